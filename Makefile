@@ -1,0 +1,64 @@
+# Every target does its own set-up: Python 3.11+ with pip is all that a fresh machine needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.fairlayer-installed
+SOURCES := fairlayer tests examples benchmarks
+
+# Tests and the demo read real data sets from FAIRLAYER_DATA; a sibling folder is taken if there is one.
+ifndef FAIRLAYER_DATA
+ifneq ($(wildcard ../shared/data/.),)
+export FAIRLAYER_DATA := $(abspath ../shared/data)
+endif
+endif
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-gpu lint format docs bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## create .venv and install the package with all extras (nothing to do: instant)
+
+# torch comes first and pinned, so that no other package's requirement can pull a second, larger build of it.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
+	@echo "Installing into $(VENV); the first time this takes a few minutes."
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+demo: setup  ## run the demo; DATA=adult takes a real data set instead of the built-in one
+	$(BIN)/fairlayer demo --out demo-report $(if $(DATA),--data $(DATA))
+
+test: setup  ## run the whole test suite, except what needs a GPU (ARGS="..." goes to pytest)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu" -ra --durations=10 $(ARGS)
+
+test-gpu: setup  ## run the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu -ra $(ARGS)
+
+lint: setup  ## check style and types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+format: setup  ## rewrite the sources in the house style
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+docs: setup  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+bench: setup  ## time the projection against other libraries (ARGS="..." goes to the script)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/projection.py $(ARGS)
+
+clean:  ## remove what the other targets wrote, the virtual environment excepted
+	rm -rf build dist site demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis fairlayer.egg-info
+	find fairlayer tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,47 @@
+"""fairlayer: predictions that meet affine fairness constraints, by an exact differentiable projection."""
+
+from fairlayer import errors
+from fairlayer.constraints import (
+    Affine,
+    BoundedGroupLoss,
+    ConditionalParity,
+    Constraint,
+    CovarianceBound,
+    DemographicParity,
+    DisparateImpactRatio,
+    EqualizedOdds,
+    EqualOpportunity,
+    ErrorRateParity,
+    GroupCalibration,
+    MeanResidualParity,
+    MinimumRate,
+    PredictiveEquality,
+)
+from fairlayer.errors import FairlayerError
+from fairlayer.model import FairModel
+from fairlayer.projection import FairProjection, Projection, project
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Affine",
+    "BoundedGroupLoss",
+    "ConditionalParity",
+    "Constraint",
+    "CovarianceBound",
+    "DemographicParity",
+    "DisparateImpactRatio",
+    "EqualOpportunity",
+    "EqualizedOdds",
+    "ErrorRateParity",
+    "FairModel",
+    "FairProjection",
+    "FairlayerError",
+    "GroupCalibration",
+    "MeanResidualParity",
+    "MinimumRate",
+    "PredictiveEquality",
+    "Projection",
+    "errors",
+    "project",
+]

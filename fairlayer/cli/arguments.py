@@ -1,0 +1,129 @@
+"""What can be said on the command line."""
+
+from __future__ import annotations
+
+import argparse
+
+from fairlayer.data import READERS
+from fairlayer.training import FitOptions, known_constraints
+
+__all__ = ["build_parser"]
+
+_DEFAULT = FitOptions()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="fairlayer",
+        description="Train and apply models that keep group means of every batch within a tolerance.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_predict(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train on a table and compare with an unconstrained model",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train an MLP through the layer on a CSV or parquet table, beside an unconstrained one.",
+        epilog="constraints: " + ", ".join(known_constraints()) + "\n\n"
+        "example:\n  fairlayer train adult.csv.gz --target income --positive '>50K' \\\n"
+        "    --constraint 'demographic_parity(sex, 0.02)' --out run/",
+    )
+    train.add_argument("table", help="CSV (plain or compressed) or parquet file with a header row")
+    train.add_argument("--target", required=True, help="column to predict")
+    train.add_argument("--positive", help="value of the target that counts as 1 (default: '1' or 'True')")
+    train.add_argument("--task", choices=("classification", "regression"), default="classification")
+    train.add_argument("--out", required=True, help="run folder to write")
+    _add_columns(train)
+    _add_constraints(train, required=True)
+    train.add_argument("--bounds", help="LOW,HIGH of predictions, for regression (classification: 0,1)")
+    train.add_argument(
+        "--margin", type=float, default=1e-4, help="distance kept from the bounds (default: %(default)s)"
+    )
+    train.add_argument(
+        "--b-tau", type=int, default=256, help="smallest inference batch (default: %(default)s)"
+    )
+    _add_training(train)
+
+
+def _add_columns(train: argparse.ArgumentParser) -> None:
+    train.add_argument(
+        "--sensitive",
+        action="append",
+        default=[],
+        help="sensitive column; repeat. Those in constraints are implied",
+    )
+    train.add_argument(
+        "--drop-sensitive", action="store_true", help="keep sensitive columns out of the features"
+    )
+    train.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="no feature; repeat")
+    train.add_argument(
+        "--categorical", action="append", default=[], metavar="COLUMN", help="numbers that are codes; repeat"
+    )
+    train.add_argument(
+        "--cut",
+        action="append",
+        default=[],
+        metavar="COLUMN=EDGES",
+        help="groups from a number: age=25,59 makes age_group",
+    )
+    train.add_argument(
+        "--split-column",
+        help="column with train / test (/ valid); default: 'split' if there, else a random split",
+    )
+
+
+def _add_constraints(command: argparse.ArgumentParser, *, required: bool) -> None:
+    command.add_argument(
+        "--constraint",
+        action="append",
+        required=required,
+        metavar="TEXT",
+        help="such as 'demographic_parity(sex, 0.02)', 'equalized_odds(sex+race, 0.05)'; repeat",
+    )
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--epochs", type=int, default=_DEFAULT.epochs, help="at most (default: %(default)s)")
+    command.add_argument(
+        "--patience", type=int, default=_DEFAULT.patience, help="for early stopping (%(default)s)"
+    )
+    command.add_argument("--batch-size", type=int, default=_DEFAULT.batch_size, help="default: %(default)s")
+    command.add_argument(
+        "--learning-rate", type=float, default=_DEFAULT.learning_rate, help="default: %(default)s"
+    )
+    command.add_argument("--hidden", default="64,32", help="sizes of hidden layers (default: %(default)s)")
+    command.add_argument(
+        "--seed", type=int, default=0, help="of weights, batches and split (default: %(default)s)"
+    )
+
+
+def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="apply a trained run to new rows",
+        description="Score a table as one batch: raw scores beside projected ones. No labels are needed.",
+    )
+    predict.add_argument("run", help="run folder that `train` wrote")
+    predict.add_argument("table", help="CSV or parquet file with the columns of the training table")
+    predict.add_argument("--out", required=True, help="CSV file to write: score, projected_score")
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="train on a known data set, print a table and write a report",
+        description="Without --data: a generated lending population with known bias, no network needed.",
+    )
+    demo.add_argument(
+        "--data", default="lending", help=f"one of {', '.join(READERS)}, or the path of such a file"
+    )
+    demo.add_argument("--out", default="demo-report", help="folder to write (default: %(default)s)")
+    _add_constraints(demo, required=False)
+    _add_training(demo)

@@ -1,0 +1,104 @@
+"""Results as tables that fit an 80-column terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairlayer.errors import require
+from fairlayer.report import words
+from fairlayer.training import Comparison, ConstraintResult, Run, batch_of, measure
+from fairlayer.training.run import Prediction
+
+__all__ = ["show_comparison", "show_prediction"]
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Print the before/after table, the groups, and what to know about them."""
+    console = _console()
+    console.print(_models(comparison))
+    if comparison.groups:
+        console.print(_groups(comparison))
+    console.print(words.cost_sentence(comparison))
+    console.print(
+        f"Largest violation over {comparison.batches} test batches: {comparison.violation:.1e} "
+        f"(duality gap {comparison.duality_gap:.1e})."
+    )
+    for note in comparison.notes:
+        console.print(f"Note: {note}")
+
+
+def show_prediction(run: Run, prediction: Prediction) -> None:
+    """Print what each label-free constraint reads before and after the layer."""
+    table = _table(f"{len(prediction.sample)} rows, projected as one batch", "raw", "projected")
+    batch = batch_of(prediction.sample.sensitive, None, prediction.emission.raw)
+    for constraint in run.recipe.config.parsed():
+        if constraint.needs_labels:
+            table.add_row(f"{constraint.name}: on label estimates", "", "")
+            continue
+        before, after = (
+            measure(constraint, batch, s) for s in (prediction.emission.raw, prediction.emission.scores)
+        )
+        table.add_row(
+            f"{constraint.name}, {words.limit_text(after)}", words.gap_text(before), words.gap_text(after)
+        )
+    console = _console()
+    console.print(table)
+    console.print(f"Largest violation: {prediction.emission.violation:.1e}.")
+
+
+def _console() -> Any:
+    console = require("rich.console", "train").Console(highlight=False)
+    return (
+        console
+        if console.is_terminal
+        else require("rich.console", "train").Console(highlight=False, width=80)
+    )
+
+
+def _table(title: str, *columns: str) -> Any:
+    table = require("rich.table", "train").Table(title=title, title_justify="left", expand=False)
+    table.add_column("", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _models(comparison: Comparison) -> Any:
+    rows = comparison.rows["test"]
+    table = _table(f"{rows} test rows in {comparison.batches} batches", "unconstrained", "constrained")
+    for name, beside in comparison.quality.items():
+        table.add_row(
+            words.QUALITY_NAMES[name], words.number(beside.unconstrained), words.number(beside.constrained)
+        )
+    for result in comparison.constraints:
+        _add_constraint(table, result)
+    table.caption = f"[95 % bootstrap interval]; decisions at {comparison.threshold}"
+    return table
+
+
+def _add_constraint(table: Any, result: ConstraintResult) -> None:
+    table.add_section()
+    table.add_row(result.name, "", "")
+    limit = words.limit_text(result.scores.constrained)
+    measured = words.what_is_measured(result)
+    _add_gaps(table, f"  score {measured} ({limit})", result.scores)
+    if result.decisions is not None:
+        _add_gaps(table, f"  decision {measured} (not bounded)", result.decisions)
+    table.add_row(f"  score {measured}, worst batch", "", words.number(result.worst_batch, 4))
+    table.add_row("  multiplier", "", words.number(result.multiplier, 4))
+
+
+def _add_gaps(table: Any, name: str, beside: Any) -> None:
+    table.add_row(name, words.gap_text(beside.unconstrained), words.gap_text(beside.constrained))
+
+
+def _groups(comparison: Comparison) -> Any:
+    decided = comparison.task == "classification"
+    columns = ("rows", "label", "score before", "after", *(("decided before", "after") if decided else ()))
+    table = _table("Means per group", *columns)
+    for group in comparison.groups:
+        shown = [group.mean_label, group.mean_score.unconstrained, group.mean_score.constrained]
+        if group.decision_rate is not None:
+            shown += [group.decision_rate.unconstrained, group.decision_rate.constrained]
+        table.add_row(group.name, str(group.count), *map(words.number, shown))
+    return table

@@ -1,0 +1,37 @@
+"""What must hold: (groups, labels) -> linear statements about group means. One idea per file."""
+
+from fairlayer.constraints.affine import Affine
+from fairlayer.constraints.base import Constraint
+from fairlayer.constraints.batch import Batch
+from fairlayer.constraints.conditional_parity import ConditionalParity
+from fairlayer.constraints.covariance import CovarianceBound
+from fairlayer.constraints.demographic_parity import DemographicParity
+from fairlayer.constraints.disparate_impact import DisparateImpactRatio
+from fairlayer.constraints.error_rate import BoundedGroupLoss, ErrorRateParity
+from fairlayer.constraints.group_calibration import GroupCalibration
+from fairlayer.constraints.label_parity import EqualizedOdds, EqualOpportunity, PredictiveEquality
+from fairlayer.constraints.minimum_rate import MinimumRate
+from fairlayer.constraints.residual_parity import MeanResidualParity
+from fairlayer.constraints.statements import Means, Rows, Spread, Statement
+
+__all__ = [
+    "Affine",
+    "Batch",
+    "BoundedGroupLoss",
+    "ConditionalParity",
+    "Constraint",
+    "CovarianceBound",
+    "DemographicParity",
+    "DisparateImpactRatio",
+    "EqualOpportunity",
+    "EqualizedOdds",
+    "ErrorRateParity",
+    "GroupCalibration",
+    "MeanResidualParity",
+    "Means",
+    "MinimumRate",
+    "PredictiveEquality",
+    "Rows",
+    "Spread",
+    "Statement",
+]

@@ -1,0 +1,171 @@
+"""What a constraint may look at: the groups, labels and raw scores of one batch, served as means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise, product
+
+import numpy as np
+
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.constraints.statements import Means
+from fairlayer.errors import LabelValueError, MissingLabelsError
+from fairlayer.groups import Column, Groups
+
+__all__ = ["Batch"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Groups, and what is known of labels and scores, of `n` samples.
+
+    Args:
+        groups: encoded sensitive features.
+        n: number of samples.
+        labels: true labels (n,), or None.
+        label_probabilities: estimates of the labels (n,), used as soft weights where labels are None.
+        raw_scores: gives the raw scores (n,), for constraints that bin by score.
+    """
+
+    groups: Groups
+    n: int
+    labels: FloatArray | None = None
+    label_probabilities: FloatArray | None = None
+    raw_scores: Callable[[], FloatArray] | None = None
+    _cache: dict[object, Means] = field(default_factory=dict, repr=False)
+
+    def means(self, on: tuple[str, ...]) -> Means:
+        """Return the mean prediction of each group (intersection, for several names)."""
+        return self._cached(("groups", on), lambda: self._build(on, _everyone()))
+
+    def means_by_label(self, on: tuple[str, ...], asked_by: str) -> Means:
+        """Return the mean prediction of each group within label 0 (stratum 0) and label 1 (stratum 1).
+
+        Without true labels a sample counts in stratum 1 with its label probability, in stratum 0 with the rest.
+        """
+        return self._cached(("label", on), lambda: self._build(on, self._label_stratum(asked_by)))
+
+    def means_given(self, on: tuple[str, ...], given: tuple[str, ...]) -> Means:
+        """Return the mean prediction of each group within each stratum of the features `given`."""
+        return self._cached(("given", on, given), lambda: self._build(on, self._columns(given)))
+
+    def means_by_bin(self, on: tuple[str, ...], edges: FloatArray) -> Means:
+        """Return the mean prediction of each group within each bin of the raw score."""
+        return self._cached(("bin", on, edges.tobytes()), lambda: self._build(on, self._score_bins(edges)))
+
+    def rows(self, key: object, names: tuple[str, ...], weights: FloatArray) -> Means:
+        """Return a measure given by its weights (rows, n): row r stands for `weights[r] @ predictions`."""
+        weights = np.ascontiguousarray(weights, dtype=np.float64)
+        counts = np.count_nonzero(weights, axis=1).astype(np.float64)
+        return Means((key, id(weights)), names, ("",), counts, weights=weights)
+
+    def label_estimates(self, asked_by: str, *, binary: bool = True) -> FloatArray:
+        """Return true labels, or their estimates where there are none.
+
+        Raises:
+            MissingLabelsError: there are neither.
+            LabelValueError: `binary`, and a label is not 0 or 1.
+        """
+        if self.labels is not None:
+            if binary and not np.isin(self.labels, (0.0, 1.0)).all():
+                odd = self.labels[~np.isin(self.labels, (0.0, 1.0))][:3].tolist()
+                raise LabelValueError(
+                    f"{asked_by} needs labels 0 or 1, but y holds {odd}. "
+                    "Recode y (for example `(y == positive).float()`), or use a constraint for regression."
+                )
+            return self.labels
+        if self.label_probabilities is not None:
+            return self.label_probabilities
+        raise MissingLabelsError(
+            f"{asked_by} looks at labels, but no y was given. Pass y=labels in training; where there are none, "
+            "pass label_probabilities= (estimates in [0, 1])."
+        )
+
+    def label_means(self, on: tuple[str, ...], asked_by: str) -> FloatArray:
+        """Return the mean label (or label estimate) of each group of `means(on)`, 0 for an empty group."""
+        labels = self.label_estimates(asked_by, binary=False)
+        return _apply(self.means(on), labels)
+
+    def label_means_by_bin(self, on: tuple[str, ...], edges: FloatArray, asked_by: str) -> FloatArray:
+        """Return the mean label of each row of `means_by_bin(on, edges)`, 0 for an empty row."""
+        return _apply(self.means_by_bin(on, edges), self.label_estimates(asked_by, binary=False))
+
+    def _cached(self, key: object, build: Callable[[], Means]) -> Means:
+        if key not in self._cache:
+            means = build()
+            self._cache[key] = Means(key, means.groups, means.strata, means.counts, means.codes, means.weights)
+        return self._cache[key]
+
+    def _label_stratum(self, asked_by: str) -> _Split:
+        labels = self.label_estimates(asked_by)
+        names = ("y=0", "y=1")
+        if self.labels is not None:
+            return _Split(names, codes=labels.astype(np.int64))
+        return _Split(names, membership=np.stack([1.0 - labels, labels], axis=1))
+
+    def _score_bins(self, edges: FloatArray) -> _Split:
+        assert self.raw_scores is not None
+        bins = np.clip(np.searchsorted(edges, self.raw_scores(), side="right") - 1, 0, len(edges) - 2)
+        names = tuple(f"score in [{a:g}, {b:g})" for a, b in pairwise(edges))
+        return _Split(names, codes=bins.astype(np.int64))
+
+    def _columns(self, names: tuple[str, ...]) -> _Split:
+        split = _from_column(self.groups.column(names[0]))
+        for name in names[1:]:
+            split = _cross(split, _from_column(self.groups.column(name)))
+        return split
+
+    def _build(self, on: tuple[str, ...], strata: _Split) -> Means:
+        groups = self._columns(on)
+        both = groups if strata.names == ("",) else _cross(groups, strata)
+        k = len(groups.names) * len(strata.names)
+        if both.codes is not None:
+            counts = np.bincount(both.codes + 1, minlength=k + 1)[1:].astype(np.float64)
+            return Means((), groups.names, strata.names, counts, codes=both.codes)
+        assert both.membership is not None
+        counts = both.membership.sum(axis=0)
+        weights = both.membership.T / np.maximum(counts, np.finfo(float).tiny)[:, None]
+        return Means((), groups.names, strata.names, counts, weights=np.ascontiguousarray(weights))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A partition of the samples, hard (codes, -1 outside) or soft (membership)."""
+
+    names: tuple[str, ...]
+    codes: IntArray | None = None
+    membership: FloatArray | None = None  # (n, k)
+
+    def as_membership(self) -> FloatArray:
+        if self.membership is not None:
+            return self.membership
+        assert self.codes is not None
+        return np.eye(len(self.names) + 1)[self.codes][:, :-1]
+
+
+def _everyone() -> _Split:
+    """One stratum of all samples; `_build` does not cross with it."""
+    return _Split(("",))
+
+
+def _from_column(column: Column) -> _Split:
+    return _Split(column.labels, column.codes, column.membership)
+
+
+def _cross(first: _Split, second: _Split) -> _Split:
+    names = tuple(f"{a} & {b}" for a, b in product(first.names, second.names))
+    if first.codes is not None and second.codes is not None:
+        codes = first.codes * len(second.names) + second.codes
+        return _Split(names, codes=np.where((first.codes < 0) | (second.codes < 0), -1, codes))
+    both = first.as_membership()[:, :, None] * second.as_membership()[:, None, :]
+    return _Split(names, membership=both.reshape(len(both), -1))
+
+
+def _apply(means: Means, values: FloatArray) -> FloatArray:
+    """Return the measure of `values` in place of the predictions."""
+    if means.weights is not None:
+        return np.asarray(means.weights @ values)
+    assert means.codes is not None
+    sums = np.bincount(means.codes + 1, weights=values, minlength=len(means) + 1)[1:]
+    return np.asarray(sums / np.maximum(means.counts, 1.0))

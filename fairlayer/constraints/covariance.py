@@ -1,0 +1,59 @@
+"""Covariance with a continuous sensitive feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fairlayer._typing import FloatArray
+from fairlayer.constraints.base import Constraint, as_names, check_tolerance, title
+from fairlayer.constraints.batch import Batch
+from fairlayer.constraints.statements import Rows, Statement, Tolerance
+
+__all__ = ["CovarianceBound"]
+
+
+class CovarianceBound(Constraint):
+    """The covariance of the predictions with each continuous sensitive feature is at most the tolerance.
+
+        abs(1/n sum_i (s_i - mean(s)) y_i) <= tolerance
+
+    Args:
+        on: a numeric sensitive feature, or several (one bound each). Unknown values (NaN) take no part.
+        tolerance: in prediction units times units of the feature.
+
+    Raises:
+        ConstraintDefinitionError: the tolerance is negative or not finite.
+
+    Source: Zafar et al. (2017), "Fairness constraints: mechanisms for fair classification", equation 2.
+    Limits: linear dependence only; a feature may have zero covariance and still determine the score.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> bound = fl.CovarianceBound("age", tolerance=0.0)
+        >>> ages = torch.tensor([20.0, 30.0, 40.0])
+        >>> fl.project(torch.tensor([0.1, 0.2, 0.3]), [bound], sensitive_features={"age": ages}).value
+        tensor([0.2000, 0.2000, 0.2000])
+    """
+
+    needs_labels = False
+
+    def __init__(self, on: str | Sequence[str], tolerance: Tolerance) -> None:
+        self.on = as_names(on)
+        self.name = title("CovarianceBound", self.on)
+        self.tolerance = check_tolerance(self.name, tolerance)
+
+    def statements(self, batch: Batch) -> Sequence[Statement]:
+        """Return one dense row per feature."""
+        weights = np.stack([_centred(batch.groups.values(name)) for name in self.on])
+        means = batch.rows(self.name, tuple(f"cov({name})" for name in self.on), weights)
+        zero = np.zeros(len(means))
+        return [Rows(means, np.eye(len(means)), zero, zero, means.groups, self.tolerance)]
+
+
+def _centred(values: FloatArray) -> FloatArray:
+    known = np.isfinite(values)
+    if not known.any():
+        return np.zeros_like(values)
+    return np.where(known, values - values[known].mean(), 0.0) / known.sum()

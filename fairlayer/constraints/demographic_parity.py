@@ -1,0 +1,47 @@
+"""Demographic parity: equal mean predictions over groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fairlayer.constraints.base import Constraint, as_names, check_tolerance, title
+from fairlayer.constraints.batch import Batch
+from fairlayer.constraints.statements import Spread, Statement, Tolerance
+
+__all__ = ["DemographicParity"]
+
+
+class DemographicParity(Constraint):
+    """The mean predictions of any two groups differ by at most the tolerance.
+
+        max_g mean_g(y) - min_g mean_g(y) <= tolerance
+
+    Args:
+        on: a sensitive feature, or a tuple of them for their intersections.
+        tolerance: in prediction units; a float, or a 0-d tensor that takes a gradient.
+
+    Raises:
+        ConstraintDefinitionError: the tolerance is negative or not finite.
+
+    Source: Calders, Kamiran, Pechenizkiy (2009); Agarwal et al. (2018), definition 1.
+    Limits: bounds mean scores, not the rate of thresholded decisions; blind to base rates.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> y = fl.project(torch.tensor([0.9, 0.7, 0.2, 0.4]), [parity], sensitive_features={"sex": [0, 0, 1, 1]})
+        >>> y.value
+        tensor([0.7000, 0.5000, 0.4000, 0.6000])
+    """
+
+    needs_labels = False
+
+    def __init__(self, on: str | Sequence[str], tolerance: Tolerance) -> None:
+        self.on = as_names(on)
+        self.name = title("DemographicParity", self.on)
+        self.tolerance = check_tolerance(self.name, tolerance)
+
+    def statements(self, batch: Batch) -> Sequence[Statement]:
+        """Return one spread over the groups."""
+        means = batch.means(self.on)
+        return [Spread(means, means.select(), means.groups, self.tolerance)]

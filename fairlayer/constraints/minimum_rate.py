@@ -1,0 +1,48 @@
+"""Minimum rate: a floor under each group's mean prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fairlayer.constraints.base import Constraint, as_names, check_number, title
+from fairlayer.constraints.batch import Batch
+from fairlayer.constraints.statements import Rows, Statement, Tolerance
+
+__all__ = ["MinimumRate"]
+
+
+class MinimumRate(Constraint):
+    """The mean prediction of each group is at least the floor.
+
+        mean_g(y) >= floor      for each g
+
+    Args:
+        on: a sensitive feature, or a tuple of them for their intersections.
+        floor: in prediction units.
+
+    Raises:
+        ConstraintDefinitionError: the floor is not finite.
+
+    Source: Cotter et al. (2019), "Optimization with non-differentiable constraints", table 1 (rate floors).
+    Limits: bounds the mean score, not the share of positive decisions.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> fl.MinimumRate("sex", floor=0.2)
+        MinimumRate('sex')
+    """
+
+    needs_labels = False
+
+    def __init__(self, on: str | Sequence[str], floor: Tolerance) -> None:
+        self.on = as_names(on)
+        self.name = title("MinimumRate", self.on)
+        self.floor = check_number(self.name, "floor", floor)
+
+    def statements(self, batch: Batch) -> Sequence[Statement]:
+        """Return one lower limit per group."""
+        means = batch.means(self.on)
+        zero, none = np.zeros(len(means)), np.full(len(means), np.inf)
+        return [Rows(means, means.select(), zero, none, means.groups, -self.floor)]

@@ -1,0 +1,170 @@
+"""One column at a time: category names, numbers, and groups cut from a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairlayer.data.errors import ColumnError, MissingColumnError, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Cut", "as_numbers", "as_text", "column_of", "is_numeric", "parse_cut", "sensitive_columns"]
+
+MOST_GROUPS = 200  # more distinct values than this are a number or an identifier, not groups
+
+
+def column_of(frame: pd.DataFrame, name: str, why: str) -> pd.Series:
+    """The column `name`, or an error that says what it was wanted for and what there is."""
+    if name not in frame.columns:
+        raise MissingColumnError(
+            f"the {why} column '{name}' was asked for, but the table has no such column. "
+            f"It has: {listed(frame.columns, 40)}. Check the spelling, or name another column."
+        )
+    return frame[name]
+
+
+def is_numeric(column: pd.Series) -> bool:
+    """Whether the values are numbers (a column of booleans is a category)."""
+    return column.dtype.kind in "iuf"
+
+
+def as_text(column: pd.Series) -> NDArray[np.object_]:
+    """Category names, the same in every file: 1, 1.0 and "1" are all "1"; a missing value is None."""
+    missing = column.isna().to_numpy()
+    names = np.array([_name(value) for value in column.tolist()], dtype=object)
+    names[missing] = None
+    return names
+
+
+def _name(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def as_numbers(column: pd.Series) -> NDArray[np.float64]:
+    """The values as float64, missing as NaN.
+
+    Raises:
+        ColumnError: a value is not a number, or is infinite.
+    """
+    import pandas as pd
+
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    unreadable = np.isnan(numbers) & ~column.isna().to_numpy()
+    if unreadable.any():
+        raise ColumnError(
+            f"column '{column.name}' was read as numbers, but {int(unreadable.sum())} of {len(numbers)} "
+            "values "
+            f"are not: {listed(column[unreadable].unique(), 5)}. Mend them, or leave the cells empty."
+        )
+    if np.isinf(numbers).any():
+        raise ColumnError(
+            f"column '{column.name}' holds {int(np.isinf(numbers).sum())} infinite values. "
+            "Replace them, or leave the cells empty (missing)."
+        )
+    return numbers
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Groups cut from a numeric column: `edges` e1 < e2 give (-inf, e1], (e1, e2], (e2, inf).
+
+    Two intervals with the same label are one group.
+
+    Example:
+        >>> cut = Cut("age_group", "age", (24, 59), ("other", "25-59", "other"))
+        >>> list(cut.groups(np.array([24.0, 25.0, 60.0, np.nan])))
+        ['other', '25-59', 'other', None]
+    """
+
+    column: str
+    source: str
+    edges: tuple[float, ...]
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.edges) + 1 or any(np.diff(self.edges) <= 0):
+            raise ColumnError(
+                f"cutting '{self.source}' at {self.edges} into {self.labels} makes no sense: edges must "
+                "rise, "
+                "and there is one label more than edges."
+            )
+
+    def groups(self, numbers: NDArray[np.float64]) -> NDArray[np.object_]:
+        names = np.array(self.labels, dtype=object)[np.digitize(numbers, self.edges, right=True)]
+        names[np.isnan(numbers)] = None
+        return names
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Cut:
+        return cls(state["column"], state["source"], tuple(state["edges"]), tuple(state["labels"]))
+
+
+def parse_cut(text: str) -> Cut:
+    """Read `age=25,59`: groups "age<=25", "25<age<=59" and "age>59" in the column `age_group`.
+
+    Example:
+        >>> parse_cut("age=25").labels
+        ('age<=25', 'age>25')
+    """
+    source, equals, edges_text = text.partition("=")
+    try:
+        edges = tuple(float(edge) for edge in edges_text.split(","))
+    except ValueError:
+        edges = ()
+    if not (source and equals and edges):
+        raise ColumnError(
+            f"a cut is written COLUMN=EDGE or COLUMN=EDGE,EDGE,..., for example age=25,59; got '{text}'."
+        )
+    return Cut(f"{source}_group", source, edges, _interval_names(source, edges))
+
+
+def _interval_names(source: str, edges: Sequence[float]) -> tuple[str, ...]:
+    shown = [f"{edge:g}" for edge in edges]
+    inner = [f"{low}<{source}<={high}" for low, high in pairwise(shown)]
+    return (f"{source}<={shown[0]}", *inner, f"{source}>{shown[-1]}")
+
+
+def sensitive_columns(
+    frame: pd.DataFrame, names: Sequence[str], *, cuts: Sequence[Cut] = (), continuous: Sequence[str] = ()
+) -> dict[str, NDArray[Any]]:
+    """The sensitive features `names`: group names (None where unknown), or numbers for `continuous` ones.
+
+    Raises:
+        MissingColumnError: the table lacks one of them.
+        ColumnError: one has so many values that it cannot be meant as groups.
+    """
+    by_column = {cut.column: cut for cut in cuts}
+    return {name: _sensitive(frame, name, by_column.get(name), name in continuous) for name in names}
+
+
+def _sensitive(frame: pd.DataFrame, name: str, cut: Cut | None, continuous: bool) -> NDArray[Any]:
+    if cut is not None:
+        return cut.groups(as_numbers(column_of(frame, cut.source, "sensitive")))
+    column = column_of(frame, name, "sensitive")
+    if continuous:
+        return as_numbers(column)
+    _check_groups(column)
+    return as_text(column)
+
+
+def _check_groups(column: pd.Series) -> None:
+    distinct = int(column.nunique())
+    if distinct > MOST_GROUPS:
+        raise ColumnError(
+            f"sensitive column '{column.name}' has {distinct} distinct values, more than {MOST_GROUPS} "
+            "groups. "
+            f"Cut a number into groups first (--cut {column.name}=EDGE,EDGE makes '{column.name}_group'), "
+            "or bound a covariance instead (covariance_bound)."
+        )

@@ -1,0 +1,47 @@
+"""Rows as tensors: what a training loop takes batches of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fairlayer.data.encoder import Encoder
+from fairlayer.data.table import Table
+
+__all__ = ["Sample", "sample_of"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Features (n, width), labels (n,) and sensitive features of the same n rows."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    sensitive: Mapping[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64] | slice) -> Sample:
+        """The rows given, in that order."""
+        index = rows if isinstance(rows, slice) else np.asarray(rows)
+        at = index if isinstance(index, slice) else torch.as_tensor(index)
+        return Sample(
+            self.x[at], self.y[at], {name: column[index] for name, column in self.sensitive.items()}
+        )
+
+
+def sample_of(
+    table: Table, encoder: Encoder, names: Sequence[str], *, continuous: Sequence[str] = ()
+) -> Sample:
+    """The whole table, encoded; `names` are the sensitive features to carry."""
+    return Sample(
+        torch.from_numpy(encoder.encode(table.frame)),
+        torch.from_numpy(table.labels()),
+        table.sensitive_features(names, continuous=continuous),
+    )

@@ -1,0 +1,135 @@
+"""A table with its roles: which column is the target, which are sensitive, which are features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairlayer.data.columns import Cut, as_numbers, as_text, column_of, is_numeric, sensitive_columns
+from fairlayer.data.errors import TargetError, listed
+from fairlayer.errors import DataError, require
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Table", "read_frame"]
+
+
+def read_frame(path: str | Path) -> pd.DataFrame:
+    """Read a CSV (plain or compressed) or parquet file; only an empty cell is a missing value.
+
+    Raises:
+        DataError: there is no such file, it cannot be read, or it has no rows.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no file at '{path}'. Give the path of a .csv, .csv.gz or .parquet file.")
+    frame = _parse(path)
+    if frame.empty:
+        raise DataError(f"'{path}' has no rows ({len(frame.columns)} columns). At least one row is needed.")
+    return frame
+
+
+def _parse(path: Path) -> pd.DataFrame:
+    pandas = require("pandas", "train")
+    try:
+        if path.suffix in (".parquet", ".pq"):
+            return pandas.read_parquet(path)
+        # "NA" and "None" are answers in many files (no such account, none); only an empty cell is missing
+        return pandas.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
+    except (ValueError, OSError, EOFError, ImportError) as error:
+        raise DataError(
+            f"'{path}' could not be read as a table: {error}. A header row and commas are expected."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame and what its columns are for.
+
+    Args:
+        positive: the target's value that counts as label 1; None for regression.
+        sensitive: names of columns (or of `cuts`) that constraints may speak of.
+        cuts: groups cut from a number.
+        split: name of the column that says train / valid / test, if any.
+        not_features: columns that the model does not see (weights, leaks, repeats).
+        categorical: columns of codes, not of amounts, although they look like numbers.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    target: str
+    positive: str | None
+    sensitive: tuple[str, ...]
+    cuts: tuple[Cut, ...] = ()
+    split: str | None = None
+    not_features: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        column_of(self.frame, self.target, "target")
+        made = {cut.column for cut in self.cuts}
+        sources = [cut.source for cut in self.cuts]
+        for why, names in (
+            ("sensitive", [name for name in self.sensitive if name not in made] + sources),
+            ("dropped", self.not_features),
+            ("categorical", self.categorical),
+            ("split", [self.split] if self.split else []),
+        ):
+            for name in names:
+                column_of(self.frame, name, why)
+
+    def features(self, *, drop_sensitive: bool = False) -> tuple[str, ...]:
+        """Names of the columns that the model sees; a cut's source counts as sensitive."""
+        hidden = {self.target, self.split, *self.not_features}
+        if drop_sensitive:
+            hidden |= {*self.sensitive, *(cut.source for cut in self.cuts)}
+        return tuple(name for name in self.frame.columns if name not in hidden)
+
+    def labels(self) -> NDArray[np.float32]:
+        """0 / 1 for a classification table, the numbers themselves for a regression one."""
+        column = column_of(self.frame, self.target, "target")
+        if column.isna().any():
+            raise TargetError(
+                f"target '{self.target}' is missing in {int(column.isna().sum())} of {len(column)} rows. "
+                "Remove these rows, or fill them."
+            )
+        return _amounts(column) if self.positive is None else _matches(column, self.positive)
+
+    def sensitive_features(
+        self, names: Sequence[str], *, continuous: Sequence[str] = ()
+    ) -> dict[str, NDArray[Any]]:
+        """The sensitive features called `names` (see `sensitive_columns`)."""
+        return sensitive_columns(self.frame, names, cuts=self.cuts, continuous=continuous)
+
+
+def _amounts(column: pd.Series) -> NDArray[np.float32]:
+    if not is_numeric(column):
+        raise TargetError(
+            f"target '{column.name}' holds {listed(column.unique(), 4)}, which are not numbers. "
+            "A regression needs numbers; for two classes name the one that counts as 1 (--positive)."
+        )
+    return as_numbers(column).astype(np.float32)
+
+
+def _matches(column: pd.Series, positive: str) -> NDArray[np.float32]:
+    names = as_text(column)
+    found = sorted(set(names))
+    if positive not in found:
+        raise TargetError(
+            f"target '{column.name}' was to be 1 where it equals '{positive}', but its values are: "
+            f"{listed(found)}. "
+            "Name one of them (--positive)."
+        )
+    if len(found) == 1:
+        raise TargetError(
+            f"target '{column.name}' is '{positive}' in all {len(names)} rows; a classifier needs both "
+            "classes."
+        )
+    return (names == positive).astype(np.float32)

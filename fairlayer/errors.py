@@ -1,0 +1,121 @@
+"""Named errors: each says what was asked, what was found and what to do."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__all__ = [
+    "BackendError",
+    "CategoryError",
+    "ConstraintDefinitionError",
+    "DataError",
+    "EmptyBatchError",
+    "EmptyGroupError",
+    "FairlayerError",
+    "InfeasibleConstraintsError",
+    "InvalidBoundsError",
+    "LabelValueError",
+    "MissingExtraError",
+    "MissingLabelsError",
+    "MissingSensitiveFeatureError",
+    "NonFiniteScoresError",
+    "OutputError",
+    "ShapeError",
+    "SmallBatchError",
+    "SolverError",
+]
+
+
+class FairlayerError(Exception):
+    """Base of every error that fairlayer raises on purpose."""
+
+
+class ShapeError(FairlayerError, ValueError):
+    """Lengths or shapes do not belong together."""
+
+
+class EmptyBatchError(FairlayerError, ValueError):
+    """A batch without samples was given."""
+
+
+class NonFiniteScoresError(FairlayerError, ValueError):
+    """Scores, labels or weights hold NaN or infinity."""
+
+
+class ConstraintDefinitionError(FairlayerError, ValueError):
+    """A constraint was written with values that cannot hold (negative tolerance, lower > upper, ...)."""
+
+
+class InvalidBoundsError(FairlayerError, ValueError):
+    """Bounds on the predictions are missing, crossed, or not what a constraint needs."""
+
+
+class MissingSensitiveFeatureError(FairlayerError, KeyError):
+    """A constraint speaks of an attribute that was not given."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0])
+
+
+class CategoryError(FairlayerError, ValueError):
+    """A sensitive feature holds a category that the vocabulary does not know, or cannot be read as groups."""
+
+
+class EmptyGroupError(FairlayerError, ValueError):
+    """A constraint compares groups of which one has no sample in the batch."""
+
+
+class MissingLabelsError(FairlayerError, ValueError):
+    """A label-based constraint met a batch without labels."""
+
+
+class LabelValueError(FairlayerError, ValueError):
+    """Labels are not of the kind that the constraint needs."""
+
+
+class InfeasibleConstraintsError(FairlayerError, ValueError):
+    """No prediction within the bounds meets all constraints."""
+
+
+class SolverError(FairlayerError, RuntimeError):
+    """The solver did not reach its accuracy; no value is returned."""
+
+
+class SmallBatchError(FairlayerError, ValueError):
+    """An inference batch is smaller than `b_tau`."""
+
+
+class OutputError(FairlayerError, TypeError):
+    """The backbone's output cannot be read as scores."""
+
+
+class BackendError(FairlayerError, ValueError):
+    """An unknown backend, or one that cannot serve the constraints given."""
+
+
+class DataError(FairlayerError, ValueError):
+    """A table cannot be read as asked."""
+
+
+class MissingExtraError(FairlayerError, ImportError):
+    """An optional library is not installed."""
+
+
+def require(module: str, extra: str) -> Any:
+    """Import an optional library, or name the extra that brings it.
+
+    Raises:
+        MissingExtraError: the library is not installed.
+
+    Example:
+        >>> require("math", "train").sqrt(4.0)
+        2.0
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"this needs the library '{module.partition('.')[0]}', which is not installed ({error}). "
+            f"Install it with: pip install 'fairlayer[{extra}]'"
+        ) from error

@@ -1,0 +1,54 @@
+"""The words and number formats that the page and the command line share."""
+
+from __future__ import annotations
+
+from fairlayer.training import Comparison, ConstraintResult, Gap
+
+__all__ = ["cost_sentence", "gap_text", "limit_text", "number", "what_is_measured"]
+
+QUALITY_NAMES = {"accuracy": "accuracy", "f1": "F1", "auc": "AUC", "r2": "R2", "mae": "mean absolute error"}
+MULTIPLIER_UNIT = "half the squared move per prediction that one more unit of tolerance would save"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number to `digits` places; a dash where there is nothing to show.
+
+    Example:
+        >>> number(0.12345), number(None)
+        ('0.123', '-')
+    """
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def gap_text(gap: Gap | None) -> str:
+    """Value and 95 % interval.
+
+    Example:
+        >>> gap_text(Gap(0.021, 0.02, low=0.011, high=0.034))
+        '0.021 [0.011, 0.034]'
+    """
+    if gap is None or gap.value is None:
+        return "-"
+    interval = "" if gap.low is None else f" [{number(gap.low)}, {number(gap.high)}]"
+    return number(gap.value) + interval
+
+
+def limit_text(gap: Gap) -> str:
+    """Which side of which limit.
+
+    Example:
+        >>> limit_text(Gap(0.9, 0.8, at_least=True))
+        'at least 0.8'
+    """
+    return f"at {'least' if gap.at_least else 'most'} {gap.limit:g}"
+
+
+def what_is_measured(result: ConstraintResult) -> str:
+    """ "ratio" or "gap", as the constraint is written."""
+    return "value" if result.scores.constrained.at_least else "gap"
+
+
+def cost_sentence(comparison: Comparison) -> str:
+    """What the constraints cost, in points (percent); a negative cost is a gain."""
+    what = "accuracy" if comparison.task == "classification" else "R2"
+    return f"Cost of the constraints on these test rows: {comparison.cost:+.2f} points of {what}."

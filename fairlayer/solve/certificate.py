@@ -1,0 +1,65 @@
+"""Proof, on the returned value, that a projection is feasible and nearest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from fairlayer.solve.passes import Passes
+from fairlayer.solve.slabs import SlabSystem
+from fairlayer.solve.solution import Solution
+
+__all__ = ["Certificate", "certify"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far a returned value is from feasible, and from nearest.
+
+    Args:
+        violation: largest violation of any slab, in the constraint's units (<= 0: all hold with room to spare).
+        bound_violation: largest distance of any prediction outside the bounds.
+        duality_gap: `1/2 |value - scores|^2` minus the dual value at the multipliers. A feasible value is within
+            `sqrt(2 duality_gap)` of the nearest one. Rounding may leave it slightly negative.
+        distance: `|value - scores|`, Euclidean over the batch.
+        atol: the violation promised: 1e-6 for float32, 1e-10 for float64, times max(1, largest score or limit).
+    """
+
+    violation: float
+    bound_violation: float
+    duality_gap: float
+    distance: float
+    atol: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether violation and bounds are within `atol`, and the value is within `atol * sqrt(n)`-like distance."""
+        gap = self.duality_gap <= self.atol * max(1.0, self.distance)
+        return self.violation <= self.atol and self.bound_violation <= self.atol and gap
+
+
+def certify(passes: Passes, slabs: SlabSystem, solution: Solution, value: torch.Tensor) -> Certificate:
+    """Compute the certificate of a returned value, after its last cast."""
+    final = value.detach().double()
+    scores = passes.as_tensor(passes.scores)
+    violation, _ = slabs.worst(passes.measure(passes.from_tensor(final)))
+    primal = 0.5 * float(((final - scores) ** 2).sum())
+    exact = passes.as_tensor(solution.value)
+    sigma = float(sum(m * face.limit for m, face in zip(solution.multipliers, solution.faces, strict=True)))
+    dual = 0.5 * float(((exact - scores) ** 2).sum()) + float(solution.nu @ solution.statistics) - sigma
+    size = max(1.0, float(scores.abs().max()), slabs.size())
+    return Certificate(
+        violation=violation,
+        bound_violation=_outside(final, passes.lower, passes.upper),
+        duality_gap=primal - dual,
+        distance=math.sqrt(2.0 * primal),
+        atol=(1e-10 if value.dtype == torch.float64 else 1e-6) * size,
+    )
+
+
+def _outside(value: torch.Tensor, lower: object, upper: object) -> float:
+    below = 0.0 if lower is None else float((torch.as_tensor(lower) - value).max())
+    above = 0.0 if upper is None else float((value - torch.as_tensor(upper)).max())
+    return max(0.0, below, above)

@@ -1,0 +1,223 @@
+"""One pass over the batch: shift each sample by its cell's share, clip, and return the statistics.
+
+This is the only place where a solver touches n numbers. Two implementations with the same four methods: NumPy
+(small batches on the CPU, where call overhead decides) and torch (large batches, any device).
+With statistics s = B y (B averages each hard cell, then come the dense rows) and dual nu:
+
+    y = clip(z - B' nu),     s = B y,     K = B F B'   (F: the unclipped samples)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from fairlayer._typing import FloatArray, IntArray
+
+__all__ = ["Cells", "NumpyPasses", "Passes", "Point", "TorchPasses", "make_passes"]
+
+_NUMPY_UP_TO = 50_000
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The statistics of a batch: hard cells, then dense rows.
+
+    Args:
+        codes: cell of each sample, (n,); `len(counts)` marks samples in no cell. None where there are none.
+        counts: samples per cell (>= 1 to divide by; an empty cell counts 1).
+        dense: weights (d, n) of the dense rows, or None.
+    """
+
+    codes: IntArray | None
+    counts: FloatArray
+    dense: FloatArray | None
+
+    @property
+    def size(self) -> int:
+        """Number of statistics."""
+        return len(self.counts) + (0 if self.dense is None else len(self.dense))
+
+
+@dataclass(frozen=True)
+class Point:
+    """Predictions at one dual point, and their statistics."""
+
+    value: Any  # (n,) float64, NumPy or torch
+    unclipped: Any  # (n,) bool, or None where there are no bounds
+    statistics: FloatArray  # (s,)
+
+
+class Passes(Protocol):
+    """What a solver needs of a batch."""
+
+    scores: Any
+    cells: Cells
+    lower: Any
+    upper: Any
+
+    def at(self, nu: FloatArray) -> Point:
+        """Return the clipped predictions and statistics at the dual point nu."""
+
+    def pull(self, nu: FloatArray) -> Any:
+        """Return B' nu, what is taken off each sample."""
+
+    def metric(self, point: Point) -> FloatArray:
+        """Return K = B F B', (s,) where it is diagonal, else (s, s)."""
+
+    def measure(self, value: Any) -> FloatArray:
+        """Return the statistics B y of any predictions, in this backend's type."""
+
+    def lowest(self, nu: FloatArray) -> float:
+        """Return the least `nu @ B y` over all predictions within the bounds."""
+
+    def as_tensor(self, array: Any) -> torch.Tensor:
+        """Return a value of this backend as a tensor."""
+
+    def from_tensor(self, tensor: torch.Tensor) -> Any:
+        """Return a tensor as a value of this backend."""
+
+
+class NumpyPasses:
+    """Passes in NumPy."""
+
+    def __init__(self, scores: FloatArray, cells: Cells, lower: Any, upper: Any) -> None:
+        self.scores, self.cells = scores, cells
+        self.lower, self.upper = lower, upper
+        self.bounded = lower is not None or upper is not None
+
+    def at(self, nu: FloatArray) -> Point:
+        """See `Passes.at`."""
+        moved = self.scores - self.pull(nu) if nu.any() else self.scores
+        value = moved if self.lower is None else np.maximum(moved, self.lower)
+        value = value if self.upper is None else np.minimum(value, self.upper)
+        return Point(value, value == moved if self.bounded else None, self.measure(value))
+
+    def pull(self, nu: FloatArray) -> Any:
+        """See `Passes.pull`."""
+        k = len(self.cells.counts)
+        hard = 0.0
+        if self.cells.codes is not None:
+            hard = np.append(nu[:k] / self.cells.counts, 0.0)[self.cells.codes]
+        return hard if self.cells.dense is None else hard + nu[k:] @ self.cells.dense
+
+    def measure(self, value: FloatArray) -> FloatArray:
+        """See `Passes.measure`."""
+        means = self._sums(value) / self.cells.counts
+        return means if self.cells.dense is None else np.append(means, self.cells.dense @ value)
+
+    def metric(self, point: Point) -> FloatArray:
+        """See `Passes.metric`."""
+        free = np.ones(len(self.scores)) if point.unclipped is None else point.unclipped.astype(np.float64)
+        diagonal = self._sums(free) / self.cells.counts**2
+        if self.cells.dense is None:
+            return diagonal
+        masked = self.cells.dense * free
+        cross = np.array([self._sums(row) / self.cells.counts for row in masked])
+        return _blocks(diagonal, cross, masked @ self.cells.dense.T)
+
+    def lowest(self, nu: FloatArray) -> float:
+        """See `Passes.lowest`."""
+        pull = self.pull(nu)
+        return float(_product(np.maximum(pull, 0.0), self.lower) + _product(np.minimum(pull, 0.0), self.upper))
+
+    def as_tensor(self, array: Any) -> torch.Tensor:
+        """See `Passes.as_tensor`."""
+        return torch.from_numpy(array)
+
+    def from_tensor(self, tensor: torch.Tensor) -> Any:
+        """See `Passes.from_tensor`."""
+        return tensor.numpy()
+
+    def _sums(self, value: FloatArray) -> FloatArray:
+        k = len(self.cells.counts)
+        if self.cells.codes is None:
+            return np.zeros(k)
+        return np.bincount(self.cells.codes, weights=value, minlength=k + 1)[:k]
+
+
+class TorchPasses:
+    """Passes in torch, on the device of the scores; the few statistics travel to the host."""
+
+    def __init__(self, scores: torch.Tensor, cells: Cells, lower: Any, upper: Any) -> None:
+        self.scores, self.cells = scores, cells
+        self.lower, self.upper = lower, upper
+        self.bounded = lower is not None or upper is not None
+        place = scores.device
+        self.codes = None if cells.codes is None else torch.from_numpy(cells.codes).to(place)
+        self.dense = None if cells.dense is None else torch.from_numpy(cells.dense).to(place)
+
+    def at(self, nu: FloatArray) -> Point:
+        """See `Passes.at`."""
+        moved = self.scores - self.pull(nu) if nu.any() else self.scores
+        value = moved.clamp(self.lower, self.upper) if self.bounded else moved
+        return Point(value, value == moved if self.bounded else None, self.measure(value))
+
+    def pull(self, nu: FloatArray) -> Any:
+        """See `Passes.pull`."""
+        k = len(self.cells.counts)
+        pull = torch.zeros((), dtype=torch.float64, device=self.scores.device)
+        if self.codes is not None:
+            table = torch.from_numpy(np.append(nu[:k] / self.cells.counts, 0.0)).to(self.scores.device)
+            pull = table.index_select(0, self.codes)
+        return pull if self.dense is None else pull + torch.from_numpy(nu[k:]).to(pull.device) @ self.dense
+
+    def measure(self, value: torch.Tensor) -> FloatArray:
+        """See `Passes.measure`."""
+        means = self._sums(value) / self.cells.counts
+        return means if self.dense is None else np.append(means, (self.dense @ value).cpu().numpy())
+
+    def metric(self, point: Point) -> FloatArray:
+        """See `Passes.metric`."""
+        free = torch.ones_like(self.scores) if point.unclipped is None else point.unclipped.double()
+        diagonal = self._sums(free) / self.cells.counts**2
+        if self.dense is None:
+            return diagonal
+        masked = self.dense * free
+        cross = np.array([self._sums(row) / self.cells.counts for row in masked])
+        return _blocks(diagonal, cross, (masked @ self.dense.T).cpu().numpy())
+
+    def lowest(self, nu: FloatArray) -> float:
+        """See `Passes.lowest`."""
+        pull = self.pull(nu).expand_as(self.scores)
+        return float(_product(pull.clamp(min=0.0), self.lower) + _product(pull.clamp(max=0.0), self.upper))
+
+    def as_tensor(self, array: Any) -> torch.Tensor:
+        """See `Passes.as_tensor`."""
+        return array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
+
+    def from_tensor(self, tensor: torch.Tensor) -> Any:
+        """See `Passes.from_tensor`."""
+        return tensor
+
+    def _sums(self, value: torch.Tensor) -> FloatArray:
+        k = len(self.cells.counts)
+        if self.codes is None:
+            return np.zeros(k)
+        sums = torch.bincount(self.codes, weights=value, minlength=k + 1)
+        return np.asarray(sums.cpu().numpy()[:k])
+
+
+def make_passes(scores: torch.Tensor, cells: Cells, lower: Any, upper: Any) -> NumpyPasses | TorchPasses:
+    """Choose the implementation for float64 scores on some device; bounds are None, floats or tensors (n,)."""
+    if scores.device.type == "cpu" and len(scores) <= _NUMPY_UP_TO:
+        return NumpyPasses(scores.numpy(), cells, _to_host(lower), _to_host(upper))
+    return TorchPasses(scores, cells, lower, upper)
+
+
+def _to_host(bound: Any) -> Any:
+    return bound.cpu().numpy() if isinstance(bound, torch.Tensor) else bound
+
+
+def _blocks(diagonal: FloatArray, cross: FloatArray, dense: FloatArray) -> FloatArray:
+    return np.block([[np.diag(diagonal), cross.T], [cross, dense]])
+
+
+def _product(pull: Any, bound: Any) -> float:
+    """Sum of pull * bound, where a missing bound is infinite on the side that pull points to."""
+    if bound is None:
+        return -np.inf if bool((pull != 0).any()) else 0.0
+    return float((pull * bound).sum())

@@ -1,0 +1,162 @@
+"""The tiny quadratic program over statistics, solved exactly by a dual active-set method.
+
+    minimise 1/2 (m - center)' K^-1 (m - center)   subject to   normal_j @ m <= limit_j
+
+Only K is used, never its inverse: m = center - K N' lambda. Faces enter one at a time, the most violated
+first; a dependent face replaces one that blocks it, so dependent rows are no special case.
+Source: Goldfarb, Idnani (1983), "A numerically stable dual method for solving strictly convex QPs".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairlayer._typing import FloatArray
+from fairlayer.errors import SolverError
+from fairlayer.solve.slabs import Face, SlabSystem
+
+__all__ = ["ClashingFaces", "QuadraticSolution", "solve_quadratic"]
+
+_DEPENDENT = 1e-12  # relative curvature below which a face depends on the active ones
+
+
+class ClashingFaces(Exception):
+    """The faces that cannot hold together (a Farkas certificate)."""
+
+    def __init__(self, faces: Sequence[Face]) -> None:
+        super().__init__("clashing faces")
+        self.faces = tuple(faces)
+
+
+@dataclass(frozen=True)
+class QuadraticSolution:
+    """The point, its active faces, and their multipliers (>= 0)."""
+
+    point: FloatArray
+    faces: tuple[Face, ...]
+    multipliers: FloatArray
+
+
+def solve_quadratic(
+    center: FloatArray, metric: FloatArray, slabs: SlabSystem, start: Sequence[Face] = (), atol: float = 1e-13
+) -> QuadraticSolution:
+    """Return the point nearest to `center` in the metric K^-1.
+
+    Args:
+        center: (s,).
+        metric: K, (s,) for a diagonal or (s, s); positive definite where a face has weight.
+        slabs: the feasible set.
+        start: faces guessed to be active (a warm start).
+        atol: violation up to which a face counts as met.
+
+    Raises:
+        ClashingFaces: the feasible set is empty.
+        SolverError: the iteration limit was reached.
+
+    Example:
+        >>> from fairlayer.solve.slabs import SpreadSlabs
+        >>> slabs = SlabSystem([SpreadSlabs(np.eye(2), np.zeros(2), 1.0, 0.2)])
+        >>> solve_quadratic(np.array([1.0, 0.0]), np.ones(2), slabs).point
+        array([0.6, 0.4])
+    """
+    active = _ActiveSet(center, metric)
+    active.warm_start(start)
+    for _ in range(100 + 20 * len(center)):
+        violation, key = slabs.worst(active.point)
+        if violation <= atol:
+            active.refresh()
+            return QuadraticSolution(active.point, tuple(active.faces), active.multipliers)
+        active.add(slabs.face(key))
+    raise SolverError(
+        f"the quadratic program over {len(center)} statistics did not settle: violation {violation:.3g} is left, "
+        f"{atol:.3g} was asked. Check for rows of very different size."
+    )
+
+
+class _ActiveSet:
+    """A point that is optimal for its own faces, with multipliers >= 0."""
+
+    def __init__(self, center: FloatArray, metric: FloatArray) -> None:
+        self.center, self.metric = center, metric
+        self.point = center
+        self.faces: list[Face] = []
+        self.normals = np.zeros((0, len(center)))
+        self.multipliers = np.zeros(0)
+
+    def warm_start(self, faces: Sequence[Face]) -> None:
+        self._set(list(faces))
+        while self.faces:
+            self.refresh()
+            worst = int(self.multipliers.argmin())
+            if self.multipliers[worst] >= 0:
+                return
+            self._drop(worst)
+        self.point = self.center
+
+    def refresh(self) -> None:
+        """Recompute multipliers and point from the faces: N K N' lambda = N center - limits."""
+        if not self.faces:
+            return
+        scaled = self._apply(self.normals)
+        limits = np.array([face.limit for face in self.faces])
+        self.multipliers = _solve(self.normals @ scaled.T, self.normals @ self.center - limits)
+        self.point = self.center - self.multipliers @ scaled
+
+    def add(self, face: Face) -> None:
+        """Move along the face's dual direction, dropping what blocks, until the face holds with equality."""
+        step = self._apply(face.normal)
+        size = float(face.normal @ step)
+        price = 0.0
+        while True:
+            scaled = self._apply(self.normals)
+            change = _solve(self.normals @ scaled.T, self.normals @ step)  # d lambda per unit of price
+            direction = step - change @ scaled
+            curvature = float(face.normal @ direction)
+            dependent = curvature <= _DEPENDENT * size
+            full = np.inf if dependent else (float(face.normal @ self.point) - face.limit) / curvature
+            blocking, partial = _first_blocking(self.multipliers, change)
+            if np.isinf(full) and np.isinf(partial):
+                raise ClashingFaces([face, *(f for f, c in zip(self.faces, change, strict=True) if c < -1e-9)])
+            length = min(full, partial)
+            self.multipliers = self.multipliers - length * change
+            price += length
+            if not dependent:
+                self.point = self.point - length * direction
+            if full <= partial:
+                self._set([*self.faces, face], np.append(self.multipliers, price))
+                return
+            self._drop(blocking)
+
+    def _set(self, faces: list[Face], multipliers: FloatArray | None = None) -> None:
+        self.faces = faces
+        self.normals = np.array([face.normal for face in faces]).reshape(len(faces), len(self.center))
+        self.multipliers = np.zeros(len(faces)) if multipliers is None else multipliers
+
+    def _drop(self, index: int) -> None:
+        self._set(self.faces[:index] + self.faces[index + 1 :], np.delete(self.multipliers, index))
+
+    def _apply(self, normals: FloatArray) -> FloatArray:
+        return normals * self.metric if self.metric.ndim == 1 else normals @ self.metric
+
+
+def _first_blocking(multipliers: FloatArray, change: FloatArray) -> tuple[int, float]:
+    falling = np.flatnonzero(change > 1e-14)
+    if not len(falling):
+        return -1, np.inf
+    lengths = np.maximum(multipliers[falling], 0.0) / change[falling]
+    first = int(lengths.argmin())
+    return int(falling[first]), float(lengths[first])
+
+
+def _solve(matrix: FloatArray, right: FloatArray) -> FloatArray:
+    if len(right) == 0:
+        return right
+    if len(right) == 1:
+        return np.asarray(right / matrix[0, 0])
+    try:
+        return np.linalg.solve(matrix, right)
+    except np.linalg.LinAlgError:
+        return np.asarray(np.linalg.lstsq(matrix, right, rcond=None)[0])

@@ -1,0 +1,74 @@
+"""One two-sided slab: a bracketed Newton method on a single multiplier.
+
+With nu = lambda * normal the statistic phi(lambda) = normal @ s(nu) falls monotonically and is piecewise
+linear with slope -normal' K normal, so Newton is exact on each piece and the bracket keeps it safe.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fairlayer._typing import FloatArray
+from fairlayer.errors import SolverError
+from fairlayer.solve.passes import Passes, Point
+from fairlayer.solve.slabs import Face
+from fairlayer.solve.solution import Solution
+
+__all__ = ["solve_scalar"]
+
+_MOST_PASSES = 200
+
+
+def solve_scalar(passes: Passes, upper: Face, lower: Face, start: Point, atol: float) -> Solution:
+    """Return the projection onto `-lower.limit <= upper.normal @ s <= upper.limit`.
+
+    Args:
+        passes: the batch.
+        upper: the face that bounds from above.
+        lower: the face that bounds from below, with the opposite normal.
+        start: the point at multiplier zero.
+        atol: accuracy of the slab, in its own units.
+
+    Raises:
+        SolverError: the limit cannot be met; feasibility is to be checked before.
+    """
+    value = float(upper.normal @ start.statistics)
+    if value <= upper.limit + atol and -value <= lower.limit + atol:
+        return Solution.at(start, np.zeros(len(start.statistics)), (), np.zeros(0), passes=1)
+    face = upper if value > upper.limit else lower
+    multiplier, point, count = _find_root(passes, face, start, atol)
+    return Solution.at(point, multiplier * face.normal, (face,), np.array([multiplier]), passes=count + 1)
+
+
+def _find_root(passes: Passes, face: Face, point: Point, atol: float) -> tuple[float, Point, int]:
+    low, high, multiplier = 0.0, np.inf, 0.0
+    excess = float(face.normal @ point.statistics) - face.limit
+    for count in range(1, _MOST_PASSES):
+        low, high = (multiplier, high) if excess > 0 else (low, multiplier)
+        multiplier = _next(multiplier, excess, _slope(passes, point, face.normal), low, high)
+        point = passes.at(multiplier * face.normal)
+        excess = float(face.normal @ point.statistics) - face.limit
+        if abs(excess) <= atol or multiplier in (low, high):
+            break
+    if excess > 100 * atol:
+        raise SolverError(
+            f"one slab was asked to within {atol:.3g}, but {excess:.3g} is left after {count} passes. "
+            "Check the bounds and the size of the scores."
+        )
+    return multiplier, point, count
+
+
+def _next(multiplier: float, excess: float, slope: float, low: float, high: float) -> float:
+    """Newton where it stays strictly inside the bracket, else bisect (or double while there is no bracket)."""
+    if slope > 0:
+        newton = multiplier + excess / slope
+        if low < newton < high:
+            return newton
+    if np.isinf(high):
+        return 2.0 * multiplier if multiplier > 0 else 1.0
+    return 0.5 * (low + high)
+
+
+def _slope(passes: Passes, point: Point, normal: FloatArray) -> float:
+    metric = passes.metric(point)
+    return float((normal * metric) @ normal) if metric.ndim == 1 else float(normal @ metric @ normal)

@@ -1,0 +1,160 @@
+"""The feasible set in the space of statistics: half-spaces, served one violated face at a time.
+
+A slab system speaks of a vector `s` of statistics (cell means, then dense rows). It never lists the pairs
+of a spread: of `scale * v_i - v_j <= width` only the worst pair matters to a solver, and that is
+(argmax, argmin).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from fairlayer._typing import FloatArray
+
+__all__ = ["Face", "FaceKey", "RowSlabs", "SlabSystem", "SpreadSlabs"]
+
+FaceKey: TypeAlias = tuple[int, int, int]  # (block, row, +1 | -1) for rows, (block, high, low) for spreads
+
+
+@dataclass(frozen=True)
+class Face:
+    """The half-space `normal @ s <= limit`."""
+
+    key: FaceKey
+    normal: FloatArray
+    limit: float
+
+
+@dataclass(frozen=True)
+class RowSlabs:
+    """`lower <= matrix @ s <= upper`."""
+
+    matrix: FloatArray  # (rows, statistics)
+    lower: FloatArray
+    upper: FloatArray
+
+    def worst(self, s: FloatArray) -> tuple[float, int, int]:
+        """Return the largest violation, and which row and side has it."""
+        value = self.matrix @ s
+        above, below = value - self.upper, self.lower - value
+        i, j = int(above.argmax()), int(below.argmax())
+        return (float(above[i]), i, 1) if above[i] >= below[j] else (float(below[j]), j, -1)
+
+    def face(self, block: int, row: int, sign: int) -> Face:
+        """Return one side of one row."""
+        limit = self.upper[row] if sign > 0 else -self.lower[row]
+        return Face((block, row, sign), sign * self.matrix[row], float(limit))
+
+    @property
+    def has_equalities(self) -> bool:
+        """Whether any row has no slack."""
+        return bool((self.lower == self.upper).any())
+
+    def equalities(self, block: int) -> list[Face]:
+        """Return the rows without slack."""
+        return [self.face(block, int(row), 1) for row in np.flatnonzero(self.lower == self.upper)]
+
+    def widened(self, by: float) -> RowSlabs:
+        """Return the slabs with both sides moved outwards."""
+        return RowSlabs(self.matrix, self.lower - by, self.upper + by)
+
+    def size(self) -> float:
+        """Return the largest finite limit."""
+        limits = np.concatenate([self.lower, self.upper])
+        return float(np.abs(limits[np.isfinite(limits)]).max(initial=0.0))
+
+
+@dataclass(frozen=True)
+class SpreadSlabs:
+    """`scale * v_i - v_j <= width` for all i, j with `v = matrix @ s + offset`."""
+
+    matrix: FloatArray  # (members, statistics)
+    offset: FloatArray
+    scale: float
+    width: float
+
+    def worst(self, s: FloatArray) -> tuple[float, int, int]:
+        """Return the violation of the pair (highest, lowest)."""
+        value = self.matrix @ s + self.offset
+        i, j = int(value.argmax()), int(value.argmin())
+        return float(self.scale * value[i] - value[j]) - self.width, i, j
+
+    def face(self, block: int, high: int, low: int) -> Face:
+        """Return the half-space of one ordered pair."""
+        normal = self.scale * self.matrix[high] - self.matrix[low]
+        return Face((block, high, low), normal, self.width - self.scale * self.offset[high] + self.offset[low])
+
+    @property
+    def has_equalities(self) -> bool:
+        """Whether all members are tied together."""
+        return self.width <= 0 and self.scale == 1.0
+
+    def equalities(self, block: int) -> list[Face]:
+        """Return pairs that tie all members together, where the width is zero."""
+        if not self.has_equalities:
+            return []
+        return [self.face(block, i, 0) for i in range(1, len(self.matrix))]
+
+    def widened(self, by: float) -> SpreadSlabs:
+        """Return the spread with a larger width."""
+        return SpreadSlabs(self.matrix, self.offset, self.scale, self.width + by)
+
+    def size(self) -> float:
+        """Return the largest offset or the width."""
+        return max(self.width, float(np.abs(self.offset).max(initial=0.0)))
+
+
+class SlabSystem:
+    """Several blocks of slabs that must hold together."""
+
+    def __init__(self, blocks: Sequence[RowSlabs | SpreadSlabs]) -> None:
+        self.blocks = tuple(blocks)
+
+    def worst(self, s: FloatArray) -> tuple[float, FaceKey]:
+        """Return the largest violation (<= 0 where all hold) and the face that has it."""
+        best, key = -np.inf, (-1, 0, 0)
+        for block, slabs in enumerate(self.blocks):
+            violation, i, j = slabs.worst(s)
+            if violation > best:
+                best, key = violation, (block, i, j)
+        return best, key
+
+    def face(self, key: FaceKey) -> Face:
+        """Return a face by its key."""
+        block, i, j = key
+        return self.blocks[block].face(block, i, j)
+
+    def equalities(self) -> list[Face]:
+        """Return every face without slack, one orientation each."""
+        return [face for block, slabs in enumerate(self.blocks) for face in slabs.equalities(block)]
+
+    @property
+    def has_equalities(self) -> bool:
+        """Whether any slab has no slack."""
+        return any(slabs.has_equalities for slabs in self.blocks)
+
+    def widened(self, by: float) -> SlabSystem:
+        """Return the system with every slab moved outwards."""
+        return SlabSystem([slabs.widened(by) for slabs in self.blocks])
+
+    def size(self) -> float:
+        """Return the largest number among the limits, for relative accuracies."""
+        return max((slabs.size() for slabs in self.blocks), default=0.0)
+
+    def single(self) -> tuple[Face, Face] | None:
+        """Return (upper face, lower face) where the system is one two-sided slab, else None."""
+        if len(self.blocks) != 1 or not _is_single(self.blocks[0]):
+            return None
+        if isinstance(self.blocks[0], RowSlabs):
+            return self.face((0, 0, 1)), self.face((0, 0, -1))
+        return self.face((0, 0, 1)), self.face((0, 1, 0))
+
+
+def _is_single(block: RowSlabs | SpreadSlabs) -> bool:
+    if isinstance(block, RowSlabs):
+        return len(block.matrix) == 1
+    return len(block.matrix) == 2 and block.scale == 1.0

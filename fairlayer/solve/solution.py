@@ -1,0 +1,35 @@
+"""What a solver hands over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fairlayer._typing import FloatArray
+from fairlayer.solve.passes import Point
+from fairlayer.solve.slabs import Face
+
+__all__ = ["Solution"]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solved projection: predictions, dual point, and the faces that hold it.
+
+    `value = clip(scores - B' nu)` with `nu = sum_j multipliers[j] * faces[j].normal`.
+    """
+
+    value: Any  # (n,) float64, NumPy or torch
+    unclipped: Any  # (n,) bool, or None where there are no bounds
+    statistics: FloatArray
+    nu: FloatArray
+    faces: tuple[Face, ...]
+    multipliers: FloatArray
+    passes: int
+
+    @staticmethod
+    def at(
+        point: Point, nu: FloatArray, faces: tuple[Face, ...], multipliers: FloatArray, *, passes: int
+    ) -> Solution:
+        """Build from the last pass."""
+        return Solution(point.value, point.unclipped, point.statistics, nu, faces, multipliers, passes)

@@ -1,0 +1,77 @@
+"""The front door of the solver: feasibility first, then the cheapest method that is exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairlayer.solve.feasibility import attainable, check_feasible, smallest_widening
+from fairlayer.solve.newton import solve_newton
+from fairlayer.solve.passes import Passes, Point
+from fairlayer.solve.quadratic import ClashingFaces
+from fairlayer.solve.scalar import solve_scalar
+from fairlayer.solve.slabs import SlabSystem
+from fairlayer.solve.solution import Solution
+
+__all__ = ["Solved", "solve"]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A solution, the slabs it meets, and by how much they had to be widened (0 where they fit)."""
+
+    solution: Solution
+    slabs: SlabSystem
+    widening: float
+
+
+def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
+    """Project the (finite) scores of `passes` onto the slabs and the bounds.
+
+    Raises:
+        ClashingFaces: nothing within the bounds meets the slabs, and `relax` is False.
+        SolverError: the accuracy was not reached.
+    """
+    start = passes.at(np.zeros(passes.cells.size))
+    if slabs.worst(start.statistics)[0] <= 0.0:
+        unmoved = Solution.at(start, np.zeros(passes.cells.size), (), np.zeros(0), passes=1)
+        return Solved(unmoved, slabs, 0.0)
+    atol = 1e-13 * max(1.0, float(np.abs(start.statistics).max()), slabs.size())
+    low, high = attainable(passes)
+    try:
+        check_feasible(slabs, low, high, start.statistics, atol)
+        return Solved(_solve(passes, slabs, start, atol), slabs, 0.0)
+    except ClashingFaces:
+        if not relax:
+            raise
+    least = smallest_widening(slabs, low, high, start.statistics, atol)
+    return _solve_widened(passes, slabs, start, least, atol)
+
+
+def _solve(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -> Solution:
+    single = slabs.single()
+    if single is not None and passes.cells.dense is None:
+        return solve_scalar(passes, *single, start, atol)
+    return solve_newton(passes, slabs, start, atol)
+
+
+def _solve_widened(passes: Passes, slabs: SlabSystem, start: Point, least: float, atol: float) -> Solved:
+    """Solve with the least widening. With dense rows `least` is a lower limit only: bisect on the solver itself."""
+
+    def attempt(by: float) -> Solved | None:
+        wide = slabs.widened(by)
+        try:
+            return Solved(_solve(passes, wide, start, atol), wide, by)
+        except ClashingFaces:
+            return None
+
+    solved, narrow, wide = attempt(least), least, max(least, 1e-6)
+    while solved is None:
+        wide *= 2.0
+        solved = attempt(wide)
+    while solved.widening - narrow > 1e-9 * max(1.0, solved.widening):
+        middle = 0.5 * (narrow + solved.widening)
+        better = attempt(middle)
+        narrow, solved = (middle, solved) if better is None else (narrow, better)
+    return solved

@@ -1,0 +1,163 @@
+"""Measure an unconstrained model beside a constrained one, on the same test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fairlayer.constraints import Constraint, CovarianceBound, GroupCalibration
+from fairlayer.data import Sample
+from fairlayer.model import FairModel
+from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
+from fairlayer.training.config import Task
+from fairlayer.training.emission import Emission, emit_in_batches
+from fairlayer.training.gaps import Gap, batch_of, measure, measure_with_interval
+from fairlayer.training.notes import notes_on
+from fairlayer.training.quality import THRESHOLD, cost_in_points, quality_beside
+
+__all__ = ["compare"]
+
+BINS = 20
+SMALLEST_GROUP = 30  # rows; a smaller group's numbers are shown, and the group is named as unsupported
+
+Array = NDArray[Any]
+
+
+def compare(
+    plain: nn.Module,
+    model: FairModel,
+    test: Sample,
+    *,
+    task: Task = "classification",
+    batch_size: int = 1024,
+    inference: bool = False,
+    data: str = "",
+    split: str = "",
+    rows: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Apply both models to the test rows in batches, without labels, and measure.
+
+    Args:
+        plain: the model without a layer; called on the features.
+        model: its constraints are what is measured.
+        inference: use the layer's inference regime.
+        data, split, rows: where the rows come from, for the reader.
+        seed: of the bootstrap intervals.
+    """
+    emission = emit_in_batches(model, test, batch_size, inference=inference)
+    tested = _Tested(test, Beside(_plain_scores(plain, test), emission.scores), emission, task)
+    constraints = tuple(model.constraints)
+    results = tuple(_constraint(tested, place, c, seed) for place, c in enumerate(constraints))
+    groups = _groups(tested, constraints)
+    quality = quality_beside(tested.labels, tested.scores, task)
+    return Comparison(
+        data=data,
+        task=task,
+        rows=rows or {"test": len(test)},
+        split=split,
+        batches=len(emission.batches),
+        batch_size=batch_size,
+        threshold=THRESHOLD,
+        quality=quality,
+        cost=cost_in_points(quality, task),
+        constraints=results,
+        groups=groups,
+        bins=tuple(tested.bins.tolist()),
+        violation=emission.violation,
+        duality_gap=emission.duality_gap,
+        notes=notes_on(constraints, results, groups, test),
+    )
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """The test rows with the scores of both models."""
+
+    test: Sample
+    scores: Beside[Array]
+    emission: Emission
+    task: Task
+
+    @property
+    def labels(self) -> Array:
+        return self.test.y.numpy()
+
+    @cached_property
+    def bins(self) -> Array:
+        both = np.concatenate([self.scores.unconstrained, self.scores.constrained])
+        return np.linspace(min(0.0, float(both.min())), max(1.0, float(both.max())), BINS + 1)
+
+    def shares(self, scores: Array) -> tuple[float, ...]:
+        """Share of these scores in each bin."""
+        return tuple((np.histogram(scores, self.bins)[0] / max(1, len(scores))).tolist())
+
+
+@torch.no_grad()
+def _plain_scores(plain: nn.Module, test: Sample) -> Array:
+    plain.eval()
+    return np.asarray(plain(test.x).numpy())
+
+
+def _constraint(tested: _Tested, place: int, constraint: Constraint, seed: int) -> ConstraintResult:
+    each = [tested.scores.unconstrained, tested.scores.constrained]
+    # calibration bins speak of scores; a decision has no bin
+    decide = tested.task == "classification" and not isinstance(constraint, GroupCalibration)
+    if decide:
+        each += [scores >= THRESHOLD for scores in tuple(each)]
+    batch = batch_of(tested.test.sensitive, tested.labels, tested.emission.raw)
+    gaps = measure_with_interval(constraint, batch, each, seed=seed)
+    return ConstraintResult(
+        name=constraint.name,
+        scores=Beside(gaps[0], gaps[1]),
+        decisions=Beside(gaps[2], gaps[3]) if decide else None,
+        worst_batch=_worst_batch(tested, constraint),
+        multiplier=tested.emission.price(place),
+        bounded_by="label estimates" if constraint.needs_labels else "groups",
+    )
+
+
+def _worst_batch(tested: _Tested, constraint: Constraint) -> float | None:
+    gaps = [_batch_gap(tested, constraint, batch.rows) for batch in tested.emission.batches]
+    values = [gap.value for gap in gaps if gap.value is not None]
+    worst = min if gaps[0].at_least else max
+    return worst(values) if values else None
+
+
+def _batch_gap(tested: _Tested, constraint: Constraint, part: slice) -> Gap:
+    rows = tested.test.take(part)
+    batch = batch_of(rows.sensitive, rows.y.numpy(), tested.emission.raw[part])
+    return measure(constraint, batch, tested.emission.scores[part])
+
+
+def _groups(tested: _Tested, constraints: Sequence[Constraint]) -> tuple[GroupResult, ...]:
+    compared = dict.fromkeys(c.on for c in constraints if c.on and not isinstance(c, CovarianceBound))
+    return tuple(result for on in compared for result in _groups_of(tested, on))
+
+
+def _groups_of(tested: _Tested, on: tuple[str, ...]) -> list[GroupResult]:
+    means = batch_of(tested.test.sensitive, tested.labels).means(on)
+    assert means.codes is not None  # tables hold hard groups
+    present = np.flatnonzero(means.counts)
+    return [_group(tested, means.groups[k], means.codes == k) for k in present]
+
+
+def _group(tested: _Tested, name: str, inside: NDArray[np.bool_]) -> GroupResult:
+    before, after = tested.scores.unconstrained[inside], tested.scores.constrained[inside]
+    rates = Beside(float((before >= THRESHOLD).mean()), float((after >= THRESHOLD).mean()))
+    return GroupResult(
+        name=name,
+        count=int(inside.sum()),
+        mean_label=float(tested.labels[inside].mean()),
+        mean_score=Beside(float(before.mean()), float(after.mean())),
+        decision_rate=rates if tested.task == "classification" else None,
+        histogram=Beside(tested.shares(before), tested.shares(after)),
+        supported=int(inside.sum()) >= SMALLEST_GROUP,
+    )

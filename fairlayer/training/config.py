@@ -1,0 +1,108 @@
+"""Everything that decides how a model is built and trained, as plain values that travel in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from torch import nn
+
+from fairlayer.constraints import Constraint, CovarianceBound
+from fairlayer.errors import DataError
+from fairlayer.model import FairModel
+from fairlayer.training.constraint_text import parse_constraint
+
+__all__ = ["FitOptions", "ModelConfig", "Task"]
+
+Task = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How long and in what steps to train.
+
+    Args:
+        patience: epochs without a better validation loss after which training stops.
+    """
+
+    epochs: int = 30
+    batch_size: int = 1024
+    learning_rate: float = 3e-3
+    patience: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.patience) < 1 or self.learning_rate <= 0:
+            raise DataError(
+                f"{self}: epochs, batch_size and patience are at least 1, learning_rate is above 0."
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """An MLP and the layer after it.
+
+    Args:
+        width: number of encoded features.
+        constraints: as text, see `parse_constraint`.
+        bounds: lowest and highest prediction; None for no bounds (regression only).
+        margin: keeps predictions this far inside the bounds, so that cross-entropy keeps its gradient.
+        b_tau: smallest inference batch that is projected as a whole.
+    """
+
+    width: int
+    constraints: tuple[str, ...]
+    task: Task = "classification"
+    hidden: tuple[int, ...] = (64, 32)
+    bounds: tuple[float, float] | None = (0.0, 1.0)
+    margin: float = 1e-4
+    b_tau: int = 256
+
+    def __post_init__(self) -> None:
+        if self.task == "classification" and self.bounds != (0.0, 1.0):
+            raise DataError(
+                f"bounds={self.bounds} with classification; its scores are probabilities in (0, 1)."
+            )
+        if any(size < 1 for size in self.hidden):
+            raise DataError(f"hidden={self.hidden}: the sizes of hidden layers are at least 1.")
+
+    def parsed(self) -> tuple[Constraint, ...]:
+        return tuple(parse_constraint(text) for text in self.constraints)
+
+    def network(self) -> nn.Sequential:
+        """The backbone: ReLU layers, and a sigmoid at the end for classification."""
+        sizes = (self.width, *self.hidden)
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        last: list[nn.Module] = [nn.Sigmoid()] if self.task == "classification" else []
+        return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Flatten(0), *last)
+
+    def model(self) -> FairModel:
+        """A fresh backbone inside the layer."""
+        margin = 0.0 if self.bounds is None else self.margin
+        return FairModel(
+            self.network(), list(self.parsed()), bounds=self.bounds, margin=margin, b_tau=self.b_tau
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> ModelConfig:
+        lists = {name: tuple(state[name]) for name in ("constraints", "hidden")}
+        bounds = None if state["bounds"] is None else (float(state["bounds"][0]), float(state["bounds"][1]))
+        return cls(**{**state, **lists, "bounds": bounds})
+
+
+def feature_names(constraints: tuple[Constraint, ...]) -> tuple[str, ...]:
+    """Every sensitive feature that some constraint reads, once each."""
+    return tuple(dict.fromkeys(name for constraint in constraints for name in constraint.features))
+
+
+def continuous_names(constraints: tuple[Constraint, ...]) -> tuple[str, ...]:
+    """Features read as numbers, not as groups."""
+    bounds = [constraint for constraint in constraints if isinstance(constraint, CovarianceBound)]
+    return tuple(dict.fromkeys(name for constraint in bounds for name in constraint.on))

@@ -1,0 +1,119 @@
+"""Constraints written as text: `demographic_parity(sex, 0.02)`, `equalized_odds(sex+race, 0.05)`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from typing import Any
+
+import fairlayer.constraints
+from fairlayer.constraints import Affine, Constraint
+from fairlayer.errors import ConstraintDefinitionError
+
+__all__ = ["known_constraints", "parse_constraint"]
+
+LIMITS = ("tolerance", "ratio", "cap", "floor")  # what a second argument without a name means
+
+
+def known_constraints() -> dict[str, type[Constraint]]:
+    """Every constraint that can be written as text, by its name in snake_case (not `Affine`: it needs rows).
+
+    Example:
+        >>> "demographic_parity" in known_constraints()
+        True
+    """
+    found = [getattr(fairlayer.constraints, name) for name in fairlayer.constraints.__all__]
+    classes = [c for c in found if isinstance(c, type) and issubclass(c, Constraint)]
+    return {_snake_case(c.__name__): c for c in classes if c not in (Constraint, Affine)}
+
+
+def parse_constraint(text: str) -> Constraint:
+    """Read one constraint. The text is parsed, never evaluated.
+
+    The first argument is a feature name, or several joined with `+` for their intersections; the second is
+    the limit (`tolerance`, `ratio`, `cap` or `floor`); further arguments are named. Names with other
+    characters than letters, digits and `_` go in quotes.
+
+    Raises:
+        ConstraintDefinitionError: the text is no such call, or its values are refused by the constraint.
+
+    Example:
+        >>> parse_constraint("demographic_parity(sex+race, 0.05)")
+        DemographicParity(('sex', 'race'))
+        >>> parse_constraint("conditional_parity(sex, 0.02, given=education)").given
+        ('education',)
+    """
+    call = _call(text)
+    kind = known_constraints()[call.func.id]  # type: ignore[attr-defined]  # checked by _call
+    if len(call.args) > 2:
+        raise _refusal(text, "more than two arguments without a name")
+    named = {keyword.arg or "**": keyword.value for keyword in call.keywords}
+    unnamed = dict(zip(("on", _limit_of(kind)), call.args, strict=False))
+    if repeated := unnamed.keys() & named.keys():
+        raise _refusal(text, f"'{min(repeated)}' twice")
+    return _build(kind, {name: _argument(name, node, text) for name, node in (unnamed | named).items()}, text)
+
+
+def _call(text: str) -> ast.Call:
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise _refusal(text, f"text that cannot be read ({error.msg})") from error
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise _refusal(text, "something else than name(arguments)")
+    if node.func.id not in known_constraints():
+        raise _refusal(text, f"the unknown name '{node.func.id}'")
+    return node
+
+
+def _build(kind: type[Constraint], arguments: dict[str, Any], text: str) -> Constraint:
+    try:
+        inspect.signature(kind).bind(**arguments)
+    except TypeError as error:
+        raise _refusal(text, f"arguments that do not fit ({error})", kind) from error
+    return kind(**arguments)
+
+
+def _limit_of(kind: type[Constraint]) -> str:
+    return next(name for name in inspect.signature(kind).parameters if name in LIMITS)
+
+
+def _argument(name: str, node: ast.expr, text: str) -> Any:
+    return _names(node, text) if name in ("on", "given") else _value(node, text)
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Constant(value=str() | int() | float() | bool() as value):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.BinOp(op=ast.Add(), left=left, right=right):
+            return (*_names(left, text), *_names(right, text))
+    raise _refusal(text, f"'{ast.unparse(node)}', which is neither a name, a number, nor names joined with +")
+
+
+def _names(node: ast.expr, text: str) -> tuple[str, ...]:
+    value = _value(node, text)
+    names = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(name, str) for name in names):
+        raise _refusal(text, f"'{ast.unparse(node)}' where a feature name was expected")
+    return names
+
+
+def _refusal(text: str, found: str, kind: type[Constraint] | None = None) -> ConstraintDefinitionError:
+    form = "demographic_parity(sex, 0.02)"
+    if kind is not None:
+        arguments = ", ".join(f"{name}=..." for name in inspect.signature(kind).parameters)
+        form = f"{_snake_case(kind.__name__)}({arguments})"
+    return ConstraintDefinitionError(
+        f"a constraint was expected in the text '{text}', but it holds {found}. Write for example "
+        f"{form}, sex+race for intersections. Known: {', '.join(known_constraints())}."
+    )
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

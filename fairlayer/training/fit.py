@@ -1,0 +1,193 @@
+"""A plain training loop: stratified minibatches, Adam, early stopping on the validation loss."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fairlayer.constraints import Constraint
+from fairlayer.data import Sample, StratifiedBatchSampler, consecutive_batches
+from fairlayer.data.batches import joint_codes
+from fairlayer.errors import NonFiniteScoresError
+from fairlayer.model import FairModel
+from fairlayer.training.config import FitOptions, Task
+from fairlayer.training.gaps import batch_of, measure
+
+__all__ = ["Epoch", "Fit", "fit"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training rows, and what the validation rows say after it.
+
+    `gap` is what each constraint bounds, on the scores before the layer; `multiplier` is its price: half the
+    squared move, summed over a batch, that one more unit of tolerance would save. Both are means over
+    validation batches.
+    """
+
+    number: int
+    train_loss: float
+    valid_loss: float
+    gap: Mapping[str, float] = field(default_factory=dict)
+    multiplier: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"epoch": self.number, **{k: v for k, v in vars(self).items() if k != "number"}}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The epochs run; the model was left at the weights of epoch `best`."""
+
+    history: tuple[Epoch, ...]
+    best: int
+
+
+def fit(
+    model: nn.Module,
+    train: Sample,
+    valid: Sample,
+    *,
+    task: Task = "classification",
+    options: FitOptions | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Fit:
+    """Train `model` in place: a `FairModel` through its layer, any other module as it is.
+
+    The loss is binary cross-entropy for classification and the mean squared error for regression, both on
+    what the model emits.
+
+    Raises:
+        NonFiniteScoresError: the loss became NaN or infinite.
+
+    Example:
+        >>> import numpy as np
+        >>> rows = Sample(torch.rand(64, 2), torch.rand(64).round(), {"sex": np.array(["f", "m"] * 32)})
+        >>> net = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0), nn.Sigmoid())
+        >>> len(fit(net, rows, rows, options=FitOptions(epochs=2, batch_size=16)).history)
+        2
+    """
+    options = options or FitOptions()
+    sampler = StratifiedBatchSampler(_strata(model, train), options.batch_size, seed=options.seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
+    history: list[Epoch] = []
+    best = _Best()
+    for number in range(1, options.epochs + 1):
+        train_loss = _train_epoch(model, train, sampler, optimizer, task)
+        epoch = _validate(model, valid, options.batch_size, task, number=number, train_loss=train_loss)
+        history.append(epoch)
+        if on_epoch is not None:
+            on_epoch(epoch)
+        best = best.updated(epoch, model)
+        if number - best.epoch >= options.patience:
+            break
+    model.load_state_dict(best.state)
+    return Fit(tuple(history), best.epoch)
+
+
+@dataclass(frozen=True)
+class _Best:
+    epoch: int = 0
+    loss: float = float("inf")
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def updated(self, epoch: Epoch, model: nn.Module) -> _Best:
+        if epoch.valid_loss >= self.loss:
+            return self
+        return _Best(epoch.number, epoch.valid_loss, copy.deepcopy(model.state_dict()))
+
+
+def constraints_of(model: nn.Module) -> Sequence[Constraint]:
+    """The constraints of a `FairModel`; none for any other module."""
+    return tuple(model.constraints) if isinstance(model, FairModel) else ()
+
+
+def _strata(model: nn.Module, train: Sample) -> Any:
+    """Rows with the same groups, and the same label where a constraint reads it, are one stratum."""
+    constraints = constraints_of(model)
+    columns = [column for column in train.sensitive.values() if column.dtype.kind != "f"]
+    if any(constraint.needs_labels for constraint in constraints) and _is_binary(train.y):
+        columns.append(train.y.numpy())
+    return joint_codes(columns or [torch.zeros(len(train)).numpy()])
+
+
+def _is_binary(y: torch.Tensor) -> bool:
+    return bool(((y == 0) | (y == 1)).all())
+
+
+def emit(model: nn.Module, rows: Sample) -> torch.Tensor:
+    """What the model emits for these rows, labels known."""
+    if isinstance(model, FairModel):
+        return model(rows.x, sensitive_features=rows.sensitive, y=rows.y)
+    return model(rows.x)
+
+
+def _loss(predictions: torch.Tensor, y: torch.Tensor, task: Task) -> torch.Tensor:
+    loss = F.binary_cross_entropy if task == "classification" else F.mse_loss
+    return loss(predictions, y)
+
+
+def _train_epoch(
+    model: nn.Module,
+    train: Sample,
+    sampler: StratifiedBatchSampler,
+    optimizer: torch.optim.Optimizer,
+    task: Task,
+) -> float:
+    model.train()
+    total = 0.0
+    for index in sampler:
+        rows = train.take(index)
+        loss = _loss(emit(model, rows), rows.y, task)
+        _check_finite(loss)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(rows)
+    return total / len(train)
+
+
+def _check_finite(loss: torch.Tensor) -> None:
+    if not torch.isfinite(loss):
+        raise NonFiniteScoresError(
+            f"the training loss became {loss.item()}. Use a smaller learning rate, or a larger margin "
+            "inside the bounds."
+        )
+
+
+@torch.no_grad()
+def _validate(
+    model: nn.Module, valid: Sample, batch_size: int, task: Task, *, number: int, train_loss: float
+) -> Epoch:
+    model.eval()
+    total = 0.0
+    seen: list[tuple[dict[str, float], dict[str, float]]] = []
+    for part in consecutive_batches(len(valid), batch_size):
+        rows = valid.take(part)
+        total += _loss(emit(model, rows), rows.y, task).item() * len(rows)
+        seen.append(_watch(model, rows))
+    gaps, multipliers = zip(*seen, strict=True)
+    return Epoch(number, train_loss, total / len(valid), _averaged(gaps), _averaged(multipliers))
+
+
+def _watch(model: nn.Module, rows: Sample) -> tuple[dict[str, float], dict[str, float]]:
+    """Gap of the scores before the layer, and price, per constraint, in the batch just emitted."""
+    if not isinstance(model, FairModel):
+        return {}, {}
+    raw = model.raw_scores(rows.x).numpy()
+    batch = batch_of(rows.sensitive, rows.y.numpy(), raw)
+    measured = {c.name: measure(c, batch, raw).value for c in constraints_of(model)}
+    prices = {name: float(price) for name, price in model.last_projection.multipliers.items()}
+    return {name: value for name, value in measured.items() if value is not None}, prices
+
+
+def _averaged(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    values = {name: [part[name] for part in parts if name in part] for name in names}
+    return {name: sum(found) / len(found) for name, found in values.items()}

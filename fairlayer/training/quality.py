@@ -1,0 +1,51 @@
+"""How well scores predict labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairlayer.errors import require
+from fairlayer.training.comparison import Beside
+from fairlayer.training.config import Task
+
+__all__ = ["THRESHOLD", "cost_in_points", "quality_beside"]
+
+THRESHOLD = 0.5
+
+Array = NDArray[Any]
+
+
+def quality_beside(labels: Array, scores: Beside[Array], task: Task) -> dict[str, Beside[float | None]]:
+    """Accuracy, F1 and AUC for classification; R2 and mean absolute error for regression."""
+    quality = _of_classification if task == "classification" else _of_regression
+    before, after = quality(labels, scores.unconstrained), quality(labels, scores.constrained)
+    return {name: Beside(before[name], after[name]) for name in before}
+
+
+def cost_in_points(quality: dict[str, Beside[float | None]], task: Task) -> float:
+    """Accuracy (or R2) lost, times 100; negative is a gain."""
+    main = quality["accuracy" if task == "classification" else "r2"]
+    return 100.0 * ((main.unconstrained or 0.0) - (main.constrained or 0.0))
+
+
+def _of_classification(labels: Array, scores: Array) -> dict[str, float | None]:
+    metrics = require("sklearn.metrics", "train")
+    decided = scores >= THRESHOLD
+    both = 0 < labels.mean() < 1  # the area under the curve needs both classes
+    return {
+        "accuracy": float((decided == (labels == 1)).mean()),
+        "f1": float(metrics.f1_score(labels, decided, zero_division=0.0)),
+        "auc": float(metrics.roc_auc_score(labels, scores)) if both else None,
+    }
+
+
+def _of_regression(labels: Array, scores: Array) -> dict[str, float | None]:
+    metrics = require("sklearn.metrics", "train")
+    varied = float(np.ptp(labels)) > 0  # R2 divides by the variance of the labels
+    return {
+        "r2": float(metrics.r2_score(labels, scores)) if varied else None,
+        "mae": float(metrics.mean_absolute_error(labels, scores)),
+    }

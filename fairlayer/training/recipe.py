@@ -1,0 +1,62 @@
+"""How a table's rows become model input: what `predict` must repeat, as values in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from numpy.typing import NDArray
+
+from fairlayer.data import Cut, Encoder, Sample
+from fairlayer.data.columns import sensitive_columns
+from fairlayer.training.config import ModelConfig, continuous_names, feature_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Model configuration, fitted encoder, cuts, and what the target was."""
+
+    config: ModelConfig
+    encoder: Encoder
+    cuts: tuple[Cut, ...]
+    target: str
+    positive: str | None
+
+    def sensitive(self, frame: pd.DataFrame) -> dict[str, NDArray[Any]]:
+        """The sensitive features that the constraints read."""
+        constraints = self.config.parsed()
+        names, continuous = feature_names(constraints), continuous_names(constraints)
+        return sensitive_columns(frame, names, cuts=self.cuts, continuous=continuous)
+
+    def sample(self, frame: pd.DataFrame, labels: NDArray[Any] | None = None) -> Sample:
+        """The frame as tensors; without labels they are NaN, for nothing may read them."""
+        x = torch.from_numpy(self.encoder.encode(frame))
+        y = torch.full((len(x),), float("nan")) if labels is None else torch.as_tensor(labels)
+        return Sample(x, y, self.sensitive(frame))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "config": self.config.to_dict(),
+            "encoder": self.encoder.to_dict(),
+            "cuts": [cut.to_dict() for cut in self.cuts],
+            "target": self.target,
+            "positive": self.positive,
+        }
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Recipe:
+        return cls(
+            ModelConfig.from_dict(state["config"]),
+            Encoder.from_dict(state["encoder"]),
+            tuple(Cut.from_dict(cut) for cut in state["cuts"]),
+            state["target"],
+            state["positive"],
+        )

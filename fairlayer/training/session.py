@@ -1,0 +1,160 @@
+"""From a table to two trained models and their comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from fairlayer.constraints import Constraint
+from fairlayer.data import Encoder, Sample, Split, Table, split_rows
+from fairlayer.data.errors import ColumnError
+from fairlayer.errors import DataError
+from fairlayer.model import FairModel
+from fairlayer.training.compare import compare
+from fairlayer.training.comparison import Beside, Comparison
+from fairlayer.training.config import FitOptions, ModelConfig
+from fairlayer.training.fit import Epoch, Fit, fit
+from fairlayer.training.gaps import batch_of, measure
+from fairlayer.training.recipe import Recipe
+
+__all__ = ["Parts", "Trained", "prepare", "train"]
+
+OnEpoch = Callable[[str, Epoch], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A table made ready: the three samples, and how they were made."""
+
+    recipe: Recipe
+    train: Sample
+    valid: Sample
+    test: Sample
+    split: Split
+    data: str
+
+    @property
+    def rows(self) -> dict[str, int]:
+        return {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Both models, how they got there, and what the test rows say."""
+
+    recipe: Recipe
+    options: FitOptions
+    model: FairModel
+    plain: nn.Module
+    fits: Beside[Fit]
+    comparison: Comparison
+
+
+def prepare(
+    table: Table,
+    constraints: Sequence[str],
+    *,
+    hidden: tuple[int, ...] = (64, 32),
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    margin: float = 1e-4,
+    b_tau: int = 256,
+    drop_sensitive: bool = False,
+    seed: int = 0,
+) -> Parts:
+    """Split the rows, fit the encoder on the training ones, and check that the constraints compare something.
+
+    Raises:
+        DataError: the table does not fit what is asked of it.
+    """
+    if not constraints:
+        raise DataError(
+            "no constraint was given; name at least one, for example 'demographic_parity(sex, 0.02)'."
+        )
+    split = split_rows(table, seed=seed)
+    names = table.features(drop_sensitive=drop_sensitive)
+    encoder = Encoder.fit(table.frame.iloc[split.train], names, categorical=table.categorical)
+    config = ModelConfig(
+        encoder.width,
+        tuple(constraints),
+        task="regression" if table.positive is None else "classification",
+        hidden=hidden,
+        bounds=bounds,
+        margin=margin,
+        b_tau=b_tau,
+    )
+    recipe = Recipe(config, encoder, table.cuts, table.target, table.positive)
+    everything = recipe.sample(table.frame, table.labels())
+    _check_comparable(config.parsed(), everything)
+    train, valid, test = (everything.take(rows) for rows in (split.train, split.valid, split.test))
+    return Parts(recipe, train, valid, test, split, table.description or table.name)
+
+
+def train(
+    parts: Parts,
+    options: FitOptions | None = None,
+    *,
+    batch_size: int | None = None,
+    inference: bool = False,
+    on_epoch: OnEpoch | None = None,
+) -> Trained:
+    """Train an unconstrained and a constrained model, same architecture and seed; compare on test rows.
+
+    Args:
+        batch_size: of the test batches; the training one where not given.
+        inference: apply the constrained model to the test batches in its inference regime.
+        on_epoch: told ("unconstrained" or "constrained", epoch) as training goes.
+    """
+    options = options or FitOptions()
+    config = parts.recipe.config
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
+        torch.manual_seed(options.seed)
+        plain = config.network()
+        torch.manual_seed(options.seed)
+        model = config.model()
+        model.fit_categories(_all_groups(parts))
+        fits = Beside(
+            _fit(plain, parts, options, "unconstrained", on_epoch),
+            _fit(model, parts, options, "constrained", on_epoch),
+        )
+    comparison = compare(
+        plain,
+        model,
+        parts.test,
+        task=config.task,
+        batch_size=batch_size or options.batch_size,
+        inference=inference,
+        data=parts.data,
+        split=parts.split.origin,
+        rows=parts.rows,
+        seed=options.seed,
+    )
+    return Trained(parts.recipe, options, model, plain, fits, comparison)
+
+
+def _fit(model: nn.Module, parts: Parts, options: FitOptions, which: str, on_epoch: OnEpoch | None) -> Fit:
+    tell = None if on_epoch is None else (lambda epoch: on_epoch(which, epoch))
+    return fit(model, parts.train, parts.valid, task=parts.recipe.config.task, options=options, on_epoch=tell)
+
+
+def _all_groups(parts: Parts) -> dict[str, np.ndarray]:
+    """Every category of the table, so that a rare one seen only among the test rows is known too."""
+    samples = (parts.train, parts.valid, parts.test)
+    return {name: np.concatenate([s.sensitive[name] for s in samples]) for name in parts.train.sensitive}
+
+
+def _check_comparable(constraints: Sequence[Constraint], sample: Sample) -> None:
+    labels = sample.y.numpy()
+    batch = batch_of(sample.sensitive, labels, labels)
+    for constraint in constraints:
+        if measure(constraint, batch, labels).value is None:
+            found = {
+                name: sorted({str(value) for value in sample.sensitive[name]})[:5] for name in constraint.on
+            }
+            raise ColumnError(
+                f"{constraint.name} compares groups, but the table gives it fewer than two: {found}. "
+                "Name a column with at least two groups, or leave the constraint out."
+            )

@@ -1,0 +1,57 @@
+"""Set-up shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A busy machine makes a single example slow without making it wrong.
+hypothesis.settings.register_profile(
+    "fairlayer",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile(
+    "search", parent=hypothesis.settings.get_profile("fairlayer"), derandomize=False
+)
+hypothesis.settings.load_profile(os.environ.get("FAIRLAYER_HYPOTHESIS", "fairlayer"))
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> None:
+    """Start every test from the same random numbers, whichever worker runs it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Return the folder of real data sets: FAIRLAYER_DATA, else the sibling ../shared/data, else skip."""
+    named = os.environ.get("FAIRLAYER_DATA")
+    if named:
+        folder = Path(named)
+        if not folder.is_dir():
+            pytest.fail(f"FAIRLAYER_DATA names {named!r}, which is not a folder")
+        return folder
+    beside = ROOT.parent / "shared" / "data"
+    if beside.is_dir():
+        return beside
+    pytest.skip("needs real data: set FAIRLAYER_DATA to a folder with adult.csv.gz and the like")

@@ -1,0 +1,261 @@
+"""Imports point down only, optional libraries load on demand, and nothing but the command line prints."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "fairlayer"
+
+# From bottom to top. A unit is a module or subpackage directly inside fairlayer/; it may import itself and
+# units of lower rows, never a neighbour of its own row.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "_typing"),
+    ("groups",),
+    ("constraints",),
+    ("solve",),
+    ("assembly",),
+    ("projection",),
+    ("penalties", "adversarial", "streaming", "decisions"),
+    ("model",),
+    ("data",),
+    ("audit",),
+    ("training",),
+    ("report",),
+    ("integrations",),
+    ("cli",),
+    ("__main__",),
+)
+RANK = {unit: rank for rank, row in enumerate(LAYERS) for unit in row}
+
+# Forbidden although it would point down: the solver never sees a group or a constraint.
+NEVER = {("solve", "groups"), ("solve", "constraints")}
+
+# What a module may import outside its own functions, besides fairlayer and the standard library.
+CORE_LIBRARIES = {"torch", "numpy"}
+# Libraries that a module of fairlayer.integrations may build its classes on.
+FRAMEWORKS = {"lightning", "pytorch_lightning", "ray", "torchmetrics"}
+OPTIONAL = FRAMEWORKS | {
+    "clarabel",
+    "cvxpy",
+    "cvxpylayers",
+    "diffcp",
+    "fairlearn",
+    "folktables",
+    "jinja2",
+    "jsonargparse",
+    "matplotlib",
+    "pandas",
+    "polars",
+    "rich",
+    "scipy",
+    "sklearn",
+}
+
+
+class Import(NamedTuple):
+    target: str  # the dotted module imported
+    line: int
+    at_import_time: bool  # runs when the module itself is imported
+    for_types_only: bool  # under `if TYPE_CHECKING:`
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def is_type_checking(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def statements(
+    nodes: list[ast.stmt], inside: bool = False, types: bool = False
+) -> Iterator[tuple[ast.stmt, bool, bool]]:
+    """Yield each statement with (inside a function, under TYPE_CHECKING)."""
+    for node in nodes:
+        yield node, inside, types
+        deeper = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        guarded = types or (isinstance(node, ast.If) and is_type_checking(node.test))
+        yield from statements(getattr(node, "body", []), deeper, guarded)
+        for handler in getattr(node, "handlers", []) + getattr(node, "cases", []):
+            yield from statements(handler.body, deeper, types)
+        for field in ("orelse", "finalbody"):
+            yield from statements(getattr(node, field, []), deeper, types)
+
+
+def absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    if not node.level:
+        return node.module or ""
+    parents = module.split(".")
+    base = parents[: len(parents) - node.level + is_package]
+    return ".".join(base + ([node.module] if node.module else []))
+
+
+def targets_of(node: ast.stmt, module: str, is_package: bool) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = absolute(node, module, is_package)
+        members = [f"{base}.{alias.name}" for alias in node.names]
+        return [member if member in MODULES else base for member in members]
+    return []
+
+
+def imports_in(source: str, module: str, is_package: bool = False) -> list[Import]:
+    return [
+        Import(target, node.lineno, not (inside or types), types)
+        for node, inside, types in statements(ast.parse(source).body)
+        for target in targets_of(node, module, is_package)
+    ]
+
+
+@cache
+def imports_of(module: str) -> list[Import]:
+    path = MODULES[module]
+    return imports_in(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
+
+
+def unit_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def points_up(module: str, target: str) -> bool:
+    source, goal = unit_of(module), unit_of(target)
+    if source == goal:
+        return False
+    return not goal or (source, goal) in NEVER or RANK[goal] >= RANK[source]
+
+
+inside = pytest.mark.parametrize("module", [name for name in MODULES if name != "fairlayer"])
+
+
+def test_the_package_is_there() -> None:
+    assert "fairlayer.errors" in MODULES
+
+
+def test_every_unit_has_a_layer() -> None:
+    homeless = {unit_of(module) for module in MODULES} - {"", *RANK}
+    assert not homeless, f"give {sorted(homeless)} a place in LAYERS (tests/test_layering.py)"
+
+
+@inside
+def test_imports_point_down(module: str) -> None:
+    wrong = [
+        f"{MODULES[module].relative_to(ROOT)}:{item.line} imports {item.target}"
+        for item in imports_of(module)
+        if item.target.split(".")[0] == "fairlayer" and points_up(module, item.target)
+    ]
+    assert not wrong, "imports must point down (see LAYERS), and never to the package root:\n" + "\n".join(
+        wrong
+    )
+
+
+def test_no_import_cycles() -> None:
+    graph = {
+        module: {item.target for item in imports_of(module) if item.at_import_time and item.target in MODULES}
+        - {module}
+        for module in MODULES
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail("import cycle: " + " -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_optional_libraries_are_imported_where_used(module: str) -> None:
+    allowed = CORE_LIBRARIES | {"fairlayer"} | sys.stdlib_module_names
+    if module.startswith("fairlayer.integrations."):
+        allowed = allowed | FRAMEWORKS
+    wrong = [
+        f"{MODULES[module].relative_to(ROOT)}:{item.line} imports {item.target}"
+        for item in imports_of(module)
+        if item.at_import_time and item.target.split(".")[0] not in allowed
+    ]
+    assert not wrong, "import these inside the function that uses them:\n" + "\n".join(wrong)
+
+
+def test_import_fairlayer_loads_no_optional_library() -> None:
+    program = (
+        "import sys, torch, numpy\n"
+        "before = set(sys.modules)\n"
+        "import fairlayer\n"
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not OPTIONAL & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if unit_of(name) != "cli"])
+def test_only_the_command_line_prints(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    lines = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not lines, f"{MODULES[module].relative_to(ROOT)} prints in lines {lines}; only cli may"
+
+
+# The checks above are worth as much as the reader of imports below them.
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "expected"),
+    [
+        ("import pandas.api", "fairlayer.data", ("pandas.api", True)),
+        ("try:\n    import rich\nexcept ImportError:\n    rich = None", "fairlayer.cli", ("rich", True)),
+        ("class A:\n    import rich", "fairlayer.cli", ("rich", True)),
+        ("def f():\n    if True:\n        import rich", "fairlayer.cli", ("rich", False)),
+        ("if TYPE_CHECKING:\n    import pandas", "fairlayer.data", ("pandas", False)),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import pandas", "fairlayer.data", ("pandas", True)),
+        ("from .errors import require", "fairlayer.groups", ("fairlayer.errors", True)),
+        ("from . import errors", "fairlayer.groups", ("fairlayer.errors", True)),
+        ("from ..errors import require", "fairlayer.solve.cells", ("fairlayer.errors", True)),
+        ("from fairlayer import FairModel", "fairlayer.report", ("fairlayer", True)),
+    ],
+)
+def test_imports_are_read_rightly(source: str, module: str, expected: tuple[str, bool]) -> None:
+    [found] = imports_in(source, module)
+    assert (found.target, found.at_import_time) == expected
+
+
+def test_a_package_reads_its_own_relative_imports() -> None:
+    [found] = imports_in("from ..errors import require", "fairlayer.solve", is_package=True)
+    assert found.target == "fairlayer.errors"
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "wrong"),
+    [
+        ("fairlayer.projection", "fairlayer.solve.cells", False),
+        ("fairlayer.solve.cells", "fairlayer.solve.scalar", False),
+        ("fairlayer.solve.cells", "fairlayer.groups", True),
+        ("fairlayer.solve", "fairlayer.constraints", True),
+        ("fairlayer.constraints.parity", "fairlayer.solve", True),
+        ("fairlayer.streaming", "fairlayer.penalties", True),
+        ("fairlayer.model", "fairlayer", True),
+    ],
+)
+def test_up_and_down_are_told_apart(module: str, target: str, wrong: bool) -> None:
+    assert points_up(module, target) is wrong
