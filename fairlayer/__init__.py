@@ -19,7 +19,8 @@ from fairlayer.constraints import (
 )
 from fairlayer.errors import FairlayerError
 from fairlayer.model import FairModel
-from fairlayer.projection import FairProjection, Projection, project
+from fairlayer.projection import FairProjection, project
+from fairlayer.result import Projection
 
 __version__ = "0.1.0"
 

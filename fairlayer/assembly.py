@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint, Means, Rows, Spread, Statement
+from fairlayer.constraints.statements import as_float
 from fairlayer.errors import EmptyGroupError
 from fairlayer.solve import Cells, Face, RowSlabs, SlabSystem, SpreadSlabs
 
@@ -25,22 +27,30 @@ class Assembly:
     """A batch of statements in numbers, and the way back to names.
 
     Args:
-        cells: statistics of the batch.
+        refinement: the cells, and their names.
         slabs: the feasible set; block b comes from statement b.
         statements: the statements that are not vacuous in this batch.
         owners: for each block, the index of its constraint.
-        cell_names: one name per statistic.
         absent: rows of statements that this batch says nothing about, as (constraint, row name).
         constraints: number of constraints.
     """
 
-    cells: Cells
+    refinement: _Refinement
     slabs: SlabSystem
     statements: tuple[Statement, ...]
     owners: tuple[int, ...]
-    cell_names: tuple[str, ...]
     absent: tuple[tuple[str, str], ...]
     constraints: int
+
+    @property
+    def cells(self) -> Cells:
+        """Statistics of the batch."""
+        return self.refinement.cells
+
+    @cached_property
+    def cell_names(self) -> tuple[str, ...]:
+        """One name per statistic."""
+        return self.refinement.names()
 
     def describe(self, face: Face) -> str:
         """Return a face in words."""
@@ -48,7 +58,7 @@ class Assembly:
         statement = self.statements[block]
         if isinstance(statement, Spread):
             scale = "" if statement.scale == 1.0 else f"{statement.scale:g} * "
-            return f"{scale}mean[{statement.names[i]}] - mean[{statement.names[j]}] <= {float(statement.tolerance):g}"
+            return f"{scale}mean[{statement.names[i]}] - mean[{statement.names[j]}] <= {as_float(statement.tolerance):g}"
         return f"{'upper' if j > 0 else 'lower'} limit on [{statement.names[i]}]"
 
 
@@ -71,17 +81,16 @@ def assemble(constraints: Sequence[Constraint], batch: Batch, *, on_empty: str) 
                 kept.append(present)
                 owners.append(owner)
     measures = {statement.means.key: statement.means for statement in kept}
-    cells, lifts, names = _refine([*measures.values()])
-    lift = dict(zip(measures, lifts, strict=True))
-    blocks = [_block(statement, lift[statement.means.key]) for statement in kept]
-    return Assembly(cells, SlabSystem(blocks), tuple(kept), tuple(owners), names, tuple(absent), len(constraints))
+    refinement = _Refinement.of([*measures.values()])
+    slabs = SlabSystem([_block(s, refinement.apply(s.matrix, s.means)) for s in kept])
+    return Assembly(refinement, slabs, tuple(kept), tuple(owners), tuple(absent), len(constraints))
 
 
 def _without_vacuous(statement: Statement) -> tuple[Statement | None, list[str]]:
     counts = statement.means.counts
-    if counts.all() and statement.matrix.any(axis=1).all():
+    if counts.all():
         return (statement if _compares(statement, len(statement.matrix)) else None), []
-    keep = ~(statement.matrix[:, counts == 0] != 0).any(axis=1) & statement.matrix.any(axis=1)
+    keep = ~(statement.matrix[:, counts == 0] != 0).any(axis=1)
     missing = [name for name, kept in zip(statement.names, keep, strict=True) if not kept]
     if not _compares(statement, int(keep.sum())):
         return None, missing
@@ -107,53 +116,87 @@ def _raise_empty(constraint: Constraint, statement: Statement, missing: Sequence
     )
 
 
-def _refine(measures: Sequence[Means]) -> tuple[Cells, list[FloatArray], tuple[str, ...]]:
-    """Return the common refinement, the matrix from its statistics to each measure's rows, and names."""
-    hard = [means for means in measures if means.codes is not None]
-    dense = [means for means in measures if means.codes is None]
-    codes, table = _joint_codes(hard)
-    k = table.shape[1]
-    counts = np.bincount(codes, minlength=k + 1)[:k].astype(np.float64) if codes is not None else np.zeros(0)
-    lifts = {id(means): _lift(means, row, counts) for means, row in zip(hard, table, strict=True)}
-    size = k + sum(len(means) for means in dense)
-    start = k
-    for means in dense:
-        lifts[id(means)] = np.eye(len(means), size, start)
-        start += len(means)
-    weights = np.concatenate([w for m in dense if (w := m.weights) is not None]) if dense else None
-    names = _cell_names(hard, table) + tuple(name for means in dense for name in means.names)
-    padded = [np.pad(lifts[id(m)], ((0, 0), (0, size - lifts[id(m)].shape[1]))) for m in measures]
-    return Cells(codes, np.maximum(counts, 1.0), weights), padded, names
+@dataclass(frozen=True)
+class _Refinement:
+    """The common refinement of several measures."""
+
+    cells: Cells
+    hard: tuple[Means, ...]
+    table: IntArray  # (hard measures, cells): the row that each cell belongs to, -1 outside
+    dense: tuple[Means, ...]
+
+    @staticmethod
+    def of(measures: Sequence[Means]) -> _Refinement:
+        hard = tuple(means for means in measures if means.codes is not None)
+        dense = tuple(means for means in measures if means.codes is None)
+        weights = np.concatenate([w for m in dense if (w := m.weights) is not None]) if dense else None
+        if len(hard) == 1:
+            return _Refinement(_single(hard[0], weights), hard, np.arange(len(hard[0]))[None, :], dense)
+        codes, table = _joint_codes(hard)
+        k = table.shape[1]
+        counts = np.zeros(0) if codes is None else np.bincount(codes, minlength=k + 1).astype(np.float64)
+        covering = codes is None or counts[k] == 0
+        return _Refinement(Cells(codes, np.maximum(counts[:k], 1.0), weights, covering), hard, table, dense)
+
+    def names(self) -> tuple[str, ...]:
+        """One name per statistic."""
+        rows = [means.names for means in self.hard]
+        cells = ("; ".join(rows[p][code] for p, code in enumerate(cell) if code >= 0) for cell in self.table.T)
+        return (*cells, *(name for means in self.dense for name in means.names))
+
+    def apply(self, matrix: FloatArray, means: Means) -> FloatArray:
+        """Return a matrix over the rows of one measure as a matrix over the statistics."""
+        if not self.dense and len(self.hard) == 1:
+            return matrix
+        lifted = np.zeros((len(matrix), self.cells.size))
+        start = self.table.shape[1]
+        for position, measure in enumerate(self.hard):
+            if measure.key == means.key:
+                lifted[:, :start] = matrix @ _lift(means, self.table[position], self.cells.counts)
+        for measure in self.dense:
+            if measure.key == means.key:
+                lifted[:, start : start + len(means)] = matrix
+            start += len(measure)
+        return lifted
+
+
+def _single(means: Means, weights: FloatArray | None) -> Cells:
+    assert means.codes is not None
+    covering = float(means.counts.sum()) == len(means.codes)
+    codes = means.codes if covering else np.where(means.codes < 0, len(means), means.codes)
+    return Cells(codes, np.maximum(means.counts, 1.0), weights, covering)
 
 
 def _joint_codes(measures: Sequence[Means]) -> tuple[IntArray | None, IntArray]:
-    """Return the cell of each sample, and for each measure (row) the code of each cell, -1 outside."""
+    """Return the cell of each sample, and for each measure (row) the code of each cell, -1 outside.
+
+    Measures join one after the other, and only the cells that occur are kept, so the numbers stay small.
+    """
     if not measures:
         return None, np.zeros((0, 0), dtype=np.int64)
-    if len(measures) == 1:
-        codes, k = measures[0].codes, len(measures[0])
-        assert codes is not None
-        return np.where(codes < 0, k, codes), np.arange(k)[None, :]
-    stacked = np.stack([codes for m in measures if (codes := m.codes) is not None])
-    table, cells = np.unique(_mixed_radix(stacked, [len(m) for m in measures]), return_inverse=True)
-    outside = bool(len(table)) and table[0] == 0  # in no measure at all
-    cells = np.where(cells == 0, len(table) - 1, cells - 1) if outside else cells
-    return cells, _digits(table[1:] if outside else table, [len(m) for m in measures])
+    cells = np.zeros(len(_codes(measures[0])), dtype=np.int64)
+    table = np.zeros((0, 1), dtype=np.int64)
+    for means in measures:
+        size = len(means) + 1
+        present, cells = _compress(cells * size + (_codes(means) + 1), table.shape[1] * size)
+        table = np.vstack([table[:, present // size], present % size - 1])
+    outside = (table < 0).all(axis=0)  # at most one cell: the samples in no measure at all, moved to the end
+    order = np.argsort(outside, kind="stable")
+    return np.argsort(order)[cells], table[:, order[: len(order) - int(outside.sum())]]
 
 
-def _mixed_radix(codes: IntArray, sizes: Sequence[int]) -> IntArray:
-    joint = np.zeros(codes.shape[1], dtype=np.int64)
-    for row, size in zip(codes, sizes, strict=True):
-        joint = joint * (size + 1) + (row + 1)
-    return joint
+def _codes(means: Means) -> IntArray:
+    assert means.codes is not None
+    return means.codes
 
 
-def _digits(joint: IntArray, sizes: Sequence[int]) -> IntArray:
-    rows = []
-    for size in reversed(sizes):
-        rows.append(joint % (size + 1) - 1)
-        joint = joint // (size + 1)
-    return np.stack(rows[::-1])
+def _compress(keys: IntArray, size: int) -> tuple[IntArray, IntArray]:
+    """Return the distinct keys below `size` in order, and the position of each key among them."""
+    if size > 4 * len(keys) + 1024:
+        present, position = np.unique(keys, return_inverse=True)
+        return present, position
+    occurs = np.bincount(keys, minlength=size) > 0
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[keys]
 
 
 def _lift(means: Means, codes: IntArray, counts: FloatArray) -> FloatArray:
@@ -163,16 +206,17 @@ def _lift(means: Means, codes: IntArray, counts: FloatArray) -> FloatArray:
     return lift
 
 
-def _cell_names(measures: Sequence[Means], table: IntArray) -> tuple[str, ...]:
-    names = [means.names for means in measures]
-    return tuple(
-        "; ".join(names[p][code] for p, code in enumerate(cell) if code >= 0) for cell in table.T.tolist()
-    )
-
-
-def _block(statement: Statement, lift: FloatArray) -> RowSlabs | SpreadSlabs:
-    matrix, tolerance = statement.matrix @ lift, float(statement.tolerance)
+def _block(statement: Statement, matrix: FloatArray) -> RowSlabs | SpreadSlabs:
+    tolerance = as_float(statement.tolerance)
     if isinstance(statement, Rows):
-        return RowSlabs(matrix, statement.lower_offset - tolerance, statement.upper_offset + tolerance)
-    offset = np.zeros(len(matrix)) if statement.offset is None else statement.offset
-    return SpreadSlabs(matrix, offset, statement.scale, tolerance)
+        size = _row_sizes(statement)
+        lower, upper = statement.lower_offset - tolerance, statement.upper_offset + tolerance
+        return RowSlabs(matrix / size[:, None], lower / size, upper / size, size)
+    return SpreadSlabs(matrix, statement.offset, statement.scale, tolerance)
+
+
+def _row_sizes(statement: Rows) -> FloatArray:
+    """How far each row can move per unit of prediction (at least 1), so that rows of any scale are comparable."""
+    weights = statement.means.weights
+    reach = np.ones(len(statement.means)) if weights is None else np.abs(weights).sum(axis=1)
+    return np.maximum(1.0, np.abs(statement.matrix) @ reach)

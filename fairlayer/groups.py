@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fairlayer._arrays import host_array
 from fairlayer._typing import Category, FloatArray, IntArray
 from fairlayer.errors import CategoryError, MissingSensitiveFeatureError, ShapeError
 
@@ -187,8 +188,7 @@ def _named_columns(features: Any, names: Sequence[str]) -> Iterable[tuple[str, A
 
 def _to_array(name: str, column: Any) -> Any:
     if isinstance(column, torch.Tensor):
-        tensor = column.detach().cpu()
-        array = (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
+        array = host_array(column)
     elif hasattr(column, "to_numpy"):
         array = np.asarray(column.to_numpy())
     else:
@@ -305,13 +305,15 @@ def _raise_unseen(name: str, unseen: Sequence[Category], known: Sequence[Categor
 
 
 def _normalise(value: Any) -> Category | None:
+    if isinstance(value, np.generic):
+        value = value.item()
     if _is_missing(value):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value == -1:
         return None
-    return value if isinstance(value, str | int | bool) else str(value)
+    return value if isinstance(value, str | int) else str(value)
 
 
 def _is_missing(value: Any) -> bool:

@@ -18,7 +18,9 @@ from fairlayer.errors import (
     ShapeError,
     SmallBatchError,
 )
-from fairlayer.projection import Bounds, FairProjection, Projection
+from fairlayer.inputs import Bounds, as_constraints
+from fairlayer.projection import FairProjection
+from fairlayer.result import Projection
 
 __all__ = ["FairModel"]
 
@@ -73,7 +75,7 @@ class FairModel(nn.Module):
         self.protected_attr_idx = _as_indices(protected_attr_idx)
         self.b_tau = b_tau
         self.projection = FairProjection(
-            [*constraints, *_column_constraints(self.protected_attr_idx, tolerance)],
+            [*as_constraints(constraints), *_column_constraints(self.protected_attr_idx, tolerance)],
             bounds=bounds,
             margin=margin,
             on_empty=on_empty,
@@ -166,6 +168,9 @@ class FairModel(nn.Module):
                 "protected_attr_idx reads columns of the first positional input, which must be a tensor (n, d). "
                 "Pass sensitive_features= instead."
             )
+        width = args[0].shape[1]
+        if not all(-width <= i < width for i in self.protected_attr_idx):
+            raise ShapeError(f"protected_attr_idx={self.protected_attr_idx} was asked, but x has {width} columns.")
         columns = {f"x[{i}]": args[0][:, i] for i in self.protected_attr_idx}
         return {**columns, **(sensitive_features or {})}
 

@@ -13,11 +13,11 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 2 after a named error (one message, no traceback)."""
+    """Run one command; returns the exit code: 0, or 2 after a named error or an unusable path."""
     arguments = build_parser().parse_args(argv)
     try:
         COMMANDS[arguments.command](arguments)
-    except FairlayerError as error:
+    except (FairlayerError, OSError) as error:
         print(f"fairlayer: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     return 0

@@ -49,6 +49,12 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument(
         "--b-tau", type=int, default=256, help="smallest inference batch (default: %(default)s)"
     )
+    train.add_argument(
+        "--on-infeasible",
+        choices=("raise", "relax"),
+        default="raise",
+        help="when no prediction meets every limit: stop, or widen all limits by the least (default: raise)",
+    )
     _add_training(train)
 
 
@@ -57,7 +63,7 @@ def _add_columns(train: argparse.ArgumentParser) -> None:
         "--sensitive",
         action="append",
         default=[],
-        help="sensitive column; repeat. Those in constraints are implied",
+        help="column whose groups are shown; repeat. Those that constraints compare are implied",
     )
     train.add_argument(
         "--drop-sensitive", action="store_true", help="keep sensitive columns out of the features"
@@ -113,6 +119,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     predict.add_argument("run", help="run folder that `train` wrote")
     predict.add_argument("table", help="CSV or parquet file with the columns of the training table")
     predict.add_argument("--out", required=True, help="CSV file to write: score, projected_score")
+    predict.add_argument("--b-tau", type=int, help="smallest file to accept (default: as trained)")
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -39,6 +39,7 @@ def run_train(arguments: argparse.Namespace) -> None:
         bounds=_bounds(arguments),
         margin=arguments.margin,
         b_tau=arguments.b_tau,
+        on_infeasible=arguments.on_infeasible,
         drop_sensitive=arguments.drop_sensitive,
         seed=arguments.seed,
     )
@@ -51,6 +52,7 @@ def run_train(arguments: argparse.Namespace) -> None:
 def run_predict(arguments: argparse.Namespace) -> None:
     """Score a table as one batch."""
     run = load_run(arguments.run)
+    run.model.b_tau = arguments.b_tau or run.model.b_tau
     prediction = run.predict(read_frame(arguments.table))
     pandas = require("pandas", "train")
     columns = {"score": prediction.emission.raw, "projected_score": prediction.emission.scores}
@@ -104,7 +106,7 @@ def _train(parts: Parts, arguments: argparse.Namespace, batch_size: int | None =
 def _table(arguments: argparse.Namespace) -> Table:
     frame = read_frame(arguments.table)
     cuts = tuple(parse_cut(text) for text in arguments.cut)
-    named = [name for text in arguments.constraint for name in parse_constraint(text).features]
+    named = [name for text in arguments.constraint for name in parse_constraint(text).on]
     return Table(
         Path(arguments.table).name,
         frame,

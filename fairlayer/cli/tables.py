@@ -6,7 +6,7 @@ from typing import Any
 
 from fairlayer.errors import require
 from fairlayer.report import words
-from fairlayer.training import Comparison, ConstraintResult, Run, batch_of, measure
+from fairlayer.training import Comparison, ConstraintResult, Observed, Run, measure
 from fairlayer.training.run import Prediction
 
 __all__ = ["show_comparison", "show_prediction"]
@@ -20,7 +20,8 @@ def show_comparison(comparison: Comparison) -> None:
         console.print(_groups(comparison))
     console.print(words.cost_sentence(comparison))
     console.print(
-        f"Largest violation over {comparison.batches} test batches: {comparison.violation:.1e} "
+        f"Largest violation over {comparison.batches} test batches: "
+        f"{words.violation_text(comparison.violation)} "
         f"(duality gap {comparison.duality_gap:.1e})."
     )
     for note in comparison.notes:
@@ -30,20 +31,20 @@ def show_comparison(comparison: Comparison) -> None:
 def show_prediction(run: Run, prediction: Prediction) -> None:
     """Print what each label-free constraint reads before and after the layer."""
     table = _table(f"{len(prediction.sample)} rows, projected as one batch", "raw", "projected")
-    batch = batch_of(prediction.sample.sensitive, None, prediction.emission.raw)
+    observed = Observed(prediction.sample.sensitive, None, prediction.emission.raw)
     for constraint in run.recipe.config.parsed():
         if constraint.needs_labels:
             table.add_row(f"{constraint.name}: on label estimates", "", "")
             continue
         before, after = (
-            measure(constraint, batch, s) for s in (prediction.emission.raw, prediction.emission.scores)
+            measure(constraint, observed, s) for s in (prediction.emission.raw, prediction.emission.scores)
         )
         table.add_row(
             f"{constraint.name}, {words.limit_text(after)}", words.gap_text(before), words.gap_text(after)
         )
     console = _console()
     console.print(table)
-    console.print(f"Largest violation: {prediction.emission.violation:.1e}.")
+    console.print(f"Largest violation: {words.violation_text(prediction.emission.violation)}.")
 
 
 def _console() -> Any:
@@ -94,8 +95,8 @@ def _add_gaps(table: Any, name: str, beside: Any) -> None:
 
 def _groups(comparison: Comparison) -> Any:
     decided = comparison.task == "classification"
-    columns = ("rows", "label", "score before", "after", *(("decided before", "after") if decided else ()))
-    table = _table("Means per group", *columns)
+    columns = ("rows", "label", "score", "-> after", *(("decided", "-> after") if decided else ()))
+    table = _table("Means per group, unconstrained -> constrained", *columns)
     for group in comparison.groups:
         shown = [group.mean_label, group.mean_score.unconstrained, group.mean_score.constrained]
         if group.decision_rate is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.constraints.base import Constraint, as_names
 from fairlayer.constraints.batch import Batch
@@ -87,5 +88,4 @@ class Affine(Constraint):
 
 
 def _numbers(value: Any) -> FloatArray:
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
-    return np.asarray(array, dtype=np.float64)
+    return host_float64(value) if isinstance(value, torch.Tensor) else np.asarray(value, dtype=np.float64)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from fairlayer.constraints.batch import Batch
-from fairlayer.constraints.statements import Statement, Tolerance
+from fairlayer.constraints.statements import Statement, Tolerance, as_float
 from fairlayer.errors import ConstraintDefinitionError
 
 __all__ = ["Constraint", "as_names", "check_number", "check_tolerance"]
@@ -65,9 +65,9 @@ def check_tolerance(owner: str, tolerance: Tolerance) -> Tolerance:
         ConstraintDefinitionError: it is negative, not finite, or no scalar.
     """
     check_number(owner, "tolerance", tolerance)
-    if float(tolerance) < 0:
+    if as_float(tolerance) < 0:
         raise ConstraintDefinitionError(
-            f"{owner} was given tolerance={float(tolerance):g}; a tolerance is in prediction units and >= 0 "
+            f"{owner} was given tolerance={as_float(tolerance):g}; a tolerance is in prediction units and >= 0 "
             "(0 asks for equality)."
         )
     return tolerance
@@ -86,6 +86,6 @@ def check_number(owner: str, what: str, value: Tolerance) -> Tolerance:
         )
     if not isinstance(value, torch.Tensor | int | float) or isinstance(value, bool):
         raise ConstraintDefinitionError(f"{owner} was given {what}={value!r}; it must be a number.")
-    if not math.isfinite(float(value)):
-        raise ConstraintDefinitionError(f"{owner} was given {what}={float(value)}; it must be finite.")
+    if not math.isfinite(as_float(value)):
+        raise ConstraintDefinitionError(f"{owner} was given {what}={as_float(value)}; it must be finite.")
     return value

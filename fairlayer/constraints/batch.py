@@ -54,10 +54,15 @@ class Batch:
         """Return the mean prediction of each group within each bin of the raw score."""
         return self._cached(("bin", on, edges.tobytes()), lambda: self._build(on, self._score_bins(edges)))
 
-    def rows(self, key: object, names: tuple[str, ...], weights: FloatArray) -> Means:
-        """Return a measure given by its weights (rows, n): row r stands for `weights[r] @ predictions`."""
+    def rows(
+        self, key: object, names: tuple[str, ...], weights: FloatArray, counts: FloatArray | None = None
+    ) -> Means:
+        """Return a measure given by its weights (rows, n): row r stands for `weights[r] @ predictions`.
+
+        A row whose `counts` entry is 0 says nothing; by default each row counts n.
+        """
         weights = np.ascontiguousarray(weights, dtype=np.float64)
-        counts = np.count_nonzero(weights, axis=1).astype(np.float64)
+        counts = np.full(len(weights), float(self.n)) if counts is None else counts
         return Means((key, id(weights)), names, ("",), counts, weights=weights)
 
     def label_estimates(self, asked_by: str, *, binary: bool = True) -> FloatArray:
@@ -65,7 +70,7 @@ class Batch:
 
         Raises:
             MissingLabelsError: there are neither.
-            LabelValueError: `binary`, and a label is not 0 or 1.
+            LabelValueError: `binary`, and a label is not 0 or 1, or an estimate is outside [0, 1].
         """
         if self.labels is not None:
             if binary and not np.isin(self.labels, (0.0, 1.0)).all():
@@ -76,6 +81,13 @@ class Batch:
                 )
             return self.labels
         if self.label_probabilities is not None:
+            low, high = float(self.label_probabilities.min()), float(self.label_probabilities.max())
+            if binary and not (low >= 0.0 and high <= 1.0):
+                raise LabelValueError(
+                    f"{asked_by} needs label estimates in [0, 1], but they range from {low:g} to {high:g}. In evaluation "
+                    "the raw scores stand in: if those are no probabilities, pass label_probabilities= "
+                    "(for example a sigmoid of the logits)."
+                )
             return self.label_probabilities
         raise MissingLabelsError(
             f"{asked_by} looks at labels, but no y was given. Pass y=labels in training; where there are none, "

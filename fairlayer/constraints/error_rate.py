@@ -112,5 +112,5 @@ def _affine_loss(
     intercept, slope = loss(batch.label_estimates(asked_by, binary=False))
     groups = batch.means(on)
     average = groups.as_weights()
-    rows = batch.rows(("loss", on, asked_by), groups.groups, average * slope)
+    rows = batch.rows(("loss", on, asked_by), groups.groups, average * slope, groups.counts)
     return rows, np.eye(len(rows)), np.asarray(average @ intercept)

@@ -17,9 +17,16 @@ import torch
 
 from fairlayer._typing import FloatArray, IntArray
 
-__all__ = ["Means", "Rows", "Spread", "Statement", "Tolerance"]
+__all__ = ["Means", "Rows", "Spread", "Statement", "Tolerance", "as_float"]
 
 Tolerance = float | torch.Tensor
+
+
+def as_float(tolerance: Tolerance) -> float:
+    """Return a tolerance as a number."""
+    if isinstance(tolerance, torch.Tensor) and tolerance.requires_grad:
+        return float(tolerance.detach())
+    return float(tolerance)
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,13 @@ class Means:
         return matrix
 
     def pool(self, coefficients: FloatArray) -> FloatArray:
-        """Return the matrix (groups, rows) of `sum_s share_gs * coefficients[s] * mean_gs` per group."""
+        """Return the matrix (groups, rows) of `sum_s share_gs * coefficients[s] * mean_gs` per group.
+
+        An empty group gets shares of 1, so that its row still points at means that do not exist.
+        """
         counts = self.counts.reshape(len(self.groups), len(self.strata))
-        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        total = counts.sum(axis=1, keepdims=True)
+        share = np.where(total > 0, counts / np.maximum(total, np.finfo(float).tiny), 1.0)
         matrix = np.zeros((len(self.groups), len(self)))
         for s, coefficient in enumerate(coefficients):
             matrix += self.select(s) * (share[:, s] * coefficient)[:, None]

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cut", "as_numbers", "as_text", "column_of", "is_numeric", "parse_cut", "sensitive_columns"]
 
-MOST_GROUPS = 200  # more distinct values than this are a number or an identifier, not groups
+MOST_GROUPS = 200  # more distinct names than this are identifiers, not groups
+MOST_NUMBERED_GROUPS = 30  # more distinct numbers than this are amounts, not codes of groups
 
 
 def column_of(frame: pd.DataFrame, name: str, why: str) -> pd.Series:
@@ -57,7 +58,9 @@ def as_numbers(column: pd.Series) -> NDArray[np.float64]:
     """
     import pandas as pd
 
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    numbers: NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(
+        dtype=np.float64, na_value=np.nan
+    )
     unreadable = np.isnan(numbers) & ~column.isna().to_numpy()
     if unreadable.any():
         raise ColumnError(
@@ -161,10 +164,10 @@ def _sensitive(frame: pd.DataFrame, name: str, cut: Cut | None, continuous: bool
 
 def _check_groups(column: pd.Series) -> None:
     distinct = int(column.nunique())
-    if distinct > MOST_GROUPS:
+    most = MOST_NUMBERED_GROUPS if is_numeric(column) else MOST_GROUPS
+    if distinct > most:
         raise ColumnError(
-            f"sensitive column '{column.name}' has {distinct} distinct values, more than {MOST_GROUPS} "
-            "groups. "
+            f"sensitive column '{column.name}' has {distinct} distinct values, more than {most} groups. "
             f"Cut a number into groups first (--cut {column.name}=EDGE,EDGE makes '{column.name}_group'), "
             "or bound a covariance instead (covariance_bound)."
         )

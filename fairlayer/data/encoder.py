@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["CategoricalColumn", "Encoder", "NumericColumn"]
 
 MOST_LEVELS = 2000
+FEW_LEVELS = 50
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,7 @@ class CategoricalColumn:
     def fit(cls, column: pd.Series) -> CategoricalColumn:
         found = set(as_text(column))
         levels = (*sorted(found - {None}), *([None] if None in found else []))
-        if len(levels) > MOST_LEVELS:
-            raise ColumnError(
-                f"feature '{column.name}' has {len(levels)} distinct values, more than {MOST_LEVELS} (for "
-                f"example {listed(levels[:3])}): it looks like an identifier or free text. "
-                f"Leave it out (--drop {column.name})."
-            )
+        _check_levels(column, levels)
         return cls(str(column.name), levels)
 
     @property
@@ -91,6 +87,28 @@ class CategoricalColumn:
     @classmethod
     def from_dict(cls, name: str, state: Mapping[str, Any]) -> CategoricalColumn:
         return cls(name, tuple(state["levels"]))
+
+
+def _check_levels(column: pd.Series, levels: tuple[str | None, ...]) -> None:
+    if len(levels) > MOST_LEVELS or (len(levels) > FEW_LEVELS and len(levels) > len(column) / 2):
+        raise ColumnError(
+            f"feature '{column.name}' has {len(levels)} distinct values in {len(column)} rows (for example "
+            f"{listed(levels[:3])}): it looks like an identifier or free text. "
+            f"Leave it out (--drop {column.name})."
+        )
+
+
+def _check_text(column: pd.Series) -> None:
+    """A text column that is mostly numbers is a numeric one with odd entries."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(column, errors="coerce").notna()
+    if numbers.mean() > 0.5:
+        odd = column[~numbers & column.notna()].unique()
+        raise ColumnError(
+            f"feature '{column.name}' holds numbers and also {listed(odd, 5)}. Leave such cells empty if they "
+            f"are missing, or say that its values are codes (--categorical {column.name})."
+        )
 
 
 _KINDS: dict[str, type[NumericColumn] | type[CategoricalColumn]] = {
@@ -121,14 +139,7 @@ class Encoder:
         if not names:
             raise ColumnError("no feature column is left to learn from; name fewer columns to drop.")
         chosen = [column_of(frame, name, "feature") for name in names]
-        return cls(
-            tuple(
-                NumericColumn.fit(column)
-                if is_numeric(column) and column.name not in categorical
-                else CategoricalColumn.fit(column)
-                for column in chosen
-            )
-        )
+        return cls(tuple(_fit_column(column, column.name in categorical) for column in chosen))
 
     @property
     def width(self) -> int:
@@ -150,3 +161,12 @@ class Encoder:
     @classmethod
     def from_dict(cls, state: Mapping[str, Mapping[str, Any]]) -> Encoder:
         return cls(tuple(_KINDS[learnt["kind"]].from_dict(name, learnt) for name, learnt in state.items()))
+
+
+def _fit_column(column: pd.Series, codes: bool) -> NumericColumn | CategoricalColumn:
+    if codes:
+        return CategoricalColumn.fit(column)
+    if is_numeric(column):
+        return NumericColumn.fit(column)
+    _check_text(column)
+    return CategoricalColumn.fit(column)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,9 @@ def _given(file: str, source: Path) -> Path:
 
 def _fetched(file: str, fetch: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     try:
-        frame = fetch()
+        with warnings.catch_warnings():  # about the network; the error below says it
+            warnings.simplefilter("ignore")
+            frame = fetch()
     except (OSError, ValueError, KeyError, ImportError) as error:  # no network, or the public record changed
         asked = os.environ.get("FAIRLAYER_DATA") or "not set"
         raise MissingDataError(

@@ -44,7 +44,8 @@ def _parse(path: Path) -> pd.DataFrame:
         return pandas.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
     except (ValueError, OSError, EOFError, ImportError) as error:
         raise DataError(
-            f"'{path}' could not be read as a table: {error}. A header row and commas are expected."
+            f"'{path}' could not be read as a table: {str(error).strip()}. "
+            "A header row and commas are expected."
         ) from error
 
 
@@ -132,4 +133,4 @@ def _matches(column: pd.Series, positive: str) -> NDArray[np.float32]:
             f"target '{column.name}' is '{positive}' in all {len(names)} rows; a classifier needs both "
             "classes."
         )
-    return (names == positive).astype(np.float32)
+    return np.asarray(names == positive, dtype=np.float32)

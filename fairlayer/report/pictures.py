@@ -21,16 +21,15 @@ def score_pictures(comparison: Comparison) -> str:
     down = -(-len(groups) // ACROSS)
 
     def draw(figure: Any) -> None:
-        axes = figure.subplots(down, ACROSS, sharex=True, squeeze=False).flat
+        axes = list(figure.subplots(down, ACROSS, sharex=True, squeeze=False).flat)
         for axis, group in zip(axes, groups, strict=False):
             _draw_scores(axis, group, comparison.bins)
-        for axis in list(axes)[len(groups) :]:
+        for axis in axes[len(groups) :]:
             axis.set_axis_off()
-        figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="upper right", ncols=2, frameon=False, fontsize=8
-        )
+        entries = axes[0].get_legend_handles_labels()
+        figure.legend(*entries, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
 
-    return _svg(draw, 8.4, 0.5 + 1.7 * down)
+    return _svg(draw, 8.4, 0.6 + 1.7 * down)
 
 
 def _draw_scores(axis: Any, group: GroupResult, bins: tuple[float, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fairlayer.training import Comparison, ConstraintResult, Gap
 
-__all__ = ["cost_sentence", "gap_text", "limit_text", "number", "what_is_measured"]
+__all__ = ["cost_sentence", "gap_text", "limit_text", "number", "violation_text", "what_is_measured"]
 
 QUALITY_NAMES = {"accuracy": "accuracy", "f1": "F1", "auc": "AUC", "r2": "R2", "mae": "mean absolute error"}
 MULTIPLIER_UNIT = "half the squared move per prediction that one more unit of tolerance would save"
@@ -43,8 +43,18 @@ def limit_text(gap: Gap) -> str:
     return f"at {'least' if gap.at_least else 'most'} {gap.limit:g}"
 
 
+def violation_text(violation: float) -> str:
+    """A violation; a negative one is slack, so nothing is violated.
+
+    Example:
+        >>> violation_text(2.1e-8), violation_text(-0.01)
+        ('2.1e-08', 'none')
+    """
+    return f"{violation:.1e}" if violation > 0 else "none"
+
+
 def what_is_measured(result: ConstraintResult) -> str:
-    """ "ratio" or "gap", as the constraint is written."""
+    """What to call the measured number: a gap, or a plain value where it is bounded from below."""
     return "value" if result.scores.constrained.at_least else "gap"
 
 

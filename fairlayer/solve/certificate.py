@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -19,7 +20,8 @@ class Certificate:
     """How far a returned value is from feasible, and from nearest.
 
     Args:
-        violation: largest violation of any slab, in the constraint's units (<= 0: all hold with room to spare).
+        violation: largest violation of any slab (<= 0: all hold with room to spare), in prediction units: a row that
+            moves by r > 1 per unit of prediction (a covariance with a large feature) counts 1/r.
         bound_violation: largest distance of any prediction outside the bounds.
         duality_gap: `1/2 |value - scores|^2` minus the dual value at the multipliers. A feasible value is within
             `sqrt(2 duality_gap)` of the nearest one. Rounding may leave it slightly negative.
@@ -49,7 +51,7 @@ def certify(passes: Passes, slabs: SlabSystem, solution: Solution, value: torch.
     exact = passes.as_tensor(solution.value)
     sigma = float(sum(m * face.limit for m, face in zip(solution.multipliers, solution.faces, strict=True)))
     dual = 0.5 * float(((exact - scores) ** 2).sum()) + float(solution.nu @ solution.statistics) - sigma
-    size = max(1.0, float(scores.abs().max()), slabs.size())
+    size = max(1.0, passes.size(), slabs.size())
     return Certificate(
         violation=violation,
         bound_violation=_outside(final, passes.lower, passes.upper),
@@ -59,7 +61,7 @@ def certify(passes: Passes, slabs: SlabSystem, solution: Solution, value: torch.
     )
 
 
-def _outside(value: torch.Tensor, lower: object, upper: object) -> float:
-    below = 0.0 if lower is None else float((torch.as_tensor(lower) - value).max())
-    above = 0.0 if upper is None else float((value - torch.as_tensor(upper)).max())
+def _outside(value: torch.Tensor, lower: Any, upper: Any) -> float:
+    below = 0.0 if lower is None else float((lower - value).max())
+    above = 0.0 if upper is None else float((value - upper).max())
     return max(0.0, below, above)

@@ -11,60 +11,99 @@ and the adjoint of an upstream v is
 
     w = Q N B F v,   g = v - B' N' w,   dz = F g,   d lower = L g,   d upper = U g,   db = w.
 
-dz/dv is an orthogonal projector: symmetric and idempotent. The map does not depend on z inside a piece, so its own
+dy/dz is an orthogonal projector: symmetric and idempotent. The map does not depend on z inside a piece, so its own
 derivative there is zero, and autograd finds the second derivative of anything composed with it.
 Source: Amos, Kolter (2017), equations 6-8, specialised to one shift per cell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairlayer._arrays import transforming
 from fairlayer._typing import FloatArray
-from fairlayer.solve.passes import Passes, Point
+from fairlayer.solve.passes import Cells, Passes, Point
 from fairlayer.solve.slabs import Face
 from fairlayer.solve.solve import Solved
 
-__all__ = ["Derivative", "Job", "differentiable_solve"]
+__all__ = ["Derivative"]
 
 
-@dataclass(frozen=True)
+class _Statistics(Protocol):
+    """B and its transpose, on arrays of one kind."""
+
+    def measure(self, value: Any) -> Any: ...
+    def pull(self, nu: Any) -> Any: ...
+    def small(self, array: FloatArray) -> Any: ...
+
+
 class Derivative:
-    """The linear map from changes of scores, bounds and tolerances to changes of the projection."""
+    """The linear map from changes of scores, bounds and limits to changes of the projection.
 
-    passes: Passes
-    solved: Solved
+    Args:
+        passes: the batch.
+        solved: its projection.
+    """
+
+    def __init__(self, passes: Passes, solved: Solved) -> None:
+        self.passes, self.solved = passes, solved
 
     @cached_property
     def faces(self) -> tuple[Face, ...]:
-        """Active faces, and every equality."""
-        active = self.solved.solution.faces
-        keys = {face.normal.tobytes() for face in active} | {(-face.normal).tobytes() for face in active}
-        equal = self.solved.slabs.equalities() if self.solved.slabs.has_equalities else []
-        return (*active, *(face for face in equal if face.normal.tobytes() not in keys))
+        """Active faces, then the equalities that do not depend on those before them."""
+        faces = list(self.solved.solution.faces)
+        if self.solved.slabs.has_equalities:
+            for face in self.solved.slabs.equalities():
+                if self._independent(face, faces):
+                    faces.append(face)
+        return tuple(faces)
 
     @cached_property
     def normals(self) -> FloatArray:
         """N, (faces, statistics)."""
-        return np.array([face.normal for face in self.faces]).reshape(len(self.faces), self.passes.cells.size)
+        return self._stack(self.faces)
+
+    @cached_property
+    def metric(self) -> FloatArray:
+        """K = B F B' at the solution."""
+        solution = self.solved.solution
+        return self.passes.metric(Point(solution.value, solution.unclipped, solution.statistics))
 
     @cached_property
     def inverse(self) -> FloatArray:
-        """Q = (N K N')^+."""
-        solution = self.solved.solution
-        metric = self.passes.metric(Point(solution.value, solution.unclipped, solution.statistics))
-        normals = self.normals
-        square = (normals * metric if metric.ndim == 1 else normals @ metric) @ normals.T
+        """Q = (N K N')^+, of the matrix scaled to unit diagonal."""
+        square = self._products(self.normals, self.normals)
         if len(square) == 1:
-            return np.asarray(1.0 / square if square[0, 0] > 0 else square)
-        return np.linalg.pinv(square, rcond=1e-11, hermitian=True)
+            return np.asarray(1.0 / square if square.item() > 0 else square)
+        diagonal = np.diag(square)
+        scale = np.where(diagonal > 0, 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 0.0)
+        unit = np.linalg.pinv(square * np.outer(scale, scale), rcond=1e-11, hermitian=True)
+        return np.asarray(unit * np.outer(scale, scale))
+
+    def _products(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        scaled = left * self.metric if self.metric.ndim == 1 else left @ self.metric
+        return np.asarray(scaled @ right.T)
+
+    def _stack(self, faces: Sequence[Face]) -> FloatArray:
+        return np.array([face.normal for face in faces]).reshape(len(faces), self.passes.cells.size)
+
+    def _independent(self, face: Face, faces: Sequence[Face]) -> bool:
+        normals, normal = self._stack(faces), face.normal[None, :]
+        size = self._products(normal, normal).item()
+        cross = self._products(normals, normal)[:, 0]
+        explained = cross @ np.linalg.lstsq(self._products(normals, normals), cross, rcond=1e-12)[0]
+        return bool(size - explained > 1e-9 * size)
+
+    @cached_property
+    def response(self) -> FloatArray:
+        """Q N, the multipliers' change per change of the statistics."""
+        return np.asarray(self.inverse @ self.normals)
 
     @cached_property
     def free(self) -> Tensor | None:
@@ -82,159 +121,76 @@ class Derivative:
         """U as a mask."""
         return self._clipped_at(self.passes.upper)
 
-    def _clipped_at(self, bound: Any) -> Tensor | None:
-        if bound is None or self.free is None:
-            return None
-        value = self.passes.as_tensor(self.solved.solution.value)
-        return ~self.free & (value == torch.as_tensor(bound, dtype=torch.float64, device=value.device))
+    def adjoint(self, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return dz = F g, g = v - B' N' w, and w, for an upstream v (n,) in float64; differentiable in v."""
+        if torch.is_grad_enabled() or transforming():
+            return self._adjoint(upstream, self.free, self._cells)
+        plain = self.passes.from_tensor(upstream)
+        d_scores, g, w = self._adjoint(plain, self.solved.solution.unclipped, self.passes)
+        return self.passes.as_tensor(d_scores), self.passes.as_tensor(g), torch.from_numpy(w)
 
-    def adjoint(self, upstream: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return g = v - B' N' w and w, the multipliers' change for an upstream gradient v (n,)."""
+    def _adjoint(self, upstream: Any, free: Any, statistics: _Statistics) -> tuple[Any, Any, Any]:
         if not self.faces:
-            return upstream, None
-        kept = upstream if self.free is None else upstream * self.free
-        w = self._matrix(self.inverse @ self.normals, upstream) @ self._measure(kept)
-        return upstream - self._pull(self._matrix(self.normals.T, upstream) @ w), w
+            return upstream if free is None else upstream * free, upstream, statistics.small(np.zeros(0))
+        kept = upstream if free is None else upstream * free
+        w = statistics.small(self.response) @ statistics.measure(kept)
+        g = upstream - statistics.pull(statistics.small(self.normals.T) @ w)
+        return g if free is None else g * free, g, w
 
     def tangent(
         self, scores: Tensor | None, lower: Tensor | None, upper: Tensor | None, limits: Tensor | None
     ) -> Tensor:
-        """Return dy for changes of the scores, the bounds, and the limit of each face."""
-        given = next(t for t in (scores, lower, upper, limits) if t is not None)
-        value = self.passes.as_tensor(self.solved.solution.value)
-        moved = torch.zeros_like(value, dtype=given.dtype)
+        """Return dy for changes (float64) of the scores, the bounds, and the limit of each face."""
+        statistics = self._cells
+        moved: Any = torch.zeros_like(self.passes.as_tensor(self.solved.solution.value))
         for change, mask in ((scores, self.free), (lower, self.at_lower), (upper, self.at_upper)):
             if change is not None:
                 moved = moved + (change if mask is None else change * mask)
         if not self.faces:
-            return moved
-        excess = self._matrix(self.normals, given) @ self._measure(moved)
-        w = self._matrix(self.inverse, given) @ (excess if limits is None else excess - limits)
-        shift = self._pull(self._matrix(self.normals.T, given) @ w)
-        return moved - (shift if self.free is None else shift * self.free)
+            return moved + 0.0
+        w = statistics.small(self.response) @ statistics.measure(moved)
+        if limits is not None:
+            w = w - statistics.small(self.inverse) @ limits
+        shift = statistics.pull(statistics.small(self.normals.T) @ w)
+        tangent: Tensor = moved - (shift if self.free is None else shift * self.free)
+        return tangent
+
+    def _clipped_at(self, bound: Any) -> Tensor | None:
+        if bound is None or self.free is None:
+            return None
+        value = self.passes.as_tensor(self.solved.solution.value)
+        return ~self.free & (value == self.passes.as_tensor(bound) if isinstance(bound, np.ndarray) else value == bound)
 
     @cached_property
-    def _device_cells(self) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        cells, place = self.passes.cells, self.passes.as_tensor(self.solved.solution.value).device
-        codes = None if cells.codes is None else torch.from_numpy(cells.codes).to(place)
-        dense = None if cells.dense is None else torch.from_numpy(cells.dense).to(place)
-        return codes, torch.from_numpy(cells.counts).to(place), dense
+    def _cells(self) -> _DifferentiableCells:
+        return _DifferentiableCells(self.passes.cells, self.passes.as_tensor(self.solved.solution.value).device)
 
-    def _measure(self, value: Tensor) -> Tensor:
-        """B v."""
-        codes, counts, dense = self._device_cells
+
+class _DifferentiableCells:
+    """B and its transpose as torch operations that autograd and functorch can follow."""
+
+    def __init__(self, cells: Cells, device: torch.device) -> None:
+        self.device = device
+        self.codes = None if cells.codes is None else torch.from_numpy(cells.codes).to(device)
+        self.counts = torch.from_numpy(cells.counts).to(device)
+        self.dense = None if cells.dense is None else torch.from_numpy(cells.dense).to(device)
+
+    def small(self, array: FloatArray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def measure(self, value: Tensor) -> Tensor:
         parts = []
-        if codes is not None:
-            sums = torch.zeros(len(counts) + 1, dtype=value.dtype, device=value.device)
-            parts.append(sums.index_add(0, codes, value)[:-1] / counts.to(value.dtype))
-        if dense is not None:
-            parts.append(dense.to(value.dtype) @ value)
+        if self.codes is not None:
+            sums = torch.zeros(len(self.counts) + 1, dtype=value.dtype, device=self.device)
+            parts.append(sums.index_add(0, self.codes, value)[:-1] / self.counts)
+        if self.dense is not None:
+            parts.append(self.dense @ value)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _pull(self, nu: Tensor) -> Tensor:
-        """B' nu."""
-        codes, counts, dense = self._device_cells
-        k = len(counts)
+    def pull(self, nu: Tensor) -> Tensor:
+        k = len(self.counts)
         pull = nu.new_zeros(())
-        if codes is not None:
-            table = torch.nn.functional.pad(nu[:k] / counts.to(nu.dtype), (0, 1))
-            pull = table.index_select(0, codes)
-        return pull if dense is None else pull + nu[k:] @ dense.to(nu.dtype)
-
-    @staticmethod
-    def _matrix(array: FloatArray, like: Tensor) -> Tensor:
-        return torch.from_numpy(array).to(device=like.device, dtype=like.dtype)
-
-
-class Job:
-    """A projection about to run: `solve` is called on plain scores, once, and its outcome is kept.
-
-    Args:
-        solve: from scores (n,) without gradient to (value, passes, solved).
-        blocks: for each tolerance that takes a gradient, the blocks of slabs that it widens.
-    """
-
-    def __init__(self, solve: Callable[[Tensor], tuple[Tensor, Passes, Solved]], blocks: list[list[int]]) -> None:
-        self._solve = solve
-        self.blocks = blocks
-        self.passes: Passes
-        self.solved: Solved
-
-    def run(self, scores: Tensor) -> Tensor:
-        """Solve and keep what the derivative needs."""
-        value, self.passes, self.solved = self._solve(scores)
-        return value
-
-    @cached_property
-    def derivative(self) -> Derivative:
-        """The derivative at the solution."""
-        return Derivative(self.passes, self.solved)
-
-    def faces_of_tolerance(self) -> Tensor:
-        """Return the matrix (tolerances, faces) that is 1 where a tolerance is part of a face's limit."""
-        blocks = [face.key[0] for face in self.derivative.faces]
-        return torch.tensor([[float(b in owned) for b in blocks] for owned in self.blocks], dtype=torch.float64)
-
-
-class _Projection(torch.autograd.Function):
-    """scores, lower, upper, tolerances -> projection."""
-
-    @staticmethod
-    def forward(
-        scores: Tensor, lower: Tensor | None, upper: Tensor | None, tolerances: Tensor | None, job: Job
-    ) -> Tensor:
-        return job.run(scores)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, lower, upper, _, ctx.job = inputs
-        ctx.shapes = [None if bound is None else bound.shape for bound in (lower, upper)]
-        ctx.dtype = output.dtype
-
-    @staticmethod
-    def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
-        derivative: Derivative = ctx.job.derivative
-        upstream = upstreams[0].double()
-        g, w = derivative.adjoint(upstream)
-        masked = g if derivative.free is None else g * derivative.free
-        needs = ctx.needs_input_grad
-        d_lower = _bound_gradient(g, derivative.at_lower, ctx.shapes[0]) if needs[1] else None
-        d_upper = _bound_gradient(g, derivative.at_upper, ctx.shapes[1]) if needs[2] else None
-        d_tolerance = _tolerance_gradient(ctx.job, w, upstream) if needs[3] else None
-        return masked.to(ctx.dtype), d_lower, d_upper, d_tolerance, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        d_scores, d_lower, d_upper, d_tolerances, _ = tangents
-        limits = None
-        if d_tolerances is not None:
-            limits = d_tolerances.double() @ ctx.job.faces_of_tolerance().to(d_tolerances.device)
-        changes = [None if change is None else change.double() for change in (d_scores, d_lower, d_upper)]
-        return ctx.job.derivative.tangent(*changes, limits).to(ctx.dtype)
-
-
-def _bound_gradient(g: Tensor, mask: Tensor | None, shape: torch.Size) -> Tensor:
-    masked = g * 0.0 if mask is None else g * mask
-    return masked.sum() if len(shape) == 0 else masked
-
-
-def _tolerance_gradient(job: Job, w: Tensor | None, like: Tensor) -> Tensor:
-    if w is None:
-        return like.new_zeros(len(job.blocks))
-    return job.faces_of_tolerance().to(w.device) @ w
-
-
-def differentiable_solve(
-    scores: Tensor, lower: Tensor | None, upper: Tensor | None, tolerances: Tensor | None, job: Job
-) -> Tensor:
-    """Run the job on the scores, with the derivative of the projection attached.
-
-    Args:
-        scores: (n,), floating.
-        lower: bound as a float64 tensor, 0-d or (n,), where it takes a gradient, else None.
-        upper: likewise.
-        tolerances: (t,) float64, those that take a gradient, or None.
-        job: what to solve.
-    """
-    value: Tensor = _Projection.apply(scores, lower, upper, tolerances, job)
-    return value
+        if self.codes is not None:
+            table = torch.nn.functional.pad(nu[:k] / self.counts, (0, 1))
+            pull = table.index_select(0, self.codes)
+        return pull if self.dense is None else pull + nu[k:] @ self.dense

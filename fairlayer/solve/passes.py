@@ -20,6 +20,7 @@ from fairlayer._typing import FloatArray, IntArray
 __all__ = ["Cells", "NumpyPasses", "Passes", "Point", "TorchPasses", "make_passes"]
 
 _NUMPY_UP_TO = 50_000
+_CHUNK = 16_384
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,16 @@ class Cells:
     """The statistics of a batch: hard cells, then dense rows.
 
     Args:
-        codes: cell of each sample, (n,); `len(counts)` marks samples in no cell. None where there are none.
+        codes: cell of each sample, (n,); `len(counts)` marks samples in no cell. None where there are no cells.
         counts: samples per cell (>= 1 to divide by; an empty cell counts 1).
         dense: weights (d, n) of the dense rows, or None.
+        covering: whether every sample is in some cell.
     """
 
     codes: IntArray | None
     counts: FloatArray
     dense: FloatArray | None
+    covering: bool = False
 
     @property
     def size(self) -> int:
@@ -59,11 +62,14 @@ class Passes(Protocol):
     lower: Any
     upper: Any
 
-    def at(self, nu: FloatArray) -> Point:
-        """Return the clipped predictions and statistics at the dual point nu."""
+    def at(self, nu: FloatArray | None) -> Point:
+        """Return the clipped predictions and statistics at the dual point nu (None: at zero)."""
 
     def pull(self, nu: FloatArray) -> Any:
         """Return B' nu, what is taken off each sample."""
+
+    def small(self, array: FloatArray) -> Any:
+        """Return an array over the statistics as `measure` returns them."""
 
     def metric(self, point: Point) -> FloatArray:
         """Return K = B F B', (s,) where it is diagonal, else (s, s)."""
@@ -73,6 +79,9 @@ class Passes(Protocol):
 
     def lowest(self, nu: FloatArray) -> float:
         """Return the least `nu @ B y` over all predictions within the bounds."""
+
+    def size(self) -> float:
+        """Return the largest absolute score; NaN or infinite if any score is."""
 
     def as_tensor(self, array: Any) -> torch.Tensor:
         """Return a value of this backend as a tensor."""
@@ -89,9 +98,9 @@ class NumpyPasses:
         self.lower, self.upper = lower, upper
         self.bounded = lower is not None or upper is not None
 
-    def at(self, nu: FloatArray) -> Point:
+    def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
-        moved = self.scores - self.pull(nu) if nu.any() else self.scores
+        moved = self.scores if nu is None else self.scores - self.pull(nu)
         value = moved if self.lower is None else np.maximum(moved, self.lower)
         value = value if self.upper is None else np.minimum(value, self.upper)
         return Point(value, value == moved if self.bounded else None, self.measure(value))
@@ -99,10 +108,14 @@ class NumpyPasses:
     def pull(self, nu: FloatArray) -> Any:
         """See `Passes.pull`."""
         k = len(self.cells.counts)
-        hard = 0.0
+        hard: Any = 0.0
         if self.cells.codes is not None:
-            hard = np.append(nu[:k] / self.cells.counts, 0.0)[self.cells.codes]
+            hard = _table(nu[:k], self.cells)[self.cells.codes]
         return hard if self.cells.dense is None else hard + nu[k:] @ self.cells.dense
+
+    def small(self, array: FloatArray) -> FloatArray:
+        """See `Passes.small`."""
+        return array
 
     def measure(self, value: FloatArray) -> FloatArray:
         """See `Passes.measure`."""
@@ -111,8 +124,8 @@ class NumpyPasses:
 
     def metric(self, point: Point) -> FloatArray:
         """See `Passes.metric`."""
-        free = np.ones(len(self.scores)) if point.unclipped is None else point.unclipped.astype(np.float64)
-        diagonal = self._sums(free) / self.cells.counts**2
+        free = np.ones(len(self.scores)) if point.unclipped is None else point.unclipped
+        diagonal: FloatArray = self._sums(free) / (self.cells.counts * self.cells.counts)
         if self.cells.dense is None:
             return diagonal
         masked = self.cells.dense * free
@@ -123,6 +136,10 @@ class NumpyPasses:
         """See `Passes.lowest`."""
         pull = self.pull(nu)
         return float(_product(np.maximum(pull, 0.0), self.lower) + _product(np.minimum(pull, 0.0), self.upper))
+
+    def size(self) -> float:
+        """See `Passes.size`."""
+        return float(max(self.scores.max(), -self.scores.min()))
 
     def as_tensor(self, array: Any) -> torch.Tensor:
         """See `Passes.as_tensor`."""
@@ -136,7 +153,8 @@ class NumpyPasses:
         k = len(self.cells.counts)
         if self.cells.codes is None:
             return np.zeros(k)
-        return np.bincount(self.cells.codes, weights=value, minlength=k + 1)[:k]
+        sums = np.bincount(self.cells.codes, weights=value, minlength=k)
+        return sums if self.cells.covering else sums[:k]
 
 
 class TorchPasses:
@@ -149,10 +167,13 @@ class TorchPasses:
         place = scores.device
         self.codes = None if cells.codes is None else torch.from_numpy(cells.codes).to(place)
         self.dense = None if cells.dense is None else torch.from_numpy(cells.dense).to(place)
+        # Adding 1e6 numbers one after the other loses five digits; chunks keep the partial sums short.
+        self.chunks = -(-len(scores) // _CHUNK)
+        self.chunk_codes = None if self.codes is None else self._chunk_codes(self.codes)
 
-    def at(self, nu: FloatArray) -> Point:
+    def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
-        moved = self.scores - self.pull(nu) if nu.any() else self.scores
+        moved = self.scores if nu is None else self.scores - self.pull(nu)
         value = moved.clamp(self.lower, self.upper) if self.bounded else moved
         return Point(value, value == moved if self.bounded else None, self.measure(value))
 
@@ -161,9 +182,13 @@ class TorchPasses:
         k = len(self.cells.counts)
         pull = torch.zeros((), dtype=torch.float64, device=self.scores.device)
         if self.codes is not None:
-            table = torch.from_numpy(np.append(nu[:k] / self.cells.counts, 0.0)).to(self.scores.device)
+            table = torch.from_numpy(_table(nu[:k], self.cells)).to(self.scores.device)
             pull = table.index_select(0, self.codes)
         return pull if self.dense is None else pull + torch.from_numpy(nu[k:]).to(pull.device) @ self.dense
+
+    def small(self, array: FloatArray) -> FloatArray:
+        """See `Passes.small`."""
+        return array
 
     def measure(self, value: torch.Tensor) -> FloatArray:
         """See `Passes.measure`."""
@@ -185,6 +210,11 @@ class TorchPasses:
         pull = self.pull(nu).expand_as(self.scores)
         return float(_product(pull.clamp(min=0.0), self.lower) + _product(pull.clamp(max=0.0), self.upper))
 
+    def size(self) -> float:
+        """See `Passes.size`."""
+        low, high = torch.aminmax(self.scores)
+        return float(torch.maximum(high, -low))
+
     def as_tensor(self, array: Any) -> torch.Tensor:
         """See `Passes.as_tensor`."""
         return array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
@@ -195,10 +225,14 @@ class TorchPasses:
 
     def _sums(self, value: torch.Tensor) -> FloatArray:
         k = len(self.cells.counts)
-        if self.codes is None:
+        if self.chunk_codes is None:
             return np.zeros(k)
-        sums = torch.bincount(self.codes, weights=value, minlength=k + 1)
-        return np.asarray(sums.cpu().numpy()[:k])
+        sums = torch.bincount(self.chunk_codes, weights=value, minlength=self.chunks * (k + 1))
+        return np.asarray(sums.reshape(self.chunks, k + 1).sum(dim=0).cpu().numpy()[:k])
+
+    def _chunk_codes(self, codes: torch.Tensor) -> torch.Tensor:
+        chunk = torch.arange(len(codes), device=codes.device).div_(_CHUNK, rounding_mode="floor")
+        return chunk.mul_(len(self.cells.counts) + 1).add_(codes)
 
 
 def make_passes(scores: torch.Tensor, cells: Cells, lower: Any, upper: Any) -> NumpyPasses | TorchPasses:
@@ -214,6 +248,12 @@ def _to_host(bound: Any) -> Any:
 
 def _blocks(diagonal: FloatArray, cross: FloatArray, dense: FloatArray) -> FloatArray:
     return np.block([[np.diag(diagonal), cross.T], [cross, dense]])
+
+
+def _table(nu: FloatArray, cells: Cells) -> FloatArray:
+    """Shift of each cell, and 0 for samples outside."""
+    shift = nu / cells.counts
+    return shift if cells.covering else np.append(shift, 0.0)
 
 
 def _product(pull: Any, bound: Any) -> float:

@@ -22,20 +22,22 @@ FaceKey: TypeAlias = tuple[int, int, int]  # (block, row, +1 | -1) for rows, (bl
 
 @dataclass(frozen=True)
 class Face:
-    """The half-space `normal @ s <= limit`."""
+    """The half-space `normal @ s <= limit`, in units of the predictions; `scale` times that is the user's row."""
 
     key: FaceKey
     normal: FloatArray
     limit: float
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class RowSlabs:
-    """`lower <= matrix @ s <= upper`."""
+    """`lower <= matrix @ s <= upper`; the user's rows are `scale` times these."""
 
     matrix: FloatArray  # (rows, statistics)
     lower: FloatArray
     upper: FloatArray
+    scale: FloatArray | None = None
 
     def worst(self, s: FloatArray) -> tuple[float, int, int]:
         """Return the largest violation, and which row and side has it."""
@@ -47,7 +49,8 @@ class RowSlabs:
     def face(self, block: int, row: int, sign: int) -> Face:
         """Return one side of one row."""
         limit = self.upper[row] if sign > 0 else -self.lower[row]
-        return Face((block, row, sign), sign * self.matrix[row], float(limit))
+        scale = 1.0 if self.scale is None else float(self.scale[row])
+        return Face((block, row, sign), sign * self.matrix[row], float(limit), scale)
 
     @property
     def has_equalities(self) -> bool:
@@ -60,7 +63,12 @@ class RowSlabs:
 
     def widened(self, by: float) -> RowSlabs:
         """Return the slabs with both sides moved outwards."""
-        return RowSlabs(self.matrix, self.lower - by, self.upper + by)
+        return RowSlabs(self.matrix, self.lower - by, self.upper + by, self.scale)
+
+    @property
+    def holds_for_constants(self) -> bool:
+        """Whether equal statistics always meet the slabs; rows may ask for anything."""
+        return False
 
     def size(self) -> float:
         """Return the largest finite limit."""
@@ -73,20 +81,24 @@ class SpreadSlabs:
     """`scale * v_i - v_j <= width` for all i, j with `v = matrix @ s + offset`."""
 
     matrix: FloatArray  # (members, statistics)
-    offset: FloatArray
+    offset: FloatArray | None
     scale: float
     width: float
 
     def worst(self, s: FloatArray) -> tuple[float, int, int]:
         """Return the violation of the pair (highest, lowest)."""
-        value = self.matrix @ s + self.offset
+        value = self.matrix @ s
+        if self.offset is not None:
+            value = value + self.offset
         i, j = int(value.argmax()), int(value.argmin())
         return float(self.scale * value[i] - value[j]) - self.width, i, j
 
     def face(self, block: int, high: int, low: int) -> Face:
         """Return the half-space of one ordered pair."""
-        normal = self.scale * self.matrix[high] - self.matrix[low]
-        return Face((block, high, low), normal, self.width - self.scale * self.offset[high] + self.offset[low])
+        limit = self.width
+        if self.offset is not None:
+            limit += float(self.offset[low] - self.scale * self.offset[high])
+        return Face((block, high, low), self.scale * self.matrix[high] - self.matrix[low], limit)
 
     @property
     def has_equalities(self) -> bool:
@@ -105,7 +117,12 @@ class SpreadSlabs:
 
     def size(self) -> float:
         """Return the largest offset or the width."""
-        return max(self.width, float(np.abs(self.offset).max(initial=0.0)))
+        return max(self.width, 0.0 if self.offset is None else float(np.abs(self.offset).max(initial=0.0)))
+
+    @property
+    def holds_for_constants(self) -> bool:
+        """Whether equal statistics always meet the slabs."""
+        return self.offset is None and self.scale == 1.0
 
 
 class SlabSystem:
@@ -136,6 +153,11 @@ class SlabSystem:
     def has_equalities(self) -> bool:
         """Whether any slab has no slack."""
         return any(slabs.has_equalities for slabs in self.blocks)
+
+    @property
+    def holds_for_constants(self) -> bool:
+        """Whether equal statistics always meet the slabs."""
+        return all(slabs.holds_for_constants for slabs in self.blocks)
 
     def widened(self, by: float) -> SlabSystem:
         """Return the system with every slab moved outwards."""

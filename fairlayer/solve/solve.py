@@ -33,20 +33,28 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
         ClashingFaces: nothing within the bounds meets the slabs, and `relax` is False.
         SolverError: the accuracy was not reached.
     """
-    start = passes.at(np.zeros(passes.cells.size))
+    start = passes.at(None)
     if slabs.worst(start.statistics)[0] <= 0.0:
         unmoved = Solution.at(start, np.zeros(passes.cells.size), (), np.zeros(0), passes=1)
         return Solved(unmoved, slabs, 0.0)
-    atol = 1e-13 * max(1.0, float(np.abs(start.statistics).max()), slabs.size())
-    low, high = attainable(passes)
+    size = max(1.0, passes.size(), slabs.size())
+    atol = (1e-13 + 1e-15 * len(passes.scores) ** 0.5) * size  # sums of n numbers round like sqrt(n)
     try:
-        check_feasible(slabs, low, high, start.statistics, atol)
+        if not _always_feasible(passes, slabs):
+            check_feasible(slabs, *attainable(passes), start.statistics, atol)
         return Solved(_solve(passes, slabs, start, atol), slabs, 0.0)
     except ClashingFaces:
         if not relax:
             raise
+    low, high = attainable(passes)
     least = smallest_widening(slabs, low, high, start.statistics, atol)
     return _solve_widened(passes, slabs, start, least, atol)
+
+
+def _always_feasible(passes: Passes, slabs: SlabSystem) -> bool:
+    """Whether equal cell means, attainable under common bounds, meet any such slabs."""
+    common = not any(getattr(bound, "ndim", 0) for bound in (passes.lower, passes.upper))
+    return common and passes.cells.dense is None and slabs.holds_for_constants
 
 
 def _solve(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -> Solution:

@@ -18,7 +18,7 @@ from fairlayer.model import FairModel
 from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
 from fairlayer.training.config import Task
 from fairlayer.training.emission import Emission, emit_in_batches
-from fairlayer.training.gaps import Gap, batch_of, measure, measure_with_interval
+from fairlayer.training.gaps import Observed, measure, measure_with_interval
 from fairlayer.training.notes import notes_on
 from fairlayer.training.quality import THRESHOLD, cost_in_points, quality_beside
 
@@ -38,6 +38,7 @@ def compare(
     task: Task = "classification",
     batch_size: int = 1024,
     inference: bool = False,
+    watched: Sequence[str] = (),
     data: str = "",
     split: str = "",
     rows: Mapping[str, int] | None = None,
@@ -49,6 +50,7 @@ def compare(
         plain: the model without a layer; called on the features.
         model: its constraints are what is measured.
         inference: use the layer's inference regime.
+        watched: sensitive features whose groups are shown although no constraint compares them.
         data, split, rows: where the rows come from, for the reader.
         seed: of the bootstrap intervals.
     """
@@ -56,7 +58,7 @@ def compare(
     tested = _Tested(test, Beside(_plain_scores(plain, test), emission.scores), emission, task)
     constraints = tuple(model.constraints)
     results = tuple(_constraint(tested, place, c, seed) for place, c in enumerate(constraints))
-    groups = _groups(tested, constraints)
+    groups = _groups(tested, constraints, watched)
     quality = quality_beside(tested.labels, tested.scores, task)
     return Comparison(
         data=data,
@@ -73,7 +75,8 @@ def compare(
         bins=tuple(tested.bins.tolist()),
         violation=emission.violation,
         duality_gap=emission.duality_gap,
-        notes=notes_on(constraints, results, groups, test),
+        widening=emission.widening,
+        notes=notes_on(constraints, results, groups, test, widening=emission.widening),
     )
 
 
@@ -89,6 +92,10 @@ class _Tested:
     @property
     def labels(self) -> Array:
         return self.test.y.numpy()
+
+    @cached_property
+    def observed(self) -> Observed:
+        return Observed(self.test.sensitive, self.labels, self.emission.raw)
 
     @cached_property
     def bins(self) -> Array:
@@ -112,8 +119,7 @@ def _constraint(tested: _Tested, place: int, constraint: Constraint, seed: int) 
     decide = tested.task == "classification" and not isinstance(constraint, GroupCalibration)
     if decide:
         each += [scores >= THRESHOLD for scores in tuple(each)]
-    batch = batch_of(tested.test.sensitive, tested.labels, tested.emission.raw)
-    gaps = measure_with_interval(constraint, batch, each, seed=seed)
+    gaps = measure_with_interval(constraint, tested.observed, each, seed=seed)
     return ConstraintResult(
         name=constraint.name,
         scores=Beside(gaps[0], gaps[1]),
@@ -125,25 +131,23 @@ def _constraint(tested: _Tested, place: int, constraint: Constraint, seed: int) 
 
 
 def _worst_batch(tested: _Tested, constraint: Constraint) -> float | None:
-    gaps = [_batch_gap(tested, constraint, batch.rows) for batch in tested.emission.batches]
+    parts = [batch.rows for batch in tested.emission.batches]
+    gaps = [measure(constraint, tested.observed.take(p), tested.emission.scores[p]) for p in parts]
     values = [gap.value for gap in gaps if gap.value is not None]
     worst = min if gaps[0].at_least else max
     return worst(values) if values else None
 
 
-def _batch_gap(tested: _Tested, constraint: Constraint, part: slice) -> Gap:
-    rows = tested.test.take(part)
-    batch = batch_of(rows.sensitive, rows.y.numpy(), tested.emission.raw[part])
-    return measure(constraint, batch, tested.emission.scores[part])
-
-
-def _groups(tested: _Tested, constraints: Sequence[Constraint]) -> tuple[GroupResult, ...]:
-    compared = dict.fromkeys(c.on for c in constraints if c.on and not isinstance(c, CovarianceBound))
-    return tuple(result for on in compared for result in _groups_of(tested, on))
+def _groups(
+    tested: _Tested, constraints: Sequence[Constraint], watched: Sequence[str]
+) -> tuple[GroupResult, ...]:
+    compared = [c.on for c in constraints if c.on and not isinstance(c, CovarianceBound)]
+    shown = [(name,) for name in watched if tested.test.sensitive[name].dtype.kind != "f"]
+    return tuple(result for on in dict.fromkeys([*compared, *shown]) for result in _groups_of(tested, on))
 
 
 def _groups_of(tested: _Tested, on: tuple[str, ...]) -> list[GroupResult]:
-    means = batch_of(tested.test.sensitive, tested.labels).means(on)
+    means = tested.observed.batch.means(on)
     assert means.codes is not None  # tables hold hard groups
     present = np.flatnonzero(means.counts)
     return [_group(tested, means.groups[k], means.codes == k) for k in present]

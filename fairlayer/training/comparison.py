@@ -62,7 +62,8 @@ class Comparison:
     Args:
         quality: accuracy, f1, auc; or r2, mae for regression.
         cost: what the constraint costs: accuracy points (percent), or points of r2 times 100.
-        violation: largest violation of a test batch, from the certificates.
+        violation: largest violation of a test batch, from the certificates (below 0: slack).
+        widening: largest widening of the limits of a test batch (0 unless infeasible limits were relaxed).
         notes: what a reader must know before using the numbers.
     """
 
@@ -80,6 +81,7 @@ class Comparison:
     bins: tuple[float, ...]
     violation: float
     duality_gap: float
+    widening: float
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:

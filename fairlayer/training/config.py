@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from fairlayer.constraints import Constraint, CovarianceBound
@@ -40,6 +41,17 @@ class FitOptions:
             )
 
 
+class Rescale(nn.Module):
+    """center + scale * x, with fixed numbers: the network works in standard units of the target."""
+
+    def __init__(self, center: float, scale: float) -> None:
+        super().__init__()
+        self.center, self.scale = center, scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.center + self.scale * x
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """An MLP and the layer after it.
@@ -50,6 +62,8 @@ class ModelConfig:
         bounds: lowest and highest prediction; None for no bounds (regression only).
         margin: keeps predictions this far inside the bounds, so that cross-entropy keeps its gradient.
         b_tau: smallest inference batch that is projected as a whole.
+        on_infeasible: "raise", or "relax" by the smallest widening of all limits.
+        center, scale: mean and standard deviation of a regression's target; the backbone starts from them.
     """
 
     width: int
@@ -59,6 +73,9 @@ class ModelConfig:
     bounds: tuple[float, float] | None = (0.0, 1.0)
     margin: float = 1e-4
     b_tau: int = 256
+    on_infeasible: str = "raise"
+    center: float = 0.0
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.task == "classification" and self.bounds != (0.0, 1.0):
@@ -72,19 +89,24 @@ class ModelConfig:
         return tuple(parse_constraint(text) for text in self.constraints)
 
     def network(self) -> nn.Sequential:
-        """The backbone: ReLU layers, and a sigmoid at the end for classification."""
+        """The backbone: ReLU layers, and at the end a sigmoid, or the target's units for regression."""
         sizes = (self.width, *self.hidden)
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
-        last: list[nn.Module] = [nn.Sigmoid()] if self.task == "classification" else []
-        return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Flatten(0), *last)
+        last = nn.Sigmoid() if self.task == "classification" else Rescale(self.center, self.scale)
+        return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Flatten(0), last)
 
     def model(self) -> FairModel:
         """A fresh backbone inside the layer."""
         margin = 0.0 if self.bounds is None else self.margin
         return FairModel(
-            self.network(), list(self.parsed()), bounds=self.bounds, margin=margin, b_tau=self.b_tau
+            self.network(),
+            self.parsed(),
+            bounds=self.bounds,
+            margin=margin,
+            b_tau=self.b_tau,
+            on_infeasible=self.on_infeasible,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,11 +16,15 @@ __all__ = ["Emission", "EmittedBatch", "emit_in_batches"]
 
 @dataclass(frozen=True)
 class EmittedBatch:
-    """One batch: its rows, what its certificate says, and the price of each constraint (see `Epoch`)."""
+    """One batch: its rows, what its certificate says, and the price of each constraint (see `Epoch`).
+
+    `widening` is by how much every limit was widened because no prediction could meet them all; usually 0.
+    """
 
     rows: slice
     violation: float
     duality_gap: float
+    widening: float
     prices: tuple[float, ...]
 
     @property
@@ -43,7 +47,13 @@ class Emission:
 
     @property
     def duality_gap(self) -> float:
+        """Largest duality gap over the batches."""
         return max(batch.duality_gap for batch in self.batches)
+
+    @property
+    def widening(self) -> float:
+        """Largest widening of the limits."""
+        return max(batch.widening for batch in self.batches)
 
     def price(self, place: int) -> float:
         """Mean over batches of the multiplier of constraint number `place`, per row of the batch."""
@@ -70,9 +80,28 @@ def emit_in_batches(
 def _emit(
     model: FairModel, rows: Sample, part: slice, inference: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], EmittedBatch]:
-    scores = model(rows.x, sensitive_features=rows.sensitive, inference=inference)
+    raw = model.raw_scores(rows.x)
+    estimates = _label_estimates(model, raw)
+    scores = model(
+        rows.x, sensitive_features=rows.sensitive, label_probabilities=estimates, inference=inference
+    )
     projection = model.last_projection
-    prices = tuple(float(price) for price in projection.multipliers.values())
+    assert projection is not None  # the line above made it
     certificate = projection.certificate
-    record = EmittedBatch(part, float(certificate.violation), float(certificate.duality_gap), prices)
-    return model.raw_scores(rows.x).numpy(), scores.numpy(), record
+    record = EmittedBatch(
+        part,
+        violation=float(certificate.violation),
+        duality_gap=float(certificate.duality_gap),
+        widening=float(projection.widening),
+        prices=tuple(float(price) for price in projection.multipliers.values()),
+    )
+    return raw.numpy(), scores.numpy(), record
+
+
+def _label_estimates(model: FairModel, raw: torch.Tensor) -> torch.Tensor | None:
+    """Raw scores, kept inside the bounds, stand in for labels where a constraint reads labels."""
+    if not any(constraint.needs_labels for constraint in model.constraints):
+        return None
+    lower, upper = model.projection.bounds or (None, None)
+    raw = raw if lower is None else torch.maximum(raw, torch.as_tensor(lower, dtype=raw.dtype))
+    return raw if upper is None else torch.minimum(raw, torch.as_tensor(upper, dtype=raw.dtype))

@@ -17,7 +17,7 @@ from fairlayer.data.batches import joint_codes
 from fairlayer.errors import NonFiniteScoresError
 from fairlayer.model import FairModel
 from fairlayer.training.config import FitOptions, Task
-from fairlayer.training.gaps import batch_of, measure
+from fairlayer.training.gaps import Observed, measure
 
 __all__ = ["Epoch", "Fit", "fit"]
 
@@ -74,7 +74,7 @@ def fit(
         2
     """
     options = options or FitOptions()
-    sampler = StratifiedBatchSampler(_strata(model, train), options.batch_size, seed=options.seed)
+    sampler = StratifiedBatchSampler(_strata(train), options.batch_size, seed=options.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
     history: list[Epoch] = []
     best = _Best()
@@ -108,11 +108,10 @@ def constraints_of(model: nn.Module) -> Sequence[Constraint]:
     return tuple(model.constraints) if isinstance(model, FairModel) else ()
 
 
-def _strata(model: nn.Module, train: Sample) -> Any:
-    """Rows with the same groups, and the same label where a constraint reads it, are one stratum."""
-    constraints = constraints_of(model)
+def _strata(train: Sample) -> Any:
+    """Rows with the same groups and the same binary label are one stratum."""
     columns = [column for column in train.sensitive.values() if column.dtype.kind != "f"]
-    if any(constraint.needs_labels for constraint in constraints) and _is_binary(train.y):
+    if _is_binary(train.y):
         columns.append(train.y.numpy())
     return joint_codes(columns or [torch.zeros(len(train)).numpy()])
 
@@ -123,9 +122,17 @@ def _is_binary(y: torch.Tensor) -> bool:
 
 def emit(model: nn.Module, rows: Sample) -> torch.Tensor:
     """What the model emits for these rows, labels known."""
-    if isinstance(model, FairModel):
-        return model(rows.x, sensitive_features=rows.sensitive, y=rows.y)
-    return model(rows.x)
+    layered = isinstance(model, FairModel)
+    known = {"sensitive_features": rows.sensitive, "y": rows.y} if layered else {}
+    emitted: torch.Tensor = model(rows.x, **known)
+    return emitted
+
+
+def _objective(model: nn.Module, rows: Sample, task: Task) -> torch.Tensor:
+    loss = _loss(emit(model, rows), rows.y, task)
+    if isinstance(model, FairModel) and any(constraint.needs_labels for constraint in model.constraints):
+        loss = loss + _loss(model.raw_scores(rows.x), rows.y, task)
+    return loss
 
 
 def _loss(predictions: torch.Tensor, y: torch.Tensor, task: Task) -> torch.Tensor:
@@ -144,10 +151,10 @@ def _train_epoch(
     total = 0.0
     for index in sampler:
         rows = train.take(index)
-        loss = _loss(emit(model, rows), rows.y, task)
+        loss = _objective(model, rows, task)
         _check_finite(loss)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         total += loss.item() * len(rows)
     return total / len(train)
@@ -170,7 +177,7 @@ def _validate(
     seen: list[tuple[dict[str, float], dict[str, float]]] = []
     for part in consecutive_batches(len(valid), batch_size):
         rows = valid.take(part)
-        total += _loss(emit(model, rows), rows.y, task).item() * len(rows)
+        total += _objective(model, rows, task).item() * len(rows)
         seen.append(_watch(model, rows))
     gaps, multipliers = zip(*seen, strict=True)
     return Epoch(number, train_loss, total / len(valid), _averaged(gaps), _averaged(multipliers))
@@ -181,10 +188,11 @@ def _watch(model: nn.Module, rows: Sample) -> tuple[dict[str, float], dict[str, 
     if not isinstance(model, FairModel):
         return {}, {}
     raw = model.raw_scores(rows.x).numpy()
-    batch = batch_of(rows.sensitive, rows.y.numpy(), raw)
-    measured = {c.name: measure(c, batch, raw).value for c in constraints_of(model)}
-    prices = {name: float(price) for name, price in model.last_projection.multipliers.items()}
-    return {name: value for name, value in measured.items() if value is not None}, prices
+    observed = Observed(rows.sensitive, rows.y.numpy(), raw)
+    measured = {c.name: measure(c, observed, raw).value for c in constraints_of(model)}
+    known = {name: value for name, value in measured.items() if value is not None}
+    last = model.last_projection
+    return known, {} if last is None else {name: float(price) for name, price in last.multipliers.items()}
 
 
 def _averaged(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:

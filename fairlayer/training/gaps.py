@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint, Means, Rows, Spread, Statement
 from fairlayer.groups import Groups
 
-__all__ = ["Gap", "batch_of", "measure", "measure_with_interval"]
+__all__ = ["Gap", "Observed", "measure", "measure_with_interval"]
 
 RESAMPLES = 200
 LEVEL = (2.5, 97.5)  # percentiles: a 95 % interval
@@ -41,24 +42,52 @@ class Gap:
         return (-excess if self.at_least else excess) <= 1e-6
 
 
-def batch_of(
-    sensitive: Mapping[str, NDArray[Any]], labels: NDArray[Any] | None, raw: NDArray[Any] | None = None
-) -> Batch:
-    """The rows as constraints see them; `raw` scores are for constraints that bin by score."""
-    n = len(next(iter(sensitive.values())))
-    return Batch(Groups(sensitive, n), n, labels=_float64(labels), scores=_float64(raw))
+@dataclass(frozen=True)
+class Observed:
+    """Rows as constraints see them.
+
+    Args:
+        sensitive: group names (None where unknown) or numbers, by feature.
+        labels: true labels, or None.
+        raw: scores before the layer, for constraints that bin by score.
+    """
+
+    sensitive: Mapping[str, NDArray[Any]]
+    labels: NDArray[Any] | None = None
+    raw: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.sensitive.values())))
+
+    @cached_property
+    def batch(self) -> Batch:
+        raw = _float64(self.raw)
+        read = None if raw is None else (lambda: raw)
+        return Batch(
+            Groups(self.sensitive, len(self)), len(self), labels=_float64(self.labels), raw_scores=read
+        )
+
+    def take(self, rows: slice | NDArray[np.int64]) -> Observed:
+        """The rows given."""
+        sensitive = {name: column[rows] for name, column in self.sensitive.items()}
+        return Observed(sensitive, _at(self.labels, rows), _at(self.raw, rows))
+
+    def coded(self) -> Observed:
+        """The same rows with integer codes for group names, quicker to read many times."""
+        codes = {name: _codes(self.batch, name) for name in self.sensitive}
+        return Observed(codes, self.labels, self.raw)
 
 
-def measure(constraint: Constraint, batch: Batch, predictions: NDArray[Any]) -> Gap:
+def measure(constraint: Constraint, observed: Observed, predictions: NDArray[Any]) -> Gap:
     """The value that `constraint` bounds, for these predictions.
 
     Example:
         >>> from fairlayer.constraints import DemographicParity
-        >>> batch = batch_of({"sex": np.array(["f", "f", "m"])}, None)
-        >>> measure(DemographicParity("sex", 0.1), batch, np.array([0.2, 0.4, 0.8])).value
+        >>> rows = Observed({"sex": np.array(["f", "f", "m"])})
+        >>> measure(DemographicParity("sex", 0.1), rows, np.array([0.2, 0.4, 0.8])).value
         0.5
     """
-    statements = constraint.statements(batch)
+    statements = constraint.statements(observed.batch)
     values = [_value(statement, predictions) for statement in statements]
     known = [value for value in values if not np.isnan(value)]
     at_least = _at_least(statements[0])
@@ -67,22 +96,18 @@ def measure(constraint: Constraint, batch: Batch, predictions: NDArray[Any]) -> 
 
 
 def measure_with_interval(
-    constraint: Constraint, batch: Batch, predictions: Sequence[NDArray[Any]], *, seed: int = 0
+    constraint: Constraint, observed: Observed, predictions: Sequence[NDArray[Any]], *, seed: int = 0
 ) -> list[Gap]:
     """`measure` for several predictions of the same rows, with 95 % bootstrap intervals (same resamples)."""
     random = np.random.default_rng(seed)
-    codes = {name: _codes(batch, name) for name in constraint.features}
+    coded = observed.coded()
     drawn = np.full((RESAMPLES, len(predictions)), np.nan)
     for k in range(RESAMPLES):
-        rows = random.integers(0, batch.n, batch.n)
-        resampled = batch_of(
-            {name: column[rows] for name, column in codes.items()},
-            _at(batch.labels, rows),
-            _at(batch.scores, rows),
-        )
+        rows = random.integers(0, len(coded), len(coded))
+        resampled = coded.take(rows)
         drawn[k] = [_number(measure(constraint, resampled, each[rows]).value) for each in predictions]
     return [
-        _with_interval(measure(constraint, batch, each), column)
+        _with_interval(measure(constraint, observed, each), column)
         for each, column in zip(predictions, drawn.T, strict=True)
     ]
 
@@ -146,7 +171,7 @@ def _codes(batch: Batch, name: str) -> NDArray[Any]:
     return batch.groups.raw[name] if codes is None else codes
 
 
-def _at(values: FloatArray | None, rows: NDArray[np.int64]) -> FloatArray | None:
+def _at(values: NDArray[Any] | None, rows: slice | NDArray[np.int64]) -> NDArray[Any] | None:
     return None if values is None else values[rows]
 
 

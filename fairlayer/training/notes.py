@@ -32,10 +32,13 @@ def notes_on(
     results: Sequence[ConstraintResult],
     groups: Sequence[GroupResult],
     test: Sample,
+    *,
+    widening: float = 0.0,
 ) -> tuple[str, ...]:
     """All notes that apply, in the order in which they matter."""
     found = (
         _what_is_bounded(results),
+        _widened(widening),
         _estimates(results),
         _small(groups),
         _unknown(test),
@@ -54,6 +57,15 @@ def _what_is_bounded(results: Sequence[ConstraintResult]) -> str:
     return note
 
 
+def _widened(widening: float) -> str:
+    if widening <= 0:
+        return ""
+    return (
+        f"In some test batches no prediction could meet every limit; there all limits were widened, by up to "
+        f"{widening:.4f}, the least that made them meet."
+    )
+
+
 def _estimates(results: Sequence[ConstraintResult]) -> str:
     names = [result.name for result in results if result.bounded_by == "label estimates"]
     if not names:
@@ -67,7 +79,12 @@ def _estimates(results: Sequence[ConstraintResult]) -> str:
 
 def _small(groups: Sequence[GroupResult]) -> str:
     small = [f"{group.name} ({group.count})" for group in groups if not group.supported]
-    return f"Too few test rows to support a statement: {', '.join(small)}." if small else ""
+    return f"Too few test rows to support a statement: {_some(small)}." if small else ""
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _unknown(test: Sample) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +29,19 @@ class Recipe:
     target: str
     positive: str | None
 
-    def sensitive(self, frame: pd.DataFrame) -> dict[str, NDArray[Any]]:
-        """The sensitive features that the constraints read."""
-        constraints = self.config.parsed()
-        names, continuous = feature_names(constraints), continuous_names(constraints)
-        return sensitive_columns(frame, names, cuts=self.cuts, continuous=continuous)
+    def sample(
+        self, frame: pd.DataFrame, labels: NDArray[Any] | None = None, *, watched: Sequence[str] = ()
+    ) -> Sample:
+        """The frame as tensors, with the sensitive features that constraints read, and the `watched` ones.
 
-    def sample(self, frame: pd.DataFrame, labels: NDArray[Any] | None = None) -> Sample:
-        """The frame as tensors; without labels they are NaN, for nothing may read them."""
+        Labels that are not given are NaN, for nothing may read them.
+        """
+        constraints = self.config.parsed()
+        names = dict.fromkeys([*feature_names(constraints), *watched])
+        continuous = continuous_names(constraints)
         x = torch.from_numpy(self.encoder.encode(frame))
         y = torch.full((len(x),), float("nan")) if labels is None else torch.as_tensor(labels)
-        return Sample(x, y, self.sensitive(frame))
+        return Sample(x, y, sensitive_columns(frame, list(names), cuts=self.cuts, continuous=continuous))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

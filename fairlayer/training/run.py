@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["Prediction", "Run", "load_run", "save_run", "write_json"]
 
 FORMAT = 1
+# what torch.load is known to raise for a file that is no checkpoint
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"'{path}' could not be read as a checkpoint ({error}). Train again.") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from fairlayer.training.compare import compare
 from fairlayer.training.comparison import Beside, Comparison
 from fairlayer.training.config import FitOptions, ModelConfig
 from fairlayer.training.fit import Epoch, Fit, fit
-from fairlayer.training.gaps import batch_of, measure
+from fairlayer.training.gaps import Observed, measure
 from fairlayer.training.recipe import Recipe
 
 __all__ = ["Parts", "Trained", "prepare", "train"]
@@ -35,6 +36,7 @@ class Parts:
     valid: Sample
     test: Sample
     split: Split
+    sensitive: tuple[str, ...]
     data: str
 
     @property
@@ -58,14 +60,16 @@ def prepare(
     table: Table,
     constraints: Sequence[str],
     *,
-    hidden: tuple[int, ...] = (64, 32),
-    bounds: tuple[float, float] | None = (0.0, 1.0),
-    margin: float = 1e-4,
-    b_tau: int = 256,
     drop_sensitive: bool = False,
     seed: int = 0,
+    **model: Any,
 ) -> Parts:
     """Split the rows, fit the encoder on the training ones, and check that the constraints compare something.
+
+    Args:
+        drop_sensitive: keep the sensitive columns out of the features.
+        seed: of a random split.
+        **model: further fields of `ModelConfig` (hidden, bounds, margin, b_tau, on_infeasible).
 
     Raises:
         DataError: the table does not fit what is asked of it.
@@ -81,16 +85,14 @@ def prepare(
         encoder.width,
         tuple(constraints),
         task="regression" if table.positive is None else "classification",
-        hidden=hidden,
-        bounds=bounds,
-        margin=margin,
-        b_tau=b_tau,
+        **_target_units(table, split),
+        **model,
     )
     recipe = Recipe(config, encoder, table.cuts, table.target, table.positive)
-    everything = recipe.sample(table.frame, table.labels())
+    everything = recipe.sample(table.frame, table.labels(), watched=table.sensitive)
     _check_comparable(config.parsed(), everything)
     train, valid, test = (everything.take(rows) for rows in (split.train, split.valid, split.test))
-    return Parts(recipe, train, valid, test, split, table.description or table.name)
+    return Parts(recipe, train, valid, test, split, table.sensitive, table.description or table.name)
 
 
 def train(
@@ -127,12 +129,20 @@ def train(
         task=config.task,
         batch_size=batch_size or options.batch_size,
         inference=inference,
+        watched=parts.sensitive,
         data=parts.data,
         split=parts.split.origin,
         rows=parts.rows,
         seed=options.seed,
     )
     return Trained(parts.recipe, options, model, plain, fits, comparison)
+
+
+def _target_units(table: Table, split: Split) -> dict[str, Any]:
+    if table.positive is not None:
+        return {}
+    labels = table.labels()[split.train]
+    return {"center": float(labels.mean()), "scale": float(labels.std()) or 1.0}
 
 
 def _fit(model: nn.Module, parts: Parts, options: FitOptions, which: str, on_epoch: OnEpoch | None) -> Fit:
@@ -148,9 +158,9 @@ def _all_groups(parts: Parts) -> dict[str, np.ndarray]:
 
 def _check_comparable(constraints: Sequence[Constraint], sample: Sample) -> None:
     labels = sample.y.numpy()
-    batch = batch_of(sample.sensitive, labels, labels)
+    observed = Observed(sample.sensitive, labels, labels)
     for constraint in constraints:
-        if measure(constraint, batch, labels).value is None:
+        if measure(constraint, observed, labels).value is None:
             found = {
                 name: sorted({str(value) for value in sample.sensitive[name]})[:5] for name in constraint.on
             }

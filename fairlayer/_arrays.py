@@ -1,0 +1,52 @@
+"""Tensors on any device -> arrays on the host; the only file that touches torch's private transform state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fairlayer._typing import FloatArray
+from fairlayer.errors import BackendError
+
+__all__ = ["host_array", "host_float64", "is_batched", "transforming"]
+
+
+def transforming() -> bool:
+    """Whether a torch.func transform is active, under which some tensors hold no data."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def is_batched(tensor: torch.Tensor) -> bool:
+    """Whether torch.vmap has hidden a batch dimension of the tensor."""
+    return bool(torch._C._functorch.is_batchedtensor(tensor))
+
+
+def host_array(tensor: torch.Tensor) -> Any:
+    """Return a tensor as an array; half precision becomes float32, which NumPy can hold.
+
+    Raises:
+        BackendError: the tensor is one that a torch.func transform follows, so it has no data of its own.
+    """
+    if not transforming():
+        return _host_array(tensor)
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        raise BackendError(
+            "groups, labels, bounds, and scores that are binned must be plain tensors inside a torch.func transform, "
+            "but one is being differentiated or batched. Differentiate with respect to other inputs only."
+        )
+    with torch._C._DisableFuncTorch():
+        return _host_array(tensor)
+
+
+def host_float64(tensor: torch.Tensor) -> FloatArray:
+    """Return a tensor as a float64 array."""
+    array: FloatArray = host_array(tensor).astype("float64", copy=False)
+    return array
+
+
+def _host_array(tensor: torch.Tensor) -> Any:
+    plain = tensor.detach() if tensor.requires_grad else tensor
+    if plain.dtype in (torch.bfloat16, torch.float16):
+        plain = plain.float()
+    return plain.cpu().numpy() if plain.device.type != "cpu" else plain.numpy()

@@ -1,0 +1,135 @@
+"""The exact backend: one column of scores, solved in the space of its cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairlayer._typing import FloatArray
+from fairlayer.assembly import Assembly
+from fairlayer.constraints import Batch, Constraint
+from fairlayer.errors import InfeasibleConstraintsError, NonFiniteScoresError
+from fairlayer.inputs import Box
+from fairlayer.result import SolvedColumn
+from fairlayer.solve import Certificate, ClashingFaces, Passes, Solved, certify, make_passes, solve
+from fairlayer.solve.autograd import Job, differentiable_solve
+
+__all__ = ["solve_exactly"]
+
+_LARGEST = 1e100  # squares and sums must not overflow
+
+
+@dataclass(frozen=True)
+class _ExactColumn:
+    """A column solved in the space of its cells."""
+
+    assembly: Assembly
+    job: Job
+    value: Tensor  # (n,), detached
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        return certify(self.job.passes, self.job.solved.slabs, self.job.solved.solution, self.value)
+
+    @property
+    def widening(self) -> float:
+        return self.job.solved.widening
+
+    @property
+    def passes(self) -> int:
+        return self.job.solved.solution.passes
+
+    @property
+    def changed(self) -> bool:
+        solution = self.job.solved.solution
+        clipped = solution.unclipped is not None and not bool(solution.unclipped.all())
+        return bool(solution.faces) or clipped
+
+    def prices(self) -> FloatArray:
+        """One price per constraint."""
+        prices = np.zeros(self.assembly.constraints)
+        for owner, _, multiplier in self.active():
+            prices[owner] += multiplier
+        return prices
+
+    def shift(self) -> FloatArray:
+        """One shift per statistic."""
+        k = len(self.assembly.cells.counts)
+        nu = self.job.solved.solution.nu
+        return -np.append(nu[:k] / self.assembly.cells.counts, nu[k:])
+
+    def active(self) -> list[tuple[int, str, float]]:
+        """(constraint, statement, multiplier) of each face that holds with equality."""
+        solution = self.job.solved.solution
+        return [
+            (self.assembly.owners[face.key[0]], self.assembly.describe(face), float(multiplier) / face.scale)
+            for face, multiplier in zip(solution.faces, solution.multipliers, strict=True)
+        ]
+
+
+def solve_exactly(
+    scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, batch: Batch, box: Box, relax: bool
+) -> tuple[Tensor, SolvedColumn]:
+    def run(plain: Tensor) -> tuple[Tensor, Passes, Solved]:
+        exact = plain.clone() if plain.dtype == torch.float64 else plain.double()
+        passes = make_passes(exact, assembly.cells, box.lower, box.upper)
+        _check_finite(passes, plain)
+        try:
+            solved = solve(passes, assembly.slabs, relax=relax)
+        except ClashingFaces as clash:
+            raise _infeasible(clash, constraints, assembly, box) from None
+        value = passes.as_tensor(solved.solution.value)
+        return value.clone() if plain.dtype == torch.float64 else value.float(), passes, solved
+
+    tolerances, blocks = _differentiable_tolerances(assembly, scores)
+    job = Job(run, blocks)
+    value = differentiable_solve(scores, box.lower_tensor, box.upper_tensor, tolerances, job)
+    return value, _ExactColumn(assembly, job, value.detach())
+
+
+def _differentiable_tolerances(assembly: Assembly, scores: Tensor) -> tuple[Tensor | None, list[int]]:
+    tensors: list[Tensor] = []
+    blocks: list[int] = []
+    for block, statement in enumerate(assembly.statements):
+        tolerance = statement.tolerance
+        if isinstance(tolerance, Tensor) and tolerance.requires_grad:
+            tensors.append(tolerance.to(device=scores.device, dtype=torch.float64))
+            blocks.append(block)
+    return (torch.stack(tensors) if tensors else None), blocks
+
+
+def _infeasible(
+    clash: ClashingFaces, constraints: Sequence[Constraint], assembly: Assembly, box: Box
+) -> InfeasibleConstraintsError:
+    known = [face for face in clash.faces if face.key[0] < len(assembly.owners)]
+    names = dict.fromkeys(constraints[assembly.owners[face.key[0]]].name for face in known)
+    statements = "; ".join(dict.fromkeys(assembly.describe(face) for face in known))
+    within = "" if box.lower is None and box.upper is None else f" within the bounds ({box.lower}, {box.upper})"
+    return InfeasibleConstraintsError(
+        f"no predictions{within} meet {' and '.join(names)} together; clashing statements: {statements}. "
+        'Loosen one of them, or use on_infeasible="relax" for the smallest widening.'
+    )
+
+
+def _check_finite(passes: Passes, scores: Tensor) -> None:
+    size = passes.size()
+    if size < _LARGEST:
+        return
+    if math.isfinite(size):
+        raise NonFiniteScoresError(f"scores go up to {size:.3g}, but must stay below {_LARGEST:g}; rescale them.")
+    bad = int((~torch.isfinite(scores)).sum())
+    raise NonFiniteScoresError(
+        f"{bad} of {len(scores)} scores are NaN or infinite. Look for a diverged backbone, a log of 0, or missing "
+        "values in its input."
+    )
+
+
+def result_dtype(scores: Tensor) -> torch.dtype:
+    """float64 stays; everything else is returned as float32, which half precision could not promise 1e-6 in."""
+    return torch.float64 if scores.dtype == torch.float64 else torch.float32

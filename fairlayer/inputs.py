@@ -1,0 +1,184 @@
+"""The edge: what a caller gives, checked once and made plain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairlayer._arrays import host_float64
+from fairlayer._typing import FloatArray
+from fairlayer.constraints import Constraint
+from fairlayer.errors import (
+    BackendError,
+    ConstraintDefinitionError,
+    EmptyBatchError,
+    InvalidBoundsError,
+    LabelValueError,
+    NonFiniteScoresError,
+    ShapeError,
+)
+from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
+
+__all__ = ["Bound", "Bounds", "Box", "as_columns", "as_constraints", "check_choice", "feature_names", "pick", "read_groups", "read_per_sample"]
+
+Bound = float | Tensor | None
+Bounds = tuple[Bound, Bound] | None
+
+
+@dataclass(frozen=True)
+class Box:
+    """Bounds on every prediction: what the solver reads, and the tensors that take a gradient."""
+
+    lower: Any = None  # None, float, or float64 tensor (n,)
+    upper: Any = None
+    lower_tensor: Tensor | None = None
+    upper_tensor: Tensor | None = None
+
+    @staticmethod
+    def read(bounds: Bounds, margin: float, scores: Tensor) -> Box:
+        """Check bounds and margin, and move the bounds inwards by the margin."""
+        if not (isinstance(margin, int | float) and math.isfinite(margin) and margin >= 0):
+            raise InvalidBoundsError(f"margin must be a number >= 0, but is {margin!r}.")
+        if bounds is None:
+            if margin:
+                raise InvalidBoundsError(f"margin={margin:g} needs bounds; give bounds=(lower, upper) or margin=0.")
+            return Box()
+        if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+            raise InvalidBoundsError(f"bounds must be (lower, upper), each None or a number, but is {bounds!r}.")
+        inner = (_moved(bounds[0], margin), _moved(bounds[1], -margin))
+        lower, upper = _bound("lower", inner[0], scores), _bound("upper", inner[1], scores)
+        if lower is not None and upper is not None and _any_above(lower, upper):
+            raise InvalidBoundsError(
+                f"bounds must have lower <= upper, but they are {bounds} with margin={margin:g}. "
+                "Swap them, or give a smaller margin."
+            )
+        if isinstance(lower, Tensor) or isinstance(upper, Tensor):
+            lower, upper = _as_vector(lower, scores), _as_vector(upper, scores)
+        return Box(lower, upper, *(_differentiable(bound, scores) for bound in inner))
+
+
+def _moved(bound: Bound, by: float) -> Bound:
+    return bound if bound is None or by == 0 else bound + by
+
+
+def _bound(side: str, bound: Bound, scores: Tensor) -> Any:
+    if bound is None:
+        return None
+    if isinstance(bound, int | float) and math.isfinite(bound):
+        return float(bound)
+    if not isinstance(bound, int | float | Tensor | np.ndarray):
+        raise InvalidBoundsError(f"the {side} bound must be None, a number or a tensor, but is {bound!r}.")
+    tensor = torch.as_tensor(bound, dtype=torch.float64)
+    tensor = tensor.detach() if tensor.requires_grad else tensor
+    if tensor.ndim > 1 or (tensor.ndim == 1 and len(tensor) != len(scores)):
+        raise InvalidBoundsError(
+            f"the {side} bound must be a number or have shape (n,) = ({len(scores)},), but has shape "
+            f"{tuple(tensor.shape)}."
+        )
+    if not torch.isfinite(tensor).all():
+        raise InvalidBoundsError(f"the {side} bound must be finite; use None for no bound.")
+    return float(tensor) if tensor.ndim == 0 else tensor.to(scores.device)
+
+
+def _any_above(lower: Any, upper: Any) -> bool:
+    above = lower > upper
+    return above if isinstance(above, bool) else bool(above.any())
+
+
+def _as_vector(bound: Any, scores: Tensor) -> Tensor | None:
+    if bound is None or isinstance(bound, Tensor):
+        return bound
+    return torch.full((len(scores),), bound, dtype=torch.float64, device=scores.device)
+
+
+def _differentiable(bound: Bound, scores: Tensor) -> Tensor | None:
+    if isinstance(bound, Tensor) and bound.requires_grad:
+        return bound.to(device=scores.device, dtype=torch.float64)
+    return None
+
+
+def as_columns(scores: Tensor) -> tuple[Tensor, ...]:
+    """Return the columns of scores (n,), (n, 1) or (n, k), each (n,).
+
+    Raises:
+        ShapeError: not a floating tensor of such a shape.
+        EmptyBatchError: no samples.
+    """
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        found = f"a tensor of {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise ShapeError(f"scores must be a floating tensor (n,), (n, 1) or (n, k), but found {found}.")
+    if scores.ndim not in (1, 2):
+        raise ShapeError(f"scores must have shape (n,), (n, 1) or (n, k), but have {tuple(scores.shape)}.")
+    if scores.numel() == 0:
+        raise EmptyBatchError(f"the batch is empty: scores have shape {tuple(scores.shape)}.")
+    return (scores,) if scores.ndim == 1 else scores.unbind(1)
+
+
+def read_groups(
+    features: Any, constraints: Sequence[Constraint], n: int, vocabulary: Vocabulary | None
+) -> Groups:
+    """Read the sensitive features of n samples.
+
+    Raises:
+        ShapeError: lengths differ.
+    """
+    if features is None:
+        return Groups({}, n, vocabulary)
+    groups = read_sensitive_features(features, feature_names(constraints), vocabulary)
+    if groups.names and groups.n != n:
+        raise ShapeError(f"there are {n} scores, but the sensitive features have {groups.n} entries.")
+    return groups
+
+
+def as_constraints(constraints: Sequence[Constraint]) -> tuple[Constraint, ...]:
+    """Return the constraints as a tuple.
+
+    Raises:
+        ConstraintDefinitionError: not a sequence of constraints.
+    """
+    if isinstance(constraints, Sequence) and all(isinstance(c, Constraint) for c in constraints):
+        return tuple(constraints)
+    raise ConstraintDefinitionError(f"constraints must be a list of constraints, but found {constraints!r}.")
+
+
+def feature_names(constraints: Sequence[Constraint]) -> tuple[str, ...]:
+    """Return the sensitive features that the constraints read, in the order in which they name them."""
+    return tuple(dict.fromkeys(name for constraint in constraints for name in constraint.features))
+
+
+def read_per_sample(name: str, values: Any, shape: tuple[int, ...]) -> FloatArray | None:
+    """Return labels or their estimates as (n, 1) or (n, k)."""
+    if values is None:
+        return None
+    try:
+        array = host_float64(values) if isinstance(values, Tensor) else np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise LabelValueError(
+            f"{name} must be numbers, but is not ({error}). Recode it, for example (column == positive)."
+        ) from error
+    if array.shape not in {shape[:1], shape}:
+        raise ShapeError(
+            f"{name} must have shape {shape[:1]} or that of the scores, {shape}, but has shape {array.shape}. "
+            "Use .squeeze(-1) or .unsqueeze(-1) to match."
+        )
+    if not np.isfinite(array).all():
+        raise NonFiniteScoresError(f"{name} holds NaN or infinite values; drop or impute those samples.")
+    return array.reshape(len(array), -1)
+
+
+def pick(values: FloatArray | None, column: int) -> FloatArray | None:
+    """Return one column of what `read_per_sample` returned; a single column serves all."""
+    return None if values is None else values[:, min(column, values.shape[1] - 1)]
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """Return the value if it is one of the choices."""
+    if value not in choices:
+        raise BackendError(f"{name} must be one of {', '.join(map(repr, choices))}, but is {value!r}.")
+    return value

@@ -1,0 +1,152 @@
+"""The result of a projection: the value, what it cost, and the proof."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairlayer._typing import FloatArray
+from fairlayer.assembly import Assembly
+from fairlayer.groups import Groups
+from fairlayer.solve import Certificate
+
+__all__ = ["ActiveSlab", "Projection", "SolvedColumn"]
+
+
+@dataclass(frozen=True)
+class ActiveSlab:
+    """A statement that holds with equality, and its multiplier (loss per unit of its limit, >= 0)."""
+
+    constraint: str
+    statement: str
+    multiplier: float
+
+
+class SolvedColumn(Protocol):
+    """One projected column of scores, whichever backend solved it."""
+
+    assembly: Assembly
+
+    @property
+    def certificate(self) -> Certificate: ...
+    @property
+    def widening(self) -> float: ...
+    @property
+    def passes(self) -> int: ...
+    @property
+    def changed(self) -> bool: ...
+    def prices(self) -> FloatArray: ...
+    def shift(self) -> FloatArray: ...
+    def active(self) -> list[tuple[int, str, float]]: ...
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A projected batch, with what it cost and the proof.
+
+    Args:
+        value: predictions, of the shape and device of the scores; same dtype (float32 for half precision).
+        names: name of each constraint.
+        columns: one solved problem per column of scores.
+        groups: the groups of the batch.
+    """
+
+    value: Tensor
+    names: tuple[str, ...]
+    columns: tuple[SolvedColumn, ...]
+    groups: Groups
+
+    def detached(self) -> Projection:
+        """Return the same result, whose value keeps no graph alive."""
+        return Projection(self.value.detach(), self.names, self.columns, self.groups)
+
+    @property
+    def status(self) -> str:
+        """`unchanged` (the scores met the constraints), `projected`, or `relaxed` (limits were widened)."""
+        if self.widening > 0:
+            return "relaxed"
+        return "projected" if any(column.changed for column in self.columns) else "unchanged"
+
+    @cached_property
+    def multipliers(self) -> dict[str, Tensor]:
+        """Price of each constraint: minus the derivative of the optimal `1/2 |value - scores|^2` by its tolerance.
+
+        The sum of its slabs' multipliers, in squared prediction units per unit of tolerance; 0-d, or (k,) for k
+        columns of scores.
+        """
+        prices = np.array([column.prices() for column in self.columns])
+        return {name: self._per_column(prices[:, j]) for j, name in enumerate(self.names)}
+
+    @cached_property
+    def shift(self) -> Tensor:
+        """How far each cell was moved, in prediction units: `value = clip(scores + shift[cell])`.
+
+        Shape (cells,), or (cells, k); named by `cells`. For a dense row (a covariance, label estimates) it is the
+        amount per unit of the row's weight.
+        """
+        return self._per_column(np.array([column.shift() for column in self.columns]).T, axis=1)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Names of the cells, in the order of `shift`."""
+        return self.columns[0].assembly.cell_names
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Samples in each cell; dense rows are no cells."""
+        cells = self.columns[0].assembly.cells
+        k = len(cells.counts)
+        codes = np.zeros(0, dtype=np.int64) if cells.codes is None else cells.codes
+        counts = np.bincount(codes, minlength=k)[:k]
+        return dict(zip(self.cells[:k], (int(c) for c in counts), strict=True))
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """Proof on the returned value; the worst over columns of scores."""
+        each = [column.certificate for column in self.columns]
+        return Certificate(
+            violation=max(c.violation for c in each),
+            bound_violation=max(c.bound_violation for c in each),
+            duality_gap=max(c.duality_gap for c in each),
+            distance=math.sqrt(sum(c.distance**2 for c in each)),
+            atol=min(c.atol for c in each),
+        )
+
+    @cached_property
+    def active(self) -> tuple[ActiveSlab, ...]:
+        """The statements that hold with equality, with their multipliers."""
+        return tuple(
+            ActiveSlab(self.names[owner], statement, multiplier)
+            for column in self.columns
+            for owner, statement, multiplier in column.active()
+        )
+
+    @property
+    def absent(self) -> tuple[tuple[str, str], ...]:
+        """Groups that a constraint compares and this batch lacks, as (constraint, group)."""
+        return self.columns[0].assembly.absent
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        """Samples of unknown category, per sensitive feature; no constraint on that feature moves them."""
+        return self.groups.unknown_counts()
+
+    @property
+    def widening(self) -> float:
+        """By how much every limit was widened (0 unless `on_infeasible="relax"` had to)."""
+        return max(column.widening for column in self.columns)
+
+    @property
+    def passes(self) -> int:
+        """Passes over the batch that the solver took; the most over columns of scores."""
+        return max(column.passes for column in self.columns)
+
+    def _per_column(self, array: FloatArray, axis: int = 0) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor if self.value.ndim == 2 and self.value.shape[1] > 1 else tensor.select(axis, 0)
