@@ -105,7 +105,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write all numbers here too")
     options = parser.parse_args(argv)
     options.seconds = options.seconds or (0.5 if options.quick else 5.0 if options.full else 2.0)
-    options.call_budget = options.call_budget or (2.0 if options.quick else 30.0 if options.full else 10.0)
+    options.call_budget = options.call_budget or (2.0 if options.quick else 30.0)
     options.tables = _tables(options)
     return options
 
@@ -175,7 +175,7 @@ def _rows(record: dict[str, Any]) -> list[str]:
     name, n = record["rival"], f"{record['n']:,}" if record["rival"] == OURS else ""
     if "stopped" in record:
         lead = f"{n:>9} {name:<26} "
-        text = f"stopped here: {record['stopped']}"
+        text = f"stopped: {record['stopped']}"
         return [lead + (text if len(lead + text) <= WIDTH else text[: WIDTH - len(lead) - 3] + "...")]
     times = record["median_ms"]
     accuracy = (f"{record['violation']:.0e}", f"{record['distance']:.0e}", f"{record['gradient']:.0e}")

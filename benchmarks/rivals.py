@@ -91,7 +91,7 @@ class _Nothing(torch.autograd.Function):
 
 
 class FairnessTraining:
-    """fairness_training's FairModel around a network that hands out scores; builds its program on each call."""
+    """fairness_training's FairModel around a network that hands out scores; builds its program each call."""
 
     name, package = "fairness_training", "fairness_training"
     modules, fixed_groups = ("fairness_training",), False

@@ -132,7 +132,7 @@ def _watch(connection: Connection, pid: int, limits: Limits, on_stage: Callable[
         if kind == "stage":
             on_stage(content)
         elif kind == "error":
-            raise StoppedError(f"failed in {stage}: {content}")
+            raise StoppedError(f"{stage}: {content}")
         else:
             return content
     raise StoppedError("died")

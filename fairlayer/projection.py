@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fairlayer._arrays import host_float64
 from fairlayer.assembly import Assembly, assemble
-from fairlayer.constraints import Batch, Constraint
+from fairlayer.constraints import Batch, Constraint, without_convex
 from fairlayer.exact import solve_exactly
 from fairlayer.groups import Vocabulary
 from fairlayer.inputs import (
@@ -88,10 +88,11 @@ def project(
     labels = read_per_sample("y", y, shape)
     estimates = read_per_sample("label_probabilities", label_probabilities, shape)
     solve_column = _backend(backend)
+    stated = without_convex(constraints) if backend == "cvxpylayers" else constraints
     values, solved = [], []
     for j, column in enumerate(columns):
         batch = Batch(groups, n, pick(labels, j), pick(estimates, j), partial(host_float64, column))
-        assembly = assemble(constraints, batch, on_empty=on_empty)
+        assembly = assemble(stated, batch, on_empty=on_empty)
         value, outcome = solve_column(column, constraints, assembly, batch, box, on_infeasible == "relax")
         values.append(value)
         solved.append(outcome)

@@ -73,7 +73,8 @@ def _models(comparison: Comparison) -> Any:
         )
     for result in comparison.constraints:
         _add_constraint(table, result)
-    table.caption = f"[95 % bootstrap interval]; decisions at {comparison.threshold}"
+    decided = f"; decisions at {comparison.threshold}" if comparison.task == "classification" else ""
+    table.caption = f"[95 % bootstrap interval]{decided}"
     return table
 
 

@@ -4,6 +4,7 @@ from fairlayer.constraints.affine import Affine
 from fairlayer.constraints.base import Constraint
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.conditional_parity import ConditionalParity
+from fairlayer.constraints.convex import Convex, without_convex
 from fairlayer.constraints.covariance import CovarianceBound
 from fairlayer.constraints.demographic_parity import DemographicParity
 from fairlayer.constraints.disparate_impact import DisparateImpactRatio
@@ -20,6 +21,7 @@ __all__ = [
     "BoundedGroupLoss",
     "ConditionalParity",
     "Constraint",
+    "Convex",
     "CovarianceBound",
     "DemographicParity",
     "DisparateImpactRatio",
@@ -34,4 +36,5 @@ __all__ = [
     "Rows",
     "Spread",
     "Statement",
+    "without_convex",
 ]

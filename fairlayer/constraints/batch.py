@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from itertools import pairwise, product
 
@@ -33,29 +33,33 @@ class Batch:
     labels: FloatArray | None = None
     label_probabilities: FloatArray | None = None
     raw_scores: Callable[[], FloatArray] | None = None
-    _cache: dict[object, Means] = field(default_factory=dict, repr=False)
+    _cache: dict[Hashable, Means] = field(default_factory=dict, repr=False)
 
     def means(self, on: tuple[str, ...]) -> Means:
         """Return the mean prediction of each group (intersection, for several names)."""
-        return self._cached(("groups", on), lambda: self._build(on, _everyone()))
+        key = ("groups", on)
+        return self._cached(key, lambda: self._build(key, on, _everyone()))
 
     def means_by_label(self, on: tuple[str, ...], asked_by: str) -> Means:
         """Return the mean prediction of each group within label 0 (stratum 0) and label 1 (stratum 1).
 
         Without true labels a sample counts in stratum 1 with its label probability, in stratum 0 with the rest.
         """
-        return self._cached(("label", on), lambda: self._build(on, self._label_stratum(asked_by)))
+        key = ("label", on)
+        return self._cached(key, lambda: self._build(key, on, self._label_stratum(asked_by)))
 
     def means_given(self, on: tuple[str, ...], given: tuple[str, ...]) -> Means:
         """Return the mean prediction of each group within each stratum of the features `given`."""
-        return self._cached(("given", on, given), lambda: self._build(on, self._columns(given)))
+        key = ("given", on, given)
+        return self._cached(key, lambda: self._build(key, on, self._columns(given)))
 
     def means_by_bin(self, on: tuple[str, ...], edges: FloatArray) -> Means:
         """Return the mean prediction of each group within each bin of the raw score."""
-        return self._cached(("bin", on, edges.tobytes()), lambda: self._build(on, self._score_bins(edges)))
+        key = ("bin", on, edges.tobytes())
+        return self._cached(key, lambda: self._build(key, on, self._score_bins(edges)))
 
     def rows(
-        self, key: object, names: tuple[str, ...], weights: FloatArray, counts: FloatArray | None = None
+        self, key: Hashable, names: tuple[str, ...], weights: FloatArray, counts: FloatArray | None = None
     ) -> Means:
         """Return a measure given by its weights (rows, n): row r stands for `weights[r] @ predictions`.
 
@@ -103,10 +107,9 @@ class Batch:
         """Return the mean label of each row of `means_by_bin(on, edges)`, 0 for an empty row."""
         return _apply(self.means_by_bin(on, edges), self.label_estimates(asked_by, binary=False))
 
-    def _cached(self, key: object, build: Callable[[], Means]) -> Means:
+    def _cached(self, key: Hashable, build: Callable[[], Means]) -> Means:
         if key not in self._cache:
-            means = build()
-            self._cache[key] = Means(key, means.groups, means.strata, means.counts, means.codes, means.weights)
+            self._cache[key] = build()
         return self._cache[key]
 
     def _label_stratum(self, asked_by: str) -> _Split:
@@ -128,17 +131,16 @@ class Batch:
             split = _cross(split, _from_column(self.groups.column(name)))
         return split
 
-    def _build(self, on: tuple[str, ...], strata: _Split) -> Means:
+    def _build(self, key: Hashable, on: tuple[str, ...], strata: _Split) -> Means:
         groups = self._columns(on)
         both = groups if strata.names == ("",) else _cross(groups, strata)
         k = len(groups.names) * len(strata.names)
         if both.codes is not None:
-            counts = np.bincount(both.codes + 1, minlength=k + 1)[1:].astype(np.float64)
-            return Means((), groups.names, strata.names, counts, codes=both.codes)
+            return Means(key, groups.names, strata.names, _count(both.codes, k), codes=both.codes)
         assert both.membership is not None
         counts = both.membership.sum(axis=0)
         weights = both.membership.T / np.maximum(counts, np.finfo(float).tiny)[:, None]
-        return Means((), groups.names, strata.names, counts, weights=np.ascontiguousarray(weights))
+        return Means(key, groups.names, strata.names, counts, weights=np.ascontiguousarray(weights))
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,11 @@ class _Split:
 def _everyone() -> _Split:
     """One stratum of all samples; `_build` does not cross with it."""
     return _Split(("",))
+
+
+def _count(codes: IntArray, k: int) -> FloatArray:
+    counts = np.bincount(codes, minlength=k) if codes.min() >= 0 else np.bincount(codes + 1, minlength=k + 1)[1:]
+    return counts.astype(np.float64)
 
 
 def _from_column(column: Column) -> _Split:

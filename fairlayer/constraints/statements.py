@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -58,10 +59,7 @@ class Means:
 
     def select(self, stratum: int = 0) -> FloatArray:
         """Return the matrix (groups, rows) that picks each group's mean within one stratum."""
-        matrix = np.zeros((len(self.groups), len(self)))
-        rows = np.arange(len(self.groups))
-        matrix[rows, rows * len(self.strata) + stratum] = 1.0
-        return matrix
+        return _selection(len(self.groups), len(self.strata), stratum)
 
     def pool(self, coefficients: FloatArray) -> FloatArray:
         """Return the matrix (groups, rows) of `sum_s share_gs * coefficients[s] * mean_gs` per group.
@@ -87,6 +85,15 @@ class Means:
     def group_counts(self) -> FloatArray:
         """Return the number of samples per group, over all strata."""
         return np.asarray(self.counts.reshape(len(self.groups), len(self.strata)).sum(axis=1))
+
+
+@cache
+def _selection(groups: int, strata: int, stratum: int) -> FloatArray:
+    matrix = np.zeros((groups, groups * strata))
+    rows = np.arange(groups)
+    matrix[rows, rows * strata + stratum] = 1.0
+    matrix.flags.writeable = False
+    return matrix
 
 
 @dataclass(frozen=True)

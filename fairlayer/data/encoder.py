@@ -106,8 +106,8 @@ def _check_text(column: pd.Series) -> None:
     if numbers.mean() > 0.5:
         odd = column[~numbers & column.notna()].unique()
         raise ColumnError(
-            f"feature '{column.name}' holds numbers and also {listed(odd, 5)}. Leave such cells empty if they "
-            f"are missing, or say that its values are codes (--categorical {column.name})."
+            f"feature '{column.name}' holds numbers and also {listed(odd, 5)}. Leave such cells empty if "
+            f"they are missing, or say that its values are codes (--categorical {column.name})."
         )
 
 

@@ -62,6 +62,10 @@ def certify(passes: Passes, slabs: SlabSystem, solution: Solution, value: torch.
 
 
 def _outside(value: torch.Tensor, lower: Any, upper: Any) -> float:
-    below = 0.0 if lower is None else float((lower - value).max())
-    above = 0.0 if upper is None else float((value - upper).max())
+    below = 0.0 if lower is None else float((_like(lower, value) - value).max())
+    above = 0.0 if upper is None else float((value - _like(upper, value)).max())
     return max(0.0, below, above)
+
+
+def _like(bound: Any, value: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(bound, dtype=torch.float64, device=value.device)

@@ -57,11 +57,12 @@ class Derivative:
     @cached_property
     def faces(self) -> tuple[Face, ...]:
         """Active faces, then the equalities that do not depend on those before them."""
+        if not self.solved.slabs.has_equalities:
+            return self.solved.solution.faces
         faces = list(self.solved.solution.faces)
-        if self.solved.slabs.has_equalities:
-            for face in self.solved.slabs.equalities():
-                if self._independent(face, faces):
-                    faces.append(face)
+        for face in self.solved.slabs.equalities():
+            if self._independent(face, faces):
+                faces.append(face)
         return tuple(faces)
 
     @cached_property
@@ -103,7 +104,7 @@ class Derivative:
     @cached_property
     def response(self) -> FloatArray:
         """Q N, the multipliers' change per change of the statistics."""
-        return np.asarray(self.inverse @ self.normals)
+        return self.inverse @ self.normals
 
     @cached_property
     def free(self) -> Tensor | None:

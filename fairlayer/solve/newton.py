@@ -27,6 +27,7 @@ from fairlayer.solve.solution import Solution
 __all__ = ["solve_newton"]
 
 _MOST_STEPS = 200
+_ROUNDING = 50.0  # an error that no step reduces, up to this many atol, is rounding
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,14 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -
     Raises:
         SolverError: the accuracy was not reached.
     """
+    if slabs.worst(start.statistics)[0] <= atol:
+        return Solution.unmoved(start)
     dual = _Dual(np.zeros(len(start.statistics)), 0.0, (), np.zeros(0))
     point, count, guess = start, 1, ()
+    error = np.inf
     for step in range(_MOST_STEPS):
-        if _error(dual, point, slabs) <= atol:
+        last, error = error, _error(dual, point, slabs)
+        if error <= atol or last <= error <= _ROUNDING * atol:
             return _finish(dual, point, count)
         metric = _floored(passes, point, step)
         target = _newton_target(dual, point, slabs, metric, guess, atol)
@@ -88,13 +93,12 @@ def _error(dual: _Dual, point: Point, slabs: SlabSystem) -> float:
 
 
 def _floored(passes: Passes, point: Point, step: int) -> FloatArray:
-    """K with a floor on its diagonal: a share of what the statistic could move if nothing were clipped."""
+    """K, with clipped samples counted as slightly free where without them K could not move at all."""
+    if passes.cells.dense is not None:
+        return passes.metric(point, floor=max(0.05 * 0.1**step, 1e-9))
     metric = passes.metric(point)
-    whole = passes.metric(Point(point.value, None, point.statistics))
-    share = max(0.05 * 0.5**step, 1e-9)
-    if metric.ndim == 1:
-        return np.maximum(metric, share * whole)
-    return metric + np.diag(np.maximum(share * np.diag(whole) - np.diag(metric), 0.0))
+    saturated = metric == 0.0
+    return np.where(saturated, passes.metric(point, floor=max(0.05 * 0.5**step, 1e-9)), metric)
 
 
 def _newton_target(
@@ -161,7 +165,7 @@ def _finish(dual: _Dual, point: Point, count: int) -> Solution:
 
 def _accept_or_raise(dual: _Dual, point: Point, slabs: SlabSystem, count: int, atol: float) -> Solution:
     error = _error(dual, point, slabs)
-    if error <= 50 * atol:
+    if error <= _ROUNDING * atol:
         return _finish(dual, point, count)
     raise SolverError(
         f"the projection was asked to within {atol:.3g}, but {error:.3g} is left after {count} passes over the batch. "

@@ -71,8 +71,8 @@ class Passes(Protocol):
     def small(self, array: FloatArray) -> Any:
         """Return an array over the statistics as `measure` returns them."""
 
-    def metric(self, point: Point) -> FloatArray:
-        """Return K = B F B', (s,) where it is diagonal, else (s, s)."""
+    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
+        """Return K = B W B', W = 1 for unclipped samples, else `floor`; (s,) where K is diagonal, else (s, s)."""
 
     def measure(self, value: Any) -> FloatArray:
         """Return the statistics B y of any predictions, in this backend's type."""
@@ -122,9 +122,11 @@ class NumpyPasses:
         means = self._sums(value) / self.cells.counts
         return means if self.cells.dense is None else np.append(means, self.cells.dense @ value)
 
-    def metric(self, point: Point) -> FloatArray:
+    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
         """See `Passes.metric`."""
         free = np.ones(len(self.scores)) if point.unclipped is None else point.unclipped
+        if floor:
+            free = np.maximum(free, floor)
         diagonal: FloatArray = self._sums(free) / (self.cells.counts * self.cells.counts)
         if self.cells.dense is None:
             return diagonal
@@ -195,9 +197,11 @@ class TorchPasses:
         means = self._sums(value) / self.cells.counts
         return means if self.dense is None else np.append(means, (self.dense @ value).cpu().numpy())
 
-    def metric(self, point: Point) -> FloatArray:
+    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
         """See `Passes.metric`."""
         free = torch.ones_like(self.scores) if point.unclipped is None else point.unclipped.double()
+        if floor:
+            free = free.clamp(min=floor)
         diagonal = self._sums(free) / self.cells.counts**2
         if self.dense is None:
             return diagonal

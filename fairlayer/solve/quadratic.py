@@ -67,9 +67,9 @@ def solve_quadratic(
     for _ in range(100 + 20 * len(center)):
         violation, key = slabs.worst(active.point)
         if violation <= atol:
-            active.refresh()
-            return QuadraticSolution(active.point, tuple(active.faces), active.multipliers)
-        active.add(slabs.face(key))
+            return active.solution()
+        if not active.add(slabs.face(key), atol):
+            return active.solution()
     raise SolverError(
         f"the quadratic program over {len(center)} statistics did not settle: violation {violation:.3g} is left, "
         f"{atol:.3g} was asked. Check for rows of very different size."
@@ -105,8 +105,15 @@ class _ActiveSet:
         self.multipliers = _solve(self.normals @ scaled.T, self.normals @ self.center - limits)
         self.point = self.center - self.multipliers @ scaled
 
-    def add(self, face: Face) -> None:
-        """Move along the face's dual direction, dropping what blocks, until the face holds with equality."""
+    def solution(self) -> QuadraticSolution:
+        self.refresh()
+        return QuadraticSolution(self.point, tuple(self.faces), self.multipliers)
+
+    def add(self, face: Face, atol: float) -> bool:
+        """Move along the face's dual direction, dropping what blocks, until the face holds with equality.
+
+        Return False where the face depends on active ones that already imply it: its violation is rounding.
+        """
         step = self._apply(face.normal)
         size = float(face.normal @ step)
         price = 0.0
@@ -119,7 +126,8 @@ class _ActiveSet:
             full = np.inf if dependent else (float(face.normal @ self.point) - face.limit) / curvature
             blocking, partial = _first_blocking(self.multipliers, change)
             if np.isinf(full) and np.isinf(partial):
-                raise ClashingFaces([face, *(f for f, c in zip(self.faces, change, strict=True) if c < -1e-9)])
+                self._raise_if_clashing(face, change, atol)
+                return False
             length = min(full, partial)
             self.multipliers = self.multipliers - length * change
             price += length
@@ -127,8 +135,15 @@ class _ActiveSet:
                 self.point = self.point - length * direction
             if full <= partial:
                 self._set([*self.faces, face], np.append(self.multipliers, price))
-                return
+                return True
             self._drop(blocking)
+
+    def _raise_if_clashing(self, face: Face, change: FloatArray, atol: float) -> None:
+        """Farkas: face + sum_j weight_j face_j reads `0 <= limit`, which fails for a negative limit."""
+        weights = np.maximum(-change, 0.0)
+        limit = face.limit + float(weights @ np.array([f.limit for f in self.faces]))
+        if limit < -100 * atol * (1.0 + weights.sum()):
+            raise ClashingFaces([face, *(f for f, w in zip(self.faces, weights, strict=True) if w > 1e-9)])
 
     def _set(self, faces: list[Face], multipliers: FloatArray | None = None) -> None:
         self.faces = faces
@@ -143,7 +158,7 @@ class _ActiveSet:
 
 
 def _first_blocking(multipliers: FloatArray, change: FloatArray) -> tuple[int, float]:
-    falling = np.flatnonzero(change > 1e-14)
+    falling = np.flatnonzero(change > 1e-10 * max(1.0, float(np.abs(change).max(initial=0.0))))
     if not len(falling):
         return -1, np.inf
     lengths = np.maximum(multipliers[falling], 0.0) / change[falling]

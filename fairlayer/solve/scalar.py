@@ -11,7 +11,7 @@ import numpy as np
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
 from fairlayer.solve.passes import Passes, Point
-from fairlayer.solve.slabs import Face
+from fairlayer.solve.slabs import Face, SingleSlab
 from fairlayer.solve.solution import Solution
 
 __all__ = ["solve_scalar"]
@@ -19,23 +19,22 @@ __all__ = ["solve_scalar"]
 _MOST_PASSES = 200
 
 
-def solve_scalar(passes: Passes, upper: Face, lower: Face, start: Point, atol: float) -> Solution:
-    """Return the projection onto `-lower.limit <= upper.normal @ s <= upper.limit`.
+def solve_scalar(passes: Passes, slab: SingleSlab, start: Point, atol: float) -> Solution:
+    """Return the projection onto `slab.lower <= slab.normal @ s <= slab.upper`.
 
     Args:
         passes: the batch.
-        upper: the face that bounds from above.
-        lower: the face that bounds from below, with the opposite normal.
+        slab: a feasible slab; feasibility is to be checked before.
         start: the point at multiplier zero.
         atol: accuracy of the slab, in its own units.
 
     Raises:
-        SolverError: the limit cannot be met; feasibility is to be checked before.
+        SolverError: the accuracy was not reached.
     """
-    value = float(upper.normal @ start.statistics)
-    if value <= upper.limit + atol and -value <= lower.limit + atol:
-        return Solution.at(start, np.zeros(len(start.statistics)), (), np.zeros(0), passes=1)
-    face = upper if value > upper.limit else lower
+    value = float(slab.normal @ start.statistics)
+    if slab.lower - atol <= value <= slab.upper + atol:
+        return Solution.unmoved(start)
+    face = slab.face(value)
     multiplier, point, count = _find_root(passes, face, start, atol)
     return Solution.at(point, multiplier * face.normal, (face,), np.array([multiplier]), passes=count + 1)
 

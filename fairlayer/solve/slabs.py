@@ -15,7 +15,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 
-__all__ = ["Face", "FaceKey", "RowSlabs", "SlabSystem", "SpreadSlabs"]
+__all__ = ["Face", "FaceKey", "RowSlabs", "SingleSlab", "SlabSystem", "SpreadSlabs"]
 
 FaceKey: TypeAlias = tuple[int, int, int]  # (block, row, +1 | -1) for rows, (block, high, low) for spreads
 
@@ -28,6 +28,23 @@ class Face:
     normal: FloatArray
     limit: float
     scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class SingleSlab:
+    """`lower <= normal @ s <= upper`, and the keys of its two faces."""
+
+    normal: FloatArray
+    lower: float
+    upper: float
+    keys: tuple[FaceKey, FaceKey]  # of the lower and the upper face
+    scale: float = 1.0
+
+    def face(self, value: float) -> Face:
+        """Return the face that a value of `normal @ s` violates."""
+        if value > self.upper:
+            return Face(self.keys[1], self.normal, self.upper, self.scale)
+        return Face(self.keys[0], -self.normal, -self.lower, self.scale)
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,14 @@ class RowSlabs:
     def has_equalities(self) -> bool:
         """Whether any row has no slack."""
         return bool((self.lower == self.upper).any())
+
+    def single(self) -> SingleSlab | None:
+        """Return the slab where there is one row."""
+        if len(self.matrix) != 1:
+            return None
+        scale = 1.0 if self.scale is None else float(self.scale[0])
+        limits = float(self.lower[0]), float(self.upper[0])
+        return SingleSlab(self.matrix[0], *limits, ((0, 0, -1), (0, 0, 1)), scale)
 
     def equalities(self, block: int) -> list[Face]:
         """Return the rows without slack."""
@@ -104,6 +129,14 @@ class SpreadSlabs:
     def has_equalities(self) -> bool:
         """Whether all members are tied together."""
         return self.width <= 0 and self.scale == 1.0
+
+    def single(self) -> SingleSlab | None:
+        """Return the slab where there are two members: their difference is bounded on both sides."""
+        if len(self.matrix) != 2 or self.scale != 1.0:
+            return None
+        off = 0.0 if self.offset is None else float(self.offset[0] - self.offset[1])
+        normal = self.matrix[0] - self.matrix[1]
+        return SingleSlab(normal, -self.width - off, self.width - off, ((0, 1, 0), (0, 0, 1)))
 
     def equalities(self, block: int) -> list[Face]:
         """Return pairs that tie all members together, where the width is zero."""
@@ -167,16 +200,6 @@ class SlabSystem:
         """Return the largest number among the limits, for relative accuracies."""
         return max((slabs.size() for slabs in self.blocks), default=0.0)
 
-    def single(self) -> tuple[Face, Face] | None:
-        """Return (upper face, lower face) where the system is one two-sided slab, else None."""
-        if len(self.blocks) != 1 or not _is_single(self.blocks[0]):
-            return None
-        if isinstance(self.blocks[0], RowSlabs):
-            return self.face((0, 0, 1)), self.face((0, 0, -1))
-        return self.face((0, 0, 1)), self.face((0, 1, 0))
-
-
-def _is_single(block: RowSlabs | SpreadSlabs) -> bool:
-    if isinstance(block, RowSlabs):
-        return len(block.matrix) == 1
-    return len(block.matrix) == 2 and block.scale == 1.0
+    def single(self) -> SingleSlab | None:
+        """Return the system as one two-sided slab where it is one, else None."""
+        return self.blocks[0].single() if len(self.blocks) == 1 else None

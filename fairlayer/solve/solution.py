@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fairlayer._typing import FloatArray
 from fairlayer.solve.passes import Point
 from fairlayer.solve.slabs import Face
@@ -26,6 +28,12 @@ class Solution:
     faces: tuple[Face, ...]
     multipliers: FloatArray
     passes: int
+
+    @staticmethod
+    def unmoved(start: Point) -> Solution:
+        """Build from the first pass, where nothing but the bounds acts."""
+        zero = np.zeros(len(start.statistics))
+        return Solution(start.value, start.unclipped, start.statistics, zero, (), np.zeros(0), 1)
 
     @staticmethod
     def at(

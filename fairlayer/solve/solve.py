@@ -34,9 +34,8 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
         SolverError: the accuracy was not reached.
     """
     start = passes.at(None)
-    if slabs.worst(start.statistics)[0] <= 0.0:
-        unmoved = Solution.at(start, np.zeros(passes.cells.size), (), np.zeros(0), passes=1)
-        return Solved(unmoved, slabs, 0.0)
+    if not slabs.blocks:
+        return Solved(Solution.unmoved(start), slabs, 0.0)
     size = max(1.0, passes.size(), slabs.size())
     atol = (1e-13 + 1e-15 * len(passes.scores) ** 0.5) * size  # sums of n numbers round like sqrt(n)
     try:
@@ -60,7 +59,7 @@ def _always_feasible(passes: Passes, slabs: SlabSystem) -> bool:
 def _solve(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -> Solution:
     single = slabs.single()
     if single is not None and passes.cells.dense is None:
-        return solve_scalar(passes, *single, start, atol)
+        return solve_scalar(passes, single, start, atol)
     return solve_newton(passes, slabs, start, atol)
 
 

@@ -262,13 +262,14 @@ def random_rule(
         return Rule(kind, on, float(rng.choice([0.8, 0.5, 1.0])))
     if kind == "CovarianceBound":
         return Rule(kind, ("s",), tolerance)
-    if kind == "AffineGroups":
-        groups = max(1, len(set(features["b"].tolist()) - {-1}))
+    if kind == "AffineGroups" and (features["b"] >= 0).any():
+        groups = len(set(features["b"].tolist()) - {-1})
         rows = rng.normal(size=(int(rng.integers(1, 4)), groups)).round(2)
         return Rule(kind, ("b",), tolerance, {"rows": rows, "lower": None, "upper": None})
-    if kind == "AffineSamples":
+    if kind in ("AffineGroups", "AffineSamples"):
+        kind, on = "AffineSamples", ()
         rows = rng.normal(size=(int(rng.integers(1, 3)), n)) * (rng.random(n) < 0.7) / max(1, n)
-        return Rule(kind, (), tolerance, {"rows": rows, "lower": None, "upper": None})
+        return Rule(kind, on, tolerance, {"rows": rows, "lower": None, "upper": None})
     return Rule(kind, on, tolerance)
 
 
@@ -292,6 +293,8 @@ def _loosened(problem: Problem, rule: Rule, hidden: np.ndarray) -> Rule:
         ratio = min(means) / max(means) if len(means) and max(means) > 0 else 1.0
         return replace(rule, limit=max(1e-3, min(rule.limit, 0.98 * ratio if ratio < 1 - 1e-12 else 1.0)))
     number = truth.number(problem, rule, hidden)
+    if not np.isfinite(number):  # no group has a member
+        number = 0.5
     if rule.kind == "MinimumRate":
         return replace(rule, limit=number - 0.01 - rule.limit)
     if rule.kind.startswith("BoundedGroupLoss"):

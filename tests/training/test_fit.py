@@ -1,0 +1,118 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fairlayer.constraints import DemographicParity, EqualizedOdds
+from fairlayer.data import Sample
+from fairlayer.errors import DataError, NonFiniteScoresError
+from fairlayer.model import FairModel
+from fairlayer.training import Epoch, FitOptions, fit
+
+N = 600
+
+
+def rows(seed: int = 0) -> Sample:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(N, 3, generator=generator)
+    y = (x[:, 0] + 0.5 * torch.randn(N, generator=generator) > 0).float()
+    sex = np.where(x[:, 1].numpy() + 0.5 * x[:, 0].numpy() > 0.4, "f", "m").astype(object)
+    return Sample(x, y, {"sex": sex})
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0), nn.Sigmoid())
+
+
+def layered(*constraints: object) -> FairModel:
+    chosen = constraints or (DemographicParity("sex", 0.05),)
+    return FairModel(network(), chosen, bounds=(0.0, 1.0), margin=1e-4)  # type: ignore[arg-type]
+
+
+def test_training_lowers_the_loss_of_either_model() -> None:
+    for model in (network(), layered()):
+        history = fit(model, rows(), rows(1), options=FitOptions(epochs=8, batch_size=100)).history
+        assert history[-1].valid_loss < history[0].valid_loss - 0.05
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    first, second = layered(), layered()
+    for model in (first, second):
+        fit(model, rows(), rows(1), options=FitOptions(epochs=2, batch_size=100, seed=5))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_early_stopping_leaves_the_best_weights() -> None:
+    model, seen = network(), []
+    validation = Sample(rows(1).x, 1 - rows(1).y, rows(1).sensitive)  # learning makes it worse
+
+    def keep(epoch: Epoch) -> None:
+        seen.append((epoch.valid_loss, copy.deepcopy(model.state_dict())))
+
+    fitted = fit(
+        model, rows(), validation, options=FitOptions(epochs=30, batch_size=100, patience=3), on_epoch=keep
+    )
+    assert fitted.best == 1
+    assert len(fitted.history) == 4
+    best = min(seen, key=lambda pair: pair[0])[1]
+    assert all(torch.equal(model.state_dict()[name], best[name]) for name in best)
+
+
+def test_epochs_tell_gap_and_multiplier_of_each_constraint() -> None:
+    told: list[Epoch] = []
+    fit(layered(), rows(), rows(1), options=FitOptions(epochs=2, batch_size=100), on_epoch=told.append)
+    assert [epoch.number for epoch in told] == [1, 2]
+    assert set(told[0].gap) == set(told[0].multiplier) == {"DemographicParity('sex')"}
+
+
+def test_label_based_constraints_also_train_the_raw_scores() -> None:
+    model = layered(EqualizedOdds("sex", 0.02))
+    fit(model, rows(), rows(1), options=FitOptions(epochs=15, batch_size=100))
+    with torch.no_grad():
+        raw = model.raw_scores(rows(1).x)
+    assert ((raw > 0.5) == (rows(1).y == 1)).float().mean() > 0.8
+
+
+def test_regression_learns_by_squared_error() -> None:
+    data = Sample(rows().x, 3 * rows().x[:, 0], rows().sensitive)
+    model = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
+    options = FitOptions(epochs=60, batch_size=100, learning_rate=0.1, patience=60)
+    assert fit(model, data, data, task="regression", options=options).history[-1].valid_loss < 0.05
+
+
+def test_a_batch_never_lacks_a_group_that_has_enough_rows() -> None:
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.sizes = network(), []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.sizes.append(len(x))
+            return self.net(x)
+
+    watching = Watching()
+    model = FairModel(
+        watching, [DemographicParity("sex", 0.05)], bounds=(0.0, 1.0), margin=1e-4, on_empty="raise"
+    )
+    fit(model, rows(), rows(1), options=FitOptions(epochs=1, batch_size=70))
+    assert watching.sizes[:8] == [75] * 8  # 600 rows in 8 batches: none dropped, no small tail
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    broken = Sample(rows().x, torch.full((N,), float("nan")), rows().sensitive)
+    with pytest.raises(NonFiniteScoresError, match="loss became nan"):
+        fit(nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), broken, broken, task="regression")
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"patience": 0}])
+def test_senseless_options_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(DataError, match=next(iter(wrong))):
+        FitOptions(**wrong)  # type: ignore[arg-type]
