@@ -27,7 +27,7 @@ def describe(threads: int, packages: Sequence[str]) -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["python", *sys.argv]),
         "commit": _commit(),
-        "cpu": f"{_cpu_model()}, {os.cpu_count()} cores, load {_load()}",
+        "cpu": f"{_cpu_model()}, {os.cpu_count()} cores, load {load()}",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "threads": threads,
         "versions": {package: version(package) for package in packages},
@@ -53,7 +53,8 @@ def _cpu_model() -> str:
     return names[0] if names else platform.machine()
 
 
-def _load() -> str:
+def load() -> str:
+    """Return the load average of the last minute: above 1, others are using the machine."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 

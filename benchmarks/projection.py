@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from machine import describe, header, limit_threads
+from machine import describe, header, limit_threads, load
 from rivals import OURS, RIVALS, missing
 from timing import Children, Limits, StoppedError
 from worker import Job, measure
@@ -193,6 +193,8 @@ def _ms(value: float) -> str:
 
 
 def _ratio(value: float) -> str:
+    if value < 0.1:
+        return f"{value:.1g}x"
     return f"{value:.2f}x" if value < 10 else f"{value:,.0f}x"
 
 
@@ -227,6 +229,7 @@ def _goal_lines(outcomes: Sequence[dict[str, Any]], options: argparse.Namespace)
         goal = f"goal >= {outcome['goal']:.0f}x"
         where = f"  n = {outcome['n']:>5,}  {outcome['rival']:<20}"
         lines.append(f"{where} {goal:<14} {measured:<18} {verdict}".rstrip())
+    lines += ["", f"Load average at the end: {load()} (1.0 is this benchmark itself)"]
     if options.quick:
         lines += ["", "A quick run: the measurements are short, so expect ratios to vary."]
     return "\n".join(lines)

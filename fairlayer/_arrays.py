@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import BackendError
 
-__all__ = ["host_array", "host_float64", "is_batched", "transforming"]
+__all__ = ["host_array", "host_float64", "is_batched", "transforming", "without_derivatives"]
 
 
 def transforming() -> bool:
@@ -45,8 +46,15 @@ def host_float64(tensor: torch.Tensor) -> FloatArray:
     return array
 
 
+def without_derivatives(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the values of a tensor, without graph and without forward-mode tangent."""
+    if forward_ad._current_level >= 0:
+        tensor = forward_ad.unpack_dual(tensor).primal
+    return tensor.detach() if tensor.requires_grad else tensor
+
+
 def _host_array(tensor: torch.Tensor) -> Any:
-    plain = tensor.detach() if tensor.requires_grad else tensor
+    plain = without_derivatives(tensor)
     if plain.dtype in (torch.bfloat16, torch.float16):
         plain = plain.float()
     return plain.cpu().numpy() if plain.device.type != "cpu" else plain.numpy()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from fairlayer.solve import Cells, Face, RowSlabs, SlabSystem, SpreadSlabs
 __all__ = ["Assembly", "assemble"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Assembly:
     """A batch of statements in numbers, and the way back to names.
 
@@ -88,7 +89,7 @@ def assemble(constraints: Sequence[Constraint], batch: Batch, *, on_empty: str) 
 
 def _without_vacuous(statement: Statement) -> tuple[Statement | None, list[str]]:
     counts = statement.means.counts
-    if counts.all():
+    if 0.0 not in counts.tolist():  # faster than counts.all() for the few there are
         return (statement if _compares(statement, len(statement.matrix)) else None), []
     keep = ~(statement.matrix[:, counts == 0] != 0).any(axis=1)
     missing = [name for name, kept in zip(statement.names, keep, strict=True) if not kept]
@@ -116,8 +117,7 @@ def _raise_empty(constraint: Constraint, statement: Statement, missing: Sequence
     )
 
 
-@dataclass(frozen=True)
-class _Refinement:
+class _Refinement(NamedTuple):
     """The common refinement of several measures."""
 
     cells: Cells
@@ -162,9 +162,11 @@ class _Refinement:
 
 def _single(means: Means, weights: FloatArray | None) -> Cells:
     assert means.codes is not None
-    covering = float(means.counts.sum()) == len(means.codes)
+    counts = means.counts.tolist()
+    covering = sum(counts) == len(means.codes)
     codes = means.codes if covering else np.where(means.codes < 0, len(means), means.codes)
-    return Cells(codes, np.maximum(means.counts, 1.0), weights, covering)
+    divisors = np.maximum(means.counts, 1.0) if 0.0 in counts else means.counts
+    return Cells(codes, divisors, weights, covering)
 
 
 def _joint_codes(measures: Sequence[Means]) -> tuple[IntArray | None, IntArray]:

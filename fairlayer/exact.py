@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -25,13 +24,11 @@ __all__ = ["solve_exactly"]
 _LARGEST = 1e100  # squares and sums must not overflow
 
 
-@dataclass(frozen=True)
 class _ExactColumn:
     """A column solved in the space of its cells."""
 
-    assembly: Assembly
-    job: Job
-    value: Tensor  # (n,), detached
+    def __init__(self, assembly: Assembly, job: Job, value: Tensor) -> None:
+        self.assembly, self.job, self.value = assembly, job, value
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -77,15 +74,13 @@ def solve_exactly(
     scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, batch: Batch, box: Box, relax: bool
 ) -> tuple[Tensor, SolvedColumn]:
     def run(plain: Tensor) -> tuple[Tensor, Passes, Solved]:
-        exact = plain.clone() if plain.dtype == torch.float64 else plain.double()
-        passes = make_passes(exact, assembly.cells, box.lower, box.upper)
+        passes = make_passes(plain, assembly.cells, box.lower, box.upper)
         _check_finite(passes, plain)
         try:
             solved = solve(passes, assembly.slabs, relax=relax)
         except ClashingFaces as clash:
             raise _infeasible(clash, constraints, assembly, box) from None
-        value = passes.as_tensor(solved.solution.value)
-        return value.clone() if plain.dtype == torch.float64 else value.float(), passes, solved
+        return passes.export(solved.solution.value, result_dtype(plain)), passes, solved
 
     tolerances, blocks = _differentiable_tolerances(assembly, scores)
     job = Job(run, blocks)
@@ -98,7 +93,7 @@ def _differentiable_tolerances(assembly: Assembly, scores: Tensor) -> tuple[Tens
     blocks: list[int] = []
     for block, statement in enumerate(assembly.statements):
         tolerance = statement.tolerance
-        if isinstance(tolerance, Tensor) and tolerance.requires_grad:
+        if isinstance(tolerance, Tensor):  # it may take a gradient, or carry a tangent that no flag shows
             tensors.append(tolerance.to(device=scores.device, dtype=torch.float64))
             blocks.append(block)
     return (torch.stack(tensors) if tensors else None), blocks
@@ -118,7 +113,7 @@ def _infeasible(
 
 
 def _check_finite(passes: Passes, scores: Tensor) -> None:
-    size = passes.size()
+    size = passes.size
     if size < _LARGEST:
         return
     if math.isfinite(size):

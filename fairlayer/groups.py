@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,8 +60,7 @@ class Vocabulary:
         return Vocabulary({k: tuple(v) for k, v in state["categories"].items()}, bool(state["open"]))
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One sensitive feature of one batch: a code per sample (-1 unknown), or a probability per category."""
 
     name: str
@@ -71,7 +71,12 @@ class Column:
     @property
     def labels(self) -> tuple[str, ...]:
         """`name=category` for each category."""
-        return tuple(f"{self.name}={category}" for category in self.categories)
+        return _labels(self.name, self.categories)
+
+
+@lru_cache(maxsize=1024)
+def _labels(name: str, categories: tuple[Category, ...]) -> tuple[str, ...]:
+    return tuple(f"{name}={category}" for category in categories)
 
 
 class Groups:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer._arrays import host_float64
+from fairlayer._arrays import host_float64, without_derivatives
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
 from fairlayer.errors import (
@@ -31,8 +30,7 @@ Bound = float | Tensor | None
 Bounds = tuple[Bound, Bound] | None
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """Bounds on every prediction: what the solver reads, and the tensors that take a gradient."""
 
     lower: Any = None  # None, float, or float64 tensor (n,)
@@ -74,8 +72,7 @@ def _bound(side: str, bound: Bound, scores: Tensor) -> Any:
         return float(bound)
     if not isinstance(bound, int | float | Tensor | np.ndarray):
         raise InvalidBoundsError(f"the {side} bound must be None, a number or a tensor, but is {bound!r}.")
-    tensor = torch.as_tensor(bound, dtype=torch.float64)
-    tensor = tensor.detach() if tensor.requires_grad else tensor
+    tensor = without_derivatives(torch.as_tensor(bound, dtype=torch.float64))
     if tensor.ndim > 1 or (tensor.ndim == 1 and len(tensor) != len(scores)):
         raise InvalidBoundsError(
             f"the {side} bound must be a number or have shape (n,) = ({len(scores)},), but has shape "
@@ -98,7 +95,7 @@ def _as_vector(bound: Any, scores: Tensor) -> Tensor | None:
 
 
 def _differentiable(bound: Bound, scores: Tensor) -> Tensor | None:
-    if isinstance(bound, Tensor) and bound.requires_grad:
+    if isinstance(bound, Tensor):  # it may take a gradient, or carry a tangent that no flag shows
         return bound.to(device=scores.device, dtype=torch.float64)
     return None
 
@@ -130,7 +127,8 @@ def read_groups(
     """
     if features is None:
         return Groups({}, n, vocabulary)
-    groups = read_sensitive_features(features, feature_names(constraints), vocabulary)
+    names = () if isinstance(features, Mapping) else feature_names(constraints)
+    groups = read_sensitive_features(features, names, vocabulary)
     if groups.names and groups.n != n:
         raise ShapeError(f"there are {n} scores, but the sensitive features have {groups.n} entries.")
     return groups

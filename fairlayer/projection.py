@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -78,30 +79,61 @@ def project(
         >>> [round(v, 3) for v in result.shift.tolist()], result.certificate.holds
         ([-0.2, 0.2], True)
     """
-    constraints = as_constraints(constraints)
-    check_choice("on_empty", on_empty, ("skip", "raise"))
-    check_choice("on_infeasible", on_infeasible, ("raise", "relax"))
-    columns = as_columns(scores)
-    n, shape = len(columns[0]), tuple(scores.shape)
-    groups = read_groups(sensitive_features, constraints, n, vocabulary)
-    box = Box.read(bounds, margin, columns[0])
-    labels = read_per_sample("y", y, shape)
-    estimates = read_per_sample("label_probabilities", label_probabilities, shape)
-    solve_column = _backend(backend)
-    stated = without_convex(constraints) if backend == "cvxpylayers" else constraints
-    values, solved = [], []
-    for j, column in enumerate(columns):
-        batch = Batch(groups, n, pick(labels, j), pick(estimates, j), partial(host_float64, column))
-        assembly = assemble(stated, batch, on_empty=on_empty)
-        value, outcome = solve_column(column, constraints, assembly, batch, box, on_infeasible == "relax")
-        values.append(value)
-        solved.append(outcome)
-    value = values[0] if scores.ndim == 1 else torch.stack(values, dim=1)
-    return Projection(value, _unique(constraints), tuple(solved), groups)
+    plan = Plan(constraints, bounds, margin, on_empty, on_infeasible, backend)
+    return plan.run(scores, sensitive_features, y, label_probabilities, vocabulary)
+
+
+class Plan:
+    """What stays the same from batch to batch, checked once; arguments as for `project`."""
+
+    def __init__(
+        self,
+        constraints: Sequence[Constraint],
+        bounds: Bounds,
+        margin: float,
+        on_empty: str,
+        on_infeasible: str,
+        backend: str,
+    ) -> None:
+        self.constraints = as_constraints(constraints)
+        self.names = _unique(self.constraints)
+        self.bounds, self.margin = bounds, margin
+        self._box = _fixed_box(bounds, margin)
+        self.on_empty = check_choice("on_empty", on_empty, ("skip", "raise"))
+        self.relax = check_choice("on_infeasible", on_infeasible, ("raise", "relax")) == "relax"
+        self.backend = check_choice("backend", backend, ("exact", "cvxpylayers"))
+        self.stated = self.constraints if self.backend == "exact" else without_convex(self.constraints)
+
+    def run(
+        self, scores: Tensor, sensitive_features: Any, y: Any, label_probabilities: Any, vocabulary: Vocabulary | None
+    ) -> Projection:
+        """Project one batch; arguments as for `project`."""
+        columns = as_columns(scores)
+        n, shape = len(columns[0]), tuple(scores.shape)
+        groups = read_groups(sensitive_features, self.constraints, n, vocabulary)
+        box = self._box or Box.read(self.bounds, self.margin, columns[0])
+        labels = read_per_sample("y", y, shape)
+        estimates = read_per_sample("label_probabilities", label_probabilities, shape)
+        solve_column = _backend(self.backend)
+        values, solved = [], []
+        for j, column in enumerate(columns):
+            batch = Batch(groups, n, pick(labels, j), pick(estimates, j), partial(host_float64, column))
+            assembly = assemble(self.stated, batch, on_empty=self.on_empty)
+            value, outcome = solve_column(column, self.constraints, assembly, batch, box, self.relax)
+            values.append(value)
+            solved.append(outcome)
+        value = values[0] if scores.ndim == 1 else torch.stack(values, dim=1)
+        return Projection(value, self.names, tuple(solved), groups)
+
+
+def _fixed_box(bounds: Bounds, margin: float) -> Box | None:
+    """Return the box where it depends on no batch; tensors may change between batches, or take a gradient."""
+    if isinstance(bounds, tuple | list) and any(isinstance(bound, Tensor | np.ndarray) for bound in bounds):
+        return None
+    return Box.read(bounds, margin, torch.empty(0))
 
 
 def _backend(name: str) -> _Backend:
-    check_choice("backend", name, ("exact", "cvxpylayers"))
     if name == "exact":
         return solve_exactly
     from fairlayer.reference import solve_by_reference
@@ -150,13 +182,19 @@ class FairProjection(nn.Module):
         backend: str = "exact",
     ) -> None:
         super().__init__()
-        self.constraints = as_constraints(constraints)
-        self.bounds, self.margin = bounds, margin
-        self.on_empty = check_choice("on_empty", on_empty, ("skip", "raise"))
-        self.on_infeasible = check_choice("on_infeasible", on_infeasible, ("raise", "relax"))
-        self.backend = check_choice("backend", backend, ("exact", "cvxpylayers"))
+        self.plan = Plan(constraints, bounds, margin, on_empty, on_infeasible, backend)
         self.vocabulary = Vocabulary()
-        self.last: Projection | None = None
+        self._last: Projection | None = None
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What must hold."""
+        return self.plan.constraints
+
+    @property
+    def last(self) -> Projection | None:
+        """The whole result of the latest forward, detached from the graph."""
+        return self._last
 
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error."""
@@ -166,19 +204,8 @@ class FairProjection(nn.Module):
         self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
     ) -> Tensor:
         """Return the projected scores; `last` then holds the whole result, detached from the graph."""
-        result = project(
-            scores,
-            self.constraints,
-            sensitive_features=sensitive_features,
-            y=y,
-            bounds=self.bounds,
-            margin=self.margin,
-            label_probabilities=label_probabilities,
-            on_empty=self.on_empty,
-            on_infeasible=self.on_infeasible,
-            backend=self.backend,
-            vocabulary=self._vocabulary_for_batch(),
-        )
+        words = self._vocabulary_for_batch()
+        result = self.plan.run(scores, sensitive_features, y, label_probabilities, words)
         self._remember(result)
         return result.value
 
@@ -186,7 +213,7 @@ class FairProjection(nn.Module):
         """Keep what the batch taught; plain attributes, past the registration of nn.Module."""
         words = result.groups.vocabulary
         self.__dict__["vocabulary"] = Vocabulary(words.categories, self.vocabulary.open)
-        self.__dict__["last"] = result.detached()
+        self.__dict__["_last"] = result.detached()
 
     def _vocabulary_for_batch(self) -> Vocabulary:
         words = self.vocabulary
@@ -202,8 +229,8 @@ class FairProjection(nn.Module):
         self.vocabulary = Vocabulary.from_state(state)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "last": None}
+        return {**self.__dict__, "_last": None}
 
     def extra_repr(self) -> str:
         """Show the constraints and bounds."""
-        return f"{', '.join(map(repr, self.constraints))}, bounds={self.bounds}"
+        return f"{', '.join(map(repr, self.constraints))}, bounds={self.plan.bounds}"

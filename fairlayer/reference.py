@@ -1,16 +1,17 @@
-"""The reference backend: the same projections as a generic convex program, by cvxpy, Clarabel and cvxpylayers.
+"""The reference backend: the same projections as generic convex programs, by cvxpy and cvxpylayers.
 
-It is an oracle for the exact backend, so it shares nothing with that beyond the statements: it knows no cells, and
-states every line about the n predictions. With helpers h (the lowest and highest member of each spread), the program is
+It is an oracle for the exact backend, so it shares nothing with that beyond the statements: it knows no
+cells, and states every line about the n predictions. With helpers h (the lowest and the highest member of
+each spread), the program is
 
     minimise 1/2 |y - z|^2   subject to   A y + H h <= b,   A' y + H' h == b',   bounds,   convex constraints
 
 Each line is scaled to a unit row of A: rows of size 1/n are badly scaled for generic solvers.
 
-The value comes from Clarabel on this quadratic program (accurate to about 1e-10), with its status checked. The gradient
-comes from a `CvxpyLayer`, which restates the objective as a cone (accurate to about 1e-6 in the value, so that value is
-only compared) and differentiates the optimality conditions.
-Source: Agrawal et al. (2019), "Differentiable convex optimization layers"; Goulart, Chen (2024), "Clarabel".
+The value comes from Clarabel on this quadratic program (accurate to about 1e-10), with its status checked.
+The gradient comes from a `CvxpyLayer`, which restates the objective as a cone (accurate to about 1e-6 in the
+value, so that value is only compared) and differentiates the optimality conditions.
+Source: Agrawal et al. (2019), "Differentiable convex optimization layers", and Goulart, Chen (2024).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,33 +39,29 @@ from fairlayer.errors import (
     SolverError,
     require,
 )
+from fairlayer.inputs import Box
+from fairlayer.result import SolvedColumn
 from fairlayer.solve import Certificate, Face
 
 __all__ = ["solve_by_reference"]
 
 _GAPS = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
-_ACCURACY = {**dict.fromkeys(_GAPS, 1e-12), **dict.fromkeys((f"reduced_{gap}" for gap in _GAPS), 1e-9)}
+_LEAST = dict.fromkeys((f"reduced_{gap}" for gap in _GAPS), 1e-9)
+# What Clarabel is asked for, in turn: with cones it may stall just short of the first, and reports a failure.
+_ACCURACIES = tuple({**dict.fromkeys(_GAPS, accuracy), **_LEAST} for accuracy in (1e-12, 1e-10, 1e-9))
 _ATOL = {torch.float64: 1e-9, torch.float32: 1e-6}
 _ROOM = 1e-9  # what relaxing adds to the least widening, so that the program keeps an interior
 _ACTIVE = 1e-8  # a multiplier above this share of the largest is no rounding
 
 
-class _Bounds(Protocol):
-    """Bounds as `fairlayer.inputs.Box` has them."""
-
-    @property
-    def lower(self) -> Any: ...
-    @property
-    def upper(self) -> Any: ...
-    @property
-    def lower_tensor(self) -> Tensor | None: ...
-    @property
-    def upper_tensor(self) -> Tensor | None: ...
-
-
-def solve_by_reference(
-    scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, batch: Batch, box: _Bounds, relax: bool
-) -> tuple[Tensor, ReferenceColumn]:
+def solve_by_reference(  # noqa: PLR0917
+    scores: Tensor,
+    constraints: Sequence[Constraint],
+    assembly: Assembly,
+    batch: Batch,
+    box: Box,
+    relax: bool,
+) -> tuple[Tensor, SolvedColumn]:
     """Project one column of scores (n,), differentiably in scores, tolerances, bounds and convex parameters.
 
     Args:
@@ -82,21 +79,23 @@ def solve_by_reference(
         SolverError: the accuracy was not reached, forwards or backwards.
     """
     _check_finite(scores)
-    task = _Task(tuple(constraints), _with_owners(assembly, constraints), batch, _inputs(scores, constraints, assembly, box))
+    inputs = _inputs(scores, constraints, assembly, box)
+    task = _Task(tuple(constraints), _with_owners(assembly, constraints), batch, inputs)
     solved = _solve(task, relax)
-    value: Tensor = _Differentiable.apply(solved, *task.inputs)
-    returned = value.to(device=scores.device, dtype=torch.float64 if scores.dtype == torch.float64 else torch.float32)
+    value: Tensor = _Differentiable.apply(solved, *task.inputs)  # type: ignore[no-untyped-call]
+    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    returned = value.to(device=scores.device, dtype=dtype)
     return returned, ReferenceColumn.of(task, solved, returned.detach())
 
 
-# --- what is asked ---------------------------------------------------------------------------------------------------
+# --- what is asked ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Task:
     """One projection, on the host in float64.
 
-    Inputs: scores (n,), tolerances (blocks,), lower (n,) or (0,), upper (n,) or (0,), then each convex parameter.
+    Inputs: scores (n,), tolerances (blocks,), lower and upper (each (n,) or (0,)), each convex parameter.
     """
 
     constraints: tuple[Constraint, ...]
@@ -116,14 +115,14 @@ class _Task:
 
 
 def _with_owners(assembly: Assembly, constraints: Sequence[Constraint]) -> Assembly:
-    """Return the assembly with owners counted among all constraints, not only among those with statements."""
+    """Return the assembly with owners counted among all constraints, not only those with statements."""
     position = [j for j, constraint in enumerate(constraints) if not isinstance(constraint, Convex)]
     owners = tuple(position[owner] for owner in assembly.owners)
     return replace(assembly, owners=owners, constraints=len(constraints))
 
 
 def _inputs(
-    scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, box: _Bounds
+    scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, box: Box
 ) -> tuple[Tensor, ...]:
     tolerances = [_plain(statement.tolerance) for statement in assembly.statements]
     stacked = torch.stack(tolerances) if tolerances else torch.zeros(0, dtype=torch.float64)
@@ -134,7 +133,7 @@ def _inputs(
 
 
 def _plain(value: Any) -> Tensor:
-    return torch.as_tensor(value).to(device="cpu", dtype=torch.float64)
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu")  # differentiable where it is a tensor
 
 
 def _bound(number: Any, tensor: Tensor | None, n: int) -> Tensor:
@@ -147,19 +146,19 @@ def _check_finite(scores: Tensor) -> None:
     bad = int((~torch.isfinite(scores.detach())).sum())
     if bad:
         raise NonFiniteScoresError(
-            f"{bad} of {len(scores)} scores are NaN or infinite. Look for a diverged backbone, a log of 0, or missing "
-            "values in its input."
+            f"{bad} of {len(scores)} scores are NaN or infinite. Look for a diverged backbone, a log of 0, "
+            "or missing values in its input."
         )
 
 
-# --- statements -> lines ---------------------------------------------------------------------------------------------
+# --- statements -> lines ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Line:
     """`weights @ y + helpers @ h <= constant + slope * tolerance + widens * widening`, or `==`.
 
-    The multiplier of an equality has a sign; which side of it holds the predictions decides how its tolerance acts.
+    The multiplier of an equality has a sign; the side that holds y decides how a tolerance acts.
     """
 
     block: int
@@ -180,13 +179,11 @@ class _Line:
         """Length of the weights, by which the line is divided."""
         return float(np.linalg.norm(self.weights)) or 1.0
 
-    def slope_at(self, multiplier: float, least: float) -> float:
+    def slope_at(self, multiplier: float) -> float:
         """How the right-hand side moves with the tolerance, given the multiplier."""
         if not self.is_equality:
             return self.slope
-        if abs(multiplier) <= least:
-            return 0.0
-        return math.copysign(1.0, multiplier) if self.role == "equal" else float(multiplier > 0)
+        return float(np.sign(multiplier)) if self.role == "equal" else float(multiplier > 0)
 
 
 def _lines(statements: Sequence[Statement], tolerances: FloatArray, *, equalities: bool) -> Iterator[_Line]:
@@ -217,9 +214,9 @@ def _row_lines(block: int, rows: Rows, tolerance: float, equalities: bool) -> It
 
 
 def _row_sizes(rows: Rows) -> FloatArray:
-    """How far each row moves per unit of prediction, at least 1: the unit in which it is widened and certified."""
-    reach = np.abs(rows.means.as_weights()).sum(axis=1)
-    return np.maximum(1.0, np.abs(rows.matrix) @ reach)
+    """How far each row moves per unit of prediction, at least 1: the unit of its widening and violation."""
+    reach: FloatArray = np.abs(rows.means.as_weights()).sum(axis=1)
+    return np.asarray(np.maximum(1.0, np.abs(rows.matrix) @ reach))
 
 
 def _spread_lines(block: int, spread: Spread, helper: int) -> Iterator[_Line]:
@@ -256,7 +253,7 @@ class _Lines:
 
     @cached_property
     def sizes(self) -> FloatArray:
-        return np.array([line.size for line in self.lines])
+        return np.array([line.size for line in self.lines], dtype=np.float64)
 
     @cached_property
     def matrix(self) -> FloatArray:
@@ -280,10 +277,9 @@ class _Lines:
     def slopes(self, multipliers: FloatArray | None = None) -> FloatArray:
         """(lines, blocks): change of the right-hand side per unit of each tolerance."""
         known = np.zeros(len(self.lines)) if multipliers is None else multipliers
-        least = _ACTIVE * float(np.abs(known).max(initial=0.0))
         slopes = np.zeros((len(self.lines), self.blocks))
         for j, line in enumerate(self.lines):
-            slopes[j, line.block] = line.slope_at(float(known[j]), least) / self.sizes[j]
+            slopes[j, line.block] = line.slope_at(float(known[j])) / self.sizes[j]
         return slopes
 
 
@@ -304,7 +300,7 @@ class _System:
         return _System(_Lines(less, n, helpers, blocks), _Lines(equal, n, helpers, blocks))
 
 
-# --- the program -----------------------------------------------------------------------------------------------------
+# --- the program --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -332,8 +328,8 @@ class _Point:
 class _Program:
     """A projection in cvxpy, whose numbers are parameters.
 
-    Parameters in order, those of no entries left out: scores, limits of the inequalities, targets of the equalities,
-    lower, upper, then those of the convex constraints.
+    Parameters in order, those without entries left out: scores, limits of the inequalities, targets of the
+    equalities, lower, upper, then those of the convex constraints.
     """
 
     def __init__(self, n: int, less: FloatArray, equal: FloatArray, bounded: tuple[bool, bool]) -> None:
@@ -341,14 +337,14 @@ class _Program:
         self.lock = threading.Lock()
         self.value = cp.Variable(n, name="prediction")
         self.helpers = cp.Variable(less.shape[1] - n) if less.shape[1] > n else None
-        self.scores, self.limits, self.targets = cp.Parameter(n), cp.Parameter(len(less)), cp.Parameter(len(equal))
-        self.lower, self.upper = cp.Parameter(n), cp.Parameter(n)
+        sizes = (n, len(less), len(equal), n, n)
+        every = tuple(cp.Parameter(size) for size in sizes)
+        self.scores, self.limits, self.targets, self.lower, self.upper = every
         self.less = [self.left(less) <= self.limits] if len(less) else []
         self.equal = [self.left(equal) == self.targets] if len(equal) else []
         self.bounds = [self.value >= self.lower] * bounded[0] + [self.value <= self.upper] * bounded[1]
         self.built: tuple[_Built, ...] = ()
         used = (True, len(less) > 0, len(equal) > 0, *bounded)
-        every = (self.scores, self.limits, self.targets, self.lower, self.upper)
         self.parameters = [parameter for parameter, use in zip(every, used, strict=True) if use]
 
     def left(self, matrix: FloatArray) -> Any:
@@ -359,7 +355,8 @@ class _Program:
     @property
     def constraints(self) -> list[Any]:
         """Everything that must hold."""
-        return [*self.less, *self.equal, *self.bounds, *(c for built in self.built for c in built.constraints)]
+        convex = [c for built in self.built for c in built.constraints]
+        return [*self.less, *self.equal, *self.bounds, *convex]
 
     @cached_property
     def problem(self) -> Any:
@@ -384,8 +381,8 @@ class _Program:
 
     def point(self, gap: float, iterations: int) -> _Point:
         """Read the solution."""
-        duals = [np.atleast_1d(c[0].dual_value) if c else np.zeros(0) for c in (self.less, self.equal)]
-        return _Point(self.value.value, duals[0], duals[1], tuple(self._convex_duals()), gap, iterations)
+        less, equal = _without_noise(_dual(self.less), _dual(self.equal))
+        return _Point(self.value.value, less, equal, tuple(self._convex_duals()), gap, iterations)
 
     def _convex_duals(self) -> Iterator[tuple[int, int, float]]:
         for built in self.built:
@@ -399,6 +396,16 @@ class _Program:
         return max(violations, default=-math.inf)
 
 
+def _dual(lines: Sequence[Any]) -> FloatArray:
+    return np.atleast_1d(np.asarray(lines[0].dual_value, dtype=np.float64)) if lines else np.zeros(0)
+
+
+def _without_noise(*multipliers: FloatArray) -> list[FloatArray]:
+    """Set what an interior point leaves on inactive lines to zero; unit rows make a multiplier a distance."""
+    least = _ACTIVE * max(1.0, *(float(np.abs(each).max(initial=0.0)) for each in multipliers))
+    return [np.where(np.abs(each) > least, each, 0.0) for each in multipliers]
+
+
 def _total_dual(constraint: Any) -> float:
     """Return the sum of the absolute duals of an inequality or equality; a cone's dual is no such number."""
     if isinstance(constraint.dual_value, list | tuple) or not hasattr(constraint, "expr"):
@@ -408,12 +415,13 @@ def _total_dual(constraint: Any) -> float:
 
 @lru_cache(maxsize=8)
 def _cached_program(n: int, width: int, less: bytes, equal: bytes, bounded: tuple[bool, bool]) -> _Program:
-    """Build a program for lines given by content: groups and counts are constants of it, so they are part of the key."""
-    return _Program(n, *(np.frombuffer(lines).reshape(-1, width) for lines in (less, equal)), bounded)
+    """Build a program for lines given by content: groups and counts are its constants, so part of the key."""
+    lines = [np.frombuffer(content).reshape(-1, width) for content in (less, equal)]
+    return _Program(n, lines[0], lines[1], bounded)
 
 
 def _program(task: _Task, system: _System) -> _Program:
-    """Return the program of a task; one with convex constraints is built anew, for `build` may read anything."""
+    """Return the program of a task; convex constraints are built anew, for `build` may read anything."""
     n = len(task.inputs[0])
     bounded = (len(task.inputs[2]) > 0, len(task.inputs[3]) > 0)
     less, equal = system.less.matrix, system.equal.matrix
@@ -432,7 +440,8 @@ def _build(owner: int, convex: Convex, prediction: Any, batch: Batch) -> _Built:
         for key, value in convex.parameters.items()
     }
     constraints = convex.build(prediction, batch, **parameters)
-    if not isinstance(constraints, list | tuple) or not all(isinstance(c, cp.Constraint) for c in constraints):
+    listed = isinstance(constraints, list | tuple)
+    if not listed or not all(isinstance(c, cp.Constraint) for c in constraints):
         raise ConstraintDefinitionError(
             f"{convex.name}: build must return a list of cvxpy constraints, but it returned {constraints!r}."
         )
@@ -444,24 +453,25 @@ def _check_disciplined(convex: Convex, constraints: Sequence[Any], parameters: S
     for constraint in constraints:
         if not constraint.is_dcp():
             raise ConstraintDefinitionError(
-                f"{convex.name}: {constraint} is not convex by cvxpy's rules (DCP). Write it as convex <= concave."
+                f"{convex.name}: {constraint} is not convex by cvxpy's rules (DCP). "
+                "Write it as convex <= concave."
             )
         if not constraint.is_dpp():
             raise ConstraintDefinitionError(
-                f"{convex.name}: {constraint} is convex, but not DPP: cvxpylayers needs it affine in the parameters, "
-                "with no product of two parameters. Pass such a product as one parameter."
+                f"{convex.name}: {constraint} is convex, but not DPP: cvxpylayers needs it affine in the "
+                "parameters, with no product of two parameters. Pass such a product as one parameter."
             )
     used = {p.id: p for constraint in constraints for p in constraint.parameters()}
     given = {p.id: p for p in parameters}
     odd = [p.name() for key, p in {**used, **given}.items() if (key in used) != (key in given)]
     if odd:
         raise ConstraintDefinitionError(
-            f"{convex.name}: build must use exactly the parameters it is given, but {', '.join(odd)} are not on both "
-            "sides. Name them in parameters={...}, and use each one."
+            f"{convex.name}: build must use exactly the parameters it is given, but {', '.join(odd)} are not "
+            "on both sides. Name them in parameters={...}, and use each one."
         )
 
 
-# --- solving ---------------------------------------------------------------------------------------------------------
+# --- solving ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -474,11 +484,16 @@ class _Solved:
     point: _Point
     value: FloatArray
 
+    def held(self) -> Iterator[tuple[_Lines, FloatArray]]:
+        """The lines and their multipliers."""
+        yield self.system.less, self.point.less
+        yield self.system.equal, self.point.equal
+
     def arguments(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the program's parameters as functions of the task's inputs."""
         scores, tolerances, lower, upper, *convex = inputs
         sides = []
-        for lines, multipliers in ((self.system.less, self.point.less), (self.system.equal, self.point.equal)):
+        for lines, multipliers in self.held():
             slopes = torch.from_numpy(lines.slopes(multipliers))
             sides.append(torch.from_numpy(lines.constants(self.widening)) + slopes @ tolerances)
         return [scores, *(each for each in (*sides, lower, upper) if len(each)), *convex]
@@ -501,7 +516,7 @@ def _relaxed(task: _Task, status: str, relax: bool) -> tuple[_System, _Program, 
     program = _program(task, system)
     least, clashing = _least_widening(task, system, program)
     if least <= _ROOM:
-        raise SolverError(f"Clarabel ended with status {status!r} on a program that has a solution. {_ADVICE}")
+        raise SolverError(f"Clarabel ended with status {status!r} on a feasible program. {_ADVICE}")
     if not relax or not math.isfinite(least):
         raise _infeasible(task, least, clashing)
     widening = least + _ROOM * max(1.0, least)
@@ -521,21 +536,32 @@ def _numbers(task: _Task, system: _System, widening: float) -> list[FloatArray]:
 
 
 def _run(program: _Program, numbers: Sequence[FloatArray]) -> tuple[str, _Point | None]:
-    """Solve the projection; the point is None unless Clarabel calls it solved, to `_ACCURACY`."""
+    """Solve the projection; the point is None unless Clarabel calls it solved, to 1e-9 at least."""
     with program.lock:
         program.set(numbers)
         status, raw = _clarabel(program.problem)
-        if status not in {"optimal", "optimal_inaccurate"}:  # the latter within the `reduced_` accuracies
+        if not status.startswith("optimal"):
             return status, None
         return status, program.point(abs(raw.obj_val - raw.obj_val_dual), raw.iterations)
 
 
 def _clarabel(problem: Any) -> tuple[str, Any]:
-    """Solve a problem, and return cvxpy's status and Clarabel's own solution."""
-    cp = require("cvxpy", "cvxpy")
+    """Solve a problem, and return cvxpy's status and Clarabel's own solution.
+
+    "optimal_inaccurate" means within the `reduced_` accuracies, which are set to 1e-9.
+    """
     require("clarabel", "cvxpy")
-    data, chain, inverse = problem.get_problem_data(cp.CLARABEL, solver_opts=dict(_ACCURACY))
-    raw = chain.solve_via_data(problem, data, solver_opts=dict(_ACCURACY))
+    for accuracy in _ACCURACIES:
+        status, raw = _clarabel_to(problem, dict(accuracy))
+        if status.startswith(("optimal", "infeasible")):
+            break
+    return status, raw
+
+
+def _clarabel_to(problem: Any, accuracy: dict[str, float]) -> tuple[str, Any]:
+    cp = require("cvxpy", "cvxpy")
+    data, chain, inverse = problem.get_problem_data(cp.CLARABEL, solver_opts=accuracy)
+    raw = chain.solve_via_data(problem, data, solver_opts=accuracy)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": the status is checked instead
@@ -558,7 +584,7 @@ def _least_widening(task: _Task, system: _System, program: _Program) -> tuple[fl
         status, _ = _clarabel(cp.Problem(cp.Minimize(by), [*less, *rest]))
         if not status.startswith("optimal"):
             return math.inf, [convex.name for convex in task.convex.values()]
-        return float(by.value), _names_of(task, system, np.atleast_1d(less[0].dual_value) if less else np.zeros(0))
+        return float(by.value), _names_of(task, system, _dual(less))
 
 
 def _names_of(task: _Task, system: _System, multipliers: FloatArray) -> list[str]:
@@ -585,7 +611,7 @@ def _clipped(value: FloatArray, task: _Task) -> FloatArray:
     return np.minimum(value, upper) if len(upper) else value
 
 
-# --- the gradient ----------------------------------------------------------------------------------------------------
+# --- the gradient -------------------------------------------------------------------------------------------
 
 
 class _Differentiable(torch.autograd.Function):
@@ -598,14 +624,14 @@ class _Differentiable(torch.autograd.Function):
         return torch.from_numpy(solved.value.copy())
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad[1:]
         inputs = [t.detach().requires_grad_(need) for t, need in zip(ctx.saved_tensors, needs, strict=True)]
         size = float(upstream.abs().max())
         if size == 0.0:
             return None, *(torch.zeros_like(t) if t.requires_grad else None for t in inputs)
-        # diffcp takes an upstream below 1e-8 for zero, and stops at an absolute accuracy: hand it one of size 1.
+        # diffcp takes an upstream below 1e-8 for zero: hand it one of size 1.
         value = _through_layer(ctx.solved, inputs)
         wanted = [t for t in inputs if t.requires_grad]
         found = iter(torch.autograd.grad(value, wanted, upstream / size, allow_unused=True))
@@ -617,28 +643,31 @@ def _scaled(gradient: Tensor | None, size: float) -> Tensor | None:
 
 
 def _through_layer(solved: _Solved, inputs: Sequence[Tensor]) -> Tensor:
-    """Solve again through the layer.
+    """Solve again through the layer, with predictions of size 1: lines scale, convex constraints may not.
 
     Raises:
         SolverError: it found another point; diffcp does not report the status of Clarabel.
     """
-    cp_error = require("diffcp", "cvxpy").SolverError
-    options = {"solve_method": "Clarabel", "mode": "lsmr", **_ACCURACY}
+    failed = require("diffcp.cone_program", "cvxpy").SolverError
+    options = {"solve_method": "Clarabel", "mode": "lsmr", **_ACCURACIES[0]}
+    largest = max(1.0, float(np.abs(solved.value).max()))
+    unit = 1.0 if solved.program.built else largest
     try:
         with torch.enable_grad(), solved.program.lock:
-            (value,) = solved.program.layer(*solved.arguments(inputs), solver_args=options)
-    except cp_error as error:
+            arguments = [argument / unit for argument in solved.arguments(inputs)]
+            value: Tensor = unit * solved.program.layer(*arguments, solver_args=options)[0]
+    except failed as error:
         raise SolverError(f"the gradient was not found: {error}. {_ADVICE}") from error
     off = float((value.detach() - torch.from_numpy(solved.value)).abs().max())
-    if not off <= 1e-4 * max(1.0, float(np.abs(solved.value).max())):
+    if not off <= 1e-4 * largest:
         raise SolverError(f"the gradient was not found: cvxpylayers solved to within {off:g} only. {_ADVICE}")
     return value
 
 
-# --- the result ------------------------------------------------------------------------------------------------------
+# --- the result ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReferenceColumn:
     """A column solved by the reference backend; see `fairlayer.result.SolvedColumn`."""
 
@@ -676,7 +705,7 @@ class ReferenceColumn:
         """One price per constraint."""
         prices = np.zeros(self.assembly.constraints)
         per_block = np.zeros(len(self.assembly.statements))
-        for lines, multipliers in self._held():
+        for lines, multipliers in self.solved.held():
             per_block += multipliers @ lines.slopes(multipliers)
         np.add.at(prices, np.array(self.assembly.owners, dtype=np.int64), per_block)
         for owner, _, multiplier in self.solved.point.convex:
@@ -684,7 +713,7 @@ class ReferenceColumn:
         return prices
 
     def shift(self) -> FloatArray:
-        """One shift per statistic; NaN beside convex constraints, which move each sample by its own amount."""
+        """One shift per statistic; NaN beside convex constraints, which move each sample on its own."""
         cells = self.assembly.cells
         if self.solved.program.built:
             return np.full(cells.size, np.nan)
@@ -704,16 +733,11 @@ class ReferenceColumn:
         convex = self.solved.point.convex
         return found + [(owner, f"constraint {j}", dual) for owner, j, dual in convex if not dual <= _ACTIVE]
 
-    def _held(self) -> Iterator[tuple[_Lines, FloatArray]]:
-        """The lines and their multipliers."""
-        yield self.solved.system.less, self.solved.point.less
-        yield self.solved.system.equal, self.solved.point.equal
-
     def _multipliers(self) -> Iterator[tuple[_Line, float]]:
-        """Each line with its multiplier in the units of the statement, rounding taken off."""
-        every = [(line, float(m) / line.size) for ls, ms in self._held() for line, m in zip(ls.lines, ms, strict=True)]
-        least = _ACTIVE * max((abs(multiplier) for _, multiplier in every), default=0.0)
-        return ((line, multiplier) for line, multiplier in every if abs(multiplier) > least)
+        """Each line that holds, with its multiplier in the units of the statement."""
+        for lines, multipliers in self.solved.held():
+            for j in np.flatnonzero(multipliers):
+                yield lines.lines[j], float(multipliers[j] / lines.sizes[j])
 
     def _pulls(self) -> tuple[FloatArray, FloatArray]:
         """What the hard groups take off each sample, and the multiplier of each dense row."""
@@ -745,7 +769,7 @@ class ReferenceColumn:
 
 
 def _pairs(high: dict[int, float], low: dict[int, float]) -> Iterator[tuple[int, int, float]]:
-    """Split the multipliers of both ends of a spread into pairs (one of many ways): the north-west corner rule."""
+    """Split the multipliers of both ends of a spread into pairs, in one of many ways (north-west corner)."""
     total, rest = sum(high.values()), list(low.items())
     for i, amount in high.items():
         share = amount / total * sum(low.values())  # the high end carries `scale` times the low end
@@ -759,23 +783,25 @@ def _pairs(high: dict[int, float], low: dict[int, float]) -> Iterator[tuple[int,
 
 
 def _certify(task: _Task, solved: _Solved, final: FloatArray, atol: float) -> Certificate:
-    """Judge a value. The duality gap is Clarabel's own, plus what clipping and the cast added to the objective."""
+    """Judge a value. The duality gap is Clarabel's own, plus what clip and cast added to the objective."""
     scores = task.numbers[0]
     primal = 0.5 * float(((final - scores) ** 2).sum())
     added = primal - 0.5 * float(((solved.point.value - scores) ** 2).sum())
     limits = [abs(line.constant) for line in solved.system.less.lines + solved.system.equal.lines]
-    size = max(1.0, float(np.abs(scores).max()), *limits)
+    atol *= max(1.0, float(np.abs(scores).max()), *limits)
+    distance = math.sqrt(2.0 * primal)
     return Certificate(
         violation=_violation(task, solved, final),
         bound_violation=_outside(task, final),
         duality_gap=solved.point.gap + added,
-        distance=math.sqrt(2.0 * primal),
-        atol=atol * size,
+        distance=distance,
+        atol=atol,
+        gap_atol=atol * math.sqrt(len(final)) * max(1.0, distance),
     )
 
 
 def _violation(task: _Task, solved: _Solved, value: FloatArray) -> float:
-    """Return the largest violation of a statement (a row in the unit of its widening) or convex constraint."""
+    """Return the largest violation of a statement (rows in units of their widening) or convex constraint."""
     tolerances = task.numbers[1]
     each = [
         _statement_violation(statement, value, float(tolerance)) - solved.widening

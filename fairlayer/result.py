@@ -46,7 +46,6 @@ class SolvedColumn(Protocol):
     def active(self) -> list[tuple[int, str, float]]: ...
 
 
-@dataclass(frozen=True)
 class Projection:
     """A projected batch, with what it cost and the proof.
 
@@ -57,10 +56,10 @@ class Projection:
         groups: the groups of the batch.
     """
 
-    value: Tensor
-    names: tuple[str, ...]
-    columns: tuple[SolvedColumn, ...]
-    groups: Groups
+    def __init__(
+        self, value: Tensor, names: tuple[str, ...], columns: tuple[SolvedColumn, ...], groups: Groups
+    ) -> None:
+        self.value, self.names, self.columns, self.groups = value, names, columns, groups
 
     def detached(self) -> Projection:
         """Return the same result, whose value keeps no graph alive."""
@@ -116,6 +115,7 @@ class Projection:
             duality_gap=max(c.duality_gap for c in each),
             distance=math.sqrt(sum(c.distance**2 for c in each)),
             atol=min(c.atol for c in each),
+            gap_atol=min(c.gap_atol for c in each),
         )
 
     @cached_property

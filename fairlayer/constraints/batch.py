@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from itertools import pairwise, product
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from fairlayer.groups import Column, Groups
 __all__ = ["Batch"]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Batch:
     """Groups, and what is known of labels and scores, of `n` samples.
 
@@ -143,8 +144,7 @@ class Batch:
         return Means(key, groups.names, strata.names, counts, weights=np.ascontiguousarray(weights))
 
 
-@dataclass(frozen=True)
-class _Split:
+class _Split(NamedTuple):
     """A partition of the samples, hard (codes, -1 outside) or soft (membership)."""
 
     names: tuple[str, ...]
@@ -164,8 +164,7 @@ def _everyone() -> _Split:
 
 
 def _count(codes: IntArray, k: int) -> FloatArray:
-    counts = np.bincount(codes, minlength=k) if codes.min() >= 0 else np.bincount(codes + 1, minlength=k + 1)[1:]
-    return counts.astype(np.float64)
+    return np.bincount(codes + 1, minlength=k + 1)[1:].astype(np.float64)
 
 
 def _from_column(column: Column) -> _Split:

@@ -16,27 +16,27 @@ __all__ = ["Convex", "without_convex"]
 
 
 class Convex(Constraint):
-    """Any convex constraints on the predictions, written in cvxpy (disciplined parametrised programming, DPP).
+    """Any convex constraints on the predictions, written in cvxpy by its rules (DCP and DPP).
 
         build(prediction, batch, **parameters)        a list of cvxpy constraints on prediction (n,)
 
     Args:
-        build: from a `cvxpy.Variable` (n,), the batch (`fairlayer.constraints.Batch`) and one `cvxpy.Parameter`
-            per entry of `parameters` to a list of cvxpy constraints. Called once per projected column.
+        build: from a `cvxpy.Variable` (n,), the batch (`fairlayer.constraints.Batch`) and one
+            `cvxpy.Parameter` per entry of `parameters` to a list of cvxpy constraints. Called for each batch.
         name: how results call it.
         on: a sensitive feature that `build` reads from the batch, or a tuple of them.
-        parameters: numbers, arrays or tensors; a tensor that requires a gradient gets one. One without a negative
-            entry is declared nonnegative to cvxpy.
+        parameters: numbers, arrays or tensors; a tensor that requires a gradient gets one. What has no
+            negative entry is declared nonnegative to cvxpy.
         needs_labels: whether `build` reads the labels of the batch.
 
     Raises:
-        ConstraintDefinitionError: a name that is none, or a parameter that is no number; at projection, when what
-            was built is no list of DPP constraints over the prediction and these parameters.
-        BackendError: it met another backend than "cvxpylayers"; penalties and streams cannot serve it either.
+        ConstraintDefinitionError: a name that is none, or a parameter that is no number; at projection, when
+            what was built is no list of DPP constraints over the prediction and these parameters.
+        BackendError: it met another backend than "cvxpylayers"; penalties and streams cannot serve it.
 
     Source: Agrawal et al. (2019), "Differentiable convex optimization layers", section 3 (DPP).
-    Limits: `on_infeasible="relax"` does not widen it, and it has no shift per cell. Its multiplier is the sum of
-        the duals of its inequalities and equalities, and NaN where it holds a cone (SOC, PSD) of its own.
+    Limits: `on_infeasible="relax"` does not widen it, and it has no shift per cell. Its multiplier is the sum
+        of the duals of its inequalities and equalities, and NaN where it holds a cone (SOC, PSD) of its own.
 
     Example:
         >>> import cvxpy as cp, torch, fairlayer as fl
@@ -56,7 +56,8 @@ class Convex(Constraint):
     ) -> None:
         if not callable(build) or not isinstance(name, str) or not name:
             raise ConstraintDefinitionError(
-                f"Convex needs a function that builds cvxpy constraints, and a name, but found {build!r}, {name!r}."
+                f"Convex needs a function that builds cvxpy constraints, and a name, but found {build!r} and "
+                f"{name!r}."
             )
         self.on = as_names(on) if on else ()
         self.name = name
@@ -67,8 +68,8 @@ class Convex(Constraint):
     def statements(self, batch: Batch) -> Sequence[Statement]:
         """Refuse: these are no linear statements about group means."""
         raise BackendError(
-            f"{self.name} is a Convex constraint, not a set of linear statements about group means, so this backend "
-            'cannot serve it. Use backend="cvxpylayers" in project, FairProjection or FairModel.'
+            f"{self.name} is a Convex constraint, not a set of linear statements about group means, so this "
+            'backend cannot serve it. Use backend="cvxpylayers" in project, FairProjection or FairModel.'
         )
 
 
@@ -79,10 +80,10 @@ def without_convex(constraints: Sequence[Constraint]) -> tuple[Constraint, ...]:
 
 def _as_parameter(owner: str, key: str, value: Any) -> torch.Tensor:
     try:
-        tensor = torch.as_tensor(value)
-        number = tensor if tensor.dtype == torch.float64 else tensor.to(torch.float64)
+        tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConstraintDefinitionError(f"{owner}: parameter {key!r} must be numbers, but is {value!r}.") from error
-    if not bool(torch.isfinite(number).all()):
+        text = f"{owner}: parameter {key!r} must be numbers, but is {value!r}."
+        raise ConstraintDefinitionError(text) from error
+    if not bool(torch.isfinite(tensor).all()):
         raise ConstraintDefinitionError(f"{owner}: parameter {key!r} must be finite, but is {value!r}.")
     return tensor

@@ -27,6 +27,7 @@ class Certificate:
             `sqrt(2 duality_gap)` of the nearest one. Rounding may leave it slightly negative.
         distance: `|value - scores|`, Euclidean over the batch.
         atol: the violation promised: 1e-6 for float32, 1e-10 for float64, times max(1, largest score or limit).
+        gap_atol: the duality gap that moving each of n predictions by `atol` can make: `atol sqrt(n) max(1, distance)`.
     """
 
     violation: float
@@ -34,12 +35,13 @@ class Certificate:
     duality_gap: float
     distance: float
     atol: float
+    gap_atol: float
 
     @property
     def holds(self) -> bool:
-        """Whether violation and bounds are within `atol`, and the value is within `atol * sqrt(n)`-like distance."""
-        gap = self.duality_gap <= self.atol * max(1.0, self.distance)
-        return self.violation <= self.atol and self.bound_violation <= self.atol and gap
+        """Whether violations are within `atol` and the duality gap is within `gap_atol`."""
+        nearest = self.duality_gap <= self.gap_atol
+        return self.violation <= self.atol and self.bound_violation <= self.atol and nearest
 
 
 def certify(passes: Passes, slabs: SlabSystem, solution: Solution, value: torch.Tensor) -> Certificate:
@@ -51,13 +53,15 @@ def certify(passes: Passes, slabs: SlabSystem, solution: Solution, value: torch.
     exact = passes.as_tensor(solution.value)
     sigma = float(sum(m * face.limit for m, face in zip(solution.multipliers, solution.faces, strict=True)))
     dual = 0.5 * float(((exact - scores) ** 2).sum()) + float(solution.nu @ solution.statistics) - sigma
-    size = max(1.0, passes.size(), slabs.size())
+    distance = math.sqrt(2.0 * primal)
+    atol = (1e-10 if value.dtype == torch.float64 else 1e-6) * max(1.0, passes.size, slabs.size())
     return Certificate(
         violation=violation,
         bound_violation=_outside(final, passes.lower, passes.upper),
         duality_gap=primal - dual,
-        distance=math.sqrt(2.0 * primal),
-        atol=(1e-10 if value.dtype == torch.float64 else 1e-6) * size,
+        distance=distance,
+        atol=atol,
+        gap_atol=atol * math.sqrt(len(final)) * max(1.0, distance),
     )
 
 

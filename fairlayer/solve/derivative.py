@@ -126,9 +126,9 @@ class Derivative:
         """Return dz = F g, g = v - B' N' w, and w, for an upstream v (n,) in float64; differentiable in v."""
         if torch.is_grad_enabled() or transforming():
             return self._adjoint(upstream, self.free, self._cells)
-        plain = self.passes.from_tensor(upstream)
-        d_scores, g, w = self._adjoint(plain, self.solved.solution.unclipped, self.passes)
-        return self.passes.as_tensor(d_scores), self.passes.as_tensor(g), torch.from_numpy(w)
+        passes = self.passes
+        d_scores, g, w = self._adjoint(passes.from_tensor(upstream), self.solved.solution.unclipped, passes)
+        return passes.as_tensor(d_scores), passes.as_tensor(g), torch.from_numpy(w)
 
     def _adjoint(self, upstream: Any, free: Any, statistics: _Statistics) -> tuple[Any, Any, Any]:
         if not self.faces:

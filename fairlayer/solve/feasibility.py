@@ -39,7 +39,7 @@ def check_feasible(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: F
         ClashingFaces: there are none; the faces of the box carry the block number `len(slabs.blocks)`.
     """
     centre = np.minimum(np.maximum(near, low), high)
-    level = np.minimum(np.maximum(np.full_like(near, centre.mean()), low), high)
+    level = np.minimum(np.maximum(np.full_like(near, centre.mean() if len(centre) else 0.0), low), high)
     if slabs.worst(level)[0] <= atol or slabs.worst(centre)[0] <= atol:
         return
     box = RowSlabs(np.eye(len(near)), low, high)

@@ -71,7 +71,7 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -
     for step in range(_MOST_STEPS):
         last, error = error, _error(dual, point, slabs)
         if error <= atol or last <= error <= _ROUNDING * atol:
-            return _finish(dual, point, count)
+            return _finish(dual, point, slabs, count)
         metric = _floored(passes, point, step)
         target = _newton_target(dual, point, slabs, metric, guess, atol)
         guess = target.faces
@@ -157,16 +157,16 @@ def _raise_if_unbounded(passes: Passes, dual: _Dual, atol: float) -> None:
         raise ClashingFaces(dual.faces)
 
 
-def _finish(dual: _Dual, point: Point, count: int) -> Solution:
+def _finish(dual: _Dual, point: Point, slabs: SlabSystem, count: int) -> Solution:
     kept = [j for j, multiplier in enumerate(dual.multipliers) if multiplier > 0]
-    faces = tuple(dual.faces[j] for j in kept)
-    return Solution.at(point, dual.nu, faces, dual.multipliers[kept], passes=count)
+    faces, multipliers = slabs.shortened([dual.faces[j] for j in kept], dual.multipliers[kept])
+    return Solution.at(point, dual.nu, tuple(faces), multipliers, passes=count)
 
 
 def _accept_or_raise(dual: _Dual, point: Point, slabs: SlabSystem, count: int, atol: float) -> Solution:
     error = _error(dual, point, slabs)
     if error <= _ROUNDING * atol:
-        return _finish(dual, point, count)
+        return _finish(dual, point, slabs, count)
     raise SolverError(
         f"the projection was asked to within {atol:.3g}, but {error:.3g} is left after {count} passes over the batch. "
         "Check for constraints that barely fit the bounds, or rows of very different size."

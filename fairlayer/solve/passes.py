@@ -9,8 +9,8 @@ With statistics s = B y (B averages each hard cell, then come the dense rows) an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ __all__ = ["Cells", "NumpyPasses", "Passes", "Point", "TorchPasses", "make_passe
 
 _NUMPY_UP_TO = 50_000
 _CHUNK = 16_384
+_MEMBERSHIP_UP_TO = 4  # cells
+_MEMBERSHIP_FROM = 1024  # samples
 
 
-@dataclass(frozen=True)
-class Cells:
+class Cells(NamedTuple):
     """The statistics of a batch: hard cells, then dense rows.
 
     Args:
@@ -45,8 +46,7 @@ class Cells:
         return len(self.counts) + (0 if self.dense is None else len(self.dense))
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """Predictions at one dual point, and their statistics."""
 
     value: Any  # (n,) float64, NumPy or torch
@@ -80,11 +80,15 @@ class Passes(Protocol):
     def lowest(self, nu: FloatArray) -> float:
         """Return the least `nu @ B y` over all predictions within the bounds."""
 
+    @property
     def size(self) -> float:
         """Return the largest absolute score; NaN or infinite if any score is."""
 
+    def export(self, array: Any, dtype: torch.dtype) -> torch.Tensor:
+        """Return a copy of a value of this backend as a tensor of some dtype."""
+
     def as_tensor(self, array: Any) -> torch.Tensor:
-        """Return a value of this backend as a tensor."""
+        """Return a value of this backend as a tensor that shares its memory."""
 
     def from_tensor(self, tensor: torch.Tensor) -> Any:
         """Return a tensor as a value of this backend."""
@@ -97,6 +101,7 @@ class NumpyPasses:
         self.scores, self.cells = scores, cells
         self.lower, self.upper = lower, upper
         self.bounded = lower is not None or upper is not None
+        self.members = _members(cells)
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
@@ -109,7 +114,9 @@ class NumpyPasses:
         """See `Passes.pull`."""
         k = len(self.cells.counts)
         hard: Any = 0.0
-        if self.cells.codes is not None:
+        if self.members is not None:
+            hard = (nu[:k] / self.cells.counts) @ self.members
+        elif self.cells.codes is not None:
             hard = _table(nu[:k], self.cells)[self.cells.codes]
         return hard if self.cells.dense is None else hard + nu[k:] @ self.cells.dense
 
@@ -139,9 +146,14 @@ class NumpyPasses:
         pull = self.pull(nu)
         return float(_product(np.maximum(pull, 0.0), self.lower) + _product(np.minimum(pull, 0.0), self.upper))
 
+    @cached_property
     def size(self) -> float:
         """See `Passes.size`."""
         return float(max(self.scores.max(), -self.scores.min()))
+
+    def export(self, array: FloatArray, dtype: torch.dtype) -> torch.Tensor:
+        """See `Passes.export`."""
+        return torch.from_numpy(array.astype(np.float64 if dtype == torch.float64 else np.float32))
 
     def as_tensor(self, array: Any) -> torch.Tensor:
         """See `Passes.as_tensor`."""
@@ -152,6 +164,8 @@ class NumpyPasses:
         return tensor.numpy()
 
     def _sums(self, value: FloatArray) -> FloatArray:
+        if self.members is not None:
+            return np.asarray(self.members @ value)
         k = len(self.cells.counts)
         if self.cells.codes is None:
             return np.zeros(k)
@@ -214,6 +228,11 @@ class TorchPasses:
         pull = self.pull(nu).expand_as(self.scores)
         return float(_product(pull.clamp(min=0.0), self.lower) + _product(pull.clamp(max=0.0), self.upper))
 
+    def export(self, array: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """See `Passes.export`."""
+        return array.to(dtype, copy=True)
+
+    @cached_property
     def size(self) -> float:
         """See `Passes.size`."""
         low, high = torch.aminmax(self.scores)
@@ -240,10 +259,11 @@ class TorchPasses:
 
 
 def make_passes(scores: torch.Tensor, cells: Cells, lower: Any, upper: Any) -> NumpyPasses | TorchPasses:
-    """Choose the implementation for float64 scores on some device; bounds are None, floats or tensors (n,)."""
+    """Choose the implementation for a copy of the scores, in float64; bounds are None, floats or tensors (n,)."""
     if scores.device.type == "cpu" and len(scores) <= _NUMPY_UP_TO:
-        return NumpyPasses(scores.numpy(), cells, _to_host(lower), _to_host(upper))
-    return TorchPasses(scores, cells, lower, upper)
+        readable = scores if scores.dtype in (torch.float64, torch.float32) else scores.float()
+        return NumpyPasses(readable.numpy().astype(np.float64), cells, _to_host(lower), _to_host(upper))
+    return TorchPasses(scores.to(torch.float64, copy=True), cells, lower, upper)
 
 
 def _to_host(bound: Any) -> Any:
@@ -252,6 +272,17 @@ def _to_host(bound: Any) -> Any:
 
 def _blocks(diagonal: FloatArray, cross: FloatArray, dense: FloatArray) -> FloatArray:
     return np.block([[np.diag(diagonal), cross.T], [cross, dense]])
+
+
+def _members(cells: Cells) -> FloatArray | None:
+    """Membership (cells, n) of few cells: products with it are faster than gathers and counts."""
+    k = len(cells.counts)
+    if cells.codes is None or not 0 < k <= _MEMBERSHIP_UP_TO or len(cells.codes) < _MEMBERSHIP_FROM:
+        return None
+    members = np.zeros((k, len(cells.codes)))
+    for cell, row in enumerate(members):
+        np.equal(cells.codes, cell, out=row)
+    return members
 
 
 def _table(nu: FloatArray, cells: Cells) -> FloatArray:

@@ -8,8 +8,7 @@ of a spread: of `scale * v_i - v_j <= width` only the worst pair matters to a so
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,8 +19,7 @@ __all__ = ["Face", "FaceKey", "RowSlabs", "SingleSlab", "SlabSystem", "SpreadSla
 FaceKey: TypeAlias = tuple[int, int, int]  # (block, row, +1 | -1) for rows, (block, high, low) for spreads
 
 
-@dataclass(frozen=True)
-class Face:
+class Face(NamedTuple):
     """The half-space `normal @ s <= limit`, in units of the predictions; `scale` times that is the user's row."""
 
     key: FaceKey
@@ -30,8 +28,7 @@ class Face:
     scale: float = 1.0
 
 
-@dataclass(frozen=True)
-class SingleSlab:
+class SingleSlab(NamedTuple):
     """`lower <= normal @ s <= upper`, and the keys of its two faces."""
 
     normal: FloatArray
@@ -47,8 +44,7 @@ class SingleSlab:
         return Face(self.keys[0], -self.normal, -self.lower, self.scale)
 
 
-@dataclass(frozen=True)
-class RowSlabs:
+class RowSlabs(NamedTuple):
     """`lower <= matrix @ s <= upper`; the user's rows are `scale` times these."""
 
     matrix: FloatArray  # (rows, statistics)
@@ -101,8 +97,7 @@ class RowSlabs:
         return float(np.abs(limits[np.isfinite(limits)]).max(initial=0.0))
 
 
-@dataclass(frozen=True)
-class SpreadSlabs:
+class SpreadSlabs(NamedTuple):
     """`scale * v_i - v_j <= width` for all i, j with `v = matrix @ s + offset`."""
 
     matrix: FloatArray  # (members, statistics)
@@ -128,6 +123,11 @@ class SpreadSlabs:
     @property
     def has_equalities(self) -> bool:
         """Whether all members are tied together."""
+        return self.tied
+
+    @property
+    def tied(self) -> bool:
+        """Whether the width is zero."""
         return self.width <= 0 and self.scale == 1.0
 
     def single(self) -> SingleSlab | None:
@@ -182,6 +182,19 @@ class SlabSystem:
         """Return every face without slack, one orientation each."""
         return [face for block, slabs in enumerate(self.blocks) for face in slabs.equalities(block)]
 
+    def shortened(self, faces: Sequence[Face], multipliers: FloatArray) -> tuple[list[Face], FloatArray]:
+        """Return an equal combination of faces in which no member of a zero spread is both a high and a low.
+
+        Without slack the active pairs may form chains (a - b, b - c). They hold the point, but their multipliers
+        add up to more than the price of the width; pairs from net highs to net lows add up to just that.
+        """
+        tied = {block for block, slabs in enumerate(self.blocks) if isinstance(slabs, SpreadSlabs) and slabs.tied}
+        kept = [(f, m) for f, m in zip(faces, multipliers.tolist(), strict=True) if f.key[0] not in tied]
+        for block in tied:
+            pairs = {f.key[1:]: m for f, m in zip(faces, multipliers.tolist(), strict=True) if f.key[0] == block}
+            kept += [(self.face((block, i, j)), m) for i, j, m in _transport(pairs)]
+        return [face for face, _ in kept], np.array([m for _, m in kept])
+
     @property
     def has_equalities(self) -> bool:
         """Whether any slab has no slack."""
@@ -203,3 +216,23 @@ class SlabSystem:
     def single(self) -> SingleSlab | None:
         """Return the system as one two-sided slab where it is one, else None."""
         return self.blocks[0].single() if len(self.blocks) == 1 else None
+
+
+def _transport(pairs: dict[tuple[int, int], float]) -> list[tuple[int, int, float]]:
+    """Send the net amount of each high member to the low ones, first to first."""
+    net: dict[int, float] = {}
+    for (high, low), amount in pairs.items():
+        net[high] = net.get(high, 0.0) + amount
+        net[low] = net.get(low, 0.0) - amount
+    noise = 1e-12 * sum(pairs.values())
+    highs = [[member, amount] for member, amount in net.items() if amount > noise]
+    lows = [[member, -amount] for member, amount in net.items() if amount < -noise]
+    sent = []
+    while highs and lows:
+        amount = min(highs[-1][1], lows[-1][1])
+        sent.append((int(highs[-1][0]), int(lows[-1][0]), amount))
+        for side in (highs, lows):
+            side[-1][1] -= amount
+            if side[-1][1] <= noise:
+                side.pop()
+    return sent

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +13,7 @@ from fairlayer.solve.slabs import Face
 __all__ = ["Solution"]
 
 
-@dataclass(frozen=True)
-class Solution:
+class Solution(NamedTuple):
     """A solved projection: predictions, dual point, and the faces that hold it.
 
     `value = clip(scores - B' nu)` with `nu = sum_j multipliers[j] * faces[j].normal`.

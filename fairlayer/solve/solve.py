@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ from fairlayer.solve.solution import Solution
 __all__ = ["Solved", "solve"]
 
 
-@dataclass(frozen=True)
-class Solved:
+class Solved(NamedTuple):
     """A solution, the slabs it meets, and by how much they had to be widened (0 where they fit)."""
 
     solution: Solution
@@ -36,7 +35,7 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
     start = passes.at(None)
     if not slabs.blocks:
         return Solved(Solution.unmoved(start), slabs, 0.0)
-    size = max(1.0, passes.size(), slabs.size())
+    size = max(1.0, passes.size, slabs.size())
     atol = (1e-13 + 1e-15 * len(passes.scores) ** 0.5) * size  # sums of n numbers round like sqrt(n)
     try:
         if not _always_feasible(passes, slabs):

@@ -25,12 +25,14 @@ class FitOptions:
     """How long and in what steps to train.
 
     Args:
+        weight_decay: of AdamW; shrinks the weights, which helps where rows are few.
         patience: epochs without a better validation loss after which training stops.
     """
 
     epochs: int = 30
     batch_size: int = 1024
     learning_rate: float = 3e-3
+    weight_decay: float = 0.0
     patience: int = 5
     seed: int = 0
 

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import fairlayer.constraints
-from fairlayer.constraints import Affine, Constraint
+from fairlayer.constraints import Constraint
 from fairlayer.errors import ConstraintDefinitionError
 
 __all__ = ["known_constraints", "parse_constraint"]
@@ -17,7 +17,7 @@ LIMITS = ("tolerance", "ratio", "cap", "floor")  # what a second argument withou
 
 
 def known_constraints() -> dict[str, type[Constraint]]:
-    """Every constraint that can be written as text, by its name in snake_case (not `Affine`: it needs rows).
+    """Every constraint that can be written as text, by its name in snake_case: those with one of `LIMITS`.
 
     Example:
         >>> "demographic_parity" in known_constraints()
@@ -25,7 +25,7 @@ def known_constraints() -> dict[str, type[Constraint]]:
     """
     found = [getattr(fairlayer.constraints, name) for name in fairlayer.constraints.__all__]
     classes = [c for c in found if isinstance(c, type) and issubclass(c, Constraint)]
-    return {_snake_case(c.__name__): c for c in classes if c not in (Constraint, Affine)}
+    return {_snake_case(c.__name__): c for c in classes if _limit_of(c)}
 
 
 def parse_constraint(text: str) -> Constraint:
@@ -76,7 +76,7 @@ def _build(kind: type[Constraint], arguments: dict[str, Any], text: str) -> Cons
 
 
 def _limit_of(kind: type[Constraint]) -> str:
-    return next(name for name in inspect.signature(kind).parameters if name in LIMITS)
+    return next((name for name in inspect.signature(kind).parameters if name in LIMITS), "")
 
 
 def _argument(name: str, node: ast.expr, text: str) -> Any:

@@ -75,7 +75,9 @@ def fit(
     """
     options = options or FitOptions()
     sampler = StratifiedBatchSampler(_strata(train), options.batch_size, seed=options.seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
     history: list[Epoch] = []
     best = _Best()
     for number in range(1, options.epochs + 1):

@@ -61,8 +61,8 @@ def _widened(widening: float) -> str:
     if widening <= 0:
         return ""
     return (
-        f"In some test batches no prediction could meet every limit; there all limits were widened, by up to "
-        f"{widening:.4f}, the least that made them meet."
+        "In some test batches no prediction could meet every limit; there all limits were widened, by up to "
+        f"{widening:.4f} in prediction units, the least that made them meet."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Prediction", "Run", "load_run", "save_run", "write_json"]
 
 FORMAT = 1
-# what torch.load is known to raise for a file that is no checkpoint
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-)
+# what torch.load raises for a damaged archive
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ def load_run(folder: str | Path) -> Run:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not zipfile.is_zipfile(path):
         raise DataError(
             f"no checkpoint at '{path}'. Give the folder that `fairlayer train ... --out FOLDER` wrote."
         )

@@ -225,6 +225,11 @@ def violation(problem: Problem, rule: Rule, y: np.ndarray) -> float:
     return rule.limit - value if rule.kind == "MinimumRate" else value - rule.limit
 
 
+def reach(problem: Problem, rule: Rule) -> float:
+    """The size of the numbers that the rule adds up, which bounds how exactly it can be met."""
+    return max((float(np.abs(t.rows).sum(axis=1).max()) * problem.size for t in terms(problem, rule) if len(t.rows)), default=1.0)
+
+
 def _term_violation(term: Between | AllPairs, y: np.ndarray) -> float:
     v = term.rows @ y + term.offset
     if isinstance(term, Between):

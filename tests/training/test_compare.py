@@ -51,7 +51,7 @@ def test_both_gaps_intervals_counts_and_multipliers_are_there(trained: Trained) 
     for result in trained.comparison.constraints:
         assert result.decisions is not None
         for gap in (result.scores.unconstrained, result.scores.constrained, result.decisions.constrained):
-            assert gap.low is not None and gap.value is not None and gap.high is not None
+            assert None not in (gap.low, gap.value, gap.high)
         assert result.multiplier >= 0
         assert result.bounded_by == "groups"
     names = [group.name for group in trained.comparison.groups]
@@ -114,7 +114,7 @@ def test_widened_limits_are_said(parts: Parts) -> None:
     constraints = [c.MinimumRate("sex", 0.9), c.Affine([[1.0, 1.0]], upper=0.2, on="sex")]
     model = FairModel(parts.recipe.config.network(), constraints, bounds=(0, 1), on_infeasible="relax")
     comparison = compare(parts.recipe.config.network(), model, parts.test)
-    assert comparison.widening > 0.5
+    assert comparison.widening > 0.3
     assert any("widened" in note for note in comparison.notes)
 
 
@@ -139,8 +139,8 @@ def test_a_regression_learns_in_the_units_of_its_target() -> None:
     frame = lending.frame.assign(price=1e6 + 1e5 * lending.frame["debt_ratio"])
     table = Table("r", frame, "price", None, ("sex",), not_features=("repays", "label"))
     parts = prepare(table, ["demographic_parity(sex, 1000)"], bounds=None, hidden=(8,))
-    quality = train(parts, FitOptions(epochs=30, batch_size=64, patience=30)).comparison.quality["r2"]
-    assert quality.unconstrained is not None and quality.unconstrained > 0.8
+    quality = train(parts, FitOptions(epochs=12, batch_size=64, learning_rate=1e-2)).comparison.quality["r2"]
+    assert (quality.unconstrained or 0.0) > 0.8
 
 
 def test_a_table_with_one_group_is_refused() -> None:
@@ -156,17 +156,15 @@ def test_at_least_one_constraint_is_needed(lending: Table) -> None:
 
 
 def test_prices_add_up_to_a_derivative(parts: Parts, trained: Trained) -> None:
-    """Halving the tolerance costs, per prediction, about the multiplier times the change (a convex function)."""
+    """The cost is convex in the tolerance, and the multipliers are its slopes at both ends."""
     costs = {}
     for tolerance in (0.05, 0.049):
         model = FairModel(
             trained.plain, [parse_constraint(f"demographic_parity(sex, {tolerance})")], bounds=(0, 1)
         )
         emission = emit_in_batches(model, parts.test, len(parts.test))
-        costs[tolerance] = (
-            0.5 * np.mean((emission.scores - emission.raw) ** 2, dtype=np.float64),
-            emission.price(0),
-        )
+        moved = (emission.scores - emission.raw).astype(np.float64)
+        costs[tolerance] = (0.5 * np.mean(moved**2), emission.price(0))
     slope = (costs[0.049][0] - costs[0.05][0]) / 0.001
     assert costs[0.05][1] <= slope + 1e-4
     assert slope <= costs[0.049][1] + 1e-4

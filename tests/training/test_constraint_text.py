@@ -21,10 +21,11 @@ def test_every_known_constraint_can_be_written(name: str) -> None:
     assert [getattr(constraint, limit) for limit in LIMITS if hasattr(constraint, limit)] == [0.25]
 
 
-def test_all_constraints_but_affine_are_known() -> None:
+def test_only_constraints_with_rows_or_programs_of_their_own_cannot_be_written() -> None:
     classes = {getattr(fairlayer.constraints, name) for name in fairlayer.constraints.__all__}
     constraints = {c for c in classes if isinstance(c, type) and issubclass(c, Constraint)}
-    assert constraints - set(known_constraints().values()) == {Constraint, fairlayer.constraints.Affine}
+    left_out = {c.__name__ for c in constraints - set(known_constraints().values())}
+    assert left_out <= {"Constraint", "Affine", "Convex"}
 
 
 def test_intersections_quotes_and_named_arguments() -> None:
