@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from fairlayer._typing import FloatArray
 from fairlayer.errors import BackendError
 
-__all__ = ["host_array", "host_float64", "is_batched", "transforming", "without_derivatives"]
+__all__ = ["host_array", "host_float64", "is_batched", "is_followed", "transforming", "without_derivatives"]
 
 
 def transforming() -> bool:
@@ -23,6 +23,11 @@ def is_batched(tensor: torch.Tensor) -> bool:
     return bool(torch._C._functorch.is_batchedtensor(tensor))
 
 
+def is_followed(tensor: torch.Tensor) -> bool:
+    """Whether a torch.func transform follows the tensor, which then has no data of its own."""
+    return transforming() and bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
 def host_array(tensor: torch.Tensor) -> Any:
     """Return a tensor as an array; half precision becomes float32, which NumPy can hold.
 
@@ -31,9 +36,9 @@ def host_array(tensor: torch.Tensor) -> Any:
     """
     if not transforming():
         return _host_array(tensor)
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    if is_followed(tensor):
         raise BackendError(
-            "groups, labels, bounds, and scores that are binned must be plain tensors inside a torch.func transform, "
+            "groups, labels, and scores that are binned must be plain tensors inside a torch.func transform, "
             "but one is being differentiated or batched. Differentiate with respect to other inputs only."
         )
     with torch._C._DisableFuncTorch():
@@ -49,7 +54,7 @@ def host_float64(tensor: torch.Tensor) -> FloatArray:
 def without_derivatives(tensor: torch.Tensor) -> torch.Tensor:
     """Return the values of a tensor, without graph and without forward-mode tangent."""
     if forward_ad._current_level >= 0:
-        tensor = forward_ad.unpack_dual(tensor).primal
+        tensor = forward_ad.unpack_dual(tensor).primal  # type: ignore[no-untyped-call]
     return tensor.detach() if tensor.requires_grad else tensor
 
 

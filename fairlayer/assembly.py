@@ -59,7 +59,9 @@ class Assembly:
         statement = self.statements[block]
         if isinstance(statement, Spread):
             scale = "" if statement.scale == 1.0 else f"{statement.scale:g} * "
-            return f"{scale}mean[{statement.names[i]}] - mean[{statement.names[j]}] <= {as_float(statement.tolerance):g}"
+            return (
+                f"{scale}mean[{statement.names[i]}] - mean[{statement.names[j]}] <= {as_float(statement.tolerance):g}"
+            )
         return f"{'upper' if j > 0 else 'lower'} limit on [{statement.names[i]}]"
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairlayer._arrays import without_derivatives
 from fairlayer._typing import FloatArray
 from fairlayer.assembly import Assembly
 from fairlayer.constraints import Batch, Constraint
@@ -70,11 +72,11 @@ class _ExactColumn:
         ]
 
 
-def solve_exactly(
+def solve_exactly(  # noqa: PLR0917 - the signature of a backend
     scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, batch: Batch, box: Box, relax: bool
 ) -> tuple[Tensor, SolvedColumn]:
-    def run(plain: Tensor) -> tuple[Tensor, Passes, Solved]:
-        passes = make_passes(plain, assembly.cells, box.lower, box.upper)
+    def run(plain: Tensor, lower: Tensor | None, upper: Tensor | None) -> tuple[Tensor, Passes, Solved]:
+        passes = make_passes(plain, assembly.cells, _value(lower, box.lower), _value(upper, box.upper))
         _check_finite(passes, plain)
         try:
             solved = solve(passes, assembly.slabs, relax=relax)
@@ -86,6 +88,14 @@ def solve_exactly(
     job = Job(run, blocks)
     value = differentiable_solve(scores, box.lower_tensor, box.upper_tensor, tolerances, job)
     return value, _ExactColumn(assembly, job, value.detach())
+
+
+def _value(given: Tensor | None, checked: Any) -> Any:
+    """A bound in the form in which the operation receives it, which is plain even inside a transform."""
+    if given is None:
+        return checked
+    plain = without_derivatives(given)
+    return float(plain) if plain.ndim == 0 else plain
 
 
 def _differentiable_tolerances(assembly: Assembly, scores: Tensor) -> tuple[Tensor | None, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -218,9 +219,7 @@ def _from_sequence(column: Any) -> Any:
     return np.asarray(values)
 
 
-def _encode_integers(
-    name: str, raw: Any, known: tuple[Category, ...] | None
-) -> tuple[IntArray, tuple[Category, ...]]:
+def _encode_integers(name: str, raw: Any, known: tuple[Category, ...] | None) -> tuple[IntArray, tuple[Category, ...]]:
     if raw.dtype.kind == "b":
         raw = raw.astype(np.int64)
     low, high = (int(raw.min()), int(raw.max())) if len(raw) else (-1, -1)
@@ -254,22 +253,18 @@ def _look_up_integers(raw: Any, categories: tuple[Category, ...]) -> IntArray:
     return np.where(raw < 0, -1, values[np.minimum(position, len(keys) - 1)]).astype(np.int64)
 
 
-def _encode_objects(
-    name: str, raw: Any, known: tuple[Category, ...] | None
-) -> tuple[IntArray, tuple[Category, ...]]:
+def _encode_objects(name: str, raw: Any, known: tuple[Category, ...] | None) -> tuple[IntArray, tuple[Category, ...]]:
     if raw.dtype.kind == "f":
         return _encode_floats(name, raw, known)
     normal = [_normalise(value) for value in raw.tolist()]
-    found = set(normal) - {None}
+    found = {value for value in normal if value is not None}
     categories = _extend(known, sorted(found, key=lambda c: (isinstance(c, str), c)))
     table: dict[Any, int] = {category: code for code, category in enumerate(categories)}
     table[None] = -1
     return np.fromiter((table[value] for value in normal), dtype=np.int64, count=len(normal)), categories
 
 
-def _encode_floats(
-    name: str, raw: Any, known: tuple[Category, ...] | None
-) -> tuple[IntArray, tuple[Category, ...]]:
+def _encode_floats(name: str, raw: Any, known: tuple[Category, ...] | None) -> tuple[IntArray, tuple[Category, ...]]:
     if _is_continuous(raw):
         raise CategoryError(
             f"sensitive feature '{name}' holds fractional numbers such as {_sample(raw)}, which do not name "
@@ -282,8 +277,8 @@ def _soft_column(name: str, raw: Any, known: tuple[Category, ...] | None) -> Col
     membership = np.asarray(raw, dtype=np.float64)
     unknown = np.isnan(membership).any(axis=1)
     membership = np.where(unknown[:, None], 0.0, membership)
-    off = np.abs(membership.sum(axis=1) - 1.0)[~unknown]
-    if (membership < 0).any() or (len(off) and off.max() > 1e-4):
+    off = np.abs(membership.sum(axis=1)[~unknown] - 1.0)
+    if bool(np.any(membership < 0)) or (len(off) and off.max() > 1e-4):
         raise CategoryError(
             f"soft membership '{name}' must have non-negative rows that sum to 1, but the rows are off by up to "
             f"{off.max() if len(off) else 0:.3g}. Apply a softmax, or pass codes."
@@ -322,8 +317,10 @@ def _normalise(value: Any) -> Category | None:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or type(value).__name__ in {"NAType", "NaTType"} or (
-        isinstance(value, float) and value != value
+    return (
+        value is None
+        or type(value).__name__ in {"NAType", "NaTType"}
+        or (isinstance(value, float) and math.isnan(value))
     )
 
 
@@ -331,7 +328,7 @@ def _is_continuous(raw: Any) -> bool:
     if raw.ndim != 1 or raw.dtype.kind != "f":
         return False
     finite = raw[np.isfinite(raw)]
-    return bool((finite != np.round(finite)).any())
+    return not np.array_equal(finite, np.round(finite))
 
 
 def _count_unknown(column: Column) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer._arrays import host_float64, without_derivatives
+from fairlayer._arrays import host_float64, is_followed, without_derivatives
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
 from fairlayer.errors import (
@@ -24,7 +24,18 @@ from fairlayer.errors import (
 )
 from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
 
-__all__ = ["Bound", "Bounds", "Box", "as_columns", "as_constraints", "check_choice", "feature_names", "pick", "read_groups", "read_per_sample"]
+__all__ = [
+    "Bound",
+    "Bounds",
+    "Box",
+    "as_columns",
+    "as_constraints",
+    "check_choice",
+    "feature_names",
+    "pick",
+    "read_groups",
+    "read_per_sample",
+]
 
 Bound = float | Tensor | None
 Bounds = tuple[Bound, Bound] | None
@@ -78,12 +89,16 @@ def _bound(side: str, bound: Bound, scores: Tensor) -> Any:
             f"the {side} bound must be a number or have shape (n,) = ({len(scores)},), but has shape "
             f"{tuple(tensor.shape)}."
         )
+    if is_followed(tensor):
+        return tensor  # the values are read where the transform hands them over
     if not torch.isfinite(tensor).all():
         raise InvalidBoundsError(f"the {side} bound must be finite; use None for no bound.")
     return float(tensor) if tensor.ndim == 0 else tensor.to(scores.device)
 
 
 def _any_above(lower: Any, upper: Any) -> bool:
+    if any(isinstance(bound, Tensor) and is_followed(bound) for bound in (lower, upper)):
+        return False
     above = lower > upper
     return above if isinstance(above, bool) else bool(above.any())
 
@@ -117,9 +132,7 @@ def as_columns(scores: Tensor) -> tuple[Tensor, ...]:
     return (scores,) if scores.ndim == 1 else scores.unbind(1)
 
 
-def read_groups(
-    features: Any, constraints: Sequence[Constraint], n: int, vocabulary: Vocabulary | None
-) -> Groups:
+def read_groups(features: Any, constraints: Sequence[Constraint], n: int, vocabulary: Vocabulary | None) -> Groups:
     """Read the sensitive features of n samples.
 
     Raises:

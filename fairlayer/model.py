@@ -142,9 +142,10 @@ class FairModel(nn.Module):
         if y is None and label_probabilities is None:
             label_probabilities = self._estimated_labels(scores, inference)
         features = self._with_columns(sensitive_features, args)
-        return self.projection(
+        projected: Tensor = self.projection(
             scores, sensitive_features=features, y=y, label_probabilities=label_probabilities
         )
+        return projected
 
     def _estimated_labels(self, scores: Tensor, inference: bool) -> Tensor | None:
         """Raw scores stand in for labels in evaluation, where a constraint needs them and they are probabilities."""

@@ -79,7 +79,14 @@ def project(
         >>> [round(v, 3) for v in result.shift.tolist()], result.certificate.holds
         ([-0.2, 0.2], True)
     """
-    plan = Plan(constraints, bounds, margin, on_empty, on_infeasible, backend)
+    plan = Plan(
+        constraints,
+        bounds=bounds,
+        margin=margin,
+        on_empty=on_empty,
+        on_infeasible=on_infeasible,
+        backend=backend,
+    )
     return plan.run(scores, sensitive_features, y, label_probabilities, vocabulary)
 
 
@@ -89,6 +96,7 @@ class Plan:
     def __init__(
         self,
         constraints: Sequence[Constraint],
+        *,
         bounds: Bounds,
         margin: float,
         on_empty: str,
@@ -182,7 +190,14 @@ class FairProjection(nn.Module):
         backend: str = "exact",
     ) -> None:
         super().__init__()
-        self.plan = Plan(constraints, bounds, margin, on_empty, on_infeasible, backend)
+        self.plan = Plan(
+            constraints,
+            bounds=bounds,
+            margin=margin,
+            on_empty=on_empty,
+            on_infeasible=on_infeasible,
+            backend=backend,
+        )
         self.vocabulary = Vocabulary()
         self._last: Projection | None = None
 

@@ -121,9 +121,7 @@ def _with_owners(assembly: Assembly, constraints: Sequence[Constraint]) -> Assem
     return replace(assembly, owners=owners, constraints=len(constraints))
 
 
-def _inputs(
-    scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, box: Box
-) -> tuple[Tensor, ...]:
+def _inputs(scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, box: Box) -> tuple[Tensor, ...]:
     tolerances = [_plain(statement.tolerance) for statement in assembly.statements]
     stacked = torch.stack(tolerances) if tolerances else torch.zeros(0, dtype=torch.float64)
     lower = _bound(box.lower, box.lower_tensor, len(scores))
@@ -453,8 +451,7 @@ def _check_disciplined(convex: Convex, constraints: Sequence[Any], parameters: S
     for constraint in constraints:
         if not constraint.is_dcp():
             raise ConstraintDefinitionError(
-                f"{convex.name}: {constraint} is not convex by cvxpy's rules (DCP). "
-                "Write it as convex <= concave."
+                f"{convex.name}: {constraint} is not convex by cvxpy's rules (DCP). Write it as convex <= concave."
             )
         if not constraint.is_dpp():
             raise ConstraintDefinitionError(

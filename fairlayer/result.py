@@ -109,13 +109,14 @@ class Projection:
     def certificate(self) -> Certificate:
         """Proof on the returned value; the worst over columns of scores."""
         each = [column.certificate for column in self.columns]
+        loosest = max(each, key=lambda c: c.duality_gap / c.gap_atol)
         return Certificate(
             violation=max(c.violation for c in each),
             bound_violation=max(c.bound_violation for c in each),
-            duality_gap=max(c.duality_gap for c in each),
+            duality_gap=loosest.duality_gap,
             distance=math.sqrt(sum(c.distance**2 for c in each)),
             atol=min(c.atol for c in each),
-            gap_atol=min(c.gap_atol for c in each),
+            gap_atol=loosest.gap_atol,
         )
 
     @cached_property

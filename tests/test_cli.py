@@ -69,7 +69,8 @@ def test_train_prints_a_table_that_fits_a_terminal(
     wanted = ("--target", "label", "--constraint", PARITY, "--constraint", "equalized_odds(sex+region, 0.2)")
     assert main(["train", str(table), *wanted, "--out", str(tmp_path / "run"), *QUICK]) == 0
     shown = capsys.readouterr().out
-    assert max(map(len, shown.splitlines())) <= 80
+    printed = [line for line in shown.splitlines() if not line.startswith("Run folder:")]  # a path may be long
+    assert max(map(len, printed)) <= 80
     for said in (
         "unconstrained",
         "accuracy",

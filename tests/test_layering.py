@@ -21,10 +21,13 @@ PACKAGE = ROOT / "fairlayer"
 # units of lower rows, never a neighbour of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_typing"),
+    ("_arrays",),
     ("groups",),
     ("constraints",),
     ("solve",),
     ("assembly",),
+    ("inputs", "result"),
+    ("exact", "reference"),
     ("projection",),
     ("penalties", "adversarial", "streaming", "decisions"),
     ("model",),

@@ -46,9 +46,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument(
         "--margin", type=float, default=1e-4, help="distance kept from the bounds (default: %(default)s)"
     )
-    train.add_argument(
-        "--b-tau", type=int, default=256, help="smallest inference batch (default: %(default)s)"
-    )
+    train.add_argument("--b-tau", type=int, default=256, help="smallest inference batch (default: %(default)s)")
     train.add_argument(
         "--on-infeasible",
         choices=("raise", "relax"),
@@ -65,9 +63,7 @@ def _add_columns(train: argparse.ArgumentParser) -> None:
         default=[],
         help="column whose groups are shown; repeat. Those that constraints compare are implied",
     )
-    train.add_argument(
-        "--drop-sensitive", action="store_true", help="keep sensitive columns out of the features"
-    )
+    train.add_argument("--drop-sensitive", action="store_true", help="keep sensitive columns out of the features")
     train.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="no feature; repeat")
     train.add_argument(
         "--categorical", action="append", default=[], metavar="COLUMN", help="numbers that are codes; repeat"
@@ -97,17 +93,14 @@ def _add_constraints(command: argparse.ArgumentParser, *, required: bool) -> Non
 
 def _add_training(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=int, default=_DEFAULT.epochs, help="at most (default: %(default)s)")
-    command.add_argument(
-        "--patience", type=int, default=_DEFAULT.patience, help="for early stopping (%(default)s)"
-    )
+    command.add_argument("--patience", type=int, default=_DEFAULT.patience, help="for early stopping (%(default)s)")
     command.add_argument("--batch-size", type=int, default=_DEFAULT.batch_size, help="default: %(default)s")
+    command.add_argument("--learning-rate", type=float, default=_DEFAULT.learning_rate, help="default: %(default)s")
     command.add_argument(
-        "--learning-rate", type=float, default=_DEFAULT.learning_rate, help="default: %(default)s"
+        "--weight-decay", type=float, default=_DEFAULT.weight_decay, help="of AdamW (default: %(default)s)"
     )
     command.add_argument("--hidden", default="64,32", help="sizes of hidden layers (default: %(default)s)")
-    command.add_argument(
-        "--seed", type=int, default=0, help="of weights, batches and split (default: %(default)s)"
-    )
+    command.add_argument("--seed", type=int, default=0, help="of weights, batches and split (default: %(default)s)")
 
 
 def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -128,9 +121,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="train on a known data set, print a table and write a report",
         description="Without --data: a generated lending population with known bias, no network needed.",
     )
-    demo.add_argument(
-        "--data", default="lending", help=f"one of {', '.join(READERS)}, or the path of such a file"
-    )
+    demo.add_argument("--data", default="lending", help=f"one of {', '.join(READERS)}, or the path of such a file")
     demo.add_argument("--out", default="demo-report", help="folder to write (default: %(default)s)")
     _add_constraints(demo, required=False)
     _add_training(demo)

@@ -94,13 +94,12 @@ def _train(parts: Parts, arguments: argparse.Namespace, batch_size: int | None =
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
+        weight_decay=arguments.weight_decay,
         patience=arguments.patience,
         seed=arguments.seed,
     )
     with training_progress(options.epochs) as on_epoch:
-        return train(
-            parts, options, batch_size=batch_size, inference=batch_size is not None, on_epoch=on_epoch
-        )
+        return train(parts, options, batch_size=batch_size, inference=batch_size is not None, on_epoch=on_epoch)
 
 
 def _table(arguments: argparse.Namespace) -> Table:
@@ -143,9 +142,7 @@ def _bounds(arguments: argparse.Namespace) -> tuple[float, float] | None:
     try:
         low, high = (float(part) for part in arguments.bounds.split(","))
     except ValueError as error:
-        raise DataError(
-            f"--bounds is written LOW,HIGH, for example 0,1; got '{arguments.bounds}'."
-        ) from error
+        raise DataError(f"--bounds is written LOW,HIGH, for example 0,1; got '{arguments.bounds}'.") from error
     return low, high
 
 

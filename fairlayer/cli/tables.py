@@ -39,9 +39,7 @@ def show_prediction(run: Run, prediction: Prediction) -> None:
         before, after = (
             measure(constraint, observed, s) for s in (prediction.emission.raw, prediction.emission.scores)
         )
-        table.add_row(
-            f"{constraint.name}, {words.limit_text(after)}", words.gap_text(before), words.gap_text(after)
-        )
+        table.add_row(f"{constraint.name}, {words.limit_text(after)}", words.gap_text(before), words.gap_text(after))
     console = _console()
     console.print(table)
     console.print(f"Largest violation: {words.violation_text(prediction.emission.violation)}.")
@@ -49,11 +47,7 @@ def show_prediction(run: Run, prediction: Prediction) -> None:
 
 def _console() -> Any:
     console = require("rich.console", "train").Console(highlight=False)
-    return (
-        console
-        if console.is_terminal
-        else require("rich.console", "train").Console(highlight=False, width=80)
-    )
+    return console if console.is_terminal else require("rich.console", "train").Console(highlight=False, width=80)
 
 
 def _table(title: str, *columns: str) -> Any:
@@ -68,9 +62,7 @@ def _models(comparison: Comparison) -> Any:
     rows = comparison.rows["test"]
     table = _table(f"{rows} test rows in {comparison.batches} batches", "unconstrained", "constrained")
     for name, beside in comparison.quality.items():
-        table.add_row(
-            words.QUALITY_NAMES[name], words.number(beside.unconstrained), words.number(beside.constrained)
-        )
+        table.add_row(words.QUALITY_NAMES[name], words.number(beside.unconstrained), words.number(beside.constrained))
     for result in comparison.constraints:
         _add_constraint(table, result)
     decided = f"; decisions at {comparison.threshold}" if comparison.task == "classification" else ""

@@ -56,8 +56,7 @@ class Convex(Constraint):
     ) -> None:
         if not callable(build) or not isinstance(name, str) or not name:
             raise ConstraintDefinitionError(
-                f"Convex needs a function that builds cvxpy constraints, and a name, but found {build!r} and "
-                f"{name!r}."
+                f"Convex needs a function that builds cvxpy constraints, and a name, but found {build!r} and {name!r}."
             )
         self.on = as_names(on) if on else ()
         self.name = name

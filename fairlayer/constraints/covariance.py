@@ -56,4 +56,5 @@ def _centred(values: FloatArray) -> FloatArray:
     known = np.isfinite(values)
     if not known.any():
         return np.zeros_like(values)
-    return np.where(known, values - values[known].mean(), 0.0) / known.sum()
+    centred: FloatArray = np.where(known, values - values[known].mean(), 0.0) / known.sum()
+    return centred

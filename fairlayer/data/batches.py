@@ -34,9 +34,7 @@ class StratifiedBatchSampler(Sampler[list[int]]):
         [2, 2, 2, 2, 2]
     """
 
-    def __init__(
-        self, strata: Sequence[int] | NDArray[Any] | torch.Tensor, batch_size: int, *, seed: int = 0
-    ) -> None:
+    def __init__(self, strata: Sequence[int] | NDArray[Any] | torch.Tensor, batch_size: int, *, seed: int = 0) -> None:
         if batch_size < 1:
             raise ColumnError(f"batch_size={batch_size} was asked for; a batch has at least one row.")
         codes = np.asarray(strata)

@@ -58,9 +58,7 @@ def as_numbers(column: pd.Series) -> NDArray[np.float64]:
     """
     import pandas as pd
 
-    numbers: NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(
-        dtype=np.float64, na_value=np.nan
-    )
+    numbers: NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     unreadable = np.isnan(numbers) & ~column.isna().to_numpy()
     if unreadable.any():
         raise ColumnError(
@@ -127,9 +125,7 @@ def parse_cut(text: str) -> Cut:
     except ValueError:
         edges = ()
     if not (source and equals and edges):
-        raise ColumnError(
-            f"a cut is written COLUMN=EDGE or COLUMN=EDGE,EDGE,..., for example age=25,59; got '{text}'."
-        )
+        raise ColumnError(f"a cut is written COLUMN=EDGE or COLUMN=EDGE,EDGE,..., for example age=25,59; got '{text}'.")
     return Cut(f"{source}_group", source, edges, _interval_names(source, edges))
 
 

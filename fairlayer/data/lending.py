@@ -75,9 +75,7 @@ class LendingPopulation:
             if not 0.0 <= share <= 1.0:
                 raise ColumnError(f"LendingPopulation({name}={share}): a share lies in [0, 1].")
         if min(self.age_shares) < 0 or abs(sum(self.age_shares) - 1.0) > 1e-9:
-            raise ColumnError(
-                f"LendingPopulation(age_shares={self.age_shares}): shares are >= 0 and sum to 1."
-            )
+            raise ColumnError(f"LendingPopulation(age_shares={self.age_shares}): shares are >= 0 and sum to 1.")
 
     def groups(self) -> Iterator[tuple[dict[str, str], float]]:
         """Each sex x region x age band with its share of the population."""
@@ -162,18 +160,14 @@ class LendingPopulation:
             name: [self.proxy_strength * p + (1 - self.proxy_strength) * uniform for p in full]
             for name, full in _OCCUPATION_SHARES.items()
         }
-        drawn = {
-            name: _draw(random, list(zip(OCCUPATIONS, p, strict=True)), len(sex))
-            for name, p in shares.items()
-        }
+        drawn = {name: _draw(random, list(zip(OCCUPATIONS, p, strict=True)), len(sex)) for name, p in shares.items()}
         return np.where(sex == "female", drawn["female"], drawn["male"])
 
     def describe(self) -> str:
         """The parameters and the true gaps, in words and numbers."""
         parameters = ", ".join(f"{name} {value}" for name, value in asdict(self).items())
         gaps = "; ".join(
-            f"{name} {self.true_gap(name):.4f} ({self.true_gap(name, of='repays'):.4f})"
-            for name in ATTRIBUTES
+            f"{name} {self.true_gap(name):.4f} ({self.true_gap(name, of='repays'):.4f})" for name in ATTRIBUTES
         )
         return (
             "GENERATED data: a made-up lending population, no real people. "

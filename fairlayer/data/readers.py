@@ -105,9 +105,7 @@ def read_bank(source: str | Path | None = None) -> Table:
         target="y",
         positive="yes",
         sensitive=("age_group",),
-        cuts=(
-            Cut("age_group", "age", (24.0, 59.0), ("under 25 or over 59", "25-59", "under 25 or over 59")),
-        ),
+        cuts=(Cut("age_group", "age", (24.0, 59.0), ("under 25 or over 59", "25-59", "under 25 or over 59")),),
         not_features=_present(frame, ("duration",)),
         description="UCI Bank Marketing, CC BY 4.0. Label 1: the client subscribed.",
     )
@@ -125,9 +123,7 @@ def read_communities_crime(source: str | Path | None = None) -> Table:
         target="ViolentCrimesPerPop",
         positive=None,
         sensitive=("racepctblack_group",),
-        cuts=(
-            Cut("racepctblack_group", "racepctblack", (0.06,), ("racepctblack<=0.06", "racepctblack>0.06")),
-        ),
+        cuts=(Cut("racepctblack_group", "racepctblack", (0.06,), ("racepctblack<=0.06", "racepctblack>0.06")),),
         not_features=_present(frame, dropped),
         description="UCI Communities and Crime, normalised, CC BY 4.0. Target: violent crimes per person.",
     )

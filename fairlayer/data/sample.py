@@ -31,14 +31,10 @@ class Sample:
         """The rows given, in that order."""
         index = rows if isinstance(rows, slice) else np.asarray(rows)
         at = index if isinstance(index, slice) else torch.as_tensor(index)
-        return Sample(
-            self.x[at], self.y[at], {name: column[index] for name, column in self.sensitive.items()}
-        )
+        return Sample(self.x[at], self.y[at], {name: column[index] for name, column in self.sensitive.items()})
 
 
-def sample_of(
-    table: Table, encoder: Encoder, names: Sequence[str], *, continuous: Sequence[str] = ()
-) -> Sample:
+def sample_of(table: Table, encoder: Encoder, names: Sequence[str], *, continuous: Sequence[str] = ()) -> Sample:
     """The whole table, encoded; `names` are the sensitive features to carry."""
     return Sample(
         torch.from_numpy(encoder.encode(table.frame)),

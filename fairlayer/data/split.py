@@ -71,6 +71,5 @@ def _check_parts(split: Split) -> None:
     sizes = {name: len(getattr(split, name)) for name in ("train", "valid", "test")}
     if min(sizes.values()) == 0:
         raise ColumnError(
-            f"the rows split into {sizes}; each part needs at least one row. Give more rows, or another "
-            "split column."
+            f"the rows split into {sizes}; each part needs at least one row. Give more rows, or another split column."
         )

@@ -44,8 +44,7 @@ def _parse(path: Path) -> pd.DataFrame:
         return pandas.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
     except (ValueError, OSError, EOFError, ImportError) as error:
         raise DataError(
-            f"'{path}' could not be read as a table: {str(error).strip()}. "
-            "A header row and commas are expected."
+            f"'{path}' could not be read as a table: {str(error).strip()}. A header row and commas are expected."
         ) from error
 
 
@@ -103,9 +102,7 @@ class Table:
             )
         return _amounts(column) if self.positive is None else _matches(column, self.positive)
 
-    def sensitive_features(
-        self, names: Sequence[str], *, continuous: Sequence[str] = ()
-    ) -> dict[str, NDArray[Any]]:
+    def sensitive_features(self, names: Sequence[str], *, continuous: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
         """The sensitive features called `names` (see `sensitive_columns`)."""
         return sensitive_columns(self.frame, names, cuts=self.cuts, continuous=continuous)
 
@@ -130,7 +127,6 @@ def _matches(column: pd.Series, positive: str) -> NDArray[np.float32]:
         )
     if len(found) == 1:
         raise TargetError(
-            f"target '{column.name}' is '{positive}' in all {len(names)} rows; a classifier needs both "
-            "classes."
+            f"target '{column.name}' is '{positive}' in all {len(names)} rows; a classifier needs both classes."
         )
     return np.asarray(names == positive, dtype=np.float32)

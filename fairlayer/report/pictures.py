@@ -33,9 +33,7 @@ def score_pictures(comparison: Comparison) -> str:
 
 
 def _draw_scores(axis: Any, group: GroupResult, bins: tuple[float, ...]) -> None:
-    axis.stairs(
-        group.histogram.unconstrained, bins, color=BEFORE, fill=True, alpha=0.45, label="unconstrained"
-    )
+    axis.stairs(group.histogram.unconstrained, bins, color=BEFORE, fill=True, alpha=0.45, label="unconstrained")
     axis.stairs(group.histogram.constrained, bins, color=AFTER, linewidth=1.4, label="constrained")
     axis.set_title(f"{group.name} ({group.count} rows)", fontsize=8)
     axis.tick_params(labelsize=7)
@@ -60,9 +58,7 @@ def gap_picture(comparison: Comparison) -> str:
         axis.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8)
         axis.invert_yaxis()
         axis.tick_params(axis="x", labelsize=8)
-        axis.set_xlabel(
-            "grey: unconstrained; blue: constrained, with 95 % intervals; red: limit on scores", fontsize=8
-        )
+        axis.set_xlabel("grey: unconstrained; blue: constrained, with 95 % intervals; red: limit on scores", fontsize=8)
 
     return _svg(draw, 8.4, 0.9 + 0.55 * len(rows))
 
@@ -79,9 +75,7 @@ def _svg(draw: Callable[[Any], None], width: float, height: float) -> str:
     matplotlib = require("matplotlib", "train")
     figure = require("matplotlib.figure", "train").Figure(figsize=(width, height), layout="constrained")
     # text stays text, and equal input gives an equal file
-    with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "fairlayer", "font.family": "sans-serif"}
-    ):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fairlayer", "font.family": "sans-serif"}):
         draw(figure)
         out = StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})

@@ -22,24 +22,28 @@ class Job:
     """A projection about to run: `solve` is called on plain scores, once, and its outcome is kept.
 
     Args:
-        solve: from scores (n,) without gradient to (value, passes, solved).
+        solve: from scores (n,) and the bounds given as tensors, all without gradient, to (value, passes, solved).
         blocks: for each tolerance that takes a gradient, the block of slabs that it widens.
     """
 
-    def __init__(self, solve: Callable[[Tensor], tuple[Tensor, Passes, Solved]], blocks: Sequence[int]) -> None:
+    def __init__(
+        self,
+        solve: Callable[[Tensor, Tensor | None, Tensor | None], tuple[Tensor, Passes, Solved]],
+        blocks: Sequence[int],
+    ) -> None:
         self._solve = solve
         self.blocks = blocks
         self.passes: Passes
         self.solved: Solved
 
-    def run(self, scores: Tensor) -> Tensor:
+    def run(self, scores: Tensor, lower: Tensor | None, upper: Tensor | None) -> Tensor:
         """Solve and keep what the derivative needs."""
         if is_batched(scores):
             raise BackendError(
                 "torch.vmap over scores was asked, but each batch is a problem of its own. Give independent scores as "
                 "columns (n, k), or loop over the batches."
             )
-        value, self.passes, self.solved = self._solve(scores)
+        value, self.passes, self.solved = self._solve(scores, lower, upper)
         return value
 
     @cached_property
@@ -66,7 +70,7 @@ class _Projection(torch.autograd.Function):
     @staticmethod
     def forward(*inputs: Any) -> Tensor:
         job: Job = inputs[-1]
-        return job.run(inputs[0])
+        return job.run(*inputs[:3])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -91,11 +95,12 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        changes = [None if change is None else change.double() for change in tangents[:3]]
+        scores, lower, upper = (None if change is None else change.double() for change in tangents[:3])
         limits = None
         if tangents[3] is not None:
             limits = tangents[3].double() @ ctx.job.faces_of_tolerance(tangents[3])
-        return ctx.job.derivative.tangent(*changes, limits).to(ctx.output_dtype)
+        derivative: Derivative = ctx.job.derivative
+        return derivative.tangent(scores, lower, upper, limits).to(ctx.output_dtype)
 
 
 class _EagerProjection(torch.autograd.Function):
@@ -129,5 +134,5 @@ def differentiable_solve(
         job: what to solve.
     """
     kind = _Projection if transforming() else _EagerProjection
-    value: Tensor = kind.apply(scores, lower, upper, tolerances, job)
+    value: Tensor = kind.apply(scores, lower, upper, tolerances, job)  # type: ignore[no-untyped-call]
     return value

@@ -148,7 +148,8 @@ class Derivative:
             if change is not None:
                 moved = moved + (change if mask is None else change * mask)
         if not self.faces:
-            return moved + 0.0
+            unmoved: Tensor = moved + 0.0
+            return unmoved
         w = statistics.small(self.response) @ statistics.measure(moved)
         if limits is not None:
             w = w - statistics.small(self.inverse) @ limits
@@ -160,7 +161,8 @@ class Derivative:
         if bound is None or self.free is None:
             return None
         value = self.passes.as_tensor(self.solved.solution.value)
-        return ~self.free & (value == self.passes.as_tensor(bound) if isinstance(bound, np.ndarray) else value == bound)
+        at_bound: Tensor = value == (self.passes.as_tensor(bound) if isinstance(bound, np.ndarray) else bound)
+        return ~self.free & at_bound
 
     @cached_property
     def _cells(self) -> _DifferentiableCells:

@@ -46,9 +46,7 @@ def check_feasible(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: F
     solve_quadratic(centre, np.ones(len(near)), SlabSystem([*slabs.blocks, box]), atol=atol)
 
 
-def smallest_widening(
-    slabs: SlabSystem, low: FloatArray, high: FloatArray, near: FloatArray, atol: float
-) -> float:
+def smallest_widening(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: FloatArray, atol: float) -> float:
     """Return the least w, to within a relative 1e-12, such that the slabs widened by w on every side are feasible."""
 
     def feasible(by: float) -> bool:

@@ -27,6 +27,7 @@ from fairlayer.solve.solution import Solution
 __all__ = ["solve_newton"]
 
 _MOST_STEPS = 200
+_MOST_TRIALS = 60
 _ROUNDING = 50.0  # an error that no step reduces, up to this many atol, is rounding
 
 
@@ -66,14 +67,15 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -
     if slabs.worst(start.statistics)[0] <= atol:
         return Solution.unmoved(start)
     dual = _Dual(np.zeros(len(start.statistics)), 0.0, (), np.zeros(0))
-    point, count, guess = start, 1, ()
+    point, count = start, 1
+    guess: tuple[Face, ...] = ()
     error = np.inf
     for step in range(_MOST_STEPS):
         last, error = error, _error(dual, point, slabs)
         if error <= atol or last <= error <= _ROUNDING * atol:
             return _finish(dual, point, slabs, count)
         metric = _floored(passes, point, step)
-        target = _newton_target(dual, point, slabs, metric, guess, atol)
+        target = _newton_target(dual, point, slabs, metric, guess=guess, atol=atol)
         guess = target.faces
         share, candidate, used = _search(passes, dual, target, point, atol)
         count += used
@@ -102,7 +104,7 @@ def _floored(passes: Passes, point: Point, step: int) -> FloatArray:
 
 
 def _newton_target(
-    dual: _Dual, point: Point, slabs: SlabSystem, metric: FloatArray, guess: tuple[Face, ...], atol: float
+    dual: _Dual, point: Point, slabs: SlabSystem, metric: FloatArray, *, guess: tuple[Face, ...], atol: float
 ) -> _Dual:
     predicted = metric * dual.nu if metric.ndim == 1 else metric @ dual.nu
     quadratic = solve_quadratic(point.statistics + predicted, metric, slabs, guess, 0.1 * atol)
@@ -112,9 +114,7 @@ def _newton_target(
     return _Dual(nu, sigma, faces, multipliers)
 
 
-def _search(
-    passes: Passes, dual: _Dual, target: _Dual, point: Point, atol: float
-) -> tuple[float, Point | None, int]:
+def _search(passes: Passes, dual: _Dual, target: _Dual, point: Point, atol: float) -> tuple[float, Point | None, int]:
     """Find a share in (0, 1] where the directional derivative of the dual is small, or still positive at 1.
 
     Illinois variant of the secant method on the (monotone) derivative.
@@ -132,7 +132,9 @@ def _search(
         return 1.0, candidate, 1
     if first <= 0.0:
         return 0.0, None, 1
-    for used in range(2, 60):
+    used = 1
+    while used < _MOST_TRIALS:
+        used += 1
         share = left + (right - left) * at_left / (at_left - at_right)
         share = min(max(share, left + 1e-3 * (right - left)), right - 1e-3 * (right - left))
         candidate = passes.at(dual.nu + share * d_nu)

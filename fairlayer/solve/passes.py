@@ -169,7 +169,7 @@ class NumpyPasses:
         k = len(self.cells.counts)
         if self.cells.codes is None:
             return np.zeros(k)
-        sums = np.bincount(self.cells.codes, weights=value, minlength=k)
+        sums: FloatArray = np.bincount(self.cells.codes, weights=value, minlength=k).astype(np.float64, copy=False)
         return sums if self.cells.covering else sums[:k]
 
 

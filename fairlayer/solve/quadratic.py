@@ -23,7 +23,7 @@ __all__ = ["ClashingFaces", "QuadraticSolution", "solve_quadratic"]
 _DEPENDENT = 1e-12  # relative curvature below which a face depends on the active ones
 
 
-class ClashingFaces(Exception):
+class ClashingFaces(Exception):  # noqa: N818 - an outcome, turned into a named error at the edge
     """The faces that cannot hold together (a Farkas certificate)."""
 
     def __init__(self, faces: Sequence[Face]) -> None:
@@ -170,8 +170,8 @@ def _solve(matrix: FloatArray, right: FloatArray) -> FloatArray:
     if len(right) == 0:
         return right
     if len(right) == 1:
-        return np.asarray(right / matrix[0, 0])
+        return right / float(matrix[0, 0])
     try:
-        return np.linalg.solve(matrix, right)
+        return np.linalg.solve(matrix, right).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
-        return np.asarray(np.linalg.lstsq(matrix, right, rcond=None)[0])
+        return np.linalg.lstsq(matrix, right, rcond=None)[0].astype(np.float64, copy=False)

@@ -42,7 +42,9 @@ def solve_scalar(passes: Passes, slab: SingleSlab, start: Point, atol: float) ->
 def _find_root(passes: Passes, face: Face, point: Point, atol: float) -> tuple[float, Point, int]:
     low, high, multiplier = 0.0, np.inf, 0.0
     excess = float(face.normal @ point.statistics) - face.limit
-    for count in range(1, _MOST_PASSES):
+    count = 0
+    while count < _MOST_PASSES:
+        count += 1
         low, high = (multiplier, high) if excess > 0 else (low, multiplier)
         multiplier = _next(multiplier, excess, _slope(passes, point, face.normal), low, high)
         point = passes.at(multiplier * face.normal)

@@ -34,8 +34,6 @@ class Solution(NamedTuple):
         return Solution(start.value, start.unclipped, start.statistics, zero, (), np.zeros(0), 1)
 
     @staticmethod
-    def at(
-        point: Point, nu: FloatArray, faces: tuple[Face, ...], multipliers: FloatArray, *, passes: int
-    ) -> Solution:
+    def at(point: Point, nu: FloatArray, faces: tuple[Face, ...], multipliers: FloatArray, *, passes: int) -> Solution:
         """Build from the last pass."""
         return Solution(point.value, point.unclipped, point.statistics, nu, faces, multipliers, passes)

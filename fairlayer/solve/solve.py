@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from fairlayer.solve.feasibility import attainable, check_feasible, smallest_widening
 from fairlayer.solve.newton import solve_newton
 from fairlayer.solve.passes import Passes, Point

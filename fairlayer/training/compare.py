@@ -138,9 +138,7 @@ def _worst_batch(tested: _Tested, constraint: Constraint) -> float | None:
     return worst(values) if values else None
 
 
-def _groups(
-    tested: _Tested, constraints: Sequence[Constraint], watched: Sequence[str]
-) -> tuple[GroupResult, ...]:
+def _groups(tested: _Tested, constraints: Sequence[Constraint], watched: Sequence[str]) -> tuple[GroupResult, ...]:
     compared = [c.on for c in constraints if c.on and not isinstance(c, CovarianceBound)]
     shown = [(name,) for name in watched if tested.test.sensitive[name].dtype.kind != "f"]
     return tuple(result for on in dict.fromkeys([*compared, *shown]) for result in _groups_of(tested, on))

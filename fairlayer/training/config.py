@@ -38,9 +38,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.patience) < 1 or self.learning_rate <= 0:
-            raise DataError(
-                f"{self}: epochs, batch_size and patience are at least 1, learning_rate is above 0."
-            )
+            raise DataError(f"{self}: epochs, batch_size and patience are at least 1, learning_rate is above 0.")
 
 
 class Rescale(nn.Module):
@@ -81,9 +79,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.task == "classification" and self.bounds != (0.0, 1.0):
-            raise DataError(
-                f"bounds={self.bounds} with classification; its scores are probabilities in (0, 1)."
-            )
+            raise DataError(f"bounds={self.bounds} with classification; its scores are probabilities in (0, 1).")
         if any(size < 1 for size in self.hidden):
             raise DataError(f"hidden={self.hidden}: the sizes of hidden layers are at least 1.")
 

@@ -61,9 +61,7 @@ class Emission:
 
 
 @torch.no_grad()
-def emit_in_batches(
-    model: FairModel, sample: Sample, batch_size: int, *, inference: bool = False
-) -> Emission:
+def emit_in_batches(model: FairModel, sample: Sample, batch_size: int, *, inference: bool = False) -> Emission:
     """Apply the model without showing it the labels; a short tail joins the last batch.
 
     Args:
@@ -82,9 +80,7 @@ def _emit(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], EmittedBatch]:
     raw = model.raw_scores(rows.x)
     estimates = _label_estimates(model, raw)
-    scores = model(
-        rows.x, sensitive_features=rows.sensitive, label_probabilities=estimates, inference=inference
-    )
+    scores = model(rows.x, sensitive_features=rows.sensitive, label_probabilities=estimates, inference=inference)
     projection = model.last_projection
     assert projection is not None  # the line above made it
     certificate = projection.certificate

@@ -75,9 +75,7 @@ def fit(
     """
     options = options or FitOptions()
     sampler = StratifiedBatchSampler(_strata(train), options.batch_size, seed=options.seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     history: list[Epoch] = []
     best = _Best()
     for number in range(1, options.epochs + 1):
@@ -171,9 +169,7 @@ def _check_finite(loss: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def _validate(
-    model: nn.Module, valid: Sample, batch_size: int, task: Task, *, number: int, train_loss: float
-) -> Epoch:
+def _validate(model: nn.Module, valid: Sample, batch_size: int, task: Task, *, number: int, train_loss: float) -> Epoch:
     model.eval()
     total = 0.0
     seen: list[tuple[dict[str, float], dict[str, float]]] = []

@@ -63,9 +63,7 @@ class Observed:
     def batch(self) -> Batch:
         raw = _float64(self.raw)
         read = None if raw is None else (lambda: raw)
-        return Batch(
-            Groups(self.sensitive, len(self)), len(self), labels=_float64(self.labels), raw_scores=read
-        )
+        return Batch(Groups(self.sensitive, len(self)), len(self), labels=_float64(self.labels), raw_scores=read)
 
     def take(self, rows: slice | NDArray[np.int64]) -> Observed:
         """The rows given."""

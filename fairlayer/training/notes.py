@@ -49,8 +49,7 @@ def notes_on(
 
 def _what_is_bounded(results: Sequence[ConstraintResult]) -> str:
     note = (
-        "The layer bounds mean predictions of each batch, within tolerance; "
-        "the gap of all batches pooled may differ."
+        "The layer bounds mean predictions of each batch, within tolerance; the gap of all batches pooled may differ."
     )
     if any(result.decisions for result in results):
         note += " It bounds scores; the gap of decisions is measured, not bounded."

@@ -61,15 +61,11 @@ def save_run(folder: str | Path, trained: Trained) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = trained.recipe.to_dict()
-    torch.save(
-        {"format": FORMAT, "model": trained.model.state_dict(), "recipe": recipe}, folder / "checkpoint.pt"
-    )
+    torch.save({"format": FORMAT, "model": trained.model.state_dict(), "recipe": recipe}, folder / "checkpoint.pt")
     write_json(folder / "config.json", {**recipe, "fit": asdict(trained.options)})
     write_json(folder / "metrics.json", trained.comparison.to_dict())
     fits = {"unconstrained": trained.fits.unconstrained, "constrained": trained.fits.constrained}
-    history = {
-        which: {"best": f.best, "epochs": [e.to_dict() for e in f.history]} for which, f in fits.items()
-    }
+    history = {which: {"best": f.best, "epochs": [e.to_dict() for e in f.history]} for which, f in fits.items()}
     write_json(folder / "history.json", history)
     return folder
 
@@ -90,17 +86,13 @@ def load_run(folder: str | Path) -> Run:
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
-        raise DataError(
-            f"no checkpoint at '{path}'. Give the folder that `fairlayer train ... --out FOLDER` wrote."
-        )
+        raise DataError(f"no checkpoint at '{path}'. Give the folder that `fairlayer train ... --out FOLDER` wrote.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise DataError(f"'{path}' could not be read as a checkpoint ({error}). Train again.") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise DataError(
-            f"'{path}' is no fairlayer checkpoint of format {FORMAT}. Train again with this version."
-        )
+        raise DataError(f"'{path}' is no fairlayer checkpoint of format {FORMAT}. Train again with this version.")
     return state
 
 

@@ -75,9 +75,7 @@ def prepare(
         DataError: the table does not fit what is asked of it.
     """
     if not constraints:
-        raise DataError(
-            "no constraint was given; name at least one, for example 'demographic_parity(sex, 0.02)'."
-        )
+        raise DataError("no constraint was given; name at least one, for example 'demographic_parity(sex, 0.02)'.")
     split = split_rows(table, seed=seed)
     names = table.features(drop_sensitive=drop_sensitive)
     encoder = Encoder.fit(table.frame.iloc[split.train], names, categorical=table.categorical)
@@ -161,9 +159,7 @@ def _check_comparable(constraints: Sequence[Constraint], sample: Sample) -> None
     observed = Observed(sample.sensitive, labels, labels)
     for constraint in constraints:
         if measure(constraint, observed, labels).value is None:
-            found = {
-                name: sorted({str(value) for value in sample.sensitive[name]})[:5] for name in constraint.on
-            }
+            found = {name: sorted({str(value) for value in sample.sensitive[name]})[:5] for name in constraint.on}
             raise ColumnError(
                 f"{constraint.name} compares groups, but the table gives it fewer than two: {found}. "
                 "Name a column with at least two groups, or leave the constraint out."

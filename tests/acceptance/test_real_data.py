@@ -5,10 +5,12 @@ Run with -s to see the numbers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fairlayer.constraints import DemographicParity
 from fairlayer.data import Table
@@ -32,10 +34,21 @@ ATOL = 1e-6  # promised for float32
 BATCH = 1024
 
 
-def trained_on(table: Table, *constraints: str, **options: object) -> tuple[Parts, Trained]:
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks gain nothing from more threads, and lose much where the cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def trained_on(
+    table: Table, *constraints: str, options: FitOptions | None = None, seed: int = 0
+) -> tuple[Parts, Trained]:
     model = {"margin": 0.0} if table.positive is None else {}
-    parts = prepare(table, constraints, **model)  # type: ignore[arg-type]
-    return parts, train(parts, FitOptions(batch_size=BATCH, **options))  # type: ignore[arg-type]
+    parts = prepare(table, constraints, seed=seed, **model)
+    return parts, train(parts, options or FitOptions(batch_size=BATCH), batch_size=BATCH)
 
 
 def show(name: str, comparison: Comparison) -> None:
@@ -97,20 +110,12 @@ def test_demographic_parity_holds_on_every_test_batch(
 
 
 CRIME = "racepctblack_group"
-SLOW = {"epochs": 150, "patience": 15}
+SEEDS = range(5)
 
 
-def test_mean_residuals_on_communities_and_crime(data_folder: Path) -> None:
-    """Mean residual per group within 0.05, R2 at least 0.55; measured with labels that the model never saw."""
-    _, trained = trained_on(
-        read_communities_crime(data_folder), f"mean_residual_parity({CRIME}, 0.05)", **SLOW
-    )
-    show("crime", trained.comparison)
-    result = trained.comparison.constraints[0].scores.constrained
-    assert result.value is not None
-    assert result.value <= 0.05
-    assert trained.comparison.violation <= ATOL
-    assert (trained.comparison.quality["r2"].constrained or 0) >= 0.55
+def crime_options(seed: int) -> FitOptions:
+    """Few rows: small steps and strong weight decay."""
+    return FitOptions(epochs=200, batch_size=256, learning_rate=5e-4, weight_decay=3.0, patience=20, seed=seed)
 
 
 def ridge_projected(parts: Parts, tolerance: float) -> float:
@@ -124,31 +129,41 @@ def ridge_projected(parts: Parts, tolerance: float) -> float:
     return float(metrics.r2_score(parts.test.y.numpy(), result.value.numpy()))
 
 
-@pytest.mark.parametrize(
-    ("parity", "residual", "r2"), [(0.05, 0.13, 0.49), (0.08, 0.11, 0.54)], ids=["gap 0.05", "gap 0.08"]
-)
-def test_parity_and_residuals_together_on_communities_and_crime(
-    parity: float, residual: float, r2: float, data_folder: Path
-) -> None:
-    """Both constraints hold together; R2 is what a gap that small leaves.
-
-    The labels' own gap is G = 0.22 between groups of shares p = 0.49 and 1 - p. Predictions with a gap of at
-    most e leave p (1 - p) (G - e)^2 of the labels' variance 0.054 unexplained, between the groups alone:
-    0.13 of R2 at e = 0.05, 0.09 at e = 0.08. From R2 = 0.65 without a constraint 0.52 and 0.56 are left.
-    """
-    parts, trained = trained_on(
-        read_communities_crime(data_folder),
-        f"demographic_parity({CRIME}, {parity})",
-        f"mean_residual_parity({CRIME}, {residual})",
-        **SLOW,
-    )
+def test_mean_residuals_on_communities_and_crime(data_folder: Path) -> None:
+    """Mean residual per group within 0.05, measured with labels that the model never saw."""
+    table = read_communities_crime(data_folder)
+    _, trained = trained_on(table, f"mean_residual_parity({CRIME}, 0.05)", options=crime_options(0))
     show("crime", trained.comparison)
-    baseline = ridge_projected(parts, parity)
-    print(f"crime: ridge projected afterwards: R2 {baseline:.4f}")
-    emission = emit_in_batches(trained.model, parts.test, BATCH)
-    gap = measure(DemographicParity(CRIME, parity), Observed(parts.test.sensitive), emission.scores).value
-    assert gap is not None
-    assert gap <= parity + ATOL
+    result = trained.comparison.constraints[0].scores.constrained
+    assert result.value is not None
+    assert result.value <= 0.05
     assert trained.comparison.violation <= ATOL
-    assert (trained.comparison.quality["r2"].constrained or 0) >= r2
-    assert (trained.comparison.quality["r2"].constrained or 0) >= baseline - 0.03
+    assert (trained.comparison.quality["r2"].constrained or 0) >= 0.55
+
+
+def test_parity_and_residuals_together_on_communities_and_crime(data_folder: Path) -> None:
+    """Both constraints hold on each of five splits; the gap is 0.05 and the mean R2 is at least 0.55.
+
+    That is near what a gap so small leaves. The labels' own gap is G = 0.22 between groups of shares p = 0.49
+    and 1 - p, so predictions with a gap of at most e leave p (1 - p) (G - e)^2 of the labels' variance 0.054
+    unexplained between the groups alone: 0.13 of R2 at e = 0.05. The residual limit has to be wide for the
+    same reason: at least (G - e) / 2 = 0.085, and more in a batch whose labels happen to differ more.
+    """
+    table = read_communities_crime(data_folder)
+    texts = (f"demographic_parity({CRIME}, 0.05)", f"mean_residual_parity({CRIME}, 0.13)")
+    found, baselines = [], []
+    for seed in SEEDS:
+        parts, trained = trained_on(table, *texts, options=crime_options(seed), seed=seed)
+        show(f"crime, split {seed}", trained.comparison)
+        emission = emit_in_batches(trained.model, parts.test, BATCH)
+        observed = Observed(parts.test.sensitive)
+        gap = measure(DemographicParity(CRIME, 0.05), observed, emission.scores).value
+        assert gap is not None
+        assert gap <= 0.05 + ATOL
+        assert trained.comparison.violation <= ATOL
+        found.append(trained.comparison.quality["r2"].constrained or 0.0)
+        baselines.append(ridge_projected(parts, 0.05))
+    print(f"crime: R2 {np.round(found, 4)}, mean {np.mean(found):.4f}")
+    print(f"crime: ridge projected afterwards {np.round(baselines, 4)}, mean {np.mean(baselines):.4f}")
+    assert np.mean(found) >= 0.55
+    assert np.mean(found) >= np.mean(baselines)
