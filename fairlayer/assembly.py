@@ -136,9 +136,9 @@ class _Refinement(NamedTuple):
             return _Refinement(_single(hard[0], weights), hard, np.arange(len(hard[0]))[None, :], dense)
         codes, table = _joint_codes(hard)
         k = table.shape[1]
-        counts = np.zeros(0) if codes is None else np.bincount(codes, minlength=k + 1).astype(np.float64)
-        covering = codes is None or counts[k] == 0
-        return _Refinement(Cells(codes, np.maximum(counts[:k], 1.0), weights, covering), hard, table, dense)
+        covering = codes is None or not bool((codes == k).any())
+        cells = Cells(codes, _divisors(codes, k, _sample_weights(hard)), weights, covering, _sample_weights(hard))
+        return _Refinement(cells, hard, table, dense)
 
     def names(self) -> tuple[str, ...]:
         """One name per statistic."""
@@ -165,10 +165,23 @@ class _Refinement(NamedTuple):
 def _single(means: Means, weights: FloatArray | None) -> Cells:
     assert means.codes is not None
     counts = means.counts.tolist()
-    covering = sum(counts) == len(means.codes)
+    covering = (
+        not bool((means.codes < 0).any()) if means.sample_weights is not None else sum(counts) == len(means.codes)
+    )
     codes = means.codes if covering else np.where(means.codes < 0, len(means), means.codes)
-    divisors = np.maximum(means.counts, 1.0) if 0.0 in counts else means.counts
-    return Cells(codes, divisors, weights, covering)
+    divisors = np.where(means.counts > 0, means.counts, 1.0) if 0.0 in counts else means.counts
+    return Cells(codes, divisors, weights, covering, means.sample_weights)
+
+
+def _sample_weights(measures: Sequence[Means]) -> FloatArray | None:
+    return measures[0].sample_weights if measures else None
+
+
+def _divisors(codes: IntArray | None, k: int, weights: FloatArray | None) -> FloatArray:
+    if codes is None:
+        return np.zeros(0)
+    counts = np.bincount(codes, weights=weights, minlength=k + 1)[:k].astype(np.float64)
+    return np.where(counts > 0, counts, 1.0)
 
 
 def _joint_codes(measures: Sequence[Means]) -> tuple[IntArray | None, IntArray]:
@@ -206,7 +219,8 @@ def _compress(keys: IntArray, size: int) -> tuple[IntArray, IntArray]:
 def _lift(means: Means, codes: IntArray, counts: FloatArray) -> FloatArray:
     lift = np.zeros((len(means), len(counts)))
     inside = np.flatnonzero(codes >= 0)
-    lift[codes[inside], inside] = counts[inside] / np.maximum(means.counts[codes[inside]], 1.0)
+    whole = means.counts[codes[inside]]
+    lift[codes[inside], inside] = counts[inside] / np.where(whole > 0, whole, 1.0)
     return lift
 
 

@@ -95,6 +95,14 @@ class Groups:
         self.vocabulary = vocabulary or Vocabulary()
         self._columns: dict[str, Column] = {}
 
+    @staticmethod
+    def from_codes(codes: Mapping[str, IntArray], vocabulary: Vocabulary) -> Groups:
+        """Build groups from codes that follow the vocabulary (-1 unknown)."""
+        groups = Groups(codes, len(next(iter(codes.values()), ())), vocabulary)
+        for name, column in codes.items():
+            groups._columns[name] = Column(name, vocabulary.categories[name], codes=column)
+        return groups
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the features given."""
@@ -270,12 +278,16 @@ def _encode_floats(name: str, raw: Any, known: tuple[Category, ...] | None) -> t
             f"sensitive feature '{name}' holds fractional numbers such as {_sample(raw)}, which do not name "
             "groups. Cut it into bands first, or use CovarianceBound for a continuous feature."
         )
-    return _encode_integers(name, np.where(np.isfinite(raw), raw, -1).astype(np.int64), known)
+    if np.isinf(raw).any():
+        raise CategoryError(
+            f"sensitive feature '{name}' holds infinity; codes are 0, 1, 2, ..., and NaN means unknown."
+        )
+    return _encode_integers(name, np.where(np.isnan(raw), -1, raw).astype(np.int64), known)
 
 
 def _soft_column(name: str, raw: Any, known: tuple[Category, ...] | None) -> Column:
     membership = np.asarray(raw, dtype=np.float64)
-    unknown = np.isnan(membership).any(axis=1)
+    unknown = np.asarray(np.isnan(membership).any(axis=1))
     membership = np.where(unknown[:, None], 0.0, membership)
     off = np.abs(membership.sum(axis=1)[~unknown] - 1.0)
     if bool(np.any(membership < 0)) or (len(off) and off.max() > 1e-4):

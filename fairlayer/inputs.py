@@ -60,6 +60,9 @@ class Box(NamedTuple):
             return Box()
         if not isinstance(bounds, tuple | list) or len(bounds) != 2:
             raise InvalidBoundsError(f"bounds must be (lower, upper), each None or a number, but is {bounds!r}.")
+        for side, bound in zip(("lower", "upper"), bounds, strict=True):
+            if not isinstance(bound, int | float | Tensor | np.ndarray | None):
+                raise InvalidBoundsError(f"the {side} bound must be None, a number or a tensor, but is {bound!r}.")
         inner = (_moved(bounds[0], margin), _moved(bounds[1], -margin))
         lower, upper = _bound("lower", inner[0], scores), _bound("upper", inner[1], scores)
         if lower is not None and upper is not None and _any_above(lower, upper):
@@ -81,8 +84,6 @@ def _bound(side: str, bound: Bound, scores: Tensor) -> Any:
         return None
     if isinstance(bound, int | float) and math.isfinite(bound):
         return float(bound)
-    if not isinstance(bound, int | float | Tensor | np.ndarray):
-        raise InvalidBoundsError(f"the {side} bound must be None, a number or a tensor, but is {bound!r}.")
     tensor = without_derivatives(torch.as_tensor(bound, dtype=torch.float64))
     if tensor.ndim > 1 or (tensor.ndim == 1 and len(tensor) != len(scores)):
         raise InvalidBoundsError(

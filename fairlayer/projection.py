@@ -116,6 +116,14 @@ class Plan:
         self, scores: Tensor, sensitive_features: Any, y: Any, label_probabilities: Any, vocabulary: Vocabulary | None
     ) -> Projection:
         """Project one batch; arguments as for `project`."""
+        if torch.compiler.is_compiling():  # the solver is no graph: break the graph here
+            outside: Callable[..., Projection] = torch.compiler.disable(self._run)  # type: ignore[no-untyped-call]
+            return outside(scores, sensitive_features, y, label_probabilities, vocabulary)
+        return self._run(scores, sensitive_features, y, label_probabilities, vocabulary)
+
+    def _run(
+        self, scores: Tensor, sensitive_features: Any, y: Any, label_probabilities: Any, vocabulary: Vocabulary | None
+    ) -> Projection:
         columns = as_columns(scores)
         n, shape = len(columns[0]), tuple(scores.shape)
         groups = read_groups(sensitive_features, self.constraints, n, vocabulary)

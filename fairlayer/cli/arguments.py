@@ -100,6 +100,9 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         "--weight-decay", type=float, default=_DEFAULT.weight_decay, help="of AdamW (default: %(default)s)"
     )
     command.add_argument("--hidden", default="64,32", help="sizes of hidden layers (default: %(default)s)")
+    command.add_argument(
+        "--threads", type=int, default=1, help="of torch; small networks gain nothing from more (%(default)s)"
+    )
     command.add_argument("--seed", type=int, default=0, help="of weights, batches and split (default: %(default)s)")
 
 

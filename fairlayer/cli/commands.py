@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from fairlayer.cli.progress import training_progress
 from fairlayer.cli.tables import show_comparison, show_prediction
 from fairlayer.data import Table, parse_cut, read_data_set, read_frame
-from fairlayer.data.columns import as_text
-from fairlayer.data.errors import TargetError, listed
+from fairlayer.data.columns import column_of
+from fairlayer.data.table import usual_positive
 from fairlayer.errors import DataError, require
 from fairlayer.report import write_html
 from fairlayer.training import FitOptions, Trained, load_run, parse_constraint, prepare, save_run, train
 from fairlayer.training.session import Parts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["COMMANDS"]
 
@@ -98,8 +105,21 @@ def _train(parts: Parts, arguments: argparse.Namespace, batch_size: int | None =
         patience=arguments.patience,
         seed=arguments.seed,
     )
-    with training_progress(options.epochs) as on_epoch:
+    with _threads(arguments.threads), training_progress(options.epochs) as on_epoch:
         return train(parts, options, batch_size=batch_size, inference=batch_size is not None, on_epoch=on_epoch)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """More threads than a small network needs cost up to ten times its time where the cores are shared."""
+    if number < 1:
+        raise DataError(f"--threads {number} was asked for; at least one is needed.")
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _table(arguments: argparse.Namespace) -> Table:
@@ -120,20 +140,11 @@ def _table(arguments: argparse.Namespace) -> Table:
     )
 
 
-def _positive(arguments: argparse.Namespace, frame: object) -> str | None:
+def _positive(arguments: argparse.Namespace, frame: pd.DataFrame) -> str | None:
     if arguments.task == "regression":
         return None
-    if arguments.positive is not None or arguments.target not in frame.columns:  # type: ignore[attr-defined]
-        return arguments.positive or ""
-    found = sorted({str(value) for value in as_text(frame[arguments.target])})  # type: ignore[index]
-    for usual in ("1", "True"):
-        if usual in found:
-            return usual
-    raise TargetError(
-        f"target '{arguments.target}' holds {listed(found, 6)}; say which value counts as 1 (--positive "
-        "VALUE), or "
-        "use --task regression."
-    )
+    target = column_of(frame, arguments.target, "target")
+    return usual_positive(target) if arguments.positive is None else str(arguments.positive)
 
 
 def _bounds(arguments: argparse.Namespace) -> tuple[float, float] | None:

@@ -27,6 +27,7 @@ class Batch:
         labels: true labels (n,), or None.
         label_probabilities: estimates of the labels (n,), used as soft weights where labels are None.
         raw_scores: gives the raw scores (n,), for constraints that bin by score.
+        weights: how many samples each row stands for (n,); None for one each.
     """
 
     groups: Groups
@@ -34,6 +35,7 @@ class Batch:
     labels: FloatArray | None = None
     label_probabilities: FloatArray | None = None
     raw_scores: Callable[[], FloatArray] | None = None
+    weights: FloatArray | None = None
     _cache: dict[Hashable, Means] = field(default_factory=dict, repr=False)
 
     def means(self, on: tuple[str, ...]) -> Means:
@@ -137,10 +139,12 @@ class Batch:
         both = groups if strata.names == ("",) else _cross(groups, strata)
         k = len(groups.names) * len(strata.names)
         if both.codes is not None:
-            return Means(key, groups.names, strata.names, _count(both.codes, k), codes=both.codes)
+            counts = _count(both.codes, k, self.weights)
+            return Means(key, groups.names, strata.names, counts, codes=both.codes, sample_weights=self.weights)
         assert both.membership is not None
-        counts = both.membership.sum(axis=0)
-        weights = both.membership.T / np.maximum(counts, np.finfo(float).tiny)[:, None]
+        membership = both.membership if self.weights is None else both.membership * self.weights[:, None]
+        counts = membership.sum(axis=0)
+        weights = membership.T / np.maximum(counts, np.finfo(float).tiny)[:, None]
         return Means(key, groups.names, strata.names, counts, weights=np.ascontiguousarray(weights))
 
 
@@ -163,8 +167,8 @@ def _everyone() -> _Split:
     return _Split(("",))
 
 
-def _count(codes: IntArray, k: int) -> FloatArray:
-    return np.bincount(codes + 1, minlength=k + 1)[1:].astype(np.float64)
+def _count(codes: IntArray, k: int, weights: FloatArray | None) -> FloatArray:
+    return np.bincount(codes + 1, weights=weights, minlength=k + 1)[1:].astype(np.float64)
 
 
 def _from_column(column: Column) -> _Split:
@@ -185,5 +189,6 @@ def _apply(means: Means, values: FloatArray) -> FloatArray:
     if means.weights is not None:
         return np.asarray(means.weights @ values)
     assert means.codes is not None
-    sums = np.bincount(means.codes + 1, weights=values, minlength=len(means) + 1)[1:]
-    return np.asarray(sums / np.maximum(means.counts, 1.0))
+    weighted = values if means.sample_weights is None else values * means.sample_weights
+    sums = np.bincount(means.codes + 1, weights=weighted, minlength=len(means) + 1)[1:]
+    return np.asarray(sums / np.where(means.counts > 0, means.counts, 1.0))

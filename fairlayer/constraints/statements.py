@@ -45,6 +45,7 @@ class Means:
     counts: FloatArray  # (rows,) number of samples; 0 makes every statement on the row vacuous
     codes: IntArray | None = None
     weights: FloatArray | None = None
+    sample_weights: FloatArray | None = None  # with codes: how many samples each row of the batch stands for
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -81,7 +82,9 @@ class Means:
             return self.weights
         assert self.codes is not None
         member = np.eye(len(self) + 1)[:, self.codes][:-1]
-        return np.asarray(member / np.maximum(self.counts, 1.0)[:, None])
+        if self.sample_weights is not None:
+            member = member * self.sample_weights
+        return np.asarray(member / np.where(self.counts > 0, self.counts, 1.0)[:, None])
 
     def group_counts(self) -> FloatArray:
         """Return the number of samples per group, over all strata."""

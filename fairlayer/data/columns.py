@@ -63,8 +63,7 @@ def as_numbers(column: pd.Series) -> NDArray[np.float64]:
     if unreadable.any():
         raise ColumnError(
             f"column '{column.name}' was read as numbers, but {int(unreadable.sum())} of {len(numbers)} "
-            "values "
-            f"are not: {listed(column[unreadable].unique(), 5)}. Mend them, or leave the cells empty."
+            f"values are not: {listed(column[unreadable].unique(), 5)}. Mend them, or leave the cells empty."
         )
     if np.isinf(numbers).any():
         raise ColumnError(
@@ -95,8 +94,7 @@ class Cut:
         if len(self.labels) != len(self.edges) + 1 or any(np.diff(self.edges) <= 0):
             raise ColumnError(
                 f"cutting '{self.source}' at {self.edges} into {self.labels} makes no sense: edges must "
-                "rise, "
-                "and there is one label more than edges."
+                "rise, and there is one label more than edges."
             )
 
     def groups(self, numbers: NDArray[np.float64]) -> NDArray[np.object_]:

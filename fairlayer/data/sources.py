@@ -46,8 +46,7 @@ def _given(file: str, source: Path) -> Path:
     if not path.is_file():
         raise MissingDataError(
             f"'{file}' was asked for at '{source}', but there is no such file. Give the path of the file, "
-            "or of a "
-            f"folder that holds '{file}'; without a path the public original is fetched."
+            f"or of a folder that holds '{file}'; without a path the public original is fetched."
         )
     return path
 
@@ -61,12 +60,10 @@ def _fetched(file: str, fetch: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         asked = os.environ.get("FAIRLAYER_DATA") or "not set"
         raise MissingDataError(
             f"'{file}' was not found in FAIRLAYER_DATA ({asked}) nor in the cache ({cache_folder()}), and "
-            "the public "
-            f"original could not be fetched ({type(error).__name__}: {error}). Do one of: set "
-            "FAIRLAYER_DATA to a "
-            f"folder that holds '{file}'; give its path (--data PATH); install the readers (pip install "
-            "'fairlayer[train]') and try again with a network connection; or use the generated data (no "
-            "--data)."
+            f"the public original could not be fetched ({type(error).__name__}: {error}). Do one of: set "
+            f"FAIRLAYER_DATA to a folder that holds '{file}'; give its path (--data PATH); install the readers "
+            "(pip install 'fairlayer[train]') and try again with a network connection; or use the generated "
+            "data (no --data)."
         ) from error
     cache_folder().mkdir(parents=True, exist_ok=True)
     partial = cache_folder() / f"partial-{os.getpid()}-{file}"  # the suffix stays: it names the compression

@@ -55,8 +55,7 @@ def _own_split(table: Table, column: str, random: np.random.Generator, valid_sha
     if unknown:
         raise ColumnError(
             f"split column '{column}' holds {listed(sorted(unknown), 6)}; its values are to be 'train', "
-            "'test' and, "
-            "if wanted, 'valid'. Rename them, or name another column (--split-column)."
+            "'test' and, if wanted, 'valid'. Rename them, or name another column (--split-column)."
         )
     parts = np.array([_NAMES[name] for name in names])
     train, valid, test = (np.flatnonzero(parts == name) for name in ("train", "valid", "test"))

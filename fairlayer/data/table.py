@@ -17,7 +17,7 @@ from fairlayer.errors import DataError, require
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Table", "read_frame"]
+__all__ = ["Table", "read_frame", "usual_positive"]
 
 
 def read_frame(path: str | Path) -> pd.DataFrame:
@@ -130,3 +130,19 @@ def _matches(column: pd.Series, positive: str) -> NDArray[np.float32]:
             f"target '{column.name}' is '{positive}' in all {len(names)} rows; a classifier needs both classes."
         )
     return np.asarray(names == positive, dtype=np.float32)
+
+
+def usual_positive(column: pd.Series) -> str:
+    """The value of a target that counts as 1 when nobody says which: "1" or "True".
+
+    Raises:
+        TargetError: the target has neither.
+    """
+    found = sorted({str(name) for name in as_text(column)})
+    for usual in ("1", "True"):
+        if usual in found:
+            return usual
+    raise TargetError(
+        f"target '{column.name}' holds {listed(found, 6)}; say which value counts as 1 (--positive VALUE), or use "
+        "--task regression."
+    )

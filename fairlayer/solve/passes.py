@@ -33,12 +33,14 @@ class Cells(NamedTuple):
         counts: samples per cell (>= 1 to divide by; an empty cell counts 1).
         dense: weights (d, n) of the dense rows, or None.
         covering: whether every sample is in some cell.
+        weights: how many samples each row stands for, (n,), in sums and in the objective; None for one each.
     """
 
     codes: IntArray | None
     counts: FloatArray
     dense: FloatArray | None
     covering: bool = False
+    weights: FloatArray | None = None
 
     @property
     def size(self) -> int:
@@ -143,7 +145,7 @@ class NumpyPasses:
 
     def lowest(self, nu: FloatArray) -> float:
         """See `Passes.lowest`."""
-        pull = self.pull(nu)
+        pull = self.pull(nu) if self.cells.weights is None else self.pull(nu) * self.cells.weights
         return float(_product(np.maximum(pull, 0.0), self.lower) + _product(np.minimum(pull, 0.0), self.upper))
 
     @cached_property
@@ -164,6 +166,8 @@ class NumpyPasses:
         return tensor.numpy()
 
     def _sums(self, value: FloatArray) -> FloatArray:
+        if self.cells.weights is not None:
+            value = value * self.cells.weights
         if self.members is not None:
             return np.asarray(self.members @ value)
         k = len(self.cells.counts)
@@ -260,7 +264,7 @@ class TorchPasses:
 
 def make_passes(scores: torch.Tensor, cells: Cells, lower: Any, upper: Any) -> NumpyPasses | TorchPasses:
     """Choose the implementation for a copy of the scores, in float64; bounds are None, floats or tensors (n,)."""
-    if scores.device.type == "cpu" and len(scores) <= _NUMPY_UP_TO:
+    if cells.weights is not None or (scores.device.type == "cpu" and len(scores) <= _NUMPY_UP_TO):
         readable = scores if scores.dtype in (torch.float64, torch.float32) else scores.float()
         return NumpyPasses(readable.numpy().astype(np.float64), cells, _to_host(lower), _to_host(upper))
     return TorchPasses(scores.to(torch.float64, copy=True), cells, lower, upper)

@@ -83,7 +83,12 @@ class RowSlabs(NamedTuple):
         return [self.face(block, int(row), 1) for row in np.flatnonzero(self.lower == self.upper)]
 
     def widened(self, by: float) -> RowSlabs:
-        """Return the slabs with both sides moved outwards."""
+        """Return the slabs with both sides moved outwards (inwards for `by` < 0, at most until they meet)."""
+        if by < 0:
+            middle = 0.5 * (np.maximum(self.lower, -1e300) + np.minimum(self.upper, 1e300))
+            return RowSlabs(
+                self.matrix, np.minimum(self.lower - by, middle), np.maximum(self.upper + by, middle), self.scale
+            )
         return RowSlabs(self.matrix, self.lower - by, self.upper + by, self.scale)
 
     @property
@@ -145,8 +150,8 @@ class SpreadSlabs(NamedTuple):
         return [self.face(block, i, 0) for i in range(1, len(self.matrix))]
 
     def widened(self, by: float) -> SpreadSlabs:
-        """Return the spread with a larger width."""
-        return SpreadSlabs(self.matrix, self.offset, self.scale, self.width + by)
+        """Return the spread with a larger width (smaller for `by` < 0, at least 0 where it was)."""
+        return SpreadSlabs(self.matrix, self.offset, self.scale, max(self.width + by, min(self.width, 0.0)))
 
     def size(self) -> float:
         """Return the largest offset or the width."""

@@ -6,7 +6,8 @@ from fairlayer.training.config import FitOptions, ModelConfig
 from fairlayer.training.constraint_text import known_constraints, parse_constraint
 from fairlayer.training.emission import Emission, emit_in_batches
 from fairlayer.training.fit import Epoch, Fit, fit
-from fairlayer.training.gaps import Gap, Observed, measure
+from fairlayer.training.gaps import Gap, measure
+from fairlayer.training.observed import Observed
 from fairlayer.training.run import Run, load_run, save_run
 from fairlayer.training.session import Trained, prepare, train
 

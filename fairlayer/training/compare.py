@@ -18,8 +18,9 @@ from fairlayer.model import FairModel
 from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
 from fairlayer.training.config import Task
 from fairlayer.training.emission import Emission, emit_in_batches
-from fairlayer.training.gaps import Observed, measure, measure_with_interval
+from fairlayer.training.gaps import measure, measure_with_interval
 from fairlayer.training.notes import notes_on
+from fairlayer.training.observed import Observed
 from fairlayer.training.quality import THRESHOLD, cost_in_points, quality_beside
 
 __all__ = ["compare"]

@@ -44,8 +44,8 @@ def parse_constraint(text: str) -> Constraint:
         >>> parse_constraint("conditional_parity(sex, 0.02, given=education)").given
         ('education',)
     """
-    call = _call(text)
-    kind = known_constraints()[call.func.id]  # type: ignore[attr-defined]  # checked by _call
+    name, call = _call(text)
+    kind = known_constraints()[name]
     if len(call.args) > 2:
         raise _refusal(text, "more than two arguments without a name")
     named = {keyword.arg or "**": keyword.value for keyword in call.keywords}
@@ -55,7 +55,7 @@ def parse_constraint(text: str) -> Constraint:
     return _build(kind, {name: _argument(name, node, text) for name, node in (unnamed | named).items()}, text)
 
 
-def _call(text: str) -> ast.Call:
+def _call(text: str) -> tuple[str, ast.Call]:
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
@@ -64,7 +64,7 @@ def _call(text: str) -> ast.Call:
         raise _refusal(text, "something else than name(arguments)")
     if node.func.id not in known_constraints():
         raise _refusal(text, f"the unknown name '{node.func.id}'")
-    return node
+    return node.func.id, node
 
 
 def _build(kind: type[Constraint], arguments: dict[str, Any], text: str) -> Constraint:

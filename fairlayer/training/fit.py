@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from fairlayer.constraints import Constraint
 from fairlayer.data import Sample, StratifiedBatchSampler, consecutive_batches
 from fairlayer.data.batches import joint_codes
-from fairlayer.errors import NonFiniteScoresError
 from fairlayer.model import FairModel
 from fairlayer.training.config import FitOptions, Task
-from fairlayer.training.gaps import Observed, measure
+from fairlayer.training.gaps import measure
+from fairlayer.training.objective import check_finite, objective
+from fairlayer.training.observed import Observed
 
 __all__ = ["Epoch", "Fit", "fit"]
 
@@ -120,26 +120,6 @@ def _is_binary(y: torch.Tensor) -> bool:
     return bool(((y == 0) | (y == 1)).all())
 
 
-def emit(model: nn.Module, rows: Sample) -> torch.Tensor:
-    """What the model emits for these rows, labels known."""
-    layered = isinstance(model, FairModel)
-    known = {"sensitive_features": rows.sensitive, "y": rows.y} if layered else {}
-    emitted: torch.Tensor = model(rows.x, **known)
-    return emitted
-
-
-def _objective(model: nn.Module, rows: Sample, task: Task) -> torch.Tensor:
-    loss = _loss(emit(model, rows), rows.y, task)
-    if isinstance(model, FairModel) and any(constraint.needs_labels for constraint in model.constraints):
-        loss = loss + _loss(model.raw_scores(rows.x), rows.y, task)
-    return loss
-
-
-def _loss(predictions: torch.Tensor, y: torch.Tensor, task: Task) -> torch.Tensor:
-    loss = F.binary_cross_entropy if task == "classification" else F.mse_loss
-    return loss(predictions, y)
-
-
 def _train_epoch(
     model: nn.Module,
     train: Sample,
@@ -151,21 +131,13 @@ def _train_epoch(
     total = 0.0
     for index in sampler:
         rows = train.take(index)
-        loss = _objective(model, rows, task)
-        _check_finite(loss)
+        loss = objective(model, rows, task)
+        check_finite(loss)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
         total += loss.item() * len(rows)
     return total / len(train)
-
-
-def _check_finite(loss: torch.Tensor) -> None:
-    if not torch.isfinite(loss):
-        raise NonFiniteScoresError(
-            f"the training loss became {loss.item()}. Use a smaller learning rate, or a larger margin "
-            "inside the bounds."
-        )
 
 
 @torch.no_grad()
@@ -175,7 +147,7 @@ def _validate(model: nn.Module, valid: Sample, batch_size: int, task: Task, *, n
     seen: list[tuple[dict[str, float], dict[str, float]]] = []
     for part in consecutive_batches(len(valid), batch_size):
         rows = valid.take(part)
-        total += _objective(model, rows, task).item() * len(rows)
+        total += objective(model, rows, task).item() * len(rows)
         seen.append(_watch(model, rows))
     gaps, multipliers = zip(*seen, strict=True)
     return Epoch(number, train_loss, total / len(valid), _averaged(gaps), _averaged(multipliers))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairlayer._typing import FloatArray
-from fairlayer.constraints import Batch, Constraint, Means, Rows, Spread, Statement
-from fairlayer.groups import Groups
+from fairlayer.constraints import Constraint, Means, Rows, Spread, Statement
+from fairlayer.training.observed import Observed
 
-__all__ = ["Gap", "Observed", "measure", "measure_with_interval"]
+__all__ = ["Gap", "measure", "measure_with_interval"]
 
 RESAMPLES = 200
 LEVEL = (2.5, 97.5)  # percentiles: a 95 % interval
@@ -40,40 +39,6 @@ class Gap:
         """Whether the value is on the right side of the limit, up to 1e-6."""
         excess = 0.0 if self.value is None else self.value - self.limit
         return (-excess if self.at_least else excess) <= 1e-6
-
-
-@dataclass(frozen=True)
-class Observed:
-    """Rows as constraints see them.
-
-    Args:
-        sensitive: group names (None where unknown) or numbers, by feature.
-        labels: true labels, or None.
-        raw: scores before the layer, for constraints that bin by score.
-    """
-
-    sensitive: Mapping[str, NDArray[Any]]
-    labels: NDArray[Any] | None = None
-    raw: NDArray[Any] | None = None
-
-    def __len__(self) -> int:
-        return len(next(iter(self.sensitive.values())))
-
-    @cached_property
-    def batch(self) -> Batch:
-        raw = _float64(self.raw)
-        read = None if raw is None else (lambda: raw)
-        return Batch(Groups(self.sensitive, len(self)), len(self), labels=_float64(self.labels), raw_scores=read)
-
-    def take(self, rows: slice | NDArray[np.int64]) -> Observed:
-        """The rows given."""
-        sensitive = {name: column[rows] for name, column in self.sensitive.items()}
-        return Observed(sensitive, _at(self.labels, rows), _at(self.raw, rows))
-
-    def coded(self) -> Observed:
-        """The same rows with integer codes for group names, quicker to read many times."""
-        codes = {name: _codes(self.batch, name) for name in self.sensitive}
-        return Observed(codes, self.labels, self.raw)
 
 
 def measure(constraint: Constraint, observed: Observed, predictions: NDArray[Any]) -> Gap:
@@ -159,22 +124,6 @@ def _means(means: Means, predictions: NDArray[Any]) -> FloatArray:
         return np.asarray(means.as_weights() @ values)
     sums = np.bincount(means.codes + 1, weights=values, minlength=len(means) + 1)[1:]
     return np.asarray(sums / np.maximum(means.counts, 1.0))
-
-
-def _codes(batch: Batch, name: str) -> NDArray[Any]:
-    """Integer codes where the feature is groups, the numbers themselves where it is continuous."""
-    if batch.groups.raw[name].dtype.kind == "f":
-        return batch.groups.values(name)
-    codes = batch.groups.column(name).codes
-    return batch.groups.raw[name] if codes is None else codes
-
-
-def _at(values: NDArray[Any] | None, rows: slice | NDArray[np.int64]) -> NDArray[Any] | None:
-    return None if values is None else values[rows]
-
-
-def _float64(values: NDArray[Any] | None) -> FloatArray | None:
-    return None if values is None else np.asarray(values, dtype=np.float64)
 
 
 def _number(value: float | None) -> float:

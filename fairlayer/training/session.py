@@ -19,7 +19,8 @@ from fairlayer.training.compare import compare
 from fairlayer.training.comparison import Beside, Comparison
 from fairlayer.training.config import FitOptions, ModelConfig
 from fairlayer.training.fit import Epoch, Fit, fit
-from fairlayer.training.gaps import Observed, measure
+from fairlayer.training.gaps import measure
+from fairlayer.training.observed import Observed
 from fairlayer.training.recipe import Recipe
 
 __all__ = ["Parts", "Trained", "prepare", "train"]

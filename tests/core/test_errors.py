@@ -259,7 +259,7 @@ BAD_CALLS: dict[str, dict[str, Any]] = {
     "labels in words": {"y": ["a", "b", "c", "d"]},
     "labels 2": {"y": [0, 1, 2, 1]},
     "fractional groups": {"sensitive_features": {"g": [0.5, 1.5, 1, 1]}},
-    "infeasible": {"y": [0, 0, 1, 1], "x": torch.tensor([[5.0], [0.1], [0.2], [-4.0]])},
+    "infeasible": {"y": [0, 0, 0, 0]},
 }
 
 
@@ -274,17 +274,16 @@ def test_a_failed_call_changes_no_state(change: dict[str, Any], learnt_before: b
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.weight * x
 
-    rules = [fl.EqualizedOdds("g", 0.1), fl.MeanResidualParity("g", 0.45)]
-    bounds = (0.4, 0.5) if "x" in change and not torch.isnan(change["x"]).any() else (0.0, 1.0)
-    model = fl.FairModel(Identity(), [*rules, fl.MinimumRate("g", 0.45)], bounds=bounds)
+    rules: list[fl.Constraint] = [fl.EqualizedOdds("g", 0.5), fl.MeanResidualParity("g", 0.9)]
+    if change is BAD_CALLS["infeasible"]:
+        rules += [fl.MinimumRate("g", 0.7), fl.BoundedGroupLoss("g", 0.4)]
+    model = fl.FairModel(Identity(), rules, bounds=(0.0, 1.0))
     good: dict[str, Any] = {
-        "x": torch.tensor([[0.9], [0.1], [0.2], [0.4]]),
+        "x": torch.tensor([[0.9], [0.8], [0.7], [0.75]]),
         "sensitive_features": {"g": ["a", "b", "a", "b"]},
-        "y": [0, 1, 1, 0],
+        "y": [1, 1, 1, 1],
     }
-    if "x" in change and bounds == (0.4, 0.5):
-        model.projection.constraints = (fl.MinimumRate("g", 0.7),)
-    elif learnt_before:
+    if learnt_before:
         model(**good)
     before = copy.deepcopy(model.state_dict())
     words, last = model.projection.vocabulary, model.last_projection

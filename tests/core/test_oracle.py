@@ -83,3 +83,20 @@ def test_the_oracle_would_notice() -> None:
     assert truth.deviation(problem, y) < 1e-6
     assert truth.deviation(problem, y + 1e-5 * problem.size) > 1e-6
     assert truth.deviation(problem, problem.scores) > 1e-6
+
+
+def test_the_optimality_conditions_would_notice() -> None:
+    """The arbiter for what Clarabel cannot decide accepts the projection, and no other feasible point."""
+    checked = 0
+    for seed in range(60):
+        problem = random_problem(seed, scale=1.0)
+        y = problem.project().value.numpy()
+        if problem.n > 60 or np.abs(y - problem.scores).max() < 1e-3:
+            continue
+        assert truth.optimality_residual(problem, y) <= 1e-7 * problem.size, seed
+        other = problem.project(problem.scores + 0.1 * np.random.default_rng(seed).normal(size=problem.n)).value.numpy()
+        off = np.abs(other - y).max()
+        if off > 1e-3:
+            assert truth.optimality_residual(problem, other) > 0.5 * off, seed
+            checked += 1
+    assert checked >= 10

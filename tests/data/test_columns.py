@@ -54,9 +54,7 @@ def test_a_senseless_cut_is_refused(text: str) -> None:
 
 def test_sensitive_columns_are_names_numbers_or_cuts() -> None:
     frame = pd.DataFrame({"sex": [1, 2], "age": [20, 70]})
-    found = sensitive_columns(
-        frame, ["sex", "age", "age_group"], cuts=[parse_cut("age=30")], continuous=["age"]
-    )
+    found = sensitive_columns(frame, ["sex", "age", "age_group"], cuts=[parse_cut("age=30")], continuous=["age"])
     assert found["sex"].tolist() == ["1", "2"]
     assert found["age"].tolist() == [20.0, 70.0]
     assert found["age_group"].tolist() == ["age<=30", "age>30"]

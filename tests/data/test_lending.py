@@ -68,9 +68,7 @@ def test_the_description_states_parameters_gaps_and_that_it_is_generated() -> No
     assert f"{LendingPopulation().true_gap('sex'):.4f}" in text
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"female_share": 1.2}, {"age_shares": (0.5, 0.5, 0.5)}, {"label_bias": -0.1}]
-)
+@pytest.mark.parametrize("wrong", [{"female_share": 1.2}, {"age_shares": (0.5, 0.5, 0.5)}, {"label_bias": -0.1}])
 def test_impossible_parameters_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ColumnError, match=next(iter(wrong))):
         LendingPopulation(**wrong)  # type: ignore[arg-type]

@@ -63,9 +63,7 @@ def test_communities_crime(monkeypatch: pytest.MonkeyPatch) -> None:
         {"state": [1, 2, 3], "racepctblack": [0.06, 0.07, 0.0], "police": [None, None, 1.0]}
         | {"ViolentCrimesPerPop": [0.1, 0.2, 0.3]}
     )
-    monkeypatch.setattr(
-        pytest.importorskip("sklearn.datasets"), "fetch_openml", record(frame, "ViolentCrimesPerPop")
-    )
+    monkeypatch.setattr(pytest.importorskip("sklearn.datasets"), "fetch_openml", record(frame, "ViolentCrimesPerPop"))
     table = READERS["communities_crime"]()
     assert table.features() == ("racepctblack",)
     groups = table.sensitive_features(table.sensitive)["racepctblack_group"]

@@ -85,9 +85,7 @@ EXPECTED = {  # rows, features, share of positives (or mean target), groups of t
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", EXPECTED)
-def test_real_data_have_the_documented_shape(
-    name: str, data_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_real_data_have_the_documented_shape(name: str, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAIRLAYER_DATA", str(data_folder))
     table = read_data_set(name)
     rows, features, mean, groups = EXPECTED[name]
