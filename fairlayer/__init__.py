@@ -22,11 +22,13 @@ from fairlayer.errors import FairlayerError
 from fairlayer.model import FairModel
 from fairlayer.projection import FairProjection, project
 from fairlayer.result import Projection
+from fairlayer.streaming import Anytime, InferenceState, PerBatch, Phase, Tracking
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Affine",
+    "Anytime",
     "BoundedGroupLoss",
     "ConditionalParity",
     "Constraint",
@@ -41,10 +43,14 @@ __all__ = [
     "FairProjection",
     "FairlayerError",
     "GroupCalibration",
+    "InferenceState",
     "MeanResidualParity",
     "MinimumRate",
+    "PerBatch",
+    "Phase",
     "PredictiveEquality",
     "Projection",
+    "Tracking",
     "errors",
     "project",
 ]

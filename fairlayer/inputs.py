@@ -75,6 +75,21 @@ class Box(NamedTuple):
         return Box(lower, upper, *(_differentiable(bound, scores) for bound in inner))
 
 
+def plain_bounds(bounds: Bounds, margin: float) -> tuple[float | None, float | None]:
+    """Return common bounds as numbers.
+
+    Raises:
+        InvalidBoundsError: they differ from sample to sample.
+    """
+    if bounds is None:
+        return None, None
+    for bound in bounds:
+        if isinstance(bound, Tensor | np.ndarray) and bound.ndim:
+            raise InvalidBoundsError("a stream needs bounds that are the same for all samples, but they are arrays.")
+    low, high = (None if bound is None else float(bound) for bound in bounds)
+    return None if low is None else low + margin, None if high is None else high - margin
+
+
 def _moved(bound: Bound, by: float) -> Bound:
     return bound if bound is None or by == 0 else bound + by
 

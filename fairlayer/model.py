@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +16,14 @@ from fairlayer.errors import (
     MissingSensitiveFeatureError,
     OutputError,
     ShapeError,
-    SmallBatchError,
 )
-from fairlayer.inputs import Bounds, as_constraints
+from fairlayer.groups import Vocabulary
+from fairlayer.inputs import Bounds, as_constraints, plain_bounds
 from fairlayer.projection import FairProjection
 from fairlayer.result import Projection
+from fairlayer.streaming import InferenceState, Policy
+from fairlayer.streaming.batches import StreamGaps, read_batch
+from fairlayer.streaming.policy import as_policy
 
 __all__ = ["FairModel"]
 
@@ -37,7 +40,9 @@ class FairModel(nn.Module):
         constraints: what must hold for the mean predictions of each batch.
         bounds: (lower, upper) of the predictions, for example (0.0, 1.0); None for no bounds.
         margin: inner box (lower + margin, upper - margin), so that a log loss keeps its gradient.
-        b_tau: batch size from which `inference=True` projects the batch by itself.
+        b_tau: batch size from which `inference=True` projects the batch by itself; smaller ones are streamed.
+        policy: how a stream is held: "tracking", "anytime", "per_batch", or a policy object.
+        half_life: samples after which the stream's feed-forward forgets half, to follow drift; None for never.
         protected_attr_idx: a column of x, or several, used as sensitive features named `x[i]`.
         tolerance: with `protected_attr_idx`: one DemographicParity(`x[i]`, tolerance) for each column.
         on_empty: "skip" or "raise", see `project`.
@@ -64,6 +69,8 @@ class FairModel(nn.Module):
         bounds: Bounds = None,
         margin: float = 0.0,
         b_tau: int = 256,
+        policy: str | Policy = "tracking",
+        half_life: float | None = None,
         protected_attr_idx: int | Sequence[int] | None = None,
         tolerance: Tolerance | None = None,
         on_empty: str = "skip",
@@ -74,6 +81,8 @@ class FairModel(nn.Module):
         self.backbone = backbone
         self.protected_attr_idx = _as_indices(protected_attr_idx)
         self.b_tau = b_tau
+        self._stream_options: dict[str, Any] = {"policy": as_policy(policy), "half_life": half_life}
+        self._stream: InferenceState | None = None
         self.projection = FairProjection(
             [*as_constraints(constraints), *_column_constraints(self.protected_attr_idx, tolerance)],
             bounds=bounds,
@@ -92,6 +101,58 @@ class FairModel(nn.Module):
     def last_projection(self) -> Projection | None:
         """The whole result of the latest forward, detached from the graph."""
         return self.projection.last
+
+    @property
+    def inference_state(self) -> InferenceState:
+        """What the stream of `inference=True` predictions has done so far."""
+        if self._stream is None:
+            bounds = plain_bounds(self.projection.plan.bounds, self.projection.plan.margin)
+            self._stream = InferenceState(self.constraints, bounds=bounds, **self._stream_options)
+        return self._stream
+
+    def reset_inference_state(self) -> None:
+        """Begin a new stream."""
+        self.inference_state.reset()
+
+    def warm_start(self, loader: Iterable[Any]) -> None:
+        """Let the stream's feed-forward begin from the raw scores of validation data.
+
+        Args:
+            loader: batches (x, sensitive), (x, y, sensitive), or dicts with keys x, y, sensitive_features.
+        """
+        with torch.no_grad():
+            for batch in loader:
+                x, _, features = read_batch(batch)
+                features = self._with_columns(features, (x,))
+                self.inference_state.warm_start(self.raw_scores(x), features, self._stream_vocabulary())
+
+    def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
+        """Deliver labels of earlier streamed predictions, by the ids they were made with."""
+        self.inference_state.observe_labels(ids, y)
+
+    def get_aggregate_fairness_stats(self, loader: Iterable[Any], *, reset_before: bool = True) -> dict[str, float]:
+        """Stream a loader through the model and return its gaps.
+
+        Args:
+            loader: batches as for `warm_start`.
+            reset_before: begin a new stream first.
+
+        Returns:
+            Fixed keys: `weighted_avg_fairness_gap` (sample-weighted mean over batches of the largest gap within the
+            batch, a batch that compares nothing counting 0), `pooled_aggregate_gap` (largest gap of the pooled means
+            of everything emitted), `raw_pooled_aggregate_gap` (the same of the raw scores), `mean_squared_change`,
+            `samples`, `batches`.
+        """
+        if reset_before:
+            self.reset_inference_state()
+        gaps = StreamGaps(self.constraints)
+        with torch.no_grad():
+            for batch in loader:
+                x, y, features = read_batch(batch)
+                raw = self.raw_scores(x)
+                features = self._with_columns(features, (x,))
+                gaps.add(self._stream_out(raw, features, y, None), raw, features, y, self._stream_vocabulary())
+        return gaps.stats(self.inference_state)
 
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error."""
@@ -116,6 +177,7 @@ class FairModel(nn.Module):
         y: Any = None,
         label_probabilities: Any = None,
         inference: bool = False,
+        ids: Sequence[str | int] | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Return predictions that meet the constraints; shape and device of the backbone's output.
@@ -126,26 +188,61 @@ class FairModel(nn.Module):
             y: labels, for constraints that look at labels; needed in training mode only.
             label_probabilities: estimates of the labels in [0, 1], used where there is no y; by default, in
                 evaluation mode, the raw scores.
-            inference: the regime of production, for batches of at least `b_tau`.
+            inference: the regime of production: the stream of all such predictions since the last reset is held, by
+                the policy for batches smaller than `b_tau`; larger ones are projected by themselves and counted.
+                Predictions are then detached.
+            ids: one per sample of a streamed batch, for `observe_labels`.
             **kwargs: passed to the backbone.
 
         Raises:
-            SmallBatchError: `inference` with fewer than `b_tau` samples.
             MissingLabelsError: a label-based constraint in training mode without y.
         """
         scores = self.raw_scores(*args, **kwargs)
-        if inference and len(scores) < self.b_tau:
-            raise SmallBatchError(
-                f"inference=True was asked for a batch of {len(scores)}, but b_tau={self.b_tau} is the smallest "
-                "batch that is projected by itself. Gather larger batches, or lower b_tau."
-            )
+        features = self._with_columns(sensitive_features, args) if self.protected_attr_idx else sensitive_features
+        if inference:
+            return self._stream_out(scores, features, y, ids, label_probabilities)
+        return self._project(scores, features, y, label_probabilities)
+
+    def _project(
+        self, scores: Tensor, features: Any, y: Any, label_probabilities: Any, *, serving: bool = False
+    ) -> Tensor:
         if y is None and label_probabilities is None:
-            label_probabilities = self._estimated_labels(scores, inference)
-        features = self._with_columns(sensitive_features, args)
+            label_probabilities = self._estimated_labels(scores, serving)
         projected: Tensor = self.projection(
             scores, sensitive_features=features, y=y, label_probabilities=label_probabilities
         )
         return projected
+
+    def _stream_out(
+        self, scores: Tensor, features: Any, y: Any, ids: Sequence[str | int] | None, label_probabilities: Any = None
+    ) -> Tensor:
+        stream = self._stream if self._stream is not None else self.inference_state
+        if len(scores) < self.b_tau:
+            if len(scores) == 1 and y is None and ids is None:
+                emitted = stream.emit_one(scores, features)
+                if emitted is not None:
+                    return emitted
+            return stream.emit(scores, features, ids=ids, y=y, vocabulary=self._stream_vocabulary())
+        with torch.no_grad():
+            emitted = self._project(scores, features, y, label_probabilities, serving=True)
+        stream.absorb(scores, emitted, features, self._stream_vocabulary())
+        return emitted
+
+    def _stream_vocabulary(self) -> Vocabulary:
+        """Categories of the model, and those that a stream under an open vocabulary has met since."""
+        words = self.projection.vocabulary
+        return self.inference_state.vocabulary_after(words) if words.open else words
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the stream's state, tensors and plain containers."""
+        return {} if self._stream is None else {"stream": self._stream.state_dict()}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore the stream's state."""
+        if "stream" in state:
+            self.inference_state.load_state_dict(state["stream"])
+        elif self._stream is not None:
+            self._stream.reset()
 
     def _estimated_labels(self, scores: Tensor, inference: bool) -> Tensor | None:
         """Raw scores stand in for labels in evaluation, where a constraint needs them and they are probabilities."""
@@ -157,7 +254,8 @@ class FairModel(nn.Module):
                 f"{needing[0]} looks at labels, but no y was given in training mode. Pass y=labels; "
                 "in evaluation mode (model.eval()) label estimates are used instead."
             )
-        return scores.detach()
+        low, high = plain_bounds(self.projection.plan.bounds, self.projection.plan.margin)
+        return scores.detach().clamp(low, high) if (low, high) != (None, None) else scores.detach()
 
     def _with_columns(self, sensitive_features: Any, args: tuple[Any, ...]) -> Any:
         if not self.protected_attr_idx:

@@ -134,7 +134,7 @@ def constraint(rule: Rule) -> fl.Constraint:  # noqa: PLR0911
             return getattr(fl, rule.kind)(on, tolerance=rule.limit, **rule.more)
 
 
-# --- columns ---------------------------------------------------------------------------------------------
+# --- columns
 
 
 def _codes(rng: np.random.Generator, n: int, groups: int) -> np.ndarray:
@@ -249,7 +249,7 @@ def _any_rule(
     return random_rule(str(rng.choice(kinds)), rng, features, n, tolerance())
 
 
-def random_rule(
+def random_rule(  # noqa: PLR0911
     kind: str, rng: np.random.Generator, features: dict[str, np.ndarray], n: int, tolerance: float
 ) -> Rule:
     """A rule of one kind; limits that an arbitrary batch could not meet are set by `made_feasible`."""
@@ -336,6 +336,64 @@ def solo_problem(kind: str, seed: int, *, bounded: bool | None = None, n: int | 
     bounds = {True: (0.0, 1.0), False: None, None: _bounds(rng, n)}[bounded]
     rule = random_rule(kind, rng, features, n, float(rng.choice([0.0, 0.01, 0.05])))
     return made_feasible(Problem(f"{kind} {seed}", z, features, (rule,), labels=labels, bounds=bounds), rng)
+
+
+def hard_problem(seed: int) -> Problem:
+    """Soft groups and covariances at tiny tolerances beside saturated cells, repeated rules, features of any unit."""
+    rng = np.random.default_rng(seed + 10**6)
+    n = int(rng.choice([1, 2, 3, 4, 6, 10, 20, 50, 150, 400]))
+    features = {
+        "a": _codes(rng, n, int(rng.integers(2, 41))),
+        "b": _codes(rng, n, int(rng.integers(2, 5))),
+        "c": _codes(rng, n, 2),
+        "s": rng.normal(size=n) * 10.0 ** rng.integers(-4, 7),
+    }
+    if rng.random() < 0.3:  # ties, perhaps all the same
+        features["s"] = np.round(rng.normal(size=n))
+    concentration = np.full(int(rng.integers(2, 6)), float(rng.choice([0.05, 0.5, 5.0])))
+    features["p"] = rng.dirichlet(concentration, size=n)
+    style = rng.integers(5)
+    z = _scores(rng, n, np.maximum(features["a"], 0))
+    if style == 1:
+        z = z * 10.0 ** rng.integers(1, 4)
+    elif style == 2:  # at the bounds exactly
+        z = np.where(rng.random(n) < 0.5, rng.choice([0.0, 1.0], n), z)
+    elif style == 3:
+        z = np.full(n, 0.5) + 1e-9 * rng.normal(size=n)
+    labels = (rng.random(n) < rng.choice([0.05, 0.5, 0.95])).astype(float)
+    estimated = rng.random() < 0.4
+    bounds = _bounds(rng, n)
+    if rng.random() < 0.2:
+        bounds = (0.0, 1.0)
+    rules = tuple(_hard_rule(rng, features, n) for _ in range(rng.integers(1, 7)))
+    problem = Problem(
+        f"hard {seed}",
+        z,
+        features,
+        rules + rules if rng.random() < 0.2 else rules,
+        labels=None if estimated else labels,
+        estimates=np.where(rng.random(n) < 0.3, labels, rng.random(n)) if estimated else None,
+        bounds=bounds,
+    )
+    return made_feasible(problem, rng)
+
+
+def _hard_rule(rng: np.random.Generator, features: dict[str, np.ndarray], n: int) -> Rule:
+    tolerance = float(rng.choice([0.0, 1e-12, 1e-9, 1e-6, 0.01, 0.1]))
+    common = [
+        Rule("DemographicParity", ("p",), tolerance),
+        Rule("CovarianceBound", ("s",), tolerance * float(np.std(features["s"]) + 1e-30)),
+        Rule("EqualizedOdds", ("p",), tolerance),
+        Rule("DemographicParity", ("p", "c"), tolerance),
+        Rule("EqualizedOdds", ("b", "c"), tolerance),
+        Rule("DemographicParity", ("a",), tolerance),
+        Rule("DemographicParity", ("a", "b", "c"), tolerance),
+        Rule("ErrorRateParity", ("p",), tolerance),
+        Rule("MeanResidualParity", ("p",), tolerance),
+        Rule("ConditionalParity", ("c",), tolerance, {"given": ("b", "a")}),
+        random_rule(str(rng.choice(SOLO_KINDS)), rng, features, n, tolerance),
+    ]
+    return common[rng.integers(len(common))]
 
 
 seeds = st.integers(0, 2**31 - 1)

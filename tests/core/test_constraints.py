@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,12 @@ def _batch(seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray
     sex, race = rng.choice(["F", "M"], N, p=[0.3, 0.7]), rng.choice(["x", "y", "z"], N, p=[0.6, 0.3, 0.1])
     score = 1 / (1 + np.exp(-(rng.normal(size=N) + (sex == "M") + 0.5 * (race == "x"))))
     labels = (rng.random(N) < score).astype(float)
-    columns = {"sex": sex, "race": race, "band": rng.choice(["low", "high"], N), "age": rng.normal(40, 12, N) + 5 * score}
+    columns = {
+        "sex": sex,
+        "race": race,
+        "band": rng.choice(["low", "high"], N),
+        "age": rng.normal(40, 12, N) + 5 * score,
+    }
     return score, columns, labels
 
 
@@ -51,7 +57,9 @@ def test_demographic_parity_of_intersections() -> None:
     assert _gap(means) == pytest.approx(0.03, abs=1e-10)
 
 
-@pytest.mark.parametrize(("kind", "labels_bound"), [("EqualOpportunity", [1]), ("PredictiveEquality", [0]), ("EqualizedOdds", [0, 1])])
+@pytest.mark.parametrize(
+    ("kind", "labels_bound"), [("EqualOpportunity", [1]), ("PredictiveEquality", [0]), ("EqualizedOdds", [0, 1])]
+)
 def test_parity_within_labels(kind: str, labels_bound: list[int]) -> None:
     y, score, c, labels = _value(getattr(fl, kind)("sex", tolerance=0.02))
     for label in (0, 1):
@@ -89,7 +97,7 @@ def test_disparate_impact_ratio() -> None:
 
 
 def test_error_rate_parity() -> None:
-    y, score, c, labels = _value(fl.ErrorRateParity("race", tolerance=0.01))
+    y, _, c, labels = _value(fl.ErrorRateParity("race", tolerance=0.01))
     # a decision drawn with probability y is wrong with probability y for label 0, 1 - y for label 1
     wrong = np.where(labels == 1, 1 - y, y)
     assert _gap([wrong[c["race"] == r].mean() for r in "xyz"]) == pytest.approx(0.01, abs=1e-10)
@@ -120,7 +128,7 @@ def test_group_calibration(bins: Any) -> None:
     y, score, c, labels = _value(fl.GroupCalibration("sex", tolerance=0.02, bins=bins))
     edges = np.linspace(0, 1, 5) if bins == 4 else np.array(bins)
     for s in "FM":
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             inside = (c["sex"] == s) & (score >= low) & ((score < high) | (high == 1.0))
             assert abs((labels - y)[inside].mean()) <= 0.02 + 1e-10
 
@@ -182,7 +190,7 @@ def test_any_mix(seed: int, count: int) -> None:
         assert truth.violation(problem, rule, y) <= 1e-10 * max(1.0, problem.size, truth.reach(problem, rule))
 
 
-# --- corners ----------------------------------------------------------------------------------------------------
+# --- corners
 
 
 def test_no_constraints_is_a_clip() -> None:
@@ -205,7 +213,9 @@ def test_tiny_batches(n: int) -> None:
         fl.GroupCalibration("g", 0.7),
         fl.ErrorRateParity("g", 0.5),
     ]
-    result = fl.project(z, rules, sensitive_features={"g": [0, 1][:n], "s": [1.0, 5.0][:n]}, y=[1, 0][:n], bounds=(0, 1))
+    result = fl.project(
+        z, rules, sensitive_features={"g": [0, 1][:n], "s": [1.0, 5.0][:n]}, y=[1, 0][:n], bounds=(0, 1)
+    )
     assert result.certificate.holds
     assert torch.isfinite(result.value).all()
     if n == 1:
@@ -261,7 +271,9 @@ def test_the_same_constraint_twice_changes_nothing() -> None:
     score, columns, labels = _batch()
     z, rule = torch.tensor(score), fl.EqualizedOdds("race", 0.02)
     once = fl.project(z, [rule], sensitive_features=columns, y=labels, bounds=(0, 1))
-    thrice = fl.project(z, [rule, fl.EqualizedOdds("race", 0.02), rule], sensitive_features=columns, y=labels, bounds=(0, 1))
+    thrice = fl.project(
+        z, [rule, fl.EqualizedOdds("race", 0.02), rule], sensitive_features=columns, y=labels, bounds=(0, 1)
+    )
     torch.testing.assert_close(thrice.value, once.value, atol=1e-10, rtol=0)
     assert list(thrice.multipliers) == ["EqualizedOdds('race')", "EqualizedOdds('race') #2", "EqualizedOdds('race') #3"]
     total = sum(float(m) for m in thrice.multipliers.values())
@@ -341,5 +353,3 @@ def test_columns_of_scores_bin_by_themselves() -> None:
             assert float(result.multipliers[name][j]) == pytest.approx(float(price))
     assert result.certificate.holds
     assert result.shift.ndim == 2
-
-

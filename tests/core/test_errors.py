@@ -37,8 +37,16 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         errors.NonFiniteScoresError,
         ["1 of 2"],
     ),
-    "infinite scores within bounds": (_project(torch.tensor([INF, 0.1, 0.2, 0.3]), bounds=(0, 1)), errors.NonFiniteScoresError, ["1 of 4"]),
-    "NaN in half precision": (_project(torch.tensor([NAN, 0, 0, 0], dtype=torch.float16)), errors.NonFiniteScoresError, ["1 of 4"]),
+    "infinite scores within bounds": (
+        _project(torch.tensor([INF, 0.1, 0.2, 0.3]), bounds=(0, 1)),
+        errors.NonFiniteScoresError,
+        ["1 of 4"],
+    ),
+    "NaN in half precision": (
+        _project(torch.tensor([NAN, 0, 0, 0], dtype=torch.float16)),
+        errors.NonFiniteScoresError,
+        ["1 of 4"],
+    ),
     "empty batch": (
         _project(torch.zeros(0), sensitive_features={"g": []}),
         errors.EmptyBatchError,
@@ -92,7 +100,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         ["ErrorRateParity('g')", "0.3"],
     ),
     "NaN labels": (_project(constraints=[EO], y=[0, 1, NAN, 1]), errors.NonFiniteScoresError, ["y holds NaN"]),
-    "labels in words": (_project(constraints=[EO], y=["no", "yes", "no", "no"]), errors.LabelValueError, ["y must be numbers"]),
+    "labels in words": (
+        _project(constraints=[EO], y=["no", "yes", "no", "no"]),
+        errors.LabelValueError,
+        ["y must be numbers"],
+    ),
     "probabilities above one": (
         _project(constraints=[EO], label_probabilities=[0.1, 2.0, 0.5, -1.0]),
         errors.LabelValueError,
@@ -120,7 +132,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         errors.ConstraintDefinitionError,
         ["DemographicParity('sex') was given tolerance=-0.1", ">= 0"],
     ),
-    "NaN tolerance": (lambda: fl.DemographicParity("sex", NAN), errors.ConstraintDefinitionError, ["tolerance=nan", "finite"]),
+    "NaN tolerance": (
+        lambda: fl.DemographicParity("sex", NAN),
+        errors.ConstraintDefinitionError,
+        ["tolerance=nan", "finite"],
+    ),
     "infinite tolerance": (lambda: fl.EqualizedOdds("sex", INF), errors.ConstraintDefinitionError, ["tolerance=inf"]),
     "tolerance in words": (lambda: fl.EqualizedOdds("sex", "x"), errors.ConstraintDefinitionError, ["'x'", "number"]),  # type: ignore[arg-type]
     "tolerance as a vector": (
@@ -139,7 +155,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         ["tolerance=-1"],
     ),
     "boolean tolerance": (lambda: fl.EqualizedOdds("sex", True), errors.ConstraintDefinitionError, ["True"]),
-    "no name": (lambda: fl.DemographicParity("", 0.1), errors.ConstraintDefinitionError, ["name of a sensitive feature", "''"]),
+    "no name": (
+        lambda: fl.DemographicParity("", 0.1),
+        errors.ConstraintDefinitionError,
+        ["name of a sensitive feature", "''"],
+    ),
     "no names": (lambda: fl.DemographicParity((), 0.1), errors.ConstraintDefinitionError, ["()"]),
     "an index for a name": (lambda: fl.DemographicParity((3,), 0.1), errors.ConstraintDefinitionError, ["(3,)"]),  # type: ignore[arg-type]
     "lower above upper": (
@@ -159,11 +179,19 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         errors.ShapeError,
         ["rows of length 7", "2 groups"],
     ),
-    "ratio above one": (lambda: fl.DisparateImpactRatio("g", 1.25), errors.ConstraintDefinitionError, ["ratio=1.25", "(0, 1]", "0.8"]),
+    "ratio above one": (
+        lambda: fl.DisparateImpactRatio("g", 1.25),
+        errors.ConstraintDefinitionError,
+        ["ratio=1.25", "(0, 1]", "0.8"],
+    ),
     "ratio zero": (lambda: fl.DisparateImpactRatio("g", 0.0), errors.ConstraintDefinitionError, ["ratio=0"]),
     "infinite floor": (lambda: fl.MinimumRate("g", -INF), errors.ConstraintDefinitionError, ["floor=-inf"]),
     "infinite cap": (lambda: fl.BoundedGroupLoss("g", INF), errors.ConstraintDefinitionError, ["cap=inf"]),
-    "bins that fall": (lambda: fl.GroupCalibration("g", 0.1, bins=[0.5, 0.1]), errors.ConstraintDefinitionError, ["bins=[0.5, 0.1]"]),
+    "bins that fall": (
+        lambda: fl.GroupCalibration("g", 0.1, bins=[0.5, 0.1]),
+        errors.ConstraintDefinitionError,
+        ["bins=[0.5, 0.1]"],
+    ),
     "no bins": (lambda: fl.GroupCalibration("g", 0.1, bins=0), errors.ConstraintDefinitionError, ["bins=0", ">= 1"]),
     "strata among the groups": (
         lambda: fl.ConditionalParity("g", given=("g", "h"), tolerance=0.1),
@@ -182,9 +210,17 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     ),
     # bounds
     "crossed bounds": (_project(bounds=(1.0, 0.0)), errors.InvalidBoundsError, ["lower <= upper", "(1.0, 0.0)"]),
-    "margin too wide": (_project(bounds=(0.0, 1.0), margin=0.6), errors.InvalidBoundsError, ["margin=0.6", "smaller margin"]),
+    "margin too wide": (
+        _project(bounds=(0.0, 1.0), margin=0.6),
+        errors.InvalidBoundsError,
+        ["margin=0.6", "smaller margin"],
+    ),
     "margin without bounds": (_project(margin=0.1), errors.InvalidBoundsError, ["margin=0.1 needs bounds"]),
-    "negative margin": (_project(bounds=(0, 1), margin=-0.1), errors.InvalidBoundsError, ["margin must be a number >= 0", "-0.1"]),
+    "negative margin": (
+        _project(bounds=(0, 1), margin=-0.1),
+        errors.InvalidBoundsError,
+        ["margin must be a number >= 0", "-0.1"],
+    ),
     "NaN margin": (_project(bounds=(0, 1), margin=NAN), errors.InvalidBoundsError, ["nan"]),
     "infinite bound": (_project(bounds=(-INF, 1.0)), errors.InvalidBoundsError, ["lower bound must be finite", "None"]),
     "NaN bound": (_project(bounds=(0.0, NAN)), errors.InvalidBoundsError, ["upper bound must be finite"]),
@@ -247,7 +283,12 @@ def test_an_infeasible_batch_with_bounds_per_sample_has_a_short_text() -> None:
     n = 5000
     low = torch.rand(n)
     with pytest.raises(errors.InfeasibleConstraintsError) as caught:
-        fl.project(torch.rand(n), [fl.MinimumRate("g", 9.0)], sensitive_features={"g": torch.arange(n) % 2}, bounds=(low, low + 1))
+        fl.project(
+            torch.rand(n),
+            [fl.MinimumRate("g", 9.0)],
+            sensitive_features={"g": torch.arange(n) % 2},
+            bounds=(low, low + 1),
+        )
     assert len(str(caught.value)) < 1000
 
 

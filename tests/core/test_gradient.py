@@ -120,7 +120,7 @@ def test_functional_transforms_agree() -> None:
     torch.testing.assert_close(torch.autograd.functional.hessian(loss, z), 2 * J.T @ J)
 
 
-# --- tolerances ------------------------------------------------------------------------------------------------
+# --- tolerances
 
 
 def _with_limit(kind: str, on: tuple[str, ...], limit: Any, more: dict[str, Any]) -> fl.Constraint:
@@ -131,8 +131,10 @@ def _with_limit(kind: str, on: tuple[str, ...], limit: Any, more: dict[str, Any]
         from tests.core.problems import custom_loss
 
         return fl.BoundedGroupLoss(first, limit, loss=custom_loss)
-    return getattr(fl, kind)(first, limit, **more) if kind != "ConditionalParity" else fl.ConditionalParity(
-        first, tolerance=limit, **more
+    return (
+        getattr(fl, kind)(first, limit, **more)
+        if kind != "ConditionalParity"
+        else fl.ConditionalParity(first, tolerance=limit, **more)
     )
 
 
@@ -205,9 +207,11 @@ def test_price_at_tolerance_zero(groups: int) -> None:
         slope = float(torch.autograd.grad(0.5 * ((value(t) - z) ** 2).sum(), t)[0])
         h = 1e-7
         difference = float(0.5 * ((value(h) - z) ** 2).sum() - 0.5 * ((value(0.0) - z) ** 2).sum()) / h
-        price = float(fl.project(z, [fl.DemographicParity("g", 0.0)], sensitive_features=features).multipliers[
-            "DemographicParity('g')"
-        ])
+        price = float(
+            fl.project(z, [fl.DemographicParity("g", 0.0)], sensitive_features=features).multipliers[
+                "DemographicParity('g')"
+            ]
+        )
         assert price == pytest.approx(-difference, rel=1e-4)
         assert slope == pytest.approx(difference, rel=1e-4)
         moved = torch.func.jacrev(value)(torch.tensor(0.0, dtype=DOUBLE))
@@ -250,7 +254,7 @@ def test_forward_mode_sees_a_dual_tolerance_and_dual_bounds() -> None:
         torch.testing.assert_close(forward_ad.unpack_dual(out).tangent, torch.tensor([0.0, 1.0], dtype=DOUBLE))
 
 
-# --- bounds -----------------------------------------------------------------------------------------------------
+# --- bounds
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
@@ -271,9 +275,15 @@ def test_bounds_take_a_gradient(per_sample: bool) -> None:
             return fl.project(z, rules, sensitive_features=features, bounds=(low, high)).value
 
         inputs = (z, low, high, t)
-        if not _smooth(lambda e: value(*(i.detach() + e[j] for j, i in enumerate(inputs))), torch.zeros(4, dtype=DOUBLE)):  # noqa: B023
-            continue
-        if not _smooth(lambda e: value(z.detach() + e, low.detach(), high.detach(), t.detach()), torch.zeros(n, dtype=DOUBLE)):  # noqa: B023
+        plain = tuple(i.detach() for i in inputs)
+
+        def of_all(e: Tensor, plain: Any = plain, value: Any = value) -> Tensor:
+            return value(*(i + e[j] for j, i in enumerate(plain)))
+
+        def of_scores(e: Tensor, plain: Any = plain, value: Any = value) -> Tensor:
+            return value(plain[0] + e, *plain[1:])
+
+        if not (_smooth(of_all, torch.zeros(4, dtype=DOUBLE)) and _smooth(of_scores, torch.zeros(n, dtype=DOUBLE))):
             continue
         assert gradcheck(value, inputs, check_forward_ad=True)
         assert gradgradcheck(value, inputs)
@@ -295,7 +305,7 @@ def test_margin_moves_with_the_bounds() -> None:
     assert float(low.grad) == 1.0  # type: ignore[arg-type]
 
 
-# --- corners --------------------------------------------------------------------------------------------------------
+# --- corners
 
 
 def test_gradient_of_equality_rows() -> None:
@@ -470,7 +480,7 @@ def test_double_backward_through_a_training_step() -> None:
     assert gradcheck(after, (w,))
 
 
-# --- the two implementations of a pass ------------------------------------------------------------------------------
+# --- the two implementations of a pass
 
 
 @settings(max_examples=60)
@@ -537,7 +547,7 @@ def test_truth_is_where_the_gradient_is_taken() -> None:
 
 
 def test_relaxed_projection_has_the_gradient_of_its_value() -> None:
-    """Where limits had to be widened, gradcheck w.r.t. the scores still holds (the widening does not depend on them)."""
+    """Where limits were widened, the gradient w.r.t. the scores still holds (it does not depend on them)."""
     rules = [fl.MinimumRate("g", 0.8), fl.BoundedGroupLoss("g", 0.1, loss=lambda labels: (0 * labels, 1 + 0 * labels))]
 
     def f(z: Tensor) -> Tensor:
@@ -547,5 +557,3 @@ def test_relaxed_projection_has_the_gradient_of_its_value() -> None:
 
     z = torch.tensor([0.1, 0.4, 0.3, 0.8, 0.5], dtype=DOUBLE, requires_grad=True)
     assert gradcheck(f, (z,))
-
-

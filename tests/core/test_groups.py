@@ -82,7 +82,9 @@ def test_every_encoding_says_the_same(column: Any) -> None:
     assert result.unknown == {"g": 1}
 
 
-@pytest.mark.parametrize("column", [[False, True, False], np.array([False, True, False]), torch.tensor([False, True, False])])
+@pytest.mark.parametrize(
+    "column", [[False, True, False], np.array([False, True, False]), torch.tensor([False, True, False])]
+)
 def test_bools(column: Any) -> None:
     z = torch.tensor([0.9, 0.2, 0.5], dtype=torch.float64)
     value = fl.project(z, [fl.DemographicParity("g", 0.0)], sensitive_features={"g": column}).value
@@ -165,7 +167,7 @@ def test_intersections_name_their_groups() -> None:
     assert float(result.value[4]) == float(SCORES[4])
 
 
-# --- the vocabulary ---------------------------------------------------------------------------------------------------
+# --- the vocabulary
 
 
 def test_codes_keep_their_meaning_between_batches() -> None:
@@ -266,7 +268,7 @@ def test_only_features_that_a_constraint_reads_are_looked_at() -> None:
     assert result.unknown == {"g": 0}
 
 
-# --- refusals ------------------------------------------------------------------------------------------------------------
+# --- refusals
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,9 @@ def test_feasible(kind: str, dtype: torch.dtype, bounded: bool, seed: int) -> No
     """Every rule holds on the returned value to the promised accuracy, computed from its formula; so do the bounds."""
     problem = solo_problem(kind, seed, bounded=bounded) if kind != MIX else random_problem(seed)
     y = _project(problem, dtype)
-    rounded = replace(problem, scores=problem.scores.astype(np.float32).astype(float)) if dtype == torch.float32 else problem
+    rounded = (
+        replace(problem, scores=problem.scores.astype(np.float32).astype(float)) if dtype == torch.float32 else problem
+    )
     for rule in problem.rules:
         size = max(1.0, float(np.abs(y).max()), truth.reach(replace(problem, scores=y), rule))
         assert truth.violation(rounded, rule, y) <= PROMISED[dtype] * size, rule

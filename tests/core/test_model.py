@@ -44,7 +44,7 @@ def _gap(y: Tensor) -> float:
     return float((y[::2].mean(0) - y[1::2].mean(0)).abs().max())
 
 
-# --- inputs and outputs -----------------------------------------------------------------------------------------------
+# --- inputs and outputs
 
 
 @pytest.mark.parametrize("shape", [(12,), (12, 1), (12, 4)])
@@ -147,7 +147,7 @@ def test_the_layer_inside_another_module() -> None:
     assert twin.fair.vocabulary == module.fair.vocabulary
 
 
-# --- training and modes -----------------------------------------------------------------------------------------------
+# --- training and modes
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -203,7 +203,7 @@ def test_batches_of_any_size_and_gradient_accumulation() -> None:
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-# --- inference ----------------------------------------------------------------------------------------------------------
+# --- inference
 
 
 def test_small_inference_batches_are_refused() -> None:
@@ -268,7 +268,7 @@ def test_logits_are_no_label_estimates() -> None:
     assert "label_probabilities" in str(caught.value)
 
 
-# --- copies and checkpoints ---------------------------------------------------------------------------------------------
+# --- copies and checkpoints
 
 
 def test_copies() -> None:
@@ -306,7 +306,7 @@ def test_fit_categories_closes() -> None:
         model(X, sensitive_features={"sex": ["X", "M"] * 6})
 
 
-# --- precision and devices ----------------------------------------------------------------------------------------------
+# --- precision and devices
 
 
 def test_to_another_precision() -> None:
@@ -370,7 +370,7 @@ def test_on_the_gpu() -> None:
     torch.testing.assert_close(on_device, expected, atol=1e-5, rtol=0)
 
 
-# --- compilation --------------------------------------------------------------------------------------------------------
+# --- compilation
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.core import truth
-from tests.core.problems import Problem, random_problem, scaled
+from tests.core.problems import Problem, hard_problem, random_problem, scaled
 
 BLOCK = 50
 
@@ -26,7 +26,9 @@ def _check(problem: Problem) -> None:
     assert result.status in ("unchanged", "projected"), problem.name
     for rule in problem.rules:
         broken = truth.violation(problem, rule, y)
-        assert broken <= 1e-10 * max(1.0, problem.size, truth.reach(problem, rule)), f"{problem.name}: {rule}, {broken:.3g}"
+        assert broken <= 1e-10 * max(1.0, problem.size, truth.reach(problem, rule)), (
+            f"{problem.name}: {rule}, {broken:.3g}"
+        )
 
 
 @pytest.mark.parametrize("block", range(12))
@@ -40,6 +42,19 @@ def test_equals_an_interior_point_solver(block: int) -> None:
 def test_equals_an_interior_point_solver_on_thousands(block: int) -> None:
     for seed in range(block * BLOCK, (block + 1) * BLOCK):
         _check(random_problem(seed))
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_hard_problems(block: int) -> None:
+    for seed in range(block * BLOCK, (block + 1) * BLOCK):
+        _check(hard_problem(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(4, 64))
+def test_hard_problems_in_thousands(block: int) -> None:
+    for seed in range(block * BLOCK, (block + 1) * BLOCK):
+        _check(hard_problem(seed))
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])

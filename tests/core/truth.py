@@ -39,7 +39,7 @@ class AllPairs:
     scale: float = 1.0
 
 
-# --- who belongs to what -----------------------------------------------------------------------------------
+# --- who belongs to what
 
 
 def membership(problem: Problem, names: tuple[str, ...]) -> list[np.ndarray]:
@@ -73,7 +73,7 @@ def _bins(problem: Problem, rule: Rule) -> list[np.ndarray]:
     return [(index == b).astype(float) for b in range(count)]
 
 
-# --- rules as linear functions --------------------------------------------------------------------------------
+# --- rules as linear functions
 
 
 def terms(problem: Problem, rule: Rule) -> list[Between | AllPairs]:  # noqa: PLR0911, PLR0912
@@ -148,7 +148,7 @@ def _between(rows, *, offset=None, tol=None, lower=None, upper=None) -> Between:
     return Between(rows, np.zeros(m) if offset is None else np.asarray(offset), np.full(m, low), np.full(m, high))
 
 
-# --- rules as numbers ------------------------------------------------------------------------------------------
+# --- rules as numbers
 
 
 def group_means(problem: Problem, names: tuple[str, ...], y: np.ndarray) -> list[float]:
@@ -227,7 +227,10 @@ def violation(problem: Problem, rule: Rule, y: np.ndarray) -> float:
 
 def reach(problem: Problem, rule: Rule) -> float:
     """The size of the numbers that the rule adds up, which bounds how exactly it can be met."""
-    return max((float(np.abs(t.rows).sum(axis=1).max()) * problem.size for t in terms(problem, rule) if len(t.rows)), default=1.0)
+    return max(
+        (float(np.abs(t.rows).sum(axis=1).max()) * problem.size for t in terms(problem, rule) if len(t.rows)),
+        default=1.0,
+    )
 
 
 def _term_violation(term: Between | AllPairs, y: np.ndarray) -> float:
@@ -237,7 +240,7 @@ def _term_violation(term: Between | AllPairs, y: np.ndarray) -> float:
     return float((term.scale * v[:, None] - v[None, :]).max() - term.width)
 
 
-# --- the independent solver --------------------------------------------------------------------------------------
+# --- the independent solver
 
 
 def all_terms(problem: Problem) -> list[Between | AllPairs]:
@@ -350,9 +353,11 @@ def deviation(problem: Problem, y: np.ndarray) -> float:
 def optimality_residual(problem: Problem, y: np.ndarray) -> float:
     """The smallest |r| such that `z - y - r` is a sum of normals of tight statements and bounds, weights >= 0.
 
-    If y is feasible it is the projection of `z - r`, so it is within |r| of the projection of z.
+    A feasible y is then the projection of `z - r`, so it is within |r| of the projection of z.
     """
     near = 1e-9 * max(1.0, problem.size)
+    if not _feasible(problem, y, near):
+        return np.inf
     normals: list[np.ndarray] = []
     for term in all_terms(problem):
         v, reach = term.rows @ y + term.offset, near * max(1.0, float(np.abs(term.rows).sum(axis=1).max()))
@@ -368,6 +373,13 @@ def optimality_residual(problem: Problem, y: np.ndarray) -> float:
     if not kept:
         return float(np.abs(problem.scores - y).max())
     return float(nnls(np.array(kept).T, problem.scores - y, maxiter=50 * len(kept) + 1000)[1])
+
+
+def _feasible(problem: Problem, y: np.ndarray, near: float) -> bool:
+    sides = zip(problem.bounds or (None, None), (-1.0, 1.0), strict=True)
+    inside = all(bound is None or (sign * (y - bound)).max() <= near for bound, sign in sides)
+    rules = all(violation(problem, r, y) <= near * max(1.0, reach(problem, r)) for r in problem.rules)
+    return inside and rules
 
 
 def least_widening(problem: Problem) -> float:

@@ -1,0 +1,88 @@
+"""Slabs that give way in proportion to their multiplier: the soft sibling of the projection.
+
+    minimise 1/2 |y - z|^2 + 1/2 sum_r d_r^2 / softness_r   subject to   lower <= C (B y - d) <= upper
+
+The minimiser has d = softness * nu, so each statistic just loses `softness * nu`: as if it held one more sample,
+free and at zero. The solvers run unchanged on these passes. softness -> 0 is the projection itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fairlayer._typing import FloatArray
+from fairlayer.solve.newton import solve_newton
+from fairlayer.solve.passes import Passes, Point
+from fairlayer.solve.slabs import SlabSystem
+from fairlayer.solve.solution import Solution
+
+__all__ = ["solve_elastic"]
+
+
+def solve_elastic(passes: Passes, slabs: SlabSystem, softness: FloatArray) -> Solution:
+    """Return the soft projection; there is always one.
+
+    Args:
+        passes: the batch.
+        slabs: what the statistics are pulled towards.
+        softness: (s,), > 0: how far a statistic gives way per unit of its multiplier.
+    """
+    soft = _ElasticPasses(passes, softness)
+    start = soft.at(None)
+    atol = 1e-13 * max(1.0, passes.size, slabs.size())
+    return solve_newton(soft, slabs, start, atol)
+
+
+class _ElasticPasses:
+    """Passes whose statistics give way."""
+
+    def __init__(self, base: Passes, softness: FloatArray) -> None:
+        self.base, self.softness = base, softness
+        self.scores, self.cells = base.scores, base.cells
+        self.lower, self.upper = base.lower, base.upper
+
+    @property
+    def size(self) -> float:
+        """See `Passes.size`."""
+        return self.base.size
+
+    def at(self, nu: FloatArray | None) -> Point:
+        """See `Passes.at`."""
+        point = self.base.at(nu)
+        return point if nu is None else point._replace(statistics=point.statistics - self.softness * nu)
+
+    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
+        """See `Passes.metric`."""
+        metric = self.base.metric(point, floor)
+        return metric + (self.softness if metric.ndim == 1 else np.diag(self.softness))
+
+    def lowest(self, nu: FloatArray) -> float:
+        """See `Passes.lowest`: what gives way has no least value."""
+        return -np.inf if nu.any() else 0.0
+
+    def pull(self, nu: FloatArray) -> Any:
+        """See `Passes.pull`."""
+        return self.base.pull(nu)
+
+    def measure(self, value: Any) -> FloatArray:
+        """See `Passes.measure`."""
+        return self.base.measure(value)
+
+    def small(self, array: FloatArray) -> Any:
+        """See `Passes.small`."""
+        return self.base.small(array)
+
+    def export(self, array: Any, dtype: torch.dtype) -> torch.Tensor:
+        """See `Passes.export`."""
+        return self.base.export(array, dtype)
+
+    def as_tensor(self, array: Any) -> torch.Tensor:
+        """See `Passes.as_tensor`."""
+        return self.base.as_tensor(array)
+
+    def from_tensor(self, tensor: torch.Tensor) -> Any:
+        """See `Passes.from_tensor`."""
+        return self.base.from_tensor(tensor)

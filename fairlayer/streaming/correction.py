@@ -1,0 +1,170 @@
+"""The general step: the core's projection of new samples, with the history folded in.
+
+Each cell's past joins the batch as one row that stands for all its samples and whose bounds are its running mean: it
+weighs in every pooled mean and cannot move. So the hard step is the projection of the new samples onto what the past
+leaves open, the soft step its elastic sibling, and the feed-forward the projection of the sketch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.assembly import Assembly, assemble
+from fairlayer.constraints import Constraint
+from fairlayer.groups import Vocabulary
+from fairlayer.solve import SlabSystem, solve
+from fairlayer.solve.elastic import solve_elastic
+from fairlayer.solve.passes import NumpyPasses
+from fairlayer.solve.quadratic import solve_quadratic
+from fairlayer.streaming.history import History, batch_of
+
+__all__ = ["Frame", "feed_forward", "feedback", "hard_step", "pooled_gaps", "soft_step"]
+
+Bounds = tuple[float | None, float | None]
+
+
+class Frame:
+    """What a step reads beside the samples.
+
+    Args:
+        history: the past.
+        constraints: what must hold; those that look at labels are held by `feedback`, not by a step.
+        vocabulary: the categories.
+        bounds: of every prediction.
+    """
+
+    def __init__(
+        self, history: History, constraints: Sequence[Constraint], vocabulary: Vocabulary, bounds: Bounds
+    ) -> None:
+        self.history, self.vocabulary, self.bounds = history, vocabulary, bounds
+        self.constraints = tuple(constraints)
+        self.unlabelled = tuple(c for c in constraints if not c.needs_labels)
+        self.labelled = tuple(c for c in constraints if c.needs_labels)
+
+
+def hard_step(frame: Frame, cells: IntArray, target: FloatArray, slack: float) -> tuple[FloatArray, float]:
+    """Return the predictions nearest to the target whose pooled means hold, and by how much limits had to give."""
+    passes, assembly, past = _joined(frame, cells, target)
+    solved = solve(passes, assembly.slabs.widened(slack), relax=True)
+    return np.asarray(solved.solution.value)[past:], solved.widening
+
+
+def soft_step(frame: Frame, cells: IntArray, target: FloatArray, slack: float, rate: float) -> FloatArray:
+    """Return `clip(target - shift)` where the shift is `rate * excess / share` of the pooled means after this step.
+
+    A cell's excess is count * (its pooled mean - the nearest statistics within the slabs), so a statistic gives way
+    by nu / (rate * samples * count).
+    """
+    passes, assembly, past = _joined(frame, cells, target)
+    counts = assembly.cells.counts
+    softness = 1.0 / (rate * counts.sum() * counts)
+    return np.asarray(solve_elastic(passes, assembly.slabs.widened(slack), softness).value)[past:]
+
+
+def feed_forward(frame: Frame, inset: float) -> tuple[FloatArray, dict[str, float]]:
+    """Project the sketch of raw scores a little inside the slabs; return each cell's shift, each constraint's price.
+
+    A price is per sample: the derivative of the mean `1/2 (y - z)^2` by the tolerance. Label-based constraints take
+    no part.
+    """
+    shifts = np.zeros(len(frame.history.cells))
+    prices = {constraint.name: 0.0 for constraint in frame.unlabelled}
+    rows, scores, weights = frame.history.sketch.points()
+    if not len(rows) or not frame.unlabelled:
+        return shifts, prices
+    batch = batch_of(frame.history, frame.vocabulary, rows, weights=weights)
+    assembly = assemble(frame.unlabelled, batch, on_empty="skip")
+    if not assembly.slabs.blocks:
+        return shifts, prices
+    passes = NumpyPasses(scores, assembly.cells, *frame.bounds)
+    solution = solve(passes, assembly.slabs.widened(-inset), relax=True).solution
+    shifts[rows] = np.broadcast_to(passes.pull(solution.nu), len(rows))
+    for face, multiplier in zip(solution.faces, solution.multipliers, strict=True):
+        owner = frame.unlabelled[assembly.owners[face.key[0]]]
+        prices[owner.name] += float(multiplier) / face.scale / float(weights.sum())
+    return shifts, prices
+
+
+def feedback(frame: Frame, rate: float, slack: float, *, labelled: bool) -> FloatArray:
+    """Return the shift of each cell from the excess so far: explicit feedback, and all there is for labels.
+
+    The excess of the pooled statistics is their distance to the slabs in the metric of counts, a tiny program. A cell
+    moves by `rate * samples / count` times its share of it; over labels, in proportion to the labels it had.
+    """
+    history, constraints = frame.history, frame.labelled if labelled else frame.unlabelled
+    rows, values, weights, labels = _past(history, labelled=labelled)
+    shifts = np.zeros(len(history.cells))
+    if not constraints or not len(rows):
+        return shifts
+    batch = batch_of(history, frame.vocabulary, rows, weights=weights, labels=labels)
+    assembly = assemble(constraints, batch, on_empty="skip")
+    passes = NumpyPasses(values, assembly.cells, None, None)
+    counts = assembly.cells.counts
+    nearest = solve_quadratic(passes.measure(values), 1.0 / counts, assembly.slabs.widened(slack), atol=1e-12)
+    nu = sum((m * f.normal for m, f in zip(nearest.multipliers, nearest.faces, strict=True)), np.zeros(len(counts)))
+    pull = np.broadcast_to(passes.pull(rate * weights.sum() * nu), len(rows))
+    totals = np.bincount(rows, weights=weights, minlength=len(shifts))
+    share = np.bincount(rows, weights=weights * pull, minlength=len(shifts))
+    return np.asarray(np.divide(share, totals, out=shifts, where=totals > 0))
+
+
+def pooled_gaps(frame: Frame) -> dict[str, float | None]:
+    """Return the pooled gap of each constraint over all emitted predictions, None where nothing can be compared.
+
+    The number that its tolerance bounds: for a parity, the largest difference of pooled group means.
+    """
+    gaps: dict[str, float | None] = {}
+    for constraint in frame.constraints:
+        rows, values, weights, labels = _past(frame.history, labelled=constraint.needs_labels)
+        if not len(rows):
+            gaps[constraint.name] = None
+            continue
+        batch = batch_of(frame.history, frame.vocabulary, rows, weights=weights, labels=labels)
+        gaps[constraint.name] = gap_of(assemble([constraint], batch, on_empty="skip"), values)
+    return gaps
+
+
+def gap_of(assembly: Assembly, values: FloatArray) -> float | None:
+    """Return the largest of `violation + tolerance` over the statements, None where there are none."""
+    if not assembly.slabs.blocks:
+        return None
+    measured = NumpyPasses(values, assembly.cells, None, None).measure(values)
+    each = [
+        SlabSystem([block]).worst(measured)[0] + float(statement.tolerance)
+        for block, statement in zip(assembly.slabs.blocks, assembly.statements, strict=True)
+    ]
+    return max(each)
+
+
+def _joined(frame: Frame, cells: IntArray, target: FloatArray) -> tuple[NumpyPasses, Assembly, int]:
+    past, means, counts, _ = _past(frame.history, labelled=False)
+    rows = np.concatenate([past, cells])
+    weights = np.concatenate([counts, np.ones(len(cells))])
+    batch = batch_of(frame.history, frame.vocabulary, rows, weights=weights)
+    assembly = assemble(frame.unlabelled, batch, on_empty="skip")
+    low, high = (_bound(bound, means, len(cells), sign) for bound, sign in zip(frame.bounds, (-1.0, 1.0), strict=True))
+    # A row of the past sits well outside its own bounds, so that no solver takes it for one that could move.
+    outside = means + 1.0 + 2.0 * float(np.abs(means).max(initial=0.0))
+    return NumpyPasses(np.concatenate([outside, target]), assembly.cells, low, high), assembly, len(past)
+
+
+def _bound(bound: float | None, means: FloatArray, new: int, sign: float) -> FloatArray:
+    return np.concatenate([means, np.full(new, sign * np.inf if bound is None else bound)])
+
+
+def _past(history: History, *, labelled: bool) -> tuple[IntArray, FloatArray, FloatArray, FloatArray | None]:
+    """Return (cell, mean prediction, count, label) of each row of the past that holds samples."""
+    sums = history.sums
+    if not labelled:
+        rows = np.flatnonzero(sums["count"])
+        return rows, sums["emitted"][rows] / sums["count"][rows], sums["count"][rows], None
+    k = len(history.cells)
+    counts = np.concatenate([sums["count0"], sums["count1"]])
+    emitted = np.concatenate([sums["emitted0"], sums["emitted1"]])
+    other = np.divide(sums["labels"] - sums["count1"], sums["count0"], out=np.zeros(k), where=sums["count0"] > 0)
+    labels = np.concatenate([other, np.ones(k)])
+    held = np.flatnonzero(counts)
+    return held % k if k else held, emitted[held] / counts[held], counts[held], labels[held]

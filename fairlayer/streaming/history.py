@@ -1,0 +1,138 @@
+"""What a stream has emitted so far, per cell: counts, sums, labelled sums, and a sketch of raw scores. A value.
+
+A cell is one combination of the sensitive features that the constraints read. The history serves constraints as a
+weighted batch: one row per cell (or per cell and label), standing for all its samples. So a constraint, a projection
+and a report read a stream exactly as they read a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.constraints import Batch
+from fairlayer.errors import ShapeError
+from fairlayer.groups import Groups, Vocabulary
+from fairlayer.streaming.sketch import Sketch
+
+__all__ = ["History", "batch_of"]
+
+_SUMS = ("count", "emitted", "raw", "moved", "count0", "count1", "emitted0", "emitted1", "labels")
+
+
+class History:
+    """Sums of a stream, per cell.
+
+    Args:
+        features: sensitive features that make the cells.
+        sketch: the running distribution of raw scores.
+
+    `count`, `emitted`, `raw` and `moved` sum 1, the prediction, the raw score and the squared change over all samples.
+    `count0`, `count1`, `emitted0`, `emitted1` and `labels` sum over labelled samples, by label (a label other than 1
+    counts in the first).
+    """
+
+    def __init__(self, features: Sequence[str], sketch: Sketch) -> None:
+        self.features = tuple(features)
+        self.sketch = sketch
+        self.cells: list[tuple[int, ...]] = []
+        self.index: dict[tuple[int, ...], int] = {}
+        self.sums: dict[str, FloatArray] = {name: np.zeros(0) for name in _SUMS}
+
+    @property
+    def samples(self) -> float:
+        """Number of samples emitted."""
+        return float(self.sums["count"].sum())
+
+    def locate(self, codes: IntArray) -> IntArray:
+        """Return the cell of each row of codes (n, features), making new cells where needed."""
+        rows = [tuple(row) for row in codes.tolist()]
+        for row in rows:
+            if row not in self.index:
+                self._add_cell(row)
+        return np.array([self.index[row] for row in rows], dtype=np.int64)
+
+    def emit(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
+        """Count emitted predictions."""
+        sums = self.sums
+        np.add.at(sums["count"], cells, 1.0)
+        np.add.at(sums["emitted"], cells, emitted)
+        np.add.at(sums["raw"], cells, raw)
+        np.add.at(sums["moved"], cells, (emitted - raw) ** 2)
+        self.sketch.add(cells, raw)
+
+    def emit_one(self, cell: int, raw: float, emitted: float) -> None:
+        """Count one emitted prediction."""
+        sums = self.sums
+        sums["count"][cell] += 1.0
+        sums["emitted"][cell] += emitted
+        sums["raw"][cell] += raw
+        sums["moved"][cell] += (emitted - raw) ** 2
+        self.sketch.add_one(cell, raw)
+
+    def label(self, cells: IntArray, emitted: FloatArray, labels: FloatArray) -> None:
+        """Count labels of predictions emitted before."""
+        positive = labels == 1.0
+        for mask, digit in ((~positive, "0"), (positive, "1")):
+            np.add.at(self.sums[f"count{digit}"], cells[mask], 1.0)
+            np.add.at(self.sums[f"emitted{digit}"], cells[mask], emitted[mask])
+        np.add.at(self.sums["labels"], cells, labels)
+
+    def codes(self) -> IntArray:
+        """Return the codes of all cells, (cells, features)."""
+        return np.array(self.cells, dtype=np.int64).reshape(len(self.cells), len(self.features))
+
+    def merge(self, other: History, sign: float = 1.0) -> None:
+        """Add another history, cell by cell (take it off, for sign -1)."""
+        if other.features != self.features:
+            raise ShapeError(f"histories over {self.features} and {other.features} cannot be merged.")
+        rows = self.locate(other.codes())
+        for name, sums in self.sums.items():
+            np.add.at(sums, rows, sign * other.sums[name])
+        self.sketch.merge(other.sketch, rows, sign)
+
+    def to_state(self) -> dict[str, torch.Tensor]:
+        """Return tensors; a few hundred bytes per cell and 512 for its sketch."""
+        sketch = self.sketch.to_state()
+        table = np.stack([self.sums[name] for name in _SUMS]) if self.cells else np.zeros((len(_SUMS), 0))
+        return {
+            "cells": torch.from_numpy(self.codes()),
+            "sums": torch.from_numpy(table.copy()),
+            "sketch": torch.from_numpy(sketch["counts"]),
+            "range": torch.tensor([sketch["low"], sketch["high"], sketch["weight"]], dtype=torch.float64),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `to_state` returned."""
+        self.cells = [tuple(row) for row in state["cells"].tolist()]
+        self.index = {cell: i for i, cell in enumerate(self.cells)}
+        table = state["sums"].cpu().double().numpy()
+        self.sums = {name: row.copy() for name, row in zip(_SUMS, table, strict=True)}
+        low, high, weight = state["range"].tolist()
+        counts = state["sketch"].cpu().double().numpy()
+        self.sketch.load_state({"low": low, "high": high, "weight": weight, "counts": counts})
+
+    def _add_cell(self, row: tuple[int, ...]) -> None:
+        self.index[row] = len(self.cells)
+        self.cells.append(row)
+        self.sums = {name: np.append(sums, 0.0) for name, sums in self.sums.items()}
+        self.sketch.grow(len(self.cells))
+
+
+def batch_of(
+    history: History,
+    vocabulary: Vocabulary,
+    rows: IntArray,
+    *,
+    weights: FloatArray,
+    labels: FloatArray | None = None,
+) -> Batch:
+    """Return a weighted batch whose sample i is of the cell `rows[i]`."""
+    codes = history.codes()[rows]
+    columns = {name: codes[:, j] for j, name in enumerate(history.features)}
+    groups = Groups.from_codes(columns, vocabulary)
+    return Batch(groups, len(rows), labels=labels, weights=weights)

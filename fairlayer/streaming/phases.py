@@ -1,0 +1,73 @@
+"""The phase of a stream, for people and alarms; it changes nothing.
+
+| phase | when |
+|---|---|
+| COLD | a group that a constraint compares has not been seen |
+| WARMING | fewer samples than the policy's `settle` |
+| SATURATED | the last step could not meet the limits: predictions stood at their bounds |
+| DRIFTING | for long, corrections have been large beside the feed-forward |
+| STEADY | otherwise |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+__all__ = ["Phase", "PhaseRule"]
+
+_MEMORY = 500.0  # samples over which corrections are averaged
+_ENTER, _LEAVE = 0.5, 0.25  # correction per feed-forward at which DRIFTING begins and ends
+_NOISE = 1e-3  # feed-forward below which a correction counts by itself
+
+
+class Phase(StrEnum):
+    """Where a stream stands."""
+
+    COLD = "cold"
+    WARMING = "warming"
+    STEADY = "steady"
+    SATURATED = "saturated"
+    DRIFTING = "drifting"
+
+
+class PhaseRule:
+    """The numbers that decide the phase."""
+
+    def __init__(self) -> None:
+        self.samples = 0.0
+        self.cold = True
+        self.correction = 0.0  # running mean of |emitted - clip(target)|
+        self.forward = 0.0  # running mean of |target - raw|
+        self.widening = 0.0  # of the last step
+        self.drifting = False
+
+    def observe(self, samples: float, correction: float, forward: float, widening: float) -> None:
+        """Count one step."""
+        self.samples += samples
+        share = samples / (min(self.samples, _MEMORY) if samples < _MEMORY else samples)
+        self.correction += share * (correction - self.correction)
+        self.forward += share * (forward - self.forward)
+        self.widening = widening
+        ratio = self.correction / max(self.forward, _NOISE)
+        self.drifting = ratio > (_LEAVE if self.drifting else _ENTER)
+
+    def phase(self, settle: int) -> Phase:
+        """Return the phase."""
+        if self.cold:
+            return Phase.COLD
+        if self.widening > 1e-9:
+            return Phase.SATURATED
+        if self.samples < settle:
+            return Phase.WARMING
+        return Phase.DRIFTING if self.drifting else Phase.STEADY
+
+    def to_state(self) -> dict[str, float]:
+        """Return plain numbers."""
+        return {name: float(value) for name, value in vars(self).items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `to_state` returned."""
+        for name, value in state.items():
+            setattr(self, name, bool(value) if name in ("cold", "drifting") else float(value))

@@ -1,0 +1,124 @@
+"""How a stream is held: values only.
+
+Every policy shifts a sample by the feed-forward of its cell and then corrects for the history. They differ in how
+hard the correction is, and how the tolerance is scheduled over the first samples. With N samples seen:
+
+    slack(N) = allowance * (N^-1/2 - settle^-1/2)+        room above the tolerance that vanishes at `settle` samples
+    inset(N) = aim * N^-1/2                               room below it that the feed-forward keeps
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fairlayer.errors import ConstraintDefinitionError
+
+__all__ = ["Anytime", "PerBatch", "Policy", "Tracking", "as_policy"]
+
+
+@dataclass(frozen=True)
+class Anytime:
+    """Hard: the pooled means meet every constraint, within tolerance + slack(N), after every sample where they can.
+
+    Args:
+        allowance: size of the slack of the first samples; 0 allows none.
+        settle: number of samples after which the slack is zero.
+        aim: how far inside the tolerance the feed-forward aims.
+
+    Source: design of this package; keeping a cell at its running mean is always possible.
+
+    Example:
+        >>> Anytime(allowance=2.0).slack(100) > Anytime(allowance=2.0).slack(1000) == 0.0
+        True
+    """
+
+    allowance: float = 0.0
+    settle: int = 1000
+    aim: float = 0.1
+
+    def slack(self, samples: float) -> float:
+        """Return the room above the tolerance after so many samples."""
+        return max(0.0, self.allowance * (_falling(samples) - _falling(self.settle)))
+
+    def inset(self, samples: float) -> float:
+        """Return the room below the tolerance that the feed-forward keeps."""
+        return self.aim * _falling(samples)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Soft: feed-forward plus feedback; the pooled gap exceeds the tolerance by O(1/N) at most.
+
+    For two groups, scores in [0, 1] and allowance = aim = 0, after every sample of any sequence
+
+        abs(gap) <= tolerance + ((1 + limit) / rate + 1) (1 / N0 + 1 / N1)
+
+    and without the `+ 1` for the implicit update (docs/streaming.md has the proof).
+
+    Args:
+        rate: shift per unit of excess, per share of the group (eta).
+        limit: largest feed-forward shift (U), in prediction units.
+        implicit: use the excess after this sample (solved for) instead of the one before it.
+        allowance: as for `Anytime`.
+        settle: as for `Anytime`.
+        aim: how far inside the tolerance feed-forward and feedback aim.
+    """
+
+    rate: float = 0.1
+    limit: float = 1.0
+    implicit: bool = True
+    allowance: float = 2.0
+    settle: int = 1000
+    aim: float = 0.1
+
+    def slack(self, samples: float) -> float:
+        """Return the room above the tolerance (below it where negative) after so many samples."""
+        extra = max(0.0, self.allowance * (_falling(samples) - _falling(self.settle)))
+        return extra - self.inset(samples)
+
+    def inset(self, samples: float) -> float:
+        """Return the room below the tolerance that the feed-forward keeps."""
+        return self.aim * _falling(samples)
+
+
+@dataclass(frozen=True)
+class PerBatch:
+    """The published primal-dual, for reproduction: it bounds the average *per-batch* gap, not the pooled one.
+
+        y = argmin |y - z|^2 + multiplier * n * gap(y),     multiplier += step / sqrt(t) * (average gap - tolerance)
+
+    A batch with one group counts as gap 0, so at batch size 1 nothing is ever moved.
+
+    Args:
+        step: first step size (eta0).
+
+    Source: the fairness_training package, version 0.1.0 (ICML 2026), online inference.
+    """
+
+    step: float = 1.0
+
+
+def _falling(samples: float) -> float:
+    return 1.0 / math.sqrt(max(samples, 1.0))
+
+
+Policy = Anytime | Tracking | PerBatch
+_NAMES: dict[str, Policy] = {"anytime": Anytime(), "tracking": Tracking(), "per_batch": PerBatch()}
+
+
+def as_policy(policy: Any) -> Policy:
+    """Return a policy by its name, or as given.
+
+    Raises:
+        ConstraintDefinitionError: an unknown name, or no policy.
+    """
+    if isinstance(policy, Anytime | Tracking | PerBatch):
+        return policy
+    if isinstance(policy, str) and policy in _NAMES:
+        return _NAMES[policy]
+    raise ConstraintDefinitionError(
+        f"policy must be one of {', '.join(map(repr, _NAMES))}, or an Anytime, Tracking or PerBatch object, "
+        f"but is {policy!r}."
+    )

@@ -1,0 +1,39 @@
+"""A thinned record of a stream for pictures: at most a few hundred points, however long the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from fairlayer.streaming.phases import Phase
+
+__all__ = ["Trace", "TracePoint"]
+
+_MOST_POINTS = 512
+
+
+class TracePoint(NamedTuple):
+    """The stream after so many samples."""
+
+    samples: float
+    gaps: dict[str, float | None]
+    shifts: dict[str, float]
+    phase: Phase
+
+
+class Trace:
+    """Points at equal distances, which double whenever there are too many."""
+
+    def __init__(self) -> None:
+        self.points: list[TracePoint] = []
+        self.stride = 8.0
+        self.next_record = 0.0
+
+    def record(self, machine: Any, phase: Phase, cells: Sequence[str]) -> None:
+        """Add a point."""
+        shifts = dict(zip(cells, (-machine.shifts).tolist(), strict=True))
+        self.points.append(TracePoint(machine.rule.samples, machine.pooled_gaps(), shifts, phase))
+        if len(self.points) > _MOST_POINTS:
+            self.points = self.points[::2]
+            self.stride *= 2.0
+        self.next_record = machine.rule.samples + self.stride
