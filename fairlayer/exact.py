@@ -61,7 +61,7 @@ class _ExactColumn:
         """One shift per statistic."""
         k = len(self.assembly.cells.counts)
         nu = self.job.solved.solution.nu
-        return -np.append(nu[:k] / self.assembly.cells.counts, nu[k:])
+        return 0.0 - np.append(nu[:k] / self.assembly.cells.counts, nu[k:])
 
     def active(self) -> list[tuple[int, str, float]]:
         """(constraint, statement, multiplier) of each face that holds with equality."""

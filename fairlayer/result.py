@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fairlayer._typing import FloatArray
 from fairlayer.assembly import Assembly
+from fairlayer.errors import ShapeError
 from fairlayer.groups import Groups
 from fairlayer.solve import Certificate
 
@@ -65,6 +66,11 @@ class Projection:
         """Return the same result, whose value keeps no graph alive."""
         return Projection(self.value.detach(), self.names, self.columns, self.groups)
 
+    def column(self, index: int) -> Projection:
+        """Return the result of one column of scores (n, k) by itself."""
+        value = self.value if self.value.ndim == 1 else self.value[:, index]
+        return Projection(value, self.names, (self.columns[index],), self.groups)
+
     @property
     def status(self) -> str:
         """`unchanged` (the scores met the constraints), `projected`, or `relaxed` (limits were widened)."""
@@ -89,21 +95,34 @@ class Projection:
         Shape (cells,), or (cells, k); named by `cells`. For a dense row (a covariance, label estimates) it is the
         amount per unit of the row's weight.
         """
-        return self._per_column(np.array([column.shift() for column in self.columns]).T, axis=1)
+        size = len(self.cells)  # raises where the columns' cells differ
+        shifts = np.array([column.shift() for column in self.columns]).reshape(len(self.columns), size)
+        return self._per_column(shifts.T, axis=1)
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Names of the cells, in the order of `shift`."""
-        return self.columns[0].assembly.cell_names
+        """Names of the cells, in the order of `shift`.
+
+        Raises:
+            ShapeError: the columns of scores have different cells (score bins); ask `column(j)`.
+        """
+        names = self.columns[0].assembly.cell_names
+        if any(column.assembly.cell_names != names for column in self.columns[1:]):
+            raise ShapeError(
+                "cells, counts and shift were asked of all columns of scores, but their cells differ, as constraints "
+                "bin each column's own scores. Ask result.column(j).cells, and so on."
+            )
+        return names
 
     @property
     def counts(self) -> dict[str, int]:
         """Samples in each cell; dense rows are no cells."""
         cells = self.columns[0].assembly.cells
         k = len(cells.counts)
+        names = self.cells[:k]
         codes = np.zeros(0, dtype=np.int64) if cells.codes is None else cells.codes
         counts = np.bincount(codes, minlength=k)[:k]
-        return dict(zip(self.cells[:k], (int(c) for c in counts), strict=True))
+        return dict(zip(names, (int(c) for c in counts), strict=True))
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -131,7 +150,7 @@ class Projection:
     @property
     def absent(self) -> tuple[tuple[str, str], ...]:
         """Groups that a constraint compares and this batch lacks, as (constraint, group)."""
-        return self.columns[0].assembly.absent
+        return tuple(dict.fromkeys(pair for column in self.columns for pair in column.assembly.absent))
 
     @property
     def unknown(self) -> dict[str, int]:
@@ -140,7 +159,7 @@ class Projection:
 
     @property
     def widening(self) -> float:
-        """By how much every limit was widened (0 unless `on_infeasible="relax"` had to)."""
+        """By how much every limit was widened, in its own units (0 unless `on_infeasible="relax"` had to)."""
         return max(column.widening for column in self.columns)
 
     @property

@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("audit",),
     ("training",),
     ("report",),
+    ("serving",),
     ("integrations",),
     ("cli",),
     ("__main__",),
@@ -54,15 +55,20 @@ OPTIONAL = FRAMEWORKS | {
     "cvxpylayers",
     "diffcp",
     "fairlearn",
+    "fastapi",
     "folktables",
+    "httpx",
     "jinja2",
     "jsonargparse",
     "matplotlib",
     "pandas",
     "polars",
+    "prometheus_client",
+    "pydantic",
     "rich",
     "scipy",
     "sklearn",
+    "uvicorn",
 }
 
 

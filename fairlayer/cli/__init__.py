@@ -1,4 +1,4 @@
-"""The command line: `fairlayer train`, `fairlayer predict`, `fairlayer demo`."""
+"""The command line: `fairlayer train`, `predict`, `stream`, `serve`, `demo`."""
 
 from __future__ import annotations
 

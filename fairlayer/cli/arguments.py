@@ -21,6 +21,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_predict(commands)
+    _add_stream(commands)
+    _add_serve(commands)
     _add_demo(commands)
     return parser
 
@@ -116,6 +118,48 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     predict.add_argument("table", help="CSV or parquet file with the columns of the training table")
     predict.add_argument("--out", required=True, help="CSV file to write: score, projected_score")
     predict.add_argument("--b-tau", type=int, help="smallest file to accept (default: as trained)")
+
+
+def _add_stream(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    stream = commands.add_parser(
+        "stream",
+        help="stream a table through a trained run, row by row",
+        description="Emit a prediction for each row as it comes, so that the gap of all predictions so far stays "
+        "within tolerance; print it beside doing nothing and beside projecting the whole table at once.",
+    )
+    stream.add_argument("run", help="run folder that `train` wrote")
+    stream.add_argument("table", help="CSV or parquet file with the columns of the training table, in order of arrival")
+    stream.add_argument("--out", help="CSV file to write: score, streamed_score")
+    stream.add_argument("--batch-size", type=int, default=1, help="rows that arrive together (default: %(default)s)")
+    stream.add_argument("--plot", metavar="PNG", help="picture to write: pooled gap, shifts and phases over the stream")
+    _add_policy(stream)
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="score over HTTP through one stream",
+        description="POST /score, POST /labels, GET /state, GET /metrics, GET /health. There is no authentication.",
+    )
+    serve.add_argument("run", help="run folder that `train` wrote")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8000, help="default: %(default)s")
+    serve.add_argument("--store", metavar="SQLITE", help="file that keeps the stream over a restart (default: none)")
+    serve.add_argument(
+        "--synchronous",
+        choices=("normal", "full"),
+        default="normal",
+        help="of the store: full also outlives a power cut, at one disk flush per request (default: %(default)s)",
+    )
+    _add_policy(serve)
+
+
+def _add_policy(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--policy", choices=("tracking", "anytime", "per_batch"), default="tracking", help="default: %(default)s"
+    )
+    command.add_argument("--half-life", type=float, help="rows after which the feed-forward forgets half, for drift")
+    command.add_argument("--warm-start", metavar="TABLE", help="rows like those to come, to begin from; not counted")
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

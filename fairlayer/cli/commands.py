@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fairlayer.cli.progress import training_progress
+from fairlayer.cli.streaming import run_serve, run_stream
 from fairlayer.cli.tables import show_comparison, show_prediction
 from fairlayer.data import Table, parse_cut, read_data_set, read_frame
 from fairlayer.data.columns import column_of
@@ -92,6 +93,8 @@ def run_demo(arguments: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": run_train,
     "predict": run_predict,
+    "stream": run_stream,
+    "serve": run_serve,
     "demo": run_demo,
 }
 

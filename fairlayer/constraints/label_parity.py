@@ -56,7 +56,7 @@ class PredictiveEquality(Constraint):
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
 
-    Source: Corbett-Davies et al. (2017), equation 5, stated for mean scores.
+    Source: Corbett-Davies et al. (2017), predictive equality, stated for mean scores.
     Limits: as for EqualOpportunity.
 
     Example:

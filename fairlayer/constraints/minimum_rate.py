@@ -25,7 +25,7 @@ class MinimumRate(Constraint):
     Raises:
         ConstraintDefinitionError: the floor is not finite.
 
-    Source: Cotter et al. (2019), "Optimization with non-differentiable constraints", table 1 (rate floors).
+    Source: Cotter et al. (2019), "Optimization with non-differentiable constraints" (rate constraints).
     Limits: bounds the mean score, not the share of positive decisions.
 
     Example:

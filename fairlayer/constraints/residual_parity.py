@@ -26,7 +26,8 @@ class MeanResidualParity(Constraint):
         ConstraintDefinitionError: the tolerance is negative or not finite.
 
     Source: Calders et al. (2013), "Controlling attribute effect in linear regression", section 3.
-    Limits: with label estimates instead of labels it keeps group means near the estimates' means.
+    Limits: with label estimates instead of labels it keeps group means near the estimates' means. In evaluation
+        the raw scores stand in by default, and nothing moves: a score has no residual against itself.
 
     Example:
         >>> import fairlayer as fl

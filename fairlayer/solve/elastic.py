@@ -4,6 +4,10 @@
 
 The minimiser has d = softness * nu, so each statistic just loses `softness * nu`: as if it held one more sample,
 free and at zero. The solvers run unchanged on these passes. softness -> 0 is the projection itself.
+
+Around a centre, d = softness * (nu - centre), this is one step of the proximal point method on the dual (Rockafellar
+1976): repeated, it solves the degenerate problems on which the plain method stalls, and where nothing is feasible its
+multipliers grow into the proof.
 """
 
 from __future__ import annotations
@@ -14,12 +18,15 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray
-from fairlayer.solve.newton import solve_newton
+from fairlayer.errors import SolverError
+from fairlayer.solve.newton import ROUNDING, descend, optimality_error, raise_if_unbounded, solve_newton
 from fairlayer.solve.passes import Passes, Point
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
 
-__all__ = ["solve_elastic"]
+__all__ = ["solve_elastic", "solve_proximal"]
+
+_MOST_STEPS = 40
 
 
 def solve_elastic(passes: Passes, slabs: SlabSystem, softness: FloatArray) -> Solution:
@@ -36,11 +43,38 @@ def solve_elastic(passes: Passes, slabs: SlabSystem, softness: FloatArray) -> So
     return solve_newton(soft, slabs, start, atol)
 
 
+def solve_proximal(passes: Passes, slabs: SlabSystem, atol: float) -> Solution:
+    """Return the projection by the proximal point method: slower than `solve_newton`, and safer.
+
+    Raises:
+        ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
+        SolverError: the accuracy was not reached.
+    """
+    whole = passes.metric(passes.at(None)._replace(unclipped=None))
+    softness = 0.1 * (whole if whole.ndim == 1 else np.diag(whole)) + 1e-300
+    centre, count, error = np.zeros(len(softness)), 0, np.inf
+    for _ in range(_MOST_STEPS):
+        soft = _ElasticPasses(passes, softness, centre)
+        inner = descend(soft, slabs, soft.at(None), atol)
+        centre, softness, count = inner.nu, 0.3 * softness, count + inner.passes
+        point = passes.at(centre)
+        outer = Solution.at(point, centre, inner.faces, inner.multipliers, passes=count + 1)
+        raise_if_unbounded(passes, outer, atol)
+        error = optimality_error(outer, slabs)
+        if error <= ROUNDING * atol:
+            return outer
+    raise SolverError(
+        f"the projection was asked to within {atol:.3g}, but {error:.3g} is left after {count} passes over the batch. "
+        "Check for constraints that barely fit the bounds, or rows of very different size."
+    )
+
+
 class _ElasticPasses:
     """Passes whose statistics give way."""
 
-    def __init__(self, base: Passes, softness: FloatArray) -> None:
+    def __init__(self, base: Passes, softness: FloatArray, centre: FloatArray | None = None) -> None:
         self.base, self.softness = base, softness
+        self.centre = np.zeros(len(softness)) if centre is None else centre
         self.scores, self.cells = base.scores, base.cells
         self.lower, self.upper = base.lower, base.upper
 
@@ -52,7 +86,8 @@ class _ElasticPasses:
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
         point = self.base.at(nu)
-        return point if nu is None else point._replace(statistics=point.statistics - self.softness * nu)
+        change = -self.centre if nu is None else nu - self.centre
+        return point._replace(statistics=point.statistics - self.softness * change)
 
     def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
         """See `Passes.metric`."""

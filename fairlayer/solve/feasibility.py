@@ -47,7 +47,7 @@ def check_feasible(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: F
 
 
 def smallest_widening(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: FloatArray, atol: float) -> float:
-    """Return the least w, to within a relative 1e-12, such that the slabs widened by w on every side are feasible."""
+    """Return the least w such that the slabs, every limit widened by w, are feasible; 1e-9 more, to leave room."""
 
     def feasible(by: float) -> bool:
         try:
@@ -63,4 +63,4 @@ def smallest_widening(slabs: SlabSystem, low: FloatArray, high: FloatArray, near
     while wide - narrow > 1e-12 * max(1.0, wide):
         middle = 0.5 * (narrow + wide)
         narrow, wide = (narrow, middle) if feasible(middle) else (middle, wide)
-    return wide
+    return wide + 1e-9 * max(1.0, wide)

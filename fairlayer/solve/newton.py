@@ -24,11 +24,11 @@ from fairlayer.solve.quadratic import ClashingFaces, solve_quadratic
 from fairlayer.solve.slabs import Face, SlabSystem
 from fairlayer.solve.solution import Solution
 
-__all__ = ["solve_newton"]
+__all__ = ["ROUNDING", "descend", "optimality_error", "raise_if_unbounded", "solve_newton"]
 
 _MOST_STEPS = 200
 _MOST_TRIALS = 60
-_ROUNDING = 50.0  # an error that no step reduces, up to this many atol, is rounding
+ROUNDING = 50.0  # an error that no step reduces, up to this many atol, is rounding
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,20 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -
 
     Raises:
         SolverError: the accuracy was not reached.
+        ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
     """
+    solution = descend(passes, slabs, start, atol)
+    error = optimality_error(solution, slabs)
+    if error > ROUNDING * atol:
+        raise SolverError(
+            f"the projection was asked to within {atol:.3g}, but {error:.3g} is left after {solution.passes} passes "
+            "over the batch. Check for constraints that barely fit the bounds, or rows of very different size."
+        )
+    return solution
+
+
+def descend(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -> Solution:
+    """Run the method as `solve_newton`, and return where it stops, accurate or not."""
     if slabs.worst(start.statistics)[0] <= atol:
         return Solution.unmoved(start)
     dual = _Dual(np.zeros(len(start.statistics)), 0.0, (), np.zeros(0))
@@ -71,27 +84,31 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -
     guess: tuple[Face, ...] = ()
     error = np.inf
     for step in range(_MOST_STEPS):
-        last, error = error, _error(dual, point, slabs)
-        if error <= atol or last <= error <= _ROUNDING * atol:
-            return _finish(dual, point, slabs, count)
+        last, error = error, optimality_error(_finish(dual, point, count), slabs)
+        if error <= atol or last <= error <= ROUNDING * atol:
+            return _shortened(_finish(dual, point, count), slabs)
         metric = _floored(passes, point, step)
         target = _newton_target(dual, point, slabs, metric, guess=guess, atol=atol)
         guess = target.faces
         share, candidate, used = _search(passes, dual, target, point, atol)
         count += used
-        _raise_if_unbounded(passes, target, atol)
+        raise_if_unbounded(passes, target, atol)
         if candidate is None:
             break
         dual, point = dual.towards(target, share), candidate
-    return _accept_or_raise(dual, point, slabs, count, atol)
+    return _shortened(_finish(dual, point, count), slabs)
 
 
-def _error(dual: _Dual, point: Point, slabs: SlabSystem) -> float:
+def optimality_error(solution: Solution, slabs: SlabSystem) -> float:
     """Largest violation, or the multiplier-weighted mean slack of the faces that should be tight."""
-    violation, _ = slabs.worst(point.statistics)
-    total = float(np.abs(dual.multipliers).sum())
-    slack = abs(dual.sigma - float(dual.nu @ point.statistics)) / total if total > 0 else 0.0
+    violation, _ = slabs.worst(solution.statistics)
+    total = float(np.abs(solution.multipliers).sum())
+    slack = abs(_sigma(solution) - float(solution.nu @ solution.statistics)) / total if total > 0 else 0.0
     return max(violation, slack)
+
+
+def _sigma(dual: _Dual | Solution) -> float:
+    return float(sum(m * face.limit for m, face in zip(dual.multipliers, dual.faces, strict=True)))
 
 
 def _floored(passes: Passes, point: Point, step: int) -> FloatArray:
@@ -148,28 +165,23 @@ def _search(passes: Passes, dual: _Dual, target: _Dual, point: Point, atol: floa
     return share, candidate, used
 
 
-def _raise_if_unbounded(passes: Passes, dual: _Dual, atol: float) -> None:
+def raise_if_unbounded(passes: Passes, dual: _Dual | Solution, atol: float) -> None:
     """Raise where multipliers prove infeasibility: min over all y within the bounds of nu' B y exceeds sigma.
 
     Only dense rows can bring this about; cells alone were decided before.
     """
     if passes.cells.dense is None:
         return
-    if passes.lowest(dual.nu) - dual.sigma > 100 * atol * float(np.abs(dual.multipliers).sum()):
+    if passes.lowest(dual.nu) - _sigma(dual) > 100 * atol * float(np.abs(dual.multipliers).sum()):
         raise ClashingFaces(dual.faces)
 
 
-def _finish(dual: _Dual, point: Point, slabs: SlabSystem, count: int) -> Solution:
+def _finish(dual: _Dual, point: Point, count: int) -> Solution:
     kept = [j for j, multiplier in enumerate(dual.multipliers) if multiplier > 0]
-    faces, multipliers = slabs.shortened([dual.faces[j] for j in kept], dual.multipliers[kept])
-    return Solution.at(point, dual.nu, tuple(faces), multipliers, passes=count)
+    faces = tuple(dual.faces[j] for j in kept)
+    return Solution.at(point, dual.nu, faces, dual.multipliers[kept], passes=count)
 
 
-def _accept_or_raise(dual: _Dual, point: Point, slabs: SlabSystem, count: int, atol: float) -> Solution:
-    error = _error(dual, point, slabs)
-    if error <= _ROUNDING * atol:
-        return _finish(dual, point, slabs, count)
-    raise SolverError(
-        f"the projection was asked to within {atol:.3g}, but {error:.3g} is left after {count} passes over the batch. "
-        "Check for constraints that barely fit the bounds, or rows of very different size."
-    )
+def _shortened(solution: Solution, slabs: SlabSystem) -> Solution:
+    faces, multipliers = slabs.shortened(solution.faces, solution.multipliers)
+    return solution._replace(faces=tuple(faces), multipliers=multipliers)

@@ -146,7 +146,8 @@ class NumpyPasses:
     def lowest(self, nu: FloatArray) -> float:
         """See `Passes.lowest`."""
         pull = self.pull(nu) if self.cells.weights is None else self.pull(nu) * self.cells.weights
-        return float(_product(np.maximum(pull, 0.0), self.lower) + _product(np.minimum(pull, 0.0), self.upper))
+        noise = _noise(nu, self.cells)
+        return _product(np.maximum(pull, 0.0), self.lower, noise) + _product(np.minimum(pull, 0.0), self.upper, noise)
 
     @cached_property
     def size(self) -> float:
@@ -229,8 +230,8 @@ class TorchPasses:
 
     def lowest(self, nu: FloatArray) -> float:
         """See `Passes.lowest`."""
-        pull = self.pull(nu).expand_as(self.scores)
-        return float(_product(pull.clamp(min=0.0), self.lower) + _product(pull.clamp(max=0.0), self.upper))
+        pull, noise = self.pull(nu).expand_as(self.scores), _noise(nu, self.cells)
+        return _product(pull.clamp(min=0.0), self.lower, noise) + _product(pull.clamp(max=0.0), self.upper, noise)
 
     def export(self, array: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """See `Passes.export`."""
@@ -295,8 +296,16 @@ def _table(nu: FloatArray, cells: Cells) -> FloatArray:
     return shift if cells.covering else np.append(shift, 0.0)
 
 
-def _product(pull: Any, bound: Any) -> float:
+def _noise(nu: FloatArray, cells: Cells) -> float:
+    """A pull below this is the rounding of one that cancels."""
+    k = len(cells.counts)
+    hard = float(np.abs(nu[:k] / cells.counts).max(initial=0.0))
+    dense = 0.0 if cells.dense is None else float((np.abs(nu[k:]) @ np.abs(cells.dense)).max(initial=0.0))
+    return 1e-9 * (hard + dense)
+
+
+def _product(pull: Any, bound: Any, noise: float) -> float:
     """Sum of pull * bound, where a missing bound is infinite on the side that pull points to."""
     if bound is None:
-        return -np.inf if bool((pull != 0).any()) else 0.0
+        return -np.inf if bool((abs(pull) > noise).any()) else 0.0
     return float((pull * bound).sum())

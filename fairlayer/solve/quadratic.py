@@ -139,11 +139,19 @@ class _ActiveSet:
             self._drop(blocking)
 
     def _raise_if_clashing(self, face: Face, change: FloatArray, atol: float) -> None:
-        """Farkas: face + sum_j weight_j face_j reads `0 <= limit`, which fails for a negative limit."""
-        weights = np.maximum(-change, 0.0)
-        limit = face.limit + float(weights @ np.array([f.limit for f in self.faces]))
-        if limit < -100 * atol * (1.0 + weights.sum()):
-            raise ClashingFaces([face, *(f for f, w in zip(self.faces, weights, strict=True) if w > 1e-9)])
+        """Farkas: face + sum_j weight_j face_j reads `0 <= limit`, which fails for a negative limit.
+
+        It is a proof only if the normals do cancel; where K is nearly singular they may cancel in its metric alone.
+        """
+        weights = np.where(-change > 1e-9, -change, 0.0)
+        left = np.abs(face.normal + weights @ self.normals).max()
+        if left > 1e-9 * np.abs(face.normal).max():
+            return
+        limits = np.array([f.limit for f in self.faces])
+        limit = face.limit + float(weights @ limits)
+        rounding = 100 * atol * (1.0 + weights.sum()) + 1e-8 * (abs(face.limit) + float(weights @ np.abs(limits)))
+        if limit < -rounding:
+            raise ClashingFaces([face, *(f for f, w in zip(self.faces, weights, strict=True) if w > 0)])
 
     def _set(self, faces: list[Face], multipliers: FloatArray | None = None) -> None:
         self.faces = faces

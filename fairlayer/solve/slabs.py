@@ -83,13 +83,16 @@ class RowSlabs(NamedTuple):
         return [self.face(block, int(row), 1) for row in np.flatnonzero(self.lower == self.upper)]
 
     def widened(self, by: float) -> RowSlabs:
-        """Return the slabs with both sides moved outwards (inwards for `by` < 0, at most until they meet)."""
+        """Return the slabs with both limits moved outwards (inwards for `by` < 0, at most until they meet).
+
+        `by` is in the user's units, which are `scale` times those of these rows.
+        """
+        step = by if self.scale is None else by / self.scale
+        lower, upper = self.lower - step, self.upper + step
         if by < 0:
             middle = 0.5 * (np.maximum(self.lower, -1e300) + np.minimum(self.upper, 1e300))
-            return RowSlabs(
-                self.matrix, np.minimum(self.lower - by, middle), np.maximum(self.upper + by, middle), self.scale
-            )
-        return RowSlabs(self.matrix, self.lower - by, self.upper + by, self.scale)
+            lower, upper = np.minimum(lower, middle), np.maximum(upper, middle)
+        return RowSlabs(self.matrix, lower, upper, self.scale)
 
     @property
     def holds_for_constants(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fairlayer.errors import SolverError
+from fairlayer.solve.elastic import solve_proximal
 from fairlayer.solve.feasibility import attainable, check_feasible, smallest_widening
 from fairlayer.solve.newton import solve_newton
 from fairlayer.solve.passes import Passes, Point
@@ -57,7 +59,10 @@ def _solve(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -> Solu
     single = slabs.single()
     if single is not None and passes.cells.dense is None:
         return solve_scalar(passes, single, start, atol)
-    return solve_newton(passes, slabs, start, atol)
+    try:
+        return solve_newton(passes, slabs, start, atol)
+    except SolverError:  # degenerate beyond it: the safer method, at the same accuracy
+        return solve_proximal(passes, slabs, atol)
 
 
 def _solve_widened(passes: Passes, slabs: SlabSystem, start: Point, least: float, atol: float) -> Solved:
@@ -67,7 +72,7 @@ def _solve_widened(passes: Passes, slabs: SlabSystem, start: Point, least: float
         wide = slabs.widened(by)
         try:
             return Solved(_solve(passes, wide, start, atol), wide, by)
-        except ClashingFaces:
+        except (ClashingFaces, SolverError):  # on the very edge of feasibility the solver may not decide
             return None
 
     solved, narrow, wide = attempt(least), least, max(least, 1e-6)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fairlayer.constraints import Constraint
+from fairlayer.constraints.statements import as_float
 from fairlayer.errors import require
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policy import PerBatch, Policy
@@ -20,10 +21,11 @@ _COLORS = {
     Phase.SATURATED: "tab:red",
     Phase.DRIFTING: "tab:orange",
 }
+_FIRST_TENTH = 10  # the vertical scale leaves out the first points, which are noise
 
 
 def plot_trace(trace: Trace, constraints: Sequence[Constraint], policy: Policy, axes: Any = None) -> Any:
-    """Draw pooled gaps with their tolerances, shifts per cell, and phases; return the figure.
+    """Draw pooled gaps with their limits (dashed), shifts per cell, and phases; return the figure.
 
     Args:
         trace: what to draw.
@@ -32,32 +34,49 @@ def plot_trace(trace: Trace, constraints: Sequence[Constraint], policy: Policy, 
         axes: two matplotlib axes, or None for a new figure.
     """
     if axes is None:
-        axes = (
-            require("matplotlib.figure", "train")
-            .Figure(figsize=(9, 5.5), layout="constrained")
-            .subplots(2, 1, sharex=True)
-        )
+        figure = require("matplotlib.figure", "train").Figure(figsize=(10, 6), layout="constrained")
+        axes = figure.subplots(2, 1, sharex=True)
     gaps, shifts = axes
     samples = [point.samples for point in trace.points]
     for constraint in constraints:
-        line = gaps.plot(samples, [point.gaps.get(constraint.name) for point in trace.points], label=constraint.name)
-        tolerance = getattr(constraint, "tolerance", None)
-        if tolerance is not None:
-            slack = [0.0 if isinstance(policy, PerBatch) else max(policy.slack(n), 0.0) for n in samples]
-            limits = [float(tolerance) + extra for extra in slack]
-            gaps.plot(samples, limits, linestyle="--", linewidth=1, color=line[0].get_color())
+        _draw_gap(gaps, trace, samples, constraint, policy)
     for name in sorted({name for point in trace.points for name in point.shifts}):
-        shifts.plot(samples, [point.shifts.get(name) for point in trace.points], label=name)
+        shifts.plot(samples, [point.shifts.get(name) for point in trace.points], label=name, linewidth=1.2)
+    shifts.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
     _shade(gaps, trace)
-    gaps.set(ylabel="pooled gap of mean predictions", ylim=(0, None))
-    shifts.set(ylabel="feed-forward shift", xlabel="predictions emitted")
+    _scale(gaps, trace, constraints)
+    gaps.set(ylabel="pooled gap of mean predictions")
+    shifts.set(ylabel="feed-forward shift", xlabel="predictions emitted", xlim=(0, max(samples, default=1.0)))
     for axis in axes:
-        axis.legend(fontsize="small", loc="best")
+        axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, frameon=False)
     return gaps.figure
 
 
+def _draw_gap(axis: Any, trace: Trace, samples: list[float], constraint: Constraint, policy: Policy) -> None:
+    values = [point.gaps.get(constraint.name) for point in trace.points]
+    [line] = axis.plot(samples, [float("nan") if v is None else v for v in values], label=constraint.name)
+    tolerance = getattr(constraint, "tolerance", None)
+    if tolerance is None:
+        return
+    slack = [0.0 if isinstance(policy, PerBatch) else max(policy.slack(n), 0.0) for n in samples]
+    limits = [as_float(tolerance) + extra for extra in slack]
+    axis.plot(samples, limits, "--", linewidth=1, color=line.get_color(), label=f"limit {as_float(tolerance):g}")
+
+
+def _scale(axis: Any, trace: Trace, constraints: Sequence[Constraint]) -> None:
+    """Fit the gaps after the first tenth, and twice the largest tolerance; below zero only what is negative."""
+    later = trace.points[len(trace.points) // _FIRST_TENTH :]
+    gaps = [gap for point in later for gap in point.gaps.values() if gap is not None]
+    limits = [2.0 * as_float(c.tolerance) for c in constraints if hasattr(c, "tolerance")]
+    top, bottom = max([*gaps, *limits], default=1.0), min([0.0, *gaps])
+    axis.set_ylim(1.1 * bottom, 1.1 * top if top > bottom else bottom + 1.0)
+
+
 def _shade(axis: Any, trace: Trace) -> None:
-    """Colour the background by phase."""
+    """Colour the background by phase, a phase that returns under one name."""
     ends = [point.samples for point in trace.points[1:]] + [trace.points[-1].samples] if trace.points else []
+    named: set[Phase] = set()
     for point, end in zip(trace.points, ends, strict=True):
-        axis.axvspan(point.samples, end, color=_COLORS[point.phase], alpha=0.12, linewidth=0)
+        label = None if point.phase in named else point.phase.value
+        axis.axvspan(point.samples, end, color=_COLORS[point.phase], alpha=0.15, linewidth=0, label=label)
+        named.add(point.phase)

@@ -1,0 +1,110 @@
+"""What a streamed call costs beside the bare network, and beside fairness_training."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from epoch import Data, make_data, make_network
+from torch import Tensor, nn
+
+import fairlayer as fl
+
+TOLERANCE = 0.02
+BARE, OURS, THEIRS = "bare MLP", "fairlayer", "fairness_training"
+Call = Callable[[int], Any]
+
+
+def run_speed(batch: int, calls: int, their_calls: int) -> dict[str, Any]:
+    """Time calls in turns, each on rows of its own; return microseconds and ratios to the bare network."""
+    data = make_data()
+    network = _trained(data)
+    steps: dict[str, Call] = {BARE: _bare(network, data, batch), OURS: _ours(network, data, batch)}
+    times = _interleave(steps, calls, warm=max(200, calls // 10))
+    floor = times[BARE]
+    record: dict[str, Any] = {"batch": batch, "calls": calls, "us": {}, "ratio": {}}
+    try:
+        theirs = _interleave({BARE: steps[BARE], THEIRS: _theirs(network, data, batch)}, their_calls, warm=5)
+        times[THEIRS] = theirs[THEIRS]
+        record["their_calls"] = their_calls
+    except ImportError as error:
+        record["skipped"] = str(error)
+    for name, each in times.items():
+        base = floor if name != THEIRS else theirs[BARE]
+        record["us"][name] = {"median": statistics.median(each), "mean": statistics.fmean(each)}
+        record["ratio"][name] = {
+            "median": statistics.median(each) / statistics.median(base),
+            "mean": statistics.fmean(each) / statistics.fmean(base),
+        }
+    return record
+
+
+def _trained(data: Data) -> nn.Module:
+    """A hundred steps, so that there is a gap for the stream to close."""
+    network = make_network()
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for rows in torch.arange(len(data.x)).split(256)[:100]:
+        x, y = data.batch(rows)
+        loss = nn.functional.binary_cross_entropy(network(x), y)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return network.eval()
+
+
+def _batches(data: Data, batch: int) -> list[tuple[Tensor, Tensor]]:
+    """Rows and groups of each request, made beforehand: reading a request is not timed."""
+    codes = data.x[:, 0].long()
+    return list(zip(data.x.split(batch), codes.split(batch), strict=True))
+
+
+def _bare(network: nn.Module, data: Data, batch: int) -> Call:
+    requests = _batches(data, batch)
+
+    def call(i: int) -> Tensor:
+        return network(requests[i % (len(requests) - 1)][0])
+
+    return call
+
+
+def _ours(network: nn.Module, data: Data, batch: int) -> Call:
+    requests = _batches(data, batch)
+    model = fl.FairModel(network, [fl.DemographicParity("group", tolerance=TOLERANCE)], bounds=(0.0, 1.0))
+
+    def call(i: int) -> Tensor:
+        x, group = requests[i % (len(requests) - 1)]
+        return model(x, sensitive_features={"group": group}, inference=True)
+
+    return call
+
+
+def _theirs(network: nn.Module, data: Data, batch: int) -> Call:
+    from fairness_training import FairModel
+
+    warnings.simplefilter("ignore")
+    requests = _batches(data, batch)
+    model = FairModel.wrap(
+        network, 0, input_dim=data.x.shape[1], fairness_tolerance=TOLERANCE, prediction_bounds=(0.0, 1.0)
+    ).eval()
+
+    def call(i: int) -> Tensor:
+        return model(requests[i % (len(requests) - 1)][0], inference=True)
+
+    return call
+
+
+@torch.no_grad()
+def _interleave(steps: dict[str, Call], calls: int, warm: int) -> dict[str, list[float]]:
+    """Return microseconds of each call; the first `warm` of each are left out."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for i in range(warm + calls):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step(i)
+            if i >= warm:
+                times[name].append(1e6 * (time.perf_counter() - start))
+    return times

@@ -1,0 +1,8 @@
+"""A trained run in use: an HTTP scorer over one durable stream, and a table streamed row by row."""
+
+from fairlayer.serving.app import create_app
+from fairlayer.serving.records import RequestError
+from fairlayer.serving.scorer import Scorer, new_stream
+from fairlayer.serving.table import StreamedTable, stream_table
+
+__all__ = ["RequestError", "Scorer", "StreamedTable", "create_app", "new_stream", "stream_table"]

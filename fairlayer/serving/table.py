@@ -1,0 +1,182 @@
+"""A table streamed row by row through a run, beside doing nothing and beside the offline projection."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fairlayer._typing import FloatArray
+from fairlayer.constraints import Constraint
+from fairlayer.data import Sample
+from fairlayer.data.columns import as_numbers, as_text
+from fairlayer.errors import DataError
+from fairlayer.serving.scorer import new_stream
+from fairlayer.streaming import InferenceState, Policy
+from fairlayer.training import Observed, Run, emit_in_batches, measure
+from fairlayer.training.comparison import Beside
+from fairlayer.training.quality import quality_beside
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["StreamedTable", "stream_table"]
+
+_CHECKPOINTS = 50
+
+
+@dataclass(frozen=True)
+class StreamedTable:
+    """What came out, in the order of the rows.
+
+    `offline` is the exact projection of the whole table at once: it has seen every row before it emits the first, so no
+    stream can move scores less. `phases` counts rows by the phase after their step.
+    """
+
+    run: Run
+    sample: Sample
+    raw: FloatArray
+    streamed: FloatArray
+    offline: FloatArray
+    state: InferenceState
+    batch_size: int
+    phases: dict[str, int]
+    labels: FloatArray | None
+
+    @property
+    def columns(self) -> dict[str, FloatArray]:
+        """The three columns of a comparison."""
+        return {"nothing": self.raw, "offline": self.offline, "stream": self.streamed}
+
+    def measurable(self) -> list[Constraint]:
+        """Constraints whose gap the table can tell: those that read labels need the target column."""
+        return [c for c in self.run.model.constraints if self.labels is not None or not c.needs_labels]
+
+    def pooled(self, constraint: Constraint, scores: FloatArray) -> float | None:
+        """Return the gap of the pooled means of all rows."""
+        return measure(constraint, self.observed, scores).value
+
+    def worst_pooled(self, constraint: Constraint, scores: FloatArray) -> float | None:
+        """Return the largest pooled gap at 50 moments of the stream, evenly spread after its first tenth."""
+        ends = np.linspace(0.1 * len(scores), len(scores), _CHECKPOINTS).astype(int)
+        return self._worst(constraint, scores, [slice(0, end) for end in ends if end])
+
+    def per_batch(self, constraint: Constraint, scores: FloatArray) -> float | None:
+        """Return the row-weighted mean of the gaps within batches, None at batch size 1, where nothing compares.
+
+        A batch that compares nothing counts 0, as in the published figure.
+        """
+        if self.batch_size == 1:
+            return None
+        parts = list(_parts(len(scores), self.batch_size))
+        gaps = [self._gap(constraint, scores, part) or 0.0 for part in parts]
+        return float(np.average(gaps, weights=[part.stop - part.start for part in parts]))
+
+    def distortion(self, scores: FloatArray) -> float:
+        """Return the mean of (score - raw score)^2."""
+        return float(np.mean((scores - self.raw) ** 2))
+
+    def quality(self, scores: FloatArray) -> dict[str, float | None]:
+        """Return accuracy, F1 and AUC (R2 and mean absolute error), where the table has the target column."""
+        if self.labels is None:
+            return {}
+        beside = quality_beside(self.labels, Beside(self.raw, scores), self.run.recipe.config.task)
+        return {name: both.constrained for name, both in beside.items()}
+
+    @cached_property
+    def observed(self) -> Observed:
+        """The rows as constraints see them."""
+        return Observed(self.sample.sensitive, self.labels, self.raw).coded()
+
+    def _gap(self, constraint: Constraint, scores: FloatArray, part: slice) -> float | None:
+        return measure(constraint, self.observed.take(part), scores[part]).value
+
+    def _worst(self, constraint: Constraint, scores: FloatArray, parts: list[slice]) -> float | None:
+        observed = self.observed
+        gaps = [measure(constraint, observed.take(part), scores[part]) for part in parts]
+        known = [gap.value for gap in gaps if gap.value is not None]
+        pick = min if gaps and gaps[0].at_least else max
+        return pick(known) if known else None
+
+
+def stream_table(
+    run: Run,
+    frame: pd.DataFrame,
+    *,
+    batch_size: int = 1,
+    policy: str | Policy = "tracking",
+    half_life: float | None = None,
+    warm_start: pd.DataFrame | None = None,
+    on_rows: Callable[[int], None] | None = None,
+) -> StreamedTable:
+    """Stream a table through a run.
+
+    Args:
+        batch_size: rows that arrive together.
+        policy: see `FairModel`.
+        half_life: see `FairModel`.
+        warm_start: rows whose raw scores the feed-forward begins with.
+        on_rows: told how many rows have been emitted as the stream goes.
+
+    Constraints that read labels get them right after each batch where the table has the target column, and are not
+    held where it has not.
+    """
+    if batch_size < 1:
+        raise DataError(f"a batch size of {batch_size} was asked for; at least one row is needed.")
+    labels = _labels(run, frame)
+    sample = run.recipe.sample(frame)
+    offline = emit_in_batches(run.model, sample, len(sample))
+    state = new_stream(run.model, policy=policy, half_life=half_life)
+    if warm_start is not None:
+        before = run.recipe.sample(warm_start)
+        with torch.no_grad():
+            state.warm_start(run.model.raw_scores(before.x), before.sensitive, run.model.projection.vocabulary)
+    raw = torch.from_numpy(offline.raw).double()
+    streamed, phases = _emit(run, state, sample, raw, labels=labels, batch_size=batch_size, on_rows=on_rows)
+    arrays = (raw.numpy(), streamed, offline.scores.astype(np.float64))
+    return StreamedTable(run, sample, *arrays, state, batch_size, phases, labels)
+
+
+def _emit(
+    run: Run,
+    state: InferenceState,
+    sample: Sample,
+    raw: torch.Tensor,
+    *,
+    labels: FloatArray | None,
+    batch_size: int,
+    on_rows: Callable[[int], None] | None,
+) -> tuple[FloatArray, dict[str, int]]:
+    words = run.model.projection.vocabulary
+    columns = {name: column.tolist() for name, column in sample.sensitive.items()}
+    known = labels if any(c.needs_labels for c in run.model.constraints) else None
+    streamed, phases = np.empty(len(raw)), Counter[str]()
+    for part in _parts(len(raw), batch_size):
+        features = {name: column[part] for name, column in columns.items()}
+        y = None if known is None else known[part]
+        streamed[part] = state.emit(raw[part], features, y=y, vocabulary=words).numpy()
+        phases[state.phase.value] += part.stop - part.start
+        if on_rows is not None:
+            on_rows(part.stop)
+    return streamed, dict(phases)
+
+
+def _parts(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _labels(run: Run, frame: pd.DataFrame) -> NDArray[np.float64] | None:
+    """The target as numbers, None where the table does not have it in every row."""
+    recipe = run.recipe
+    if recipe.target not in frame.columns or frame[recipe.target].isna().any():
+        return None
+    column: Any = frame[recipe.target]
+    if recipe.positive is None:
+        return as_numbers(column)
+    return np.asarray(as_text(column) == recipe.positive, dtype=np.float64)

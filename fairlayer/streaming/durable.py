@@ -1,0 +1,245 @@
+"""A stream that outlives its process: every step is in the store before its predictions are released."""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeError
+from fairlayer.groups import Vocabulary
+from fairlayer.inputs import feature_names, read_groups, read_per_sample
+from fairlayer.streaming.state import InferenceState
+from fairlayer.streaming.store import Id, Step, StoreError, StreamStore
+
+__all__ = ["DurableStream"]
+
+_LONGEST_ID = 256
+
+
+class DurableStream:
+    """An `InferenceState` and the store that it resumes from.
+
+    A new store begins with the state as it stands (a warm start included). A store that holds a stream replaces it:
+    last snapshot, then a recount of the logged steps, which emits nothing anew. Afterwards change the state through
+    this object only.
+
+    Args:
+        state: of the constraints whose stream the store holds.
+        store: where to.
+        vocabulary: closed, where a new category is to be an error.
+
+    Raises:
+        StoreError: the store holds the stream of other constraints.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> state = fl.InferenceState([fl.DemographicParity("sex", tolerance=0.1)], bounds=(0.0, 1.0))
+        >>> stream = DurableStream(state, StreamStore(":memory:"))
+        >>> first = stream.emit(torch.tensor([0.9]), {"sex": ["F"]}, ids=["request 1"])
+        >>> again = stream.emit(torch.tensor([0.9]), {"sex": ["F"]}, ids=["request 1"])
+        >>> bool(first == again), stream.state.samples
+        (True, 1)
+    """
+
+    def __init__(self, state: InferenceState, store: StreamStore, *, vocabulary: Vocabulary | None = None) -> None:
+        self.state, self.store = state, store
+        self.lock = threading.RLock()
+        self._words = vocabulary if vocabulary is not None and not vocabulary.open else None
+        self._constraints = state._arguments[0]
+        self._labelled = any(constraint.needs_labels for constraint in self._constraints)
+        self._ahead = False  # the state in memory holds a step that the store does not
+        self._resume()
+
+    def emit(self, scores: Tensor, sensitive_features: Any, *, ids: Sequence[Id] | None = None) -> Tensor:
+        """Return predictions for raw scores (n,) or (n, 1), counted and stored.
+
+        Args:
+            scores: raw scores.
+            sensitive_features: see `project`.
+            ids: one per sample. An id that has come before gets the prediction that it got then, and is not counted
+                again, whatever its score is now.
+
+        Raises:
+            StoreError: the step could not be written; nothing is counted.
+            FairlayerError: as for `InferenceState.emit`; nothing is counted.
+        """
+        raw, keys = _column(scores), None if ids is None else _checked_ids(ids, scores.numel())
+        groups = read_groups(sensitive_features, self._constraints, len(raw), self._words)
+        names = [name for name in feature_names(self._constraints) if name in groups.raw]
+        columns = {name: groups.raw[name].tolist() for name in names}
+        with self.lock:
+            known = self.store.answers(keys) if keys else {}
+            fresh = [i for i in range(len(raw)) if keys is None or keys[i] not in known]
+            if fresh or not len(raw):
+                part = {name: [column[i] for i in fresh] for name, column in columns.items()}
+                raw[fresh] = self._step(raw[fresh], part, None if keys is None else [keys[i] for i in fresh])
+        for i, key in enumerate(keys or ()):
+            if key in known:
+                raw[i] = known[key].emitted
+        return raw.to(scores.dtype).to(scores.device).reshape(scores.shape)
+
+    def observe_labels(self, ids: Sequence[Id], y: Any) -> int:
+        """Deliver labels of earlier predictions; return how many were new (the same label again counts once).
+
+        Raises:
+            ConstraintDefinitionError: no constraint looks at labels.
+            LabelValueError: an id had another label before.
+            ShapeError: an id has no prediction; nothing is counted.
+        """
+        keys = _checked_ids(ids, len(list(ids)))
+        column = read_per_sample("y", y, (len(keys),))
+        assert column is not None
+        labels = [float(label) for label in column[:, 0]]
+        if not self._labelled:
+            raise ConstraintDefinitionError(
+                "labels were delivered, but no constraint of this stream looks at labels: there is nothing to count."
+            )
+        with self.lock:
+            known = self.store.answers(keys)
+            new = [i for i, key in enumerate(keys) if key not in known or known[key].label is None]
+            _check_same({key: label for key, label in zip(keys, labels, strict=True) if key in known}, known)
+            if new:
+                self._label([keys[i] for i in new], [labels[i] for i in new])
+        return len(new)
+
+    def reset(self) -> None:
+        """Forget everything, in the store too."""
+        with self.lock:
+            self.store.forget()
+            self.state.reset()
+            self._snapshot()
+
+    def close(self) -> None:
+        """Write the state whole and let go of the file."""
+        with self.lock:
+            if not self._ahead:
+                self._snapshot()
+            self.store.close()
+
+    def __enter__(self) -> DurableStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- steps
+
+    def _step(self, raw: Tensor, features: dict[str, list[Any]], ids: list[Id] | None) -> Tensor:
+        self._catch_up()
+        # In double precision, so that the number counted is the number stored and, as JSON, the number sent.
+        emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words)
+        self._write(ids, raw=raw.tolist(), emitted=emitted.tolist(), features=features)
+        return emitted
+
+    def _label(self, ids: list[Id], labels: list[float]) -> None:
+        self._catch_up()
+        self.state.observe_labels(ids, labels)
+        self._write(ids, labels=labels)
+
+    def _write(self, ids: list[Id] | None, **values: Any) -> None:
+        """Store the step that the state has just taken, or take it back."""
+        self._ahead = True
+        try:
+            self.store.append(Step(ids, self._meters(), **values))
+        except BaseException:
+            self._resume()
+            raise
+        self._ahead = False
+        if self.store.due:
+            try:
+                self._snapshot()
+            except StoreError as error:  # the step itself is stored, and so is every one that the log still holds
+                warnings.warn(f"no snapshot was written, the log grows on: {error}", stacklevel=2)
+
+    def _snapshot(self) -> None:
+        buffer = io.BytesIO()
+        torch.save(self.state.state_dict(), buffer)
+        self.store.snapshot(buffer.getvalue(), [constraint.name for constraint in self._constraints])
+
+    # ---- resuming
+
+    def _catch_up(self) -> None:
+        if self._ahead:  # an earlier step could neither be stored nor taken back
+            self._resume()
+
+    def _resume(self) -> None:
+        self._check_owner()
+        snapshot, steps = self.store.load()
+        if snapshot is None:
+            self._snapshot()
+            return
+        self.state.load_state_dict(torch.load(io.BytesIO(snapshot), weights_only=True))
+        for step in steps:
+            self._recount(step)
+        if steps:
+            saved = self.state.state_dict()
+            saved["machine"].update(steps[-1].meters)
+            self.state.load_state_dict(saved)
+        self._ahead = False
+
+    def _check_owner(self) -> None:
+        names, owner = [constraint.name for constraint in self._constraints], self.store.constraints()
+        if owner is not None and owner != names:
+            raise StoreError(
+                f"the store '{self.store.path}' holds a stream under {owner}, but this model has {names}. "
+                "Begin a new file: pooled means of two streams do not mix."
+            )
+
+    def _recount(self, step: Step) -> None:
+        """Count a logged step as it was emitted; nothing is decided anew."""
+        if step.emitted is None or step.raw is None:
+            self.state.observe_labels(step.ids or [], step.labels)
+            return
+        raw, emitted = (torch.tensor(values, dtype=torch.float64) for values in (step.raw, step.emitted))
+        words = self._words or self.state.vocabulary_after(Vocabulary())
+        self.state.absorb(raw, emitted, step.features, words)
+        if self._labelled and step.ids is not None:
+            groups = read_groups(step.features, self._constraints, len(raw), words)
+            cells = self.state._machine.history.locate(self.state._codes(groups))
+            self.state._pending.add(step.ids, cells, emitted.numpy())
+
+    def _meters(self) -> dict[str, dict[str, float]]:
+        """Return the numbers of the state that a recount of emitted predictions cannot rebuild."""
+        machine = self.state._machine
+        return {"rule": machine.rule.to_state(), "dual": machine.dual.to_state()}
+
+
+def _column(scores: Tensor) -> Tensor:
+    if scores.ndim == 2 and scores.shape[1] != 1:
+        raise ShapeError(f"a stream takes one score per sample, (n,) or (n, 1), but found {tuple(scores.shape)}.")
+    return scores.detach().to("cpu", torch.float64, copy=True).reshape(-1)
+
+
+def _checked_ids(ids: Sequence[Id], n: int) -> list[Id]:
+    keys = list(ids)
+    if len(keys) != n:
+        raise ShapeError(f"there are {n} samples, but {len(keys)} ids. Give one id per sample.")
+    wrong = [key for key in keys if not _is_id(key)]
+    if wrong:
+        raise ShapeError(
+            f"an id is a string of at most {_LONGEST_ID} characters, or a whole number below 2^63, "
+            f"but found {wrong[:3]}."
+        )
+    if len(set(keys)) < n:
+        raise ShapeError("an id is given twice in one call. Each sample needs an id of its own.")
+    return keys
+
+
+def _is_id(key: object) -> bool:
+    if isinstance(key, str):
+        return len(key) <= _LONGEST_ID and not any("\ud800" <= letter <= "\udfff" for letter in key)
+    return isinstance(key, int) and not isinstance(key, bool) and -(2**63) <= key < 2**63
+
+
+def _check_same(labels: Mapping[Id, float], known: Mapping[Id, Any]) -> None:
+    changed = [key for key, label in labels.items() if known[key].label not in (None, label)]
+    if changed:
+        raise LabelValueError(
+            f"another label was delivered before for the ids {changed[:5]}. A label is counted once and not taken back."
+        )

@@ -1,0 +1,212 @@
+"""A file that remembers a stream: one SQLite database in WAL mode, written by one process at a time.
+
+    snapshot    the whole state, every so many steps
+    log         each step since, in order: what was asked and what was answered
+    answers     id -> the prediction given, and the label delivered, for ids that come again
+
+A step is one transaction, so after a SIGKILL at any moment it is there whole or not at all. What a power cut may take
+is the caller's choice: with synchronous="normal" the last steps (the file stays sound), with "full" nothing that was
+committed, at the price of one flush to the disk per step (docs/serving.md has the measured price).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fairlayer.errors import ConstraintDefinitionError, FairlayerError
+
+__all__ = ["Answer", "Step", "StoreError", "StreamStore"]
+
+FORMAT = "1"
+_SCHEMA = """
+    CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT);
+    CREATE TABLE IF NOT EXISTS snapshot (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER, state BLOB);
+    CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY KEY, body TEXT);
+    CREATE TABLE IF NOT EXISTS answers (id PRIMARY KEY, seq INTEGER, emitted REAL, label REAL);
+    CREATE INDEX IF NOT EXISTS answers_by_age ON answers (seq);
+"""
+_MOST_VARIABLES = 500  # of one SQL statement
+
+Id = str | int
+
+
+class StoreError(FairlayerError, RuntimeError):
+    """The store cannot be opened, read or written; the stream is as it was before the call."""
+
+
+class Step(NamedTuple):
+    """One change of a stream, as plain values.
+
+    A step of predictions has `raw`, `emitted` and `features`; a step of labels has `labels`. `meters` are the numbers
+    of the state that a recount cannot rebuild.
+    """
+
+    ids: list[Id] | None
+    meters: dict[str, dict[str, float]]
+    raw: list[float] | None = None
+    emitted: list[float] | None = None
+    features: dict[str, list[Any]] | None = None
+    labels: list[float] | None = None
+
+
+class Answer(NamedTuple):
+    """What was answered for an id, and the label delivered for it since."""
+
+    emitted: float
+    label: float | None
+
+
+class StreamStore:
+    """The file.
+
+    Args:
+        path: of the database; ":memory:" for none that lasts.
+        synchronous: "normal" or "full", see above.
+        every: steps after which the state is written whole and the log truncated.
+        remember: steps for which an id that comes again is recognised.
+
+    Raises:
+        StoreError: it is no such file, or another process has it open.
+
+    Example:
+        >>> with StreamStore(":memory:") as store:
+        ...     store.load()
+        (None, [])
+    """
+
+    def __init__(
+        self, path: str | Path, *, synchronous: str = "normal", every: int = 1000, remember: int = 1_000_000
+    ) -> None:
+        if synchronous not in ("normal", "full") or every < 1 or remember < 1:
+            raise ConstraintDefinitionError(
+                "a store takes synchronous='normal' or 'full', and every and remember of at least 1, but was given "
+                f"synchronous={synchronous!r}, every={every}, remember={remember}."
+            )
+        self.path, self.every, self.remember = str(path), every, remember
+        with self._named("open"):
+            self._db = sqlite3.connect(self.path, timeout=2.0, isolation_level=None, check_same_thread=False)
+        self._seq = self._snapshot_seq = 0
+        try:
+            self._begin(synchronous)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def append(self, step: Step) -> None:
+        """Write one step, whole or not at all."""
+        answers = zip(step.ids or (), step.emitted or (), strict=False)
+        labels = zip(step.labels or (), step.ids or (), strict=False)
+        with self._transaction():
+            seq = self._seq + 1
+            self._db.execute("INSERT INTO log VALUES (?, ?)", (seq, json.dumps(step._asdict(), allow_nan=False)))
+            self._db.executemany("INSERT INTO answers VALUES (?, ?, ?, NULL)", [(key, seq, y) for key, y in answers])
+            self._db.executemany("UPDATE answers SET label = ? WHERE id = ?", list(labels))
+        self._seq = seq
+
+    @property
+    def due(self) -> bool:
+        """Whether the log is long enough for a snapshot."""
+        return self._seq - self._snapshot_seq >= self.every
+
+    def snapshot(self, state: bytes, constraints: Sequence[str]) -> None:
+        """Write the whole state, truncate the log, forget the oldest ids."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?, ?)", (self._seq, state))
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('constraints', ?)", (json.dumps(list(constraints)),))
+            self._db.execute("DELETE FROM log")
+            self._db.execute("DELETE FROM answers WHERE seq <= ?", (self._seq - self.remember,))
+        self._snapshot_seq = self._seq
+
+    def forget(self) -> None:
+        """Delete everything."""
+        with self._transaction():
+            for table in ("snapshot", "log", "answers"):
+                self._db.execute(f"DELETE FROM {table}")
+
+    def load(self) -> tuple[bytes | None, list[Step]]:
+        """Return the last snapshot, None for a new file, and the steps since."""
+        with self._named("read"):
+            found = self._db.execute("SELECT state FROM snapshot").fetchone()
+            bodies = self._db.execute("SELECT body FROM log ORDER BY seq").fetchall()
+        return (found[0] if found else None), [Step(**json.loads(body)) for (body,) in bodies]
+
+    def constraints(self) -> list[str] | None:
+        """Return the names of the constraints whose stream this is; None for a new file."""
+        text = self._meta("constraints")
+        return None if text is None else list(json.loads(text))
+
+    def answers(self, ids: Sequence[Id]) -> dict[Id, Answer]:
+        """Return what was answered for those of the ids that have come before."""
+        found: dict[Id, Answer] = {}
+        with self._named("read"):
+            for start in range(0, len(ids), _MOST_VARIABLES):
+                part = ids[start : start + _MOST_VARIABLES]
+                marks = ", ".join("?" * len(part))
+                rows = self._db.execute(f"SELECT id, emitted, label FROM answers WHERE id IN ({marks})", part)
+                found.update((key, Answer(emitted, label)) for key, emitted, label in rows)
+        return found
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def __enter__(self) -> StreamStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self, synchronous: str) -> None:
+        with self._named("open"):
+            # One process at a time: two that count into one file would each miss what the other emits.
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA synchronous = {synchronous}")
+            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        self._check_format()
+        with self._named("read"):
+            seqs = self._db.execute("SELECT (SELECT max(seq) FROM snapshot), (SELECT max(seq) FROM log)").fetchone()
+        self._snapshot_seq = int(seqs[0] or 0)
+        self._seq = max(self._snapshot_seq, int(seqs[1] or 0))
+
+    def _check_format(self) -> None:
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
+        if self._meta("format") != FORMAT:
+            raise StoreError(
+                f"'{self.path}' is a store of format {self._meta('format')}, this version reads {FORMAT}. "
+                "Begin a new file."
+            )
+
+    def _meta(self, key: str) -> str | None:
+        with self._named("read"):
+            found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if found is None else str(found[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._named("write"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            busy = "locked" in str(error)
+            advice = (
+                "Another process has it open; a store serves one process." if busy else "Check the path and the disk."
+            )
+            raise StoreError(f"the store '{self.path}' could not {what} ({error}). {advice}") from error

@@ -1,0 +1,273 @@
+"""A durable stream: killed processes, repeated ids, labels, failed writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fairlayer as fl
+from fairlayer.errors import (
+    CategoryError,
+    ConstraintDefinitionError,
+    LabelValueError,
+    NonFiniteScoresError,
+    ShapeError,
+)
+from fairlayer.groups import Vocabulary
+from fairlayer.streaming.durable import DurableStream
+from fairlayer.streaming.store import StoreError, StreamStore
+
+ROOT = Path(__file__).resolve().parents[2]
+PARITY = fl.DemographicParity("sex", tolerance=0.02)
+ODDS = fl.EqualOpportunity("sex", tolerance=0.05)
+
+
+def new_state(constraint: Any = PARITY, **options: Any) -> fl.InferenceState:
+    return fl.InferenceState([constraint], bounds=(0.0, 1.0), **options)
+
+
+def resumed(path: Path, constraint: Any = PARITY, every: int = 7, **options: Any) -> DurableStream:
+    return DurableStream(new_state(constraint, **options), StreamStore(path, every=every))
+
+
+def arrivals(n: int, seed: int = 0) -> list[tuple[torch.Tensor, dict[str, list[str]]]]:
+    random = np.random.default_rng(seed)
+    sexes = random.choice(["F", "M"], n, p=[0.3, 0.7])
+    scores = np.clip(random.normal(0.4 + 0.15 * (sexes == "M"), 0.2), 0, 1)
+    return [(torch.tensor([z]), {"sex": [str(s)]}) for z, s in zip(scores, sexes, strict=True)]
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Two nested states are equal to the last bit."""
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same(first[key], second[key])
+    else:
+        assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_a_killed_process_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "kill_rounds.py"), str(tmp_path / "s.sqlite"), "40", "7"],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["wrong"] == []  # sums and counts equal the answers seen, plus the one in flight, to the last bit
+    assert found["answers"] > 40
+    assert found["in_flight"] > 0  # some were killed between the store and the client
+
+
+@pytest.mark.parametrize("options", [{}, {"policy": "anytime"}, {"half_life": 50.0}], ids=str)
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_stream_resumed_anywhere_is_the_uninterrupted_one(options: dict[str, Any], size: int, tmp_path: Path) -> None:
+    draw, whole = random.Random(size), new_state(**options)
+    stream = resumed(tmp_path / "s.sqlite", **options)
+    requests = arrivals(300)
+    for start in range(0, 300, size):
+        part = requests[start : start + size]
+        scores = torch.cat([score for score, _ in part])
+        sexes = {"sex": [features["sex"][0] for _, features in part]}
+        # Equal up to the rounding of running sums, which a resumed stream adds up anew.
+        torch.testing.assert_close(stream.emit(scores, sexes), whole.emit(scores, sexes), rtol=0, atol=1e-12)
+        if draw.random() < 0.1:
+            before = stream.state.state_dict()
+            stream.store.close()  # as a kill leaves it: no snapshot
+            stream = resumed(tmp_path / "s.sqlite", **options)
+            assert stream.state.phase == whole.phase
+            assert_same(stream.state.state_dict(), before)
+    assert stream.state.samples == 300
+
+
+def test_per_batch_resumes_too(tmp_path: Path) -> None:
+    stream, whole = resumed(tmp_path / "s.sqlite", policy="per_batch"), new_state(policy="per_batch")
+    scores, sexes = torch.tensor([0.2, 0.9, 0.3, 0.8]), {"sex": ["F", "M", "F", "M"]}
+    for _ in range(10):
+        assert torch.equal(stream.emit(scores, sexes), whole.emit(scores, sexes))
+    stream.store.close()
+    assert_same(resumed(tmp_path / "s.sqlite", policy="per_batch").state.state_dict(), whole.state_dict())
+
+
+def test_a_repeated_id_gets_its_answer_again(tmp_path: Path) -> None:
+    stream = resumed(tmp_path / "s.sqlite")
+    first = stream.emit(torch.tensor([0.2, 0.9]), {"sex": ["F", "M"]}, ids=["a", "b"])
+    before = stream.state.state_dict()
+    again = stream.emit(torch.tensor([0.9, 0.7]), {"sex": ["M", "F"]}, ids=["b", "a"])
+    assert again.tolist() == first.flip(0).tolist()
+    assert_same(stream.state.state_dict(), before)
+    mixed = stream.emit(torch.tensor([0.5, 0.5]), {"sex": ["F", "F"]}, ids=["new", "a"])
+    assert mixed[1] == first[0]
+    assert stream.state.counts() == {"sex=F": 2, "sex=M": 1}
+    stream.store.close()
+    after = resumed(tmp_path / "s.sqlite")
+    assert after.emit(torch.tensor([0.0]), {"sex": ["M"]}, ids=["a"])[0] == first[0]
+    assert after.state.samples == 3
+
+
+def test_a_number_and_its_text_are_two_ids() -> None:
+    stream = DurableStream(new_state(), StreamStore(":memory:"))
+    stream.emit(torch.tensor([0.2, 0.3]), {"sex": ["F", "M"]}, ids=[1, "1"])
+    assert stream.state.samples == 2
+
+
+def test_ids_are_recognised_in_large_calls_and_forgotten_in_time() -> None:
+    stream = DurableStream(new_state(), StreamStore(":memory:", every=2, remember=3))
+    many = list(range(1201))
+    sexes = {"sex": ["F", "M"] * 600 + ["F"]}
+    first = stream.emit(torch.linspace(0, 1, 1201), sexes, ids=many)
+    assert torch.equal(stream.emit(torch.zeros(1201), sexes, ids=many), first)
+    for _ in range(6):
+        stream.emit(torch.tensor([0.5]), {"sex": ["F"]})
+    assert stream.store.answers(many) == {}
+
+
+def test_labels_are_counted_once_and_over_a_restart(tmp_path: Path) -> None:
+    path, whole = tmp_path / "s.sqlite", new_state(ODDS)
+    stream = resumed(path, ODDS, every=1000)
+    for i, (score, sex) in enumerate(arrivals(40)):
+        assert torch.equal(stream.emit(score, sex, ids=[i]), whole.emit(score, sex, ids=[i]))
+        if i % 3 == 2:
+            assert stream.observe_labels([i - 2, i], [1.0, 0.0]) == 2
+            whole.observe_labels([i - 2, i], [1.0, 0.0])
+    assert stream.observe_labels([0, 2], [1.0, 0.0]) == 0
+    stream.store.close()
+    stream = resumed(path, ODDS)
+    assert_same(stream.state.state_dict(), whole.state_dict())
+    assert stream.observe_labels([0, 1], [1.0, 0.0]) == 1
+    with pytest.raises(LabelValueError, match=r"ids \[0\]"):
+        stream.observe_labels([0], [0.0])
+    with pytest.raises(ShapeError, match="wait for none"):
+        stream.observe_labels([1000], [0.0])
+    with pytest.raises(ConstraintDefinitionError, match="no constraint of this stream looks at labels"):
+        DurableStream(new_state(), StreamStore(":memory:")).observe_labels([0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("scores", "features", "ids", "error"),
+    [
+        ([float("nan")], {"sex": ["F"]}, None, NonFiniteScoresError),
+        ([0.5], {"sex": ["X"]}, None, CategoryError),
+        ([0.5], {"sex": ["F", "M"]}, None, ShapeError),
+        ([0.5], {"sex": ["F"]}, ["a", "b"], ShapeError),
+        ([0.5, 0.5], {"sex": ["F", "M"]}, ["a", "a"], ShapeError),
+        ([0.5], {"sex": ["F"]}, [1.5], ShapeError),
+        ([0.5], {"sex": ["F"]}, [True], ShapeError),
+        ([0.5], {"sex": ["F"]}, ["\ud800"], ShapeError),
+        ([0.5], {"sex": ["F"]}, [2**63], ShapeError),
+        ([[0.5, 0.5]], {"sex": ["F"]}, None, ShapeError),
+        ([0.5], {"race": ["F"]}, None, fl.errors.MissingSensitiveFeatureError),
+    ],
+)
+def test_a_bad_request_leaves_state_and_store(scores: Any, features: Any, ids: Any, error: Any) -> None:
+    words = Vocabulary().learn({"sex": ["F", "M"]})
+    stream = DurableStream(new_state(), StreamStore(":memory:"), vocabulary=words)
+    stream.emit(torch.tensor([0.2]), {"sex": ["F"]}, ids=["before"])
+    before, logged = stream.state.state_dict(), stream.store.load()
+    with pytest.raises(error):
+        stream.emit(torch.tensor(scores), features, ids=ids)
+    assert_same(stream.state.state_dict(), before)
+    assert stream.store.load() == logged
+
+
+def test_a_failed_write_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = resumed(tmp_path / "s.sqlite")
+    for score, sex in arrivals(20):
+        stream.emit(score, sex)
+    before = stream.state.state_dict()
+    with monkeypatch.context() as broken:
+        broken.setattr(stream.store, "append", _full_disk)
+        with pytest.raises(StoreError, match="disk"):
+            stream.emit(torch.tensor([0.5]), {"sex": ["F"]}, ids=["a"])
+    assert_same(stream.state.state_dict(), before)
+    stream.emit(torch.tensor([0.5]), {"sex": ["F"]}, ids=["a"])
+    assert stream.state.samples == 21
+
+
+def _full_disk(_: object) -> None:
+    raise StoreError("the disk is full")
+
+
+def test_a_failed_snapshot_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = resumed(tmp_path / "s.sqlite", every=1)
+    monkeypatch.setattr(stream.store, "snapshot", lambda *_: _full_disk(None))
+    with pytest.warns(UserWarning, match="no snapshot was written"):
+        stream.emit(torch.tensor([0.5]), {"sex": ["F"]})
+    stream.store.close()
+    assert resumed(tmp_path / "s.sqlite").state.samples == 1
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    first = StreamStore(tmp_path / "s.sqlite")
+    with pytest.raises(StoreError, match="a store serves one process"):
+        StreamStore(tmp_path / "s.sqlite")
+    first.close()
+    StreamStore(tmp_path / "s.sqlite").close()
+
+
+def test_a_file_that_is_none_or_of_another_stream(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database, but long enough to be read as the header of one" * 20)
+    with pytest.raises(StoreError, match="not a database"):
+        StreamStore(tmp_path / "text")
+    with pytest.raises(StoreError, match="Check the path"):
+        StreamStore(tmp_path / "gone" / "s.sqlite")
+    resumed(tmp_path / "s.sqlite").close()
+    with pytest.raises(StoreError, match=r"DemographicParity.*EqualOpportunity"):
+        resumed(tmp_path / "s.sqlite", ODDS)
+    with sqlite3.connect(tmp_path / "old.sqlite") as old:
+        old.executescript("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT); INSERT INTO meta VALUES ('format', 0)")
+    old.close()
+    with pytest.raises(StoreError, match="format 0"):
+        StreamStore(tmp_path / "old.sqlite")
+    with pytest.raises(ConstraintDefinitionError, match="synchronous"):
+        StreamStore(":memory:", synchronous="off")
+
+
+def test_a_new_store_begins_with_the_state_it_is_given(tmp_path: Path) -> None:
+    state = new_state()
+    state.warm_start(torch.rand(200), {"sex": ["F", "M"] * 100})
+    DurableStream(state, StreamStore(tmp_path / "s.sqlite")).close()
+    assert_same(resumed(tmp_path / "s.sqlite").state.state_dict(), state.state_dict())
+
+
+def test_reset_forgets_in_the_store_too(tmp_path: Path) -> None:
+    stream = resumed(tmp_path / "s.sqlite")
+    stream.emit(torch.tensor([0.5]), {"sex": ["F"]}, ids=["a"])
+    stream.reset()
+    stream.store.close()
+    with resumed(tmp_path / "s.sqlite") as again:
+        assert again.state.samples == 0
+        again.emit(torch.tensor([0.5]), {"sex": ["F"]}, ids=["a"])
+        assert again.state.samples == 1
+
+
+def test_the_log_is_truncated(tmp_path: Path) -> None:
+    stream = resumed(tmp_path / "s.sqlite", every=10)
+    for score, sex in arrivals(95):
+        stream.emit(score, sex)
+    assert len(stream.store.load()[1]) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shape_and_dtype_are_those_of_the_scores(dtype: torch.dtype) -> None:
+    stream = DurableStream(new_state(), StreamStore(":memory:"))
+    emitted = stream.emit(torch.rand(3, 1, dtype=dtype), {"sex": ["F", "M", None]})
+    assert (emitted.shape, emitted.dtype) == ((3, 1), dtype)
