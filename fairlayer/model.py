@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,6 @@ from fairlayer.errors import (
     OutputError,
     ShapeError,
 )
-from fairlayer.groups import Vocabulary
 from fairlayer.inputs import Bounds, as_constraints, plain_bounds
 from fairlayer.projection import FairProjection
 from fairlayer.result import Projection
@@ -83,6 +83,7 @@ class FairModel(nn.Module):
         self.b_tau = b_tau
         self._stream_options: dict[str, Any] = {"policy": as_policy(policy), "half_life": half_life}
         self._stream: InferenceState | None = None
+        self._stream_lock = threading.Lock()
         self.projection = FairProjection(
             [*as_constraints(constraints), *_column_constraints(self.protected_attr_idx, tolerance)],
             bounds=bounds,
@@ -105,9 +106,10 @@ class FairModel(nn.Module):
     @property
     def inference_state(self) -> InferenceState:
         """What the stream of `inference=True` predictions has done so far."""
-        if self._stream is None:
-            bounds = plain_bounds(self.projection.plan.bounds, self.projection.plan.margin)
-            self._stream = InferenceState(self.constraints, bounds=bounds, **self._stream_options)
+        with self._stream_lock:
+            if self._stream is None:
+                bounds = plain_bounds(self.projection.plan.bounds, self.projection.plan.margin)
+                self._stream = InferenceState(self.constraints, bounds=bounds, **self._stream_options)
         return self._stream
 
     def reset_inference_state(self) -> None:
@@ -124,7 +126,7 @@ class FairModel(nn.Module):
             for batch in loader:
                 x, _, features = read_batch(batch)
                 features = self._with_columns(features, (x,))
-                self.inference_state.warm_start(self.raw_scores(x), features, self._stream_vocabulary())
+                self.inference_state.warm_start(self.raw_scores(x), features, self.projection.vocabulary)
 
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
         """Deliver labels of earlier streamed predictions, by the ids they were made with."""
@@ -151,7 +153,7 @@ class FairModel(nn.Module):
                 x, y, features = read_batch(batch)
                 raw = self.raw_scores(x)
                 features = self._with_columns(features, (x,))
-                gaps.add(self._stream_out(raw, features, y, None), raw, features, y, self._stream_vocabulary())
+                gaps.add(self._stream_out(raw, features, y, None), raw, features, y)
         return gaps.stats(self.inference_state)
 
     def fit_categories(self, sensitive_features: Any) -> None:
@@ -216,22 +218,27 @@ class FairModel(nn.Module):
     def _stream_out(
         self, scores: Tensor, features: Any, y: Any, ids: Sequence[str | int] | None, label_probabilities: Any = None
     ) -> Tensor:
-        stream = self._stream if self._stream is not None else self.inference_state
+        words = self.projection.vocabulary
         if len(scores) < self.b_tau:
-            if len(scores) == 1 and y is None and ids is None:
-                emitted = stream.emit_one(scores, features)
+            stream = self._stream if self._stream is not None else self.inference_state
+            if y is None and ids is None:
+                emitted = stream.emit_simply(scores, features)
                 if emitted is not None:
                     return emitted
-            return stream.emit(scores, features, ids=ids, y=y, vocabulary=self._stream_vocabulary())
+            return stream.emit(scores, features, ids=ids, y=y, vocabulary=words)
         with torch.no_grad():
-            emitted = self._project(scores, features, y, label_probabilities, serving=True)
-        stream.absorb(scores, emitted, features, self._stream_vocabulary())
-        return emitted
+            projected = self._project(scores, features, y, label_probabilities, serving=True)
+        many = scores.ndim == 2 and scores.shape[1] > 1
+        if many or not all(c.streamable for c in self.constraints):
+            return projected  # nothing that a stream can hold
+        return self.inference_state.settle(scores, projected, features, ids=ids, y=y, vocabulary=words)
 
-    def _stream_vocabulary(self) -> Vocabulary:
-        """Categories of the model, and those that a stream under an open vocabulary has met since."""
-        words = self.projection.vocabulary
-        return self.inference_state.vocabulary_after(words) if words.open else words
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_stream_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._stream_lock = threading.Lock()
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the stream's state, tensors and plain containers."""

@@ -56,6 +56,7 @@ class Affine(Constraint):
         on: str | Sequence[str] | None = None,
     ) -> None:
         self.on = () if on is None else as_names(on)
+        self.streamable = on is not None
         self.name = f"Affine({', '.join(map(repr, self.on))})"
         self.rows = rows
         self.lower = -np.inf if lower is None else _numbers(lower)

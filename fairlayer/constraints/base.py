@@ -30,6 +30,9 @@ class Constraint(ABC):
     needs_labels: bool
     """Whether `statements` reads labels (true ones, or estimates at inference)."""
 
+    streamable: bool = True
+    """Whether pooled group means can state it, so that a stream can hold it."""
+
     @property
     def features(self) -> tuple[str, ...]:
         """Names of every sensitive feature that `statements` reads."""

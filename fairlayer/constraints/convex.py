@@ -45,6 +45,8 @@ class Convex(Constraint):
         tensor([0.6000, 0.8000])
     """
 
+    streamable = False
+
     def __init__(
         self,
         build: Callable[..., Sequence[Any]],

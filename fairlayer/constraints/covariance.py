@@ -38,6 +38,7 @@ class CovarianceBound(Constraint):
     """
 
     needs_labels = False
+    streamable = False
 
     def __init__(self, on: str | Sequence[str], tolerance: Tolerance) -> None:
         self.on = as_names(on)

@@ -37,6 +37,7 @@ class GroupCalibration(Constraint):
     """
 
     needs_labels = True
+    streamable = False
 
     def __init__(self, on: str | Sequence[str], tolerance: Tolerance, *, bins: int | Sequence[float] = 10) -> None:
         self.on = as_names(on)

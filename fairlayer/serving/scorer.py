@@ -11,6 +11,7 @@ import torch
 
 from fairlayer.constraints import Constraint, DisparateImpactRatio, MinimumRate
 from fairlayer.constraints.statements import as_float
+from fairlayer.data.columns import sensitive_columns
 from fairlayer.inputs import plain_bounds
 from fairlayer.model import FairModel
 from fairlayer.serving.records import frame_of, read_columns, unseen_levels
@@ -18,6 +19,7 @@ from fairlayer.streaming import InferenceState, Policy
 from fairlayer.streaming.durable import DurableStream
 from fairlayer.streaming.store import StreamStore
 from fairlayer.training import Run, load_run
+from fairlayer.training.config import continuous_names, feature_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,9 +122,13 @@ class Scorer:
         self.stream.close()
 
     def _raw(self, frame: pd.DataFrame) -> tuple[torch.Tensor, Any]:
-        sample = self.run.recipe.sample(frame)
+        """As `Recipe.sample`, which reads the constraints from their text each time: too slow for single requests."""
+        recipe, constraints = self.run.recipe, self.run.model.constraints
+        x = torch.from_numpy(recipe.encoder.encode(frame))
+        names, numbers = feature_names(constraints), continuous_names(constraints)
+        sensitive = sensitive_columns(frame, names, cuts=recipe.cuts, continuous=numbers)
         with torch.no_grad():
-            return self.run.model.raw_scores(sample.x), sample.sensitive
+            return self.run.model.raw_scores(x), sensitive
 
 
 def _limit(constraint: Constraint) -> float | None:

@@ -19,7 +19,7 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
-from fairlayer.solve.newton import ROUNDING, descend, optimality_error, raise_if_unbounded, solve_newton
+from fairlayer.solve.newton import ROUNDING, descend, optimality_error, raise_if_unbounded
 from fairlayer.solve.passes import Passes, Point
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
@@ -27,6 +27,7 @@ from fairlayer.solve.solution import Solution
 __all__ = ["solve_elastic", "solve_proximal"]
 
 _MOST_STEPS = 40
+_SOFT_ACCURACY = 1e-8
 
 
 def solve_elastic(passes: Passes, slabs: SlabSystem, softness: FloatArray) -> Solution:
@@ -36,11 +37,19 @@ def solve_elastic(passes: Passes, slabs: SlabSystem, softness: FloatArray) -> So
         passes: the batch.
         slabs: what the statistics are pulled towards.
         softness: (s,), > 0: how far a statistic gives way per unit of its multiplier.
+
+    Raises:
+        SolverError: not even 1e-8 was reached, relative to the scores.
     """
     soft = _ElasticPasses(passes, softness)
-    start = soft.at(None)
-    atol = 1e-13 * max(1.0, passes.size, slabs.size())
-    return solve_newton(soft, slabs, start, atol)
+    size = max(1.0, passes.size, slabs.size())
+    solution = descend(soft, slabs, soft.at(None), 1e-13 * size)
+    error = optimality_error(solution, slabs)
+    if error > _SOFT_ACCURACY * size:
+        raise SolverError(
+            f"the soft projection was asked to within {_SOFT_ACCURACY * size:.3g}, but {error:.3g} is left."
+        )
+    return solution
 
 
 def solve_proximal(passes: Passes, slabs: SlabSystem, atol: float) -> Solution:

@@ -308,4 +308,6 @@ def _product(pull: Any, bound: Any, noise: float) -> float:
     """Sum of pull * bound, where a missing bound is infinite on the side that pull points to."""
     if bound is None:
         return -np.inf if bool((abs(pull) > noise).any()) else 0.0
+    if isinstance(bound, np.ndarray) and not np.isfinite(bound).all():
+        bound = np.where(pull == 0.0, 0.0, bound)  # what is not pulled stays finite
     return float((pull * bound).sum())

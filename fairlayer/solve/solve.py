@@ -77,6 +77,8 @@ def _solve_widened(passes: Passes, slabs: SlabSystem, start: Point, least: float
 
     solved, narrow, wide = attempt(least), least, max(least, 1e-6)
     while solved is None:
+        if wide > 1e12 * atol + 1e6 * max(1.0, least):
+            raise SolverError(f"no widening up to {wide:.3g} was found under which the constraints can be met.")
         wide *= 2.0
         solved = attempt(wide)
     while solved.widening - narrow > 1e-9 * max(1.0, solved.widening):

@@ -49,10 +49,10 @@ class StreamGaps:
         self._codes: dict[str, list[Any]] = {}
         self._words = Vocabulary()
 
-    def add(self, emitted: Tensor, raw: Tensor, features: Any, y: Any, vocabulary: Vocabulary) -> None:
+    def add(self, emitted: Tensor, raw: Tensor, features: Any, y: Any) -> None:
         """Count one batch."""
         n = len(raw)
-        groups = read_groups(features, self.constraints, n, vocabulary)
+        groups = read_groups(features, self.constraints, n, Vocabulary(self._words.categories, open=True))
         labels = read_per_sample("y", y, tuple(raw.shape))
         each = self._largest(groups, host_float64(emitted).reshape(-1), None if labels is None else labels[:, 0])
         self.sizes.append(n)

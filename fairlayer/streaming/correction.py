@@ -13,17 +13,29 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.assembly import Assembly, assemble
-from fairlayer.constraints import Constraint
+from fairlayer.constraints import Batch, Constraint
+from fairlayer.errors import SolverError
 from fairlayer.groups import Vocabulary
-from fairlayer.solve import SlabSystem, solve
+from fairlayer.solve import ClashingFaces, RowSlabs, SlabSystem, SpreadSlabs, solve
 from fairlayer.solve.elastic import solve_elastic
 from fairlayer.solve.passes import NumpyPasses
 from fairlayer.solve.quadratic import solve_quadratic
 from fairlayer.streaming.history import History, batch_of
 
-__all__ = ["Frame", "feed_forward", "feedback", "hard_step", "pooled_gaps", "soft_step"]
+__all__ = [
+    "Frame",
+    "excess",
+    "feed_forward",
+    "feedback",
+    "gap_of",
+    "hard_step",
+    "large_step",
+    "pooled_gaps",
+    "soft_step",
+]
 
 Bounds = tuple[float | None, float | None]
+_HARD_RATE = 1e6  # at which the soft step is as good as hard where it can be
 
 
 class Frame:
@@ -46,10 +58,63 @@ class Frame:
 
 
 def hard_step(frame: Frame, cells: IntArray, target: FloatArray, slack: float) -> tuple[FloatArray, float]:
-    """Return the predictions nearest to the target whose pooled means hold, and by how much limits had to give."""
+    """Return the predictions nearest to the target whose pooled means hold, and 0.
+
+    Where none do, return those under which each slab gives way only as far as it must, and the largest violation left.
+    """
     passes, assembly, past = _joined(frame, cells, target)
-    solved = solve(passes, assembly.slabs.widened(slack), relax=True)
-    return np.asarray(solved.solution.value)[past:], solved.widening
+    slabs = assembly.slabs.widened(slack)
+    try:
+        return np.asarray(solve(passes, slabs).solution.value)[past:], 0.0
+    except (ClashingFaces, SolverError):
+        counts = assembly.cells.counts
+        solution = solve_elastic(passes, slabs, 1.0 / (_HARD_RATE * counts.sum() * counts))
+    emitted = np.asarray(solution.value)[past:]
+    return emitted, max(slabs.worst(passes.measure(solution.value))[0], 0.0)
+
+
+def large_step(frame: Frame, cells: IntArray, target: FloatArray, slack: float) -> tuple[FloatArray, float]:
+    """Return the nearest predictions under which the batch by itself and the pool both hold; else the pool alone.
+
+    With s the pooled and m the batch's cell means, `s = (count m + past) / (count + past count)`: so the slabs of the
+    batch are slabs on s, too.
+    """
+    passes, assembly, past = _joined(frame, cells, target)
+    rows, new = np.asarray(passes.cells.codes), len(cells)
+    weights = np.concatenate([np.zeros(past), np.ones(new)])
+    alone = assemble(frame.unlabelled, _batch(frame, cells, weights), on_empty="skip")
+    k = len(assembly.cells.counts)
+    if alone.cells.codes is None or not np.array_equal(alone.cells.codes, rows):
+        return hard_step(frame, cells, target, slack)  # the batch alone compares nothing of some constraint
+    count = np.bincount(rows, weights=weights, minlength=k + 1)[:k]
+    _, means, counts, _ = _past(frame.history, labelled=False)
+    past_sums = np.bincount(rows[:past], weights=means * counts, minlength=k + 1)[:k]
+    scale = np.divide(assembly.cells.counts, count, out=np.zeros(k), where=count > 0)
+    offset = np.divide(past_sums, count, out=np.zeros(k), where=count > 0)
+    own = [_of_pool(block, scale, offset) for block in alone.slabs.blocks]
+    both = SlabSystem([*assembly.slabs.widened(slack).blocks, *own])
+    try:
+        solved = solve(passes, both)
+    except (ClashingFaces, SolverError):
+        return hard_step(frame, cells, target, slack)
+    return np.asarray(solved.solution.value)[past:], 0.0
+
+
+def excess(frame: Frame, cells: IntArray, values: FloatArray) -> float:
+    """Return by how much the pooled means would violate the slabs after these predictions."""
+    passes, assembly, past = _joined(frame, cells, values)
+    means = passes.scores.copy()
+    means[:past] = passes.lower[:past]
+    return assembly.slabs.worst(passes.measure(means))[0]
+
+
+def _of_pool(block: RowSlabs | SpreadSlabs, scale: FloatArray, offset: FloatArray) -> RowSlabs | SpreadSlabs:
+    """Return slabs on `m = scale * s - offset` as slabs on s."""
+    moved = block.matrix @ offset
+    if isinstance(block, RowSlabs):
+        return block._replace(matrix=block.matrix * scale, lower=block.lower + moved, upper=block.upper + moved)
+    base = 0.0 if block.offset is None else block.offset
+    return block._replace(matrix=block.matrix * scale, offset=base - moved)
 
 
 def soft_step(frame: Frame, cells: IntArray, target: FloatArray, slack: float, rate: float) -> FloatArray:
@@ -141,14 +206,18 @@ def gap_of(assembly: Assembly, values: FloatArray) -> float | None:
 
 def _joined(frame: Frame, cells: IntArray, target: FloatArray) -> tuple[NumpyPasses, Assembly, int]:
     past, means, counts, _ = _past(frame.history, labelled=False)
-    rows = np.concatenate([past, cells])
-    weights = np.concatenate([counts, np.ones(len(cells))])
-    batch = batch_of(frame.history, frame.vocabulary, rows, weights=weights)
+    batch = _batch(frame, cells, np.concatenate([counts, np.ones(len(cells))]))
     assembly = assemble(frame.unlabelled, batch, on_empty="skip")
     low, high = (_bound(bound, means, len(cells), sign) for bound, sign in zip(frame.bounds, (-1.0, 1.0), strict=True))
     # A row of the past sits well outside its own bounds, so that no solver takes it for one that could move.
     outside = means + 1.0 + 2.0 * float(np.abs(means).max(initial=0.0))
     return NumpyPasses(np.concatenate([outside, target]), assembly.cells, low, high), assembly, len(past)
+
+
+def _batch(frame: Frame, cells: IntArray, weights: FloatArray) -> Batch:
+    """The rows of the past, then the new samples."""
+    past = _past(frame.history, labelled=False)[0]
+    return batch_of(frame.history, frame.vocabulary, np.concatenate([past, cells]), weights=weights)
 
 
 def _bound(bound: float | None, means: FloatArray, new: int, sign: float) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeError
+from fairlayer.errors import ConstraintDefinitionError, FairlayerError, LabelValueError, ShapeError
 from fairlayer.groups import Vocabulary
 from fairlayer.inputs import feature_names, read_groups, read_per_sample
 from fairlayer.streaming.state import InferenceState
@@ -174,7 +175,7 @@ class DurableStream:
         if snapshot is None:
             self._snapshot()
             return
-        self.state.load_state_dict(torch.load(io.BytesIO(snapshot), weights_only=True))
+        self._load(snapshot)
         for step in steps:
             self._recount(step)
         if steps:
@@ -182,6 +183,17 @@ class DurableStream:
             saved["machine"].update(steps[-1].meters)
             self.state.load_state_dict(saved)
         self._ahead = False
+
+    def _load(self, snapshot: bytes) -> None:
+        try:
+            self.state.load_state_dict(torch.load(io.BytesIO(snapshot), weights_only=True))
+        except FairlayerError:
+            raise
+        except (LookupError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            raise StoreError(
+                f"the store '{self.store.path}' holds a state that this version cannot read ({error!r}). "
+                "Begin a new file."
+            ) from error
 
     def _check_owner(self) -> None:
         names, owner = [constraint.name for constraint in self._constraints], self.store.constraints()
@@ -197,12 +209,11 @@ class DurableStream:
             self.state.observe_labels(step.ids or [], step.labels)
             return
         raw, emitted = (torch.tensor(values, dtype=torch.float64) for values in (step.raw, step.emitted))
-        words = self._words or self.state.vocabulary_after(Vocabulary())
-        self.state.absorb(raw, emitted, step.features, words)
+        self.state.absorb(raw, emitted, step.features, self._words)
         if self._labelled and step.ids is not None:
-            groups = read_groups(step.features, self._constraints, len(raw), words)
-            cells = self.state._machine.history.locate(self.state._codes(groups))
-            self.state._pending.add(step.ids, cells, emitted.numpy())
+            with self.state._lock:
+                codes = self.state._codes(self.state._read(step.features, len(raw), self._words))
+                self.state._pending.add(step.ids, codes, emitted.numpy())
 
     def _meters(self) -> dict[str, dict[str, float]]:
         """Return the numbers of the state that a recount of emitted predictions cannot rebuild."""

@@ -21,6 +21,7 @@ from fairlayer.streaming.sketch import Sketch
 
 __all__ = ["History", "batch_of"]
 
+_MOST_JOURNAL = 4096
 _SUMS = ("count", "emitted", "raw", "moved", "count0", "count1", "emitted0", "emitted1", "labels")
 
 
@@ -32,21 +33,34 @@ class History:
         sketch: the running distribution of raw scores.
 
     `count`, `emitted`, `raw` and `moved` sum 1, the prediction, the raw score and the squared change over all samples.
+    Predictions are written to a journal first and summed up when somebody reads, or after a few thousand: so a single
+    request costs three list entries.
+
     `count0`, `count1`, `emitted0`, `emitted1` and `labels` sum over labelled samples, by label (a label other than 1
     counts in the first).
     """
 
     def __init__(self, features: Sequence[str], sketch: Sketch) -> None:
         self.features = tuple(features)
-        self.sketch = sketch
         self.cells: list[tuple[int, ...]] = []
         self.index: dict[tuple[int, ...], int] = {}
-        self.sums: dict[str, FloatArray] = {name: np.zeros(0) for name in _SUMS}
+        self._sketch = sketch
+        self._sums: dict[str, FloatArray] = {name: np.zeros(0) for name in _SUMS}
+        self._journal: tuple[list[int], list[float], list[float]] = ([], [], [])  # cell, raw, emitted
 
     @property
-    def samples(self) -> float:
-        """Number of samples emitted."""
-        return float(self.sums["count"].sum())
+    def sums(self) -> dict[str, FloatArray]:
+        """The sums, up to date."""
+        if self._journal[0]:
+            self._flush()
+        return self._sums
+
+    @property
+    def sketch(self) -> Sketch:
+        """The running distribution of raw scores, up to date."""
+        if self._journal[0]:
+            self._flush()
+        return self._sketch
 
     def locate(self, codes: IntArray) -> IntArray:
         """Return the cell of each row of codes (n, features), making new cells where needed."""
@@ -56,23 +70,44 @@ class History:
                 self._add_cell(row)
         return np.array([self.index[row] for row in rows], dtype=np.int64)
 
-    def emit(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
+    def emit(self, cells: list[int], raw: list[float], emitted: list[float]) -> None:
         """Count emitted predictions."""
-        sums = self.sums
-        np.add.at(sums["count"], cells, 1.0)
-        np.add.at(sums["emitted"], cells, emitted)
-        np.add.at(sums["raw"], cells, raw)
-        np.add.at(sums["moved"], cells, (emitted - raw) ** 2)
-        self.sketch.add(cells, raw)
+        self._journal[0].extend(cells)
+        self._journal[1].extend(raw)
+        self._journal[2].extend(emitted)
+        if len(self._journal[0]) >= _MOST_JOURNAL:
+            self._flush()
 
     def emit_one(self, cell: int, raw: float, emitted: float) -> None:
         """Count one emitted prediction."""
-        sums = self.sums
-        sums["count"][cell] += 1.0
-        sums["emitted"][cell] += emitted
-        sums["raw"][cell] += raw
-        sums["moved"][cell] += (emitted - raw) ** 2
-        self.sketch.add_one(cell, raw)
+        cells, raws, values = self._journal
+        cells.append(cell)
+        raws.append(raw)
+        values.append(emitted)
+        if len(cells) >= _MOST_JOURNAL:
+            self._flush()
+
+    def forget_cells(self, known: int) -> None:
+        """Drop cells made by a step that failed; nothing was counted in them."""
+        for cell in self.cells[known:]:
+            del self.index[cell]
+        del self.cells[known:]
+        self._sums = {name: sums[:known] for name, sums in self._sums.items()}
+        self._sketch.counts = self._sketch.counts[:known]
+
+    def recode(self, cells: list[tuple[int, ...]]) -> None:
+        """Give the cells new codes, one for one."""
+        self.cells = cells
+        self.index = {cell: i for i, cell in enumerate(cells)}
+
+    def _flush(self) -> None:
+        cells = np.array(self._journal[0], dtype=np.int64)
+        raw, emitted = np.array(self._journal[1]), np.array(self._journal[2])
+        self._journal = ([], [], [])
+        k = len(self.cells)
+        for name, values in (("count", None), ("emitted", emitted), ("raw", raw), ("moved", (emitted - raw) ** 2)):
+            self._sums[name] += np.bincount(cells, weights=values, minlength=k)
+        self._sketch.add(cells, raw)
 
     def label(self, cells: IntArray, emitted: FloatArray, labels: FloatArray) -> None:
         """Count labels of predictions emitted before."""
@@ -111,16 +146,17 @@ class History:
         self.cells = [tuple(row) for row in state["cells"].tolist()]
         self.index = {cell: i for i, cell in enumerate(self.cells)}
         table = state["sums"].cpu().double().numpy()
-        self.sums = {name: row.copy() for name, row in zip(_SUMS, table, strict=True)}
+        self._journal = ([], [], [])
+        self._sums = {name: row.copy() for name, row in zip(_SUMS, table, strict=True)}
         low, high, weight = state["range"].tolist()
         counts = state["sketch"].cpu().double().numpy()
-        self.sketch.load_state({"low": low, "high": high, "weight": weight, "counts": counts})
+        self._sketch.load_state({"low": low, "high": high, "weight": weight, "counts": counts})
 
     def _add_cell(self, row: tuple[int, ...]) -> None:
         self.index[row] = len(self.cells)
         self.cells.append(row)
-        self.sums = {name: np.append(sums, 0.0) for name, sums in self.sums.items()}
-        self.sketch.grow(len(self.cells))
+        self._sums = {name: np.append(sums, 0.0) for name, sums in self._sums.items()}
+        self._sketch.grow(len(self.cells))
 
 
 def batch_of(

@@ -1,9 +1,10 @@
-"""The inference state machine: a step takes raw scores and groups, emits predictions, and updates the state whole.
+"""The inference state machine: a step takes raw scores and cells, emits predictions, and counts them.
 
     target = raw - feed_forward[cell]           the projection of the sketch, re-solved as the stream grows
     emitted = correct(target, history)          hard, soft, or per batch: the policy
 
-Nothing is changed before everything that can fail has been computed.
+Small batches under plain parity constraints take a short way on group sums; everything else the general one, the
+core's projection with the history folded in. Nothing is counted before everything that can fail has been computed.
 """
 
 from __future__ import annotations
@@ -17,20 +18,30 @@ import torch
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.assembly import assemble
 from fairlayer.constraints import Constraint
-from fairlayer.errors import ConstraintDefinitionError, InfeasibleConstraintsError
+from fairlayer.errors import CategoryError, ConstraintDefinitionError, InfeasibleConstraintsError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.solve.quadratic import ClashingFaces
-from fairlayer.streaming.correction import Frame, feed_forward, feedback, hard_step, pooled_gaps, soft_step
+from fairlayer.streaming.correction import (
+    Frame,
+    excess,
+    feed_forward,
+    feedback,
+    hard_step,
+    large_step,
+    pooled_gaps,
+    soft_step,
+)
 from fairlayer.streaming.history import History, batch_of
 from fairlayer.streaming.per_batch import PerBatchDual
 from fairlayer.streaming.phases import Phase, PhaseRule
 from fairlayer.streaming.policy import Anytime, PerBatch, Policy, Tracking
-from fairlayer.streaming.single import SpreadSums
+from fairlayer.streaming.single import SpreadSums, clip
 from fairlayer.streaming.sketch import Sketch
 
 __all__ = ["Machine"]
 
 _FIRST_REFRESH, _REFRESH_SHARE = 8, 32
+_LABEL_RATE = 0.1  # feedback rate for label-based constraints under a hard policy, which has none of its own
 
 
 class Machine:
@@ -61,6 +72,7 @@ class Machine:
         self.rule = PhaseRule()
         self.vocabulary = Vocabulary()
         self._sums: SpreadSums | None = None
+        self._plain = True  # whether `_sums` may exist
         self._frame: Frame | None = None
 
     # ---- steps
@@ -75,26 +87,50 @@ class Machine:
         if isinstance(self.policy, PerBatch):
             emitted = self.dual.step(self._frame_now(), cells, raw, self.policy)
             return self._commit(cells, raw, raw, emitted, 0.0)
+        held = self.step_many(cells.tolist(), raw.tolist())
+        if held is not None:
+            return np.array(held)
         self._refresh()
-        target = raw - self.shifts[cells]
-        emitted, widening = self._correct(self._frame_now(), cells, target)
+        target = self._target(raw - self.shifts[cells])
+        emitted, widening = self._correct(cells, target)
         return self._commit(cells, raw, target, emitted, widening)
 
+    def step_large(self, groups: Groups, raw: FloatArray, projected: FloatArray) -> FloatArray:
+        """Emit a batch that meets the constraints by itself, where the pooled means then hold too.
+
+        Otherwise emit the predictions nearest to the raw scores under which the batch and the pool both meet them; if
+        none do, the pool goes first.
+        """
+        cells = self._cells(groups)
+        frame = self._frame_now()
+        if isinstance(self.policy, PerBatch) or not frame.unlabelled:
+            return self._commit(cells, raw, raw, projected, 0.0)
+        self._refresh()
+        slack = max(self.policy.slack(self.rule.samples + len(cells)), 0.0)
+        if excess(frame, cells, projected) <= slack + 1e-9:
+            return self._commit(cells, raw, projected, projected, 0.0)
+        target = projected if frame.labelled else raw
+        emitted, widening = large_step(frame, cells, target, slack)
+        return self._commit(cells, raw, projected, emitted, widening)
+
     def step_one(self, cell: int, raw: float) -> float | None:
-        """Emit one prediction where plain sums suffice, else None (and nothing has changed)."""
-        policy, sums = self.policy, self._sums
-        if sums is None or self.rule.cold or isinstance(policy, PerBatch):
+        """Emit one prediction where group sums suffice, else None (and nothing has changed)."""
+        policy = self.policy
+        sums = self._sums or self._sums_now()
+        if sums is None or isinstance(policy, PerBatch):
             return None
         samples = self.rule.samples
         if samples >= self.next_refresh:
             self._refresh()
         target = raw - float(self.shifts[cell])
-        slack = policy.slack(samples + 1.0)
-        interval = sums.interval(cell, slack)
+        soft = isinstance(policy, Tracking)
+        if soft:
+            target = min(max(target, sums.low - policy.limit), sums.high + policy.limit)  # type: ignore[union-attr]
+        interval = sums.interval(cell, policy.slack(samples + 1.0))
         if interval is None:
             return None
         low, high = interval
-        emitted = min(max(target, sums.low), sums.high)
+        start = emitted = min(max(target, sums.low), sums.high)
         if not low <= emitted <= high:
             end = low if emitted < low else high
             if isinstance(policy, Tracking):
@@ -102,27 +138,55 @@ class Machine:
                 if k is None:
                     return None
                 end = (target + k * end) / (1.0 + k)
+                ends = sums.interval(cell, policy.cap(samples + 1.0))
+                if ends is None:
+                    return None
+                end = min(max(end, ends[0]), ends[1])
             emitted = min(max(end, sums.low), sums.high)
+        fresh = self.rule.cold and sums.new_to(cell)
         self.history.emit_one(cell, raw, emitted)
         sums.add(cell, 1.0, emitted)
-        self.rule.observe(1.0, abs(emitted - min(max(target, sums.low), sums.high)), abs(target - raw), 0.0)
+        stuck = max(low - emitted, emitted - high) if emitted in (sums.low, sums.high) else 0.0
+        self.rule.observe(1.0, abs(emitted - start), stuck)
+        if fresh:
+            self.rule.cold = self.unseen()
+        return emitted
+
+    def step_many(self, cells: list[int], raw: list[float]) -> list[float] | None:
+        """Emit a batch by the feed-forward alone where every spread then holds, else None (and nothing has changed)."""
+        sums = self._sums or self._sums_now()
+        if sums is None or isinstance(self.policy, PerBatch):
+            return None
+        samples = self.rule.samples
+        if samples >= self.next_refresh:
+            self._refresh()
+        shifts, low, high = self.shifts.tolist(), sums.low, sums.high
+        emitted = [min(max(score - shifts[cell], low), high) for cell, score in zip(cells, raw, strict=True)]
+        fresh = self.rule.cold and any(sums.new_to(cell) for cell in cells)
+        if not sums.add_if_held(cells, emitted, self.policy.slack(samples + len(cells))):
+            return None
+        self.history.emit(cells, raw, emitted)
+        self.rule.observe(float(len(cells)), 0.0, 0.0)
+        if fresh:
+            self.rule.cold = self.unseen()
         return emitted
 
     def absorb(self, groups: Groups, raw: FloatArray, emitted: FloatArray) -> None:
-        """Count predictions that were made elsewhere (a large batch projected by itself)."""
+        """Count predictions that were made elsewhere, as they are."""
         cells = self._cells(groups)
-        self._refresh()
+        if not isinstance(self.policy, PerBatch):
+            self._refresh()
         self._commit(cells, raw, raw, emitted, 0.0)
 
-    def observe_labels(self, cells: IntArray, emitted: FloatArray, labels: FloatArray) -> None:
-        """Count labels of earlier predictions."""
-        self.history.label(cells, emitted, labels)
-        self.next_refresh = 0.0
+    def observe_labels(self, codes: IntArray, emitted: FloatArray, labels: FloatArray) -> None:
+        """Count labels of earlier predictions, made for samples with these codes."""
+        self.history.label(self.history.locate(codes), emitted, labels)
+        if any(constraint.needs_labels for constraint in self.constraints):
+            self.next_refresh = 0.0
 
     def warm_start(self, groups: Groups, raw: FloatArray) -> None:
         """Feed raw scores to the sketch, as if the stream had begun with them; nothing is counted as emitted."""
-        cells = self._cells(groups)
-        self.history.sketch.add(cells, raw)
+        self.history.sketch.add(self._cells(groups), raw)
         self.next_refresh = 0.0
 
     # ---- what it knows
@@ -131,27 +195,60 @@ class Machine:
         """Return the pooled gap of each constraint."""
         return pooled_gaps(self._frame_now())
 
-    def cell_of(self, codes: tuple[int, ...]) -> int | None:
-        """Return a known cell by its codes."""
-        return self.history.index.get(codes)
-
     def unseen(self) -> bool:
-        """Whether some group that a constraint compares has emitted nothing yet."""
+        """Whether some group that a constraint compares has emitted nothing yet, or it compares nothing."""
         counts = self.history.sums["count"]
         rows = np.flatnonzero(counts)
         if not len(rows):
             return bool(self.constraints)
-        ones = np.zeros(len(rows)) if any(c.needs_labels for c in self.constraints) else None
-        batch = batch_of(self.history, self.vocabulary, rows, weights=counts[rows], labels=ones)
+        batch = batch_of(self.history, self.vocabulary, rows, weights=counts[rows])
         unlabelled = [c for c in self.constraints if not c.needs_labels]
-        return bool(assemble(unlabelled, batch, on_empty="skip").absent)
+        assembly = assemble(unlabelled, batch, on_empty="skip")
+        return bool(assembly.absent) or len(set(assembly.owners)) < len(unlabelled)
+
+    def phase(self) -> Phase:
+        """Return the phase of the stream."""
+        return self.rule.phase(1000 if isinstance(self.policy, PerBatch) else self.policy.settle)
+
+    def adopt(self, vocabulary: Vocabulary) -> None:
+        """Take on categories; cells keep their meaning, under new codes where the order changed.
+
+        Raises:
+            CategoryError: a category that the stream has met is not among them.
+        """
+        old, new = self.vocabulary.categories, vocabulary.categories
+        if all(tuple(words) == tuple(new.get(name, ()))[: len(words)] for name, words in old.items()):
+            self.vocabulary = vocabulary.closed()
+            self._frame = None
+            return
+        self.history.recode([self._recoded(codes, new) for codes in self.history.cells])
+        self.vocabulary = vocabulary.closed()
+        self._frame, self._sums, self._plain = None, None, True
 
     # ---- internals
+
+    def _recoded(self, codes: tuple[int, ...], new: Mapping[str, Sequence[Any]]) -> tuple[int, ...]:
+        recoded = []
+        for name, code in zip(self.features, codes, strict=True):
+            category = None if code < 0 else self.vocabulary.categories[name][code]
+            if category is not None and category not in new.get(name, ()):
+                raise CategoryError(
+                    f"the stream has met {name}={category!r}, which the new categories {list(new.get(name, ()))} lack. "
+                    "Call reset_inference_state(), or fit_categories(...) on data that has it."
+                )
+            recoded.append(-1 if category is None else list(new[name]).index(category))
+        return tuple(recoded)
 
     def _frame_now(self) -> Frame:
         if self._frame is None:
             self._frame = Frame(self.history, self.constraints, self.vocabulary, self.bounds)
         return self._frame
+
+    def _sums_now(self) -> SpreadSums | None:
+        if self._sums is None and self._plain:
+            self._sums = SpreadSums.of(self._frame_now())
+            self._plain = self._sums is not None
+        return self._sums
 
     def _cells(self, groups: Groups) -> IntArray:
         codes = [groups.column(name).codes for name in self.features]
@@ -161,77 +258,75 @@ class Machine:
                 "Take the most likely category, or project larger batches."
             )
         if groups.vocabulary.categories != self.vocabulary.categories:
-            self.vocabulary = groups.vocabulary.closed()
-            self._frame = self._sums = None
+            self.adopt(groups.vocabulary)
         known = len(self.history.cells)
         table = np.stack([c for c in codes if c is not None], axis=1) if codes else np.zeros((groups.n, 0), np.int64)
         cells = self.history.locate(table)
         if len(self.history.cells) > known:
             self.shifts = np.append(self.shifts, np.zeros(len(self.history.cells) - known))
-            self._sums, self.next_refresh = None, 0.0
+            self._sums, self._plain, self.next_refresh = None, True, 0.0
         return cells
 
     def _refresh(self) -> None:
         """Solve for the feed-forward anew once the stream has grown by a thirty-second."""
-        samples = self.rule.samples
-        if samples < self.next_refresh:
+        samples, policy, frame = self.rule.samples, self.policy, self._frame_now()
+        if samples < self.next_refresh or isinstance(policy, PerBatch):
             return
-        frame, policy = self._frame_now(), self.policy
-        assert not isinstance(policy, PerBatch)
-        effective = max(samples, float(self.history.sketch.counts.sum()) / self.history.sketch.weight, 1.0)
-        shifts, self.prices = feed_forward(frame, policy.inset(effective))
-        rate = policy.rate if isinstance(policy, Tracking) else 0.1
+        sketch = self.history.sketch
+        shifts, self.prices = feed_forward(frame, policy.inset(max(samples, sketch.total(), 1.0)))
         if frame.labelled:
+            rate = policy.rate if isinstance(policy, Tracking) else _LABEL_RATE
             shifts = shifts + feedback(frame, rate, 0.0, labelled=True)
-        limit = policy.limit if isinstance(policy, Tracking) else np.inf
-        self.shifts = np.clip(shifts, -limit, limit)
+        self.shifts = np.clip(shifts, -policy.limit, policy.limit) if isinstance(policy, Tracking) else shifts
+        self.rule.forward = float(np.average(np.abs(self.shifts), weights=sketch.counts.sum(axis=1) + 1e-300))
         recent = samples if self.half_life is None else min(samples, self.half_life)
         self.next_refresh = samples + max(_FIRST_REFRESH, recent // _REFRESH_SHARE)
 
-    def _correct(self, frame: Frame, cells: IntArray, target: FloatArray) -> tuple[FloatArray, float]:
-        policy = self.policy
+    def _target(self, target: FloatArray) -> FloatArray:
+        """Keep a soft step's target within `limit` of the bounds, so that its shift can always saturate."""
+        if not isinstance(self.policy, Tracking):
+            return target
+        low, high = self.bounds
+        limit = self.policy.limit
+        return clip(target, (None if low is None else low - limit, None if high is None else high + limit))
+
+    def _correct(self, cells: IntArray, target: FloatArray) -> tuple[FloatArray, float]:
+        policy, frame = self.policy, self._frame_now()
         assert not isinstance(policy, PerBatch)
-        slack = policy.slack(self.rule.samples + len(cells))
-        clipped = self._clip(target)
-        if self._sums is None:
-            self._sums = SpreadSums.of(frame)
-        if not frame.unlabelled or (self._sums is not None and self._sums.hold(cells, clipped, slack)):
-            return clipped, 0.0
+        slack, start = policy.slack(self.rule.samples + len(cells)), clip(target, self.bounds)
+        if not frame.unlabelled or excess(frame, cells, start) <= max(slack, 0.0):
+            return start, 0.0
         try:
             if isinstance(policy, Anytime):
                 return hard_step(frame, cells, target, slack)
-            if policy.implicit:
-                return soft_step(frame, cells, target, slack, policy.rate), 0.0
-            return self._clip(target - feedback(frame, policy.rate, slack, labelled=False)[cells]), 0.0
+            emitted = self._soft(policy, cells, target, slack)
+            cap = policy.cap(self.rule.samples + len(cells))
+            if excess(frame, cells, emitted) > cap + 1e-12:
+                return hard_step(frame, cells, emitted, cap)
         except ClashingFaces as clash:
             raise InfeasibleConstraintsError(
                 f"no stream of predictions can meet {', '.join(c.name for c in self.constraints)} together "
                 f"({len(clash.faces)} statements clash). Loosen one of them."
             ) from None
+        at_bounds = np.isin(emitted, [bound for bound in self.bounds if bound is not None]).all()
+        return emitted, max(excess(frame, cells, emitted) - max(slack, 0.0), 0.0) if at_bounds else 0.0
 
-    def _clip(self, values: FloatArray) -> FloatArray:
-        low, high = self.bounds
-        values = values if low is None else np.maximum(values, low)
-        return values if high is None else np.minimum(values, high)
+    def _soft(self, policy: Tracking, cells: IntArray, target: FloatArray, slack: float) -> FloatArray:
+        if policy.implicit:
+            return soft_step(self._frame_now(), cells, target, slack, policy.rate)
+        return clip(target - feedback(self._frame_now(), policy.rate, slack, labelled=False)[cells], self.bounds)
 
     def _commit(
         self, cells: IntArray, raw: FloatArray, target: FloatArray, emitted: FloatArray, widening: float
     ) -> FloatArray:
-        self.history.emit(cells, raw, emitted)
+        values = emitted.tolist()
+        self.history.emit(cells.tolist(), raw.tolist(), values)
         if self._sums is not None:
-            for cell, value in zip(cells.tolist(), emitted.tolist(), strict=True):
-                self._sums.add(cell, 1.0, value)
-        clipped = self._clip(target)
-        correction, forward = float(np.abs(emitted - clipped).mean()), float(np.abs(target - raw).mean())
-        self.rule.observe(float(len(cells)), correction, forward, widening)
-        if self.rule.cold and not self.unseen():
-            self.rule.cold = False
+            self._sums.add_many(cells.tolist(), values)
+        self.rule.observe(float(len(cells)), float(np.abs(emitted - clip(target, self.bounds)).mean()), widening)
+        if self.rule.cold:
+            self.rule.cold = self.unseen()
         return emitted
-
-    def phase(self) -> Phase:
-        """Return the phase of the stream."""
-        settle = 1000 if isinstance(self.policy, PerBatch) else self.policy.settle
-        return self.rule.phase(settle)
 
     # ---- state
 
@@ -262,7 +357,20 @@ class Machine:
         self.dual.load_state(state["dual"])
         self.rule.load_state(state["rule"])
         self.vocabulary = Vocabulary.from_state(state["vocabulary"])
-        self._frame = self._sums = None
+        self._frame, self._sums, self._plain = None, None, True
+
+    def mark(self) -> tuple[int, Vocabulary, FloatArray, float, dict[str, float], float]:
+        """Return what a failing step may have changed; counts are not among it."""
+        rule = self.rule.forward
+        return len(self.history.cells), self.vocabulary, self.shifts, self.next_refresh, self.prices, rule
+
+    def restore(self, mark: tuple[int, Vocabulary, FloatArray, float, dict[str, float], float]) -> None:
+        """Undo a failing step."""
+        known, vocabulary, self.shifts, self.next_refresh, self.prices, self.rule.forward = mark
+        self.history.forget_cells(known)
+        if vocabulary.categories != self.vocabulary.categories:
+            self.adopt(vocabulary)
+        self._frame, self._sums, self._plain = None, None, True
 
     def merge(self, other: Machine, sign: float = 1.0) -> None:
         """Add the history of another stream under the same categories (take it off, for sign -1)."""
@@ -276,5 +384,5 @@ class Machine:
         self.history.merge(other.history, sign)
         self.shifts = np.zeros(len(self.history.cells))
         self.rule.samples += sign * other.rule.samples
-        self.next_refresh, self._frame, self._sums = 0.0, None, None
+        self.next_refresh, self._frame, self._sums, self._plain = 0.0, None, None, True
         self.rule.cold = self.unseen()

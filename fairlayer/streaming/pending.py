@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,11 @@ import torch
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import ShapeError
 
-__all__ = ["Pending"]
+__all__ = ["Pending", "read_ids"]
 
 
 class Pending:
-    """An insertion-ordered table id -> (cell, emitted prediction).
+    """An insertion-ordered table id -> (codes of its cell, emitted prediction).
 
     Args:
         limit: most predictions that wait; the oldest make room.
@@ -23,21 +23,21 @@ class Pending:
 
     def __init__(self, limit: int = 10_000) -> None:
         self.limit = limit
-        self._waiting: dict[str | int, tuple[int, float]] = {}
+        self._waiting: dict[str | int, tuple[tuple[int, ...], float]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, ids: Sequence[str | int], cells: IntArray, emitted: FloatArray) -> None:
-        """Remember predictions."""
-        for key, cell, value in zip(ids, cells.tolist(), emitted.tolist(), strict=True):
+    def add(self, ids: Sequence[str | int], codes: IntArray, emitted: FloatArray) -> None:
+        """Remember predictions; codes are (n, features)."""
+        for key, cell, value in zip(ids, codes.tolist(), emitted.tolist(), strict=True):
             self._waiting.pop(key, None)
-            self._waiting[key] = (cell, value)
+            self._waiting[key] = (tuple(cell), value)
         while len(self._waiting) > self.limit:
             del self._waiting[next(iter(self._waiting))]
 
     def take(self, ids: Sequence[str | int]) -> tuple[IntArray, FloatArray]:
-        """Return and forget the cells and predictions of some ids.
+        """Return and forget the codes (n, features) and predictions of some ids.
 
         Raises:
             ShapeError: an id is unknown, was labelled before, or is given twice; then nothing is forgotten.
@@ -49,19 +49,38 @@ class Pending:
                 f"Pass ids= when predicting; each id takes one label, and the latest {self.limit} predictions wait."
             )
         found = [self._waiting.pop(key) for key in ids]
-        cells, emitted = zip(*found, strict=True) if found else ((), ())
-        return np.array(cells, dtype=np.int64), np.array(emitted, dtype=np.float64)
+        codes, emitted = zip(*found, strict=True) if found else ((), ())
+        return np.array(codes, dtype=np.int64).reshape(len(found), -1), np.array(emitted, dtype=np.float64)
 
     def to_state(self) -> dict[str, Any]:
         """Return plain containers and tensors."""
         found = list(self._waiting.values())
         return {
             "ids": list(self._waiting),
-            "cells": torch.tensor([cell for cell, _ in found], dtype=torch.int64),
+            "codes": torch.tensor([codes for codes, _ in found], dtype=torch.int64),
             "emitted": torch.tensor([value for _, value in found], dtype=torch.float64),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `to_state` returned."""
-        pairs = zip(state["cells"].tolist(), state["emitted"].tolist(), strict=True)
-        self._waiting = dict(zip(state["ids"], pairs, strict=True))
+        codes = [tuple(row) for row in state["codes"].tolist()]
+        self._waiting = dict(zip(state["ids"], zip(codes, state["emitted"].tolist(), strict=True), strict=True))
+
+    def recode(self, change: Callable[[tuple[int, ...]], tuple[int, ...]]) -> None:
+        """Give every waiting prediction's cell new codes."""
+        self._waiting = {key: (change(codes), value) for key, (codes, value) in self._waiting.items()}
+
+
+def read_ids(ids: Any, n: int) -> list[str | int]:
+    """Return ids as plain strings and integers.
+
+    Raises:
+        ShapeError: not one per sample, an id given twice, or neither string nor integer.
+    """
+    values: list[Any] = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    keys: list[Any] = [value.item() if isinstance(value, np.generic | torch.Tensor) else value for value in values]
+    if not all(isinstance(key, str | int) for key in keys):
+        raise ShapeError("ids must be strings or integers.")
+    if len(keys) != n or len(set(keys)) != n:
+        raise ShapeError(f"ids must be {n} different ones, one per sample, but there are {len(keys)}: {keys[:5]} ...")
+    return keys

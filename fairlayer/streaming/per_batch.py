@@ -1,8 +1,7 @@
 """The published online primal-dual on per-batch gaps, for reproduction.
 
     y_t = argmin |y - z|^2 + multiplier * n * gap(y)  within the bounds
-    average = sample-weighted mean of gap(y_1), ..., gap(y_t)
-    multiplier = max(0, multiplier + step / sqrt(t) * (average - tolerance))
+    multiplier = max(0, multiplier + step / sqrt(t) * n * (gap(y_t) - tolerance))
 
 The penalised minimiser lies on the path of projections onto gap <= width: the width at which the price of the width
 reaches `multiplier * n / 2` (for 1/2 |y - z|^2), found by bisection; width 0 where the price stays below.
@@ -52,8 +51,8 @@ class PerBatchDual:
         self.steps += 1.0
         self.samples += len(cells)
         self.weighted_gaps += len(cells) * gap
-        tolerance = min((as_float(s.tolerance) for s in assembly.statements), default=0.0)
-        excess = self.average_gap - tolerance
+        tolerance = min((as_float(s.tolerance) for s in assembly.statements), default=gap)
+        excess = len(cells) * (gap - tolerance)
         self.multiplier = max(0.0, self.multiplier + policy.step / self.steps**0.5 * excess)
         return emitted
 

@@ -18,8 +18,8 @@ from typing import Any
 __all__ = ["Phase", "PhaseRule"]
 
 _MEMORY = 500.0  # samples over which corrections are averaged
-_ENTER, _LEAVE = 0.5, 0.25  # correction per feed-forward at which DRIFTING begins and ends
-_NOISE = 1e-3  # feed-forward below which a correction counts by itself
+_ENTER, _LEAVE = 0.35, 0.2  # correction per feed-forward at which DRIFTING begins and ends
+_NOISE = 0.02  # least feed-forward, in prediction units, that corrections are measured by
 
 
 class Phase(StrEnum):
@@ -39,16 +39,15 @@ class PhaseRule:
         self.samples = 0.0
         self.cold = True
         self.correction = 0.0  # running mean of |emitted - clip(target)|
-        self.forward = 0.0  # running mean of |target - raw|
+        self.forward = 0.0  # mean of |target - raw|, as of the last feed-forward
         self.widening = 0.0  # of the last step
         self.drifting = False
 
-    def observe(self, samples: float, correction: float, forward: float, widening: float) -> None:
+    def observe(self, samples: float, correction: float, widening: float) -> None:
         """Count one step."""
         self.samples += samples
-        share = samples / (min(self.samples, _MEMORY) if samples < _MEMORY else samples)
-        self.correction += share * (correction - self.correction)
-        self.forward += share * (forward - self.forward)
+        share = samples / min(self.samples, _MEMORY)
+        self.correction += (share if share < 1.0 else 1.0) * (correction - self.correction)
         self.widening = widening
         ratio = self.correction / max(self.forward, _NOISE)
         self.drifting = ratio > (_LEAVE if self.drifting else _ENTER)

@@ -38,6 +38,9 @@ class Anytime:
     settle: int = 1000
     aim: float = 0.1
 
+    def __post_init__(self) -> None:
+        _check(self, at_least_zero=("allowance", "aim"), above_zero=("settle",))
+
     def slack(self, samples: float) -> float:
         """Return the room above the tolerance after so many samples."""
         return max(0.0, self.allowance * (_falling(samples) - _falling(self.settle)))
@@ -49,9 +52,11 @@ class Anytime:
 
 @dataclass(frozen=True)
 class Tracking:
-    """Soft: feed-forward plus feedback; the pooled gap exceeds the tolerance by O(1/N) at most.
+    """Soft up to the tolerance: feed-forward plus feedback inside a thin band below it, hard where the band ends.
 
-    For two groups, scores in [0, 1] and allowance = aim = 0, after every sample of any sequence
+    The band is `inset(N)` wide; beyond tolerance + slack the step is that of `Anytime`. With aim = 0 there is no band
+    and no hard end: the pooled gap then exceeds the tolerance by O(1/N) at most. For two groups, scores in [0, 1] and
+    allowance = aim = 0, after every sample of any sequence
 
         abs(gap) <= tolerance + ((1 + limit) / rate + 1) (1 / N0 + 1 / N1)
 
@@ -66,17 +71,26 @@ class Tracking:
         aim: how far inside the tolerance feed-forward and feedback aim.
     """
 
-    rate: float = 0.1
+    rate: float = 0.05
     limit: float = 1.0
     implicit: bool = True
     allowance: float = 2.0
     settle: int = 1000
-    aim: float = 0.1
+    aim: float = 0.07
+
+    def __post_init__(self) -> None:
+        _check(self, at_least_zero=("allowance", "aim", "limit"), above_zero=("settle", "rate"))
 
     def slack(self, samples: float) -> float:
-        """Return the room above the tolerance (below it where negative) after so many samples."""
-        extra = max(0.0, self.allowance * (_falling(samples) - _falling(self.settle)))
-        return extra - self.inset(samples)
+        """Return the room above the tolerance (below it where negative) that the feedback leaves."""
+        return self._extra(samples) - self.inset(samples)
+
+    def cap(self, samples: float) -> float:
+        """Return the room above the tolerance at which the step turns hard; infinite where there is no band."""
+        return self._extra(samples) if self.aim > 0 else math.inf
+
+    def _extra(self, samples: float) -> float:
+        return max(0.0, self.allowance * (_falling(samples) - _falling(self.settle)))
 
     def inset(self, samples: float) -> float:
         """Return the room below the tolerance that the feed-forward keeps."""
@@ -87,7 +101,7 @@ class Tracking:
 class PerBatch:
     """The published primal-dual, for reproduction: it bounds the average *per-batch* gap, not the pooled one.
 
-        y = argmin |y - z|^2 + multiplier * n * gap(y),     multiplier += step / sqrt(t) * (average gap - tolerance)
+        y = argmin |y - z|^2 + multiplier * n * gap(y),     multiplier += step / sqrt(t) * n * (gap(y) - tolerance)
 
     A batch with one group counts as gap 0, so at batch size 1 nothing is ever moved.
 
@@ -98,6 +112,19 @@ class PerBatch:
     """
 
     step: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self, at_least_zero=("step",), above_zero=())
+
+
+def _check(policy: object, *, at_least_zero: tuple[str, ...], above_zero: tuple[str, ...]) -> None:
+    for name in at_least_zero + above_zero:
+        value = getattr(policy, name)
+        if not math.isfinite(value) or value < 0 or (name in above_zero and value == 0):
+            sign = "> 0" if name in above_zero else ">= 0"
+            raise ConstraintDefinitionError(
+                f"{type(policy).__name__} was given {name}={value!r}; it must be a finite number {sign}."
+            )
 
 
 def _falling(samples: float) -> float:

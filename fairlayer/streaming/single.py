@@ -1,4 +1,4 @@
-"""The step for small batches under parity constraints, without building a program.
+"""The steps of small batches under parity constraints, without building a program.
 
 Where every constraint is a spread of plain group means, one sample's prediction is free in an interval: with the
 other groups' means between `bottom` and `top`, its own group of N samples and sum S stays within the tolerance iff
@@ -6,7 +6,8 @@ other groups' means between `bottom` and `top`, its own group of N samples and s
     (top - tolerance) (N + 1) - S  <=  y  <=  (bottom + tolerance) (N + 1) - S
 
 The hard step clips the target to the interval. The soft step (one spread of two groups) is pulled towards it with
-stiffness k = rate * (samples / N) * n_h / N, n_h = N0 N1 / (N0 + N1): outside, y = (target + k * end) / (1 + k).
+stiffness k = rate * (samples / N) * n_h / N = rate * N_other / N, as n_h = N0 N1 / samples: outside,
+y = (target + k * end) / (1 + k).
 """
 
 from __future__ import annotations
@@ -15,23 +16,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fairlayer._typing import FloatArray, IntArray
+from fairlayer._typing import FloatArray
 from fairlayer.assembly import assemble
 from fairlayer.constraints import Spread, Statement
 from fairlayer.constraints.statements import as_float
 from fairlayer.streaming.correction import Frame
 from fairlayer.streaming.history import batch_of
 
-__all__ = ["SpreadSums"]
+__all__ = ["SpreadSums", "clip"]
 
 
 class _Spread:
     """Sums of the groups that one spread compares."""
 
     def __init__(self, member: list[int], members: int, tolerance: float) -> None:
-        self.member, self.tolerance = member, tolerance
+        self.member, self.tolerance = member, tolerance  # member of each cell, -1 outside
         self.count = [0.0] * members
         self.total = [0.0] * members
+
+    def after(self, cells: list[int], values: list[float]) -> tuple[list[float], list[float]]:
+        """Return the sums with more predictions in them."""
+        count, total, member = self.count[:], self.total[:], self.member
+        for cell, value in zip(cells, values, strict=True):
+            group = member[cell]
+            if group >= 0:
+                count[group] += 1.0
+                total[group] += value
+        return count, total
 
 
 class SpreadSums:
@@ -53,8 +64,9 @@ class SpreadSums:
         if not all(_is_plain(statement) for statement in statements):
             return None
         sums = SpreadSums([_read(statement) for statement in statements], frame.bounds)
+        count, emitted = frame.history.sums["count"], frame.history.sums["emitted"]
         for cell in range(k):
-            sums.add(cell, frame.history.sums["count"][cell], frame.history.sums["emitted"][cell])
+            sums.add(cell, float(count[cell]), float(emitted[cell]))
         return sums
 
     def add(self, cell: int, count: float, total: float) -> None:
@@ -65,10 +77,28 @@ class SpreadSums:
                 spread.count[member] += count
                 spread.total[member] += total
 
-    def interval(self, cell: int, slack: float) -> tuple[float, float] | None:
-        """Return the predictions of the next sample that keep every spread, None where they have none in common.
+    def add_many(self, cells: list[int], values: list[float]) -> None:
+        """Count emitted predictions."""
+        for spread in self.spreads:
+            spread.count, spread.total = spread.after(cells, values)
 
-        Where the other groups are already further apart than the tolerance, the spread must not grow.
+    def add_if_held(self, cells: list[int], values: list[float], slack: float) -> bool:
+        """Count predictions after which every spread holds, and return whether they did."""
+        sums = []
+        for spread in self.spreads:
+            count, total = spread.after(cells, values)
+            means = [t / n for n, t in zip(count, total, strict=True) if n > 0.0]
+            if means and max(means) - min(means) > max(spread.tolerance + slack, 0.0):
+                return False
+            sums.append((count, total))
+        for spread, (count, total) in zip(self.spreads, sums, strict=True):
+            spread.count, spread.total = count, total
+        return True
+
+    def interval(self, cell: int, slack: float) -> tuple[float, float] | None:
+        """Return the predictions of the next sample that keep every spread.
+
+        None where they have none in common, or other groups are already further apart than the tolerance.
         """
         low, high = -np.inf, np.inf
         for spread in self.spreads:
@@ -78,23 +108,14 @@ class SpreadSums:
             top, bottom = _others(spread, member)
             if top < bottom:
                 continue
-            width = max(spread.tolerance + slack, 0.0, top - bottom)
+            width = spread.tolerance + slack
+            width = width if width > 0.0 else 0.0
+            if top - bottom > width:
+                return None
             n, total = spread.count[member] + 1.0, spread.total[member]
-            low, high = max(low, (top - width) * n - total), min(high, (bottom + width) * n - total)
+            least, most = (top - width) * n - total, (bottom + width) * n - total
+            low, high = least if least > low else low, most if most < high else high
         return (low, high) if low <= high else None
-
-    def hold(self, cells: IntArray, values: FloatArray, slack: float) -> bool:
-        """Return whether every spread holds after these predictions."""
-        for spread in self.spreads:
-            members = np.array(spread.member)[cells]
-            inside = members >= 0
-            k = len(spread.count)
-            count = np.array(spread.count) + np.bincount(members[inside], minlength=k)
-            total = np.array(spread.total) + np.bincount(members[inside], weights=values[inside], minlength=k)
-            means = total[count > 0] / count[count > 0]
-            if len(means) and means.max() - means.min() > max(spread.tolerance + slack, 0.0):
-                return False
-        return True
 
     def stiffness(self, cell: int, rate: float) -> float | None:
         """Return k of the soft step where there is one spread of two groups, else None."""
@@ -104,7 +125,11 @@ class SpreadSums:
         if member < 0:
             return 0.0
         own, other = self.spreads[0].count[member] + 1.0, self.spreads[0].count[1 - member]
-        return rate * (own + other) / own * (other / (own + other))
+        return rate * other / own
+
+    def new_to(self, cell: int) -> bool:
+        """Whether some group of the cell has emitted nothing yet."""
+        return any(spread.member[cell] >= 0 and not spread.count[spread.member[cell]] for spread in self.spreads)
 
 
 def _others(spread: _Spread, member: int) -> tuple[float, float]:
@@ -132,3 +157,10 @@ def _read(statement: Statement) -> _Spread:
     of_row = np.full(statement.matrix.shape[1] + 1, -1)
     of_row[picked] = np.arange(len(picked))
     return _Spread(of_row[statement.means.codes].tolist(), len(picked), as_float(statement.tolerance))
+
+
+def clip(values: FloatArray, bounds: tuple[float | None, float | None]) -> FloatArray:
+    """Return the values within bounds of which either may be missing."""
+    low, high = bounds
+    values = values if low is None else np.maximum(values, low)
+    return values if high is None else np.minimum(values, high)

@@ -11,13 +11,14 @@ from fairlayer._typing import FloatArray, IntArray
 __all__ = ["Sketch"]
 
 _RESCALE = 1e12
+_RARE = 0.02
 
 
 class Sketch:
-    """Histograms of equal bins over one common range, one row per cell.
+    """Histograms of equal bins over one common range, one row per cell. Scores outside count in the end bins.
 
     Args:
-        low: lower end of the range; a score outside doubles the range and merges bins in pairs.
+        low: lower end of the range; where more than 2 % of scores fall outside, it doubles and bins merge in pairs.
         high: upper end.
         bins: number of bins, even.
         half_life: samples after which a sample counts half; None to forget nothing.
@@ -26,29 +27,30 @@ class Sketch:
     def __init__(self, low: float = 0.0, high: float = 1.0, bins: int = 64, half_life: float | None = None) -> None:
         self.low, self.high, self.bins, self.half_life = low, high, bins, half_life
         self.counts = np.zeros((0, bins))
+        self.seen, self.outside = 0, 0  # scores counted, and those outside since the range was last widened
         self.weight = 1.0  # of the next sample; grows instead of shrinking all counts
         self.growth = 1.0 if half_life is None else 2.0 ** (1.0 / half_life)
 
     def add(self, cells: IntArray, scores: FloatArray) -> None:
         """Count scores, one after the other."""
-        while scores.min() < self.low or scores.max() > self.high:
-            self._double(upwards=bool(scores.max() > self.high))
-        weights = self.weight * self.growth ** np.arange(1, len(scores) + 1)
-        np.add.at(self.counts, (cells, self._bin(scores)), weights)
-        self._advance(weights[-1])
+        chunk = len(scores) if self.half_life is None else max(1, int(10 * self.half_life))
+        for start in range(0, len(scores), max(chunk, 1)):
+            self._add(cells[start : start + chunk], scores[start : start + chunk])
 
-    def add_one(self, cell: int, score: float) -> None:
-        """Count one score; `add` without arrays."""
-        while not self.low <= score <= self.high:
-            self._double(upwards=score > self.high)
-        position = int((score - self.low) * self.bins / (self.high - self.low))
-        weight = self.weight * self.growth
-        self.counts[cell, position if position < self.bins else self.bins - 1] += weight
-        self._advance(weight)
+    def _add(self, cells: IntArray, scores: FloatArray) -> None:
+        self._fit_range(scores)
+        weights = self.weight * self.growth ** np.arange(1, len(scores) + 1)
+        flat = cells * self.bins + self._bin(scores)
+        self.counts += np.bincount(flat, weights=weights, minlength=self.counts.size).reshape(self.counts.shape)
+        self._advance(weights[-1])
 
     def grow(self, cells: int) -> None:
         """Make room for more cells."""
         self.counts = np.vstack([self.counts, np.zeros((cells - len(self.counts), self.bins))])
+
+    def total(self) -> float:
+        """Return the number of scores that still count."""
+        return float(self.counts.sum()) / self.weight
 
     def points(self) -> tuple[IntArray, FloatArray, FloatArray]:
         """Return (cell, score, weight) of every bin that holds anything; the newest sample has weight 1."""
@@ -62,8 +64,8 @@ class Sketch:
         cell, score, weight = other.points()
         if not len(cell):
             return
-        while score.min() < self.low or score.max() > self.high:
-            self._double(upwards=bool(score.max() > self.high))
+        while other.high - other.low > 1.5 * (self.high - self.low):
+            self._double(upwards=other.high > self.high)
         np.add.at(self.counts, (rows[cell], self._bin(score)), sign * weight * self.weight)
         np.maximum(self.counts, 0.0, out=self.counts)
 
@@ -78,8 +80,18 @@ class Sketch:
         self.bins = self.counts.shape[1]
 
     def _bin(self, scores: FloatArray) -> IntArray:
-        position = ((scores - self.low) * (self.bins / (self.high - self.low))).astype(np.int64)
-        return np.minimum(position, self.bins - 1)
+        position = (np.clip(scores, self.low, self.high) - self.low) * (self.bins / (self.high - self.low))
+        return np.minimum(position.astype(np.int64), self.bins - 1)
+
+    def _fit_range(self, scores: FloatArray) -> None:
+        """Widen the range while more than a few scores fall outside; rare outliers stay in the end bins."""
+        above, below = int((scores > self.high).sum()), int((scores < self.low).sum())
+        self.seen += len(scores)
+        self.outside += above + below
+        while self.outside > _RARE * self.seen + 1 and above + below:
+            self._double(upwards=above >= below)
+            above, below = int((scores > self.high).sum()), int((scores < self.low).sum())
+            self.outside = above + below
 
     def _advance(self, weight: float) -> None:
         self.weight = float(weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,16 +14,18 @@ from torch import Tensor
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
-from fairlayer.errors import NonFiniteScoresError, ShapeError
+from fairlayer.errors import ConstraintDefinitionError, NonFiniteScoresError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.inputs import feature_names, read_groups, read_per_sample
+from fairlayer.inputs import as_columns, as_constraints, feature_names, read_groups, read_per_sample
 from fairlayer.streaming.machine import Machine
-from fairlayer.streaming.pending import Pending
+from fairlayer.streaming.pending import Pending, read_ids
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policy import PerBatch, Policy, as_policy
 from fairlayer.streaming.trace import Trace
 
 __all__ = ["InferenceState"]
+
+_EXACT = (torch.float32, torch.float64)
 
 
 class InferenceState:
@@ -55,9 +58,21 @@ class InferenceState:
         policy: str | Policy = "tracking",
         half_life: float | None = None,
     ) -> None:
-        self._arguments = (tuple(constraints), bounds or (None, None), as_policy(policy), half_life)
+        held = as_constraints(constraints)
+        unheld = [constraint.name for constraint in held if not constraint.streamable]
+        if unheld:
+            raise ConstraintDefinitionError(
+                f"{', '.join(unheld)} cannot be held in a stream, which knows pooled group means only. Project batches "
+                "of at least b_tau, or use constraints on groups."
+            )
+        if half_life is not None and not (math.isfinite(half_life) and half_life > 0):
+            raise ConstraintDefinitionError(f"half_life must be a number of samples > 0 or None, but is {half_life!r}.")
+        self._arguments = (held, bounds or (None, None), as_policy(policy), half_life)
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[Phase, Phase], None]] = []
+        self._changes: list[tuple[Phase, Phase]] = []
+        self._cell_of: dict[Any, int] = {}
+        self._known, self._cells = Vocabulary(), 0
         self.reset()
 
     # ---- steps
@@ -78,25 +93,80 @@ class InferenceState:
             sensitive_features: see `project`.
             ids: one per sample, to deliver labels later with `observe_labels`.
             y: labels, where they are known at once.
-            vocabulary: known categories; by default those seen before.
+            vocabulary: known categories; while it is open, those that the stream has met are known too.
 
         Raises:
             NonFiniteScoresError, ShapeError, CategoryError, ...: bad input; the state is unchanged.
         """
-        if ids is None and y is None and scores.numel() == 1:
-            emitted = self.emit_one(scores, sensitive_features)
+        if ids is None and y is None:
+            emitted = self.emit_simply(scores, sensitive_features)
             if emitted is not None:
                 return emitted
-        return self._emit(scores, sensitive_features, ids, y, vocabulary)
+        return self._general(scores, None, sensitive_features, ids=ids, y=y, vocabulary=vocabulary)
 
-    def absorb(self, scores: Tensor, emitted: Tensor, sensitive_features: Any, vocabulary: Vocabulary) -> None:
-        """Count a batch that was projected by itself."""
+    def emit_simply(self, scores: Tensor, features: Any) -> Tensor | None:
+        """Emit where known categories and group sums suffice; None where it needs `emit`, and nothing has changed."""
+        n = scores.numel()
+        if n == 0 or not scores.is_floating_point() or len(scores) != n or scores.ndim > 2:
+            return None
+        return self._one(scores, features) if n == 1 else self._many(scores, features)
+
+    def _one(self, scores: Tensor, features: Any) -> Tensor | None:
+        raw = scores.item()
+        cells = self._known_cells(features, 1) if -1e100 < raw < 1e100 else None
+        if cells is None:
+            return None
+        with self._lock:
+            value = self._machine.step_one(cells[0], raw)
+            if value is None:
+                return None
+            self._after_step()
+        self._tell()
+        dtype = scores.dtype if scores.dtype in _EXACT else torch.float32
+        return torch.full(scores.shape, value, dtype=dtype, device=scores.device)
+
+    def _many(self, scores: Tensor, features: Any) -> Tensor | None:
+        cells = self._known_cells(features, len(scores))
+        if cells is None:
+            return None
+        raw = scores.reshape(-1).tolist()
+        if not math.isfinite(sum(raw)):
+            return None
+        with self._lock:
+            emitted = self._machine.step_many(cells, raw)
+            if emitted is None:
+                return None
+            self._after_step()
+        self._tell()
+        dtype = scores.dtype if scores.dtype in _EXACT else torch.float32
+        return torch.tensor(emitted, dtype=dtype, device=scores.device).reshape(scores.shape)
+
+    def settle(
+        self,
+        scores: Tensor,
+        projected: Tensor,
+        sensitive_features: Any,
+        *,
+        ids: Sequence[str | int] | None = None,
+        y: Any = None,
+        vocabulary: Vocabulary | None = None,
+    ) -> Tensor:
+        """Return and count a large batch: as it was projected by itself where the pooled means then hold.
+
+        Otherwise the nearest predictions under which both hold; if none do, the pool goes first.
+        """
+        return self._general(scores, _flat(projected), sensitive_features, ids=ids, y=y, vocabulary=vocabulary)
+
+    def absorb(
+        self, scores: Tensor, emitted: Tensor, sensitive_features: Any, vocabulary: Vocabulary | None = None
+    ) -> None:
+        """Count predictions that were made elsewhere, as they are."""
         raw, values = _flat(scores), _flat(emitted)
         with self._lock:
-            groups = read_groups(sensitive_features, self._arguments[0], len(raw), vocabulary)
-            self._prepare(groups)
-            self._machine.absorb(groups, raw, values)
-            self._after(groups)
+            groups = self._read(sensitive_features, len(raw), vocabulary)
+            self._whole(lambda: self._machine.absorb(groups, raw, values))
+            self._after_step()
+        self._tell()
 
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
         """Deliver the labels of earlier predictions.
@@ -104,21 +174,20 @@ class InferenceState:
         Raises:
             ShapeError: an id does not wait for a label, or lengths differ; the state is unchanged.
         """
-        keys = list(ids)
-        labels = read_per_sample("y", y, (len(keys),))
+        labels = read_per_sample("y", y, (len(ids),))
         assert labels is not None
+        keys = read_ids(ids, len(labels))
         with self._lock:
-            cells, emitted = self._pending.take(keys)
-            self._machine.observe_labels(cells, emitted, labels[:, 0])
+            codes, emitted = self._pending.take(keys)
+            self._machine.observe_labels(codes, emitted, labels[:, 0])
 
     def warm_start(self, scores: Tensor, sensitive_features: Any, vocabulary: Vocabulary | None = None) -> None:
         """Let the feed-forward begin from raw scores of validation data; nothing counts as emitted."""
         raw = _flat(scores)
         with self._lock:
-            groups = read_groups(sensitive_features, self._arguments[0], len(raw), vocabulary or self._vocabulary())
-            self._prepare(groups)
-            self._machine.warm_start(groups, raw)
-            self._know(groups.vocabulary)
+            groups = self._read(sensitive_features, len(raw), vocabulary)
+            self._whole(lambda: self._machine.warm_start(groups, raw))
+            self._know()
 
     def reset(self) -> None:
         """Forget everything."""
@@ -128,7 +197,7 @@ class InferenceState:
             self._trace = Trace()
             self._last_phase = self._machine.phase()
             self._base: dict[str, Any] | None = None
-            self._lookup: dict[str, dict[Any, int]] = {}
+            self._know()
 
     # ---- what it knows
 
@@ -197,7 +266,8 @@ class InferenceState:
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state as tensors and plain containers, loadable with `weights_only=True`."""
         with self._lock:
-            return {"machine": self._machine.to_state(), "pending": self._pending.to_state()}
+            saved = {"machine": self._machine.to_state(), "pending": self._pending.to_state()}
+            return saved if self._base is None else {**saved, "base": self._base}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -209,8 +279,8 @@ class InferenceState:
         machine.load_state(state["machine"])
         pending.load_state(state["pending"])
         with self._lock:
-            self._machine, self._pending, self._base = machine, pending, None
-            self._know(machine.vocabulary)
+            self._machine, self._pending, self._base = machine, pending, state.get("base")
+            self._know()
             self._last_phase = machine.phase()
 
     def merge(self, other: InferenceState) -> None:
@@ -220,7 +290,7 @@ class InferenceState:
         addition.load_state(state)
         with self._lock:
             self._machine.merge(addition)
-            self._know(self._machine.vocabulary)
+            self._know()
 
     def sync(self, group: Any = None) -> None:
         """Add what every replica of a torch.distributed group has emitted since its last sync, on all of them."""
@@ -238,7 +308,7 @@ class InferenceState:
                 if base is not None:
                     total.merge(self._loaded(base), sign=-1.0)
             self._machine, self._base = total, total.to_state()
-            self._know(total.vocabulary)
+            self._know()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"arguments": self._arguments, "state": self.state_dict()}
@@ -250,63 +320,73 @@ class InferenceState:
 
     # ---- internals
 
-    def emit_one(self, scores: Tensor, features: Any) -> Tensor | None:
-        """Emit a single request where plain sums suffice; None where it needs `emit`, and nothing has changed."""
-        raw = scores.item()
-        codes = self._codes_of_one(features)
-        if codes is None or not -1e100 < raw < 1e100:
-            return None
-        with self._lock:
-            machine = self._machine
-            cell = machine.history.index.get(codes)
-            emitted = None if cell is None else machine.step_one(cell, raw)
-            if emitted is None:
-                return None
-            if machine.rule.samples >= self._trace.next_record:
-                self._after(None)
-        return torch.full_like(scores, emitted)
-
-    def _codes_of_one(self, features: Any) -> tuple[int, ...] | None:
+    def _known_cells(self, features: Any, n: int) -> list[int] | None:
+        """Cells of n samples whose categories are all known, read without arrays; None otherwise."""
         if type(features) is not dict:
             return None
-        codes = []
+        columns = []
         for name in self._machine.features:
-            value = features.get(name)
-            if isinstance(value, Tensor | np.ndarray):
-                value = value.item() if len(value.shape) == 1 and value.shape[0] == 1 else None
-            elif isinstance(value, list | tuple) and len(value) == 1:
-                value = value[0]
-            code = self._lookup.get(name, {}).get(value) if isinstance(value, str | int | bool) else None
-            if code is None:
+            values = features.get(name)
+            if isinstance(values, Tensor | np.ndarray) and values.ndim == 1:
+                values = values.tolist()
+            if not isinstance(values, list | tuple) or len(values) != n:
                 return None
-            codes.append(code)
-        return tuple(codes)
+            columns.append(values)
+        table = self._cell_of
+        try:
+            return (
+                [table[value] for value in columns[0]]
+                if len(columns) == 1
+                else [table[k] for k in zip(*columns, strict=True)]
+            )
+        except (KeyError, TypeError, IndexError):  # a category or cell never met, or no category at all
+            return None
 
-    def _emit(
-        self, scores: Tensor, features: Any, ids: Sequence[str | int] | None, y: Any, vocabulary: Vocabulary | None
+    def _general(
+        self,
+        scores: Tensor,
+        projected: FloatArray | None,
+        features: Any,
+        *,
+        ids: Sequence[str | int] | None,
+        y: Any,
+        vocabulary: Vocabulary | None,
     ) -> Tensor:
         raw = _flat(scores)
-        keys = None if ids is None else list(ids)
-        if keys is not None and len(keys) != len(raw):
-            raise ShapeError(f"there are {len(raw)} scores, but {len(keys)} ids.")
+        keys = None if ids is None else read_ids(ids, len(raw))
         labels = read_per_sample("y", y, tuple(scores.shape))
         with self._lock:
-            known = vocabulary or self._vocabulary()
-            groups = read_groups(features, self._arguments[0], len(raw), known)
-            self._prepare(groups)
-            emitted = self._machine.step(groups, raw)
-            cells = self._machine.history.locate(self._codes(groups))
+            groups = self._read(features, len(raw), vocabulary)
+            machine = self._machine
+            if projected is None:
+                emitted = self._whole(lambda: machine.step(groups, raw))
+            else:
+                emitted = self._whole(lambda: machine.step_large(groups, raw, projected))
+            codes = self._codes(groups)
             if keys is not None and labels is None:
-                self._pending.add(keys, cells, emitted)
+                self._pending.add(keys, codes, emitted)
             if labels is not None:
-                self._machine.observe_labels(cells, emitted, labels[:, 0])
-            self._after(groups)
-        return torch.as_tensor(emitted, dtype=_emitted_dtype(scores)).to(scores.device).reshape(scores.shape)
+                machine.observe_labels(codes, emitted, labels[:, 0])
+            self._after_step()
+        self._tell()
+        return _as_scores(emitted, scores)
 
-    def _prepare(self, groups: Groups) -> None:
+    def _read(self, features: Any, n: int, vocabulary: Vocabulary | None) -> Groups:
         """Read every feature before anything changes, so that a bad one changes nothing."""
-        for name in feature_names(self._arguments[0]):
+        names = feature_names(self._arguments[0])
+        groups = read_groups(features, self._arguments[0], n, self._vocabulary(vocabulary))
+        for name in names:
             groups.column(name)
+        return groups
+
+    def _whole(self, step: Callable[[], Any]) -> Any:
+        """Run a step so that it changes the machine whole or not at all."""
+        mark = self._machine.mark()
+        try:
+            return step()
+        except BaseException:
+            self._machine.restore(mark)
+            raise
 
     def _codes(self, groups: Groups) -> Any:
         columns = [groups.column(name).codes for name in self._machine.features]
@@ -314,36 +394,45 @@ class InferenceState:
             return np.zeros((groups.n, 0), dtype=np.int64)
         return np.stack([codes for codes in columns if codes is not None], axis=1)
 
-    def _after(self, groups: Groups | None) -> None:
-        """Book-keeping of a step: categories, trace, phase."""
-        if groups is not None:
-            self._know(groups.vocabulary)
+    def _after_step(self) -> None:
+        """Book-keeping of a step: categories, trace, phase. Callbacks wait until the lock is free."""
         machine = self._machine
+        if machine.vocabulary is not self._known or len(machine.history.cells) != self._cells:
+            self._know()
         phase = machine.phase()
         if machine.rule.samples >= self._trace.next_record:
             self._trace.record(machine, phase, self._cell_names())
-        if phase != self._last_phase:
-            before, self._last_phase = self._last_phase, phase
+        if phase is not self._last_phase:
+            self._changes.append((self._last_phase, phase))
+            self._last_phase = phase
+
+    def _tell(self) -> None:
+        while self._changes:
+            before, after = self._changes.pop(0)
             for callback in self._callbacks:
-                callback(before, phase)
+                callback(before, after)
 
-    def vocabulary_after(self, words: Vocabulary) -> Vocabulary:
-        """Return an open vocabulary with what the stream has met since."""
-        with self._lock:
-            met = self._machine.vocabulary.categories
-        longer = {name: met[name] for name in met if len(met[name]) >= len(words.categories.get(name, ()))}
-        return Vocabulary({**words.categories, **longer}, open=True)
+    def _vocabulary(self, given: Vocabulary | None) -> Vocabulary:
+        """What a step knows: a closed vocabulary as it is; under an open one, what the stream has met comes first."""
+        met = self._machine.vocabulary.categories
+        if given is not None and not given.open:
+            return given
+        words = dict(met)
+        for name, categories in ({} if given is None else given.categories).items():
+            old = words.get(name, ())
+            words[name] = old + tuple(category for category in categories if category not in old)
+        return Vocabulary(words, open=True)
 
-    def _vocabulary(self) -> Vocabulary:
-        return Vocabulary(self._machine.vocabulary.categories, open=True)
-
-    def _know(self, vocabulary: Vocabulary) -> None:
-        known = {name: len(table) for name, table in self._lookup.items()}
-        if known != {name: len(words) for name, words in vocabulary.categories.items()}:
-            self._lookup = {
-                name: {category: code for code, category in enumerate(words)}
-                for name, words in vocabulary.categories.items()
-            }
+    def _know(self) -> None:
+        """Index the cells by their categories, for `_known_cells`."""
+        machine = self._machine
+        self._known, self._cells = machine.vocabulary, len(machine.history.cells)
+        words = [machine.vocabulary.categories.get(name, ()) for name in machine.features]
+        self._cell_of = {}
+        for position, codes in enumerate(machine.history.cells):
+            if codes and min(codes) >= 0:
+                key = tuple(table[code] for table, code in zip(words, codes, strict=True))
+                self._cell_of[key[0] if len(key) == 1 else key] = position
 
     def _loaded(self, state: Mapping[str, Any]) -> Machine:
         machine = Machine(*self._arguments)
@@ -363,6 +452,7 @@ class InferenceState:
 
 
 def _flat(scores: Tensor) -> FloatArray:
+    as_columns(scores)
     if scores.ndim == 2 and scores.shape[1] != 1:
         raise ShapeError(
             f"a stream takes one score per sample, (n,) or (n, 1), but found {tuple(scores.shape)}. "
@@ -374,5 +464,8 @@ def _flat(scores: Tensor) -> FloatArray:
     return raw
 
 
-def _emitted_dtype(scores: Tensor) -> torch.dtype:
-    return torch.float64 if scores.dtype == torch.float64 else torch.float32
+def _as_scores(emitted: FloatArray, scores: Tensor) -> Tensor:
+    """Return predictions in the shape and on the device of the scores; half precision becomes float32."""
+    exact = emitted if scores.dtype == torch.float64 else emitted.astype(np.float32)
+    tensor = torch.from_numpy(exact).reshape(scores.shape)
+    return tensor if scores.device.type == "cpu" else tensor.to(scores.device)

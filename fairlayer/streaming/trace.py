@@ -10,6 +10,7 @@ from fairlayer.streaming.phases import Phase
 __all__ = ["Trace", "TracePoint"]
 
 _MOST_POINTS = 512
+_LEAST_STRIDE = 16.0
 
 
 class TracePoint(NamedTuple):
@@ -22,18 +23,17 @@ class TracePoint(NamedTuple):
 
 
 class Trace:
-    """Points at equal distances, which double whenever there are too many."""
+    """Points ever further apart, a sixty-fourth of the stream; every second goes when there are too many."""
 
     def __init__(self) -> None:
         self.points: list[TracePoint] = []
-        self.stride = 8.0
         self.next_record = 0.0
 
     def record(self, machine: Any, phase: Phase, cells: Sequence[str]) -> None:
         """Add a point."""
         shifts = dict(zip(cells, (-machine.shifts).tolist(), strict=True))
-        self.points.append(TracePoint(machine.rule.samples, machine.pooled_gaps(), shifts, phase))
+        samples = machine.rule.samples
+        self.points.append(TracePoint(samples, machine.pooled_gaps(), shifts, phase))
         if len(self.points) > _MOST_POINTS:
             self.points = self.points[::2]
-            self.stride *= 2.0
-        self.next_record = machine.rule.samples + self.stride
+        self.next_record = samples + max(_LEAST_STRIDE, samples / 64.0)

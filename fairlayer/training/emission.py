@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from fairlayer.data import Sample, consecutive_batches
+from fairlayer.errors import SmallBatchError
 from fairlayer.model import FairModel
 
 __all__ = ["Emission", "EmittedBatch", "emit_in_batches"]
@@ -65,22 +66,24 @@ def emit_in_batches(model: FairModel, sample: Sample, batch_size: int, *, infere
     """Apply the model without showing it the labels; a short tail joins the last batch.
 
     Args:
-        inference: use the inference regime (batches of at least `b_tau` rows), instead of projecting any
-            batch.
+        inference: refuse batches smaller than `b_tau`, which in use are streamed.
     """
     model.eval()
+    if inference and len(sample) and min(batch_size, len(sample)) < model.b_tau:
+        raise SmallBatchError(
+            f"batches of {min(batch_size, len(sample))} rows were asked to be projected by themselves, but in use those "
+            f"below b_tau={model.b_tau} are streamed. Gather larger batches, lower b_tau, or stream the rows."
+        )
     parts = consecutive_batches(len(sample), batch_size)
-    emitted = [_emit(model, sample.take(part), part, inference) for part in parts]
+    emitted = [_emit(model, sample.take(part), part) for part in parts]
     raw, scores, batches = zip(*emitted, strict=True)
     return Emission(np.concatenate(raw), np.concatenate(scores), batches)
 
 
-def _emit(
-    model: FairModel, rows: Sample, part: slice, inference: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32], EmittedBatch]:
+def _emit(model: FairModel, rows: Sample, part: slice) -> tuple[NDArray[np.float32], NDArray[np.float32], EmittedBatch]:
     raw = model.raw_scores(rows.x)
     estimates = _label_estimates(model, raw)
-    scores = model(rows.x, sensitive_features=rows.sensitive, label_probabilities=estimates, inference=inference)
+    scores = model(rows.x, sensitive_features=rows.sensitive, label_probabilities=estimates)
     projection = model.last_projection
     assert projection is not None  # the line above made it
     certificate = projection.certificate

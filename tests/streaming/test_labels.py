@@ -167,7 +167,7 @@ def test_ids_as_tensors(ids: Any) -> None:
 
 
 def test_label_free_constraints_hold_beside_label_based_ones() -> None:
-    """"anytime": labels steer the feed-forward only, so the parity holds at every step all the same."""
+    """ "anytime": labels steer the feed-forward only, so the parity holds at every step all the same."""
     parity = fl.DemographicParity("sex", 0.05)
     stream = fl.InferenceState([parity, CONSTRAINTS["EqualOpportunity"]], bounds=(0.0, 1.0), policy="anytime")
     scores, labels, sex = labelled(5, 600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_saturated_while_a_past_gap_cannot_be_closed(policy: str, size: int) -> 
     stream, changes = new_stream(policy if policy == "anytime" else fl.Tracking(rate=1e3, allowance=0.0), [floor])
     stream.merge(before)
     phases = []
-    for _ in range(300):
+    for _ in range(150):  # 90 make the past good
         emitted = stream.emit(tensor([0.3] * 2), {"sex": [0, 1]}) if size == 2 else None
         if emitted is None:
             emitted = stream.emit(one(0.3), {"sex": [0]})
@@ -116,8 +117,7 @@ def test_saturated_under_a_parity(size: int) -> None:
     gap = stream.pooled_gap()[PARITY.name]
     assert gap is not None
     assert (phases[-1] is Phase.SATURATED) == (gap > 0.02 + 1e-6)
-    change = [i for i, (a, b) in enumerate(zip(phases, phases[1:], strict=False)) if a != b]
-    assert len(change) <= 2, phases  # no flicker
+    assert sum(a != b for a, b in itertools.pairwise(phases)) <= 2, phases  # no flicker
 
 
 @pytest.mark.parametrize("policy", ["anytime", "tracking"])

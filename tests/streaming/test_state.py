@@ -371,7 +371,7 @@ class TestCategories:
         for one_of in ([1], (1,), np.array([1]), torch.tensor([1]), [1.0], torch.tensor([1.0]), [True], [np.int64(1)]):
             stream.emit(one(0.5), {"g": one_of})
         stream.emit(one(0.5), torch.tensor([1]))
-        assert stream.counts() == {"g=0": 5, "g=1": 14} or stream.counts() == {"g=1": 14, "g=0": 5}
+        assert stream.counts() == {"g=0": 5, "g=1": 14}
 
 
 # --- replicas
@@ -385,8 +385,8 @@ def _sums(stream: fl.InferenceState) -> dict[str, list[float]]:
 
 def assert_sums(found: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
     assert set(found) == set(expected)
-    for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], atol=1e-9)
+    for name, row in expected.items():
+        np.testing.assert_allclose(found[name], row, atol=1e-9)
 
 
 def test_merge_is_the_sum_of_both_streams() -> None:
@@ -424,13 +424,9 @@ def test_merge_of_other_categories_is_refused_whole() -> None:
     first.emit(tensor([0.5, 0.9]), {"sex": ["F", "M"]})
     second.emit(tensor([0.5, 0.9]), {"sex": ["X", "Y"]})
     before = first.state_dict()
-    try:
+    with pytest.raises(errors.ConstraintDefinitionError, match="fit_categories"):
         first.merge(second)
-    except errors.ConstraintDefinitionError as error:
-        assert "fit_categories" in str(error)
-        assert same(first.state_dict(), before)
-    else:
-        assert first.counts() == {"sex=F": 1, "sex=M": 1, "sex=X": 1, "sex=Y": 1}
+    assert same(first.state_dict(), before)
 
 
 def _labels_after(stream: fl.InferenceState, key: str) -> dict[str, float]:

@@ -267,5 +267,5 @@ def test_the_single_path_is_taken() -> None:
     """Without this, the comparison of paths compares one path with itself."""
     stream = fl.InferenceState([fl.DemographicParity("g", 0.02)], bounds=(0.0, 1.0), policy="anytime")
     stream.emit(tensor([0.5, 0.9]), {"g": [0, 1]})
-    assert stream.emit_one(one(0.7), {"g": [1]}) is not None
+    assert stream.emit_simply(one(0.7), {"g": [1]}) is not None
     assert stream.samples == 3

@@ -75,9 +75,7 @@ def test_sums_are_those_of_what_was_emitted(policy: str, most: int) -> None:
     found = in_threads(lambda k: stream(model, k, most=most, requests=REQUESTS if most == 1 else 40))
     values = {g: np.concatenate([part[g] for part in found]) for g in "FM"}
     state = model.inference_state
-    assert state.counts() == {f"sex={g}": len(values[g]) for g in sorted("FM", key=lambda g: f"sex={g}")} or (
-        {k: v for k, v in state.counts().items()} == {f"sex={g}": len(values[g]) for g in "FM"}
-    )
+    assert state.counts() == {f"sex={g}": len(values[g]) for g in "FM"}  # in whatever order they came
     assert state.samples == sum(len(v) for v in values.values())
     gap = abs(values["F"].mean() - values["M"].mean())
     assert state.pooled_gap()["DemographicParity('sex')"] == pytest.approx(gap, abs=1e-12)
@@ -91,40 +89,7 @@ def test_first_requests_on_an_open_vocabulary() -> None:
         model = new_model("anytime", fl.DemographicParity("g", 0.5))
         names = [f"group {k}" for k in range(THREADS)]
         in_threads(lambda k, m=model, n=names: m(one(0.5), sensitive_features={"g": [n[k]]}, inference=True))
-        assert model.inference_state.counts() == {f"g={name}": 1 for name in names} or (
-            sorted(model.inference_state.counts()) == sorted(f"g={name}" for name in names)
-        )
-
-
-def test_two_codes_read_before_either_step() -> None:
-    """The same, without luck: both vocabularies are read before either request is counted."""
-    state = fl.InferenceState([fl.DemographicParity("sex", 0.02)], bounds=(0.0, 1.0), policy="anytime")
-    model = new_model("anytime")
-    barrier = threading.Barrier(2)
-    original = fl.FairModel._stream_vocabulary
-
-    def slow(self: fl.FairModel) -> Any:
-        words = original(self)
-        try:
-            barrier.wait(1.0)
-        except threading.BrokenBarrierError:
-            pass
-        return words
-
-    fl.FairModel._stream_vocabulary = slow  # type: ignore[method-assign]
-    try:
-        threads = [
-            threading.Thread(target=lambda g=g: model(one(0.5), sensitive_features={"sex": [g]}, inference=True))
-            for g in "FM"
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-    finally:
-        fl.FairModel._stream_vocabulary = original  # type: ignore[method-assign]
-    state = model.inference_state
-    assert sorted(state.counts().items()) == [("sex=F", 1), ("sex=M", 1)]
+        assert model.inference_state.counts() == {f"g={name}": 1 for name in names}
 
 
 def test_readers_and_writers_together() -> None:
@@ -144,7 +109,8 @@ def test_readers_and_writers_together() -> None:
                 counts = saved["history"]["sums"][0]
                 assert float(counts.sum()) == saved["rule"]["samples"]
             elif k == 6:
-                state.pooled_gap(), state.counts(), state.shifts(), state.phase, state.multipliers
+                seen = (state.pooled_gap(), state.counts(), state.shifts(), state.phase, state.multipliers)
+                assert sum(seen[1].values()) > 0
             else:
                 sex = ["F", "M"] * 40
                 model(tensor(rng.random(80)), sensitive_features={"sex": sex}, inference=True)
