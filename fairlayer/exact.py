@@ -15,10 +15,10 @@ from fairlayer._arrays import without_derivatives
 from fairlayer._typing import FloatArray
 from fairlayer.assembly import Assembly
 from fairlayer.constraints import Batch, Constraint
-from fairlayer.errors import InfeasibleConstraintsError, NonFiniteScoresError
+from fairlayer.errors import InfeasibleConstraintsError, NonFiniteScoresError, SolverError
 from fairlayer.inputs import Box
 from fairlayer.result import SolvedColumn
-from fairlayer.solve import Certificate, ClashingFaces, Passes, Solved, certify, make_passes, solve
+from fairlayer.solve import Certificate, ClashingFaces, Passes, SlabSystem, Solved, certify, make_passes, solve
 from fairlayer.solve.autograd import Job, differentiable_solve
 
 __all__ = ["solve_exactly"]
@@ -81,7 +81,7 @@ def solve_exactly(  # noqa: PLR0917 - the signature of a backend
         try:
             solved = solve(passes, assembly.slabs, relax=relax)
         except ClashingFaces as clash:
-            raise _infeasible(clash, constraints, assembly, box) from None
+            raise _infeasible(_fewest(clash, passes, assembly), constraints, assembly, box) from None
         return passes.export(solved.solution.value, result_dtype(plain)), passes, solved
 
     tolerances, blocks = _differentiable_tolerances(assembly, scores)
@@ -107,6 +107,22 @@ def _differentiable_tolerances(assembly: Assembly, scores: Tensor) -> tuple[Tens
             tensors.append(tolerance.to(device=scores.device, dtype=torch.float64))
             blocks.append(block)
     return (torch.stack(tensors) if tensors else None), blocks
+
+
+def _fewest(clash: ClashingFaces, passes: Passes, assembly: Assembly) -> ClashingFaces:
+    """Leave out constraints without which the others clash still, so that an error names nobody in vain."""
+    owners = list(dict.fromkeys(assembly.owners[f.key[0]] for f in clash.faces if f.key[0] < len(assembly.owners)))
+    for owner in tuple(owners):
+        others = [other for other in owners if other != owner]
+        blocks = [b for b, of in zip(assembly.slabs.blocks, assembly.owners, strict=True) if of in others]
+        try:
+            solve(passes, SlabSystem(blocks))
+        except ClashingFaces:
+            owners = others
+        except SolverError:
+            continue
+    faces = [f for f in clash.faces if f.key[0] >= len(assembly.owners) or assembly.owners[f.key[0]] in owners]
+    return ClashingFaces(faces)
 
 
 def _infeasible(

@@ -19,9 +19,7 @@ hypothesis.settings.register_profile(
     print_blob=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.register_profile(
-    "search", parent=hypothesis.settings.get_profile("fairlayer"), derandomize=False
-)
+hypothesis.settings.register_profile("search", parent=hypothesis.settings.get_profile("fairlayer"), derandomize=False)
 hypothesis.settings.load_profile(os.environ.get("FAIRLAYER_HYPOTHESIS", "fairlayer"))
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores

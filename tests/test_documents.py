@@ -160,9 +160,7 @@ def test_no_machine_paths(path: Path) -> None:
 @pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"], ids=relative)
 def test_links_to_files_resolve(path: Path) -> None:
     broken = [
-        target
-        for target in LINK.findall(path.read_text(encoding="utf-8"))
-        if not (path.parent / target).exists()
+        target for target in LINK.findall(path.read_text(encoding="utf-8")) if not (path.parent / target).exists()
     ]
     assert not broken, f"{relative(path)} links to {broken}"
 

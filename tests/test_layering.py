@@ -170,9 +170,7 @@ def test_imports_point_down(module: str) -> None:
         for item in imports_of(module)
         if item.target.split(".")[0] == "fairlayer" and points_up(module, item.target)
     ]
-    assert not wrong, "imports must point down (see LAYERS), and never to the package root:\n" + "\n".join(
-        wrong
-    )
+    assert not wrong, "imports must point down (see LAYERS), and never to the package root:\n" + "\n".join(wrong)
 
 
 def test_no_import_cycles() -> None:
@@ -208,9 +206,7 @@ def test_import_fairlayer_loads_no_optional_library() -> None:
         "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=False, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not OPTIONAL & set(done.stdout.split())
 

@@ -71,7 +71,7 @@ def _solve_widened(passes: Passes, slabs: SlabSystem, start: Point, least: float
     def attempt(by: float) -> Solved | None:
         wide = slabs.widened(by)
         try:
-            return Solved(_solve(passes, wide, start, atol), wide, by)
+            return Solved(solve_newton(passes, wide, start, atol), wide, by)
         except (ClashingFaces, SolverError):  # on the very edge of feasibility the solver may not decide
             return None
 

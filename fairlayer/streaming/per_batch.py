@@ -51,7 +51,7 @@ class PerBatchDual:
         self.steps += 1.0
         self.samples += len(cells)
         self.weighted_gaps += len(cells) * gap
-        tolerance = min((as_float(s.tolerance) for s in assembly.statements), default=gap)
+        tolerance = min((as_float(getattr(c, "tolerance", 0.0)) for c in frame.unlabelled), default=0.0)
         excess = len(cells) * (gap - tolerance)
         self.multiplier = max(0.0, self.multiplier + policy.step / self.steps**0.5 * excess)
         return emitted

@@ -47,7 +47,7 @@ class InferenceState:
         >>> for score, sex in [(0.9, "F"), (0.2, "M"), (0.8, "F")]:
         ...     y = stream.emit(torch.tensor([score]), {"sex": [sex]})
         >>> round(stream.pooled_gap()["DemographicParity('sex')"], 6), stream.phase.value
-        (0.1, 'warming')
+        (0.05, 'warming')
     """
 
     def __init__(

@@ -71,7 +71,7 @@ def emit_in_batches(model: FairModel, sample: Sample, batch_size: int, *, infere
     model.eval()
     if inference and len(sample) and min(batch_size, len(sample)) < model.b_tau:
         raise SmallBatchError(
-            f"batches of {min(batch_size, len(sample))} rows were asked to be projected by themselves, but in use those "
+            f"batches of {min(batch_size, len(sample))} rows were to be projected by themselves, but in use those "
             f"below b_tau={model.b_tau} are streamed. Gather larger batches, lower b_tau, or stream the rows."
         )
     parts = consecutive_batches(len(sample), batch_size)

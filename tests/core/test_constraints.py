@@ -339,7 +339,7 @@ def test_the_name_is_short_and_says_what() -> None:
 
 
 def test_columns_of_scores_bin_by_themselves() -> None:
-    """Score bins differ between columns, and so do their cells; the result still has one value per column."""
+    """Score bins differ between columns, and so do their cells: values are per column, cells are asked of one."""
     rng = np.random.default_rng(0)
     z = torch.tensor(np.stack([rng.random(40), rng.random(40) ** 3], axis=1))
     y = (rng.random((40, 2)) < z.numpy()).astype(float)
@@ -352,4 +352,6 @@ def test_columns_of_scores_bin_by_themselves() -> None:
         for name, price in alone.multipliers.items():
             assert float(result.multipliers[name][j]) == pytest.approx(float(price))
     assert result.certificate.holds
-    assert result.shift.ndim == 2
+    with pytest.raises(fl.errors.ShapeError, match=r"column\(j\)"):
+        _ = result.shift
+    assert len(result.column(1).shift) == len(result.column(1).cells)
