@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -129,11 +129,13 @@ class _Refinement(NamedTuple):
 
     @staticmethod
     def of(measures: Sequence[Means]) -> _Refinement:
+        if len(measures) == 1 and measures[0].codes is not None:
+            return _Refinement(_single(measures[0], None), (measures[0],), _identity(len(measures[0])), ())
         hard = tuple(means for means in measures if means.codes is not None)
         dense = tuple(means for means in measures if means.codes is None)
         weights = np.concatenate([w for m in dense if (w := m.weights) is not None]) if dense else None
         if len(hard) == 1:
-            return _Refinement(_single(hard[0], weights), hard, np.arange(len(hard[0]))[None, :], dense)
+            return _Refinement(_single(hard[0], weights), hard, _identity(len(hard[0])), dense)
         codes, table = _joint_codes(hard)
         k = table.shape[1]
         covering = codes is None or not bool((codes == k).any())
@@ -160,6 +162,11 @@ class _Refinement(NamedTuple):
                 lifted[:, start : start + len(means)] = matrix
             start += len(measure)
         return lifted
+
+
+@lru_cache(maxsize=256)
+def _identity(k: int) -> IntArray:
+    return np.arange(k)[None, :]
 
 
 def _single(means: Means, weights: FloatArray | None) -> Cells:

@@ -67,6 +67,7 @@ class Column(NamedTuple):
     name: str
     categories: tuple[Category, ...]
     codes: IntArray | None = None  # (n,)
+    counts: FloatArray | None = None  # samples per category, where the encoding counted them anyway
     membership: FloatArray | None = None  # (n, len(categories)), rows sum to 1, or to 0 where unknown
 
     @property
@@ -143,6 +144,10 @@ class Groups:
         known = self.vocabulary.categories.get(name)
         if raw.ndim == 2:
             return _soft_column(name, raw, known)
+        if raw.dtype.kind == "i" and known is not None:
+            counts = _count_known_codes(raw, known)
+            if counts is not None:
+                return Column(name, known, raw.astype(np.int64, copy=False), counts)
         if raw.dtype.kind in "iub":
             codes, categories = _encode_integers(name, raw, known)
         else:
@@ -225,6 +230,22 @@ def _from_sequence(column: Any) -> Any:
     if any(_is_missing(value) for value in values):
         return np.array([None if _is_missing(value) else value for value in values], dtype=object)
     return np.asarray(values)
+
+
+def _count_known_codes(raw: Any, known: tuple[Category, ...]) -> FloatArray | None:
+    """Count codes that are -1, 0, ..., k - 1 for the categories 0, ..., k - 1; None for anything else."""
+    if known != _range(len(known)) or not len(raw):
+        return None
+    try:
+        counts = np.bincount(raw + 1, minlength=len(known) + 1)
+    except (ValueError, TypeError, MemoryError):  # a code below -1, or an enormous one: for the general way
+        return None
+    return counts[1:].astype(np.float64) if len(counts) == len(known) + 1 else None
+
+
+@lru_cache(maxsize=256)
+def _range(k: int) -> tuple[int, ...]:
+    return tuple(range(k))
 
 
 def _encode_integers(name: str, raw: Any, known: tuple[Category, ...] | None) -> tuple[IntArray, tuple[Category, ...]]:

@@ -14,7 +14,7 @@ from fairlayer._arrays import host_float64
 from fairlayer.assembly import Assembly, assemble
 from fairlayer.constraints import Batch, Constraint, without_convex
 from fairlayer.exact import solve_exactly
-from fairlayer.groups import Vocabulary
+from fairlayer.groups import Groups, Vocabulary
 from fairlayer.inputs import (
     Bounds,
     Box,
@@ -207,7 +207,7 @@ class FairProjection(nn.Module):
             backend=backend,
         )
         self.vocabulary = Vocabulary()
-        self._last: Projection | None = None
+        self._last: Projection | tuple[tuple[str, ...], tuple[SolvedColumn, ...], Groups, int] | None = None
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -217,7 +217,13 @@ class FairProjection(nn.Module):
     @property
     def last(self) -> Projection | None:
         """The whole result of the latest forward, detached from the graph."""
-        return self._last
+        if isinstance(self._last, tuple):  # put together when first asked for
+            names, columns, groups, ndim = self._last
+            values = [column.value for column in columns]
+            value = values[0] if ndim == 1 else torch.stack(values, dim=1)
+            self.__dict__["_last"] = Projection(value, names, columns, groups)
+        last: Projection | None = self.__dict__["_last"]
+        return last
 
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error."""
@@ -236,7 +242,7 @@ class FairProjection(nn.Module):
         """Keep what the batch taught; plain attributes, past the registration of nn.Module."""
         words = result.groups.vocabulary
         self.__dict__["vocabulary"] = Vocabulary(words.categories, self.vocabulary.open)
-        self.__dict__["_last"] = result.detached()
+        self.__dict__["_last"] = (result.names, result.columns, result.groups, result.value.ndim)
 
     def _vocabulary_for_batch(self) -> Vocabulary:
         words = self.vocabulary

@@ -669,6 +669,7 @@ class ReferenceColumn:
     """A column solved by the reference backend; see `fairlayer.result.SolvedColumn`."""
 
     assembly: Assembly
+    value: Tensor
     solved: _Solved
     certificate: Certificate
     changed: bool
@@ -686,7 +687,7 @@ class ReferenceColumn:
             raise SolverError(f"the accuracy was not reached: {certificate}. {_ADVICE}")
         scores = task.numbers[0]
         changed = max(_violation(task, solved, scores), _outside(task, scores)) > 0.0
-        return ReferenceColumn(task.assembly, solved, certificate, changed)
+        return ReferenceColumn(task.assembly, returned, solved, certificate, changed)
 
     @property
     def widening(self) -> float:

@@ -33,6 +33,7 @@ class SolvedColumn(Protocol):
     """One projected column of scores, whichever backend solved it."""
 
     assembly: Assembly
+    value: Tensor  # (n,), detached
 
     @property
     def certificate(self) -> Certificate: ...
@@ -61,10 +62,6 @@ class Projection:
         self, value: Tensor, names: tuple[str, ...], columns: tuple[SolvedColumn, ...], groups: Groups
     ) -> None:
         self.value, self.names, self.columns, self.groups = value, names, columns, groups
-
-    def detached(self) -> Projection:
-        """Return the same result, whose value keeps no graph alive."""
-        return Projection(self.value.detach(), self.names, self.columns, self.groups)
 
     def column(self, index: int) -> Projection:
         """Return the result of one column of scores (n, k) by itself."""

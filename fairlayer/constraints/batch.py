@@ -139,7 +139,8 @@ class Batch:
         both = groups if strata.names == ("",) else _cross(groups, strata)
         k = len(groups.names) * len(strata.names)
         if both.codes is not None:
-            counts = _count(both.codes, k, self.weights)
+            known = both.counts if self.weights is None else None
+            counts = _count(both.codes, k, self.weights) if known is None else known
             return Means(key, groups.names, strata.names, counts, codes=both.codes, sample_weights=self.weights)
         assert both.membership is not None
         membership = both.membership if self.weights is None else both.membership * self.weights[:, None]
@@ -154,6 +155,7 @@ class _Split(NamedTuple):
     names: tuple[str, ...]
     codes: IntArray | None = None
     membership: FloatArray | None = None  # (n, k)
+    counts: FloatArray | None = None  # (k,), where they are known
 
     def as_membership(self) -> FloatArray:
         if self.membership is not None:
@@ -172,7 +174,7 @@ def _count(codes: IntArray, k: int, weights: FloatArray | None) -> FloatArray:
 
 
 def _from_column(column: Column) -> _Split:
-    return _Split(column.labels, column.codes, column.membership)
+    return _Split(column.labels, column.codes, column.membership, column.counts)
 
 
 def _cross(first: _Split, second: _Split) -> _Split:

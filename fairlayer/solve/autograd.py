@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ class Job:
     ) -> None:
         self._solve = solve
         self.blocks = blocks
+        self._derivative: Derivative | None = None
         self.passes: Passes
         self.solved: Solved
 
@@ -46,10 +46,12 @@ class Job:
         value, self.passes, self.solved = self._solve(scores, lower, upper)
         return value
 
-    @cached_property
+    @property
     def derivative(self) -> Derivative:
         """The derivative at the solution."""
-        return Derivative(self.passes, self.solved)
+        if self._derivative is None:
+            self._derivative = Derivative(self.passes, self.solved)
+        return self._derivative
 
     def faces_of_tolerance(self, like: Tensor) -> Tensor:
         """Return the matrix (tolerances, faces) of d limit / d tolerance.
@@ -76,7 +78,8 @@ class _Projection(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         scores, lower, upper, tolerances, ctx.job = inputs
         ctx.only_scores = lower is None and upper is None and tolerances is None
-        ctx.bound_shapes = [None if bound is None else bound.shape for bound in (lower, upper)]
+        if not ctx.only_scores:
+            ctx.bound_shapes = [None if bound is None else bound.shape for bound in (lower, upper)]
         ctx.input_dtype, ctx.output_dtype = scores.dtype, output.dtype
 
     @staticmethod
@@ -116,6 +119,10 @@ class _EagerProjection(torch.autograd.Function):
     jvp = _Projection.jvp
 
 
+# `Function.apply` without its search for wrappers of torch.func, of which there are none here.
+_apply_eagerly: Any = super(torch.autograd.Function, _EagerProjection).apply
+
+
 def _bound_gradient(g: Tensor, mask: Tensor | None, shape: torch.Size) -> Tensor:
     masked = g * 0.0 if mask is None else g * mask
     return masked.sum() if len(shape) == 0 else masked
@@ -133,6 +140,8 @@ def differentiable_solve(
         tolerances: (t,) float64, those that take a gradient, or None.
         job: what to solve.
     """
-    kind = _Projection if transforming() else _EagerProjection
-    value: Tensor = kind.apply(scores, lower, upper, tolerances, job)  # type: ignore[no-untyped-call]
+    if transforming():
+        followed: Tensor = _Projection.apply(scores, lower, upper, tolerances, job)  # type: ignore[no-untyped-call]
+        return followed
+    value: Tensor = _apply_eagerly(scores, lower, upper, tolerances, job)
     return value

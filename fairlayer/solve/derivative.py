@@ -53,12 +53,10 @@ class Derivative:
 
     def __init__(self, passes: Passes, solved: Solved) -> None:
         self.passes, self.solved = passes, solved
+        self.faces = self._all_faces() if solved.slabs.has_equalities else solved.solution.faces
 
-    @cached_property
-    def faces(self) -> tuple[Face, ...]:
+    def _all_faces(self) -> tuple[Face, ...]:
         """Active faces, then the equalities that do not depend on those before them."""
-        if not self.solved.slabs.has_equalities:
-            return self.solved.solution.faces
         faces = list(self.solved.solution.faces)
         for face in self.solved.slabs.equalities():
             if self._independent(face, faces):
@@ -73,6 +71,9 @@ class Derivative:
     @cached_property
     def metric(self) -> FloatArray:
         """K = B F B' at the solution."""
+        return self._metric_now()
+
+    def _metric_now(self) -> FloatArray:
         solution = self.solved.solution
         return self.passes.metric(Point(solution.value, solution.unclipped, solution.statistics))
 
@@ -127,8 +128,20 @@ class Derivative:
         if torch.is_grad_enabled() or transforming():
             return self._adjoint(upstream, self.free, self._cells)
         passes = self.passes
+        if len(self.faces) == 1 and passes.cells.dense is None:
+            d_scores, g, price = self._adjoint_of_one(passes.from_tensor(upstream))
+            return passes.as_tensor(d_scores), passes.as_tensor(g), torch.tensor([price], dtype=torch.float64)
         d_scores, g, w = self._adjoint(passes.from_tensor(upstream), self.solved.solution.unclipped, passes)
         return passes.as_tensor(d_scores), passes.as_tensor(g), torch.from_numpy(w)
+
+    def _adjoint_of_one(self, upstream: Any) -> tuple[Any, Any, float]:
+        """`_adjoint` where N is one row, without matrices."""
+        passes, free, normal = self.passes, self.solved.solution.unclipped, self.faces[0].normal
+        kept = upstream if free is None else upstream * free
+        square = float((normal * self._metric_now()) @ normal)
+        w = float(normal @ passes.measure(kept)) / square if square > 0 else 0.0
+        g = upstream - passes.pull(w * normal)
+        return g if free is None else g * free, g, w
 
     def _adjoint(self, upstream: Any, free: Any, statistics: _Statistics) -> tuple[Any, Any, Any]:
         if not self.faces:

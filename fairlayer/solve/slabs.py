@@ -206,11 +206,15 @@ class SlabSystem:
     @property
     def has_equalities(self) -> bool:
         """Whether any slab has no slack."""
+        if len(self.blocks) == 1:
+            return self.blocks[0].has_equalities
         return any(slabs.has_equalities for slabs in self.blocks)
 
     @property
     def holds_for_constants(self) -> bool:
         """Whether equal statistics always meet the slabs."""
+        if len(self.blocks) == 1:
+            return self.blocks[0].holds_for_constants
         return all(slabs.holds_for_constants for slabs in self.blocks)
 
     def widened(self, by: float) -> SlabSystem:
@@ -219,6 +223,8 @@ class SlabSystem:
 
     def size(self) -> float:
         """Return the largest number among the limits, for relative accuracies."""
+        if len(self.blocks) == 1:
+            return self.blocks[0].size()
         return max((slabs.size() for slabs in self.blocks), default=0.0)
 
     def single(self) -> SingleSlab | None:

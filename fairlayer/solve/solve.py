@@ -16,6 +16,8 @@ from fairlayer.solve.solution import Solution
 
 __all__ = ["Solved", "solve"]
 
+_PLAIN = (float, type(None))  # bounds that are the same for all samples
+
 
 class Solved(NamedTuple):
     """A solution, the slabs it meets, and by how much they had to be widened (0 where they fit)."""
@@ -51,7 +53,7 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
 
 def _always_feasible(passes: Passes, slabs: SlabSystem) -> bool:
     """Whether equal cell means, attainable under common bounds, meet any such slabs."""
-    common = not any(getattr(bound, "ndim", 0) for bound in (passes.lower, passes.upper))
+    common = isinstance(passes.lower, _PLAIN) and isinstance(passes.upper, _PLAIN)
     return common and passes.cells.dense is None and slabs.holds_for_constants
 
 

@@ -206,14 +206,14 @@ def test_batches_of_any_size_and_gradient_accumulation() -> None:
 # --- inference
 
 
-def test_small_inference_batches_are_refused() -> None:
+def test_small_inference_batches_are_streamed() -> None:
     model = _model(b_tau=12).eval()
     assert _gap(model(X, sensitive_features=FEATURES, inference=True)) <= 0.01 + 1e-6
-    with pytest.raises(errors.SmallBatchError) as caught:
-        model(X[:11], sensitive_features={"sex": SEX[:11]}, inference=True)
-    text = str(caught.value)
-    assert "batch of 11" in text
-    assert "b_tau=12" in text
+    assert model.inference_state.samples == len(X)
+    model(X[:11], sensitive_features={"sex": SEX[:11]}, inference=True)
+    assert model.inference_state.samples == len(X) + 11
+    model(X[:10], sensitive_features={"sex": SEX[:10]})  # not in use: neither streamed nor counted
+    assert model.inference_state.samples == len(X) + 11
     assert _gap(model(X[:10], sensitive_features={"sex": SEX[:10]})) <= 0.01 + 1e-6
 
 
