@@ -18,7 +18,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu lint format docs bench clean
+.PHONY: help setup demo test test-slow test-gpu lint format docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +37,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## run the demo; DATA=adult takes a real data set instead of the built-in one
 	$(BIN)/fairlayer demo --out demo-report $(if $(DATA),--data $(DATA))
 
-test: setup  ## run the whole test suite, except what needs a GPU (ARGS="..." goes to pytest)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu" -ra --durations=10 $(ARGS)
+test: setup  ## run the whole test suite, except what is marked slow or needs a GPU (ARGS="..." goes to pytest)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not slow" -ra --durations=10 $(ARGS)
+
+test-slow: setup  ## run the long tests: thousands of problems and sequences
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not gpu" -ra --durations=10 $(ARGS)
 
 test-gpu: setup  ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu -ra $(ARGS)
