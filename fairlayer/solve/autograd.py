@@ -86,10 +86,12 @@ class _Projection(torch.autograd.Function):
     def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
         derivative: Derivative = ctx.job.derivative
         upstream = upstreams[0] if upstreams[0].dtype == torch.float64 else upstreams[0].double()
-        d_scores, g, w = derivative.adjoint(upstream)
-        d_scores = d_scores if ctx.input_dtype == torch.float64 else d_scores.to(ctx.input_dtype)
         if ctx.only_scores:
+            d_scores = derivative.adjoint_of_scores(upstream)
+            d_scores = d_scores if ctx.input_dtype == torch.float64 else d_scores.to(ctx.input_dtype)
             return d_scores, None, None, None, None
+        d_scores, g, w = derivative.adjoint(upstream)
+        d_scores = d_scores.to(ctx.input_dtype)
         needs = ctx.needs_input_grad
         d_lower = _bound_gradient(g, derivative.at_lower, ctx.bound_shapes[0]) if needs[1] else None
         d_upper = _bound_gradient(g, derivative.at_upper, ctx.bound_shapes[1]) if needs[2] else None

@@ -123,6 +123,12 @@ class Derivative:
         """U as a mask."""
         return self._clipped_at(self.passes.upper)
 
+    def adjoint_of_scores(self, upstream: Tensor) -> Tensor:
+        """Return dz alone; see `adjoint`."""
+        if len(self.faces) == 1 and self.passes.cells.dense is None and not (torch.is_grad_enabled() or transforming()):
+            return self.passes.as_tensor(self._adjoint_of_one(self.passes.from_tensor(upstream))[0])
+        return self.adjoint(upstream)[0]
+
     def adjoint(self, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return dz = F g, g = v - B' N' w, and w, for an upstream v (n,) in float64; differentiable in v."""
         if torch.is_grad_enabled() or transforming():

@@ -284,7 +284,11 @@ def _members(cells: Cells) -> FloatArray | None:
     k = len(cells.counts)
     if cells.codes is None or not 0 < k <= _MEMBERSHIP_UP_TO or len(cells.codes) < _MEMBERSHIP_FROM:
         return None
-    members = np.zeros((k, len(cells.codes)))
+    members = np.empty((k, len(cells.codes)))
+    if k == 2 and cells.covering:  # codes are 0 or 1: their own membership
+        members[1] = cells.codes
+        np.subtract(1.0, members[1], out=members[0])
+        return members
     for cell, row in enumerate(members):
         np.equal(cells.codes, cell, out=row)
     return members
