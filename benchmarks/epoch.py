@@ -73,9 +73,7 @@ def ours() -> nn.Module:
     """Return the network in this package's FairModel."""
     import fairlayer as fl
 
-    return fl.FairModel(
-        make_network(), bounds=(0.0, 1.0), margin=MARGIN, protected_attr_idx=0, tolerance=TOLERANCE
-    )
+    return fl.FairModel(make_network(), bounds=(0.0, 1.0), margin=MARGIN, protected_attr_idx=0, tolerance=TOLERANCE)
 
 
 def theirs() -> nn.Module:

@@ -67,11 +67,7 @@ def _commit() -> str:
         return ran.stdout.strip()
 
     try:
-        changed = (
-            " and uncommitted changes in fairlayer/"
-            if git("status", "--porcelain", "--", "fairlayer")
-            else ""
-        )
+        changed = " and uncommitted changes in fairlayer/" if git("status", "--porcelain", "--", "fairlayer") else ""
         return git("rev-parse", "--short", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

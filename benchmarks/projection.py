@@ -210,11 +210,7 @@ def judge(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _counts(record: dict[str, Any], goal: Goal) -> bool:
     setting = (record["n"], record["slabs"], record["dtype"], record["threads"])
-    return (
-        record["rival"].startswith(goal.rival)
-        and setting == (goal.n, 1, "float64", 1)
-        and "stopped" not in record
-    )
+    return record["rival"].startswith(goal.rival) and setting == (goal.n, 1, "float64", 1) and "stopped" not in record
 
 
 def _measured_ratio(record: dict[str, Any]) -> float:

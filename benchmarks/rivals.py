@@ -137,9 +137,7 @@ def _all_pairs_metric(problem: Problem) -> Any:
             codes = x[:, protected_attr_idx[0]].numpy()
             return [(codes == g).astype(np.float32) for g in range(problem.group_count)]
 
-        def create_constraints(
-            self, yhat: Any, selection_matrices: Any, slack: Any, y: Any = None
-        ) -> list[Any]:
+        def create_constraints(self, yhat: Any, selection_matrices: Any, slack: Any, y: Any = None) -> list[Any]:
             means = [cp.sum(cp.multiply(yhat, chosen)) / chosen.sum() for chosen in selection_matrices]
             differences = [means[g] - means[h] for g, h in pairs]
             return [side for each in differences for side in (each <= slack, -each <= slack)]

@@ -107,9 +107,7 @@ class Children:
         if method == "forkserver":
             self._context.set_forkserver_preload(preload)
 
-    def run(
-        self, target: Callable[..., None], argument: Any, limits: Limits, on_stage: Callable[[str], None]
-    ) -> Any:
+    def run(self, target: Callable[..., None], argument: Any, limits: Limits, on_stage: Callable[[str], None]) -> Any:
         """Run `target(connection, argument)` in a child, which sends its stages and then its result.
 
         Raises:
