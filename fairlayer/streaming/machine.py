@@ -294,7 +294,7 @@ class Machine:
         policy, frame = self.policy, self._frame_now()
         assert not isinstance(policy, PerBatch)
         slack, start = policy.slack(self.rule.samples + len(cells)), clip(target, self.bounds)
-        if not frame.unlabelled or excess(frame, cells, start) <= max(slack, 0.0):
+        if not frame.unlabelled or excess(frame, cells, start) <= slack:
             return start, 0.0
         try:
             if isinstance(policy, Anytime):
