@@ -86,10 +86,6 @@ class Means:
             member = member * self.sample_weights
         return np.asarray(member / np.where(self.counts > 0, self.counts, 1.0)[:, None])
 
-    def group_counts(self) -> FloatArray:
-        """Return the number of samples per group, over all strata."""
-        return np.asarray(self.counts.reshape(len(self.groups), len(self.strata)).sum(axis=1))
-
 
 @cache
 def _selection(groups: int, strata: int, stratum: int) -> FloatArray:
