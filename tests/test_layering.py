@@ -29,14 +29,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("inputs", "result"),
     ("exact", "reference"),
     ("projection",),
-    ("penalties", "adversarial", "streaming", "decisions"),
+    ("penalties", "adversarial", "streaming"),
+    ("decisions", "distillation"),
     ("model",),
-    ("data",),
+    ("data", "scoring"),
     ("audit",),
+    ("pareto",),
+    ("integrations",),
     ("training",),
     ("report",),
     ("serving",),
-    ("integrations",),
     ("cli",),
     ("__main__",),
 )
@@ -48,26 +50,32 @@ NEVER = {("solve", "groups"), ("solve", "constraints")}
 # What a module may import outside its own functions, besides fairlayer and the standard library.
 CORE_LIBRARIES = {"torch", "numpy"}
 # Libraries that a module of fairlayer.integrations may build its classes on.
-FRAMEWORKS = {"lightning", "pytorch_lightning", "ray", "torchmetrics"}
+FRAMEWORKS = {"lightning", "pytorch_lightning", "ray", "sklearn", "torchmetrics"}
 OPTIONAL = FRAMEWORKS | {
     "clarabel",
+    "cooper",
     "cvxpy",
     "cvxpylayers",
     "diffcp",
     "fairlearn",
+    "fairret",
     "fastapi",
     "folktables",
     "httpx",
+    "humancompatible",
+    "imblearn",
     "jinja2",
     "jsonargparse",
     "matplotlib",
     "pandas",
     "polars",
     "prometheus_client",
+    "pyarrow",
     "pydantic",
     "rich",
     "scipy",
-    "sklearn",
+    "torchjd",
+    "transformers",
     "uvicorn",
 }
 
