@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd import forward_ad
 
@@ -11,6 +12,10 @@ from fairlayer._typing import FloatArray
 from fairlayer.errors import BackendError
 
 __all__ = ["host_array", "host_float64", "is_batched", "is_followed", "transforming", "without_derivatives"]
+
+
+_EXACT = (torch.float32, torch.float64)
+_HALF = (torch.bfloat16, torch.float16)
 
 
 def transforming() -> bool:
@@ -47,8 +52,14 @@ def host_array(tensor: torch.Tensor) -> Any:
 
 def host_float64(tensor: torch.Tensor) -> FloatArray:
     """Return a tensor as a float64 array."""
-    array: FloatArray = host_array(tensor).astype("float64", copy=False)
-    return array
+    if tensor.is_cpu and tensor.dtype in _EXACT and not (tensor.requires_grad or forward_ad._current_level >= 0):
+        array = host_array(tensor) if transforming() else tensor.numpy()  # the usual case, with few calls
+    else:
+        array = host_array(tensor)
+    if array.dtype != np.float64:
+        array = array.astype(np.float64)
+    exact: FloatArray = array
+    return exact
 
 
 def without_derivatives(tensor: torch.Tensor) -> torch.Tensor:
@@ -60,6 +71,6 @@ def without_derivatives(tensor: torch.Tensor) -> torch.Tensor:
 
 def _host_array(tensor: torch.Tensor) -> Any:
     plain = without_derivatives(tensor)
-    if plain.dtype in (torch.bfloat16, torch.float16):
+    if plain.dtype in _HALF:
         plain = plain.float()
-    return plain.cpu().numpy() if plain.device.type != "cpu" else plain.numpy()
+    return plain.numpy() if plain.is_cpu else plain.cpu().numpy()

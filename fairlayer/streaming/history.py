@@ -33,8 +33,8 @@ class History:
         sketch: the running distribution of raw scores.
 
     `count`, `emitted`, `raw` and `moved` sum 1, the prediction, the raw score and the squared change over all samples.
-    Predictions are written to a journal first and summed up when somebody reads, or after a few thousand: so a single
-    request costs three list entries.
+    Predictions are written to a journal first and summed up when somebody reads, or after a few thousand: so a
+    request costs a few list entries.
 
     `count0`, `count1`, `emitted0`, `emitted1` and `labels` sum over labelled samples, by label (a label other than 1
     counts in the first).
@@ -46,19 +46,21 @@ class History:
         self.index: dict[tuple[int, ...], int] = {}
         self._sketch = sketch
         self._sums: dict[str, FloatArray] = {name: np.zeros(0) for name in _SUMS}
-        self._journal: tuple[list[int], list[float], list[float]] = ([], [], [])  # cell, raw, emitted
+        self._written = 0  # samples in the journal: batches of (cells, raw, emitted), then single ones
+        self._batches: list[tuple[IntArray, FloatArray, FloatArray]] = []
+        self._singles: tuple[list[int], list[float], list[float]] = ([], [], [])
 
     @property
     def sums(self) -> dict[str, FloatArray]:
         """The sums, up to date."""
-        if self._journal[0]:
+        if self._written:
             self._flush()
         return self._sums
 
     @property
     def sketch(self) -> Sketch:
         """The running distribution of raw scores, up to date."""
-        if self._journal[0]:
+        if self._written:
             self._flush()
         return self._sketch
 
@@ -70,21 +72,23 @@ class History:
                 self._add_cell(row)
         return np.array([self.index[row] for row in rows], dtype=np.int64)
 
-    def emit(self, cells: list[int], raw: list[float], emitted: list[float]) -> None:
-        """Count emitted predictions."""
-        self._journal[0].extend(cells)
-        self._journal[1].extend(raw)
-        self._journal[2].extend(emitted)
-        if len(self._journal[0]) >= _MOST_JOURNAL:
+    def emit(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
+        """Count emitted predictions; the arrays are kept, and must not change any more."""
+        if self._singles[0]:
+            self._close_singles()
+        self._batches.append((cells, raw, emitted))
+        self._written += len(cells)
+        if self._written >= _MOST_JOURNAL:
             self._flush()
 
     def emit_one(self, cell: int, raw: float, emitted: float) -> None:
         """Count one emitted prediction."""
-        cells, raws, values = self._journal
+        cells, raws, values = self._singles
         cells.append(cell)
         raws.append(raw)
         values.append(emitted)
-        if len(cells) >= _MOST_JOURNAL:
+        self._written += 1
+        if self._written >= _MOST_JOURNAL:
             self._flush()
 
     def forget_cells(self, known: int) -> None:
@@ -101,13 +105,19 @@ class History:
         self.index = {cell: i for i, cell in enumerate(cells)}
 
     def _flush(self) -> None:
-        cells = np.array(self._journal[0], dtype=np.int64)
-        raw, emitted = np.array(self._journal[1]), np.array(self._journal[2])
-        self._journal = ([], [], [])
+        if self._singles[0]:
+            self._close_singles()
+        cells, raw, emitted = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
+        self._batches, self._written = [], 0
         k = len(self.cells)
         for name, values in (("count", None), ("emitted", emitted), ("raw", raw), ("moved", (emitted - raw) ** 2)):
             self._sums[name] += np.bincount(cells, weights=values, minlength=k)
         self._sketch.add(cells, raw)
+
+    def _close_singles(self) -> None:
+        cells, raw, emitted = self._singles
+        self._batches.append((np.array(cells), np.array(raw), np.array(emitted)))
+        self._singles = ([], [], [])
 
     def label(self, cells: IntArray, emitted: FloatArray, labels: FloatArray) -> None:
         """Count labels of predictions emitted before."""
@@ -146,7 +156,7 @@ class History:
         self.cells = [tuple(row) for row in state["cells"].tolist()]
         self.index = {cell: i for i, cell in enumerate(self.cells)}
         table = state["sums"].cpu().double().numpy()
-        self._journal = ([], [], [])
+        self._batches, self._singles, self._written = [], ([], [], []), 0
         self._sums = {name: row.copy() for name, row in zip(_SUMS, table, strict=True)}
         low, high, weight = state["range"].tolist()
         counts = state["sketch"].cpu().double().numpy()

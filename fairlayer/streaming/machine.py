@@ -62,6 +62,7 @@ class Machine:
         half_life: float | None,
     ) -> None:
         self.constraints, self.bounds, self.policy, self.half_life = tuple(constraints), bounds, policy, half_life
+        self.settle = 1000 if isinstance(policy, PerBatch) else policy.settle
         self.features = tuple(dict.fromkeys(name for c in constraints for name in c.features))
         low, high = (0.0 if bounds[0] is None else bounds[0]), (1.0 if bounds[1] is None else bounds[1])
         self.history = History(self.features, Sketch(low, high if high > low else low + 1.0, half_life=half_life))
@@ -87,9 +88,9 @@ class Machine:
         if isinstance(self.policy, PerBatch):
             emitted = self.dual.step(self._frame_now(), cells, raw, self.policy)
             return self._commit(cells, raw, raw, emitted, 0.0)
-        held = self.step_many(cells.tolist(), raw.tolist())
+        held = self.step_many(cells, raw.copy())
         if held is not None:
-            return np.array(held)
+            return held.copy()
         self._refresh()
         target = self._target(raw - self.shifts[cells])
         emitted, widening = self._correct(cells, target)
@@ -152,21 +153,29 @@ class Machine:
             self.rule.cold = self.unseen()
         return emitted
 
-    def step_many(self, cells: list[int], raw: list[float]) -> list[float] | None:
-        """Emit a batch by the feed-forward alone where every spread then holds, else None (and nothing has changed)."""
+    def step_many(self, cells: IntArray, raw: FloatArray) -> FloatArray | None:
+        """Emit a batch by the feed-forward alone where every spread then holds, else None (and nothing has changed).
+
+        The arrays are kept, and must not change any more. A cell one past the last stands for a sample of a cell that the stream has not met.
+        """
         sums = self._sums or self._sums_now()
         if sums is None or isinstance(self.policy, PerBatch):
             return None
-        samples = self.rule.samples
+        k, n, samples = len(self.history.cells), len(cells), self.rule.samples
+        counts = np.bincount(cells, minlength=k + 1).tolist()
+        if counts[k]:
+            return None
         if samples >= self.next_refresh:
             self._refresh()
-        shifts, low, high = self.shifts.tolist(), sums.low, sums.high
-        emitted = [min(max(score - shifts[cell], low), high) for cell, score in zip(cells, raw, strict=True)]
-        fresh = self.rule.cold and any(sums.new_to(cell) for cell in cells)
-        if not sums.add_if_held(cells, emitted, self.policy.slack(samples + len(cells))):
+        emitted = raw - self.shifts[cells]
+        np.maximum(emitted, sums.box[0], out=emitted)
+        np.minimum(emitted, sums.box[1], out=emitted)
+        fresh = self.rule.cold and any(sums.new_to(cell) for cell, count in enumerate(counts) if count)
+        totals = np.bincount(cells, emitted, k).tolist()
+        if not sums.add_if_held(counts, totals, self.policy.slack(samples + n)):
             return None
         self.history.emit(cells, raw, emitted)
-        self.rule.observe(float(len(cells)), 0.0, 0.0)
+        self.rule.observe(float(n), 0.0, 0.0)
         if fresh:
             self.rule.cold = self.unseen()
         return emitted
@@ -208,7 +217,7 @@ class Machine:
 
     def phase(self) -> Phase:
         """Return the phase of the stream."""
-        return self.rule.phase(1000 if isinstance(self.policy, PerBatch) else self.policy.settle)
+        return self.rule.phase(self.settle)
 
     def adopt(self, vocabulary: Vocabulary) -> None:
         """Take on categories; cells keep their meaning, under new codes where the order changed.
@@ -319,10 +328,11 @@ class Machine:
     def _commit(
         self, cells: IntArray, raw: FloatArray, target: FloatArray, emitted: FloatArray, widening: float
     ) -> FloatArray:
-        values = emitted.tolist()
-        self.history.emit(cells.tolist(), raw.tolist(), values)
+        self.history.emit(cells, raw.copy(), emitted.copy())
         if self._sums is not None:
-            self._sums.add_many(cells.tolist(), values)
+            k = len(self.history.cells)
+            counts, totals = np.bincount(cells, minlength=k).tolist(), np.bincount(cells, emitted, k).tolist()
+            self._sums.add_if_held(counts, totals, np.inf)
         self.rule.observe(float(len(cells)), float(np.abs(emitted - clip(target, self.bounds)).mean()), widening)
         if self.rule.cold:
             self.rule.cold = self.unseen()

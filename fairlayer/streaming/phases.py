@@ -45,12 +45,12 @@ class PhaseRule:
 
     def observe(self, samples: float, correction: float, widening: float) -> None:
         """Count one step."""
-        self.samples += samples
-        share = samples / min(self.samples, _MEMORY)
+        self.samples = total = self.samples + samples
+        share = samples / (total if total < _MEMORY else _MEMORY)
         self.correction += (share if share < 1.0 else 1.0) * (correction - self.correction)
         self.widening = widening
-        ratio = self.correction / max(self.forward, _NOISE)
-        self.drifting = ratio > (_LEAVE if self.drifting else _ENTER)
+        forward = self.forward if self.forward > _NOISE else _NOISE
+        self.drifting = self.correction > forward * (_LEAVE if self.drifting else _ENTER)
 
     def phase(self, settle: int) -> Phase:
         """Return the phase."""

@@ -83,6 +83,8 @@ class Tracking:
 
     def slack(self, samples: float) -> float:
         """Return the room above the tolerance (below it where negative) that the feedback leaves."""
+        if samples >= self.settle:
+            return float(-self.aim * samples**-0.5)
         return self._extra(samples) - self.inset(samples)
 
     def cap(self, samples: float) -> float:
@@ -128,7 +130,7 @@ def _check(policy: object, *, at_least_zero: tuple[str, ...], above_zero: tuple[
 
 
 def _falling(samples: float) -> float:
-    return 1.0 / math.sqrt(max(samples, 1.0))
+    return float(samples**-0.5) if samples > 1.0 else 1.0
 
 
 Policy = Anytime | Tracking | PerBatch

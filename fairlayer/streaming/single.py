@@ -13,6 +13,7 @@ y = (target + k * end) / (1 + k).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 
@@ -34,24 +35,15 @@ class _Spread:
         self.count = [0.0] * members
         self.total = [0.0] * members
 
-    def after(self, cells: list[int], values: list[float]) -> tuple[list[float], list[float]]:
-        """Return the sums with more predictions in them."""
-        count, total, member = self.count[:], self.total[:], self.member
-        for cell, value in zip(cells, values, strict=True):
-            group = member[cell]
-            if group >= 0:
-                count[group] += 1.0
-                total[group] += value
-        return count, total
-
 
 class SpreadSums:
     """Group sums of every spread, kept beside a history; rebuilt from it whenever it changed elsewhere."""
 
     def __init__(self, spreads: Sequence[_Spread], bounds: tuple[float | None, float | None]) -> None:
         self.spreads = tuple(spreads)
-        self.low = -np.inf if bounds[0] is None else bounds[0]
-        self.high = np.inf if bounds[1] is None else bounds[1]
+        self.low = -inf if bounds[0] is None else float(bounds[0])
+        self.high = inf if bounds[1] is None else float(bounds[1])
+        self.box = np.array(self.low), np.array(self.high)  # the same, as NumPy compares fastest
 
     @staticmethod
     def of(frame: Frame) -> SpreadSums | None:
@@ -77,21 +69,27 @@ class SpreadSums:
                 spread.count[member] += count
                 spread.total[member] += total
 
-    def add_many(self, cells: list[int], values: list[float]) -> None:
-        """Count emitted predictions."""
+    def add_if_held(self, counts: list[float], totals: list[float], slack: float) -> bool:
+        """Count predictions, given per cell, after which every spread holds, and return whether they did."""
+        after = []
         for spread in self.spreads:
-            spread.count, spread.total = spread.after(cells, values)
-
-    def add_if_held(self, cells: list[int], values: list[float], slack: float) -> bool:
-        """Count predictions after which every spread holds, and return whether they did."""
-        sums = []
-        for spread in self.spreads:
-            count, total = spread.after(cells, values)
-            means = [t / n for n, t in zip(count, total, strict=True) if n > 0.0]
-            if means and max(means) - min(means) > max(spread.tolerance + slack, 0.0):
+            count, total, low, high = spread.count[:], spread.total[:], inf, -inf
+            for member, more, sum_of in zip(spread.member, counts, totals):  # noqa: B905 - hot; counts may be longer
+                if more and member >= 0:
+                    count[member] += more
+                    total[member] += sum_of
+            for n, t in zip(count, total):  # noqa: B905 - hot
+                if n:
+                    mean = t / n
+                    if mean < low:
+                        low = mean
+                    if mean > high:
+                        high = mean
+            width = spread.tolerance + slack
+            if high - low > (width if width > 0.0 else 0.0):
                 return False
-            sums.append((count, total))
-        for spread, (count, total) in zip(self.spreads, sums, strict=True):
+            after.append((spread, count, total))
+        for spread, count, total in after:
             spread.count, spread.total = count, total
         return True
 
@@ -100,7 +98,7 @@ class SpreadSums:
 
         None where they have none in common, or other groups are already further apart than the tolerance.
         """
-        low, high = -np.inf, np.inf
+        low, high = -inf, inf
         for spread in self.spreads:
             member = spread.member[cell]
             if member < 0:
@@ -133,7 +131,7 @@ class SpreadSums:
 
 
 def _others(spread: _Spread, member: int) -> tuple[float, float]:
-    top, bottom = -np.inf, np.inf
+    top, bottom = -inf, inf
     for other, count in enumerate(spread.count):
         if count > 0.0 and other != member:
             mean = spread.total[other] / count

@@ -17,6 +17,7 @@ from fairlayer.constraints import Constraint
 from fairlayer.errors import ConstraintDefinitionError, NonFiniteScoresError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.inputs import as_columns, as_constraints, feature_names, read_groups, read_per_sample
+from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
 from fairlayer.streaming.pending import Pending, read_ids
 from fairlayer.streaming.phases import Phase
@@ -26,6 +27,7 @@ from fairlayer.streaming.trace import Trace
 __all__ = ["InferenceState"]
 
 _EXACT = (torch.float32, torch.float64)
+_FLOATS = frozenset((*_EXACT, torch.float16, torch.bfloat16))
 
 
 class InferenceState:
@@ -71,8 +73,6 @@ class InferenceState:
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[Phase, Phase], None]] = []
         self._changes: list[tuple[Phase, Phase]] = []
-        self._cell_of: dict[Any, int] = {}
-        self._known, self._cells = Vocabulary(), 0
         self.reset()
 
     # ---- steps
@@ -106,40 +106,44 @@ class InferenceState:
 
     def emit_simply(self, scores: Tensor, features: Any) -> Tensor | None:
         """Emit where known categories and group sums suffice; None where it needs `emit`, and nothing has changed."""
-        n = scores.numel()
-        if n == 0 or not scores.is_floating_point() or len(scores) != n or scores.ndim > 2:
+        shape = scores.shape
+        if len(shape) != 1 and (len(shape) != 2 or shape[1] != 1) or scores.dtype not in _FLOATS or not shape[0]:
             return None
-        return self._one(scores, features) if n == 1 else self._many(scores, features)
+        if shape[0] == 1:
+            return self._one(scores, features)
+        return self._many(scores, features)
 
     def _one(self, scores: Tensor, features: Any) -> Tensor | None:
         raw = scores.item()
-        cells = self._known_cells(features, 1) if -1e100 < raw < 1e100 else None
-        if cells is None:
+        if not -1e100 < raw < 1e100:
             return None
         with self._lock:
-            value = self._machine.step_one(cells[0], raw)
+            cell = self._lookup.one(features)
+            value = None if cell is None else self._machine.step_one(cell, raw)
             if value is None:
                 return None
-            self._after_step()
-        self._tell()
+            self._keep_watch()
+        if self._changes:
+            self._tell()
         dtype = scores.dtype if scores.dtype in _EXACT else torch.float32
         return torch.full(scores.shape, value, dtype=dtype, device=scores.device)
 
     def _many(self, scores: Tensor, features: Any) -> Tensor | None:
-        cells = self._known_cells(features, len(scores))
-        if cells is None:
-            return None
-        raw = scores.reshape(-1).tolist()
-        if not math.isfinite(sum(raw)):
+        try:
+            raw = scores.numpy().ravel().astype(np.float64)  # a copy
+        except (RuntimeError, TypeError):  # of another device or precision, or with a graph
+            raw = host_float64(scores).reshape(-1).copy()
+        if not raw.dot(raw) < 1e200:  # something is not finite
             return None
         with self._lock:
-            emitted = self._machine.step_many(cells, raw)
+            cells = self._lookup.many(features, len(raw))
+            emitted = None if cells is None else self._machine.step_many(cells, raw)
             if emitted is None:
                 return None
-            self._after_step()
-        self._tell()
-        dtype = scores.dtype if scores.dtype in _EXACT else torch.float32
-        return torch.tensor(emitted, dtype=dtype, device=scores.device).reshape(scores.shape)
+            self._keep_watch()
+        if self._changes:
+            self._tell()
+        return _as_scores(emitted, scores)
 
     def settle(
         self,
@@ -320,28 +324,6 @@ class InferenceState:
 
     # ---- internals
 
-    def _known_cells(self, features: Any, n: int) -> list[int] | None:
-        """Cells of n samples whose categories are all known, read without arrays; None otherwise."""
-        if type(features) is not dict:
-            return None
-        columns = []
-        for name in self._machine.features:
-            values = features.get(name)
-            if isinstance(values, Tensor | np.ndarray) and values.ndim == 1:
-                values = values.tolist()
-            if not isinstance(values, list | tuple) or len(values) != n:
-                return None
-            columns.append(values)
-        table = self._cell_of
-        try:
-            return (
-                [table[value] for value in columns[0]]
-                if len(columns) == 1
-                else [table[k] for k in zip(*columns, strict=True)]
-            )
-        except (KeyError, TypeError, IndexError):  # a category or cell never met, or no category at all
-            return None
-
     def _general(
         self,
         scores: Tensor,
@@ -395,12 +377,18 @@ class InferenceState:
         return np.stack([codes for codes in columns if codes is not None], axis=1)
 
     def _after_step(self) -> None:
-        """Book-keeping of a step: categories, trace, phase. Callbacks wait until the lock is free."""
-        machine = self._machine
-        if machine.vocabulary is not self._known or len(machine.history.cells) != self._cells:
+        """Book-keeping of a step that may have met new categories."""
+        machine, lookup = self._machine, self._lookup
+        if machine.vocabulary is not lookup.vocabulary or len(machine.history.cells) != lookup.size:
             self._know()
-        phase = machine.phase()
-        if machine.rule.samples >= self._trace.next_record:
+        self._keep_watch()
+
+    def _keep_watch(self) -> None:
+        """Book-keeping of a step: trace and phase. Callbacks wait until the lock is free."""
+        machine = self._machine
+        rule = machine.rule
+        phase = rule.phase(machine.settle)
+        if rule.samples >= self._trace.next_record:
             self._trace.record(machine, phase, self._cell_names())
         if phase is not self._last_phase:
             self._changes.append((self._last_phase, phase))
@@ -424,15 +412,8 @@ class InferenceState:
         return Vocabulary(words, open=True)
 
     def _know(self) -> None:
-        """Index the cells by their categories, for `_known_cells`."""
         machine = self._machine
-        self._known, self._cells = machine.vocabulary, len(machine.history.cells)
-        words = [machine.vocabulary.categories.get(name, ()) for name in machine.features]
-        self._cell_of = {}
-        for position, codes in enumerate(machine.history.cells):
-            if codes and min(codes) >= 0:
-                key = tuple(table[code] for table, code in zip(words, codes, strict=True))
-                self._cell_of[key[0] if len(key) == 1 else key] = position
+        self._lookup = CellLookup(machine.features, machine.vocabulary, machine.history.cells)
 
     def _loaded(self, state: Mapping[str, Any]) -> Machine:
         machine = Machine(*self._arguments)
@@ -466,6 +447,6 @@ def _flat(scores: Tensor) -> FloatArray:
 
 def _as_scores(emitted: FloatArray, scores: Tensor) -> Tensor:
     """Return predictions in the shape and on the device of the scores; half precision becomes float32."""
-    exact = emitted if scores.dtype == torch.float64 else emitted.astype(np.float32)
-    tensor = torch.from_numpy(exact).reshape(scores.shape)
-    return tensor if scores.device.type == "cpu" else tensor.to(scores.device)
+    copied = emitted.astype(np.float64 if scores.dtype is torch.float64 else np.float32)
+    tensor = torch.from_numpy(copied if scores.ndim == 1 else copied[:, None])
+    return tensor if scores.is_cpu else tensor.to(scores.device)

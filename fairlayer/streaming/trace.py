@@ -23,7 +23,7 @@ class TracePoint(NamedTuple):
 
 
 class Trace:
-    """Points ever further apart, a sixty-fourth of the stream; every second goes when there are too many."""
+    """Points ever further apart, a thirty-second of the stream; every second goes when there are too many."""
 
     def __init__(self) -> None:
         self.points: list[TracePoint] = []
@@ -36,4 +36,4 @@ class Trace:
         self.points.append(TracePoint(samples, machine.pooled_gaps(), shifts, phase))
         if len(self.points) > _MOST_POINTS:
             self.points = self.points[::2]
-        self.next_record = samples + max(_LEAST_STRIDE, samples / 64.0)
+        self.next_record = samples + max(_LEAST_STRIDE, samples / 32.0)
