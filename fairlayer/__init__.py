@@ -1,6 +1,7 @@
 """fairlayer: predictions that meet affine fairness constraints, by an exact differentiable projection."""
 
 from fairlayer import errors
+from fairlayer.adversarial import Adversary
 from fairlayer.constraints import (
     Affine,
     BoundedGroupLoss,
@@ -18,8 +19,10 @@ from fairlayer.constraints import (
     MinimumRate,
     PredictiveEquality,
 )
+from fairlayer.decisions import DecisionRule, Decisions, DecisionStream, decide
 from fairlayer.errors import FairlayerError
 from fairlayer.model import FairModel
+from fairlayer.penalties import HSIC, MMD, AugmentedLagrangian, Penalty
 from fairlayer.projection import FairProjection, project
 from fairlayer.result import Projection
 from fairlayer.streaming import Anytime, InferenceState, PerBatch, Phase, Tracking
@@ -27,13 +30,20 @@ from fairlayer.streaming import Anytime, InferenceState, PerBatch, Phase, Tracki
 __version__ = "0.1.0"
 
 __all__ = [
+    "HSIC",
+    "MMD",
+    "Adversary",
     "Affine",
     "Anytime",
+    "AugmentedLagrangian",
     "BoundedGroupLoss",
     "ConditionalParity",
     "Constraint",
     "Convex",
     "CovarianceBound",
+    "DecisionRule",
+    "DecisionStream",
+    "Decisions",
     "DemographicParity",
     "DisparateImpactRatio",
     "EqualOpportunity",
@@ -46,11 +56,13 @@ __all__ = [
     "InferenceState",
     "MeanResidualParity",
     "MinimumRate",
+    "Penalty",
     "PerBatch",
     "Phase",
     "PredictiveEquality",
     "Projection",
     "Tracking",
+    "decide",
     "errors",
     "project",
 ]

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, Means, Rows, Spread, Statement
 from fairlayer.constraints.statements import as_float
 from fairlayer.errors import EmptyGroupError
 from fairlayer.solve import Cells, Face, RowSlabs, SlabSystem, SpreadSlabs
 
-__all__ = ["Assembly", "assemble"]
+__all__ = ["Assembly", "assemble", "compress"]
 
 
 @dataclass
@@ -47,6 +48,12 @@ class Assembly:
     def cells(self) -> Cells:
         """Statistics of the batch."""
         return self.refinement.cells
+
+    @property
+    def samples(self) -> FloatArray:
+        """Number of samples in each cell, wherever they are; 0 for an empty one."""
+        hard = self.refinement.hard
+        return hard[0].counts if len(hard) == 1 else self.cells.counts  # the joint cells are those that occur
 
     @cached_property
     def cell_names(self) -> tuple[str, ...]:
@@ -84,8 +91,8 @@ def assemble(constraints: Sequence[Constraint], batch: Batch, *, on_empty: str) 
                 kept.append(present)
                 owners.append(owner)
     measures = {statement.means.key: statement.means for statement in kept}
-    refinement = _Refinement.of([*measures.values()])
-    slabs = SlabSystem([_block(s, refinement.apply(s.matrix, s.means)) for s in kept])
+    refinement = _Refinement.of([*measures.values()], batch.ranks)
+    slabs = SlabSystem([_block(s, refinement.apply(s.matrix, s.means), batch.ranks) for s in kept])
     return Assembly(refinement, slabs, tuple(kept), tuple(owners), tuple(absent), len(constraints))
 
 
@@ -128,18 +135,21 @@ class _Refinement(NamedTuple):
     dense: tuple[Means, ...]
 
     @staticmethod
-    def of(measures: Sequence[Means]) -> _Refinement:
+    def of(measures: Sequence[Means], ranks: Ranks | None) -> _Refinement:
         if len(measures) == 1 and measures[0].codes is not None:
-            return _Refinement(_single(measures[0], None), (measures[0],), _identity(len(measures[0])), ())
+            return _Refinement(_single(measures[0], None, ranks), (measures[0],), _identity(len(measures[0])), ())
         hard = tuple(means for means in measures if means.codes is not None)
         dense = tuple(means for means in measures if means.codes is None)
         weights = np.concatenate([w for m in dense if (w := m.weights) is not None]) if dense else None
         if len(hard) == 1:
-            return _Refinement(_single(hard[0], weights), hard, _identity(len(hard[0])), dense)
+            return _Refinement(_single(hard[0], weights, ranks), hard, _identity(len(hard[0])), dense)
         codes, table = _joint_codes(hard)
+        if ranks is not None and codes is not None:
+            codes, table = _united(codes, table, ranks)
         k = table.shape[1]
         covering = codes is None or not bool((codes == k).any())
-        cells = Cells(codes, _divisors(codes, k, _sample_weights(hard)), weights, covering, _sample_weights(hard))
+        divisors = _divisors(codes, k, _sample_weights(hard), ranks)
+        cells = Cells(codes, divisors, weights, covering, _sample_weights(hard))
         return _Refinement(cells, hard, table, dense)
 
     def names(self) -> tuple[str, ...]:
@@ -169,12 +179,11 @@ def _identity(k: int) -> IntArray:
     return np.arange(k)[None, :]
 
 
-def _single(means: Means, weights: FloatArray | None) -> Cells:
+def _single(means: Means, weights: FloatArray | None, ranks: Ranks | None) -> Cells:
     assert means.codes is not None
     counts = means.counts.tolist()
-    covering = (
-        not bool((means.codes < 0).any()) if means.sample_weights is not None else sum(counts) == len(means.codes)
-    )
+    countable = means.sample_weights is None and ranks is None  # then counting is faster than looking
+    covering = sum(counts) == len(means.codes) if countable else not bool((means.codes < 0).any())
     codes = means.codes if covering else np.where(means.codes < 0, len(means), means.codes)
     divisors = np.where(means.counts > 0, means.counts, 1.0) if 0.0 in counts else means.counts
     return Cells(codes, divisors, weights, covering, means.sample_weights)
@@ -184,10 +193,11 @@ def _sample_weights(measures: Sequence[Means]) -> FloatArray | None:
     return measures[0].sample_weights if measures else None
 
 
-def _divisors(codes: IntArray | None, k: int, weights: FloatArray | None) -> FloatArray:
+def _divisors(codes: IntArray | None, k: int, weights: FloatArray | None, ranks: Ranks | None) -> FloatArray:
     if codes is None:
         return np.zeros(0)
     counts = np.bincount(codes, weights=weights, minlength=k + 1)[:k].astype(np.float64)
+    counts = counts if ranks is None else ranks.total(counts)
     return np.where(counts > 0, counts, 1.0)
 
 
@@ -202,11 +212,19 @@ def _joint_codes(measures: Sequence[Means]) -> tuple[IntArray | None, IntArray]:
     table = np.zeros((0, 1), dtype=np.int64)
     for means in measures:
         size = len(means) + 1
-        present, cells = _compress(cells * size + (_codes(means) + 1), table.shape[1] * size)
+        present, cells = compress(cells * size + (_codes(means) + 1), table.shape[1] * size)
         table = np.vstack([table[:, present // size], present % size - 1])
     outside = (table < 0).all(axis=0)  # at most one cell: the samples in no measure at all, moved to the end
     order = np.argsort(outside, kind="stable")
     return np.argsort(order)[cells], table[:, order[: len(order) - int(outside.sum())]]
+
+
+def _united(codes: IntArray, table: IntArray, ranks: Ranks) -> tuple[IntArray, IntArray]:
+    """Return the cells of this process as cells of all processes: those that occur anywhere, in the same order."""
+    union = np.unique(np.concatenate(ranks.objects(table, "cells"), axis=1), axis=1)
+    position = {cell: j for j, cell in enumerate(map(tuple, union.T.tolist()))}
+    here = [position[cell] for cell in map(tuple, table.T.tolist())]
+    return np.array([*here, union.shape[1]], dtype=np.int64)[codes], union
 
 
 def _codes(means: Means) -> IntArray:
@@ -214,7 +232,7 @@ def _codes(means: Means) -> IntArray:
     return means.codes
 
 
-def _compress(keys: IntArray, size: int) -> tuple[IntArray, IntArray]:
+def compress(keys: IntArray, size: int) -> tuple[IntArray, IntArray]:
     """Return the distinct keys below `size` in order, and the position of each key among them."""
     if size > 4 * len(keys) + 1024:
         present, position = np.unique(keys, return_inverse=True)
@@ -231,17 +249,18 @@ def _lift(means: Means, codes: IntArray, counts: FloatArray) -> FloatArray:
     return lift
 
 
-def _block(statement: Statement, matrix: FloatArray) -> RowSlabs | SpreadSlabs:
+def _block(statement: Statement, matrix: FloatArray, ranks: Ranks | None) -> RowSlabs | SpreadSlabs:
     tolerance = as_float(statement.tolerance)
     if isinstance(statement, Rows):
-        size = _row_sizes(statement)
+        size = _row_sizes(statement, ranks)
         lower, upper = statement.lower_offset - tolerance, statement.upper_offset + tolerance
         return RowSlabs(matrix / size[:, None], lower / size, upper / size, size)
     return SpreadSlabs(matrix, statement.offset, statement.scale, tolerance)
 
 
-def _row_sizes(statement: Rows) -> FloatArray:
+def _row_sizes(statement: Rows, ranks: Ranks | None) -> FloatArray:
     """How far each row can move per unit of prediction (at least 1), so that rows of any scale are comparable."""
     weights = statement.means.weights
     reach = np.ones(len(statement.means)) if weights is None else np.abs(weights).sum(axis=1)
+    reach = reach if weights is None or ranks is None else ranks.total(reach)
     return np.maximum(1.0, np.abs(statement.matrix) @ reach)

@@ -17,16 +17,25 @@ from fairlayer.assembly import Assembly
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.errors import InfeasibleConstraintsError, NonFiniteScoresError, SolverError
 from fairlayer.inputs import Box
-from fairlayer.result import SolvedColumn
-from fairlayer.solve import Certificate, ClashingFaces, Passes, SlabSystem, Solved, certify, make_passes, solve
+from fairlayer.solve import (
+    Certificate,
+    ClashingFaces,
+    Passes,
+    RankPasses,
+    SlabSystem,
+    Solved,
+    certify,
+    make_passes,
+    solve,
+)
 from fairlayer.solve.autograd import Job, differentiable_solve
 
-__all__ = ["solve_exactly"]
+__all__ = ["ExactColumn", "solve_exactly"]
 
 _LARGEST = 1e100  # squares and sums must not overflow
 
 
-class _ExactColumn:
+class ExactColumn:
     """A column solved in the space of its cells."""
 
     def __init__(self, assembly: Assembly, job: Job, value: Tensor) -> None:
@@ -44,11 +53,15 @@ class _ExactColumn:
     def passes(self) -> int:
         return self.job.solved.solution.passes
 
-    @property
+    @cached_property
     def changed(self) -> bool:
         solution = self.job.solved.solution
         clipped = solution.unclipped is not None and not bool(solution.unclipped.all())
         return bool(solution.faces) or clipped
+
+    def settle(self) -> None:
+        """Work out now what takes an exchange between processes, so that any of them may read it by itself."""
+        self.__dict__["changed"] = self.certificate.distance > 0 or bool(self.job.solved.solution.faces)
 
     def prices(self) -> FloatArray:
         """One price per constraint."""
@@ -74,10 +87,11 @@ class _ExactColumn:
 
 def solve_exactly(  # noqa: PLR0917 - the signature of a backend
     scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, batch: Batch, box: Box, relax: bool
-) -> tuple[Tensor, SolvedColumn]:
+) -> tuple[Tensor, ExactColumn]:
     def run(plain: Tensor, lower: Tensor | None, upper: Tensor | None) -> tuple[Tensor, Passes, Solved]:
-        passes = make_passes(plain, assembly.cells, _value(lower, box.lower), _value(upper, box.upper))
-        _check_finite(passes, plain)
+        here = make_passes(plain, assembly.cells, _value(lower, box.lower), _value(upper, box.upper))
+        _check_finite(here, plain)
+        passes = here if batch.ranks is None else RankPasses(here, batch.ranks)
         try:
             solved = solve(passes, assembly.slabs, relax=relax)
         except ClashingFaces as clash:
@@ -87,7 +101,10 @@ def solve_exactly(  # noqa: PLR0917 - the signature of a backend
     tolerances, blocks = _differentiable_tolerances(assembly, scores)
     job = Job(run, blocks)
     value = differentiable_solve(scores, box.lower_tensor, box.upper_tensor, tolerances, job)
-    return value, _ExactColumn(assembly, job, value.detach())
+    column = ExactColumn(assembly, job, value.detach())
+    if batch.ranks is not None:
+        column.settle()
+    return value, column
 
 
 def _value(given: Tensor | None, checked: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 
 from fairlayer._arrays import host_array
 from fairlayer._typing import Category, FloatArray, IntArray
+from fairlayer.collective import Ranks
 from fairlayer.errors import CategoryError, MissingSensitiveFeatureError, ShapeError
 
 __all__ = ["Column", "Groups", "Vocabulary", "read_sensitive_features"]
@@ -51,6 +52,14 @@ class Vocabulary:
         """Return the vocabulary with the categories of one feature replaced."""
         return Vocabulary({**self.categories, name: categories}, self.open)
 
+    def united(self, name: str, found: Iterable[Iterable[Category]]) -> Vocabulary:
+        """Return the vocabulary with the categories of one feature that were found in several places.
+
+        The order is that in which one place with all the samples would have met them.
+        """
+        new = {category for categories in found for category in categories}
+        return self.with_categories(name, _extend(self.categories.get(name), sorted(new, key=_order)))
+
     def to_state(self) -> dict[str, Any]:
         """Return plain containers, loadable with `weights_only=True`."""
         return {"categories": {k: list(v) for k, v in self.categories.items()}, "open": self.open}
@@ -88,12 +97,16 @@ class Groups:
         raw: feature name -> array of shape (n,), or (n, k) floats for soft membership.
         n: number of samples.
         vocabulary: known categories; `groups.vocabulary` afterwards also holds those learnt here.
+        ranks: the processes that hold the batch together, and learn categories together.
     """
 
-    def __init__(self, raw: Mapping[str, Any], n: int, vocabulary: Vocabulary | None = None) -> None:
+    def __init__(
+        self, raw: Mapping[str, Any], n: int, vocabulary: Vocabulary | None = None, ranks: Ranks | None = None
+    ) -> None:
         self.raw = raw
         self.n = n
         self.vocabulary = vocabulary or Vocabulary()
+        self.ranks = ranks
         self._columns: dict[str, Column] = {}
 
     @staticmethod
@@ -140,6 +153,12 @@ class Groups:
         return self.raw[name]
 
     def _encode(self, name: str) -> Column:
+        if self.ranks is not None and (self.vocabulary.open or name not in self.vocabulary.categories):
+            before, here = self.vocabulary, self._encode_here(name).categories
+            self.vocabulary = before.united(name, self.ranks.objects(here, f"categories of {name}"))
+        return self._encode_here(name)
+
+    def _encode_here(self, name: str) -> Column:
         raw = self._require(name)
         known = self.vocabulary.categories.get(name)
         if raw.ndim == 2:
@@ -160,7 +179,10 @@ class Groups:
 
 
 def read_sensitive_features(
-    sensitive_features: Any, names: Sequence[str] = (), vocabulary: Vocabulary | None = None
+    sensitive_features: Any,
+    names: Sequence[str] = (),
+    vocabulary: Vocabulary | None = None,
+    ranks: Ranks | None = None,
 ) -> Groups:
     """Read a dict, a frame, or a tensor of codes into `Groups`.
 
@@ -169,6 +191,7 @@ def read_sensitive_features(
             integer tensor (n,) or (n, a), whose columns are `names` in order. NaN, None and -1 are unknown.
         names: names for the columns of a bare tensor.
         vocabulary: known categories.
+        ranks: the processes that hold the batch together.
 
     Raises:
         ShapeError: lengths differ, or a column is not (n,) or (n, k).
@@ -182,7 +205,7 @@ def read_sensitive_features(
     lengths = {name: len(column) for name, column in raw.items()}
     if len(set(lengths.values())) > 1:
         raise ShapeError(f"sensitive features must have one entry per sample, but their lengths are {lengths}.")
-    return Groups(raw, next(iter(lengths.values()), 0), vocabulary)
+    return Groups(raw, next(iter(lengths.values()), 0), vocabulary, ranks)
 
 
 def _named_columns(features: Any, names: Sequence[str]) -> Iterable[tuple[str, Any]]:
@@ -287,7 +310,7 @@ def _encode_objects(name: str, raw: Any, known: tuple[Category, ...] | None) -> 
         return _encode_floats(name, raw, known)
     normal = [_normalise(value) for value in raw.tolist()]
     found = {value for value in normal if value is not None}
-    categories = _extend(known, sorted(found, key=lambda c: (isinstance(c, str), c)))
+    categories = _extend(known, sorted(found, key=_order))
     table: dict[Any, int] = {category: code for code, category in enumerate(categories)}
     table[None] = -1
     return np.fromiter((table[value] for value in normal), dtype=np.int64, count=len(normal)), categories
@@ -328,6 +351,11 @@ def _extend(known: tuple[Category, ...] | None, found: Iterable[Category]) -> tu
     old = known or ()
     seen = set(old)
     return old + tuple(category for category in found if category not in seen)
+
+
+def _order(category: Category) -> tuple[bool, Any]:
+    """Numbers before strings."""
+    return isinstance(category, str), category
 
 
 def _raise_unseen(name: str, unseen: Sequence[Category], known: Sequence[Category]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from fairlayer._arrays import host_float64, is_followed, without_derivatives
 from fairlayer._typing import FloatArray
+from fairlayer.collective import Ranks, RanksDifferError
 from fairlayer.constraints import Constraint
 from fairlayer.errors import (
     BackendError,
@@ -30,6 +32,7 @@ __all__ = [
     "Box",
     "as_columns",
     "as_constraints",
+    "check_alike",
     "check_choice",
     "feature_names",
     "pick",
@@ -85,7 +88,9 @@ def plain_bounds(bounds: Bounds, margin: float) -> tuple[float | None, float | N
         return None, None
     for bound in bounds:
         if isinstance(bound, Tensor | np.ndarray) and bound.ndim:
-            raise InvalidBoundsError("a stream needs bounds that are the same for all samples, but they are arrays.")
+            raise InvalidBoundsError(
+                "a stream, or a table in chunks, needs bounds that are the same for all samples, but they are arrays."
+            )
     low, high = (None if bound is None else float(bound) for bound in bounds)
     return None if low is None else low + margin, None if high is None else high - margin
 
@@ -131,33 +136,39 @@ def _differentiable(bound: Bound, scores: Tensor) -> Tensor | None:
     return None
 
 
-def as_columns(scores: Tensor) -> tuple[Tensor, ...]:
+def as_columns(scores: Tensor, *, empty: bool = False) -> tuple[Tensor, ...]:
     """Return the columns of scores (n,), (n, 1) or (n, k), each (n,).
 
     Raises:
         ShapeError: not a floating tensor of such a shape.
-        EmptyBatchError: no samples.
+        EmptyBatchError: no samples, and `empty` is False.
     """
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
         found = f"a tensor of {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
         raise ShapeError(f"scores must be a floating tensor (n,), (n, 1) or (n, k), but found {found}.")
     if scores.ndim not in (1, 2):
         raise ShapeError(f"scores must have shape (n,), (n, 1) or (n, k), but have {tuple(scores.shape)}.")
-    if scores.numel() == 0:
+    if scores.numel() == 0 and not (empty and scores.shape[1:].numel()):
         raise EmptyBatchError(f"the batch is empty: scores have shape {tuple(scores.shape)}.")
     return (scores,) if scores.ndim == 1 else scores.unbind(1)
 
 
-def read_groups(features: Any, constraints: Sequence[Constraint], n: int, vocabulary: Vocabulary | None) -> Groups:
+def read_groups(
+    features: Any,
+    constraints: Sequence[Constraint],
+    n: int,
+    vocabulary: Vocabulary | None,
+    ranks: Ranks | None = None,
+) -> Groups:
     """Read the sensitive features of n samples.
 
     Raises:
         ShapeError: lengths differ.
     """
     if features is None:
-        return Groups({}, n, vocabulary)
+        return Groups({}, n, vocabulary, ranks)
     names = () if isinstance(features, Mapping) else feature_names(constraints)
-    groups = read_sensitive_features(features, names, vocabulary)
+    groups = read_sensitive_features(features, names, vocabulary, ranks)
     if groups.names and groups.n != n:
         raise ShapeError(f"there are {n} scores, but the sensitive features have {groups.n} entries.")
     return groups
@@ -196,7 +207,45 @@ def read_per_sample(name: str, values: Any, shape: tuple[int, ...]) -> FloatArra
         )
     if not np.isfinite(array).all():
         raise NonFiniteScoresError(f"{name} holds NaN or infinite values; drop or impute those samples.")
-    return array.reshape(len(array), -1)
+    return array if array.ndim == 2 else array[:, None]
+
+
+def check_alike(
+    ranks: Ranks, constraints: Sequence[str], columns: Sequence[Tensor], box: Box, groups: Groups, **given: Any
+) -> None:
+    """Check what all processes must have in common, before any of them relies on it.
+
+    Raises:
+        RanksDifferError: they differ.
+        EmptyBatchError: no process has any samples.
+    """
+    words = groups.vocabulary
+    mine: dict[str, Any] = {
+        "columns of scores": len(columns),
+        "precision of the scores": "float64" if columns[0].dtype == torch.float64 else "float32 or less",
+        "constraints": tuple(constraints),
+        "bounds": tuple("per sample" if isinstance(b, Tensor) else b for b in (box.lower, box.upper)),
+        "known categories": {name: words.categories[name] for name in sorted(words.categories)},
+        "categories may be added": words.open,
+        **{name: "given" if value is not None else "not given" for name, value in given.items()},
+    }
+    found = ranks.gather(np.array([len(columns[0]), zlib.crc32(repr(mine).encode())], dtype=np.float64), "settings")
+    if (found[:, 1] != found[0, 1]).any():
+        _raise_different(mine, ranks)
+    if not found[:, 0].any():
+        raise EmptyBatchError(f"the batch is empty: none of the {len(found)} processes has any scores.")
+
+
+def _raise_different(mine: dict[str, Any], ranks: Ranks) -> NoReturn:
+    everywhere = ranks.objects(mine, "different settings")
+    for what in mine:
+        values = [their[what] for their in everywhere]
+        if any(value != values[0] for value in values):
+            raise RanksDifferError(
+                f"all processes of a process_group must agree on the {what}, but have, in the order of their ranks: "
+                f"{'; '.join(map(str, values))}. Give the same on every rank, or use process_group=None."
+            )
+    raise RanksDifferError("the processes of a process_group were given different settings.")
 
 
 def pick(values: FloatArray | None, column: int) -> FloatArray | None:

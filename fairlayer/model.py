@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from fairlayer.constraints import Constraint, DemographicParity
 from fairlayer.constraints.statements import Tolerance
+from fairlayer.distillation import AmortisedModel, WithoutLayer
+from fairlayer.distillation.amortise import amortise
+from fairlayer.distillation.without_layer import ScoresOf, as_scores
 from fairlayer.errors import (
     ConstraintDefinitionError,
     MissingLabelsError,
@@ -48,6 +52,8 @@ class FairModel(nn.Module):
         on_empty: "skip" or "raise", see `project`.
         on_infeasible: "raise" or "relax", see `project`.
         backend: "exact", or "cvxpylayers", the reference.
+        process_group: None, "world", or a torch.distributed group, see `project`; `inference=True` keeps to this
+            process, whose stream `inference_state.sync()` joins with the others'.
 
     Raises:
         FairlayerError: a named subclass; see `fairlayer.errors`.
@@ -76,6 +82,7 @@ class FairModel(nn.Module):
         on_empty: str = "skip",
         on_infeasible: str = "raise",
         backend: str = "exact",
+        process_group: Any = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -91,6 +98,7 @@ class FairModel(nn.Module):
             on_empty=on_empty,
             on_infeasible=on_infeasible,
             backend=backend,
+            process_group=process_group,
         )
 
     @property
@@ -156,21 +164,50 @@ class FairModel(nn.Module):
                 gaps.add(self._stream_out(raw, features, y, None), raw, features, y)
         return gaps.stats(self.inference_state)
 
+    def without_layer(self) -> WithoutLayer:
+        """Return a copy of the backbone alone, in evaluation mode: it needs no group, and nothing holds its gap.
+
+        Its predictions are the raw scores, cut off at the bounds; `fairlayer.distillation.remaining_gap` measures
+        what gap they have.
+        """
+        plan = self.projection.plan
+        return WithoutLayer(self._copy_of_scores(), plain_bounds(plan.bounds, plan.margin)).eval()
+
+    def amortised(
+        self, loader: Iterable[Any], *, proxy: nn.Module | None = None, on_unknown: str = "unmoved"
+    ) -> AmortisedModel:
+        """Return a copy of the backbone, in evaluation mode, with fixed shifts per group in place of the layer.
+
+        Args:
+            loader: validation batches as for `warm_start`; the shifts are those of the exact projection of all of
+                their scores at once. Where the cells depend on the label, the scores stand in for it.
+            proxy: module from x to the probability of each group (n, groups), in the order of the categories; the
+                shifts are then fitted to, and used with, its probabilities, and no group is needed at inference.
+            on_unknown: see `AmortisedShifts`.
+
+        Raises:
+            NoFixedShiftError: a constraint moves samples by more than their groups and label.
+        """
+        batches = (read_batch(batch) for batch in loader)
+        named = ((x, y, self._with_columns(features, (x,))) for x, y, features in batches)
+        return amortise(self.without_layer(), self.projection, named, proxy=proxy, on_unknown=on_unknown)
+
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error."""
         self.projection.fit_categories(sensitive_features)
 
     def scores(self, *args: Any, **kwargs: Any) -> Any:
         """Return the backbone's scores; override it in a subclass without a backbone."""
-        if self.backbone is None:
+        backbone = self._modules.get("backbone") or self.backbone  # the first spares nn.Module's slow search
+        if backbone is None:
             raise OutputError(
                 f"{type(self).__name__} has no backbone. Pass one, or define scores(self, *args, **kwargs)."
             )
-        return self.backbone(*args, **kwargs)
+        return backbone(*args, **kwargs)
 
     def raw_scores(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the scores as a tensor, before the projection."""
-        return _as_scores(self.scores(*args, **kwargs))
+        return as_scores(self.scores(*args, **kwargs))
 
     def forward(
         self,
@@ -199,38 +236,45 @@ class FairModel(nn.Module):
         Raises:
             MissingLabelsError: a label-based constraint in training mode without y.
         """
-        scores = self.raw_scores(*args, **kwargs)
+        scores = as_scores(self.scores(*args, **kwargs))
         features = self._with_columns(sensitive_features, args) if self.protected_attr_idx else sensitive_features
         if inference:
             return self._stream_out(scores, features, y, ids, label_probabilities)
         return self._project(scores, features, y, label_probabilities)
+
+    def _copy_of_scores(self) -> nn.Module:
+        if self.backbone is not None and type(self).scores is FairModel.scores:
+            return copy.deepcopy(self.backbone)
+        model = copy.deepcopy(self)  # the subclass's own `scores`, with whatever submodules it uses
+        del model.projection
+        model._stream = None
+        return ScoresOf(model)
 
     def _project(
         self, scores: Tensor, features: Any, y: Any, label_probabilities: Any, *, serving: bool = False
     ) -> Tensor:
         if y is None and label_probabilities is None:
             label_probabilities = self._estimated_labels(scores, serving)
-        projected: Tensor = self.projection(
-            scores, sensitive_features=features, y=y, label_probabilities=label_probabilities
-        )
+        layer = self.projection.alone if serving else self.projection
+        projected: Tensor = layer(scores, sensitive_features=features, y=y, label_probabilities=label_probabilities)
         return projected
 
     def _stream_out(
         self, scores: Tensor, features: Any, y: Any, ids: Sequence[str | int] | None, label_probabilities: Any = None
     ) -> Tensor:
-        words = self.projection.vocabulary
-        if len(scores) < self.b_tau:
+        if (scores.shape[0] if scores.ndim else 0) < self.b_tau:
             stream = self._stream if self._stream is not None else self.inference_state
             if y is None and ids is None:
                 emitted = stream.emit_simply(scores, features)
                 if emitted is not None:
                     return emitted
-            return stream.emit(scores, features, ids=ids, y=y, vocabulary=words)
+            return stream.emit(scores, features, ids=ids, y=y, vocabulary=self.projection.vocabulary)
         with torch.no_grad():
             projected = self._project(scores, features, y, label_probabilities, serving=True)
         many = scores.ndim == 2 and scores.shape[1] > 1
         if many or not all(c.streamable for c in self.constraints):
             return projected  # nothing that a stream can hold
+        words = self.projection.vocabulary
         return self.inference_state.settle(scores, projected, features, ids=ids, y=y, vocabulary=words)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -295,15 +339,3 @@ def _column_constraints(indices: tuple[int, ...], tolerance: Tolerance | None) -
             "tolerance= goes with protected_attr_idx=; otherwise give the tolerance to each constraint."
         )
     return [DemographicParity(f"x[{i}]", tolerance) for i in indices]
-
-
-def _as_scores(output: Any) -> Tensor:
-    if isinstance(output, Tensor):
-        return output
-    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if isinstance(logits, torch.Tensor):
-        return logits
-    raise OutputError(
-        f"the backbone returned {type(output).__name__}, but scores must be a tensor (n,), (n, 1) or (n, k), or have "
-        "such `.logits`. Subclass FairModel and define scores(self, ...) to pick them."
-    )

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fairlayer._arrays import host_float64
+from fairlayer._arrays import host_float64, transforming
 from fairlayer.assembly import Assembly, assemble
+from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, without_convex
+from fairlayer.errors import BackendError
 from fairlayer.exact import solve_exactly
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.inputs import (
@@ -20,6 +22,7 @@ from fairlayer.inputs import (
     Box,
     as_columns,
     as_constraints,
+    check_alike,
     check_choice,
     feature_names,
     pick,
@@ -46,6 +49,7 @@ def project(
     on_infeasible: str = "raise",
     backend: str = "exact",
     vocabulary: Vocabulary | None = None,
+    process_group: Any = None,
 ) -> Projection:
     """Return the nearest predictions that meet every constraint and the bounds, differentiably.
 
@@ -65,6 +69,8 @@ def project(
         on_infeasible: "raise", or "relax" by the smallest widening of all limits, which the result states.
         backend: "exact", or "cvxpylayers", the reference.
         vocabulary: known categories; without one, those of this batch.
+        process_group: None: the samples here are the batch. "world", or a torch.distributed group: the batch is that
+            of all its processes together. Every process must then project, and go backward, equally often.
 
     Raises:
         FairlayerError: a named subclass; see `fairlayer.errors`.
@@ -86,6 +92,7 @@ def project(
         on_empty=on_empty,
         on_infeasible=on_infeasible,
         backend=backend,
+        process_group=process_group,
     )
     return plan.run(scores, sensitive_features, y, label_probabilities, vocabulary)
 
@@ -102,6 +109,7 @@ class Plan:
         on_empty: str,
         on_infeasible: str,
         backend: str,
+        process_group: Any = None,
     ) -> None:
         self.constraints = as_constraints(constraints)
         self.names = _unique(self.constraints)
@@ -111,29 +119,57 @@ class Plan:
         self.relax = check_choice("on_infeasible", on_infeasible, ("raise", "relax")) == "relax"
         self.backend = check_choice("backend", backend, ("exact", "cvxpylayers"))
         self.stated = self.constraints if self.backend == "exact" else without_convex(self.constraints)
+        self.ranks = Ranks.of(process_group)
+        if self.ranks is not None and self.backend != "exact":
+            raise BackendError(f'backend="{backend}" sees one process only; use backend="exact" with a process_group.')
 
     def run(
-        self, scores: Tensor, sensitive_features: Any, y: Any, label_probabilities: Any, vocabulary: Vocabulary | None
+        self,
+        scores: Tensor,
+        sensitive_features: Any,
+        y: Any,
+        label_probabilities: Any,
+        vocabulary: Vocabulary | None,
+        *,
+        alone: bool = False,
     ) -> Projection:
-        """Project one batch; arguments as for `project`."""
+        """Project one batch; arguments as for `project`. `alone`: this process by itself, whatever its group."""
+        run = self._run if alone or self.ranks is None else self._run_together
         if torch.compiler.is_compiling():  # the solver is no graph: break the graph here
-            outside: Callable[..., Projection] = torch.compiler.disable(self._run)  # type: ignore[no-untyped-call]
+            outside: Callable[..., Projection] = torch.compiler.disable(run)  # type: ignore[no-untyped-call]
             return outside(scores, sensitive_features, y, label_probabilities, vocabulary)
-        return self._run(scores, sensitive_features, y, label_probabilities, vocabulary)
+        return run(scores, sensitive_features, y, label_probabilities, vocabulary)
 
-    def _run(
+    def _run_together(
         self, scores: Tensor, sensitive_features: Any, y: Any, label_probabilities: Any, vocabulary: Vocabulary | None
     ) -> Projection:
-        columns = as_columns(scores)
+        assert self.ranks is not None
+        with self.ranks.together():
+            if transforming():
+                raise BackendError("torch.func transforms cannot reach other processes; use process_group=None there.")
+            return self._run(scores, sensitive_features, y, label_probabilities, vocabulary, self.ranks)
+
+    def _run(  # noqa: PLR0917 - as `project`
+        self,
+        scores: Tensor,
+        sensitive_features: Any,
+        y: Any,
+        label_probabilities: Any,
+        vocabulary: Vocabulary | None,
+        ranks: Ranks | None = None,
+    ) -> Projection:
+        columns = as_columns(scores, empty=ranks is not None)
         n, shape = len(columns[0]), tuple(scores.shape)
-        groups = read_groups(sensitive_features, self.constraints, n, vocabulary)
+        groups = read_groups(sensitive_features, self.constraints, n, vocabulary, ranks)
         box = self._box or Box.read(self.bounds, self.margin, columns[0])
         labels = read_per_sample("y", y, shape)
         estimates = read_per_sample("label_probabilities", label_probabilities, shape)
+        if ranks is not None:
+            check_alike(ranks, self.names, columns, box, groups, y=labels, label_probabilities=estimates)
         solve_column = _backend(self.backend)
         values, solved = [], []
         for j, column in enumerate(columns):
-            batch = Batch(groups, n, pick(labels, j), pick(estimates, j), partial(host_float64, column))
+            batch = Batch(groups, n, pick(labels, j), pick(estimates, j), partial(host_float64, column), ranks=ranks)
             assembly = assemble(self.stated, batch, on_empty=self.on_empty)
             value, outcome = solve_column(column, self.constraints, assembly, batch, box, self.relax)
             values.append(value)
@@ -176,6 +212,7 @@ class FairProjection(nn.Module):
         on_empty: see `project`.
         on_infeasible: see `project`.
         backend: see `project`.
+        process_group: see `project`.
 
     The categories of the sensitive features are learnt by `fit_categories`, or from the batches seen in training
     mode (in evaluation mode, from the first batch); they travel in the `state_dict`.
@@ -196,6 +233,7 @@ class FairProjection(nn.Module):
         on_empty: str = "skip",
         on_infeasible: str = "raise",
         backend: str = "exact",
+        process_group: Any = None,
     ) -> None:
         super().__init__()
         self.plan = Plan(
@@ -205,6 +243,7 @@ class FairProjection(nn.Module):
             on_empty=on_empty,
             on_infeasible=on_infeasible,
             backend=backend,
+            process_group=process_group,
         )
         self.vocabulary = Vocabulary()
         self._last: Projection | tuple[tuple[str, ...], tuple[SolvedColumn, ...], Groups, int] | None = None
@@ -226,8 +265,21 @@ class FairProjection(nn.Module):
         return last
 
     def fit_categories(self, sensitive_features: Any) -> None:
-        """Learn the categories of the features, and close the vocabulary: an unseen category is an error."""
-        self.vocabulary = self.vocabulary.learn(sensitive_features, feature_names(self.constraints))
+        """Learn the categories of the features, and close the vocabulary: an unseen category is an error.
+
+        With a process group, every process must call it; all learn the categories of all.
+        """
+        names, ranks = feature_names(self.constraints), self.plan.ranks
+        if ranks is None:
+            self.vocabulary = self.vocabulary.learn(sensitive_features, names)
+            return
+        with ranks.together():
+            here = self.vocabulary.learn(sensitive_features, names).categories
+            everywhere = ranks.objects(dict(here), "categories")
+        words = self.vocabulary
+        for name in dict.fromkeys(name for there in everywhere for name in there):
+            words = words.united(name, [there.get(name, ()) for there in everywhere])
+        self.vocabulary = words.closed()
 
     def forward(
         self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
@@ -235,6 +287,15 @@ class FairProjection(nn.Module):
         """Return the projected scores; `last` then holds the whole result, detached from the graph."""
         words = self._vocabulary_for_batch()
         result = self.plan.run(scores, sensitive_features, y, label_probabilities, words)
+        self._remember(result)
+        return result.value
+
+    def alone(
+        self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
+    ) -> Tensor:
+        """Return what `forward` would without a process group: this process's batch, projected by itself."""
+        words = self._vocabulary_for_batch()
+        result = self.plan.run(scores, sensitive_features, y, label_probabilities, words, alone=True)
         self._remember(result)
         return result.value
 

@@ -114,12 +114,8 @@ class Projection:
     @property
     def counts(self) -> dict[str, int]:
         """Samples in each cell; dense rows are no cells."""
-        cells = self.columns[0].assembly.cells
-        k = len(cells.counts)
-        names = self.cells[:k]
-        codes = np.zeros(0, dtype=np.int64) if cells.codes is None else cells.codes
-        counts = np.bincount(codes, minlength=k)[:k]
-        return dict(zip(names, (int(c) for c in counts), strict=True))
+        counts = self.columns[0].assembly.samples
+        return dict(zip(self.cells, (int(c) for c in counts), strict=False))
 
     @cached_property
     def certificate(self) -> Certificate:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fairlayer.cli.arguments import build_parser
 from fairlayer.cli.commands import COMMANDS
+from fairlayer.cli.config import with_resumed_config
 from fairlayer.errors import FairlayerError
 
 __all__ = ["main"]
@@ -14,9 +15,10 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, or 2 after a named error or an unusable path."""
-    arguments = build_parser().parse_args(argv)
     try:
-        COMMANDS[arguments.command](arguments)
+        words = with_resumed_config(sys.argv[1:] if argv is None else list(argv))
+        arguments = build_parser().parse_args(words)
+        COMMANDS[arguments.command](arguments[arguments.command])
     except (FairlayerError, OSError) as error:
         print(f"fairlayer: {type(error).__name__}: {error}", file=sys.stderr)
         return 2

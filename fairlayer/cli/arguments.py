@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from fairlayer.data import READERS
+from fairlayer.errors import require
 from fairlayer.training import FitOptions, known_constraints
 
 __all__ = ["build_parser"]
@@ -12,13 +14,36 @@ __all__ = ["build_parser"]
 _DEFAULT = FitOptions()
 
 
-def build_parser() -> argparse.ArgumentParser:
+class Repeat(argparse.Action):
+    """Collects the values of a repeated option; those given replace those of a configuration file."""
+
+    _collecting: argparse.Namespace | None = None
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        before = getattr(namespace, self.dest) if self._collecting is namespace else []
+        self._collecting = namespace
+        setattr(namespace, self.dest, [*before, values])
+
+
+class IfGiven(argparse.Action):
+    """A positional argument that may be left out, and then leaves what a configuration file said."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if values is not None:
+            setattr(namespace, self.dest, values)
+
+
+def build_parser() -> Any:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _parser(
         prog="fairlayer",
         description="Train and apply models that keep group means of every batch within a tolerance.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subcommands(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_predict(commands)
     _add_stream(commands)
@@ -27,17 +52,26 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    train = commands.add_parser(
-        "train",
-        help="train on a table and compare with an unconstrained model",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _parser(**options: Any) -> Any:
+    jsonargparse = require("jsonargparse", "train")
+    return jsonargparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+
+def _add_train(commands: Any) -> None:
+    train = _parser(
         description="Train an MLP through the layer on a CSV or parquet table, beside an unconstrained one.",
         epilog="constraints: " + ", ".join(known_constraints()) + "\n\n"
         "example:\n  fairlayer train adult.csv.gz --target income --positive '>50K' \\\n"
         "    --constraint 'demographic_parity(sex, 0.02)' --out run/",
     )
-    train.add_argument("table", help="CSV (plain or compressed) or parquet file with a header row")
+    commands.add_subcommand("train", train, help="train on a table and compare with an unconstrained model")
+    train.add_argument("--config", action="config", help="config.yaml of a run; options after it override it")
+    train.add_argument(
+        "table",
+        nargs="?",
+        action=IfGiven,
+        help="CSV (plain or compressed) or parquet file with a header row; needed without --config",
+    )
     train.add_argument("--target", required=True, help="column to predict")
     train.add_argument("--positive", help="value of the target that counts as 1 (default: '1' or 'True')")
     train.add_argument("--task", choices=("classification", "regression"), default="classification")
@@ -56,23 +90,40 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="when no prediction meets every limit: stop, or widen all limits by the least (default: raise)",
     )
     _add_training(train)
+    _add_keeping(train)
 
 
-def _add_columns(train: argparse.ArgumentParser) -> None:
+def _add_keeping(train: Any) -> None:
+    train.add_argument("--seeds", type=int, nargs="+", help="several runs, one folder each, and a table of them")
+    train.add_argument(
+        "--logger",
+        action=Repeat,
+        default=[],
+        metavar="NAME",
+        help="csv, tensorboard, wandb, mlflow, comet, or a class of Lightning's loggers by its dotted name; repeat",
+    )
+    train.add_argument("--resume", metavar="RUN", help="go on with a run that was cut off, as it was configured")
+    train.add_argument(
+        "--accept-changed-data", action="store_true", help="take another table than that of the configuration"
+    )
+    train.add_argument("--record", type=dict, help=argparse.SUPPRESS)  # of a config.yaml
+
+
+def _add_columns(train: Any) -> None:
     train.add_argument(
         "--sensitive",
-        action="append",
+        action=Repeat,
         default=[],
         help="column whose groups are shown; repeat. Those that constraints compare are implied",
     )
     train.add_argument("--drop-sensitive", action="store_true", help="keep sensitive columns out of the features")
-    train.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="no feature; repeat")
+    train.add_argument("--drop", action=Repeat, default=[], metavar="COLUMN", help="no feature; repeat")
     train.add_argument(
-        "--categorical", action="append", default=[], metavar="COLUMN", help="numbers that are codes; repeat"
+        "--categorical", action=Repeat, default=[], metavar="COLUMN", help="numbers that are codes; repeat"
     )
     train.add_argument(
         "--cut",
-        action="append",
+        action=Repeat,
         default=[],
         metavar="COLUMN=EDGES",
         help="groups from a number: age=25,59 makes age_group",
@@ -83,17 +134,17 @@ def _add_columns(train: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_constraints(command: argparse.ArgumentParser, *, required: bool) -> None:
+def _add_constraints(command: Any, *, required: bool) -> None:
     command.add_argument(
         "--constraint",
-        action="append",
+        action=Repeat,
         required=required,
         metavar="TEXT",
         help="such as 'demographic_parity(sex, 0.02)', 'equalized_odds(sex+race, 0.05)'; repeat",
     )
 
 
-def _add_training(command: argparse.ArgumentParser) -> None:
+def _add_training(command: Any) -> None:
     command.add_argument("--epochs", type=int, default=_DEFAULT.epochs, help="at most (default: %(default)s)")
     command.add_argument("--patience", type=int, default=_DEFAULT.patience, help="for early stopping (%(default)s)")
     command.add_argument("--batch-size", type=int, default=_DEFAULT.batch_size, help="default: %(default)s")
@@ -108,25 +159,23 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=0, help="of weights, batches and split (default: %(default)s)")
 
 
-def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    predict = commands.add_parser(
-        "predict",
-        help="apply a trained run to new rows",
+def _add_predict(commands: Any) -> None:
+    predict = _parser(
         description="Score a table as one batch: raw scores beside projected ones. No labels are needed.",
     )
+    commands.add_subcommand("predict", predict, help="apply a trained run to new rows")
     predict.add_argument("run", help="run folder that `train` wrote")
     predict.add_argument("table", help="CSV or parquet file with the columns of the training table")
     predict.add_argument("--out", required=True, help="CSV file to write: score, projected_score")
     predict.add_argument("--b-tau", type=int, help="smallest file to accept (default: as trained)")
 
 
-def _add_stream(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    stream = commands.add_parser(
-        "stream",
-        help="stream a table through a trained run, row by row",
+def _add_stream(commands: Any) -> None:
+    stream = _parser(
         description="Emit a prediction for each row as it comes, so that the gap of all predictions so far stays "
         "within tolerance; print it beside doing nothing and beside projecting the whole table at once.",
     )
+    commands.add_subcommand("stream", stream, help="stream a table through a trained run, row by row")
     stream.add_argument("run", help="run folder that `train` wrote")
     stream.add_argument("table", help="CSV or parquet file with the columns of the training table, in order of arrival")
     stream.add_argument("--out", help="CSV file to write: score, streamed_score")
@@ -135,12 +184,11 @@ def _add_stream(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     _add_policy(stream)
 
 
-def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    serve = commands.add_parser(
-        "serve",
-        help="score over HTTP through one stream",
+def _add_serve(commands: Any) -> None:
+    serve = _parser(
         description="POST /score, POST /labels, GET /state, GET /metrics, GET /health. There is no authentication.",
     )
+    commands.add_subcommand("serve", serve, help="score over HTTP through one stream")
     serve.add_argument("run", help="run folder that `train` wrote")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="default: %(default)s")
@@ -154,7 +202,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_policy(serve)
 
 
-def _add_policy(command: argparse.ArgumentParser) -> None:
+def _add_policy(command: Any) -> None:
     command.add_argument(
         "--policy", choices=("tracking", "anytime", "per_batch"), default="tracking", help="default: %(default)s"
     )
@@ -162,12 +210,11 @@ def _add_policy(command: argparse.ArgumentParser) -> None:
     command.add_argument("--warm-start", metavar="TABLE", help="rows like those to come, to begin from; not counted")
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    demo = commands.add_parser(
-        "demo",
-        help="train on a known data set, print a table and write a report",
+def _add_demo(commands: Any) -> None:
+    demo = _parser(
         description="Without --data: a generated lending population with known bias, no network needed.",
     )
+    commands.add_subcommand("demo", demo, help="train on a known data set, print a table and write a report")
     demo.add_argument("--data", default="lending", help=f"one of {', '.join(READERS)}, or the path of such a file")
     demo.add_argument("--out", default="demo-report", help="folder to write (default: %(default)s)")
     _add_constraints(demo, required=False)

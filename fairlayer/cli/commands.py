@@ -10,16 +10,27 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fairlayer.cli.config import check_record, write_config
+from fairlayer.cli.loggers import logger_maker
 from fairlayer.cli.progress import training_progress
 from fairlayer.cli.streaming import run_serve, run_stream
-from fairlayer.cli.tables import show_comparison, show_prediction
+from fairlayer.cli.tables import show_aggregate, show_comparison, show_prediction
 from fairlayer.data import Table, parse_cut, read_data_set, read_frame
 from fairlayer.data.columns import column_of
 from fairlayer.data.table import usual_positive
 from fairlayer.errors import DataError, require
 from fairlayer.report import write_html
-from fairlayer.training import FitOptions, Trained, load_run, parse_constraint, prepare, save_run, train
-from fairlayer.training.session import Parts
+from fairlayer.training import (
+    Comparison,
+    FitOptions,
+    aggregate,
+    load_run,
+    parse_constraint,
+    prepare,
+    save_run,
+    train,
+)
+from fairlayer.training.run import write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +49,24 @@ STREAM_BATCH = 256
 
 
 def run_train(arguments: argparse.Namespace) -> None:
-    """Train on the user's table, print the comparison, write the run folder."""
-    table = _table(arguments)
+    """Train on the user's table, print the comparison, write the run folder; once per seed, if several are given."""
+    if arguments.table is None:
+        raise DataError("no table was given. Name a CSV or parquet file, or a --config that names one.")
+    if not arguments.seeds:
+        show_comparison(_run_one(arguments, Path(arguments.out)))
+        return
+    out = Path(arguments.out)
+    each = {seed: _run_one(_seeded(arguments, seed), out / f"seed_{seed}") for seed in dict.fromkeys(arguments.seeds)}
+    write_config(out, vars(arguments))
+    write_json(out / "aggregate.json", aggregate(each))
+    show_aggregate(each)
+    print(f"Seeds: {out} (aggregate.json, a run folder for each seed)")
+
+
+def _run_one(arguments: argparse.Namespace, folder: Path) -> Comparison:
+    check_record(arguments)
     parts = prepare(
-        table,
+        _table(arguments),
         arguments.constraint,
         hidden=_whole_numbers("--hidden", arguments.hidden),
         bounds=_bounds(arguments),
@@ -51,10 +76,24 @@ def run_train(arguments: argparse.Namespace) -> None:
         drop_sensitive=arguments.drop_sensitive,
         seed=arguments.seed,
     )
-    trained = _train(parts, arguments)
-    folder = save_run(arguments.out, trained)
-    show_comparison(trained.comparison)
-    print(f"Run folder: {folder} (checkpoint.pt, config.json, metrics.json, history.json)")
+    options, logger = _options(arguments), logger_maker(arguments.logger, folder / "logs")
+    write_config(folder, vars(arguments))
+    with _threads(arguments.threads), training_progress(options.epochs, parts.recipe.config.parsed()) as on_epoch:
+        trained = train(
+            parts,
+            options,
+            on_epoch=on_epoch,
+            checkpoints=folder / "checkpoints",
+            resume=arguments.resume is not None,
+            logger=logger,
+        )
+    save_run(folder, trained)
+    print(f"Run folder: {folder} ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})")
+    return trained.comparison
+
+
+def _seeded(arguments: argparse.Namespace, seed: int) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(arguments), "seed": seed, "seeds": None})
 
 
 def run_predict(arguments: argparse.Namespace) -> None:
@@ -83,10 +122,14 @@ def run_demo(arguments: argparse.Namespace) -> None:
         b_tau=min(STREAM_BATCH, arguments.batch_size),
         seed=arguments.seed,
     )
-    trained = _train(parts, arguments, batch_size=STREAM_BATCH)
+    options = _options(arguments)
+    with _threads(arguments.threads), training_progress(options.epochs, parts.recipe.config.parsed()) as on_epoch:
+        trained = train(parts, options, batch_size=STREAM_BATCH, inference=True, on_epoch=on_epoch)
     show_comparison(trained.comparison)
     folder = save_run(arguments.out, trained)
-    page = write_html(folder / "report.html", trained.comparison, title=f"fairlayer demo: {table.name}")
+    page = write_html(
+        folder / "report.html", trained.comparison, title=f"fairlayer demo: {table.name}", history=trained.history_svg()
+    )
     print(f"Report: {page} (numbers in metrics.json beside it)")
 
 
@@ -99,8 +142,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 
 
-def _train(parts: Parts, arguments: argparse.Namespace, batch_size: int | None = None) -> Trained:
-    options = FitOptions(
+def _options(arguments: argparse.Namespace) -> FitOptions:
+    return FitOptions(
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
@@ -108,8 +151,6 @@ def _train(parts: Parts, arguments: argparse.Namespace, batch_size: int | None =
         patience=arguments.patience,
         seed=arguments.seed,
     )
-    with _threads(arguments.threads), training_progress(options.epochs) as on_epoch:
-        return train(parts, options, batch_size=batch_size, inference=batch_size is not None, on_epoch=on_epoch)
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from fairlayer.constraints import Constraint
 from fairlayer.errors import require
 from fairlayer.training import Epoch
 
@@ -12,7 +13,7 @@ __all__ = ["training_progress"]
 
 
 @contextmanager
-def training_progress(epochs: int) -> Iterator[Callable[[str, Epoch], None] | None]:
+def training_progress(epochs: int, constraints: Sequence[Constraint]) -> Iterator[Callable[[str, Epoch], None] | None]:
     """Yield what to tell about each epoch; None where the output is no terminal."""
     console = require("rich.console", "train").Console(stderr=True)
     if not console.is_terminal:
@@ -31,15 +32,19 @@ def training_progress(epochs: int) -> Iterator[Callable[[str, Epoch], None] | No
         def on_epoch(which: str, epoch: Epoch) -> None:
             if which not in tasks:
                 tasks[which] = bar.add_task(which, total=epochs, words="")
-            bar.update(tasks[which], completed=epoch.number, words=_words(epoch))
+            bar.update(tasks[which], completed=epoch.number, words=_words(epoch, constraints))
 
         yield on_epoch
 
 
-def _words(epoch: Epoch) -> str:
+def _words(epoch: Epoch, constraints: Sequence[Constraint]) -> str:
+    """Loss; the gap before the layer against the limit after it, and the multiplier, where they are largest."""
     words = f"loss {epoch.valid_loss:.4f}"
     if epoch.gap:
-        words += f" gap {max(epoch.gap.values()):.3f}"
+        name = max(epoch.gap, key=lambda each: epoch.gap[each])
+        limits = [getattr(c, "tolerance", None) for c in constraints if c.name == name]
+        limit = "" if not limits or limits[0] is None else f"/{float(limits[0]):g}"
+        words += f" gap {epoch.gap[name]:.3f}{limit}"
     if epoch.multiplier:
-        words += f" price {max(epoch.multiplier.values()):.2f}"
+        words += f" multiplier {max(epoch.multiplier.values()):.4f}"
     return words

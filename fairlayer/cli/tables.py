@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fairlayer.constraints import Constraint
 from fairlayer.errors import require
 from fairlayer.report import words
 from fairlayer.serving import StreamedTable
-from fairlayer.training import Comparison, ConstraintResult, Observed, Run, measure
+from fairlayer.training import Comparison, ConstraintResult, Observed, Run, aggregate, measure
 from fairlayer.training.run import Prediction
 
-__all__ = ["show_comparison", "show_prediction", "show_stream"]
+__all__ = ["show_aggregate", "show_comparison", "show_prediction", "show_stream"]
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -45,6 +46,22 @@ def show_prediction(run: Run, prediction: Prediction) -> None:
     console = _console()
     console.print(table)
     console.print(f"Largest violation: {words.violation_text(prediction.emission.violation)}.")
+
+
+def show_aggregate(runs: Mapping[int, Comparison]) -> None:
+    """Print mean and deviation over the seeds."""
+    numbers = aggregate(runs)["numbers"]
+    table = _table(f"{len(runs)} seeds: {', '.join(map(str, runs))}", "unconstrained", "constrained")
+    for name, beside in numbers.items():
+        shown = words.QUALITY_NAMES.get(name, name)
+        table.add_row(shown, *(_mean_text(beside[which]) for which in ("unconstrained", "constrained")))
+    table.caption = "mean (standard deviation over seeds)"
+    _console().print(table)
+
+
+def _mean_text(summary: Mapping[str, Any]) -> str:
+    deviation = "" if summary["deviation"] is None else f" ({words.number(summary['deviation'])})"
+    return words.number(summary["mean"]) + deviation
 
 
 def show_stream(streamed: StreamedTable) -> None:

@@ -36,7 +36,8 @@ class Affine(Constraint):
         ShapeError: at projection, when rows do not fit the batch.
 
     Source: design of this package; the general form of every other constraint here.
-    Limits: rows given as an array fix the batch size.
+    Limits: rows given as an array fix the batch size. Over several processes, each gives the
+        columns of its own samples.
 
     Example:
         >>> import torch, fairlayer as fl

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.collective import Ranks
 from fairlayer.constraints.statements import Means
 from fairlayer.errors import LabelValueError, MissingLabelsError
 from fairlayer.groups import Column, Groups
@@ -28,6 +29,7 @@ class Batch:
         label_probabilities: estimates of the labels (n,), used as soft weights where labels are None.
         raw_scores: gives the raw scores (n,), for constraints that bin by score.
         weights: how many samples each row stands for (n,); None for one each.
+        ranks: the processes that each hold a share of the batch; None where all of it is here.
     """
 
     groups: Groups
@@ -36,7 +38,15 @@ class Batch:
     label_probabilities: FloatArray | None = None
     raw_scores: Callable[[], FloatArray] | None = None
     weights: FloatArray | None = None
+    ranks: Ranks | None = None
     _cache: dict[Hashable, Means] = field(default_factory=dict, repr=False)
+
+    def total(self, sums: FloatArray) -> FloatArray:
+        """Return sums over these samples as sums over all samples of the batch, wherever they are.
+
+        Every process must ask for the same sums in the same order.
+        """
+        return sums if self.ranks is None else self.ranks.total(sums)
 
     def means(self, on: tuple[str, ...]) -> Means:
         """Return the mean prediction of each group (intersection, for several names)."""
@@ -66,11 +76,18 @@ class Batch:
     ) -> Means:
         """Return a measure given by its weights (rows, n): row r stands for `weights[r] @ predictions`.
 
-        A row whose `counts` entry is 0 says nothing; by default each row counts n.
+        A row whose `counts` entry is 0 says nothing; by default each row counts all samples. Where the batch is
+        spread over processes, the weights are those of the samples here, columns of the whole rows.
         """
         weights = np.ascontiguousarray(weights, dtype=np.float64)
-        counts = np.full(len(weights), float(self.n)) if counts is None else counts
+        counts = self.total(np.full(len(weights), float(self.n))) if counts is None else counts
         return Means((key, id(weights)), names, ("",), counts, weights=weights)
+
+    @property
+    def score_edges(self) -> tuple[FloatArray, ...]:
+        """Edges of the bins that raw scores have been asked for in."""
+        edges = dict.fromkeys(key[2] for key in self._cache if isinstance(key, tuple) and key[0] == "bin")
+        return tuple(np.frombuffer(each) for each in edges)
 
     def label_estimates(self, asked_by: str, *, binary: bool = True) -> FloatArray:
         """Return true labels, or their estimates where there are none.
@@ -88,7 +105,7 @@ class Batch:
                 )
             return self.labels
         if self.label_probabilities is not None:
-            low, high = float(self.label_probabilities.min()), float(self.label_probabilities.max())
+            low, high = (float(end(self.label_probabilities, initial=0.5)) for end in (np.min, np.max))
             if binary and not (low >= 0.0 and high <= 1.0):
                 raise LabelValueError(
                     f"{asked_by} needs label estimates in [0, 1], but they range from {low:g} to {high:g}. "
@@ -104,11 +121,20 @@ class Batch:
     def label_means(self, on: tuple[str, ...], asked_by: str) -> FloatArray:
         """Return the mean label (or label estimate) of each group of `means(on)`, 0 for an empty group."""
         labels = self.label_estimates(asked_by, binary=False)
-        return _apply(self.means(on), labels)
+        return self._apply(self.means(on), labels)
 
     def label_means_by_bin(self, on: tuple[str, ...], edges: FloatArray, asked_by: str) -> FloatArray:
         """Return the mean label of each row of `means_by_bin(on, edges)`, 0 for an empty row."""
-        return _apply(self.means_by_bin(on, edges), self.label_estimates(asked_by, binary=False))
+        return self._apply(self.means_by_bin(on, edges), self.label_estimates(asked_by, binary=False))
+
+    def _apply(self, means: Means, values: FloatArray) -> FloatArray:
+        """Return the measure of `values` in place of the predictions."""
+        if means.weights is not None:
+            return self.total(np.asarray(means.weights @ values))
+        assert means.codes is not None
+        weighted = values if means.sample_weights is None else values * means.sample_weights
+        sums = np.bincount(means.codes + 1, weights=weighted, minlength=len(means) + 1)[1:].astype(np.float64)
+        return np.asarray(self.total(sums) / np.where(means.counts > 0, means.counts, 1.0))
 
     def _cached(self, key: Hashable, build: Callable[[], Means]) -> Means:
         if key not in self._cache:
@@ -140,11 +166,11 @@ class Batch:
         k = len(groups.names) * len(strata.names)
         if both.codes is not None:
             known = both.counts if self.weights is None else None
-            counts = _count(both.codes, k, self.weights) if known is None else known
+            counts = self.total(_count(both.codes, k, self.weights) if known is None else known)
             return Means(key, groups.names, strata.names, counts, codes=both.codes, sample_weights=self.weights)
         assert both.membership is not None
         membership = both.membership if self.weights is None else both.membership * self.weights[:, None]
-        counts = membership.sum(axis=0)
+        counts = self.total(membership.sum(axis=0))
         weights = membership.T / np.maximum(counts, np.finfo(float).tiny)[:, None]
         return Means(key, groups.names, strata.names, counts, weights=np.ascontiguousarray(weights))
 
@@ -183,14 +209,4 @@ def _cross(first: _Split, second: _Split) -> _Split:
         codes = first.codes * len(second.names) + second.codes
         return _Split(names, codes=np.where((first.codes < 0) | (second.codes < 0), -1, codes))
     both = first.as_membership()[:, :, None] * second.as_membership()[:, None, :]
-    return _Split(names, membership=both.reshape(len(both), -1))
-
-
-def _apply(means: Means, values: FloatArray) -> FloatArray:
-    """Return the measure of `values` in place of the predictions."""
-    if means.weights is not None:
-        return np.asarray(means.weights @ values)
-    assert means.codes is not None
-    weighted = values if means.sample_weights is None else values * means.sample_weights
-    sums = np.bincount(means.codes + 1, weights=weighted, minlength=len(means) + 1)[1:]
-    return np.asarray(sums / np.where(means.counts > 0, means.counts, 1.0))
+    return _Split(names, membership=both.reshape(len(both), len(names)))

@@ -47,15 +47,16 @@ class CovarianceBound(Constraint):
 
     def statements(self, batch: Batch) -> Sequence[Statement]:
         """Return one dense row per feature."""
-        weights = np.stack([_centred(batch.groups.values(name)) for name in self.on])
+        weights = np.stack([_centred(batch.groups.values(name), batch) for name in self.on])
         means = batch.rows(self.name, tuple(f"cov({name})" for name in self.on), weights)
         zero = np.zeros(len(means))
         return [Rows(means, np.eye(len(means)), zero, zero, means.groups, self.tolerance)]
 
 
-def _centred(values: FloatArray) -> FloatArray:
+def _centred(values: FloatArray, batch: Batch) -> FloatArray:
     known = np.isfinite(values)
-    if not known.any():
+    count, total = batch.total(np.array([known.sum(), values[known].sum()]))
+    if count == 0:
         return np.zeros_like(values)
-    centred: FloatArray = np.where(known, values - values[known].mean(), 0.0) / known.sum()
+    centred: FloatArray = np.where(known, values - total / count, 0.0) / count
     return centred

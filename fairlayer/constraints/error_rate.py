@@ -113,4 +113,4 @@ def _affine_loss(
     groups = batch.means(on)
     average = groups.as_weights()
     rows = batch.rows(("loss", on, asked_by), groups.groups, average * slope, groups.counts)
-    return rows, np.eye(len(rows)), np.asarray(average @ intercept)
+    return rows, np.eye(len(rows)), batch.total(np.asarray(average @ intercept))

@@ -1,27 +1,38 @@
-"""Tables, readers of public data sets, a generated lending population, and batches of rows."""
+"""Tables, readers of public data sets, a generated lending population, batches of rows, and pre-processing."""
 
-from fairlayer.data.batches import StratifiedBatchSampler, consecutive_batches
+from fairlayer.data.batches import StratifiedBatchSampler, consecutive_batches, joint_codes
 from fairlayer.data.columns import Cut, parse_cut
+from fairlayer.data.counterfactual import Counterfactuals, counterfactual_flip
+from fairlayer.data.decorrelation import remove_correlation
 from fairlayer.data.encoder import Encoder
 from fairlayer.data.lending import LendingPopulation
 from fairlayer.data.readers import READERS, read_data_set
+from fairlayer.data.resampling import Resampled, balanced_resampling
+from fairlayer.data.reweighing import reweighing_weights
 from fairlayer.data.sample import Sample, sample_of
 from fairlayer.data.split import Split, split_rows
 from fairlayer.data.table import Table, read_frame
 
 __all__ = [
     "READERS",
+    "Counterfactuals",
     "Cut",
     "Encoder",
     "LendingPopulation",
+    "Resampled",
     "Sample",
     "Split",
     "StratifiedBatchSampler",
     "Table",
+    "balanced_resampling",
     "consecutive_batches",
+    "counterfactual_flip",
+    "joint_codes",
     "parse_cut",
     "read_data_set",
     "read_frame",
+    "remove_correlation",
+    "reweighing_weights",
     "sample_of",
     "split_rows",
 ]

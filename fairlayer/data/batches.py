@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
@@ -18,15 +20,29 @@ __all__ = ["StratifiedBatchSampler", "consecutive_batches", "joint_codes"]
 class StratifiedBatchSampler(Sampler[list[int]]):
     """Batches that each hold every stratum in its own proportion; each row appears exactly once per epoch.
 
-    The strata, each shuffled, are laid end to end and dealt like cards over B = max(1, floor(n / batch_size))
-    batches. A stratum of n_s rows is a run of the deck, so every batch has floor(n_s / B) or ceil(n_s / B)
-    rows of it (at least one as soon as n_s >= B), batch sizes differ by at most one, and the tail is spread
-    over the batches.
+    The strata, each shuffled, are laid end to end and dealt like cards over R * B batches, R the number of replicas
+    and B = max(1, floor(n / (R * batch_size))) batches for each. A stratum of n_s rows is a run of the deck, so
+    every batch has floor(n_s / (R B)) or ceil(n_s / (R B)) rows of it, batch sizes differ by at most one, and the
+    tail is spread over the batches. A stratum with fewer rows than there are batches is in as many batches as it has
+    rows, once each, and missing from the others; `thin_strata` counts such strata, larger batches help.
+
+    Every iteration is another epoch, unless `set_epoch` names one: the same epoch is then the same on every call.
+    Over several replicas, each row goes to exactly one of them, and each gets B batches. They must iterate in step,
+    or call `set_epoch`, for they deal from the same deck.
 
     Args:
-        strata: integer code of each row (see `joint_codes`).
-        batch_size: smallest mean size of a batch.
-        seed: the same seed gives the same epochs.
+        strata: integer code of each row, for example `joint_codes([group, label])`.
+        batch_size: smallest mean size of a batch (of each replica's batches).
+        seed: the same seed gives the same epochs; the same on every replica.
+        num_replicas: number of processes that share the rows; None asks torch.distributed when first used.
+        rank: which of them this is; None likewise.
+
+    Raises:
+        ColumnError: no rows, fewer rows than replicas, a batch size below 1, or a rank outside the replicas.
+
+    With Lightning on several devices, set `Trainer(use_distributed_sampler=False)`: it cannot shard a batch sampler
+    itself, and stops with an error otherwise. It calls `set_epoch` here by itself. Accelerate (and with it the
+    trainer of transformers) shards batch samplers itself: give it one with `num_replicas=1, rank=0`.
 
     Example:
         >>> sampler = StratifiedBatchSampler([0] * 90 + [1] * 10, batch_size=20, seed=0)
@@ -34,26 +50,100 @@ class StratifiedBatchSampler(Sampler[list[int]]):
         [2, 2, 2, 2, 2]
     """
 
-    def __init__(self, strata: Sequence[int] | NDArray[Any] | torch.Tensor, batch_size: int, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        strata: Sequence[int] | NDArray[Any] | torch.Tensor,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        codes = np.asarray(strata.cpu() if isinstance(strata, torch.Tensor) else strata)
         if batch_size < 1:
             raise ColumnError(f"batch_size={batch_size} was asked for; a batch has at least one row.")
-        codes = np.asarray(strata)
+        if codes.ndim != 1 or len(codes) == 0:
+            raise ColumnError(
+                f"strata have shape {codes.shape}; give one code per row, (n,) with n >= 1 "
+                "(joint_codes makes one column of several)."
+            )
         self.rows_of = [np.flatnonzero(codes == code) for code in np.unique(codes)]
-        self.batches = max(1, len(codes) // batch_size)
+        self.n, self.batch_size, self.seed = len(codes), batch_size, seed
+        self.epoch: int | None = None
         self.random = np.random.default_rng(seed)
+        self._replicas, self._rank = num_replicas, rank
+        self._before = self.random.bit_generator.state  # from which the epoch under way was dealt
+        self._done = 0  # batches of it that were handed out
+        self._skip = 0  # batches of the next iteration that were handed out before a resume
+        if num_replicas is not None or rank is not None:
+            self._place()
 
-    def __len__(self) -> int:
-        return self.batches
+    @property
+    def batches(self) -> int:
+        """Number of batches of this replica in an epoch."""
+        return max(1, self.n // (self._place()[0] * self.batch_size))
 
     @property
     def thin_strata(self) -> int:
         """Number of strata with fewer rows than there are batches: some batches go without them."""
-        return sum(len(rows) < self.batches for rows in self.rows_of)
+        return sum(len(rows) < self.batches * self._place()[0] for rows in self.rows_of)
+
+    @property
+    def sampler(self) -> StratifiedBatchSampler:
+        """Itself: where Lightning looks for `set_epoch`."""
+        return self
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Deal that epoch from now on, which depends on the seed and its number alone."""
+        if epoch != self.epoch:
+            self.epoch, self._done, self._skip = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the sampler stands: the epoch, and how many of its batches were handed out.
+
+        A DataLoader with workers takes batches ahead of the training step; those count as handed out.
+        """
+        state = self._before if self._done else self.random.bit_generator.state
+        return {"epoch": self.epoch, "random": json.dumps(state), "done": self._done or self._skip}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there: the next iteration yields the rest of that epoch."""
+        self.random.bit_generator.state = json.loads(state["random"])
+        self.epoch, self._skip, self._done = state["epoch"], int(state["done"]), 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        deck = np.concatenate([self.random.permutation(rows) for rows in self.rows_of])
-        for first in self.random.permutation(self.batches):
-            yield self.random.permutation(deck[first :: self.batches]).tolist()
+        mine = self._deal()
+        if self._skip >= len(mine):  # that epoch was through
+            mine = self._deal()
+            self._skip = 0
+        first, self._skip = self._skip, 0
+        for self._done, batch in enumerate(mine[first:], first + 1):
+            yield batch.tolist()
+        self._done = 0
+
+    def _deal(self) -> list[NDArray[np.int64]]:
+        """Return this replica's batches of the next epoch, or of the one that was set."""
+        replicas, rank = self._place()
+        total = self.batches * replicas
+        self._before = self.random.bit_generator.state
+        random = self.random if self.epoch is None else np.random.default_rng([self.seed, self.epoch])
+        deck = np.concatenate([random.permutation(rows) for rows in self.rows_of])
+        dealt = [random.permutation(deck[first::total]) for first in random.permutation(total)]
+        return dealt[rank::replicas]
+
+    def _place(self) -> tuple[int, int]:
+        """Return (number of replicas, rank)."""
+        running = dist.is_available() and dist.is_initialized()
+        replicas = self._replicas or (dist.get_world_size() if running else 1)
+        rank = self._rank if self._rank is not None else (dist.get_rank() if running else 0)
+        if not 0 <= rank < replicas:
+            raise ColumnError(f"rank={rank} of num_replicas={replicas} was asked for; ranks are 0 to {replicas - 1}.")
+        if self.n < replicas:
+            raise ColumnError(f"{self.n} rows cannot be shared by {replicas} replicas; give at least one row to each.")
+        return replicas, rank
 
 
 def consecutive_batches(n: int, batch_size: int) -> list[slice]:

@@ -12,8 +12,12 @@ from fairlayer.training import Comparison
 __all__ = ["render_html", "write_html"]
 
 
-def render_html(comparison: Comparison, *, title: str = "fairlayer report") -> str:
-    """The page as text: no script, no external file."""
+def render_html(comparison: Comparison, *, title: str = "fairlayer report", history: str | None = None) -> str:
+    """The page as text: no script, no external file.
+
+    Args:
+        history: picture of the training as inline SVG, see `history_svg`.
+    """
     jinja2 = require("jinja2", "train")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -26,13 +30,15 @@ def render_html(comparison: Comparison, *, title: str = "fairlayer report") -> s
         title=title,
         comparison=comparison,
         words=words,
-        pictures={"scores": score_pictures(comparison), "gaps": gap_picture(comparison)},
+        pictures={"scores": score_pictures(comparison), "gaps": gap_picture(comparison), "history": history},
     )
     return str(page)
 
 
-def write_html(path: str | Path, comparison: Comparison, *, title: str = "fairlayer report") -> Path:
+def write_html(
+    path: str | Path, comparison: Comparison, *, title: str = "fairlayer report", history: str | None = None
+) -> Path:
     """Write the page; returns its path."""
     path = Path(path)
-    path.write_text(render_html(comparison, title=title), encoding="utf-8")
+    path.write_text(render_html(comparison, title=title, history=history), encoding="utf-8")
     return path

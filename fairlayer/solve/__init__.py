@@ -1,7 +1,7 @@
 """Plain arrays in, plain arrays out: the projection in the space of cell statistics."""
 
 from fairlayer.solve.certificate import Certificate, certify
-from fairlayer.solve.passes import Cells, Passes, make_passes
+from fairlayer.solve.passes import Cells, Passes, RankPasses, make_passes
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import Face, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
@@ -13,6 +13,7 @@ __all__ = [
     "ClashingFaces",
     "Face",
     "Passes",
+    "RankPasses",
     "RowSlabs",
     "SlabSystem",
     "Solution",

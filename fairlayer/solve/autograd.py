@@ -95,7 +95,8 @@ class _Projection(torch.autograd.Function):
         needs = ctx.needs_input_grad
         d_lower = _bound_gradient(g, derivative.at_lower, ctx.bound_shapes[0]) if needs[1] else None
         d_upper = _bound_gradient(g, derivative.at_upper, ctx.bound_shapes[1]) if needs[2] else None
-        d_tolerance = ctx.job.faces_of_tolerance(w) @ w if needs[3] else None
+        # w is the same on all processes that share the batch; so that their gradients add up, each takes its share
+        d_tolerance = ctx.job.faces_of_tolerance(w) @ w / ctx.job.passes.parts if needs[3] else None
         return d_scores, d_lower, d_upper, d_tolerance, None
 
     @staticmethod

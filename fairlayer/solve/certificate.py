@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from fairlayer.solve.passes import Passes
@@ -48,24 +49,30 @@ def certify(passes: Passes, slabs: SlabSystem, solution: Solution, value: torch.
     """Compute the certificate of a returned value, after its last cast."""
     final = value.detach().double()
     scores = passes.as_tensor(passes.scores)
-    violation, _ = slabs.worst(passes.measure(passes.from_tensor(final)))
-    primal = 0.5 * float(((final - scores) ** 2).sum())
+    share = passes.share(passes.from_tensor(final))
     exact = passes.as_tensor(solution.value)
+    outside = _outside(final, passes.lower, passes.upper)
+    moved, moved_exactly = float(((final - scores) ** 2).sum()), float(((exact - scores) ** 2).sum())
+    parts = passes.gather(np.append(share, [moved, moved_exactly, outside]))
+    violation, _ = slabs.worst(parts[:, : len(share)].sum(axis=0))
+    primal, dual = 0.5 * parts[:, -3:-1].sum(axis=0)
     sigma = float(sum(m * face.limit for m, face in zip(solution.multipliers, solution.faces, strict=True)))
-    dual = 0.5 * float(((exact - scores) ** 2).sum()) + float(solution.nu @ solution.statistics) - sigma
-    distance = math.sqrt(2.0 * primal)
+    gap = float(primal - dual) - float(solution.nu @ solution.statistics) + sigma
+    distance = math.sqrt(2.0 * float(primal))
     atol = (1e-10 if value.dtype == torch.float64 else 1e-6) * max(1.0, passes.size, slabs.size())
     return Certificate(
         violation=violation,
-        bound_violation=_outside(final, passes.lower, passes.upper),
-        duality_gap=primal - dual,
+        bound_violation=float(parts[:, -1].max()),
+        duality_gap=gap,
         distance=distance,
         atol=atol,
-        gap_atol=atol * math.sqrt(len(final)) * max(1.0, distance),
+        gap_atol=atol * math.sqrt(passes.n) * max(1.0, distance),
     )
 
 
 def _outside(value: torch.Tensor, lower: Any, upper: Any) -> float:
+    if not len(value):
+        return 0.0
     below = 0.0 if lower is None else float((_like(lower, value) - value).max())
     above = 0.0 if upper is None else float((value - _like(upper, value)).max())
     return max(0.0, below, above)

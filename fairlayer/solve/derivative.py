@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fairlayer._arrays import transforming
 from fairlayer._typing import FloatArray
-from fairlayer.solve.passes import Cells, Passes, Point
+from fairlayer.solve.passes import Passes, Point
 from fairlayer.solve.slabs import Face
 from fairlayer.solve.solve import Solved
 
@@ -185,14 +185,15 @@ class Derivative:
 
     @cached_property
     def _cells(self) -> _DifferentiableCells:
-        return _DifferentiableCells(self.passes.cells, self.passes.as_tensor(self.solved.solution.value).device)
+        return _DifferentiableCells(self.passes, self.passes.as_tensor(self.solved.solution.value).device)
 
 
 class _DifferentiableCells:
     """B and its transpose as torch operations that autograd and functorch can follow."""
 
-    def __init__(self, cells: Cells, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, passes: Passes, device: torch.device) -> None:
+        cells = passes.cells
+        self.device, self.total = device, passes.total
         self.codes = None if cells.codes is None else torch.from_numpy(cells.codes).to(device)
         self.counts = torch.from_numpy(cells.counts).to(device)
         self.dense = None if cells.dense is None else torch.from_numpy(cells.dense).to(device)
@@ -207,7 +208,7 @@ class _DifferentiableCells:
             parts.append(sums.index_add(0, self.codes, value)[:-1] / self.counts)
         if self.dense is not None:
             parts.append(self.dense @ value)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self.total(parts[0] if len(parts) == 1 else torch.cat(parts))
 
     def pull(self, nu: Tensor) -> Tensor:
         k = len(self.counts)

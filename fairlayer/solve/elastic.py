@@ -86,6 +86,7 @@ class _ElasticPasses:
         self.centre = np.zeros(len(softness)) if centre is None else centre
         self.scores, self.cells = base.scores, base.cells
         self.lower, self.upper = base.lower, base.upper
+        self.parts = base.parts
 
     @property
     def size(self) -> float:
@@ -103,9 +104,26 @@ class _ElasticPasses:
         metric = self.base.metric(point, floor)
         return metric + (self.softness if metric.ndim == 1 else np.diag(self.softness))
 
-    def lowest(self, nu: FloatArray) -> float:
+    def share(self, value: Any) -> FloatArray:
+        """See `Passes.share`."""
+        return self.base.share(value)
+
+    def lowest(self, nus: FloatArray) -> FloatArray:
         """See `Passes.lowest`: what gives way has no least value."""
-        return -np.inf if nu.any() else 0.0
+        return np.where(nus.any(axis=1), -np.inf, 0.0)
+
+    @property
+    def n(self) -> int:
+        """See `Passes.n`."""
+        return self.base.n
+
+    def gather(self, vector: FloatArray) -> FloatArray:
+        """See `Passes.gather`."""
+        return self.base.gather(vector)
+
+    def total(self, sums: torch.Tensor) -> torch.Tensor:
+        """See `Passes.total`."""
+        return self.base.total(sums)
 
     def pull(self, nu: FloatArray) -> Any:
         """See `Passes.pull`."""

@@ -20,9 +20,8 @@ __all__ = ["attainable", "check_feasible", "smallest_widening"]
 def attainable(passes: Passes) -> tuple[FloatArray, FloatArray]:
     """Return the range of each statistic, by itself, over all predictions within the bounds."""
     units = np.eye(passes.cells.size)
-    low = np.array([passes.lowest(unit) for unit in units])
-    high = np.array([-passes.lowest(-unit) for unit in units])
-    return low, high
+    ends = passes.lowest(np.concatenate([units, -units]))
+    return ends[: len(units)], -ends[len(units) :]
 
 
 def check_feasible(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: FloatArray, atol: float) -> None:

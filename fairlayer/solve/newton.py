@@ -172,7 +172,7 @@ def raise_if_unbounded(passes: Passes, dual: _Dual | Solution, atol: float) -> N
     """
     if passes.cells.dense is None:
         return
-    if passes.lowest(dual.nu) - _sigma(dual) > 100 * atol * float(np.abs(dual.multipliers).sum()):
+    if float(passes.lowest(dual.nu[None])[0]) - _sigma(dual) > 100 * atol * float(np.abs(dual.multipliers).sum()):
         raise ClashingFaces(dual.faces)
 
 

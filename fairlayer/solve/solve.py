@@ -38,7 +38,7 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
     if not slabs.blocks:
         return Solved(Solution.unmoved(start), slabs, 0.0)
     size = max(1.0, passes.size, slabs.size())
-    atol = (1e-13 + 1e-15 * len(passes.scores) ** 0.5) * size  # sums of n numbers round like sqrt(n)
+    atol = (1e-13 + 1e-15 * passes.n**0.5) * size  # sums of n numbers round like sqrt(n)
     try:
         if not _always_feasible(passes, slabs):
             check_feasible(slabs, *attainable(passes), start.statistics, atol)

@@ -1,23 +1,28 @@
 """Train a model through its layer, compare it with an unconstrained one, keep it in a run folder."""
 
+from fairlayer.training.aggregate import aggregate
 from fairlayer.training.compare import compare
 from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
 from fairlayer.training.config import FitOptions, ModelConfig
 from fairlayer.training.constraint_text import known_constraints, parse_constraint
 from fairlayer.training.emission import Emission, emit_in_batches
-from fairlayer.training.fit import Epoch, Fit, fit
+from fairlayer.training.fit import Epoch, Fit, FitFolder, fit
 from fairlayer.training.gaps import Gap, measure
+from fairlayer.training.history import history_rows, history_svg
 from fairlayer.training.observed import Observed
+from fairlayer.training.record import ChangedDataError, check_data, other_versions, record_of
 from fairlayer.training.run import Run, load_run, save_run
 from fairlayer.training.session import Trained, prepare, train
 
 __all__ = [
     "Beside",
+    "ChangedDataError",
     "Comparison",
     "ConstraintResult",
     "Emission",
     "Epoch",
     "Fit",
+    "FitFolder",
     "FitOptions",
     "Gap",
     "GroupResult",
@@ -25,14 +30,20 @@ __all__ = [
     "Observed",
     "Run",
     "Trained",
+    "aggregate",
+    "check_data",
     "compare",
     "emit_in_batches",
     "fit",
+    "history_rows",
+    "history_svg",
     "known_constraints",
     "load_run",
     "measure",
+    "other_versions",
     "parse_constraint",
     "prepare",
+    "record_of",
     "save_run",
     "train",
 ]

@@ -1,25 +1,28 @@
-"""A plain training loop: stratified minibatches, Adam, early stopping on the validation loss."""
+"""Training by Lightning: stratified minibatches, AdamW, early stopping on the validation loss."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from fairlayer.constraints import Constraint
-from fairlayer.data import Sample, StratifiedBatchSampler, consecutive_batches
-from fairlayer.data.batches import joint_codes
+from fairlayer.data import Sample
+from fairlayer.errors import require
 from fairlayer.model import FairModel
 from fairlayer.training.config import FitOptions, Task
 from fairlayer.training.gaps import measure
-from fairlayer.training.objective import check_finite, objective
 from fairlayer.training.observed import Observed
 
-__all__ = ["Epoch", "Fit", "fit"]
+__all__ = ["Epoch", "Fit", "FitFolder", "fit"]
+
+GAP, PRICE = "gap ", "price "  # prefixes in the journal
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,7 @@ class Epoch:
     """One pass over the training rows, and what the validation rows say after it.
 
     `gap` is what each constraint bounds, on the scores before the layer; `multiplier` is its price: half the
-    squared move, summed over a batch, that one more unit of tolerance would save. Both are means over
-    validation batches.
+    squared move per prediction that one more unit of tolerance would save. Both are means over validation batches.
     """
 
     number: int
@@ -49,6 +51,18 @@ class Fit:
     best: int
 
 
+@dataclass(frozen=True)
+class FitFolder:
+    """Where a fit keeps a checkpoint after each epoch, and whether it goes on from the one that is there."""
+
+    path: Path
+    resume: bool = False
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.ckpt"
+
+
 def fit(
     model: nn.Module,
     train: Sample,
@@ -56,51 +70,128 @@ def fit(
     *,
     task: Task = "classification",
     options: FitOptions | None = None,
+    watched: Sequence[Constraint] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    folder: FitFolder | None = None,
+    logger: Any = None,
 ) -> Fit:
     """Train `model` in place: a `FairModel` through its layer, any other module as it is.
 
     The loss is binary cross-entropy for classification and the mean squared error for regression, both on
     what the model emits.
 
+    Args:
+        watched: constraints whose gap each epoch tells; by default those of the model.
+        on_epoch: told of each epoch.
+        folder: keeps a checkpoint there after each epoch (weights, optimiser, batches to come, random numbers, and the
+            stream of a `FairModel`), and resumes from it if told to.
+        logger: a logger of Lightning, or several.
+
     Raises:
         NonFiniteScoresError: the loss became NaN or infinite.
 
     Example:
-        >>> import numpy as np
+        >>> import numpy as np, torch
         >>> rows = Sample(torch.rand(64, 2), torch.rand(64).round(), {"sex": np.array(["f", "m"] * 32)})
         >>> net = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0), nn.Sigmoid())
         >>> len(fit(net, rows, rows, options=FitOptions(epochs=2, batch_size=16)).history)
         2
     """
     options = options or FitOptions()
-    sampler = StratifiedBatchSampler(_strata(train), options.batch_size, seed=options.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    history: list[Epoch] = []
-    best = _Best()
-    for number in range(1, options.epochs + 1):
-        train_loss = _train_epoch(model, train, sampler, optimizer, task)
-        epoch = _validate(model, valid, options.batch_size, task, number=number, train_loss=train_loss)
-        history.append(epoch)
-        if on_epoch is not None:
-            on_epoch(epoch)
-        best = best.updated(epoch, model)
-        if number - best.epoch >= options.patience:
-            break
-    model.load_state_dict(best.state)
-    return Fit(tuple(history), best.epoch)
+    with _quiet():
+        tools = require("fairlayer.integrations.lightning", "train")
+        keeper = tools.BestWeights(options.patience)
+        journal = tools.Journal(_Watch(model, watched), _telling(on_epoch))
+        trainer = _trainer(
+            options, [journal, keeper, tools.RandomNumbers(), *_measured(tools, train, task)], folder, logger
+        )
+        module = tools.FairLightningModule(
+            model, task=task, learning_rate=options.learning_rate, weight_decay=options.weight_decay
+        )
+        rows = tools.SampleDataModule(train, valid, batch_size=options.batch_size, seed=options.seed)
+        trainer.fit(module, datamodule=rows, ckpt_path=_checkpoint(folder), weights_only=True)
+    return Fit(tuple(_epoch(entry) for entry in journal.entries), keeper.epoch)
 
 
-@dataclass(frozen=True)
-class _Best:
-    epoch: int = 0
-    loss: float = float("inf")
-    state: dict[str, Any] = field(default_factory=dict)
+def _trainer(options: FitOptions, callbacks: list[Any], folder: FitFolder | None, logger: Any) -> Any:
+    lightning = require("lightning.pytorch", "train")
+    if folder is not None:
+        callbacks = [*callbacks, _keeping(lightning, folder)]
+    return lightning.Trainer(
+        max_epochs=options.epochs,
+        accelerator="cpu",
+        devices=1,
+        callbacks=callbacks,
+        logger=logger or False,
+        log_every_n_steps=1,
+        enable_checkpointing=folder is not None,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
 
-    def updated(self, epoch: Epoch, model: nn.Module) -> _Best:
-        if epoch.valid_loss >= self.loss:
-            return self
-        return _Best(epoch.number, epoch.valid_loss, copy.deepcopy(model.state_dict()))
+
+def _keeping(lightning: Any, folder: FitFolder) -> Any:
+    """A checkpoint after every epoch, each in place of the one before."""
+    if not folder.resume:
+        folder.last.unlink(missing_ok=True)  # of an earlier run
+    return lightning.callbacks.ModelCheckpoint(
+        dirpath=folder.path,
+        filename=folder.last.stem,
+        save_top_k=1,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+def _checkpoint(folder: FitFolder | None) -> str | None:
+    return str(folder.last) if folder is not None and folder.resume and folder.last.is_file() else None
+
+
+def _measured(tools: Any, train: Sample, task: Task) -> list[Any]:
+    """Disparities of the groups, for loggers."""
+    threshold = 0.5 if task == "classification" else None
+    names = [name for name, column in train.sensitive.items() if column.dtype.kind != "f"]
+    return [tools.FairnessCallback(names, stop_on_infeasible=False, threshold=threshold)] if names else []
+
+
+def _telling(on_epoch: Callable[[Epoch], None] | None) -> Callable[[Mapping[str, float]], None] | None:
+    return None if on_epoch is None else (lambda entry: on_epoch(_epoch(entry)))
+
+
+def _epoch(entry: Mapping[str, float]) -> Epoch:
+    return Epoch(
+        int(entry["epoch"]),
+        entry["train/loss"],
+        entry["val/loss"],
+        _without(GAP, entry),
+        _without(PRICE, entry),
+    )
+
+
+def _without(prefix: str, entry: Mapping[str, float]) -> dict[str, float]:
+    return {name.removeprefix(prefix): value for name, value in entry.items() if name.startswith(prefix)}
+
+
+class _Watch:
+    """Gap of the scores before the layer, and price, per constraint, in the batch just emitted."""
+
+    def __init__(self, model: nn.Module, watched: Sequence[Constraint] | None) -> None:
+        self.model = model
+        self.constraints = constraints_of(model) if watched is None else tuple(watched)
+
+    def __call__(self, module: nn.Module, batch: Mapping[str, Any]) -> dict[str, float]:
+        if not self.constraints:
+            return {}
+        layered = self.model if isinstance(self.model, FairModel) else None
+        raw = (self.model(batch["x"]) if layered is None else layered.raw_scores(batch["x"])).detach().numpy()
+        observed = Observed(batch["sensitive_features"], batch["y"].numpy(), raw)
+        gaps = {GAP + c.name: measure(c, observed, raw).value for c in self.constraints}
+        last = None if layered is None else layered.last_projection
+        prices = {} if last is None else last.multipliers
+        known = {name: value for name, value in gaps.items() if value is not None}
+        return known | {PRICE + name: float(price) / len(raw) for name, price in prices.items()}
 
 
 def constraints_of(model: nn.Module) -> Sequence[Constraint]:
@@ -108,64 +199,17 @@ def constraints_of(model: nn.Module) -> Sequence[Constraint]:
     return tuple(model.constraints) if isinstance(model, FairModel) else ()
 
 
-def _strata(train: Sample) -> Any:
-    """Rows with the same groups and the same binary label are one stratum."""
-    columns = [column for column in train.sensitive.values() if column.dtype.kind != "f"]
-    if _is_binary(train.y):
-        columns.append(train.y.numpy())
-    return joint_codes(columns or [torch.zeros(len(train)).numpy()])
-
-
-def _is_binary(y: torch.Tensor) -> bool:
-    return bool(((y == 0) | (y == 1)).all())
-
-
-def _train_epoch(
-    model: nn.Module,
-    train: Sample,
-    sampler: StratifiedBatchSampler,
-    optimizer: torch.optim.Optimizer,
-    task: Task,
-) -> float:
-    model.train()
-    total = 0.0
-    for index in sampler:
-        rows = train.take(index)
-        loss = objective(model, rows, task)
-        check_finite(loss)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        total += loss.item() * len(rows)
-    return total / len(train)
-
-
-@torch.no_grad()
-def _validate(model: nn.Module, valid: Sample, batch_size: int, task: Task, *, number: int, train_loss: float) -> Epoch:
-    model.eval()
-    total = 0.0
-    seen: list[tuple[dict[str, float], dict[str, float]]] = []
-    for part in consecutive_batches(len(valid), batch_size):
-        rows = valid.take(part)
-        total += objective(model, rows, task).item() * len(rows)
-        seen.append(_watch(model, rows))
-    gaps, multipliers = zip(*seen, strict=True)
-    return Epoch(number, train_loss, total / len(valid), _averaged(gaps), _averaged(multipliers))
-
-
-def _watch(model: nn.Module, rows: Sample) -> tuple[dict[str, float], dict[str, float]]:
-    """Gap of the scores before the layer, and price, per constraint, in the batch just emitted."""
-    if not isinstance(model, FairModel):
-        return {}, {}
-    raw = model.raw_scores(rows.x).numpy()
-    observed = Observed(rows.sensitive, rows.y.numpy(), raw)
-    measured = {c.name: measure(c, observed, raw).value for c in constraints_of(model)}
-    known = {name: value for name, value in measured.items() if value is not None}
-    last = model.last_projection
-    return known, {} if last is None else {name: float(price) for name, price in last.multipliers.items()}
-
-
-def _averaged(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    names = dict.fromkeys(name for part in parts for name in part)
-    values = {name: [part[name] for part in parts if name in part] for name in names}
-    return {name: sum(found) / len(found) for name, found in values.items()}
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice is for those who write a Trainer themselves."""
+    require("lightning.pytorch", "train")  # sets the level of its loggers when it is imported
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning.*")
+            warnings.filterwarnings("ignore", message=".*(num_workers|many workers|LeafSpec|Checkpoint directory).*")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,4 +1,5 @@
-"""A run folder: config.json, checkpoint.pt (loads with `weights_only=True`), metrics.json, history.json."""
+"""A run folder: config.json, checkpoint.pt (loads with `weights_only=True`), metrics.json, and the history of both fits
+as history.json, history.csv and history.svg."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from fairlayer.data import Sample
 from fairlayer.errors import DataError
 from fairlayer.model import FairModel
 from fairlayer.training.emission import Emission, emit_in_batches
+from fairlayer.training.history import write_history_csv
 from fairlayer.training.recipe import Recipe
 from fairlayer.training.session import Trained
 
@@ -67,6 +69,8 @@ def save_run(folder: str | Path, trained: Trained) -> Path:
     fits = {"unconstrained": trained.fits.unconstrained, "constrained": trained.fits.constrained}
     history = {which: {"best": f.best, "epochs": [e.to_dict() for e in f.history]} for which, f in fits.items()}
     write_json(folder / "history.json", history)
+    write_history_csv(folder / "history.csv", trained.fits)
+    (folder / "history.svg").write_text(trained.history_svg(), encoding="utf-8")
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from fairlayer.model import FairModel
 from fairlayer.training.compare import compare
 from fairlayer.training.comparison import Beside, Comparison
 from fairlayer.training.config import FitOptions, ModelConfig
-from fairlayer.training.fit import Epoch, Fit, fit
+from fairlayer.training.fit import Epoch, Fit, FitFolder, fit
 from fairlayer.training.gaps import measure
+from fairlayer.training.history import history_svg
 from fairlayer.training.observed import Observed
 from fairlayer.training.recipe import Recipe
 
@@ -56,6 +58,10 @@ class Trained:
     fits: Beside[Fit]
     comparison: Comparison
 
+    def history_svg(self) -> str:
+        """Loss, gaps and multipliers by epoch, as a picture."""
+        return history_svg(self.fits, self.recipe.config.parsed())
+
 
 def prepare(
     table: Table,
@@ -74,6 +80,8 @@ def prepare(
 
     Raises:
         DataError: the table does not fit what is asked of it.
+        InfeasibleConstraintsError: no predictions for the training rows meet the constraints, and `on_infeasible` is
+            "raise".
     """
     if not constraints:
         raise DataError("no constraint was given; name at least one, for example 'demographic_parity(sex, 0.02)'.")
@@ -91,6 +99,7 @@ def prepare(
     everything = recipe.sample(table.frame, table.labels(), watched=table.sensitive)
     _check_comparable(config.parsed(), everything)
     train, valid, test = (everything.take(rows) for rows in (split.train, split.valid, split.test))
+    _check_feasible(config, train)
     return Parts(recipe, train, valid, test, split, table.sensitive, table.description or table.name)
 
 
@@ -101,6 +110,9 @@ def train(
     batch_size: int | None = None,
     inference: bool = False,
     on_epoch: OnEpoch | None = None,
+    checkpoints: str | Path | None = None,
+    resume: bool = False,
+    logger: Callable[[str], Any] | None = None,
 ) -> Trained:
     """Train an unconstrained and a constrained model, same architecture and seed; compare on test rows.
 
@@ -108,19 +120,33 @@ def train(
         batch_size: of the test batches; the training one where not given.
         inference: apply the constrained model to the test batches in its inference regime.
         on_epoch: told ("unconstrained" or "constrained", epoch) as training goes.
+        checkpoints: folder that keeps a checkpoint of either model after each epoch.
+        resume: go on from the checkpoints that are there.
+        logger: makes a logger of Lightning for the model of that name.
     """
     options = options or FitOptions()
     config = parts.recipe.config
+
+    def fitted(model: nn.Module, which: str) -> Fit:
+        return fit(
+            model,
+            parts.train,
+            parts.valid,
+            task=config.task,
+            options=options,
+            watched=config.parsed(),
+            on_epoch=None if on_epoch is None else (lambda epoch: on_epoch(which, epoch)),
+            folder=None if checkpoints is None else FitFolder(Path(checkpoints) / which, resume),
+            logger=None if logger is None else logger(which),
+        )
+
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
         torch.manual_seed(options.seed)
         plain = config.network()
         torch.manual_seed(options.seed)
         model = config.model()
         model.fit_categories(_all_groups(parts))
-        fits = Beside(
-            _fit(plain, parts, options, "unconstrained", on_epoch),
-            _fit(model, parts, options, "constrained", on_epoch),
-        )
+        fits = Beside(fitted(plain, "unconstrained"), fitted(model, "constrained"))
     comparison = compare(
         plain,
         model,
@@ -144,11 +170,6 @@ def _target_units(table: Table, split: Split) -> dict[str, Any]:
     return {"center": float(labels.mean()), "scale": float(labels.std()) or 1.0}
 
 
-def _fit(model: nn.Module, parts: Parts, options: FitOptions, which: str, on_epoch: OnEpoch | None) -> Fit:
-    tell = None if on_epoch is None else (lambda epoch: on_epoch(which, epoch))
-    return fit(model, parts.train, parts.valid, task=parts.recipe.config.task, options=options, on_epoch=tell)
-
-
 def _all_groups(parts: Parts) -> dict[str, np.ndarray]:
     """Every category of the table, so that a rare one seen only among the test rows is known too."""
     samples = (parts.train, parts.valid, parts.test)
@@ -165,3 +186,10 @@ def _check_comparable(constraints: Sequence[Constraint], sample: Sample) -> None
                 f"{constraint.name} compares groups, but the table gives it fewer than two: {found}. "
                 "Name a column with at least two groups, or leave the constraint out."
             )
+
+
+def _check_feasible(config: ModelConfig, train: Sample) -> None:
+    """Project the training rows once: limits that nothing can meet are told before anything is trained."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        model = config.model()
+        model(train.x, sensitive_features=train.sensitive, y=train.y)

@@ -21,9 +21,9 @@ def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_run(tmp_path_factory.mktemp("run"), trained)
 
 
-def test_it_holds_four_files_of_plain_values(folder: Path) -> None:
+def test_it_holds_files_of_plain_values(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
-        "checkpoint.pt", "config.json", "history.json", "metrics.json",
+        "checkpoint.pt", "config.json", "history.csv", "history.json", "history.svg", "metrics.json",
     }  # fmt: skip
     config = json.loads((folder / "config.json").read_text())
     assert config["config"]["constraints"][0] == "demographic_parity(sex, 0.02)"

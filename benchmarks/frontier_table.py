@@ -1,0 +1,105 @@
+"""Runs to one table: for each question the best setting of each method and seed, its test numbers averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from frontier_numbers import Point, Question, accuracy, auc
+
+QUESTIONS = (
+    Question("decision gap <= 2", "decision_gap", 2.0, accuracy),
+    Question("decision gap <= 5", "decision_gap", 5.0, accuracy),
+    Question("equalized odds gap <= 3", "odds_gap", 3.0, accuracy),
+    Question("score gap <= 1", "score_gap", 1.0, auc),
+    Question("no limit", "decision_gap", 100.0, accuracy),
+)
+COLUMNS = ("accuracy", "auc", "brier", "score_gap", "decision_gap", "odds_gap")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One run from the cache."""
+
+    seed: int
+    seconds: float | None
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's answer to one question: means over seeds, and the deviation of what was maximised."""
+
+    method: str
+    known: bool
+    seeds: int
+    means: Mapping[str, float | None]
+    spread: float
+    time: float | None
+    chosen: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def answer(question: Question, runs: Sequence[Finished], margin: float) -> list[Row]:
+    """Return a row for each method that meets the budget on validation rows with every seed, best first."""
+    seeds = sorted({run.seed for run in runs})
+    times = relative_times(runs)
+    rows = []
+    for method in dict.fromkeys(point.method for run in runs for point in run.points):
+        chosen = [question.choose(_points(runs, method, seed), margin) for seed in seeds]
+        found = [point for point in chosen if point is not None]
+        if len(found) == len(seeds):
+            rows.append(_row(question, method, found, times.get(method)))
+    return sorted(rows, key=lambda row: -(row.means[_column(question)] or 0.0))
+
+
+def relative_times(runs: Iterable[Finished]) -> dict[str, float]:
+    """Return the median CPU time of each method's training over that of plain training."""
+    seconds: dict[str, list[float]] = {}
+    for run in runs:
+        for method in {point.method for point in run.points} if run.seconds is not None else ():
+            seconds.setdefault(method, []).append(run.seconds)
+    base = float(np.median(seconds["plain"])) if "plain" in seconds else float("nan")
+    return {method: float(np.median(values)) / base for method, values in seconds.items()}
+
+
+def _points(runs: Sequence[Finished], method: str, seed: int) -> list[Point]:
+    return [point for run in runs if run.seed == seed for point in run.points if point.method == method]
+
+
+def _column(question: Question) -> str:
+    return "auc" if question.value is auc else "accuracy"
+
+
+def _row(question: Question, method: str, found: Sequence[Point], time: float | None) -> Row:
+    values = {name: [getattr(point.test, name) for point in found] for name in COLUMNS}
+    means = {name: None if None in each else float(np.mean(each)) for name, each in values.items()}
+    spread = float(np.std(values[_column(question)], ddof=1)) if len(found) > 1 else 0.0
+    return Row(method, found[0].known, len(found), means, spread, time, tuple(point.detail for point in found))
+
+
+def text(answers: Mapping[str, Sequence[Row]]) -> str:
+    """Return the one table, a block for each question."""
+    head = f"{'method':<40} {'group':<6} {'accuracy':>8} {'sd':>5} {'AUC':>6} {'Brier':>6}"
+    head += f" {'score':>6} {'decis.':>6} {'odds':>6} {'time':>6}"
+    lines = [head, f"{'':<40} {'':<6} {'%':>8} {'':>5} {'%':>6} {'':>6} {'gap %':>6} {'gap %':>6} {'gap %':>6} {'':>6}"]
+    for title, rows in answers.items():
+        lines += ["", f"{title}, chosen on validation rows; test rows reported"]
+        lines += ["-" * len(head), *(_line(row) for row in rows)]
+    return "\n".join(lines)
+
+
+def _line(row: Row) -> str:
+    means, group = row.means, "known" if row.known else "hidden"
+    gaps = " ".join(_number(means[name], 6, 2) for name in ("score_gap", "decision_gap", "odds_gap"))
+    time = _number(row.time, 5, 2) + ("x" if row.time is not None else " ")
+    scores = f"{_number(means['auc'], 6, 2)} {_number(means['brier'], 6, 3)}"
+    return f"{row.method:<40} {group:<6} {means['accuracy']:>8.2f} {row.spread:>5.2f} {scores} {gaps} {time}"
+
+
+def _number(value: float | None, width: int, places: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:>{width}.{places}f}"

@@ -1,0 +1,18 @@
+"""Decisions: scores -> yes or no under the constraints, at the level of decisions."""
+
+from fairlayer.decisions.decide import decide
+from fairlayer.decisions.errors import NeedsRandomisationError, UnseenCellError, UtilityError
+from fairlayer.decisions.result import Decisions
+from fairlayer.decisions.rule import CellRule, DecisionRule
+from fairlayer.decisions.stream import DecisionStream
+
+__all__ = [
+    "CellRule",
+    "DecisionRule",
+    "DecisionStream",
+    "Decisions",
+    "NeedsRandomisationError",
+    "UnseenCellError",
+    "UtilityError",
+    "decide",
+]

@@ -1,0 +1,76 @@
+"""From a batch to the thresholds of each cell: read it, solve it, round it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairlayer._typing import FloatArray
+from fairlayer.constraints import Constraint
+from fairlayer.decisions.inputs import read_capacity
+from fairlayer.decisions.problem import Problem
+from fairlayer.decisions.program import ClashingBlocks, Mixture, Optimum, solve_program
+from fairlayer.decisions.whole import as_mixture, choose_counts
+from fairlayer.errors import InfeasibleConstraintsError
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The best lottery per cell, and what is done: the same, or one threshold per cell.
+
+    Args:
+        problem: what was asked.
+        optimum: the best lotteries, whose utility no thresholds within the limits exceed.
+        mixtures: what is done in each cell.
+        randomised: whether lots are drawn.
+    """
+
+    problem: Problem
+    optimum: Optimum
+    mixtures: tuple[Mixture, ...]
+    randomised: bool
+
+
+def make_plan(
+    scores: FloatArray,
+    constraints: Sequence[Constraint],
+    *,
+    sensitive_features: Any,
+    y: Any,
+    label_probabilities: Any,
+    capacity: Any,
+    utility: Any,
+    randomised: bool,
+) -> Plan:
+    """Return the thresholds for a batch; arguments as for `decide`."""
+    problem = Problem.of(
+        scores,
+        constraints,
+        sensitive_features=sensitive_features,
+        y=y,
+        label_probabilities=label_probabilities,
+        capacity=read_capacity(capacity),
+        utility=utility,
+    )
+    try:
+        optimum = solve_program(problem.curves, problem.slabs, problem.statistics)
+    except ClashingBlocks as clash:
+        raise _infeasible(problem, clash, capacity) from None
+    if randomised:
+        return Plan(problem, optimum, optimum.mixtures, True)
+    counts = choose_counts(problem, optimum).tolist()
+    mixtures = tuple(as_mixture(curve, k) for curve, k in zip(problem.curves, counts, strict=True))
+    return Plan(problem, optimum, mixtures, False)
+
+
+def _infeasible(problem: Problem, clash: ClashingBlocks, capacity: Any) -> InfeasibleConstraintsError:
+    owners = problem.assembly.owners
+    names = dict.fromkeys(problem.constraints[owners[b]].name for b in clash.blocks if b < len(owners))
+    asked = [*names, *([f"capacity={capacity}"] if any(b >= len(owners) for b in clash.blocks) else [])]
+    return InfeasibleConstraintsError(
+        f"no decisions by thresholds meet {' and '.join(asked)}{' together' if len(asked) > 1 else ''}, "
+        "not even with lots between thresholds. Loosen one of them."
+    )

@@ -1,0 +1,160 @@
+"""One batch of decisions as a small problem: the cells, their curves, and the slabs with what rounding may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fairlayer._typing import FloatArray
+from fairlayer.assembly import Assembly, assemble
+from fairlayer.constraints import Batch, Constraint
+from fairlayer.constraints.statements import as_float
+from fairlayer.decisions.curves import Curve, Partition, contributions_of, draw_curves
+from fairlayer.decisions.inputs import read_labels, read_utility
+from fairlayer.errors import ConstraintDefinitionError
+from fairlayer.groups import Groups
+from fairlayer.inputs import as_constraints, feature_names, read_groups
+from fairlayer.solve import Cells, RowSlabs, SlabSystem, SpreadSlabs
+from fairlayer.solve.passes import NumpyPasses
+
+__all__ = ["Problem"]
+
+_Block = RowSlabs | SpreadSlabs
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be decided.
+
+    Args:
+        scores: (n,).
+        constraints: what must hold for the decisions.
+        groups: the sensitive features.
+        partition: the cells.
+        assembly: the statements of the constraints, on the statistics of the batch.
+        curves: one per cell; after the statistics of the assembly comes the share selected, if there is a capacity.
+        blocks: the slabs of the assembly, then the capacity.
+        rounding: how far one sample per cell can move each row of each block; 0 for the capacity.
+        gain: (n,) utility gained by selecting each sample.
+        base: utility of selecting nobody, per sample.
+    """
+
+    scores: FloatArray
+    constraints: tuple[Constraint, ...]
+    groups: Groups
+    partition: Partition
+    assembly: Assembly
+    curves: tuple[Curve, ...]
+    blocks: tuple[_Block, ...]
+    rounding: tuple[FloatArray, ...]
+    gain: FloatArray
+    base: float
+
+    @staticmethod
+    def of(
+        scores: FloatArray,
+        constraints: Sequence[Constraint],
+        *,
+        sensitive_features: Any,
+        y: Any,
+        label_probabilities: Any,
+        capacity: int | None,
+        utility: Any,
+    ) -> Problem:
+        """Read a batch; arguments as for `decide`."""
+        n, held = len(scores), _check_constraints(constraints)
+        labels, p = read_labels(scores, (n, 1), y, label_probabilities)
+        table = read_utility(utility)
+        gain = p * (table[1, 1] - table[1, 0]) + (1.0 - p) * (table[0, 1] - table[0, 0])
+        base = float(np.mean(p * table[1, 0] + (1.0 - p) * table[0, 0]))
+        groups = read_groups(sensitive_features, held, n, None)
+        partition = Partition.of(groups, feature_names(held), n)
+        assembly = assemble(held, Batch(groups, n, labels, p), on_empty="skip")
+        measured, blocks = _with_capacity(assembly, capacity, n)
+        curves = tuple(draw_curves(scores, partition, measured, gain))
+        rounding = [_rounding(block, curves, measured) for block in assembly.slabs.blocks]
+        rounding += [np.zeros(1)] * (len(blocks) - len(rounding))
+        return Problem(scores, held, groups, partition, assembly, curves, blocks, tuple(rounding), gain, base)
+
+    @property
+    def statistics(self) -> int:
+        """Number of statistics."""
+        return self.assembly.cells.size + (len(self.blocks) > len(self.assembly.slabs.blocks))
+
+    @property
+    def slabs(self) -> SlabSystem:
+        """Everything that must hold."""
+        return SlabSystem(self.blocks)
+
+    def utility_of(self, decisions: FloatArray) -> float:
+        """Return the expected utility of decisions (n,), per sample."""
+        return self.base + float(self.gain @ decisions) / len(self.gain)
+
+    def gaps_of(self, decisions: FloatArray) -> list[float | None]:
+        """Return, per constraint, the number that its tolerance bounds, measured on decisions (n,)."""
+        measured = NumpyPasses(decisions, self.assembly.cells, None, None).measure(decisions)
+        gaps: list[float | None] = [None] * len(self.constraints)
+        for block, statement, owner in zip(
+            self.assembly.slabs.blocks, self.assembly.statements, self.assembly.owners, strict=True
+        ):
+            gap = _violation(block, measured) + as_float(statement.tolerance)
+            before = gaps[owner]
+            gaps[owner] = gap if before is None else max(before, gap)
+        return gaps
+
+    def rounding_of(self, owner: int) -> float:
+        """Return the most that rounding may add to the gap of one constraint."""
+        owned = zip(self.blocks, self.rounding, self.assembly.owners, strict=False)  # the capacity has no owner
+        return max((_largest(block, rows) for block, rows, of in owned if of == owner), default=0.0)
+
+
+def _check_constraints(constraints: Sequence[Constraint]) -> tuple[Constraint, ...]:
+    held = as_constraints(constraints)
+    unheld = [constraint.name for constraint in held if not constraint.streamable]
+    if unheld:
+        raise ConstraintDefinitionError(
+            f"{', '.join(unheld)} cannot be asked of decisions, which know groups and labels only. Use constraints on "
+            "groups; for a limit on the number selected use capacity=."
+        )
+    return held
+
+
+def _with_capacity(assembly: Assembly, capacity: int | None, n: int) -> tuple[Cells, tuple[_Block, ...]]:
+    """Append the share selected as a last statistic, and its limit as a last block."""
+    cells, blocks = assembly.cells, assembly.slabs.blocks
+    if capacity is None:
+        return cells, blocks
+    share = np.full((1, n), 1.0 / n)
+    dense = share if cells.dense is None else np.vstack([cells.dense, share])
+    unit = np.eye(cells.size + 1)[-1:]
+    limit = RowSlabs(unit, np.array([-np.inf]), np.array([capacity / n]))
+    wider = [block._replace(matrix=np.pad(block.matrix, ((0, 0), (0, 1)))) for block in blocks]
+    return cells._replace(dense=dense), (*wider, limit)
+
+
+def _rounding(block: _Block, curves: Sequence[Curve], measured: Cells) -> FloatArray:
+    """Bound the change of each row of the block when the count of each cell changes by at most one."""
+    moved = np.zeros(len(block.matrix))
+    for curve in curves:
+        touched, contributions = contributions_of(curve.members, measured)
+        inside = touched < block.matrix.shape[1]
+        moved += np.abs(contributions[:, inside] @ block.matrix[:, touched[inside]].T).max(axis=0)
+    return moved
+
+
+def _violation(block: _Block, statistics: FloatArray) -> float:
+    """The largest violation, in the units of the tolerance."""
+    if isinstance(block, SpreadSlabs) or block.scale is None:
+        return block.worst(statistics)[0]
+    v = block.matrix @ statistics
+    return float((np.maximum(v - block.upper, block.lower - v) * block.scale).max())
+
+
+def _largest(block: _Block, rounding: FloatArray) -> float:
+    """The most that any pair of a spread, or any row, can be off, in the units of the tolerance."""
+    if isinstance(block, SpreadSlabs):
+        return float(np.sort(rounding)[-2:].sum())
+    return float((rounding if block.scale is None else rounding * block.scale).max(initial=0.0))

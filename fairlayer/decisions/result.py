@@ -1,0 +1,63 @@
+"""What was decided, what it gains and costs, and what holds for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fairlayer.decisions.rule import DecisionRule
+
+__all__ = ["Decisions"]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Decisions about one batch.
+
+    Args:
+        decisions: 0 or 1, int64, of the shape and device of the scores.
+        probabilities: with which each sample was selected, float64; 0 or 1 where no lots are drawn.
+        rule: the thresholds, for use on others.
+        counts: samples per cell.
+        selected: samples selected per cell.
+        expected_utility: of these decisions, per sample: the accuracy, unless another utility was given. Expected
+            over the labels by y where given, else by label probabilities, else by the scores.
+        utility_bound: expected utility of the best lottery between thresholds within the limits. No rule of one
+            threshold per cell within them exceeds it.
+        gaps: per constraint the number that its tolerance bounds, measured on the decisions; None where nothing is
+            compared.
+        rounding: per constraint, what whole numbers may add to its gap: the share of one sample per cell.
+        multipliers: price of each constraint: d utility_bound / d tolerance.
+        capacity_price: expected utility, summed over the batch, of one more place; 0 where there is no capacity.
+        absent: groups that a constraint compares and this batch lacks, as (constraint, group).
+    """
+
+    decisions: Tensor
+    probabilities: Tensor
+    rule: DecisionRule
+    counts: dict[str, int]
+    selected: dict[str, int]
+    expected_utility: float
+    utility_bound: float
+    gaps: dict[str, float | None]
+    rounding: dict[str, float]
+    multipliers: dict[str, float]
+    capacity_price: float
+    absent: tuple[tuple[str, str], ...]
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Share selected per cell."""
+        return {name: self.selected[name] / count for name, count in self.counts.items()}
+
+    @property
+    def thresholds(self) -> dict[str, tuple[float, ...]]:
+        """Thresholds per cell; several where lots are drawn between them, none where nobody is selected."""
+        return {name: cell.thresholds for name, cell in zip(self.rule.names, self.rule.cells, strict=True)}
+
+    @property
+    def status(self) -> str:
+        """`unchanged` (the limits cost nothing here) or `constrained`."""
+        priced = max([self.capacity_price, *self.multipliers.values()], default=0.0) > 1e-9
+        return "constrained" if priced else "unchanged"

@@ -1,0 +1,247 @@
+"""Thresholds per cell, fitted once and applied to whoever comes: a value that fits into JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairlayer._typing import Category, FloatArray, IntArray
+from fairlayer.constraints import Constraint
+from fairlayer.decisions.curves import Curve, Partition
+from fairlayer.decisions.errors import UnseenCellError
+from fairlayer.decisions.inputs import ACCURACY, as_scores, like, read_scores
+from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of
+from fairlayer.decisions.plan import Plan, make_plan
+from fairlayer.decisions.program import Mixture
+from fairlayer.errors import ShapeError
+from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
+
+__all__ = ["CellRule", "DecisionRule", "rule_of"]
+
+
+@dataclass(frozen=True)
+class CellRule:
+    """The thresholds of one cell: select with probability `sum of weights[j] over thresholds[j] <= score`.
+
+    Args:
+        categories: one per sensitive feature; None for unknown.
+        thresholds: falling; `-inf` selects everybody.
+        weights: one per threshold, in (0, 1]; what they lack to 1 selects nobody.
+        count: samples in this cell when the rule was fitted.
+        rate: share of them selected.
+    """
+
+    categories: tuple[Category | None, ...]
+    thresholds: tuple[float, ...]
+    weights: tuple[float, ...]
+    count: int
+    rate: float
+
+    def probabilities(self, scores: FloatArray) -> FloatArray:
+        """Return the probability of being selected at each score."""
+        total = np.zeros(len(scores))
+        for threshold, weight in zip(self.thresholds, self.weights, strict=True):
+            total += weight * (scores >= threshold)
+        return np.minimum(total, 1.0)
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """Thresholds per cell.
+
+    Args:
+        features: the sensitive features, which must be known at deployment.
+        cells: one rule per combination of their categories that was fitted.
+        randomised: whether lots are drawn between thresholds; otherwise only among equal scores is there a share.
+
+    Limits: fitted to one batch. On others the rates and gaps differ by chance, and by any drift: measure them.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> from fairlayer.decisions import DecisionRule
+        >>> scores = torch.tensor([0.9, 0.6, 0.4, 0.7, 0.3, 0.1])
+        >>> sex = {"sex": ["F", "F", "F", "M", "M", "M"]}
+        >>> rule = DecisionRule.fit(scores, [fl.DemographicParity("sex", tolerance=0.0)], sensitive_features=sex)
+        >>> rule.apply(torch.tensor([0.8, 0.7, 0.55]), sensitive_features={"sex": ["F", "F", "M"]}).tolist()
+        [1, 0, 1]
+    """
+
+    features: tuple[str, ...]
+    cells: tuple[CellRule, ...]
+    randomised: bool
+
+    @staticmethod
+    def fit(
+        scores: Any,
+        constraints: Sequence[Constraint],
+        *,
+        sensitive_features: Any = None,
+        y: Any = None,
+        label_probabilities: Any = None,
+        capacity: int | None = None,
+        utility: Any = ACCURACY,
+        randomised: bool = False,
+    ) -> DecisionRule:
+        """Return the rule that `decide` would use on this batch; arguments and errors as there."""
+        plan = make_plan(
+            read_scores(as_scores(scores)),
+            constraints,
+            sensitive_features=sensitive_features,
+            y=y,
+            label_probabilities=label_probabilities,
+            capacity=capacity,
+            utility=utility,
+            randomised=randomised,
+        )
+        return rule_of(plan)
+
+    def apply(self, scores: Any, *, sensitive_features: Any = None, seed: int | None = None) -> Tensor:
+        """Return decisions 0 or 1 for new scores (n,) or (n, 1), in their shape and on their device.
+
+        Args:
+            scores: of the model that the rule was fitted to.
+            sensitive_features: as in `decide`.
+            seed: of the lots of a randomised rule; None draws fresh ones. A rule that is not randomised draws none:
+                equal scores at a threshold that selects a share of them are then taken evenly in their order.
+
+        Raises:
+            UnseenCellError: a combination of categories that was not fitted.
+        """
+        tensor = as_scores(scores)
+        values = read_scores(tensor)
+        cell_of = self.locate(sensitive_features, len(values))
+        offset = offset_of(seed) if self.randomised else FIXED
+        decisions = draw_decisions(self.probabilities_in(values, cell_of), cell_of, values, offset)
+        return like(tensor, decisions, torch.int64)
+
+    def probabilities(self, scores: Any, *, sensitive_features: Any = None) -> Tensor:
+        """Return the probability with which each sample is selected, float64, in the shape of the scores."""
+        tensor = as_scores(scores)
+        values = read_scores(tensor)
+        return like(tensor, self.probabilities_in(values, self.locate(sensitive_features, len(values))), torch.float64)
+
+    def probabilities_in(self, scores: FloatArray, cell_of: IntArray) -> FloatArray:
+        """Return the probability with which each sample is selected, its cell given by number."""
+        selected = np.zeros(len(scores))
+        for number, cell in enumerate(self.cells):
+            inside = np.flatnonzero(cell_of == number)
+            selected[inside] = cell.probabilities(scores[inside])
+        return selected
+
+    def locate(self, sensitive_features: Any, n: int) -> IntArray:
+        """Return the number of each sample's cell.
+
+        Raises:
+            UnseenCellError: a combination of categories that was not fitted.
+            ShapeError: lengths differ.
+        """
+        if not self.features:
+            return np.zeros(n, dtype=np.int64)
+        groups = read_sensitive_features(
+            {} if sensitive_features is None else sensitive_features, self.features, self._vocabulary()
+        )
+        if groups.names and groups.n != n:
+            raise ShapeError(f"there are {n} scores, but the sensitive features have {groups.n} entries.")
+        found = Partition.of(groups, self.features, n)
+        keys = [_categories(row, groups, self.features) for row in found.codes.tolist()]
+        numbers = {cell.categories: number for number, cell in enumerate(self.cells)}
+        unseen = [key for key in keys if key not in numbers]
+        if unseen:
+            self._raise_unseen(unseen)
+        return np.array([numbers[key] for key in keys], dtype=np.int64)[found.cell_of]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name per cell."""
+        return tuple(name_of(self.features, cell.categories) for cell in self.cells)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain containers that fit into JSON; a threshold of `-inf` becomes None."""
+        return {
+            "features": list(self.features),
+            "randomised": self.randomised,
+            "cells": [
+                {
+                    "categories": list(cell.categories),
+                    "thresholds": [None if math.isinf(t) else t for t in cell.thresholds],
+                    "weights": list(cell.weights),
+                    "count": cell.count,
+                    "rate": cell.rate,
+                }
+                for cell in self.cells
+            ],
+        }
+
+    @staticmethod
+    def from_dict(state: Mapping[str, Any]) -> DecisionRule:
+        """Rebuild what `to_dict` wrote."""
+        cells = tuple(
+            CellRule(
+                tuple(cell["categories"]),
+                tuple(-math.inf if t is None else float(t) for t in cell["thresholds"]),
+                tuple(float(w) for w in cell["weights"]),
+                int(cell["count"]),
+                float(cell["rate"]),
+            )
+            for cell in state["cells"]
+        )
+        return DecisionRule(tuple(state["features"]), cells, bool(state["randomised"]))
+
+    def _vocabulary(self) -> Vocabulary:
+        """The fitted categories, open: what is new is found out, and named, by cell."""
+        columns = zip(*(cell.categories for cell in self.cells), strict=True)
+        known = (tuple(dict.fromkeys(c for c in column if c is not None)) for column in columns)
+        return Vocabulary({name: words for name, words in zip(self.features, known, strict=True) if words})
+
+    def _raise_unseen(self, unseen: Sequence[tuple[Category | None, ...]]) -> None:
+        asked = ", ".join(repr(name_of(self.features, key)) for key in unseen[:3])
+        known = ", ".join(map(repr, self.names[:8])) + (", ..." if len(self.names) > 8 else "")
+        raise UnseenCellError(
+            f"the rule has no threshold for {asked}; it was fitted for {known}. Fit it on data that has this "
+            "combination, or map it to one that was fitted."
+        )
+
+
+def rule_of(plan: Plan) -> DecisionRule:
+    """Return the thresholds of a plan."""
+    partition, groups = plan.problem.partition, plan.problem.groups
+    cells = [
+        _cell_rule(_categories(codes, groups, partition.features), curve, mixture)
+        for codes, curve, mixture in zip(partition.codes.tolist(), plan.problem.curves, plan.mixtures, strict=True)
+    ]
+    return DecisionRule(partition.features, tuple(cells), plan.randomised)
+
+
+def _cell_rule(categories: tuple[Category | None, ...], curve: Curve, mixture: Mixture) -> CellRule:
+    chosen = [(_threshold(curve, j), w) for j, w in zip(mixture.breaks.tolist(), mixture.weights.tolist(), strict=True)]
+    chosen = [(threshold, weight) for threshold, weight in chosen if threshold < math.inf]
+    rate = mixture.of(curve)[0] / curve.size
+    return CellRule(categories, tuple(t for t, _ in chosen), tuple(w for _, w in chosen), curve.size, rate)
+
+
+def _threshold(curve: Curve, j: int) -> float:
+    """Half way between the last score selected and the first one not, where a number lies between them."""
+    if j == 0:
+        return math.inf
+    if j == len(curve.values):
+        return -math.inf
+    last, following = float(curve.values[j - 1]), float(curve.values[j])
+    middle = following + 0.5 * (last - following)
+    return middle if middle > following else last
+
+
+def name_of(features: Sequence[str], categories: Sequence[Category | None]) -> str:
+    """Return the name of a cell."""
+    words = [f"{f}=unknown" if c is None else f"{f}={c}" for f, c in zip(features, categories, strict=True)]
+    return " & ".join(words) or "everyone"
+
+
+def _categories(codes: Sequence[int], groups: Groups, features: Sequence[str]) -> tuple[Category | None, ...]:
+    words = [groups.column(name).categories for name in features]
+    return tuple(None if code < 0 else known[code] for code, known in zip(codes, words, strict=True))

@@ -1,0 +1,200 @@
+"""Decisions about a stream of requests, whose pooled decision gap stays bounded.
+
+A fitted rule gives each request a wish z, 1 well above the cell's threshold, 0 well below, and linear in between. The
+hard streaming policy emits e in [0, 1] near z, so that the pooled means of everything emitted meet every constraint
+after every call. Then e is rounded with what earlier roundings in this cell left over:
+
+    d = floor(r + e + 1/2),     r <- r + e - d
+
+From r in [-1/2, 1/2) follows r + e + 1/2 in [0, 2), so d is 0 or 1, and the new r is in [-1/2, 1/2) again. As r is the
+sum of e minus the sum of d, the decisions of a cell never differ from what was emitted by more than half a person:
+
+    |C (mean decisions) - C (mean emitted)| <= sum over cells of |C_cell| / (2 N_cell)
+
+So for parity between groups of one cell each: abs(gap) <= tolerance + 1/(2 N_0) + 1/(2 N_1), for any sequence. A
+request with e = 1 is always granted and one with e = 0 never is; lots, so to speak, are drawn in between only.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairlayer._arrays import host_float64
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.assembly import assemble
+from fairlayer.constraints import Batch, Constraint
+from fairlayer.decisions.inputs import as_scores, like, read_scores
+from fairlayer.decisions.rule import CellRule, DecisionRule
+from fairlayer.errors import ConstraintDefinitionError
+from fairlayer.groups import read_sensitive_features
+from fairlayer.inputs import as_constraints, feature_names
+from fairlayer.streaming import Anytime, InferenceState
+from fairlayer.streaming.correction import gap_of
+
+__all__ = ["DecisionStream"]
+
+_REACH = 5.0  # how far beyond 0 and 1 a wish may lie, so that those near the threshold give way first
+
+
+class DecisionStream:
+    """Decides requests, one by one or in batches, by a fitted rule, and keeps the pooled decisions within tolerance.
+
+    After every call, for constraints that compare groups of one cell each,
+
+        gap of all decisions so far <= tolerance + 1/(2 N_0) + 1/(2 N_1)
+
+    and in general within the tolerance plus half a person per cell. Where the rule alone would do that, few decisions
+    differ from its own; where the population drifts away from it, those near the thresholds change first.
+
+    Args:
+        rule: fitted thresholds.
+        constraints: what must hold for the pooled decisions; they read features of the rule, and no labels.
+        width: of the band around a threshold in which wishes go from 0 to 1, in units of the score.
+
+    Raises:
+        ConstraintDefinitionError: a constraint reads labels or features that the rule does not know, or the width is
+            not above 0.
+
+    Many threads may use one object: each call is one step of some serial order. A call that raises changes nothing.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> from fairlayer.decisions import DecisionRule, DecisionStream
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> sex = {"sex": ["F", "F", "F", "M", "M", "M"]}
+        >>> rule = DecisionRule.fit(torch.tensor([0.9, 0.6, 0.4, 0.7, 0.3, 0.1]), [parity], sensitive_features=sex)
+        >>> stream = DecisionStream(rule, [parity])
+        >>> [int(stream.decide(torch.tensor([s]), {"sex": [g]})) for s, g in [(0.9, "F"), (0.8, "M"), (0.2, "F")]]
+        [1, 1, 1]
+        >>> stream.gaps()
+        {"DemographicParity('sex')": 0.0}
+    """
+
+    def __init__(self, rule: DecisionRule, constraints: Sequence[Constraint], *, width: float = 0.05) -> None:
+        held = as_constraints(constraints)
+        _check(rule, held)
+        if not (isinstance(width, int | float) and math.isfinite(width) and width > 0):
+            raise ConstraintDefinitionError(f"width must be a number > 0, in units of the score, but is {width!r}.")
+        self.rule, self.constraints, self.width = rule, held, float(width)
+        self._features = feature_names(held)
+        self._lock = threading.Lock()
+        self.reset()
+
+    def decide(self, scores: Any, sensitive_features: Any = None) -> Tensor:
+        """Return decisions 0 or 1 (n,) or (n, 1), and count them.
+
+        Raises:
+            UnseenCellError, NonFiniteScoresError, ShapeError, ...: bad input; the state is unchanged.
+        """
+        tensor = as_scores(scores)
+        values = read_scores(tensor)
+        cell_of = self.rule.locate(sensitive_features, len(values))
+        wishes = torch.from_numpy(self._wishes(values, cell_of))
+        with self._lock:
+            emitted = self._stream.emit(wishes, self._columns(cell_of)) if self._features else wishes.clamp(0.0, 1.0)
+            decisions = self._round(cell_of, host_float64(emitted))
+        return like(tensor, decisions, torch.int64)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._stream = InferenceState(self.constraints, bounds=(0.0, 1.0), policy=Anytime())
+        self._left = np.zeros(len(self.rule.cells))
+        self._count, self._selected = np.zeros(len(self.rule.cells)), np.zeros(len(self.rule.cells))
+
+    def counts(self) -> dict[str, int]:
+        """Return requests decided per cell."""
+        return dict(zip(self.rule.names, self._count.astype(int).tolist(), strict=True))
+
+    def selected(self) -> dict[str, int]:
+        """Return requests granted per cell."""
+        return dict(zip(self.rule.names, self._selected.astype(int).tolist(), strict=True))
+
+    def gaps(self) -> dict[str, float | None]:
+        """Return the gap of all decisions so far, per constraint; None where nothing is compared."""
+        with self._lock:
+            seen = np.flatnonzero(self._count > 0)
+            counts, rates = self._count[seen], self._selected[seen] / self._count[seen]
+        groups = read_sensitive_features(self._columns(seen))
+        batch = Batch(groups, len(seen), weights=counts)
+        return {c.name: gap_of(assemble([c], batch, on_empty="skip"), rates) for c in self.constraints}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as tensors and plain containers, loadable with `weights_only=True`."""
+        with self._lock:
+            arrays = {"left": self._left, "count": self._count, "selected": self._selected}
+            saved = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+            return {**saved, "cells": list(self.rule.names), "stream": self._stream.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ConstraintDefinitionError: it belongs to a rule with other cells; the state is unchanged.
+        """
+        if list(state["cells"]) != list(self.rule.names):
+            raise ConstraintDefinitionError(
+                f"the saved stream has the cells {list(state['cells'])}, but this rule has {list(self.rule.names)}. "
+                "Load it with the rule it was made with, or one over the same cells."
+            )
+        with self._lock:
+            self._stream.load_state_dict(state["stream"])
+            self._left, self._count, self._selected = (
+                state[name].double().cpu().numpy().copy() for name in ("left", "count", "selected")
+            )
+
+    def _wishes(self, scores: FloatArray, cell_of: IntArray) -> FloatArray:
+        wishes = np.zeros(len(scores))
+        for number in np.unique(cell_of).tolist():
+            inside = np.flatnonzero(cell_of == number)
+            wishes[inside] = _ramp(self.rule.cells[number], scores[inside], self.width)
+        return wishes
+
+    def _columns(self, cell_of: IntArray) -> dict[str, list[Any]]:
+        positions = [self.rule.features.index(name) for name in self._features]
+        words = [self.rule.cells[number].categories for number in cell_of.tolist()]
+        return {name: [word[i] for word in words] for name, i in zip(self._features, positions, strict=True)}
+
+    def _round(self, cell_of: IntArray, emitted: FloatArray) -> IntArray:
+        decisions = np.empty(len(emitted), dtype=np.int64)
+        for i, (cell, e) in enumerate(zip(cell_of.tolist(), emitted.tolist(), strict=True)):
+            total = self._left[cell] + e
+            decisions[i] = math.floor(total + 0.5)
+            self._left[cell] = total - decisions[i]
+        self._count += np.bincount(cell_of, minlength=len(self._count))
+        self._selected += np.bincount(cell_of, weights=decisions, minlength=len(self._count))
+        return decisions
+
+
+def _ramp(cell: CellRule, scores: FloatArray, width: float) -> FloatArray:
+    """The probability of being selected, with slopes for steps; the outer ones go on beyond 0 and 1, up to a reach."""
+    wishes = np.zeros(len(scores))
+    for threshold, weight in zip(cell.thresholds, cell.weights, strict=True):
+        wishes += weight * np.clip(0.5 + (scores - threshold) / width, 0.0, 1.0)
+    if not cell.thresholds:
+        return wishes
+    highest, lowest = cell.thresholds[0], cell.thresholds[-1]
+    above = np.clip((scores - highest) / width - 0.5, 0.0, _REACH) if sum(cell.weights) > 1.0 - 1e-9 else 0.0
+    below = np.clip((lowest - scores) / width - 0.5, 0.0, _REACH)
+    return np.asarray(wishes + above - below)
+
+
+def _check(rule: DecisionRule, constraints: Sequence[Constraint]) -> None:
+    labelled = [constraint.name for constraint in constraints if constraint.needs_labels]
+    if labelled:
+        raise ConstraintDefinitionError(
+            f"{', '.join(labelled)} reads labels, which are not known when a request is decided. Fit the rule with it, "
+            "and give the stream constraints on selection rates."
+        )
+    unknown = [name for name in feature_names(constraints) if name not in rule.features]
+    if unknown:
+        raise ConstraintDefinitionError(
+            f"the constraints read {unknown}, but the rule was fitted on {list(rule.features)}. "
+            "Fit the rule with these constraints."
+        )

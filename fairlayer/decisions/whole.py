@@ -1,0 +1,177 @@
+"""One threshold per cell: whole counts k_g near the best lottery.
+
+Where the statements look at selection rates only, they see a lottery's expected counts, and rounding those to whole
+numbers moves each by less than one. Where they look at labels, a count decides two numbers (how many of each label),
+the best lottery need not lie near the curve, and a search over counts is left. It is a search, not a proof of the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.decisions.curves import Curve
+from fairlayer.decisions.errors import NeedsRandomisationError
+from fairlayer.decisions.lottery import whole_counts
+from fairlayer.decisions.problem import Problem
+from fairlayer.decisions.program import Mixture, Optimum
+from fairlayer.solve import SpreadSlabs
+
+__all__ = ["as_mixture", "choose_counts"]
+
+_COMMON = 65  # common thresholds and rates tried as starts
+_GRID = 64  # counts of a cell tried besides its neighbours
+_PAIRS = 100  # pairs of cells tried per sweep
+_SWEEPS = 5
+_ATOL = 1e-12
+
+
+def choose_counts(problem: Problem, optimum: Optimum) -> IntArray:
+    """Return k_g for each cell.
+
+    Raises:
+        NeedsRandomisationError: no counts were found that meet the slabs, each widened by one sample per cell.
+    """
+    pairs = list(zip(optimum.mixtures, problem.curves, strict=True))
+    if all(curve.counts_only for curve in problem.curves):
+        return whole_counts(np.array([mixture.of(curve)[0] for mixture, curve in pairs]))
+    used = _constrained(problem)
+    nearest = np.array([_nearest(mixture, curve, used[curve.touched]) for mixture, curve in pairs])
+    search = _Search(problem)
+    if search.judge(nearest)[0] <= 0:
+        return nearest
+    return search.run([nearest, *_common_starts(problem)])
+
+
+def as_mixture(curve: Curve, count: int) -> Mixture:
+    """Return the lottery that selects the best `count`; a real one only among equal scores."""
+    run = min(int(np.searchsorted(curve.counts, count, side="right")) - 1, len(curve.values) - 1)
+    part = (count - curve.counts[run]) / (curve.counts[run + 1] - curve.counts[run])
+    weights = np.array([1.0 - part, part])
+    used = weights > 0
+    return Mixture(np.array([run, run + 1])[used], weights[used])
+
+
+def _constrained(problem: Problem) -> FloatArray:
+    """Which statistics any statement looks at."""
+    used = np.zeros(problem.statistics, dtype=bool)
+    for block in problem.blocks[: len(problem.assembly.slabs.blocks)]:
+        used |= (block.matrix != 0).any(axis=0)
+    return used
+
+
+def _nearest(mixture: Mixture, curve: Curve, used: FloatArray) -> int:
+    """The count whose statistics are nearest to those of the lottery; of equally near ones the best."""
+    statistics, gains = curve.at(np.arange(curve.size + 1))
+    if not used.any():
+        return int(gains.argmax())
+    distance = np.abs(statistics - mixture.of(curve)[1])[:, used].max(axis=1)
+    near = np.flatnonzero(distance <= distance.min() + _ATOL)
+    return int(near[gains[near].argmax()])
+
+
+def _common_starts(problem: Problem) -> list[IntArray]:
+    """Counts of one threshold for everybody, and of one selection rate for everybody."""
+    sizes = np.array([curve.size for curve in problem.curves])
+    starts = [np.round(rate * sizes).astype(np.int64) for rate in np.linspace(0.0, 1.0, _COMMON)]
+    for threshold in np.quantile(problem.scores, np.linspace(0.0, 1.0, _COMMON)):
+        above = [np.searchsorted(-curve.values, -threshold, side="right") for curve in problem.curves]
+        starts.append(np.array([curve.counts[j] for curve, j in zip(problem.curves, above, strict=True)]))
+    return starts
+
+
+class _Table(NamedTuple):
+    """What each count of a cell, 0, ..., n_g, contributes."""
+
+    touched: IntArray
+    statistics: FloatArray
+    gains: FloatArray
+
+
+class _Search:
+    """Descent over counts: two cells at a time, first by violation, then by gain."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.tables = [_Table(curve.touched, *curve.at(np.arange(curve.size + 1))) for curve in problem.curves]
+
+    def run(self, starts: Sequence[IntArray]) -> IntArray:
+        ranked = sorted(starts, key=self.judge)
+        best = min((self._descend(start) for start in (ranked[0], starts[0])), key=self.judge)
+        excess = self.judge(best)[0]
+        if excess > 0:
+            names = " and ".join(constraint.name for constraint in self.problem.constraints)
+            raise NeedsRandomisationError(
+                f"no single threshold per cell was found that meets {names}: the best counts found exceed a limit by "
+                f"{excess:.3g}, after allowing for one sample per cell. Use randomised=True, or a larger tolerance."
+            )
+        return best
+
+    def judge(self, counts: IntArray) -> tuple[float, float]:
+        """Return (violation beyond rounding, minus the gain)."""
+        statistics, gain = self._total(counts, range(len(counts)))
+        return float(self._excess(statistics[None, :])[0]), -gain
+
+    def _total(self, counts: IntArray, cells: Iterable[int]) -> tuple[FloatArray, float]:
+        """Statistics and gain of the best counts of some cells."""
+        statistics, gain = np.zeros(self.problem.statistics), 0.0
+        for g in cells:
+            table = self.tables[g]
+            statistics[table.touched] += table.statistics[counts[g]]
+            gain += float(table.gains[counts[g]])
+        return statistics, gain
+
+    def _excess(self, statistics: FloatArray) -> FloatArray:
+        """Violation beyond rounding of each row of statistics (m, s); 0 where there is none."""
+        worst = np.zeros(len(statistics))
+        for block, rounding in zip(self.problem.blocks, self.problem.rounding, strict=True):
+            v = statistics @ block.matrix.T
+            if isinstance(block, SpreadSlabs):
+                v = v if block.offset is None else v + block.offset
+                excess = block.scale * (v - rounding).max(axis=1) - (v + rounding).min(axis=1) - block.width
+            else:
+                excess = (np.maximum(v - block.upper, block.lower - v) - rounding).max(axis=1)
+            worst = np.maximum(worst, excess)
+        return np.where(worst > _ATOL, worst, 0.0)
+
+    def _descend(self, counts: IntArray) -> IntArray:
+        pairs = list(combinations(range(len(counts)), 2)) or [(0, 0)]
+        random = np.random.default_rng(0)
+        for _ in range(_SWEEPS):
+            before = counts
+            tried = random.permutation(len(pairs))[:_PAIRS] if len(pairs) > _PAIRS else range(len(pairs))
+            for pair in (pairs[move] for move in tried):
+                counts = self._improve(counts, pair)
+            if (counts == before).all():
+                break
+        return counts
+
+    def _improve(self, counts: IntArray, pair: tuple[int, int]) -> IntArray:
+        """Return the best counts that differ in the cells of the pair only, out of a grid and the neighbourhood."""
+        cells = sorted(set(pair))
+        options = [_options(len(self.tables[g].gains) - 1, int(counts[g])) for g in cells]
+        rest, gain = self._total(counts, (g for g in range(len(counts)) if g not in cells))
+        statistics, gains = rest[None, :], np.array([gain])
+        for g, ks in zip(cells, options, strict=True):
+            table = self.tables[g]
+            wide = np.zeros((len(ks), len(rest)))
+            wide[:, table.touched] = table.statistics[ks]
+            statistics = (statistics[:, None, :] + wide).reshape(len(statistics) * len(ks), len(rest))
+            gains = (gains[:, None] + table.gains[ks]).reshape(-1)
+        excess = self._excess(statistics)
+        best = int(np.where(excess <= excess.min() + _ATOL, gains, -np.inf).argmax())
+        fresh = counts.copy()
+        fresh[cells] = [ks[i] for ks, i in zip(options, np.unravel_index(best, [len(k) for k in options]), strict=True)]
+        return fresh if self.judge(fresh) < self.judge(counts) else counts
+
+
+def _options(size: int, count: int) -> IntArray:
+    """Counts to try: an even grid, and the neighbours at distances 1, 2, 4, ..."""
+    steps = 2 ** np.arange(int(np.log2(size)) + 1)
+    grid = np.linspace(0, size, _GRID).astype(np.int64)
+    options = np.concatenate([[count], count - steps, count + steps, grid])
+    return np.unique(options[(options >= 0) & (options <= size)])

@@ -1,0 +1,79 @@
+"""From a model and its layer to fixed shifts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fairlayer.distillation.amortised import AmortisedModel, single_feature
+from fairlayer.distillation.shifts import AmortisedShifts
+from fairlayer.distillation.without_layer import WithoutLayer, as_scores
+from fairlayer.errors import EmptyBatchError
+from fairlayer.inputs import feature_names, read_groups
+from fairlayer.projection import FairProjection
+from fairlayer.streaming.batches import read_batch
+
+__all__ = ["amortise"]
+
+
+@torch.no_grad()
+def amortise(
+    plain: WithoutLayer, layer: FairProjection, loader: Iterable[Any], *, proxy: nn.Module | None, on_unknown: str
+) -> AmortisedModel:
+    """Put the shifts that the layer gives the loader's scores, all at once, in its place.
+
+    Args:
+        plain: the model without the layer, in evaluation mode.
+        layer: the layer that the shifts stand for.
+        loader: batches (x, sensitive), (x, y, sensitive), or dicts with keys x, y, sensitive_features.
+        proxy: module from x to the probability of each group; copied.
+        on_unknown: see `AmortisedShifts`.
+
+    Raises:
+        EmptyBatchError: the loader is empty.
+    """
+    proxy = None if proxy is None else copy.deepcopy(proxy).eval()
+    scores, labels, features = _gather(plain, layer, loader, proxy)
+    plan = layer.plan
+    shifts = AmortisedShifts.fit(
+        scores,
+        layer.constraints,
+        sensitive_features=features,
+        y=labels,
+        label_probabilities=scores if plain.bounds == (None, None) else scores.clamp(*plain.bounds),
+        bounds=plan.bounds,
+        margin=plan.margin,
+        on_infeasible="relax" if plan.relax else "raise",
+        on_unknown=on_unknown,
+        vocabulary=layer.vocabulary,
+    )
+    return AmortisedModel(plain.scores, shifts, proxy).eval()
+
+
+def _gather(
+    plain: WithoutLayer, layer: FairProjection, loader: Iterable[Any], proxy: nn.Module | None
+) -> tuple[Tensor, Tensor | None, dict[str, Any]]:
+    """Return raw scores, labels where every batch has them, and the features that the layer reads."""
+    each: list[tuple[Tensor, Any, dict[str, Any]]] = []
+    for batch in loader:
+        x, y, features = read_batch(batch)
+        scores = as_scores(plain.scores(x))
+        if proxy is not None:
+            features = {single_feature(layer.constraints): proxy(x)}
+        raw = read_groups(features, layer.constraints, len(scores), None).raw
+        each.append((scores, y, {name: raw[name] for name in feature_names(layer.constraints) if name in raw}))
+    if not each:
+        raise EmptyBatchError("the loader gave no batch, so there is nothing to fit shifts to.")
+    columns = {name: np.concatenate([part[name] for *_, part in each]) for name in each[0][2]}
+    return torch.cat([scores for scores, *_ in each]), _labels([y for _, y, _ in each]), columns
+
+
+def _labels(each: Sequence[Any]) -> Tensor | None:
+    if any(y is None for y in each):
+        return None
+    return torch.cat([torch.as_tensor(y) for y in each])

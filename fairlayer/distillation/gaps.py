@@ -1,0 +1,149 @@
+"""What gap is left without the layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fairlayer._arrays import host_float64
+from fairlayer._typing import FloatArray
+from fairlayer.assembly import assemble
+from fairlayer.constraints import Batch, Constraint, GroupCalibration
+from fairlayer.distillation.amortised import AmortisedModel
+from fairlayer.errors import EmptyBatchError
+from fairlayer.groups import Groups
+from fairlayer.inputs import as_columns, as_constraints, feature_names, pick, read_groups, read_per_sample
+from fairlayer.solve.passes import NumpyPasses
+from fairlayer.streaming.batches import read_batch
+from fairlayer.streaming.correction import gap_of
+
+__all__ = ["RemainingGap", "remaining_gap"]
+
+
+@dataclass(frozen=True)
+class RemainingGap:
+    """One constraint, measured on predictions that nothing holds to it.
+
+    Args:
+        constraint: its name.
+        scores: the number that its tolerance bounds (for a parity the largest difference of group means), None where
+            there is nothing to compare.
+        violation: by how much it misses the constraint, 0 where it is met.
+        decisions: the same number as `scores` for the decisions `prediction >= threshold`.
+        counts: samples of each group it compares.
+    """
+
+    constraint: str
+    scores: float | None
+    violation: float
+    decisions: float | None
+    counts: Mapping[str, float]
+
+
+@torch.no_grad()
+def remaining_gap(
+    model: nn.Module,
+    loader: Iterable[Any],
+    constraints: Sequence[Constraint],
+    *,
+    threshold: float | None = 0.5,
+) -> tuple[RemainingGap, ...]:
+    """Apply a model without a layer to data, and measure each constraint on all its predictions pooled.
+
+    Args:
+        model: what `FairModel.without_layer()` or `.amortised(...)` returns, or any module from x to scores (n,),
+            (n, 1) or (n, k); put it in evaluation mode. Of k columns the worst is reported.
+        loader: batches (x, sensitive), (x, y, sensitive), or dicts with keys x, y, sensitive_features.
+        constraints: what to measure; those that read labels need y in every batch. Score bins are those of the
+            predictions.
+        threshold: of the decisions; None where there are none (regression).
+
+    Raises:
+        MissingLabelsError: a constraint reads labels, and a batch has none.
+        EmptyBatchError: the loader is empty.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> parity = fl.DemographicParity("sex", tolerance=0.02)
+        >>> batch = {"x": torch.tensor([[0.2], [0.4], [0.9]]), "sensitive_features": {"sex": ["F", "F", "M"]}}
+        >>> [gap] = remaining_gap(torch.nn.Identity(), [batch], [parity])
+        >>> round(gap.scores, 6), round(gap.violation, 6), gap.decisions, gap.counts
+        (0.6, 0.58, 1.0, {'sex=F': 2.0, 'sex=M': 1.0})
+    """
+    stated = as_constraints(constraints)
+    parts = [_apply(model, batch, stated) for batch in loader]
+    if not parts:
+        raise EmptyBatchError("the loader gave no batch, so there is nothing to measure.")
+    pool = _pool(parts)
+    return tuple(_measure(constraint, pool, threshold) for constraint in stated)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Predictions (n, k) with what constraints read: columns by name, and labels (n, 1) or (n, k)."""
+
+    predictions: FloatArray
+    features: Mapping[str, Any]
+    labels: FloatArray | None
+
+    def batch(self, column: int) -> Batch:
+        n = len(self.predictions)
+        values = self.predictions[:, column]
+        return Batch(Groups(self.features, n), n, pick(self.labels, column), raw_scores=lambda: values)
+
+
+def _apply(model: nn.Module, batch: Any, constraints: Sequence[Constraint]) -> _Pool:
+    x, y, features = read_batch(batch)
+    shifted = isinstance(model, AmortisedModel) and model.proxy is None
+    predictions: Tensor = model(x, cells=model.encode(features)) if shifted else model(x)  # type: ignore[operator]
+    values = np.stack([host_float64(column) for column in as_columns(predictions)], axis=1)
+    groups = read_groups(features, constraints, len(values), None)
+    read = {name: groups.raw[name] for name in feature_names(constraints) if name in groups.raw}
+    return _Pool(values, read, read_per_sample("y", y, tuple(predictions.shape)))
+
+
+def _pool(parts: Sequence[_Pool]) -> _Pool:
+    names = [name for name in parts[0].features if all(name in part.features for part in parts)]
+    labels = [part.labels for part in parts if part.labels is not None]
+    return _Pool(
+        np.concatenate([part.predictions for part in parts]),
+        {name: np.concatenate([part.features[name] for part in parts]) for name in names},
+        np.concatenate(labels) if len(labels) == len(parts) else None,
+    )
+
+
+def _measure(constraint: Constraint, pool: _Pool, threshold: float | None) -> RemainingGap:
+    columns = range(pool.predictions.shape[1])
+    found = [_gap(constraint, pool, j, pool.predictions[:, j]) for j in columns]
+    decisions: list[float | None] = []
+    if threshold is not None and not isinstance(constraint, GroupCalibration):  # a decision has no score bin
+        taken = (pool.predictions >= threshold).astype(np.float64)
+        decisions = [_gap(constraint, pool, j, taken[:, j])[0] for j in columns]
+    counts: dict[str, float] = {}
+    for statement in constraint.statements(pool.batch(0)):
+        counts |= dict(zip(statement.means.names, statement.means.counts.tolist(), strict=True))
+    return RemainingGap(
+        constraint.name,
+        _largest([gap for gap, _ in found]),
+        max(violation for _, violation in found),
+        _largest(decisions),
+        counts,
+    )
+
+
+def _gap(constraint: Constraint, pool: _Pool, column: int, values: FloatArray) -> tuple[float | None, float]:
+    assembly = assemble([constraint], pool.batch(column), on_empty="skip")
+    gap = gap_of(assembly, values)
+    if gap is None:
+        return None, 0.0
+    measured = NumpyPasses(values, assembly.cells, None, None).measure(values)
+    return gap, max(0.0, assembly.slabs.worst(measured)[0])
+
+
+def _largest(gaps: Sequence[float | None]) -> float | None:
+    return max((gap for gap in gaps if gap is not None), default=None)

@@ -1,0 +1,241 @@
+"""The amortised layer: the shifts of one exact projection, kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fairlayer.constraints import Constraint
+from fairlayer.distillation.cells import CellMap
+from fairlayer.distillation.fitting import fit_shifts
+from fairlayer.distillation.parts import ShiftTable
+from fairlayer.errors import CategoryError, MissingLabelsError, ShapeError
+from fairlayer.groups import Vocabulary
+from fairlayer.inputs import Bounds, check_choice
+
+__all__ = ["AmortisedShifts"]
+
+_UNKNOWN = ("unmoved", "raise")
+
+
+class AmortisedShifts(nn.Module):
+    """Fixed shifts per cell in place of the projection: no batch, no solver, and no promise for new samples.
+
+        value = clip(scores + shift[cell], lower, upper)
+
+    On the samples it was fitted to this is their exact projection. On others the constraints hold as far as those
+    resemble these; `remaining_gap` measures it. `fit` makes one, `from_state_dict` reads one back.
+
+    Where the cells depend on the label (EqualOpportunity and the like), each sample is moved by the shifts of both
+    labels in proportion to its `label_probabilities`, at inference as in fitting.
+
+    Args:
+        cells: features and categories.
+        table: the shift of each cell.
+        bounds: (lower, upper) of the predictions, numbers or None.
+        on_unknown: what is done where a group is unknown: "unmoved" (no constraint on that feature moves the sample,
+            as in the projection; for a parity over one feature that is also the mean shift of everyone), or "raise".
+
+    Source: the shifts are those of `Projection.shift`; keeping them is design of this package.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, sex = torch.tensor([0.9, 0.7, 0.2, 0.4]), ["F", "F", "M", "M"]
+        >>> fixed = AmortisedShifts.fit(scores, [fl.DemographicParity("sex", 0.1)], sensitive_features={"sex": sex})
+        >>> fixed(torch.tensor([0.5]), fixed.encode({"sex": ["M"]}))
+        tensor([0.7000])
+    """
+
+    shift: Tensor
+    counts: Tensor
+    fitted: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    def __init__(
+        self,
+        cells: CellMap,
+        table: ShiftTable,
+        *,
+        bounds: tuple[float | None, float | None] = (None, None),
+        on_unknown: str = "unmoved",
+    ) -> None:
+        super().__init__()
+        self.cells = cells
+        self.on_unknown = check_choice("on_unknown", on_unknown, _UNKNOWN)
+        self.register_buffer("shift", torch.tensor(table.shift, dtype=torch.float64))
+        self.register_buffer("counts", torch.tensor(table.counts, dtype=torch.float64))
+        self.register_buffer("fitted", torch.tensor(table.fitted, dtype=torch.bool))
+        low, high = bounds
+        self.register_buffer("lower", torch.tensor(-math.inf if low is None else low, dtype=torch.float64))
+        self.register_buffer("upper", torch.tensor(math.inf if high is None else high, dtype=torch.float64))
+
+    @staticmethod
+    def fit(
+        scores: Tensor,
+        constraints: Sequence[Constraint],
+        *,
+        sensitive_features: Any,
+        y: Any = None,
+        label_probabilities: Any = None,
+        bounds: Bounds = None,
+        margin: float = 0.0,
+        on_infeasible: str = "raise",
+        on_unknown: str = "unmoved",
+        vocabulary: Vocabulary | None = None,
+    ) -> AmortisedShifts:
+        """Project the scores of validation data exactly, and keep the shifts.
+
+        Args:
+            scores: (n,), (n, 1) or (n, k), as for `project`.
+            constraints: what the shifts are for.
+            sensitive_features: see `project`; soft membership gives shifts for soft membership.
+            y: labels, for constraints that read labels while their cells do not depend on them (MeanResidualParity).
+            label_probabilities: estimates of the labels, where the cells depend on the label, or instead of y.
+            bounds: (lower, upper), numbers or None.
+            margin: see `project`.
+            on_infeasible: see `project`.
+            on_unknown: see the class.
+            vocabulary: known categories; without one, those of these samples.
+
+        Raises:
+            NoFixedShiftError: a constraint moves samples by more than their groups and label.
+            MissingLabelsError: the cells depend on the label, and there are no label probabilities.
+            FairlayerError: whatever else `project` raises.
+        """
+        check_choice("on_unknown", on_unknown, _UNKNOWN)
+        cells, table, box = fit_shifts(
+            scores,
+            constraints,
+            sensitive_features=sensitive_features,
+            y=y,
+            label_probabilities=label_probabilities,
+            bounds=bounds,
+            margin=margin,
+            on_infeasible=on_infeasible,
+            vocabulary=vocabulary,
+        )
+        return AmortisedShifts(cells, table, bounds=box, on_unknown=on_unknown).to(scores.device)
+
+    @staticmethod
+    def from_state_dict(state: Mapping[str, Any], prefix: str = "") -> AmortisedShifts:
+        """Build from the `state_dict` of another; `prefix` is where in a larger `state_dict` it stands."""
+        own = state[f"{prefix}_extra_state"]
+        cells = CellMap(tuple(own["features"]), tuple(tuple(known) for known in own["categories"]))
+        shift, counts, fitted = (state[prefix + name].cpu().numpy() for name in ("shift", "counts", "fitted"))
+        bounds = tuple(float(state[prefix + name]) for name in ("lower", "upper"))
+        table = ShiftTable(shift, counts, fitted)
+        return AmortisedShifts(cells, table, bounds=(bounds[0], bounds[1]), on_unknown=own["on_unknown"])
+
+    @property
+    def by_label(self) -> bool:
+        """Whether `forward` needs label probabilities."""
+        return self.shift.shape[0] > 1
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return, by cell, its shift (a list over labels of lists over columns of scores) and its count."""
+        shift = self.shift.transpose(0, 1).tolist()
+        rows = zip(self.cells.names, shift, self.counts.tolist(), self.fitted.tolist(), strict=True)
+        return {name: {"shift": moved, "count": count, "fitted": ok} for name, moved, count, ok in rows}
+
+    def encode(self, sensitive_features: Any) -> Tensor:
+        """Return the cell of each sample, an int64 tensor (n,); with soft membership, probabilities (n, cells).
+
+        Raises:
+            CategoryError: a category or combination that the shifts were not fitted to; or an unknown one, with
+                on_unknown="raise".
+            MissingSensitiveFeatureError: a feature is missing.
+        """
+        place = self.cells.place(sensitive_features)
+        weight = (
+            place.sum(axis=0) if place.ndim == 2 else np.bincount(place.astype(np.int64), minlength=len(self.cells))
+        )
+        used = weight > 0
+        self._refuse(used & ~self.fitted.cpu().numpy(), "are not fitted, as no sample had them")
+        if self.on_unknown == "raise":
+            self._refuse(used & self.cells.unknown, 'hold an unknown group, and on_unknown="raise"')
+        return torch.from_numpy(place).to(self.shift.device)
+
+    def forward(self, scores: Tensor, cells: Tensor, label_probabilities: Tensor | None = None) -> Tensor:
+        """Return the shifted scores, of the same shape; float64 stays, everything else is returned as float32.
+
+        Args:
+            scores: (n,), (n, 1) or (n, k), as many columns as in fitting.
+            cells: what `encode` returns: int64 (n,), or probabilities (n, cells).
+            label_probabilities: (n,) or of the shape of the scores, where `by_label`.
+
+        Raises:
+            ShapeError: cells or columns do not fit.
+            MissingLabelsError: `by_label`, and no label probabilities.
+        """
+        self._check(scores, cells)
+        dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+        shift = self._look_up(self.shift[0], cells, dtype)
+        if self.by_label:
+            label = self._labels(label_probabilities, scores).to(dtype)
+            shift = (1.0 - label) * shift + label * self._look_up(self.shift[1], cells, dtype)
+        shift = shift if scores.ndim == 2 else shift[:, 0]
+        return (scores.to(dtype) + shift).clamp(self.lower.to(dtype), self.upper.to(dtype))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the features and categories in plain containers."""
+        cells = self.cells
+        known = [list(categories) for categories in cells.categories]
+        return {"features": list(cells.features), "categories": known, "on_unknown": self.on_unknown}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore the features and categories."""
+        self.cells = CellMap(tuple(state["features"]), tuple(tuple(known) for known in state["categories"]))
+        self.on_unknown = str(state["on_unknown"])
+
+    def extra_repr(self) -> str:
+        """Show the features, their categories and the bounds."""
+        pairs = zip(self.cells.features, self.cells.categories, strict=True)
+        known = ", ".join(f"{name}: {len(categories)} groups" for name, categories in pairs)
+        return f"{known}, bounds=({self.lower.item():g}, {self.upper.item():g})"
+
+    @staticmethod
+    def _look_up(table: Tensor, cells: Tensor, dtype: torch.dtype) -> Tensor:
+        table = table.to(dtype)
+        return cells.to(dtype) @ table if cells.is_floating_point() else table.index_select(0, cells)
+
+    @staticmethod
+    def _labels(label_probabilities: Tensor | None, scores: Tensor) -> Tensor:
+        """Return label probabilities (n, 1) or (n, k)."""
+        if label_probabilities is None:
+            raise MissingLabelsError(
+                "these shifts depend on the label, but no label_probabilities were given. Pass estimates in [0, 1] of "
+                "the kind that the shifts were fitted to."
+            )
+        if tuple(label_probabilities.shape) not in {tuple(scores.shape), tuple(scores.shape[:1])}:
+            raise ShapeError(
+                f"label_probabilities must have shape (n,) or that of the scores, {tuple(scores.shape)}, but have "
+                f"shape {tuple(label_probabilities.shape)}."
+            )
+        return label_probabilities if label_probabilities.ndim == 2 else label_probabilities[:, None]
+
+    def _check(self, scores: Tensor, cells: Tensor) -> None:
+        if scores.ndim not in (1, 2) or (scores.shape[1] if scores.ndim == 2 else 1) != self.shift.shape[2]:
+            raise ShapeError(
+                f"these shifts were fitted to {self.shift.shape[2]} column(s) of scores, but the scores have shape "
+                f"{tuple(scores.shape)}."
+            )
+        soft = cells.is_floating_point()
+        if cells.ndim != 1 + soft or (soft and cells.shape[1] != len(self.cells)) or cells.shape[0] != scores.shape[0]:
+            raise ShapeError(
+                f"cells must be what encode() returns for the {len(scores)} samples, integers (n,) or probabilities "
+                f"(n, {len(self.cells)}), but are {cells.dtype} of shape {tuple(cells.shape)}."
+            )
+
+    def _refuse(self, wrong: Any, why: str) -> None:
+        if wrong.any():
+            names = [self.cells.names[cell] for cell in np.flatnonzero(wrong)[:5]]
+            raise CategoryError(
+                f"the cells {names} {why}. Fit the shifts to data that has them, or map them to a known category or "
+                "to None (unknown, see on_unknown)."
+            )

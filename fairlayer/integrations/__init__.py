@@ -1,0 +1,1 @@
+"""Adapters to other frameworks, one subpackage each; imported on demand."""

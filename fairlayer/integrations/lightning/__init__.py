@@ -1,0 +1,19 @@
+"""fairlayer in Lightning: a callback for any LightningModule, and a ready module and data module."""
+
+from fairlayer.integrations.lightning.callback import FairnessCallback
+from fairlayer.integrations.lightning.datamodule import FairDataModule, SampleDataModule
+from fairlayer.integrations.lightning.errors import BatchReadingError, ScheduleLengthError
+from fairlayer.integrations.lightning.keeping import BestWeights, Journal, RandomNumbers
+from fairlayer.integrations.lightning.module import FairLightningModule
+
+__all__ = [
+    "BatchReadingError",
+    "BestWeights",
+    "FairDataModule",
+    "FairLightningModule",
+    "FairnessCallback",
+    "Journal",
+    "RandomNumbers",
+    "SampleDataModule",
+    "ScheduleLengthError",
+]

@@ -1,0 +1,177 @@
+"""FairLightningModule: a backbone, its layer, its penalties and its adversary, ready for a Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from fairlayer.adversarial import Adversary
+from fairlayer.constraints import Constraint
+from fairlayer.errors import ConstraintDefinitionError, NonFiniteScoresError
+from fairlayer.inputs import check_choice
+from fairlayer.model import FairModel
+from fairlayer.penalties import Penalty
+from fairlayer.streaming.batches import read_batch
+
+__all__ = ["FairLightningModule"]
+
+
+class FairLightningModule(LightningModule):
+    """A model that is trained through its layer, by any Trainer or LightningCLI.
+
+        loss = task(emitted, y) + penalty_weight * sum(penalties) + adversary's loss
+
+    where constraints read labels, the raw scores are trained by the task loss as well, because in production the
+    layer has estimates only. Batches are (x, y, sensitive), or dicts with the keys x, y, sensitive_features. Logs
+    `train/loss`, `val/loss`, `test/loss`; steps return the predictions, so that `FairnessCallback` can read them. In
+    test and prediction no labels are shown to the model.
+
+    Args:
+        backbone: any module with one score per row, or a `FairModel`; None for an MLP of `width` and `hidden`.
+        constraints: put a layer after the backbone; None leaves it as it is.
+        width: number of features of the MLP.
+        hidden: sizes of its hidden layers.
+        task: "classification" (scores are probabilities, binary cross-entropy), or "regression" (squared error).
+        bounds: of the predictions, see `FairModel`.
+        margin: see `FairModel`.
+        b_tau: see `FairModel`.
+        on_infeasible: see `FairModel`.
+        penalties: each is called on the emitted predictions.
+        penalty_weight: of their sum.
+        adversary: reads the backbone; `FairnessCallback` schedules its strength.
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+
+    Example:
+        >>> from fairlayer.constraints import DemographicParity
+        >>> module = FairLightningModule(constraints=[DemographicParity("sex", 0.02)], width=3, hidden=(8,))
+        >>> batch = {"x": torch.rand(8, 3), "y": torch.ones(8), "sensitive_features": {"sex": [0, 1] * 4}}
+        >>> module.predict_step(batch, 0).shape
+        torch.Size([8])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module | None = None,
+        constraints: Sequence[Constraint] | None = None,
+        *,
+        width: int | None = None,
+        hidden: Sequence[int] = (64, 32),
+        task: str = "classification",
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+        margin: float = 1e-4,
+        b_tau: int = 256,
+        on_infeasible: str = "raise",
+        penalties: Sequence[Penalty] = (),
+        penalty_weight: float = 1.0,
+        adversary: Adversary | None = None,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.task = check_choice("task", task, ("classification", "regression"))
+        net = _network(width, hidden, self.task) if backbone is None else backbone
+        layer = {
+            "bounds": bounds,
+            "margin": 0.0 if bounds is None else margin,
+            "b_tau": b_tau,
+            "on_infeasible": on_infeasible,
+        }
+        self.model = net if constraints is None else FairModel(net, list(constraints), **layer)  # type: ignore[arg-type]
+        self.penalties = nn.ModuleList(penalties)
+        self.penalty_weight = penalty_weight
+        self.adversary = adversary
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+
+    def setup(self, stage: str) -> None:
+        """Learn the categories of the data module's table, so that none of them is new in validation or test."""
+        known = getattr(getattr(self.trainer, "datamodule", None), "all_groups", None)
+        if known and stage == "fit":
+            for part in [self.model, *self.penalties]:
+                if isinstance(part, FairModel | Penalty):
+                    part.fit_categories(known)
+
+    def forward(self, x: Any, sensitive_features: Any = None, y: Any = None) -> Tensor:
+        """Return predictions."""
+        if isinstance(self.model, FairModel):
+            return self.model(x, sensitive_features=sensitive_features, y=y)  # type: ignore[no-any-return]
+        return self.model(x)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Return the loss and the predictions."""
+        x, y, sensitive = read_batch(batch)
+        emitted = self(x, sensitive, y)
+        loss = self._task_loss(emitted, x, y)
+        for penalty in self.penalties:
+            loss = loss + self.penalty_weight * penalty(emitted, sensitive_features=sensitive, y=y)
+        if self.adversary is not None:
+            loss = loss + self.adversary.loss(sensitive, y)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(y), prog_bar=True)
+        return {"loss": loss, "preds": emitted.detach()}
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse to go on with a loss that is not finite."""
+        loss = self.trainer.callback_metrics.get("train/loss")
+        if loss is not None and not torch.isfinite(loss):
+            raise NonFiniteScoresError(
+                f"the training loss became {loss.item()}. Use a smaller learning rate, or a larger margin "
+                "inside the bounds."
+            )
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Log the task loss, labels known to the layer as in training."""
+        x, y, sensitive = read_batch(batch)
+        return self._evaluated("val/loss", self(x, sensitive, y), x, y)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Log the task loss, labels unknown to the layer."""
+        x, y, sensitive = read_batch(batch)
+        return self._evaluated("test/loss", self(x, sensitive), x, y)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Return predictions; labels are not read."""
+        x, _, sensitive = read_batch(batch)
+        return self(x, sensitive)  # type: ignore[no-any-return]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over the backbone, and the adversary's heads."""
+        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def _evaluated(self, key: str, emitted: Tensor, x: Any, y: Tensor) -> dict[str, Tensor]:
+        loss = self._task_loss(emitted, x, y)
+        self.log(key, loss, on_step=False, on_epoch=True, batch_size=len(y), prog_bar=True)
+        return {"loss": loss, "preds": emitted}
+
+    def _task_loss(self, emitted: Tensor, x: Any, y: Tensor) -> Tensor:
+        loss = self._loss(emitted, y)
+        if isinstance(self.model, FairModel) and any(c.needs_labels for c in self.model.constraints):
+            loss = loss + self._loss(self.model.raw_scores(x), y)
+        return loss
+
+    def _loss(self, predictions: Tensor, y: Tensor) -> Tensor:
+        wide = torch.promote_types(predictions.dtype, torch.float32)
+        flat, labels = predictions.reshape(-1).to(wide), y.reshape(-1).to(wide)
+        with torch.autocast(predictions.device.type, enabled=False):  # cross-entropy of probabilities needs float32
+            if self.task == "classification":
+                return F.binary_cross_entropy(flat, labels)
+            return F.mse_loss(flat, labels)
+
+
+def _network(width: int | None, hidden: Sequence[int], task: str) -> nn.Sequential:
+    if width is None:
+        raise ConstraintDefinitionError(
+            "FairLightningModule was given neither a backbone nor a width. Pass backbone=, or width= (the number of "
+            "features) for an MLP."
+        )
+    sizes = (width, *hidden)
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    last = [nn.Sigmoid()] if task == "classification" else []
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Flatten(0), *last)

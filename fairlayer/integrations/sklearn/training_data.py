@@ -1,0 +1,112 @@
+"""What a fit reads, checked: features, labels and weights as scikit-learn has them, and the statements to meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils.validation import _check_sample_weight
+
+from fairlayer._typing import FloatArray
+from fairlayer.assembly import assemble
+from fairlayer.constraints import Batch, Constraint, Statement
+from fairlayer.errors import BackendError
+from fairlayer.inputs import read_groups
+from fairlayer.integrations.sklearn.errors import ParameterError
+from fairlayer.integrations.sklearn.limits import Limits, excess
+from fairlayer.projection import Plan
+
+__all__ = ["Centred", "Demands", "read_demands", "read_weights"]
+
+
+class Centred(NamedTuple):
+    """Features about their weighted mean, with a column of ones; `theta = (slopes, mean prediction)`."""
+
+    predictors: FloatArray  # (n, features + 1)
+    centre: FloatArray  # (features,)
+    weights: FloatArray  # (n,)
+
+    @staticmethod
+    def of(x: FloatArray, weights: FloatArray) -> Centred:
+        """Centre the features, so that the intercept does not depend on the slopes."""
+        centre = weights @ x / weights.sum()
+        return Centred(np.column_stack([x - centre, np.ones(len(x))]), centre, weights)
+
+    def coefficients(self, theta: FloatArray) -> tuple[FloatArray, float]:
+        """Return the slopes and the intercept for features as they were."""
+        return theta[:-1], float(theta[-1] - self.centre @ theta[:-1])
+
+
+class Demands(NamedTuple):
+    """What the predictions of the training data must meet."""
+
+    names: tuple[str, ...]  # of the constraints
+    statements: tuple[Statement, ...]
+    owners: tuple[int, ...]  # number of the constraint of each statement
+    absent: tuple[tuple[str, str], ...]
+
+    def limits(self, data: Centred) -> Limits:
+        """Return them as limits on the coefficients."""
+        return Limits.of(self.statements, self.owners, data.predictors)
+
+    def violation(self, predictions: FloatArray) -> float:
+        """Return by how much the worst statement exceeds its limit; 0 if none does."""
+        return max([0.0, *(excess(statement, predictions) for statement in self.statements)])
+
+    def of_each(self, values: Sequence[float]) -> dict[str, float]:
+        """Return the largest value of each constraint's statements; NaN where it compares nothing."""
+        worst = np.full(len(self.names), np.nan)
+        for owner, value in zip(self.owners, values, strict=True):
+            worst[owner] = np.fmax(worst[owner], value)
+        return dict(zip(self.names, worst.tolist(), strict=True))
+
+
+def read_weights(sample_weight: Any, x: FloatArray) -> FloatArray:
+    """Return one weight >= 0 per row, 1 by default.
+
+    Raises:
+        ParameterError: a weight is negative, or none is positive.
+    """
+    weights: FloatArray = _check_sample_weight(sample_weight, x, dtype=np.float64)
+    if weights.min() < 0 or weights.max() <= 0:
+        raise ParameterError(
+            f"sample_weight must be >= 0, and > 0 somewhere, but ranges from "
+            f"{weights.min():g} to {weights.max():g}. Drop such rows, or leave sample_weight out."
+        )
+    return weights
+
+
+def read_demands(
+    owner: str,
+    constraints: Sequence[Constraint],
+    sensitive_features: Any,
+    labels: FloatArray,
+    weights: FloatArray | None,
+) -> Demands:
+    """Read the constraints on n training samples.
+
+    Raises:
+        FairlayerError: a named subclass; see `fairlayer.errors`.
+    """
+    # A plan checks the constraints, and numbers those of one name.
+    plan = Plan(constraints, bounds=None, margin=0.0, on_empty="skip", on_infeasible="raise", backend="exact")
+    groups = read_groups(_as_columns(sensitive_features), plan.constraints, len(labels), None)
+    batch = Batch(groups, len(labels), labels, raw_scores=partial(_refuse_bins, owner), weights=weights)
+    assembly = assemble(plan.constraints, batch, on_empty="skip")
+    return Demands(plan.names, assembly.statements, assembly.owners, assembly.absent)
+
+
+def _refuse_bins(owner: str) -> FloatArray:
+    raise BackendError(
+        f"{owner} cannot hold a constraint that bins samples by their score: the bins would depend on the "
+        "coefficients. Use FairModel, or project(...) on the predictions."
+    )
+
+
+def _as_columns(features: Any) -> Any:
+    """Return a list or a single column of a frame as an array, which takes its name from the constraints."""
+    plain = features is None or isinstance(features, Mapping | torch.Tensor) or hasattr(features, "columns")
+    return features if plain else np.asarray(features)

@@ -1,0 +1,29 @@
+"""fairlayer in torchmetrics: group disparities pooled over batches and ranks."""
+
+from fairlayer.integrations.torchmetrics.constraint_excess import ConstraintExcess
+from fairlayer.integrations.torchmetrics.pooled import GroupRow
+from fairlayer.integrations.torchmetrics.rates import (
+    DemographicParityDifference,
+    DemographicParityRatio,
+    EqualizedOddsDifference,
+    EqualizedOddsRatio,
+    EqualOpportunityDifference,
+    EqualOpportunityRatio,
+    PredictiveEqualityDifference,
+    PredictiveEqualityRatio,
+    ScoreGap,
+)
+
+__all__ = [
+    "ConstraintExcess",
+    "DemographicParityDifference",
+    "DemographicParityRatio",
+    "EqualOpportunityDifference",
+    "EqualOpportunityRatio",
+    "EqualizedOddsDifference",
+    "EqualizedOddsRatio",
+    "GroupRow",
+    "PredictiveEqualityDifference",
+    "PredictiveEqualityRatio",
+    "ScoreGap",
+]

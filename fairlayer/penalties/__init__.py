@@ -1,0 +1,20 @@
+"""The constraints as losses: penalties, dependence measures, and an augmented Lagrangian."""
+
+from fairlayer.penalties.adapters import cooper_problem, dual_optimizer
+from fairlayer.penalties.dependence import HSIC, MMD
+from fairlayer.penalties.excess import Excess
+from fairlayer.penalties.fairret_adapter import fairret_penalty
+from fairlayer.penalties.lagrangian import AugmentedLagrangian
+from fairlayer.penalties.penalty import Penalty, penalize
+
+__all__ = [
+    "HSIC",
+    "MMD",
+    "AugmentedLagrangian",
+    "Excess",
+    "Penalty",
+    "cooper_problem",
+    "dual_optimizer",
+    "fairret_penalty",
+    "penalize",
+]

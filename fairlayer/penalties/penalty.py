@@ -1,0 +1,184 @@
+"""Each constraint as a loss: the differentiable function and the module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairlayer.constraints import Constraint
+from fairlayer.errors import ConstraintDefinitionError
+from fairlayer.groups import Vocabulary
+from fairlayer.inputs import check_choice
+from fairlayer.penalties.means import measure
+from fairlayer.penalties.norms import NORMS
+from fairlayer.penalties.reading import (
+    BatchReader,
+    ColumnStatements,
+    one_or_many,
+    outside_graphs,
+    read_statements,
+    result_dtype,
+    widened,
+)
+
+__all__ = ["Penalty", "penalize", "soft_decisions"]
+
+
+@outside_graphs
+def penalize(
+    scores: Tensor,
+    constraints: Constraint | Sequence[Constraint],
+    *,
+    norm: str = "squared",
+    sensitive_features: Any = None,
+    y: Any = None,
+    label_probabilities: Any = None,
+    threshold: float | None = None,
+    temperature: float = 0.1,
+    smoothing: float = 0.01,
+    vocabulary: Vocabulary | None = None,
+) -> Tensor:
+    """Return how far the mean scores of a batch are from the constraints, as a differentiable 0-d tensor.
+
+    With m the means of a statement, `v = matrix @ m` (see `fairlayer.constraints.statements`), tol its tolerance,
+    and `[x]_+ = max(x, 0)`:
+
+        gap d      spread: scale * max(v) - min(v);  row: its distance from [lower, upper], tol left out where the
+                   row has both limits (where it has one, a floor or a cap, the tolerance is the limit itself)
+        excess e   the same, beyond the tolerance; faces f are the single limits, and the ordered pairs of a spread
+
+        "squared"    sum [d]_+^2                                   pulls to parity, whatever the tolerance
+        "abs"        sum [d]_+                                     pulls to parity, whatever the tolerance
+        "hinge"      sum [e]_+                                     0 exactly where the constraint holds
+        "logsumexp"  smoothing * log(1 + sum_f exp(e_f/smoothing)) smooth; between [max e]_+ and
+                                                                   [max e]_+ + smoothing * log(1 + faces)
+
+    A sum runs over statements, constraints and columns of scores. What a batch says nothing about (an absent group,
+    no positives) adds 0 with gradient 0.
+
+    Args:
+        scores: (n,), (n, 1), or (n, k) for k independent scores.
+        constraints: one constraint, or several.
+        norm: "squared", "abs", "hinge" or "logsumexp".
+        sensitive_features: as for `project`.
+        y: labels (n,), for constraints that look at labels.
+        label_probabilities: estimates of the labels in [0, 1], used where y is None.
+        threshold: None penalises mean scores. A number penalises soft decisions instead, the means of
+            `sigmoid((scores - threshold) / temperature)`: near the gap of decisions at that threshold, not equal.
+        temperature: of the soft decisions, in score units; smaller is nearer to decisions, with less gradient.
+        smoothing: of "logsumexp", in prediction units.
+        vocabulary: known categories; without one, those of this batch.
+
+    Raises:
+        FairlayerError: a named subclass; see `fairlayer.errors`.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores = torch.tensor([0.9, 0.7, 0.2, 0.4])
+        >>> round(penalize(scores, fl.DemographicParity("sex", 0.1), norm="hinge",
+        ...                sensitive_features={"sex": [0, 0, 1, 1]}).item(), 6)
+        0.4
+    """
+    settings = _Settings(norm, threshold, temperature, smoothing)
+    read, _ = read_statements(scores, one_or_many(constraints), sensitive_features, y, label_probabilities, vocabulary)
+    return settings.total(scores, read)
+
+
+class Penalty(nn.Module):
+    """The constraints as a loss for training; arguments as for `penalize`.
+
+    Bounds nothing: how far the gap falls depends on the weight that the loss gives to it. Absent groups add 0.
+    The categories of the sensitive features are learnt as by `FairProjection`, and travel in the `state_dict`.
+
+    Source: Calders, Kamiran, Pechenizkiy (2009) for the gap; Kamishima et al. (2012) for regularisation by it.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> penalty = Penalty(fl.DemographicParity("sex", tolerance=0.0), norm="squared")
+        >>> scores = torch.tensor([0.5, 1.0], requires_grad=True)
+        >>> loss = penalty(scores, sensitive_features={"sex": ["F", "M"]})
+        >>> loss.backward()
+        >>> loss.item(), scores.grad.tolist()
+        (0.25, [-1.0, 1.0])
+    """
+
+    def __init__(
+        self,
+        constraints: Constraint | Sequence[Constraint],
+        norm: str = "squared",
+        *,
+        threshold: float | None = None,
+        temperature: float = 0.1,
+        smoothing: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.reader = BatchReader(constraints)
+        self._settings = _Settings(norm, threshold, temperature, smoothing)
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What is penalised."""
+        return self.reader.constraints
+
+    def fit_categories(self, sensitive_features: Any) -> None:
+        """Learn the categories of the features, and close the vocabulary: an unseen category is an error."""
+        self.reader.fit_categories(sensitive_features)
+
+    @outside_graphs
+    def forward(
+        self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
+    ) -> Tensor:
+        """Return the penalty of a batch, 0-d, of the dtype of the scores (float32 for half precision)."""
+        read = self.reader(scores, sensitive_features, y, label_probabilities)
+        return self._settings.total(scores, read)
+
+    def extra_repr(self) -> str:
+        """Show the norm."""
+        return repr(self._settings)
+
+
+class _Settings:
+    """What turns values into a loss, checked once."""
+
+    def __init__(self, norm: str, threshold: float | None, temperature: float, smoothing: float) -> None:
+        self.norm = check_choice("norm", norm, tuple(NORMS))
+        self.threshold = None if threshold is None else _number("threshold", threshold)
+        self.temperature = _number("temperature", temperature, above=0.0)
+        self.smoothing = _number("smoothing", smoothing, above=0.0)
+
+    def total(self, scores: Tensor, read: Sequence[ColumnStatements]) -> Tensor:
+        """Return the sum over the columns."""
+        total = (widened(scores) * 0.0).sum()  # in the graph, whatever the batch lacks
+        for column in read:
+            wide = widened(column.scores)
+            if self.threshold is not None:
+                wide = soft_decisions(wide, self.threshold, self.temperature)
+            measured = measure(wide, [statement for _, statement in column.statements])
+            for part in NORMS[self.norm](measured, self.smoothing):
+                total = total + part
+        return total.to(result_dtype(scores))
+
+    def __repr__(self) -> str:
+        decisions = "" if self.threshold is None else f", threshold={self.threshold}, temperature={self.temperature}"
+        return f"norm={self.norm!r}{decisions}"
+
+
+def soft_decisions(scores: Tensor, threshold: float, temperature: float) -> Tensor:
+    """Return `sigmoid((scores - threshold) / temperature)`, which tends to `scores > threshold` as temperature -> 0.
+
+    Example:
+        >>> soft_decisions(torch.tensor([0.5, 0.9]), 0.5, 0.1)
+        tensor([0.5000, 0.9820])
+    """
+    return torch.sigmoid((scores - threshold) / temperature)
+
+
+def _number(name: str, value: float, above: float = -math.inf) -> float:
+    if not (isinstance(value, int | float) and above < value < math.inf):
+        limit = "" if math.isinf(above) else f" > {above:g}"
+        raise ConstraintDefinitionError(f"{name} must be a finite number{limit}, but is {value!r}.")
+    return float(value)

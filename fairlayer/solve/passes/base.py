@@ -1,0 +1,125 @@
+"""What passes over a batch take and give."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from fairlayer._typing import FloatArray, IntArray
+
+__all__ = ["Cells", "Passes", "Point", "blocks", "least_product", "noise_of", "table_of"]
+
+
+class Cells(NamedTuple):
+    """The statistics of a batch: hard cells, then dense rows.
+
+    Args:
+        codes: cell of each sample, (n,); `len(counts)` marks samples in no cell. None where there are no cells.
+        counts: samples per cell (>= 1 to divide by; an empty cell counts 1).
+        dense: weights (d, n) of the dense rows, or None.
+        covering: whether every sample is in some cell.
+        weights: how many samples each row stands for, (n,), in sums and in the objective; None for one each.
+    """
+
+    codes: IntArray | None
+    counts: FloatArray
+    dense: FloatArray | None
+    covering: bool = False
+    weights: FloatArray | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of statistics."""
+        return len(self.counts) + (0 if self.dense is None else len(self.dense))
+
+
+class Point(NamedTuple):
+    """Predictions at one dual point, and their statistics."""
+
+    value: Any  # (n,) float64, NumPy or torch
+    unclipped: Any  # (n,) bool, or None where there are no bounds
+    statistics: FloatArray  # (s,)
+
+
+class Passes(Protocol):
+    """What a solver needs of a batch."""
+
+    scores: Any
+    cells: Cells
+    lower: Any
+    upper: Any
+    parts: int  # how many processes hold the batch together
+
+    def at(self, nu: FloatArray | None) -> Point:
+        """Return the clipped predictions and statistics at the dual point nu (None: at zero)."""
+
+    def pull(self, nu: FloatArray) -> Any:
+        """Return B' nu, what is taken off each sample."""
+
+    def small(self, array: FloatArray) -> Any:
+        """Return an array over the statistics as `measure` returns them."""
+
+    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
+        """Return K = B W B', W = 1 for unclipped samples, else `floor`; (s,) where K is diagonal, else (s, s)."""
+
+    def measure(self, value: Any) -> FloatArray:
+        """Return the statistics B y of any predictions, in this backend's type."""
+
+    def share(self, value: Any) -> FloatArray:
+        """Return what this part of the batch adds to the statistics."""
+
+    def lowest(self, nus: FloatArray) -> FloatArray:
+        """Return the least `nu @ B y` over all predictions within the bounds, for each row of `nus`."""
+
+    @property
+    def size(self) -> float:
+        """Return the largest absolute score; NaN or infinite if any score is."""
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+
+    def gather(self, vector: FloatArray) -> FloatArray:
+        """Return numbers of this part of the batch as those of all parts, (parts, len(vector))."""
+
+    def total(self, sums: torch.Tensor) -> torch.Tensor:
+        """Return sums over this part of the batch as sums over all, differentiably."""
+
+    def export(self, array: Any, dtype: torch.dtype) -> torch.Tensor:
+        """Return a copy of a value of this backend as a tensor of some dtype."""
+
+    def as_tensor(self, array: Any) -> torch.Tensor:
+        """Return a value of this backend as a tensor that shares its memory."""
+
+    def from_tensor(self, tensor: torch.Tensor) -> Any:
+        """Return a tensor as a value of this backend."""
+
+
+def blocks(diagonal: FloatArray, cross: FloatArray, dense: FloatArray) -> FloatArray:
+    """Return K of hard cells and dense rows together."""
+    return np.block([[np.diag(diagonal), cross.T], [cross, dense]])
+
+
+def table_of(nu: FloatArray, cells: Cells) -> FloatArray:
+    """Return the shift of each cell, and 0 for samples outside."""
+    shift = nu / cells.counts
+    return shift if cells.covering else np.append(shift, 0.0)
+
+
+def noise_of(nu: FloatArray, cells: Cells) -> float:
+    """Return the pull below which it is the rounding of one that cancels."""
+    k = len(cells.counts)
+    hard = float(np.abs(nu[:k] / cells.counts).max(initial=0.0))
+    dense = 0.0 if cells.dense is None else float((np.abs(nu[k:]) @ np.abs(cells.dense)).max(initial=0.0))
+    return 1e-9 * (hard + dense)
+
+
+def least_product(pull: Any, bound: Any, noise: float) -> float:
+    """Return the sum of pull * bound, where a missing bound is infinite on the side that pull points to."""
+    if bound is None:
+        return -np.inf if bool((abs(pull) > noise).any()) else 0.0
+    if isinstance(bound, np.ndarray) and not np.isfinite(bound).all():
+        bound = np.where(pull == 0.0, 0.0, bound)  # what is not pulled stays finite
+    return float((pull * bound).sum())

@@ -1,0 +1,128 @@
+"""Passes over a batch of which each process of a group holds a part.
+
+Cells count the samples of all processes, so what one process measures is its share of the means, and the shares add
+up: one exchange of s and K per pass.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from fairlayer._typing import FloatArray
+from fairlayer.collective import Ranks
+from fairlayer.solve.passes.base import Passes, Point
+
+__all__ = ["RankPasses"]
+
+
+class RankPasses:
+    """Passes over the parts of all processes.
+
+    Args:
+        here: passes over the part of this process, in cells that count the samples of all.
+        ranks: the processes.
+    """
+
+    def __init__(self, here: Passes, ranks: Ranks) -> None:
+        self.here, self.ranks = here, ranks
+        self.scores, self.cells = here.scores, here.cells
+        self.lower, self.upper = here.lower, here.upper
+        self.parts = ranks.size
+        self._counts, self._sizes = ranks.gather(np.array([here.n, here.size]), "size of the batch").T
+        self._latest: tuple[Any, FloatArray] = (None, np.zeros(0))  # value of the latest pass, and its K
+
+    def at(self, nu: FloatArray | None) -> Point:
+        """See `Passes.at`; K comes with it in the same exchange."""
+        part = self.here.at(nu)
+        metric = self.here.metric(part)
+        split = len(part.statistics)
+        subject = f"pass at {0 if nu is None else zlib.crc32(nu.tobytes())}"
+        whole = self.ranks.total(np.append(part.statistics, metric), subject)
+        point = part._replace(statistics=whole[:split])
+        self._latest = (point.value, whole[split:].reshape(metric.shape))
+        return point
+
+    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
+        """See `Passes.metric`: K + floor (B B' - K)."""
+        value, known = self._latest
+        metric = known if value is point.value else self.ranks.total(self.here.metric(point), "metric")
+        return metric + floor * (self._all_free - metric) if floor else metric
+
+    def pull(self, nu: FloatArray) -> Any:
+        """See `Passes.pull`."""
+        return self.here.pull(nu)
+
+    def small(self, array: FloatArray) -> Any:
+        """See `Passes.small`."""
+        return self.here.small(array)
+
+    def measure(self, value: Any) -> FloatArray:
+        """See `Passes.measure`."""
+        return self.ranks.total(self.here.measure(value), "statistics")
+
+    def share(self, value: Any) -> FloatArray:
+        """See `Passes.share`."""
+        return self.here.measure(value)
+
+    def lowest(self, nus: FloatArray) -> FloatArray:
+        """See `Passes.lowest`."""
+        return self.ranks.total(self.here.lowest(nus), "lowest statistics")
+
+    def gather(self, vector: FloatArray) -> FloatArray:
+        """See `Passes.gather`."""
+        return self.ranks.gather(vector, "numbers of a batch")
+
+    def total(self, sums: torch.Tensor) -> torch.Tensor:
+        """See `Passes.total`."""
+        whole: torch.Tensor = _Total.apply(sums, self.ranks)  # type: ignore[no-untyped-call]
+        return whole
+
+    @property
+    def n(self) -> int:
+        """See `Passes.n`."""
+        return int(self._counts.sum())
+
+    @property
+    def size(self) -> float:
+        """See `Passes.size`."""
+        return float(self._sizes.max())
+
+    def export(self, array: Any, dtype: torch.dtype) -> torch.Tensor:
+        """See `Passes.export`."""
+        return self.here.export(array, dtype)
+
+    def as_tensor(self, array: Any) -> torch.Tensor:
+        """See `Passes.as_tensor`."""
+        return self.here.as_tensor(array)
+
+    def from_tensor(self, tensor: torch.Tensor) -> Any:
+        """See `Passes.from_tensor`."""
+        return self.here.from_tensor(tensor)
+
+    @cached_property
+    def _all_free(self) -> FloatArray:
+        """B B'."""
+        return self.ranks.total(self.here.metric(Point(None, None, np.zeros(0))), "metric of all samples")
+
+
+class _Total(torch.autograd.Function):
+    """The sum over processes. Each process's loss counts, so that upstreams are summed in their turn."""
+
+    @staticmethod
+    def forward(ctx: Any, sums: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+        ctx.ranks = ranks
+        return torch.from_numpy(ranks.total(sums.detach().cpu().numpy(), "sums")).to(sums.device)
+
+    @staticmethod
+    def backward(ctx: Any, *upstreams: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _Total.apply(upstreams[0], ctx.ranks), None  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
+        whole: torch.Tensor = _Total.apply(tangents[0], ctx.ranks)  # type: ignore[no-untyped-call]
+        return whole

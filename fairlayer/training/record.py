@@ -1,0 +1,63 @@
+"""What a run was made from: the data's hash, and the versions of what computed it."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fairlayer.errors import DataError
+
+__all__ = ["ChangedDataError", "check_data", "other_versions", "record_of"]
+
+LIBRARIES = ("fairlayer", "torch", "numpy", "lightning")
+
+
+class ChangedDataError(DataError):
+    """A table is not the one that a configuration was written for."""
+
+
+def record_of(table: str | Path) -> dict[str, Any]:
+    """Return the SHA-256 of a table's file, and the versions of Python and of what computes."""
+    return {"data_sha256": _sha256(Path(table)), "versions": _versions()}
+
+
+def check_data(table: str | Path, record: Mapping[str, Any]) -> None:
+    """Compare a table with the record of a configuration.
+
+    Raises:
+        ChangedDataError: the file's content is another one.
+    """
+    expected, found = record.get("data_sha256"), _sha256(Path(table))
+    if expected is not None and expected != found:
+        raise ChangedDataError(
+            f"the configuration was written for a table with SHA-256 {expected[:12]}..., but '{table}' has "
+            f"{found[:12]}... . Give the same file, or say that another one is meant (--accept-changed-data)."
+        )
+
+
+def other_versions(record: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return library -> (version recorded, version here), where they differ."""
+    here = _versions()
+    then = record.get("versions", {})
+    return {name: (then[name], here.get(name, "-")) for name in then if then[name] != here.get(name)}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "-"
+    return found
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise DataError(f"no file at '{path}'. Give the path of a .csv, .csv.gz or .parquet file.")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,141 @@
+"""The expected utility is the best there is: against a linear-programming solver, brute force, and known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fairlayer as fl
+from fairlayer.decisions import NeedsRandomisationError, decide
+from fairlayer.decisions.plan import make_plan
+from fairlayer.decisions.whole import _Search
+from tests.core.problems import Problem, Rule
+from tests.core.truth import violation
+from tests.decisions.truth import Asked, asked, best_lottery, whole_answers
+
+SEEDS = st.integers(0, 10**6)
+
+
+def check_lottery(seed: int, most: int = 60) -> None:
+    question = asked(seed, most=most)
+    best = best_lottery(question)
+    if best is None:
+        with pytest.raises(fl.errors.InfeasibleConstraintsError):
+            decide(**question.arguments(), randomised=True)
+        return
+    result = decide(**question.arguments(), randomised=True)
+    assert result.utility_bound == pytest.approx(best, abs=1e-8)
+    p = result.probabilities.numpy()
+    assert np.mean(1 - question.p) + question.gain @ p == pytest.approx(best, abs=1e-8)
+    assert max((violation(question.problem, rule, p) for rule in question.problem.rules), default=0.0) <= 1e-8
+    assert question.capacity is None or p.sum() <= question.capacity + 1e-6
+
+
+@settings(max_examples=100)
+@given(SEEDS)
+def test_the_best_lottery_is_that_of_a_general_solver(seed: int) -> None:
+    check_lottery(seed)
+
+
+@pytest.mark.slow
+def test_the_best_lottery_is_that_of_a_general_solver_many_times() -> None:
+    for seed in range(300):
+        check_lottery(seed, most=400)
+
+
+def small(seed: int, cells: int, kind: str, tolerance: float) -> Asked:
+    """Two or three groups of up to seven, distinct scores, one rule."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(cells, 7 * cells))
+    group = np.append(np.arange(cells), rng.integers(0, cells, n - cells))
+    scores = rng.permutation(n) / n + 0.5 / n
+    labels = (rng.random(n) < scores).astype(float) if rng.random() < 0.5 else None
+    estimates = None if labels is not None else scores
+    problem = Problem(f"small {seed}", scores, {"a": group}, (Rule(kind, ("a",), tolerance),), labels, estimates)
+    return Asked(problem, int(rng.integers(1, n + 1)) if rng.random() < 0.3 else None)
+
+
+@settings(max_examples=60)
+@given(SEEDS, st.integers(1, 3), st.sampled_from([0.0, 0.1, 0.3]))
+def test_counts_are_as_good_as_every_other(seed: int, cells: int, tolerance: float) -> None:
+    question = small(seed, cells, "DemographicParity", tolerance)
+    result = decide(**question.arguments())
+    exact = max(accuracy for accuracy, _ in whole_answers(question))
+    roomy = max(accuracy for accuracy, _ in whole_answers(question, one_each=True))
+    assert exact <= result.utility_bound + 1e-9
+    assert result.expected_utility <= roomy + 1e-9
+    if question.problem.labels is None:  # then the curves are concave, and rounding loses at most one sample a cell
+        assert result.expected_utility >= result.utility_bound - cells / question.problem.n - 1e-9
+
+
+@settings(max_examples=60)
+@given(SEEDS, st.sampled_from(["EqualOpportunity", "EqualizedOdds", "ErrorRateParity"]), st.sampled_from([0.0, 0.1]))
+def test_the_search_over_two_small_cells_is_exhaustive(seed: int, kind: str, tolerance: float) -> None:
+    question = small(seed, 2, kind, tolerance)
+    arguments = {"utility": ((1, 0), (0, 1)), "randomised": True, **question.arguments()}
+    problem = make_plan(np.asarray(arguments.pop("scores")), arguments.pop("constraints"), **arguments).problem
+    answers = [accuracy for accuracy, _ in whole_answers(question, one_each=True)]
+    try:
+        counts = _Search(problem).run([np.zeros(len(problem.curves), dtype=np.int64)])
+    except NeedsRandomisationError:
+        assert not answers
+        return
+    gain = sum(curve.at(counts[g : g + 1])[1][0] for g, curve in enumerate(problem.curves))
+    assert problem.base + gain == pytest.approx(max(answers), abs=1e-9)
+
+
+def test_without_constraints_it_selects_above_one_half() -> None:
+    result = decide([0.2, 0.51, 0.49, 0.9], [])
+    assert result.decisions.tolist() == [0, 1, 0, 1]
+    assert result.expected_utility == pytest.approx((0.8 + 0.51 + 0.51 + 0.9) / 4)
+    assert result.status == "unchanged"
+
+
+def test_a_utility_matrix_moves_the_threshold() -> None:
+    # grant at 1 lost per default and 0.25 earned per repayment: worth it above 0.8
+    scores = np.linspace(0.06, 0.96, 19)
+    result = decide(scores, [], utility=[[0.0, -1.0], [0.0, 0.25]])
+    assert result.decisions.tolist() == [int(s > 0.8) for s in scores]
+    chosen = scores[scores > 0.8]
+    assert result.expected_utility == pytest.approx((0.25 * chosen - (1 - chosen)).sum() / 19)
+
+
+def test_prices_are_derivatives() -> None:
+    rng = np.random.default_rng(0)
+    scores, group = rng.random(400), rng.integers(0, 3, 400)
+    scores[group == 0] **= 2
+    for make in (
+        lambda t: [fl.DemographicParity("g", t)],
+        lambda t: [fl.MinimumRate("g", 0.6 - t)],
+        lambda t: [fl.EqualOpportunity("g", t), fl.DemographicParity("g", 0.02)],
+    ):
+        bounds = [decide(scores, make(0.05 + h), sensitive_features={"g": group}).utility_bound for h in (-1e-6, 1e-6)]
+        result = decide(scores, make(0.05), sensitive_features={"g": group})
+        assert (bounds[1] - bounds[0]) / 2e-6 == pytest.approx(next(iter(result.multipliers.values())), abs=1e-4)
+        assert result.status == "constrained"
+
+
+def test_the_price_of_a_place() -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    result = decide(scores, [], capacity=2)
+    more = decide(scores, [], capacity=3)
+    assert result.capacity_price == pytest.approx(4 * (more.utility_bound - result.utility_bound))
+    assert decide(scores, [], capacity=4).capacity_price == 0.0
+
+
+def test_labels_replace_the_scores_as_truth() -> None:
+    scores = np.array([0.9, 0.8, 0.3, 0.2])
+    assert decide(scores, []).decisions.tolist() == [1, 1, 0, 0]
+    assert decide(scores, [], y=[0, 1, 1, 0]).decisions.tolist() == [1, 1, 1, 0]
+    assert decide(scores, [], label_probabilities=[0.1, 0.2, 0.3, 0.4]).decisions.tolist() == [0, 0, 0, 0]
+
+
+def test_any_increasing_transform_of_the_scores_decides_alike() -> None:
+    question = asked(3, many=False)
+    given_ = question.arguments() | {"y": (np.arange(question.problem.n) % 3 == 0).astype(float)}
+    scores = given_.pop("scores")
+    plain = decide(scores, **given_)
+    moved = decide(5.0 * scores - 7.0, **given_)
+    assert moved.decisions.tolist() == plain.decisions.tolist()

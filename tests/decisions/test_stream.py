@@ -1,0 +1,173 @@
+"""The pooled decisions of a stream stay within the tolerance plus half a person per cell, whoever comes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fairlayer as fl
+from fairlayer.decisions import DecisionRule, DecisionStream, UnseenCellError
+
+Request = tuple[float, str]
+
+
+def rule_for(groups: str, tolerance: float, *, randomised: bool = False) -> DecisionRule:
+    rng = np.random.default_rng(0)
+    n = 60 * len(groups)
+    sex = np.array(list(groups))[np.arange(n) % len(groups)]
+    scores = np.clip(rng.beta(2, 3, n) + 0.1 * (np.arange(n) % len(groups)), 0, 1)
+    y = (rng.random(n) < scores).astype(float) if randomised else None
+    constraint = fl.EqualizedOdds("sex", tolerance) if randomised else fl.DemographicParity("sex", tolerance)
+    return DecisionRule.fit(scores, [constraint], sensitive_features={"sex": sex}, y=y, randomised=randomised)
+
+
+def adversary(kind: str, groups: str, n: int) -> Iterator[Request]:
+    rng = np.random.default_rng(1)
+    for i in range(n):
+        g = groups[i % len(groups)]
+        if kind == "opposite":  # one group always at the top, the others at the bottom
+            yield (1.0 if g == groups[0] else 0.0), g
+        elif kind == "one after the other":
+            g = groups[min(i * len(groups) // n, len(groups) - 1)]
+            yield (1.0 if g == groups[0] else 0.0), g
+        elif kind == "turning":  # first high, later low
+            yield (1.0 if (i < n // 2) == (g == groups[0]) else 0.0), g
+        elif kind == "rare":
+            g = groups[0] if i % 50 else groups[-1]
+            yield float(rng.random()), g
+        else:
+            yield float(rng.random()), groups[int(rng.integers(len(groups)))]
+
+
+def check(stream: DecisionStream, requests: Iterator[Request], tolerance: float) -> None:
+    """Count by hand, and compare every pair of groups after every request."""
+    count: Counter[str] = Counter()
+    granted: Counter[str] = Counter()
+    for score, g in requests:
+        decision = int(stream.decide(torch.tensor([score]), {"sex": [g]}))
+        assert decision in (0, 1)
+        count[g] += 1
+        granted[g] += decision
+        for a, b in combinations(count, 2):
+            gap = abs(granted[a] / count[a] - granted[b] / count[b])
+            assert gap <= tolerance + 0.5 / count[a] + 0.5 / count[b] + 1e-9
+    assert {f"sex={g}": n for g, n in count.items()} == {k: n for k, n in stream.counts().items() if n}
+    rates = [granted[g] / count[g] for g in count]
+    gap = max(rates) - min(rates) if len(rates) > 1 else None
+    assert stream.gaps()["DemographicParity('sex')"] == (gap if gap is None else pytest.approx(gap))
+
+
+@pytest.mark.parametrize("kind", ["opposite", "one after the other", "turning", "rare", "random"])
+@pytest.mark.parametrize("groups", ["FM", "ABCD"])
+@pytest.mark.parametrize("tolerance", [0.0, 0.05])
+def test_adversaries(kind: str, groups: str, tolerance: float) -> None:
+    stream = DecisionStream(rule_for(groups, tolerance), [fl.DemographicParity("sex", tolerance)])
+    check(stream, adversary(kind, groups, 300), tolerance)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.sampled_from("FM")), min_size=1, max_size=80),
+    st.sampled_from([0.0, 0.02, 0.2]),
+    st.booleans(),
+)
+def test_any_sequence(requests: list[Request], tolerance: float, randomised: bool) -> None:
+    rule = rule_for("FM", tolerance, randomised=randomised)
+    check(DecisionStream(rule, [fl.DemographicParity("sex", tolerance)]), iter(requests), tolerance)
+
+
+def test_several_constraints_hold_within_half_a_person_per_cell() -> None:
+    rng = np.random.default_rng(0)
+    n = 400
+    features = {"a": rng.integers(0, 2, n), "b": rng.integers(0, 3, n)}
+    scores = np.clip(rng.random(n) + 0.2 * features["a"] - 0.1 * features["b"], 0, 1)
+    held = [fl.DemographicParity("a", 0.02), fl.DemographicParity("b", 0.05)]
+    stream = DecisionStream(DecisionRule.fit(scores, held, sensitive_features=features), held)
+    decisions = []
+    for i in range(n):
+        columns = {name: column[i : i + 1] for name, column in features.items()}
+        decisions.append(int(stream.decide(scores[i : i + 1], columns)))
+        for name, tolerance, cells in (("a", 0.02, 3), ("b", 0.05, 2)):  # cells of each group
+            seen = features[name][: i + 1]
+            rates = {g: (np.array(decisions)[seen == g].mean(), (seen == g).sum()) for g in set(seen.tolist())}
+            for (p, m), (q, k) in combinations(rates.values(), 2):
+                assert abs(p - q) <= tolerance + 0.5 * cells * (1 / m + 1 / k) + 1e-9
+
+
+def test_batches_count_as_a_whole() -> None:
+    stream = DecisionStream(rule_for("FM", 0.05), [fl.DemographicParity("sex", 0.05)])
+    rng = np.random.default_rng(2)
+    granted, count = Counter(), Counter()  # type: ignore[var-annotated]
+    for _ in range(20):
+        n = int(rng.integers(1, 40))
+        sex = rng.choice(["F", "M"], n)
+        scores = rng.random((n, 1)) * (1 + (sex == "M"))[:, None] / 2
+        decisions = stream.decide(scores, {"sex": sex})
+        assert decisions.shape == (n, 1)
+        count.update(sex.tolist())
+        granted.update(sex[decisions[:, 0].numpy() == 1].tolist())
+        if len(count) == 2:
+            gap = abs(granted["F"] / count["F"] - granted["M"] / count["M"])
+            assert gap <= 0.05 + 0.5 / count["F"] + 0.5 / count["M"] + 1e-9
+    assert {k: int(v) for k, v in stream.selected().items()} == {f"sex={g}": granted[g] for g in ("F", "M")}
+
+
+def test_where_the_rule_does_it_alone_few_decisions_change() -> None:
+    rng = np.random.default_rng(3)
+    n = 4000
+    sex = rng.choice(["F", "M"], n)
+    scores = np.clip(rng.beta(2, 3, n) + 0.1 * (sex == "M"), 0, 1)
+    parity = [fl.DemographicParity("sex", 0.05)]
+    rule = DecisionRule.fit(scores[:2000], parity, sensitive_features={"sex": sex[:2000]})
+    stream = DecisionStream(rule, parity)
+    later = slice(2000, n)
+    own = rule.apply(scores[later], sensitive_features={"sex": sex[later]}).tolist()
+    said = [int(stream.decide([s], {"sex": [g]})) for s, g in zip(scores[later], sex[later], strict=True)]
+    assert np.mean(np.array(said) != own) < 0.06
+
+
+def test_a_saved_stream_goes_on_alike() -> None:
+    parity = [fl.DemographicParity("sex", 0.05)]
+    rule = rule_for("FM", 0.05)
+    first, second = DecisionStream(rule, parity), DecisionStream(rule, parity)
+    requests = list(adversary("random", "FM", 200))
+    for score, g in requests[:100]:
+        first.decide([score], {"sex": [g]})
+    second.load_state_dict(first.state_dict())
+    rest = [[int(s.decide([score], {"sex": [g]})) for score, g in requests[100:]] for s in (first, second)]
+    assert rest[0] == rest[1]
+    assert first.gaps() == second.gaps()
+    first.reset()
+    assert sum(first.counts().values()) == 0
+
+
+def test_bad_input_changes_nothing() -> None:
+    stream = DecisionStream(rule_for("FM", 0.05), [fl.DemographicParity("sex", 0.05)])
+    stream.decide([0.9, 0.1], {"sex": ["F", "M"]})
+    before = repr(stream.state_dict())
+    with pytest.raises(UnseenCellError, match="'sex=X'"):
+        stream.decide([0.9, 0.5], {"sex": ["F", "X"]})
+    with pytest.raises(fl.errors.NonFiniteScoresError, match="1 of 2 scores"):
+        stream.decide([0.9, float("nan")], {"sex": ["F", "M"]})
+    assert repr(stream.state_dict()) == before
+
+
+def test_what_a_stream_cannot_hold_is_said() -> None:
+    rule = rule_for("FM", 0.05)
+    with pytest.raises(fl.errors.ConstraintDefinitionError, match=r"EqualOpportunity\('sex'\) reads labels"):
+        DecisionStream(rule, [fl.EqualOpportunity("sex", 0.05)])
+    with pytest.raises(fl.errors.ConstraintDefinitionError, match=r"read \['race'\], but the rule was fitted on"):
+        DecisionStream(rule, [fl.DemographicParity("race", 0.05)])
+    with pytest.raises(fl.errors.ConstraintDefinitionError, match="width must be a number > 0"):
+        DecisionStream(rule, [fl.DemographicParity("sex", 0.05)], width=0.0)
+    state = DecisionStream(rule_for("ABCD", 0.05), [fl.DemographicParity("sex", 0.05)]).state_dict()
+    stream = DecisionStream(rule, [fl.DemographicParity("sex", 0.05)])
+    with pytest.raises(fl.errors.ConstraintDefinitionError, match="this rule has"):
+        stream.load_state_dict(state)
