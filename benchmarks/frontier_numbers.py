@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -86,12 +86,9 @@ def _score_numbers(scores: Array | None, labels: Array, cells: Sequence[Array]) 
     return (100.0 * float(roc_auc_score(labels, scores)), brier, *gap_of(scores, cells))
 
 
-Value = Callable[[Numbers], float | None]
-
-
 @dataclass(frozen=True)
 class Question:
-    """The largest `value` among points with gap + margin * error <= budget, all on validation rows.
+    """The largest `column` among points with gap + margin * error <= budget, all on validation rows.
 
     The error is the gap's standard error: the best of many points is within the budget partly by chance.
     """
@@ -99,23 +96,18 @@ class Question:
     title: str
     gap: str
     budget: float
-    value: Value
+    column: str = "accuracy"
 
     def choose(self, points: Sequence[Point], margin: float) -> Point | None:
-        """Return the best point of one method and one seed; of equals the most accurate; None where none is allowed."""
+        """Return the best point of one method and one seed; None where none is allowed."""
         allowed = [p for p in points if self._within(p.valid, margin)]
-        return max(allowed, key=lambda p: (self.value(p.valid) or 0.0, p.valid.accuracy), default=None)
+        return max(allowed, key=lambda p: self._rank(p.valid), default=None)
 
     def _within(self, numbers: Numbers, margin: float) -> bool:
         gap, error = getattr(numbers, self.gap), getattr(numbers, f"{self.gap}_error")
-        return gap is not None and self.value(numbers) is not None and gap + margin * error <= self.budget
+        return gap is not None and getattr(numbers, self.column) is not None and gap + margin * error <= self.budget
 
-
-def accuracy(numbers: Numbers) -> float:
-    """The share of right decisions."""
-    return numbers.accuracy
-
-
-def auc(numbers: Numbers) -> float | None:
-    """The area under the curve of the scores; a tenth of a percent less is no difference, and accuracy decides."""
-    return None if numbers.auc is None else round(numbers.auc, 1)
+    def _rank(self, numbers: Numbers) -> tuple[float, float]:
+        """An AUC that is a tenth of a percent less is no worse, and accuracy decides."""
+        value: float = getattr(numbers, self.column)
+        return (value if self.column == "accuracy" else round(value, 1)), numbers.accuracy

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from frontier_numbers import Question, accuracy
+from frontier_numbers import Question
 from frontier_table import Finished, answer
 
 BUDGETS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0)
@@ -51,7 +51,7 @@ def frontiers(runs: Sequence[Finished], margin: float) -> dict[str, list[tuple[f
     """Return (decision gap, accuracy) of each method at each budget that it meets."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for budget in BUDGETS:
-        for row in answer(Question("", "decision_gap", budget, accuracy), runs, margin):
+        for row in answer(Question("", "decision_gap", budget), runs, margin):
             gap, right = row.means["decision_gap"], row.means["accuracy"]
             if gap is not None and right is not None:
                 lines.setdefault(row.method, []).append((gap, right))

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from frontier_numbers import Point, Question, accuracy, auc
+from frontier_numbers import Point, Question
 
 QUESTIONS = (
-    Question("decision gap <= 2", "decision_gap", 2.0, accuracy),
-    Question("decision gap <= 5", "decision_gap", 5.0, accuracy),
-    Question("equalized odds gap <= 3", "odds_gap", 3.0, accuracy),
-    Question("score gap <= 1", "score_gap", 1.0, auc),
-    Question("no limit", "decision_gap", 100.0, accuracy),
+    Question("decision gap <= 2", "decision_gap", 2.0),
+    Question("decision gap <= 5", "decision_gap", 5.0),
+    Question("equalized odds gap <= 3", "odds_gap", 3.0),
+    Question("score gap <= 1", "score_gap", 1.0, "auc"),
+    Question("no limit", "decision_gap", 100.0),
 )
 COLUMNS = ("accuracy", "auc", "brier", "score_gap", "decision_gap", "odds_gap")
 
@@ -44,6 +44,11 @@ class Row:
         return dict(vars(self))
 
 
+def answers(runs: Sequence[Finished], margin: float) -> dict[str, list[Row]]:
+    """Return the rows of each question."""
+    return {question.title: answer(question, runs, margin) for question in QUESTIONS}
+
+
 def answer(question: Question, runs: Sequence[Finished], margin: float) -> list[Row]:
     """Return a row for each method that meets the budget on validation rows with every seed, best first."""
     seeds = sorted({run.seed for run in runs})
@@ -54,7 +59,7 @@ def answer(question: Question, runs: Sequence[Finished], margin: float) -> list[
         found = [point for point in chosen if point is not None]
         if len(found) == len(seeds):
             rows.append(_row(question, method, found, times.get(method)))
-    return sorted(rows, key=lambda row: -(row.means[_column(question)] or 0.0))
+    return sorted(rows, key=lambda row: -(row.means[question.column] or 0.0))
 
 
 def relative_times(runs: Iterable[Finished]) -> dict[str, float]:
@@ -71,23 +76,19 @@ def _points(runs: Sequence[Finished], method: str, seed: int) -> list[Point]:
     return [point for run in runs if run.seed == seed for point in run.points if point.method == method]
 
 
-def _column(question: Question) -> str:
-    return "auc" if question.value is auc else "accuracy"
-
-
 def _row(question: Question, method: str, found: Sequence[Point], time: float | None) -> Row:
     values = {name: [getattr(point.test, name) for point in found] for name in COLUMNS}
     means = {name: None if None in each else float(np.mean(each)) for name, each in values.items()}
-    spread = float(np.std(values[_column(question)], ddof=1)) if len(found) > 1 else 0.0
+    spread = float(np.std(values[question.column], ddof=1)) if len(found) > 1 else 0.0
     return Row(method, found[0].known, len(found), means, spread, time, tuple(point.detail for point in found))
 
 
-def text(answers: Mapping[str, Sequence[Row]]) -> str:
+def text(table: Mapping[str, Sequence[Row]]) -> str:
     """Return the one table, a block for each question."""
     head = f"{'method':<40} {'group':<6} {'accuracy':>8} {'sd':>5} {'AUC':>6} {'Brier':>6}"
     head += f" {'score':>6} {'decis.':>6} {'odds':>6} {'time':>6}"
     lines = [head, f"{'':<40} {'':<6} {'%':>8} {'':>5} {'%':>6} {'':>6} {'gap %':>6} {'gap %':>6} {'gap %':>6} {'':>6}"]
-    for title, rows in answers.items():
+    for title, rows in table.items():
         lines += ["", f"{title}, chosen on validation rows; test rows reported"]
         lines += ["-" * len(head), *(_line(row) for row in rows)]
     return "\n".join(lines)

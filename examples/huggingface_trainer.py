@@ -19,6 +19,7 @@ from transformers import (
 )
 
 import fairlayer as fl
+from fairlayer.integrations.huggingface import states_as_tensors
 
 warnings.filterwarnings("ignore")
 ROWS, EPOCHS = (1500, 3) if os.environ.get("FAIRLAYER_EXAMPLE_FAST") else (4000, 8)
@@ -57,13 +58,21 @@ def texts(n, seed):
 size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 config = BertConfig(vocab_size=50, num_labels=1, **size)
 options = {"per_device_train_batch_size": 64, "per_device_eval_batch_size": 256, "learning_rate": 2e-3}
-quiet = {"report_to": [], "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True, "use_cpu": True}
+quiet = {
+    "report_to": [],
+    "save_strategy": "epoch",
+    "save_total_limit": 1,
+    "logging_strategy": "no",
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
 
 print(f"{'tolerance':<12}{'accuracy':>10}{'score gap':>11}{'decision gap':>14}")
 for tolerance in (1.0, 0.02):
     set_seed(0)
     parity = fl.DemographicParity("dialect", tolerance)
     model = FairClassifier(BertForSequenceClassification(config), [parity], bounds=(0, 1), margin=1e-4)
+    states_as_tensors(model)  # checkpoints are written as tensors only
     arguments = TrainingArguments(
         output_dir="hf",
         num_train_epochs=EPOCHS,

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import frontier  # noqa: E402
 from frontier_data import synthetic  # noqa: E402
-from frontier_numbers import Measure, Numbers, Point, Question, accuracy  # noqa: E402
+from frontier_numbers import Measure, Numbers, Point, Question  # noqa: E402
 from frontier_table import QUESTIONS, Finished, answer, relative_times, text  # noqa: E402
 
 pytestmark = pytest.mark.rival
@@ -158,7 +158,7 @@ def _point(gap: float, right: float, test_right: float) -> Point:
 
 
 def test_the_choice_reads_validation_rows_only() -> None:
-    question = Question("", "decision_gap", 2.0, accuracy)
+    question = Question("", "decision_gap", 2.0)
     points = [_point(3.0, 90.0, 99.0), _point(1.9, 80.0, 10.0), _point(1.0, 79.0, 99.0)]
     assert question.choose(points, 0.0) is points[1]
     assert question.choose(points, 1.0) is points[2]  # 1.9 + 0.5 is more than 2
@@ -166,7 +166,7 @@ def test_the_choice_reads_validation_rows_only() -> None:
 
 
 def test_a_method_that_misses_the_budget_with_one_seed_is_left_out() -> None:
-    question = Question("gap", "decision_gap", 2.0, accuracy)
+    question = Question("gap", "decision_gap", 2.0)
     runs = [Finished(0, None, (_point(1.0, 80.0, 81.0),)), Finished(1, None, (_point(3.0, 80.0, 81.0),))]
     assert answer(question, runs, 0.0) == []
     rows = answer(question, runs[:1], 0.0)

@@ -72,6 +72,8 @@ OPTIONAL = FRAMEWORKS | {
     "prometheus_client",
     "pyarrow",
     "pydantic",
+    "qpsolvers",
+    "quadprog",
     "rich",
     "scipy",
     "torchjd",

@@ -24,8 +24,9 @@ from fairlayer.solve import SpreadSlabs
 __all__ = ["as_mixture", "choose_counts"]
 
 _COMMON = 65  # common thresholds and rates tried as starts
-_GRID = 64  # counts of a cell tried besides its neighbours
 _PAIRS = 100  # pairs of cells tried per sweep
+_COMBINED = 1_000_000  # combinations of counts tried per sweep
+_GRID = 64  # counts of a cell tried at least, besides its neighbours
 _SWEEPS = 5
 _ATOL = 1e-12
 
@@ -141,19 +142,26 @@ class _Search:
     def _descend(self, counts: IntArray) -> IntArray:
         pairs = list(combinations(range(len(counts)), 2)) or [(0, 0)]
         random = np.random.default_rng(0)
-        for _ in range(_SWEEPS):
+        most = _COMBINED // min(len(pairs), _PAIRS)
+        for sweep in range(_SWEEPS):
             before = counts
             tried = random.permutation(len(pairs))[:_PAIRS] if len(pairs) > _PAIRS else range(len(pairs))
             for pair in (pairs[move] for move in tried):
-                counts = self._improve(counts, pair)
+                counts = self._improve(counts, pair if sweep % 2 else pair[::-1], most)
             if (counts == before).all():
                 break
         return counts
 
-    def _improve(self, counts: IntArray, pair: tuple[int, int]) -> IntArray:
-        """Return the best counts that differ in the cells of the pair only, out of a grid and the neighbourhood."""
-        cells = sorted(set(pair))
-        options = [_options(len(self.tables[g].gains) - 1, int(counts[g])) for g in cells]
+    def _improve(self, counts: IntArray, pair: tuple[int, ...], most: int) -> IntArray:
+        """Return the best counts that differ in the cells of the pair only, out of about `most` combinations.
+
+        Those are as many counts of the last cell as there may be, and for the first what is left.
+        """
+        cells = list(dict.fromkeys(pair))
+        sizes = [len(self.tables[g].gains) - 1 for g in cells]
+        options = [_options(sizes[-1], int(counts[cells[-1]]), most // _GRID)]
+        if len(cells) == 2:
+            options.insert(0, _options(sizes[0], int(counts[cells[0]]), most // len(options[0])))
         rest, gain = self._total(counts, (g for g in range(len(counts)) if g not in cells))
         statistics, gains = rest[None, :], np.array([gain])
         for g, ks in zip(cells, options, strict=True):
@@ -169,9 +177,9 @@ class _Search:
         return fresh if self.judge(fresh) < self.judge(counts) else counts
 
 
-def _options(size: int, count: int) -> IntArray:
-    """Counts to try: an even grid, and the neighbours at distances 1, 2, 4, ..."""
+def _options(size: int, count: int, most: int) -> IntArray:
+    """Counts to try: all, or an even grid and the neighbours at distances 1, 2, 4, ..."""
     steps = 2 ** np.arange(int(np.log2(size)) + 1)
-    grid = np.linspace(0, size, _GRID).astype(np.int64)
+    grid = np.linspace(0, size, min(max(most, _GRID), size + 1)).astype(np.int64)
     options = np.concatenate([[count], count - steps, count + steps, grid])
     return np.unique(options[(options >= 0) & (options <= size)])

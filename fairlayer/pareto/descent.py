@@ -21,8 +21,8 @@ def descend(losses: Sequence[Tensor], parameters: Iterable[Tensor], *, aggregato
         J = d losses / d parameters,      grad += aggregator(J)
 
     Call it in place of `loss.backward()`, before `optimizer.step()`. One backward pass for each loss. That no loss
-    rises is so for small steps of plain gradient descent; optimisers that rescale the gradient, such as Adam, may
-    lose it.
+    rises is so for small steps of plain gradient descent, and to about 1e-3 of the largest gradient (torchjd
+    regularises); optimisers that rescale the gradient, such as Adam, may lose it.
 
     Args:
         losses: scalars, two or more, of one graph.

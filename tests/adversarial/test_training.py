@@ -84,7 +84,7 @@ def plain(population: Population) -> Outcome:
     return train(population)
 
 
-@pytest.mark.parametrize("on", ["sex", ["sex", "race"]])
+@pytest.mark.parametrize("on", ["sex", pytest.param(["sex", "race"], marks=pytest.mark.slow)])
 def test_what_is_read_goes_and_the_task_stays(population: Population, plain: Outcome, on: Any) -> None:
     trained = train(population, on)
     assert plain.sex > 0.8

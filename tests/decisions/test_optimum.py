@@ -139,3 +139,25 @@ def test_any_increasing_transform_of_the_scores_decides_alike() -> None:
     plain = decide(scores, **given_)
     moved = decide(5.0 * scores - 7.0, **given_)
     assert moved.decisions.tolist() == plain.decisions.tolist()
+
+
+def test_the_search_over_two_large_cells_comes_near_the_best() -> None:
+    rng = np.random.default_rng(0)
+    n = 2400
+    group, scores = rng.integers(0, 2, n), rng.random(n)
+    y = (rng.random(n) < np.where(group == 0, scores, 0.3 + 0.4 * scores)).astype(float)  # the second is scored worse
+    result = decide(scores, [fl.EqualizedOdds("g", 0.03)], sensitive_features={"g": group}, y=y)
+    (tp, fp), (tq, fq) = (roc(scores[group == g], y[group == g]) for g in (0, 1))
+    room = [0.03 + 1 / a[-1] + 1 / b[-1] + 1e-9 for a, b in ((tp, tq), (fp, fq))]
+    near = np.abs(tp[:, None] / tp[-1] - tq / tq[-1]) <= room[0]
+    near &= np.abs(fp[:, None] / fp[-1] - fq / fq[-1]) <= room[1]
+    right = (tp - fp)[:, None] + (tq - fq) + (1 - y).sum()
+    best = right[near].max() / n
+    assert best - 0.002 <= result.expected_utility <= best + 1e-9
+    assert result.expected_utility < result.utility_bound
+
+
+def roc(scores: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True and false positives among the best 0, ..., n."""
+    order = np.argsort(-scores)
+    return np.append(0, np.cumsum(y[order])), np.append(0, np.cumsum(1 - y[order]))

@@ -132,6 +132,7 @@ def test_bounds_of_single_samples_cannot_be_kept() -> None:
         model_of(bounds=(torch.zeros(40), None)).without_layer()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
 def test_it_exports_and_traces() -> None:
     plain = model_of(Exportable()).without_layer()
     program = torch.export.export(plain, (X,), dynamic_shapes={"args": ({0: Dim("n")},)})

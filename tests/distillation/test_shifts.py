@@ -269,7 +269,7 @@ def test_export_takes_any_batch_size() -> None:
         assert torch.equal(again(SCORES[:size], cells[:size]), fixed(SCORES[:size], cells[:size]))
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace:DeprecationWarning")
 def test_tracing_takes_any_batch_size() -> None:
     fixed = fitted(bounds=(0.0, 1.0))
     cells = fixed.encode({"sex": SEX})

@@ -10,7 +10,7 @@ import pytest
 
 from tests.distributed.processes import Found, Job, run
 
-# Which modules of this folder have jobs for groups of two and of four processes.
+# Which modules of this folder have `JOBS` for groups of two and of four processes.
 FOLDER = "tests.distributed"
 MODULES = {
     2: ("test_projection", "test_errors", "test_layer", "test_training", "test_chunks"),
@@ -28,7 +28,7 @@ def found_by(tmp_path_factory: pytest.TempPathFactory) -> FoundBy:
     def everything(processes: int) -> list[Found]:
         jobs: dict[str, Job] = {}
         for module in MODULES[processes]:
-            theirs: Mapping[str, Job] = import_module(f"{FOLDER}.{module}").JOBS
+            theirs: Mapping[str, Job] = import_module(f"{FOLDER}.{module}").JOBS[processes]
             jobs |= {f"{module}: {name}": job for name, job in theirs.items()}
         return run(processes, tmp_path_factory.mktemp("ranks"), jobs)
 

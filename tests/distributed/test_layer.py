@@ -153,9 +153,11 @@ def on_rank(case: Any, rank: int, processes: int) -> Found:
 
 
 JOBS = {
-    **{case.__name__: partial(on_rank, case) for case in SAME},
-    "categories": categories,
-    "own affairs": own_affairs,
+    2: {
+        **{case.__name__: partial(on_rank, case) for case in SAME},
+        "categories": categories,
+        "own affairs": own_affairs,
+    }
 }
 
 

@@ -54,23 +54,18 @@ def jobs(cases: list[Case]) -> dict[str, Any]:
     return {repr(case): partial(project_share, case) for case in cases}
 
 
-JOBS = jobs(SOLO + MIXED)
+CASES = {2: SOLO + MIXED, 4: SOLO[::2] + MIXED[::3]}  # of four, every kind once or twice
+JOBS = {processes: jobs(cases) for processes, cases in CASES.items()}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def found(request: pytest.FixtureRequest, found_by: FoundBy) -> list[Found]:
-    """What each rank found on all cases."""
-    return found_by(__name__, request.param)
-
-
-@pytest.mark.parametrize("case", SOLO + MIXED, ids=str)
-def test_equals_one_process(case: Case, found: list[Found]) -> None:
-    check(case, [share[repr(case)] for share in found])
+@pytest.mark.parametrize(("processes", "case"), [(p, case) for p, cases in CASES.items() for case in cases], ids=str)
+def test_equals_one_process(processes: int, case: Case, found_by: FoundBy) -> None:
+    check(case, [share[repr(case)] for share in found_by(__name__, processes)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3, 4])
 def test_hundreds_equal_one_process(processes: int, tmp_path: Any) -> None:
-    found = run(processes, tmp_path, jobs(MORE))
-    for case in MORE:
+    found = run(processes, tmp_path, jobs(SOLO + MORE))
+    for case in SOLO + MORE:
         check(case, [share[repr(case)] for share in found])

@@ -17,7 +17,7 @@ from tests.distributed.conftest import FoundBy
 from tests.distributed.processes import Found
 
 N, STEPS = 60, 3
-ENDS = {2: {"uneven": [17], "empty": [0]}, 4: {"uneven": [5, 20, 48], "empty": [20, 20, 41]}}
+ENDS = {2: {"uneven": [17], "empty": [0]}, 4: {"uneven and empty": [20, 20, 41]}}
 
 
 def data() -> tuple[Tensor, Tensor, np.ndarray]:
@@ -94,16 +94,10 @@ def three_steps(wrapper: str, cut: str, rank: int, processes: int) -> Found:
     return {"weights": WRAPPERS[wrapper](share_of(rank, processes, cut), processes)}
 
 
-CASES = [(wrapper, cut) for wrapper in WRAPPERS for cut in ("uneven", "empty")]
+CASES = {p: [(wrapper, cut) for wrapper in WRAPPERS for cut in cuts] for p, cuts in ENDS.items()}
 
 
-JOBS = {repr(case): partial(three_steps, *case) for case in CASES}
-
-
-@pytest.fixture(scope="module", params=[2, 4])
-def found(request: pytest.FixtureRequest, found_by: FoundBy) -> list[Found]:
-    """The parameters of every rank after three steps."""
-    return found_by(__name__, request.param)
+JOBS = {p: {repr(case): partial(three_steps, *case) for case in cases} for p, cases in CASES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +108,11 @@ def alone() -> list[np.ndarray]:
     return weights(net)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_three_steps_give_the_same_parameters(case: Any, found: list[Found], alone: list[np.ndarray]) -> None:
-    for share in found:
+@pytest.mark.parametrize(("processes", "case"), [(p, case) for p, cases in CASES.items() for case in cases], ids=str)
+def test_three_steps_give_the_same_parameters(
+    processes: int, case: Any, found_by: FoundBy, alone: list[np.ndarray]
+) -> None:
+    for share in found_by(__name__, processes):
         for mine, theirs in zip(share[repr(case)]["weights"], alone, strict=True):
             np.testing.assert_allclose(mine, theirs, atol=1e-9)
 

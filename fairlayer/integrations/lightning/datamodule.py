@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fairlayer.data import (
     READERS,
@@ -90,8 +90,7 @@ class SampleDataModule(LightningDataModule):
         sample = self.parts[name]
         if sample is None:
             raise DataError(f"the {name} rows were asked for, but none were given. Pass {name}=.")
-        parts = consecutive_batches(len(sample), self.batch_size)
-        return _loader(sample, [list(range(part.start, part.stop)) for part in parts])
+        return _loader(sample, _InOrder(len(sample), self.batch_size))
 
 
 class FairDataModule(LightningDataModule):
@@ -215,6 +214,19 @@ class FairDataModule(LightningDataModule):
             not_features=self.drop,
             categorical=self.categorical,
         )
+
+
+class _InOrder(Sampler[list[int]]):
+    """Rows in their own order."""
+
+    def __init__(self, n: int, batch_size: int) -> None:
+        self.parts = consecutive_batches(n, batch_size)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (list(range(part.start, part.stop)) for part in self.parts)
 
 
 class _Rows(Dataset[Batch]):
