@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 # of ExponentiatedGradient, between a group and all; a fit on trees takes a minute, so these have fewer
 SLACKS = {
-    "trees": {PARITY: (0.01, 0.03), ODDS: (0.02,)},
+    "trees": {PARITY: (0.005, 0.01, 0.03), ODDS: (0.02,)},
     "logistic": {PARITY: (0.005, 0.01, 0.03), ODDS: (0.02,)},
 }
 

@@ -25,7 +25,7 @@ __all__ = ["as_mixture", "choose_counts"]
 
 _COMMON = 65  # common thresholds and rates tried as starts
 _PAIRS = 100  # pairs of cells tried per sweep
-_COMBINED = 1_000_000  # combinations of counts tried per sweep
+_COMBINED = 300_000  # combinations of counts tried per sweep
 _GRID = 64  # counts of a cell tried at least, besides its neighbours
 _SWEEPS = 5
 _ATOL = 1e-12

@@ -21,7 +21,7 @@ def descend(losses: Sequence[Tensor], parameters: Iterable[Tensor], *, aggregato
         J = d losses / d parameters,      grad += aggregator(J)
 
     Call it in place of `loss.backward()`, before `optimizer.step()`. One backward pass for each loss. That no loss
-    rises is so for small steps of plain gradient descent, and to about 1e-3 of the largest gradient (torchjd
+    rises is so for small steps of plain gradient descent, and to half a percent of the largest gradient (torchjd
     regularises); optimisers that rescale the gradient, such as Adam, may lose it.
 
     Args:

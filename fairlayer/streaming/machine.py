@@ -156,7 +156,8 @@ class Machine:
     def step_many(self, cells: IntArray, raw: FloatArray) -> FloatArray | None:
         """Emit a batch by the feed-forward alone where every spread then holds, else None (and nothing has changed).
 
-        The arrays are kept, and must not change any more. A cell one past the last stands for a sample of a cell that the stream has not met.
+        The arrays are kept, and must not change any more. A cell one past the last stands for a sample of a cell that
+        the stream has not met.
         """
         sums = self._sums or self._sums_now()
         if sums is None or isinstance(self.policy, PerBatch):

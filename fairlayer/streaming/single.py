@@ -81,10 +81,8 @@ class SpreadSums:
             for n, t in zip(count, total):  # noqa: B905 - hot
                 if n:
                     mean = t / n
-                    if mean < low:
-                        low = mean
-                    if mean > high:
-                        high = mean
+                    low = min(low, mean)
+                    high = max(high, mean)
             width = spread.tolerance + slack
             if high - low > (width if width > 0.0 else 0.0):
                 return False

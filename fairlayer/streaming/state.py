@@ -107,7 +107,7 @@ class InferenceState:
     def emit_simply(self, scores: Tensor, features: Any) -> Tensor | None:
         """Emit where known categories and group sums suffice; None where it needs `emit`, and nothing has changed."""
         shape = scores.shape
-        if len(shape) != 1 and (len(shape) != 2 or shape[1] != 1) or scores.dtype not in _FLOATS or not shape[0]:
+        if (len(shape) != 1 and (len(shape) != 2 or shape[1] != 1)) or scores.dtype not in _FLOATS or not shape[0]:
             return None
         if shape[0] == 1:
             return self._one(scores, features)

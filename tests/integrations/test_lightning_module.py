@@ -151,13 +151,13 @@ CONFIG = """
 model:
   constraints:
     - class_path: fairlayer.DemographicParity
-      init_args: {on: sex, tolerance: 0.02}
+      init_args: {"on": sex, tolerance: 0.02}
   penalties:
     - class_path: fairlayer.penalties.Penalty
       init_args:
         constraints:
           class_path: fairlayer.DemographicParity
-          init_args: {on: region, tolerance: 0.0}
+          init_args: {"on": region, tolerance: 0.0}
   hidden: [8]
 data:
   data: TABLE

@@ -45,7 +45,7 @@ def test_to_first_order_no_loss_rises(seed: int, aggregator: str) -> None:
     step = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None]).double().numpy()
     slopes = J @ step
     # relative to the largest gradient, by which torchjd scales its regularisation
-    assert (slopes >= -1e-3 * np.linalg.norm(step) * np.linalg.norm(J, axis=1).max()).all()
+    assert (slopes >= -5e-3 * np.linalg.norm(step) * np.linalg.norm(J, axis=1).max()).all()
     assert np.linalg.norm(step) > 0
 
 

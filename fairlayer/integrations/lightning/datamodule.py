@@ -114,7 +114,7 @@ class FairDataModule(LightningDataModule):
         >>> data = FairDataModule("lending", sensitive_features=["sex"], batch_size=500)
         >>> batch = next(iter(data.train_dataloader()))
         >>> data.width, sorted(batch), list(batch["sensitive_features"])
-        (20, ['sensitive_features', 'x', 'y'], ['sex'])
+        (17, ['sensitive_features', 'x', 'y'], ['sex'])
     """
 
     def __init__(
