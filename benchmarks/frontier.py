@@ -40,9 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from frontier_goals import goals_text  # after the limit, which the libraries read
     from frontier_table import answers, text
 
-    names = [job.title for job in jobs(options.quick)]
-    runs = collect(names, range(options.seeds), options)
-    rows = answers(runs, options.margin)
+    runs = collect(jobs(options.quick), options)
+    rows = answers(runs)
     print(f"\n{text(rows)}\n\n{goals_text(rows)}\n\nLoad average at the end: {load()}")
     if options.json:
         records = {title: [row.to_dict() for row in each] for title, each in rows.items()}
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.plot:
         from frontier_plot import draw
 
-        draw(runs, options.plot, options.margin)
+        draw(runs, options.plot)
     return 0
 
 
@@ -61,7 +60,6 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5, help="number of splits and initial weights")
     parser.add_argument("--data", type=Path, default=os.environ.get("FAIRLAYER_DATA"), help="folder of adult.csv.gz")
     parser.add_argument("--out", type=Path, default=Path("frontier-runs"), help="folder that keeps finished runs")
-    parser.add_argument("--margin", type=float, default=0.0, help="standard errors to spare on validation rows")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time, one thread each")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the frontier (.svg or .png)")
     parser.add_argument("--json", metavar="FILE", help="write the table here too")
@@ -80,10 +78,15 @@ def jobs(quick: bool) -> list[Job]:
     return [first[name] for name in QUICK_JOBS] if quick else every
 
 
-def collect(names: Sequence[str], seeds: Sequence[int], options: argparse.Namespace) -> list[Finished]:
+def collect(wanted: Sequence[Job], options: argparse.Namespace) -> list[Finished]:
     """Return all runs, seed by seed, from the folder or by running them."""
     options.out.mkdir(parents=True, exist_ok=True)
-    paths = {(name, seed): options.out / f"{_slug(name)}-{seed}.json" for seed in seeds for name in names}
+    paths = {
+        (job.title, seed): options.out / f"{_slug(job.title)}-{seed}.json"
+        for seed in range(options.seeds)
+        for job in wanted
+        if job.most_seeds is None or seed < job.most_seeds
+    }
     missing = [key for key, path in paths.items() if not path.exists()]
     work = partial(run_one, data=options.data, synthetic=options.synthetic)
     for number, (key, state) in enumerate(_results(work, missing, options.processes), start=1):

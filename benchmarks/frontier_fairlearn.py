@@ -65,7 +65,9 @@ def optimised(method: str, constraint: str) -> Reading:
     return read
 
 
-def reduction_job(name: str, make_model: Callable[[int], Any], moment: str, slack: float) -> Job:
+def reduction_job(
+    name: str, make_model: Callable[[int], Any], moment: str, slack: float, most_seeds: int | None
+) -> Job:
     """ExponentiatedGradient, which draws a classifier for each row, from a fixed seed; the group is hidden at test."""
 
     def run(splits: Splits, seed: int, protocol: Protocol) -> Outcome:
@@ -77,7 +79,7 @@ def reduction_job(name: str, make_model: Callable[[int], Any], moment: str, slac
         sides = [_reduced(reduction, part) for part in (splits.valid, splits.test)]
         return Outcome([Point(name, False, f"{moment}, eps {slack:g}", *sides)])
 
-    return Job(name, f"{moment}, eps {slack:g}", run)
+    return Job(name, f"{moment}, eps {slack:g}", run, most_seeds)
 
 
 def _reduced(reduction: Any, part: Part) -> Numbers:

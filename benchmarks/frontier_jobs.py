@@ -26,11 +26,12 @@ Run = Callable[[Splits, int, Protocol], Outcome]
 
 @dataclass(frozen=True)
 class Job:
-    """One training with one setting, of which every seed is a run."""
+    """One training with one setting, of which every seed is a run (the first few, where it takes long)."""
 
     name: str
     setting: str
     run: Run
+    most_seeds: int | None = None
 
     @property
     def title(self) -> str:

@@ -67,7 +67,14 @@ class Measure:
         gap, error = gap_of(yes, self.everyone)
         odds = [gap_of(yes, cells) for cells in self.by_label]
         worst = max(odds)
-        return Numbers(100.0 * right.mean(), *self.of_scores, gap, error, *worst)
+        return Numbers(
+            accuracy=100.0 * float(right.mean()),
+            **self.of_scores,
+            decision_gap=gap,
+            decision_gap_error=error,
+            odds_gap=worst[0],
+            odds_gap_error=worst[1],
+        )
 
 
 def gap_of(values: Array, cells: Sequence[Array]) -> tuple[float, float]:
@@ -79,33 +86,37 @@ def gap_of(values: Array, cells: Sequence[Array]) -> tuple[float, float]:
     return 100.0 * abs(float(first.mean() - second.mean())), 100.0 * float(np.sqrt(variance))
 
 
-def _score_numbers(scores: Array | None, labels: Array, cells: Sequence[Array]) -> tuple[float | None, ...]:
+def _score_numbers(scores: Array | None, labels: Array, cells: Sequence[Array]) -> dict[str, float | None]:
+    names = ("auc", "brier", "score_gap", "score_gap_error")
     if scores is None:
-        return (None,) * 4
+        return dict.fromkeys(names)
     brier = float(((scores - labels) ** 2).mean())
-    return (100.0 * float(roc_auc_score(labels, scores)), brier, *gap_of(scores, cells))
+    values = (100.0 * float(roc_auc_score(labels, scores)), brier, *gap_of(scores, cells))
+    return dict(zip(names, values, strict=True))
 
 
 @dataclass(frozen=True)
 class Question:
-    """The largest `column` among points with gap + margin * error <= budget, all on validation rows.
+    """The largest `column` among points whose gap on validation rows is at most budget - spare.
 
-    The error is the gap's standard error: the best of many points is within the budget partly by chance.
+    The best of many points is within a budget partly by chance; where a gap's standard error is as large as the
+    budget, part of the budget is not spent.
     """
 
     title: str
     gap: str
     budget: float
     column: str = "accuracy"
+    spare: float = 0.0
 
-    def choose(self, points: Sequence[Point], margin: float) -> Point | None:
+    def choose(self, points: Sequence[Point]) -> Point | None:
         """Return the best point of one method and one seed; None where none is allowed."""
-        allowed = [p for p in points if self._within(p.valid, margin)]
+        allowed = [p for p in points if self._within(p.valid)]
         return max(allowed, key=lambda p: self._rank(p.valid), default=None)
 
-    def _within(self, numbers: Numbers, margin: float) -> bool:
-        gap, error = getattr(numbers, self.gap), getattr(numbers, f"{self.gap}_error")
-        return gap is not None and getattr(numbers, self.column) is not None and gap + margin * error <= self.budget
+    def _within(self, numbers: Numbers) -> bool:
+        gap = getattr(numbers, self.gap)
+        return gap is not None and getattr(numbers, self.column) is not None and gap <= self.budget - self.spare
 
     def _rank(self, numbers: Numbers) -> tuple[float, float]:
         """An AUC that is a tenth of a percent less is no worse, and accuracy decides."""

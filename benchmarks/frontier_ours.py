@@ -171,7 +171,7 @@ def adversary_job(strength: float) -> Job:
                 adversary.advance(step.progress)
                 return cross_entropy(step) + adversary.loss(step.batch.features)
 
-            network, seconds = train(part, loss, seed, protocol, network=network, helpers=(adversary,))
+            _, seconds = train(part, loss, seed, protocol, network=network, helpers=(adversary,))
         return Outcome(list(read_all(splits, network, (blind(name),))), seconds)
 
     return Job(name, f"strength {strength:g}", run)

@@ -26,7 +26,7 @@ OTHERS = {
 }
 
 
-def draw(runs: Sequence[Finished], path: Path, margin: float) -> None:
+def draw(runs: Sequence[Finished], path: Path) -> None:
     """Write the picture as SVG or PNG, by the name of the file."""
     import matplotlib
 
@@ -35,23 +35,23 @@ def draw(runs: Sequence[Finished], path: Path, margin: float) -> None:
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(7.6, 5.0), layout="constrained")
-    lines = frontiers(runs, margin)
-    for name, colour in OURS.items():
-        _line(axis, lines.get(name, []), name, colour=colour, style="o-")
-    for name, colour in OTHERS.items():
-        _line(axis, lines.get(name, []), name, colour=colour, style="^:")
+    lines, known = frontiers(runs), {p.method: p.known for run in runs for p in run.points}
+    styled = [*((*each, "o-") for each in OURS.items()), *((*each, "^:") for each in OTHERS.items())]
+    for name, colour, style in styled:
+        label = f"{name} ({'known' if known.get(name) else 'hidden'})"
+        _line(axis, lines.get(name, []), label, colour=colour, style=style)
     axis.set(xlabel="decision gap on test rows, %", ylabel="accuracy on test rows, %")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(fontsize=8, frameon=False, title="method (group known or hidden)", title_fontsize=8)
     figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
 
-def frontiers(runs: Sequence[Finished], margin: float) -> dict[str, list[tuple[float, float]]]:
+def frontiers(runs: Sequence[Finished]) -> dict[str, list[tuple[float, float]]]:
     """Return (decision gap, accuracy) of each method at each budget that it meets."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for budget in BUDGETS:
-        for row in answer(Question("", "decision_gap", budget), runs, margin):
+        for row in answer(Question("", "decision_gap", budget), runs):
             gap, right = row.means["decision_gap"], row.means["accuracy"]
             if gap is not None and right is not None:
                 lines.setdefault(row.method, []).append((gap, right))

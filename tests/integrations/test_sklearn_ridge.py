@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 import fairlayer as fl
 from fairlayer.errors import InfeasibleConstraintsError
 from fairlayer.integrations.sklearn import FairRidge
+from fairlayer.integrations.sklearn.training_data import Centred, read_demands
 from tests.core import truth
 from tests.core.problems import SOLO_KINDS, Problem, problems, solo_problem
 
@@ -173,6 +174,27 @@ def test_units_do_not_matter(scale: float) -> None:
     other = parity(x * scale, y * scale, group, 0.1 * scale, alpha=scale**2)
     np.testing.assert_allclose(other.predict(x * scale), plain.predict(x) * scale, rtol=1e-6, atol=1e-6 * scale)
     assert other.certificate_.holds
+
+
+def test_features_of_very_different_sizes() -> None:
+    x, y, group = sample()
+    size = np.array([1e8, 1e-8, 1.0, 1e8])
+    plain, other = parity(x, y, group, 0.1, alpha=1e-9), parity(x * size, y, group, 0.1, alpha=1e-25)
+    np.testing.assert_allclose(other.predict(x * size), plain.predict(x), atol=1e-6)
+    assert other.certificate_.holds
+
+
+def test_multipliers_of_a_spread_are_balanced() -> None:
+    """Only then is the dual value a bound: otherwise the free number could lower the Lagrangian without end."""
+    x, y, group = sample(groups=4)
+    features = {"g": group}
+    rules = [fl.DemographicParity("g", 0.1), fl.DemographicParity("g", 0.0), fl.MeanResidualParity("g", 0.2)]
+    demands = read_demands("FairRidge", rules, features, y, None)
+    limits = demands.limits(Centred.of(x, np.ones(len(x))))
+    duals = limits.balanced(np.random.default_rng(0).normal(size=len(limits)))
+    assert (duals[~limits.tied] >= 0).all()
+    assert duals.any()
+    np.testing.assert_allclose(limits.free.T @ duals, 0.0, atol=1e-12)
 
 
 def test_a_certificate_can_fail() -> None:

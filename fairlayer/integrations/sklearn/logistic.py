@@ -61,8 +61,8 @@ class FairLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         FairlayerError: a named subclass; see `fairlayer.errors` and `ParameterError`. A constraint on levels of
             probabilities (MinimumRate, MeanResidualParity, ...) is a BackendError.
 
-    Source: Zafar et al. (2017), "Fairness constraints: mechanisms for fair classification", problem 4: a bound on a
-    linear function of the distances from the decision boundary, under which logistic regression stays convex.
+    Source: Zafar et al. (2017), "Fairness constraints: mechanisms for fair classification": a bound on a linear
+    function of the distances from the decision boundary, under which logistic regression stays convex.
 
     Example:
         >>> import numpy as np, fairlayer as fl
@@ -88,7 +88,8 @@ class FairLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[mi
             y: labels (n,), of two classes.
             sensitive_features: dict of name -> column, a frame, or an array (n,) or (n, a) in the order in which the
                 constraints name them.
-            sample_weight: how many samples each row stands for (n,); it weighs the loss and the group means.
+            sample_weight: how many samples each row stands for (n,); it weighs the loss and the group means, not
+                CovarianceBound, nor rows that Affine states on single samples.
         """
         C = check_positive("FairLogisticRegression", "C", self.C)
         X, y = validate_data(self, X, y, dtype=np.float64)

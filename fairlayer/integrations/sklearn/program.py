@@ -25,20 +25,19 @@ class Whitening:
 
     @staticmethod
     def of(H: FloatArray) -> Whitening:
-        """Factor a positive definite matrix, its columns first brought to one scale.
+        """Factor a positive definite matrix; columns of very different sizes do no harm to Cholesky's factors.
 
         Raises:
             SolverError: it is singular to working precision.
         """
-        scale = 1.0 / np.sqrt(np.diag(H))
         try:
-            L = np.linalg.cholesky(H * scale[:, None] * scale)
+            L = np.linalg.cholesky(H)
         except np.linalg.LinAlgError as error:
             raise SolverError(
                 "the features are linearly dependent to working precision at this strength of the penalty. "
                 "Raise alpha (or lower C), standardise the features, or drop those that repeat others."
             ) from error
-        return Whitening(scale[:, None] * np.linalg.inv(L).T, (L / scale[:, None]).T)
+        return Whitening(np.asarray(np.linalg.inv(L).T, dtype=np.float64), np.asarray(L.T, dtype=np.float64))
 
 
 def nearest(point: FloatArray, limits: Limits, names: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:

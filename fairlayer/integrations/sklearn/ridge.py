@@ -70,7 +70,8 @@ class FairRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             y: labels (n,).
             sensitive_features: dict of name -> column, a frame, or an array (n,) or (n, a) in the order in which the
                 constraints name them.
-            sample_weight: how many samples each row stands for (n,); it weighs the loss and the group means.
+            sample_weight: how many samples each row stands for (n,); it weighs the loss and the group means, not
+                CovarianceBound, nor rows that Affine states on single samples.
         """
         alpha = check_positive("FairRidge", "alpha", self.alpha)
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
