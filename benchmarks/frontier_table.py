@@ -12,7 +12,7 @@ from frontier_numbers import Point, Question
 QUESTIONS = (
     Question("decision gap <= 2", "decision_gap", 2.0),
     Question("decision gap <= 5", "decision_gap", 5.0),
-    Question("equalized odds gap <= 3", "odds_gap", 3.0, spare=1.0),
+    Question("equalized odds gap <= 3", "odds_gap", 3.0, spare=1.5),
     Question("score gap <= 1", "score_gap", 1.0, "auc"),
     Question("no limit", "decision_gap", 100.0),
 )
