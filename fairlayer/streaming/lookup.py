@@ -14,7 +14,6 @@ from fairlayer.groups import Vocabulary
 
 __all__ = ["CellLookup"]
 
-_WHOLE = frozenset(np.dtype(kind) for kind in (np.int64, np.int32, np.int16, np.int8, np.uint8))
 _LARGEST_CODE, _LARGEST_TABLE = 1024, 65536
 
 
@@ -89,7 +88,7 @@ def _read(column: Any, n: int, codes: Mapping[Any, int], table: IntArray | None)
     if isinstance(column, np.ndarray):
         if column.shape != (n,):
             raise ValueError
-        if table is not None and column.dtype in _WHOLE:
+        if table is not None and column.dtype.kind in "iu":
             found: IntArray = table[column]
             return found
         column = column.tolist()

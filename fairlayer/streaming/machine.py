@@ -40,7 +40,7 @@ from fairlayer.streaming.sketch import Sketch
 
 __all__ = ["Machine"]
 
-_FIRST_REFRESH, _REFRESH_SHARE = 8, 32
+_FIRST_REFRESH, _REFRESH_SHARE = 8, 16
 _LABEL_RATE = 0.1  # feedback rate for label-based constraints under a hard policy, which has none of its own
 
 
@@ -69,6 +69,7 @@ class Machine:
         self.shifts = np.zeros(0)
         self.prices: dict[str, float] = {}
         self.next_refresh = 0.0
+        self.revision = 0  # counts the times that the feed-forward, or the dual, was computed anew
         self.dual = PerBatchDual()
         self.rule = PhaseRule()
         self.vocabulary = Vocabulary()
@@ -87,6 +88,7 @@ class Machine:
         cells = self._cells(groups)
         if isinstance(self.policy, PerBatch):
             emitted = self.dual.step(self._frame_now(), cells, raw, self.policy)
+            self.revision += 1
             return self._commit(cells, raw, raw, emitted, 0.0)
         held = self.step_many(cells, raw.copy())
         if held is not None:
@@ -278,7 +280,7 @@ class Machine:
         return cells
 
     def _refresh(self) -> None:
-        """Solve for the feed-forward anew once the stream has grown by a thirty-second."""
+        """Solve for the feed-forward anew once the stream has grown by a sixteenth."""
         samples, policy, frame = self.rule.samples, self.policy, self._frame_now()
         if samples < self.next_refresh or isinstance(policy, PerBatch):
             return
@@ -288,9 +290,11 @@ class Machine:
             rate = policy.rate if isinstance(policy, Tracking) else _LABEL_RATE
             shifts = shifts + feedback(frame, rate, 0.0, labelled=True)
         self.shifts = np.clip(shifts, -policy.limit, policy.limit) if isinstance(policy, Tracking) else shifts
-        self.rule.forward = float(np.average(np.abs(self.shifts), weights=sketch.counts.sum(axis=1) + 1e-300))
+        weights = sketch.counts.sum(axis=1) + 1e-300
+        self.rule.forward = float(np.abs(self.shifts).dot(weights) / weights.sum())
         recent = samples if self.half_life is None else min(samples, self.half_life)
         self.next_refresh = samples + max(_FIRST_REFRESH, recent // _REFRESH_SHARE)
+        self.revision += 1
 
     def _target(self, target: FloatArray) -> FloatArray:
         """Keep a soft step's target within `limit` of the bounds, so that its shift can always saturate."""

@@ -81,8 +81,8 @@ class SpreadSums:
             for n, t in zip(count, total):  # noqa: B905 - hot
                 if n:
                     mean = t / n
-                    low = min(low, mean)
-                    high = max(high, mean)
+                    low = mean if mean < low else low
+                    high = mean if mean > high else high
             width = spread.tolerance + slack
             if high - low > (width if width > 0.0 else 0.0):
                 return False

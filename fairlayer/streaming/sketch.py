@@ -29,7 +29,6 @@ class Sketch:
         self.counts = np.zeros((0, bins))
         self.seen, self.outside = 0, 0  # scores counted, and those outside since the range was last widened
         self.weight = 1.0  # of the next sample; grows instead of shrinking all counts
-        self.growth = 1.0 if half_life is None else 2.0 ** (1.0 / half_life)
 
     def add(self, cells: IntArray, scores: FloatArray) -> None:
         """Count scores, one after the other."""
@@ -39,10 +38,13 @@ class Sketch:
 
     def _add(self, cells: IntArray, scores: FloatArray) -> None:
         self._fit_range(scores)
-        weights = self.weight * self.growth ** np.arange(1, len(scores) + 1)
         flat = cells * self.bins + self._bin(scores)
+        weights = None
+        if self.half_life is not None:
+            weights = self.weight * np.exp2(np.arange(1, len(scores) + 1) / self.half_life)
         self.counts += np.bincount(flat, weights=weights, minlength=self.counts.size).reshape(self.counts.shape)
-        self._advance(weights[-1])
+        if weights is not None:
+            self._advance(weights[-1])
 
     def grow(self, cells: int) -> None:
         """Make room for more cells."""

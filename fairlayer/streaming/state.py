@@ -388,8 +388,8 @@ class InferenceState:
         machine = self._machine
         rule = machine.rule
         phase = rule.phase(machine.settle)
-        if rule.samples >= self._trace.next_record:
-            self._trace.record(machine, phase, self._cell_names())
+        if machine.revision != self._trace.revision:
+            self._trace.record(machine, phase, self._cell_names)
         if phase is not self._last_phase:
             self._changes.append((self._last_phase, phase))
             self._last_phase = phase
@@ -448,5 +448,7 @@ def _flat(scores: Tensor) -> FloatArray:
 def _as_scores(emitted: FloatArray, scores: Tensor) -> Tensor:
     """Return predictions in the shape and on the device of the scores; half precision becomes float32."""
     copied = emitted.astype(np.float64 if scores.dtype is torch.float64 else np.float32)
-    tensor = torch.from_numpy(copied if scores.ndim == 1 else copied[:, None])
+    if scores.ndim == 2:
+        copied.shape = (len(copied), 1)
+    tensor = torch.from_numpy(copied)
     return tensor if scores.is_cpu else tensor.to(scores.device)

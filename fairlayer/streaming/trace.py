@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fairlayer.streaming.phases import Phase
@@ -10,7 +10,7 @@ from fairlayer.streaming.phases import Phase
 __all__ = ["Trace", "TracePoint"]
 
 _MOST_POINTS = 512
-_LEAST_STRIDE = 16.0
+_LEAST_STRIDE, _STRIDE_SHARE = 16.0, 16.0
 
 
 class TracePoint(NamedTuple):
@@ -23,17 +23,23 @@ class TracePoint(NamedTuple):
 
 
 class Trace:
-    """Points ever further apart, a thirty-second of the stream; every second goes when there are too many."""
+    """Points ever further apart, a sixteenth of the stream; every second goes when there are too many.
+
+    They are taken when the machine has just read its history for a reason of its own, which costs least.
+    """
 
     def __init__(self) -> None:
         self.points: list[TracePoint] = []
         self.next_record = 0.0
+        self.revision = 0  # of the machine when it was looked at last
 
-    def record(self, machine: Any, phase: Phase, cells: Sequence[str]) -> None:
-        """Add a point."""
-        shifts = dict(zip(cells, (-machine.shifts).tolist(), strict=True))
-        samples = machine.rule.samples
+    def record(self, machine: Any, phase: Phase, cell_names: Callable[[], Sequence[str]]) -> None:
+        """Add a point if one is due."""
+        self.revision, samples = machine.revision, machine.rule.samples
+        if samples < self.next_record:
+            return
+        shifts = dict(zip(cell_names(), (-machine.shifts).tolist(), strict=True))
         self.points.append(TracePoint(samples, machine.pooled_gaps(), shifts, phase))
         if len(self.points) > _MOST_POINTS:
             self.points = self.points[::2]
-        self.next_record = samples + max(_LEAST_STRIDE, samples / 32.0)
+        self.next_record = samples + max(_LEAST_STRIDE, samples / _STRIDE_SHARE)
