@@ -21,7 +21,7 @@ from fairlayer.streaming.sketch import Sketch
 
 __all__ = ["History", "batch_of"]
 
-_MOST_JOURNAL = 4096
+_JOURNAL = 4096
 _SUMS = ("count", "emitted", "raw", "moved", "count0", "count1", "emitted0", "emitted1", "labels")
 
 
@@ -33,12 +33,13 @@ class History:
         sketch: the running distribution of raw scores.
 
     `count`, `emitted`, `raw` and `moved` sum 1, the prediction, the raw score and the squared change over all samples.
-    Predictions are written to a journal first and summed up when somebody reads, or after a few thousand: so a
-    request costs a few list entries.
+    Predictions are written to a journal first and summed up when somebody reads, or when it is full.
 
     `count0`, `count1`, `emitted0`, `emitted1` and `labels` sum over labelled samples, by label (a label other than 1
     counts in the first).
     """
+
+    longest_draft = _JOURNAL
 
     def __init__(self, features: Sequence[str], sketch: Sketch) -> None:
         self.features = tuple(features)
@@ -46,9 +47,8 @@ class History:
         self.index: dict[tuple[int, ...], int] = {}
         self._sketch = sketch
         self._sums: dict[str, FloatArray] = {name: np.zeros(0) for name in _SUMS}
-        self._written = 0  # samples in the journal: batches of (cells, raw, emitted), then single ones
-        self._batches: list[tuple[IntArray, FloatArray, FloatArray]] = []
-        self._singles: tuple[list[int], list[float], list[float]] = ([], [], [])
+        self._written = 0  # samples in the journal
+        self._cells, self._raw, self._emitted = np.empty(_JOURNAL, np.int64), np.empty(_JOURNAL), np.empty(_JOURNAL)
 
     @property
     def sums(self) -> dict[str, FloatArray]:
@@ -73,23 +73,32 @@ class History:
         return np.array([self.index[row] for row in rows], dtype=np.int64)
 
     def emit(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
-        """Count emitted predictions; the arrays are kept, and must not change any more."""
-        if self._singles[0]:
-            self._close_singles()
-        self._batches.append((cells, raw, emitted))
-        self._written += len(cells)
-        if self._written >= _MOST_JOURNAL:
+        """Count emitted predictions."""
+        if self._written:
             self._flush()
+        self._count(cells, raw, emitted)
 
     def emit_one(self, cell: int, raw: float, emitted: float) -> None:
         """Count one emitted prediction."""
-        cells, raws, values = self._singles
-        cells.append(cell)
-        raws.append(raw)
-        values.append(emitted)
-        self._written += 1
-        if self._written >= _MOST_JOURNAL:
+        end = self._written
+        if end == _JOURNAL:
             self._flush()
+            end = 0
+        self._cells[end], self._raw[end], self._emitted[end] = cell, raw, emitted
+        self._written = end + 1
+
+    def draft(self, n: int) -> tuple[FloatArray, FloatArray]:
+        """Return room for n raw scores and n predictions, n at most `longest_draft`; `emit_draft` counts them."""
+        if self._written + n > _JOURNAL:
+            self._flush()
+        start, end = self._written, self._written + n
+        return self._raw[start:end], self._emitted[start:end]
+
+    def emit_draft(self, cells: IntArray) -> None:
+        """Count the predictions that were written to the last draft."""
+        end = self._written + len(cells)
+        self._cells[self._written : end] = cells
+        self._written = end
 
     def forget_cells(self, known: int) -> None:
         """Drop cells made by a step that failed; nothing was counted in them."""
@@ -105,19 +114,14 @@ class History:
         self.index = {cell: i for i, cell in enumerate(cells)}
 
     def _flush(self) -> None:
-        if self._singles[0]:
-            self._close_singles()
-        cells, raw, emitted = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
-        self._batches, self._written = [], 0
+        written, self._written = self._written, 0
+        self._count(self._cells[:written], self._raw[:written], self._emitted[:written])
+
+    def _count(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
         k = len(self.cells)
         for name, values in (("count", None), ("emitted", emitted), ("raw", raw), ("moved", (emitted - raw) ** 2)):
             self._sums[name] += np.bincount(cells, weights=values, minlength=k)
         self._sketch.add(cells, raw)
-
-    def _close_singles(self) -> None:
-        cells, raw, emitted = self._singles
-        self._batches.append((np.array(cells), np.array(raw), np.array(emitted)))
-        self._singles = ([], [], [])
 
     def label(self, cells: IntArray, emitted: FloatArray, labels: FloatArray) -> None:
         """Count labels of predictions emitted before."""
@@ -156,7 +160,7 @@ class History:
         self.cells = [tuple(row) for row in state["cells"].tolist()]
         self.index = {cell: i for i, cell in enumerate(self.cells)}
         table = state["sums"].cpu().double().numpy()
-        self._batches, self._singles, self._written = [], ([], [], []), 0
+        self._written = 0
         self._sums = {name: row.copy() for name, row in zip(_SUMS, table, strict=True)}
         low, high, weight = state["range"].tolist()
         counts = state["sketch"].cpu().double().numpy()

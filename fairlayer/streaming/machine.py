@@ -40,7 +40,8 @@ from fairlayer.streaming.sketch import Sketch
 
 __all__ = ["Machine"]
 
-_FIRST_REFRESH, _REFRESH_SHARE = 8, 16
+_FIRST_REFRESH, _REFRESH_SHARE = 8, 8
+_LARGEST_SQUARE = 1e200  # sum of squares that no finite scores reach
 _LABEL_RATE = 0.1  # feedback rate for label-based constraints under a hard policy, which has none of its own
 
 
@@ -90,7 +91,7 @@ class Machine:
             emitted = self.dual.step(self._frame_now(), cells, raw, self.policy)
             self.revision += 1
             return self._commit(cells, raw, raw, emitted, 0.0)
-        held = self.step_many(cells, raw.copy())
+        held = self.step_many(cells, raw)
         if held is not None:
             return held.copy()
         self._refresh()
@@ -155,29 +156,31 @@ class Machine:
             self.rule.cold = self.unseen()
         return emitted
 
-    def step_many(self, cells: IntArray, raw: FloatArray) -> FloatArray | None:
+    def step_many(self, cells: IntArray, scores: np.ndarray[Any, Any]) -> FloatArray | None:
         """Emit a batch by the feed-forward alone where every spread then holds, else None (and nothing has changed).
 
-        The arrays are kept, and must not change any more. A cell one past the last stands for a sample of a cell that
-        the stream has not met.
+        None, too, where a score is not finite. A cell one past the last stands for a sample of a cell that the stream
+        has not met. The predictions are the journal's own: copy them before the next step.
         """
-        sums = self._sums or self._sums_now()
-        if sums is None or isinstance(self.policy, PerBatch):
-            return None
-        k, n, samples = len(self.history.cells), len(cells), self.rule.samples
-        counts = np.bincount(cells, minlength=k + 1).tolist()
-        if counts[k]:
+        sums, history = self._sums or self._sums_now(), self.history
+        k, n, samples = len(history.cells), len(cells), self.rule.samples
+        if sums is None or n > history.longest_draft or isinstance(self.policy, PerBatch):
             return None
         if samples >= self.next_refresh:
             self._refresh()
-        emitted = raw - self.shifts[cells]
+        raw, emitted = history.draft(n)
+        raw[:] = scores
+        counts = np.bincount(cells, minlength=k + 1).tolist()
+        if counts[k] or not raw.dot(raw) < _LARGEST_SQUARE:
+            return None
+        np.subtract(raw, self.shifts[cells], out=emitted)
         np.maximum(emitted, sums.box[0], out=emitted)
         np.minimum(emitted, sums.box[1], out=emitted)
         fresh = self.rule.cold and any(sums.new_to(cell) for cell, count in enumerate(counts) if count)
         totals = np.bincount(cells, emitted, k).tolist()
         if not sums.add_if_held(counts, totals, self.policy.slack(samples + n)):
             return None
-        self.history.emit(cells, raw, emitted)
+        history.emit_draft(cells)
         self.rule.observe(float(n), 0.0, 0.0)
         if fresh:
             self.rule.cold = self.unseen()
@@ -280,7 +283,7 @@ class Machine:
         return cells
 
     def _refresh(self) -> None:
-        """Solve for the feed-forward anew once the stream has grown by a sixteenth."""
+        """Solve for the feed-forward anew once the stream has grown by an eighth."""
         samples, policy, frame = self.rule.samples, self.policy, self._frame_now()
         if samples < self.next_refresh or isinstance(policy, PerBatch):
             return
@@ -333,7 +336,7 @@ class Machine:
     def _commit(
         self, cells: IntArray, raw: FloatArray, target: FloatArray, emitted: FloatArray, widening: float
     ) -> FloatArray:
-        self.history.emit(cells, raw.copy(), emitted.copy())
+        self.history.emit(cells, raw, emitted)
         if self._sums is not None:
             k = len(self.history.cells)
             counts, totals = np.bincount(cells, minlength=k).tolist(), np.bincount(cells, emitted, k).tolist()

@@ -39,12 +39,11 @@ class Sketch:
     def _add(self, cells: IntArray, scores: FloatArray) -> None:
         self._fit_range(scores)
         flat = cells * self.bins + self._bin(scores)
-        weights = None
-        if self.half_life is not None:
-            weights = self.weight * np.exp2(np.arange(1, len(scores) + 1) / self.half_life)
-        self.counts += np.bincount(flat, weights=weights, minlength=self.counts.size).reshape(self.counts.shape)
-        if weights is not None:
-            self._advance(weights[-1])
+        growth = None if self.half_life is None else np.exp2(np.arange(1, len(scores) + 1) / self.half_life)
+        added = np.bincount(flat, weights=growth, minlength=self.counts.size)
+        self.counts += self.weight * added.reshape(self.counts.shape)
+        if growth is not None:
+            self._advance(self.weight * growth[-1])
 
     def grow(self, cells: int) -> None:
         """Make room for more cells."""
@@ -82,13 +81,15 @@ class Sketch:
         self.bins = self.counts.shape[1]
 
     def _bin(self, scores: FloatArray) -> IntArray:
-        position = (np.clip(scores, self.low, self.high) - self.low) * (self.bins / (self.high - self.low))
-        return np.minimum(position.astype(np.int64), self.bins - 1)
+        position = (scores - self.low) * (self.bins / (self.high - self.low))
+        return np.minimum(np.maximum(position, 0.0), self.bins - 1.0).astype(np.int64)
 
     def _fit_range(self, scores: FloatArray) -> None:
         """Widen the range while more than a few scores fall outside; rare outliers stay in the end bins."""
-        above, below = int((scores > self.high).sum()), int((scores < self.low).sum())
         self.seen += len(scores)
+        if scores.max() <= self.high and scores.min() >= self.low:
+            return
+        above, below = int((scores > self.high).sum()), int((scores < self.low).sum())
         self.outside += above + below
         while self.outside > _RARE * self.seen + 1 and above + below:
             self._double(upwards=above >= below)

@@ -130,20 +130,19 @@ class InferenceState:
 
     def _many(self, scores: Tensor, features: Any) -> Tensor | None:
         try:
-            raw = scores.numpy().ravel().astype(np.float64)  # a copy
+            raw = scores.numpy().ravel()
         except (RuntimeError, TypeError):  # of another device or precision, or with a graph
-            raw = host_float64(scores).reshape(-1).copy()
-        if not raw.dot(raw) < 1e200:  # something is not finite
-            return None
+            raw = host_float64(scores).reshape(-1)
         with self._lock:
             cells = self._lookup.many(features, len(raw))
             emitted = None if cells is None else self._machine.step_many(cells, raw)
             if emitted is None:
                 return None
+            result = _as_scores(emitted, scores)
             self._keep_watch()
         if self._changes:
             self._tell()
-        return _as_scores(emitted, scores)
+        return result
 
     def settle(
         self,
