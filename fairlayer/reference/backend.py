@@ -1,0 +1,61 @@
+"""The backend: one column of scores in, the differentiable value and its report out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fairlayer.assembly import Assembly
+from fairlayer.constraints import Batch, Constraint
+from fairlayer.errors import NonFiniteScoresError
+from fairlayer.inputs import Box
+from fairlayer.reference.column import ReferenceColumn
+from fairlayer.reference.gradient import differentiable
+from fairlayer.reference.solving import solve
+from fairlayer.reference.task import Inputs, Task
+
+__all__ = ["solve_by_reference"]
+
+
+def solve_by_reference(  # noqa: PLR0917
+    scores: Tensor,
+    constraints: Sequence[Constraint],
+    assembly: Assembly,
+    batch: Batch,
+    box: Box,
+    relax: bool,
+) -> tuple[Tensor, ReferenceColumn]:
+    """Project one column of scores (n,), differentiably in scores, tolerances, bounds and convex parameters.
+
+    Args:
+        scores: (n,), floating.
+        constraints: all of them.
+        assembly: the statements of those that are not `Convex`.
+        batch: what `Convex` constraints may look at.
+        box: the bounds.
+        relax: widen the limits of all statements by the least amount where nothing meets them.
+
+    Raises:
+        NonFiniteScoresError: scores hold NaN or infinity.
+        InfeasibleConstraintsError: nothing within the bounds meets the constraints.
+        ConstraintDefinitionError: a `Convex` constraint is not DPP.
+        SolverError: the accuracy was not reached, forwards or backwards.
+    """
+    _check_finite(scores)
+    inputs = Inputs.read(scores, constraints, assembly, box)
+    task = Task.of(constraints, assembly, batch, inputs)
+    solved = solve(task, relax)
+    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    returned = differentiable(solved, inputs).to(device=scores.device, dtype=dtype)
+    return returned, ReferenceColumn.of(task, solved, returned.detach())
+
+
+def _check_finite(scores: Tensor) -> None:
+    bad = int((~torch.isfinite(scores.detach())).sum())
+    if bad:
+        raise NonFiniteScoresError(
+            f"{bad} of {len(scores)} scores are NaN or infinite. Look for a diverged backbone, a log of 0, "
+            "or missing values in its input."
+        )

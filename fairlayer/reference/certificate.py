@@ -1,0 +1,56 @@
+"""Proof, on the returned value, that it meets the statements and is nearest."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairlayer._typing import FloatArray
+from fairlayer.constraints import Spread, Statement
+from fairlayer.reference.lines import row_sizes, spread_offset
+from fairlayer.reference.solving import Solved
+from fairlayer.reference.task import Task
+from fairlayer.solve import Certificate
+
+__all__ = ["certify", "violation"]
+
+_ATOL = {torch.float64: 1e-9, torch.float32: 1e-6}
+
+
+def certify(task: Task, solved: Solved, returned: Tensor) -> Certificate:
+    """Judge a value. The duality gap is Clarabel's own, plus what clip and cast added to the objective."""
+    final = returned.double().cpu().numpy()
+    primal = 0.5 * float(((final - task.scores) ** 2).sum())
+    added = primal - 0.5 * float(((solved.point.value - task.scores) ** 2).sum())
+    limits = [abs(line.constant) for lines, _ in solved.held() for line in lines.lines]
+    atol = _ATOL[returned.dtype] * max(1.0, float(np.abs(task.scores).max()), *limits)
+    distance = math.sqrt(2.0 * primal)
+    return Certificate(
+        violation=violation(task, solved, final),
+        bound_violation=task.outside(final),
+        duality_gap=solved.point.gap + added,
+        distance=distance,
+        atol=atol,
+        gap_atol=atol * math.sqrt(len(final)) * max(1.0, distance),
+    )
+
+
+def violation(task: Task, solved: Solved, value: FloatArray) -> float:
+    """Return the largest violation of a statement (rows in units of their widening) or convex constraint."""
+    each = [
+        _statement_violation(statement, value, float(tolerance)) - solved.widening
+        for statement, tolerance in zip(task.assembly.statements, task.tolerances, strict=True)
+    ]
+    return max([*each, solved.program.violation(value)])
+
+
+def _statement_violation(statement: Statement, value: FloatArray, tolerance: float) -> float:
+    v = statement.matrix @ (statement.means.as_weights() @ value)
+    if isinstance(statement, Spread):
+        v = v + spread_offset(statement)
+        return float(statement.scale * v.max() - v.min()) - tolerance
+    outside = np.maximum(v - statement.upper_offset, statement.lower_offset - v) - tolerance
+    return float((outside / row_sizes(statement)).max())
