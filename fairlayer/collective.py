@@ -21,7 +21,7 @@ import torch.distributed as dist
 from fairlayer._typing import FloatArray
 from fairlayer.errors import FairlayerError
 
-__all__ = ["Ranks", "RanksDifferError", "RemoteError"]
+__all__ = ["LostProcessError", "Ranks", "RanksDifferError", "RemoteError"]
 
 _SLOT = 64  # numbers in the first message of an exchange; more follow in a second one
 _HEAD = 3  # failed, length, subject
@@ -32,6 +32,10 @@ T = TypeVar("T")
 
 class RemoteError(FairlayerError, RuntimeError):
     """Another process of the group failed while all worked on one batch."""
+
+
+class LostProcessError(RemoteError):
+    """Another process of the group has ended, or did not answer within the group's timeout."""
 
 
 class RanksDifferError(FairlayerError, ValueError):
@@ -86,6 +90,7 @@ class Ranks:
         Raises:
             RanksDifferError: other processes sent something else.
             FairlayerError: another process failed; its error.
+            LostProcessError: another process has ended, or did not answer.
         """
         heads = self._start(vector, subject)
         if (heads[:, 1] != len(vector)).any():
@@ -119,8 +124,8 @@ class Ranks:
             yield
         except _Remote as remote:
             raise remote.error from None
-        except RanksDifferError:
-            raise  # all processes see it
+        except (RanksDifferError, LostProcessError):
+            raise  # all processes see it, or there is nobody to tell
         except Exception as error:
             self._exchange(np.array([1.0]), _SLOT)
             self._raise_remote(error)
@@ -162,7 +167,7 @@ class Ranks:
         return RanksDifferError(
             f"the processes are not working on the same batch: rank {self.rank} has come to {subject!r}, and all ranks "
             f"sent {sent} numbers on {subjects} subject(s). Call the projection equally often on every rank, with the "
-            "same constraints, bounds and options."
+            "same constraints, bounds and options, and let each go backward: an error of one rank in between ends here."
         )
 
     def _exchange(self, vector: FloatArray, length: int) -> FloatArray:
@@ -170,7 +175,14 @@ class Ranks:
         message[: len(vector)] = torch.from_numpy(vector)
         message = message.to(self._device())
         answers = [torch.empty_like(message) for _ in range(self.size)]
-        dist.all_gather(answers, message, group=self._group)
+        try:
+            dist.all_gather(answers, message, group=self._group)
+        except RuntimeError as error:
+            raise LostProcessError(
+                f"rank {self.rank} of {self.size} got no answer from the other processes of its group: one has ended, "
+                "or is busy elsewhere for longer than the timeout of init_process_group. Look at what the others say, "
+                f"and start all of them again. ({error})"
+            ) from error
         return np.asarray(torch.stack(answers).cpu().numpy())
 
     def _device(self) -> torch.device:

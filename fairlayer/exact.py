@@ -53,6 +53,10 @@ class ExactColumn:
     def passes(self) -> int:
         return self.job.solved.solution.passes
 
+    @property
+    def rows(self) -> int:
+        return self.job.passes.n
+
     @cached_property
     def changed(self) -> bool:
         solution = self.job.solved.solution

@@ -43,6 +43,8 @@ class SolvedColumn(Protocol):
     def passes(self) -> int: ...
     @property
     def changed(self) -> bool: ...
+    @property
+    def rows(self) -> int: ...
     def prices(self) -> FloatArray: ...
     def shift(self) -> FloatArray: ...
     def active(self) -> list[tuple[int, str, float]]: ...
@@ -139,6 +141,11 @@ class Projection:
             for column in self.columns
             for owner, statement, multiplier in column.active()
         )
+
+    @property
+    def rows(self) -> int:
+        """Samples of the whole batch, over all processes that share it."""
+        return self.columns[0].rows
 
     @property
     def absent(self) -> tuple[tuple[str, str], ...]:

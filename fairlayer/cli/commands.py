@@ -56,8 +56,9 @@ def run_train(arguments: argparse.Namespace) -> None:
         show_comparison(_run_one(arguments, Path(arguments.out)))
         return
     out = Path(arguments.out)
+    check_record(arguments)
+    write_config(out, vars(arguments))  # before the first of them, so that a run cut short can be resumed
     each = {seed: _run_one(_seeded(arguments, seed), out / f"seed_{seed}") for seed in dict.fromkeys(arguments.seeds)}
-    write_config(out, vars(arguments))
     write_json(out / "aggregate.json", aggregate(each))
     show_aggregate(each)
     print(f"Seeds: {out} (aggregate.json, a run folder for each seed)")

@@ -31,7 +31,7 @@ class StratifiedBatchSampler(Sampler[list[int]]):
     or call `set_epoch`, for they deal from the same deck.
 
     Args:
-        strata: integer code of each row, for example `joint_codes([group, label])`.
+        strata: code of each row, for example `joint_codes([group, label])`; missing (NaN, None) is a stratum.
         batch_size: smallest mean size of a batch (of each replica's batches).
         seed: the same seed gives the same epochs; the same on every replica.
         num_replicas: number of processes that share the rows; None asks torch.distributed when first used.
@@ -60,14 +60,17 @@ class StratifiedBatchSampler(Sampler[list[int]]):
         rank: int | None = None,
     ) -> None:
         codes = np.asarray(strata.cpu() if isinstance(strata, torch.Tensor) else strata)
-        if batch_size < 1:
-            raise ColumnError(f"batch_size={batch_size} was asked for; a batch has at least one row.")
+        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise ColumnError(
+                f"batch_size={batch_size} was asked for; a batch has a whole number of rows, one or more."
+            )
         if codes.ndim != 1 or len(codes) == 0:
             raise ColumnError(
                 f"strata have shape {codes.shape}; give one code per row, (n,) with n >= 1 "
                 "(joint_codes makes one column of several)."
             )
-        self.rows_of = [np.flatnonzero(codes == code) for code in np.unique(codes)]
+        code_of = np.unique(codes.astype(str) if codes.dtype == object else codes, return_inverse=True)[1]  # NaN too
+        self.rows_of = [np.flatnonzero(code_of == code) for code in range(code_of.max() + 1)]
         self.n, self.batch_size, self.seed = len(codes), batch_size, seed
         self.epoch: int | None = None
         self.random = np.random.default_rng(seed)
@@ -137,7 +140,7 @@ class StratifiedBatchSampler(Sampler[list[int]]):
     def _place(self) -> tuple[int, int]:
         """Return (number of replicas, rank)."""
         running = dist.is_available() and dist.is_initialized()
-        replicas = self._replicas or (dist.get_world_size() if running else 1)
+        replicas = self._replicas if self._replicas is not None else (dist.get_world_size() if running else 1)
         rank = self._rank if self._rank is not None else (dist.get_rank() if running else 0)
         if not 0 <= rank < replicas:
             raise ColumnError(f"rank={rank} of num_replicas={replicas} was asked for; ranks are 0 to {replicas - 1}.")
@@ -158,15 +161,27 @@ def consecutive_batches(n: int, batch_size: int) -> list[slice]:
     return [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]
 
 
-def joint_codes(columns: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+def joint_codes(columns: Sequence[Any]) -> NDArray[np.int64]:
     """One integer per distinct combination of the columns' values (None, missing, counts as a value).
+
+    Args:
+        columns: tensors, arrays, series or lists (n,).
+
+    Raises:
+        ColumnError: no columns, or lengths that differ.
 
     Example:
         >>> joint_codes([np.array(["a", "b", "a"]), np.array([0.0, 0.0, 1.0])]).tolist()
         [0, 2, 1]
     """
-    codes = np.zeros(len(columns[0]), dtype=np.int64)
-    for column in columns:
+    arrays = [np.asarray(each.detach().cpu() if isinstance(each, torch.Tensor) else each) for each in columns]
+    if len({each.shape for each in arrays}) != 1 or arrays[0].ndim != 1:
+        raise ColumnError(
+            f"joint_codes needs one or more columns (n,) of the same rows, but their shapes are "
+            f"{[each.shape for each in arrays]}."
+        )
+    codes = np.zeros(len(arrays[0]), dtype=np.int64)
+    for column in arrays:
         each = np.unique(column.astype(str), return_inverse=True)[1]
         codes = np.unique(codes * (int(each.max(initial=0)) + 1) + each, return_inverse=True)[1]
     return codes

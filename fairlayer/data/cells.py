@@ -13,7 +13,7 @@ from fairlayer.data.batches import joint_codes
 from fairlayer.data.columns import MOST_GROUPS
 from fairlayer.data.errors import ColumnError, listed
 
-__all__ = ["GroupsAndLabels", "as_column", "named_columns", "read_groups_and_labels"]
+__all__ = ["GroupsAndLabels", "as_column", "fractional", "named_columns", "read_groups_and_labels"]
 
 
 class GroupsAndLabels(NamedTuple):
@@ -39,7 +39,7 @@ def read_groups_and_labels(groups: Any, y: Any, asked_by: str) -> GroupsAndLabel
         distinct = np.unique(column.astype(str))
         if len(distinct) > MOST_GROUPS:
             raise ColumnError(
-                f"{asked_by}: '{name}' has {len(distinct)} distinct values, such as {listed(distinct, 3)}. "
+                f"{asked_by}: '{name}' has {len(distinct)} distinct values, such as {listed(distinct.tolist(), 3)}. "
                 "Cut amounts into bands first."
             )
     group = joint_codes([*columns.values()])
@@ -53,6 +53,18 @@ def named_columns(groups: Any) -> dict[str, NDArray[Any]]:
     if hasattr(groups, "columns"):
         return {str(name): as_column(str(name), groups[name]) for name in groups.columns}
     return {"groups": as_column("groups", groups)}
+
+
+def fractional(dtype: Any) -> Any:
+    """Return a dtype that holds fractions: the one given where it does, else the default of torch, or float64.
+
+    Example:
+        >>> fractional(torch.int64), fractional(torch.float16), fractional(np.dtype("int32"))
+        (torch.float32, torch.float16, dtype('float64'))
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype if dtype.is_floating_point else torch.get_default_dtype()
+    return dtype if np.issubdtype(dtype, np.floating) else np.dtype(np.float64)
 
 
 def as_column(name: str, values: Any) -> NDArray[Any]:

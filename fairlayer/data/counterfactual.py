@@ -55,7 +55,7 @@ def counterfactual_flip(x: Any, column: int | str | Sequence[int] | Sequence[str
 
 def _of_column(x: Any, column: Any) -> Counterfactuals:
     values = _read(x, column)
-    known = np.flatnonzero([value is not None and value == value for value in values.tolist()])  # noqa: PLR0124 - NaN
+    known = np.flatnonzero(_known(x, column, values))
     categories, codes = np.unique(values[known], return_inverse=True)
     k = len(categories)
     if not 2 <= k <= MOST_NUMBERED_GROUPS:
@@ -86,11 +86,21 @@ def _of_block(x: Any, columns: list[Any]) -> Counterfactuals:
     return Counterfactuals(augmented, rows)
 
 
+def _known(x: Any, column: Any, values: NDArray[Any]) -> Any:
+    if hasattr(x, "columns"):
+        return x[column].notna().to_numpy()
+    return [value is not None and value == value for value in values.tolist()]  # noqa: PLR0124 - NaN
+
+
 def _read(x: Any, column: Any) -> NDArray[Any]:
     if hasattr(x, "columns"):
         return np.asarray(column_of(x, column, "sensitive").to_numpy())
-    if x.ndim != 2 or not -x.shape[1] <= column < x.shape[1]:
-        raise ColumnError(f"column {column} was asked for, but the features have shape {tuple(x.shape)}.")
+    shape = tuple(getattr(x, "shape", ()))
+    if len(shape) != 2 or not isinstance(column, int | np.integer) or not -shape[1] <= column < shape[1]:
+        raise ColumnError(
+            f"column {column!r} was asked for, but the features are {type(x).__name__} of shape {shape}. Give a tensor "
+            "or an array (n, d) with an index, or a frame with a name."
+        )
     return np.asarray(x[:, column].detach().cpu() if isinstance(x, torch.Tensor) else x[:, column])
 
 

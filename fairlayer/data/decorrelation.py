@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fairlayer.data.cells import fractional
 from fairlayer.data.columns import column_of
 from fairlayer.data.errors import ColumnError
 from fairlayer.errors import require
@@ -16,7 +17,7 @@ __all__ = ["remove_correlation"]
 
 
 def remove_correlation(
-    x: Any, *others: Any, columns: Sequence[int] | Sequence[str], strength: float = 1.0
+    x: Any, *others: Any, columns: int | str | Sequence[int] | Sequence[str], strength: float = 1.0
 ) -> tuple[Any, ...]:
     """Return the other features of x, and of further tables, less what the sensitive columns predict linearly.
 
@@ -25,7 +26,8 @@ def remove_correlation(
     Args:
         x: training rows, (n, d) numbers: tensor, array, or frame.
         others: validation and test rows, with the same columns.
-        columns: the sensitive ones, by index or name; they are left out of the result. Encode categories first.
+        columns: the sensitive ones (or one), by index or name; they are left out of the result. Encode categories
+            first.
         strength: share of the correlation to remove, in [0, 1].
 
     Raises:
@@ -42,15 +44,16 @@ def remove_correlation(
     """
     if not 0.0 <= strength <= 1.0:
         raise ColumnError(f"strength={strength!r} was asked for; it must lie in [0, 1].")
-    for column in columns:
+    sensitive = [columns] if isinstance(columns, int | str | np.integer) else list(columns)
+    for column in sensitive:
         _check(x, column)
-    if not 0 < len(set(columns)) < x.shape[1]:
-        raise ColumnError(f"columns={list(columns)} were asked for of {x.shape[1]}; give some but not all of them.")
+    if not 0 < len(set(sensitive)) < x.shape[1]:
+        raise ColumnError(f"columns={sensitive} were asked for of {x.shape[1]}; give some but not all of them.")
     remover = require("fairlearn.preprocessing", "methods").CorrelationRemover(
-        sensitive_feature_ids=list(columns), alpha=strength
+        sensitive_feature_ids=sensitive, alpha=strength
     )
     remover.fit(_plain(x))
-    return tuple(_like(remover.transform(_plain(part)), part, columns) for part in (x, *others))
+    return tuple(_like(remover.transform(_plain(part)), part, sensitive) for part in (x, *others))
 
 
 def _check(x: Any, column: Any) -> None:
@@ -66,8 +69,8 @@ def _plain(x: Any) -> Any:
 
 def _like(values: Any, x: Any, columns: Sequence[Any]) -> Any:
     if isinstance(x, torch.Tensor):
-        return torch.as_tensor(np.asarray(values), dtype=x.dtype, device=x.device)
+        return torch.as_tensor(np.asarray(values), dtype=fractional(x.dtype), device=x.device)
     if hasattr(x, "columns"):
         kept = [name for name in x.columns if name not in set(columns)]
         return type(x)(np.asarray(values), columns=kept, index=x.index)
-    return np.asarray(values, dtype=x.dtype)
+    return np.asarray(values, dtype=fractional(x.dtype))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairlayer.data.cells import as_column, named_columns, read_groups_and_labels
+from fairlayer.data.cells import as_column, fractional, named_columns, read_groups_and_labels
 from fairlayer.data.errors import ColumnError
 from fairlayer.errors import require
 
@@ -108,5 +108,7 @@ def _take(x: Any, rows: NDArray[np.int64]) -> Any:
 
 def _like(values: NDArray[np.float64], x: Any) -> Any:
     if isinstance(x, torch.Tensor):
-        return torch.as_tensor(values, dtype=x.dtype, device=x.device)
-    return type(x)(values, columns=x.columns) if hasattr(x, "columns") else values.astype(np.asarray(x).dtype)
+        return torch.as_tensor(values, dtype=fractional(x.dtype), device=x.device)
+    return (
+        type(x)(values, columns=x.columns) if hasattr(x, "columns") else values.astype(fractional(np.asarray(x).dtype))
+    )

@@ -26,7 +26,8 @@ def as_scores(scores: Any) -> Tensor:
         ShapeError: they are no numbers.
     """
     try:
-        tensor = scores if isinstance(scores, Tensor) else torch.as_tensor(np.asarray(scores))
+        # a copy, as columns of pandas are read-only, of which torch warns
+        tensor = scores if isinstance(scores, Tensor) else torch.from_numpy(np.array(scores))
         return tensor if tensor.is_floating_point() else tensor.double()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ShapeError(

@@ -20,9 +20,9 @@ from fairlayer.inputs import as_constraints, feature_names, read_groups
 from fairlayer.solve import Cells, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.passes import NumpyPasses
 
-__all__ = ["Problem"]
+__all__ = ["Block", "Problem"]
 
-_Block = RowSlabs | SpreadSlabs
+Block = RowSlabs | SpreadSlabs
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Problem:
     partition: Partition
     assembly: Assembly
     curves: tuple[Curve, ...]
-    blocks: tuple[_Block, ...]
+    blocks: tuple[Block, ...]
     rounding: tuple[FloatArray, ...]
     gain: FloatArray
     base: float
@@ -122,7 +122,7 @@ def _check_constraints(constraints: Sequence[Constraint]) -> tuple[Constraint, .
     return held
 
 
-def _with_capacity(assembly: Assembly, capacity: int | None, n: int) -> tuple[Cells, tuple[_Block, ...]]:
+def _with_capacity(assembly: Assembly, capacity: int | None, n: int) -> tuple[Cells, tuple[Block, ...]]:
     """Append the share selected as a last statistic, and its limit as a last block."""
     cells, blocks = assembly.cells, assembly.slabs.blocks
     if capacity is None:
@@ -135,7 +135,7 @@ def _with_capacity(assembly: Assembly, capacity: int | None, n: int) -> tuple[Ce
     return cells._replace(dense=dense), (*wider, limit)
 
 
-def _rounding(block: _Block, curves: Sequence[Curve], measured: Cells) -> FloatArray:
+def _rounding(block: Block, curves: Sequence[Curve], measured: Cells) -> FloatArray:
     """Bound the change of each row of the block when the count of each cell changes by at most one."""
     moved = np.zeros(len(block.matrix))
     for curve in curves:
@@ -145,7 +145,7 @@ def _rounding(block: _Block, curves: Sequence[Curve], measured: Cells) -> FloatA
     return moved
 
 
-def _violation(block: _Block, statistics: FloatArray) -> float:
+def _violation(block: Block, statistics: FloatArray) -> float:
     """The largest violation, in the units of the tolerance."""
     if isinstance(block, SpreadSlabs) or block.scale is None:
         return block.worst(statistics)[0]
@@ -153,7 +153,7 @@ def _violation(block: _Block, statistics: FloatArray) -> float:
     return float((np.maximum(v - block.upper, block.lower - v) * block.scale).max())
 
 
-def _largest(block: _Block, rounding: FloatArray) -> float:
+def _largest(block: Block, rounding: FloatArray) -> float:
     """The most that any pair of a spread, or any row, can be off, in the units of the tolerance."""
     if isinstance(block, SpreadSlabs):
         return float(np.sort(rounding)[-2:].sum())

@@ -3,6 +3,9 @@
 Where the statements look at selection rates only, they see a lottery's expected counts, and rounding those to whole
 numbers moves each by less than one. Where they look at labels, a count decides two numbers (how many of each label),
 the best lottery need not lie near the curve, and a search over counts is left. It is a search, not a proof of the best.
+
+Rounding may cost gain, in a small batch a lot. So where all counts can be tried, they are: the best of those that meet
+the limits as they stand, without the allowance for rounding, replaces a rounded lottery that gains less.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.decisions.curves import Curve
 from fairlayer.decisions.errors import NeedsRandomisationError
 from fairlayer.decisions.lottery import whole_counts
-from fairlayer.decisions.problem import Problem
+from fairlayer.decisions.problem import Block, Problem
 from fairlayer.decisions.program import Mixture, Optimum
 from fairlayer.solve import SpreadSlabs
 
@@ -28,6 +31,9 @@ _PAIRS = 100  # pairs of cells tried per sweep
 _COMBINED = 300_000  # combinations of counts tried per sweep
 _GRID = 64  # counts of a cell tried at least, besides its neighbours
 _SWEEPS = 5
+_EVERY = 2**14  # combinations of counts up to which all are tried
+_ROUNDED = 12  # counts between whole numbers up to which all roundings are tried
+_WHOLE = 1e-9  # distance from a whole number that counts as none
 _ATOL = 1e-12
 
 
@@ -37,15 +43,64 @@ def choose_counts(problem: Problem, optimum: Optimum) -> IntArray:
     Raises:
         NeedsRandomisationError: no counts were found that meet the slabs, each widened by one sample per cell.
     """
+    rounded = _rounded(problem, optimum)
+    if np.prod([float(curve.size + 1) for curve in problem.curves]) > _EVERY:
+        return rounded
+    exact = _Search(problem, [np.zeros_like(rounding) for rounding in problem.rounding])
+    best = exact.of_all(rounded)
+    met, gain = exact.judge(best)
+    return best if met <= 0 and gain < exact.judge(rounded)[1] - _ATOL else rounded
+
+
+def _rounded(problem: Problem, optimum: Optimum) -> IntArray:
+    """Whole counts near the best lottery that meet the slabs, each widened by one sample per cell."""
     pairs = list(zip(optimum.mixtures, problem.curves, strict=True))
     if all(curve.counts_only for curve in problem.curves):
-        return whole_counts(np.array([mixture.of(curve)[0] for mixture, curve in pairs]))
+        return _least_excess(problem, np.array([mixture.of(curve)[0] for mixture, curve in pairs]))
     used = _constrained(problem)
     nearest = np.array([_nearest(mixture, curve, used[curve.touched]) for mixture, curve in pairs])
-    search = _Search(problem)
+    search = _Search(problem, problem.rounding)
     if search.judge(nearest)[0] <= 0:
         return nearest
     return search.run([nearest, *_common_starts(problem)])
+
+
+def _least_excess(problem: Problem, counts: FloatArray) -> IntArray:
+    """Of the ways to round each count up or down, within the capacity, that of least violation, then of most gain.
+
+    Rounding all down moves a spread by less than 1/n_g of one group, so the least violation is no more than that.
+    """
+    down = np.floor(counts + _WHOLE)
+    between = np.flatnonzero(counts - down > _WHOLE)
+    if len(between) > _ROUNDED:
+        return whole_counts(counts)
+    tried = np.tile(down, (2 ** len(between), 1))
+    tried[:, between] += np.arange(len(tried))[:, None] >> np.arange(len(between)) & 1
+    statistics, gains = np.zeros((len(tried), problem.statistics)), np.zeros(len(tried))
+    for k, curve in zip(tried.T, problem.curves, strict=True):
+        contribution, gain = curve.at(k)
+        statistics[:, curve.touched] += contribution
+        gains += gain
+    held = len(problem.assembly.slabs.blocks)
+    none = [np.zeros_like(rounding) for rounding in problem.rounding]
+    excess = _excess(problem.blocks[:held], none[:held], statistics)
+    excess[_excess(problem.blocks[held:], none[held:], statistics) > 0] = np.inf
+    best = int(np.where(excess <= excess.min() + _ATOL, gains, -np.inf).argmax())
+    return np.asarray(tried[best], dtype=np.int64)
+
+
+def _excess(blocks: Sequence[Block], allowance: Sequence[FloatArray], statistics: FloatArray) -> FloatArray:
+    """Violation of blocks, beyond an allowance for each of their rows, by statistics (m, s); 0 where there is none."""
+    worst = np.zeros(len(statistics))
+    for block, rounding in zip(blocks, allowance, strict=True):
+        v = statistics @ block.matrix.T
+        if isinstance(block, SpreadSlabs):
+            v = v if block.offset is None else v + block.offset
+            excess = block.scale * (v - rounding).max(axis=1) - (v + rounding).min(axis=1) - block.width
+        else:
+            excess = (np.maximum(v - block.upper, block.lower - v) - rounding).max(axis=1)
+        worst = np.maximum(worst, excess)
+    return np.where(worst > _ATOL, worst, 0.0)
 
 
 def as_mixture(curve: Curve, count: int) -> Mixture:
@@ -94,10 +149,15 @@ class _Table(NamedTuple):
 
 
 class _Search:
-    """Descent over counts: two cells at a time, first by violation, then by gain."""
+    """Descent over counts: two cells at a time, first by violation, then by gain.
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    Args:
+        problem: what was asked.
+        allowance: how far each row of each block may be off.
+    """
+
+    def __init__(self, problem: Problem, allowance: Sequence[FloatArray]) -> None:
+        self.problem, self.allowance = problem, allowance
         self.tables = [_Table(curve.touched, *curve.at(np.arange(curve.size + 1))) for curve in problem.curves]
 
     def run(self, starts: Sequence[IntArray]) -> IntArray:
@@ -112,10 +172,14 @@ class _Search:
             )
         return best
 
+    def of_all(self, counts: IntArray) -> IntArray:
+        """Return the best of all counts."""
+        return self._best(counts, range(len(counts)), [np.arange(len(table.gains)) for table in self.tables])
+
     def judge(self, counts: IntArray) -> tuple[float, float]:
-        """Return (violation beyond rounding, minus the gain)."""
+        """Return (violation beyond the allowance, minus the gain)."""
         statistics, gain = self._total(counts, range(len(counts)))
-        return float(self._excess(statistics[None, :])[0]), -gain
+        return float(_excess(self.problem.blocks, self.allowance, statistics[None, :])[0]), -gain
 
     def _total(self, counts: IntArray, cells: Iterable[int]) -> tuple[FloatArray, float]:
         """Statistics and gain of the best counts of some cells."""
@@ -125,19 +189,6 @@ class _Search:
             statistics[table.touched] += table.statistics[counts[g]]
             gain += float(table.gains[counts[g]])
         return statistics, gain
-
-    def _excess(self, statistics: FloatArray) -> FloatArray:
-        """Violation beyond rounding of each row of statistics (m, s); 0 where there is none."""
-        worst = np.zeros(len(statistics))
-        for block, rounding in zip(self.problem.blocks, self.problem.rounding, strict=True):
-            v = statistics @ block.matrix.T
-            if isinstance(block, SpreadSlabs):
-                v = v if block.offset is None else v + block.offset
-                excess = block.scale * (v - rounding).max(axis=1) - (v + rounding).min(axis=1) - block.width
-            else:
-                excess = (np.maximum(v - block.upper, block.lower - v) - rounding).max(axis=1)
-            worst = np.maximum(worst, excess)
-        return np.where(worst > _ATOL, worst, 0.0)
 
     def _descend(self, counts: IntArray) -> IntArray:
         pairs = list(combinations(range(len(counts)), 2)) or [(0, 0)]
@@ -162,6 +213,11 @@ class _Search:
         options = [_options(sizes[-1], int(counts[cells[-1]]), most // _GRID)]
         if len(cells) == 2:
             options.insert(0, _options(sizes[0], int(counts[cells[0]]), most // len(options[0])))
+        fresh = self._best(counts, cells, options)
+        return fresh if self.judge(fresh) < self.judge(counts) else counts
+
+    def _best(self, counts: IntArray, cells: Sequence[int], options: Sequence[IntArray]) -> IntArray:
+        """Return the best counts that differ in some cells only, each of them having its options."""
         rest, gain = self._total(counts, (g for g in range(len(counts)) if g not in cells))
         statistics, gains = rest[None, :], np.array([gain])
         for g, ks in zip(cells, options, strict=True):
@@ -170,11 +226,12 @@ class _Search:
             wide[:, table.touched] = table.statistics[ks]
             statistics = (statistics[:, None, :] + wide).reshape(len(statistics) * len(ks), len(rest))
             gains = (gains[:, None] + table.gains[ks]).reshape(-1)
-        excess = self._excess(statistics)
+        excess = _excess(self.problem.blocks, self.allowance, statistics)
         best = int(np.where(excess <= excess.min() + _ATOL, gains, -np.inf).argmax())
         fresh = counts.copy()
-        fresh[cells] = [ks[i] for ks, i in zip(options, np.unravel_index(best, [len(k) for k in options]), strict=True)]
-        return fresh if self.judge(fresh) < self.judge(counts) else counts
+        chosen = np.unravel_index(best, [len(ks) for ks in options])
+        fresh[list(cells)] = [ks[i] for ks, i in zip(options, chosen, strict=True)]
+        return fresh
 
 
 def _options(size: int, count: int, most: int) -> IntArray:

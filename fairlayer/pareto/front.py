@@ -145,8 +145,9 @@ class Front:
         self._check_names("weights", weights)
         if min(weights.values()) < 0:
             raise MeasureError(f"weights must be >= 0 (each measure has its direction already), but are {weights}.")
-        cost = self._losses(self.points) @ np.array([weights[name] for name in self.objectives])
-        return self.points[int(np.argmin(cost))]
+        losses = self._losses(self.points)
+        cost = losses @ np.array([weights[name] for name in self.objectives])
+        return self.points[int(np.lexsort([*losses.T[::-1], cost])[0])]  # of equal sums, no dominated point
 
     def plot(self, axes: Any = None, *, chosen: Mapping[str, Point] | None = None) -> Any:
         """Draw the first measure over the second; return the matplotlib figure. See `plot_front`."""

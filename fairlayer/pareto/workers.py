@@ -33,9 +33,11 @@ def run_all(train: Train, jobs: Sequence[tuple[Any, int]], workers: int) -> Iter
     """Yield each run as it ends.
 
     Raises:
-        SweepDefinitionError: train cannot be sent to another process.
+        SweepDefinitionError: train cannot be sent to another process, or the number of workers is negative.
         SweepFailedError: a process died.
     """
+    if workers < 0:
+        raise SweepDefinitionError(f"workers={workers} was asked for; it is a number of processes, 0 for this one.")
     if workers == 0:
         yield from (_run(train, value, seed) for value, seed in jobs)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -126,7 +126,7 @@ class Excess(nn.Module):
 
 
 def _length(sensitive_features: Any) -> int:
-    if hasattr(sensitive_features, "values") and not hasattr(sensitive_features, "columns"):  # a dict
+    if isinstance(sensitive_features, Mapping):
         return len(next(iter(sensitive_features.values()), ()))
     return len(sensitive_features)
 

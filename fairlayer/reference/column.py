@@ -53,6 +53,11 @@ class ReferenceColumn:
         """Iterations of the interior-point solver."""
         return self.solved.point.iterations
 
+    @property
+    def rows(self) -> int:
+        """Samples."""
+        return len(self.value)
+
     def prices(self) -> FloatArray:
         """One price per constraint."""
         prices = np.zeros(self.assembly.constraints)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -129,7 +131,7 @@ def test_batches_of_adult(data_folder: Path) -> None:
     assert shares[0].thin_strata == (np.bincount(codes) < len(batches)).sum() > 0
 
 
-@pytest.mark.parametrize(("replicas", "rank"), [(2, 2), (2, -1), (None, 1)])
+@pytest.mark.parametrize(("replicas", "rank"), [(2, 2), (2, -1), (None, 1), (0, 0)])
 def test_ranks_are_checked(replicas: int | None, rank: int) -> None:
     with pytest.raises(ColumnError, match=f"rank={rank} of"):
         StratifiedBatchSampler(range(9), 2, num_replicas=replicas, rank=rank)
@@ -145,9 +147,27 @@ def test_thin_strata_are_counted() -> None:
     assert StratifiedBatchSampler([0] * 99 + [1], 10).thin_strata == 1
 
 
-def test_an_empty_batch_size_is_refused() -> None:
-    with pytest.raises(ColumnError, match="batch_size=0"):
-        StratifiedBatchSampler([0, 1], 0)
+@pytest.mark.parametrize("strata", [[0.0, np.nan, 1.0, np.nan], ["a", None, "b", None], np.array(["a", "b"])[[0, 1]]])
+def test_rows_of_a_missing_stratum_are_dealt_too(strata: Any) -> None:
+    batches = StratifiedBatchSampler(strata, 2)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(strata)))
+    assert len(batches.rows_of) == len({str(each) for each in strata})
+
+
+@pytest.mark.parametrize("size", [0, 2.5])
+def test_a_batch_size_that_is_none_is_refused(size: Any) -> None:
+    with pytest.raises(ColumnError, match=f"batch_size={size}"):
+        StratifiedBatchSampler([0, 1], size)
+
+
+def test_columns_of_any_kind_are_joined() -> None:
+    words, numbers = ["a", "b", None, "a"], [0, 1, 0, 0]
+    expected = joint_codes([np.array(words, dtype=object), np.array(numbers)])
+    for other in (torch.tensor(numbers), pd.Series(numbers, index=[4, 5, 6, 7]), numbers):
+        assert joint_codes([words, other]).tolist() == expected.tolist()
+    for wrong in ([], [words, numbers[:3]], [np.zeros((2, 2))]):
+        with pytest.raises(ColumnError, match=r"columns \(n,\) of the same rows"):
+            joint_codes(wrong)
 
 
 @given(st.integers(1, 500), st.integers(1, 200))

@@ -125,6 +125,15 @@ def test_one_cell_is_balanced_already() -> None:
     assert result.y.tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_new_rows_of_whole_numbers_lie_between_them(kind: Any) -> None:
+    y, sex = [0] * 20 + [1] * 12, {"sex": [0, 1] * 16}
+    x = kind([[3 * row] for row in range(32)])
+    new = np.asarray(balanced_resampling(x, y, sensitive_features=sex, method="smote").x)[32:]
+    assert len(new) == 8
+    assert (new != np.round(new)).any()
+
+
 def test_resampling_errors() -> None:
     x, y, sex = np.zeros((8, 1)), [0, 1] * 4, {"sex": [0] * 6 + [1] * 2}
     with pytest.raises(ColumnError, match="the methods are 'random_over'"):
@@ -194,6 +203,9 @@ def test_a_frame_keeps_its_columns_and_their_types() -> None:
     assert coded["sex"].dtype == np.int64
     categorical = counterfactual_flip(pd.DataFrame({"sex": pd.Categorical(["F", "M"])}), "sex").x
     assert categorical["sex"].tolist() == ["F", "M", "M", "F"]
+    for kind in ("string", "object"):
+        nullable = pd.DataFrame({"sex": pd.Series(["F", "M", pd.NA], dtype=kind)})
+        assert counterfactual_flip(nullable, "sex").rows.tolist() == [0, 1, 2, 0, 1]
     assert counterfactual_flip(pd.DataFrame({"old": [True, False]}), "old").x["old"].tolist() == [
         True,
         False,
@@ -212,6 +224,12 @@ def test_flip_errors() -> None:
         counterfactual_flip(x, [0, 1])
     with pytest.raises(ColumnError, match="one-hot block"):
         counterfactual_flip(x, [])
+    with pytest.raises(
+        ColumnError, match=r"column 'sex' was asked for, but the features are Tensor of shape \(40, 3\)"
+    ):
+        counterfactual_flip(x, "sex")
+    with pytest.raises(ColumnError, match="the features are list"):
+        counterfactual_flip(x.tolist(), 0)
     with pytest.raises(MissingColumnError, match="'sex'"):
         counterfactual_flip(pd.DataFrame({"age": [1]}), "sex")
 
@@ -254,6 +272,21 @@ def test_no_correlation_is_left() -> None:
         assert np.asarray(test) == pytest.approx(expected)
     (nothing,) = remove_correlation(x, columns=[0, 3], strength=0.0)
     assert nothing == pytest.approx(x[:, 1:3])
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_whole_numbers_lose_their_correlation_too(kind: Any) -> None:
+    rng = np.random.default_rng(0)
+    s = rng.integers(0, 2, 400)
+    (z,) = remove_correlation(kind(np.column_stack([rng.integers(0, 3, 400) + s, s])), columns=[1])
+    assert abs(np.corrcoef(np.asarray(z)[:, 0], s)[0, 1]) < 1e-6
+
+
+def test_a_single_column_may_stand_for_itself() -> None:
+    x = np.random.default_rng(0).random((20, 3))
+    assert np.array_equal(*(remove_correlation(x, columns=columns)[0] for columns in (1, [1])))
+    frame = pd.DataFrame(x, columns=["age", "sex", "pay"])
+    assert remove_correlation(frame, columns="sex")[0].columns.tolist() == ["age", "pay"]
 
 
 def test_decorrelation_errors() -> None:

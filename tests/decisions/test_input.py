@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -93,6 +95,15 @@ def test_scores_of_any_size_where_labels_are_given() -> None:
     result = decide(huge, [], y=[1, 0, 1, 0])
     assert result.decisions.tolist() == [1, 0, 1, 0]
     assert result.rule.apply(huge).tolist() == [1, 0, 1, 0]
+
+
+def test_columns_of_pandas_are_read_without_a_warning() -> None:
+    frame = pd.DataFrame({"score": [0.9, 0.2, 0.8, 0.3], "label": [1, 0, 1, 0], **SEX}, index=[7, 3, 9, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = decide(frame["score"], PARITY, sensitive_features=frame[["sex"]], y=frame["label"])
+    same = decide([0.9, 0.2, 0.8, 0.3], PARITY, sensitive_features=SEX, y=[1, 0, 1, 0])
+    assert result.decisions.tolist() == same.decisions.tolist()
 
 
 def test_two_constraints_of_one_name_are_told_apart() -> None:

@@ -72,6 +72,34 @@ def test_the_capacity_is_never_exceeded(seed: int, randomised: bool, draw: int) 
         assert int(result.decisions.sum()) <= question.capacity
 
 
+@settings(max_examples=100)
+@given(SEEDS, st.integers(2, 6), st.sampled_from([0.0, 0.01, 0.1]), st.booleans(), st.booleans())
+def test_the_gap_of_rates_is_within_one_of_the_smallest_group(
+    seed: int, groups: int, tolerance: float, labelled: bool, limited: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.choice([30, 900]))
+    group = np.append(np.arange(groups), rng.choice(groups, n - groups, p=rng.dirichlet(np.full(groups, 3.0))))
+    scores = rng.random(n) ** rng.choice([0.5, 1.0, 2.0])
+    result = decide(
+        scores,
+        [fl.DemographicParity("a", tolerance)],
+        sensitive_features={"a": group},
+        y=(rng.random(n) < scores).astype(int) if labelled else None,
+        capacity=int(rng.integers(0, n)) if limited else None,
+    )
+    rates = result.rates.values()
+    assert max(rates) - min(rates) <= tolerance + 1.0 / min(result.counts.values()) + 1e-9
+
+
+def test_one_group_is_not_rounded_up_while_another_is_rounded_down() -> None:
+    rng = np.random.default_rng(33)
+    group = np.repeat(np.arange(3), rng.integers(200, 400, 3))
+    scores = rng.random(len(group)) ** 0.5
+    rates = decide(scores, [fl.DemographicParity("a", 0.01)], sensitive_features={"a": group}).rates.values()
+    assert max(rates) - min(rates) <= 0.01 + 1.0 / np.bincount(group).min()
+
+
 @settings(max_examples=60)
 @given(SEEDS)
 def test_the_gaps_and_their_rounding_are_as_stated(seed: int) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 import pytest
+import torch
+from filelock import FileLock
 
 from tests.distributed.processes import Found, Job, run
 
@@ -21,8 +24,15 @@ FoundBy = Callable[[str, int], list[Found]]
 
 
 @pytest.fixture(scope="session")
-def found_by(tmp_path_factory: pytest.TempPathFactory) -> FoundBy:
-    """Return what each rank of so many processes found on the `JOBS` of a module."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder of this test run, which all of pytest's own worker processes see."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if hasattr(request.config, "workerinput") else base
+
+
+@pytest.fixture(scope="session")
+def found_by(shared_folder: Path) -> FoundBy:
+    """Return what each rank of so many processes found on the `JOBS` of a module; the first that asks starts them."""
 
     @cache
     def everything(processes: int) -> list[Found]:
@@ -30,7 +40,13 @@ def found_by(tmp_path_factory: pytest.TempPathFactory) -> FoundBy:
         for module in MODULES[processes]:
             theirs: Mapping[str, Job] = import_module(f"{FOLDER}.{module}").JOBS[processes]
             jobs |= {f"{module}: {name}": job for name, job in theirs.items()}
-        return run(processes, tmp_path_factory.mktemp("ranks"), jobs)
+        folder = shared_folder / f"ranks_{processes}"
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / "lock"):
+            files = [folder / f"rank{rank}.pt" for rank in range(processes)]
+            if all(file.is_file() for file in files):
+                return [torch.load(file, weights_only=False) for file in files]
+            return run(processes, folder, jobs)
 
     def found_by(module: str, processes: int) -> list[Found]:
         prefix = f"{module.rpartition('.')[2]}: "

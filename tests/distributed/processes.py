@@ -15,11 +15,13 @@ import torch.multiprocessing as mp
 Found = dict[str, Any]
 Job = Callable[[int, int], Found]  # (rank, processes) -> what it found
 
-PATIENCE = datetime.timedelta(seconds=120)
+# Longer than it ever takes on a machine that is busy with other work, where importing torch alone may take minutes.
+PATIENCE = datetime.timedelta(seconds=600)
 
 
 def run(processes: int, folder: Path, jobs: Mapping[str, Job]) -> list[Found]:
     """Run every job in every process of one group; return for each rank what its jobs found, by name."""
+    (folder / "rendezvous").unlink(missing_ok=True)  # of a group that failed, which nobody would answer
     mp.spawn(_process, args=(processes, str(folder), dict(jobs)), nprocs=processes)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(processes)]
 

@@ -59,6 +59,7 @@ def words_of(result: fl.Projection) -> dict[str, Any]:
         "multipliers": {name: float(price) for name, price in result.multipliers.items()},
         "shift": dict(zip(result.cells, result.shift.tolist(), strict=True)),
         "counts": result.counts,
+        "rows": result.rows,
         "absent": result.absent,
         "passes": result.passes,
     }

@@ -123,6 +123,24 @@ EVERYWHERE = {"nothing anywhere", "an absent group", "nothing feasible", "labels
 EVERYWHERE |= {"other tolerances", "other bounds", "float32 and float64", "columns"}
 
 
+def between(rank: int, processes: int) -> Found:
+    """Rank 1 fails after the forward, goes on to the next batch, and so meets the backward of rank 0."""
+    told, words = [], fl.groups.Vocabulary({"sex": ("F", "M")}, open=False)
+    scores = torch.tensor([0.1, 0.5 + rank], dtype=torch.float64, requires_grad=True)
+    value = project(scores, vocabulary=words).value
+    for step in (lambda: (value**2).sum().backward(), lambda: project([0.1, 0.2], vocabulary=words)):
+        try:
+            if rank == 0 or told:
+                step()
+            else:
+                raise ZeroDivisionError("the loss")
+        except Exception as error:
+            told.append((type(error), str(error)))
+        if rank == 0:
+            break
+    return {"told": told, "after": project([0.0, 1.0 + rank]).value.tolist()}
+
+
 def fail(name: str, rank: int, processes: int) -> Found:
     """What was raised, and whether the next projection works again."""
     raised: Exception | None = None
@@ -134,7 +152,7 @@ def fail(name: str, rank: int, processes: int) -> Found:
     return {"kind": type(raised), "text": str(raised), "after": after.tolist()}
 
 
-JOBS = {2: {name: partial(fail, name) for name in FAILURES}}
+JOBS = {2: {**{name: partial(fail, name) for name in FAILURES}, "between": between}}
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +170,17 @@ def test_all_ranks_raise_it_and_go_on(name: str, found: list[Found]) -> None:
         assert (text.partition(": ")[2] if own else text) in share[name]["text"]
         assert ("on rank 1 of 2: " in share[name]["text"]) is (rank == 0 and name not in EVERYWHERE)
         assert share[name]["after"] == [0.75, 0.25 + rank]  # group means 0 and 1.5 meet in the middle
+
+
+def test_an_error_between_forward_and_backward_is_met_by_name(found: list[Found]) -> None:
+    assert [[kind for kind, _ in share["between"]["told"]] for share in found] == [
+        [RanksDifferError],
+        [ZeroDivisionError, RanksDifferError],
+    ]
+    assert "rank 0 has come to 'statistics'" in found[0]["between"]["told"][0][1]
+    for rank, share in enumerate(found):
+        assert "an error of one rank in between" in share["between"]["told"][-1][1]
+        assert share["between"]["after"] == [0.75, 0.25 + rank]
 
 
 class TestOneProcess:

@@ -148,6 +148,20 @@ def own_affairs(rank: int, processes: int) -> Found:
     return found
 
 
+def watched(layer: fl.FairProjection, share: slice) -> dict[str, float]:
+    """What the callback for Lightning would log of a layer."""
+    pytest.importorskip("lightning")
+    from fairlayer.integrations.lightning.layers import LayerWatch, layer_numbers
+
+    watch = LayerWatch(layer, certified=True)
+    layer(SCORES[share, 0], sensitive_features={"sex": SEX[share]})
+    return layer_numbers(watch.parts())
+
+
+def logged(rank: int, processes: int) -> Found:
+    return watched(fl.FairProjection([fl.DemographicParity("sex", 0.0)], process_group="world"), SHARES[rank])
+
+
 def on_rank(case: Any, rank: int, processes: int) -> Found:
     return case(SHARES[rank], {"process_group": "world"})
 
@@ -157,6 +171,7 @@ JOBS = {
         **{case.__name__: partial(on_rank, case) for case in SAME},
         "categories": categories,
         "own affairs": own_affairs,
+        "logged": logged,
     }
 }
 
@@ -176,6 +191,13 @@ def test_equals_one_process(case: Any, found: list[Found]) -> None:
         together = sum(parts) if name == "sum" else torch.cat(parts)
         torch.testing.assert_close(together, value, atol=1e-9, rtol=0)
         assert float(value.abs().max()) > 1e-3
+
+
+def test_what_is_logged_of_a_layer_is_that_of_the_whole_batch(found: list[Found]) -> None:
+    expected = watched(fl.FairProjection([fl.DemographicParity("sex", 0.0)]), ALL)
+    assert expected["multiplier/demographic_parity_sex"] > 0
+    for share in found:
+        assert share["logged"] == pytest.approx(expected, abs=1e-9)
 
 
 def test_categories_are_those_of_all_ranks(found: list[Found]) -> None:

@@ -43,6 +43,7 @@ def check(case: Case, found: list[Found]) -> None:
         assert share["absent"] == expected["absent"], case
         assert share["status"] == expected["status"], case
         assert share["counts"] == expected["counts"], case
+        assert share["rows"] == expected["rows"] == problem.n, case
         assert share["distance"] == pytest.approx(expected["distance"], abs=1e-7 * size), case
         if len(problem.rules) == 1:  # of several, the prices need not be unique
             assert share["multipliers"] == pytest.approx(expected["multipliers"], rel=1e-4, abs=1e-6 * size), case

@@ -327,6 +327,19 @@ def test_a_step_that_returns_predictions_is_believed() -> None:
     assert fitted.callback_metrics["val/score_gap"] == 1.0
 
 
+def test_a_certificate_that_does_not_hold_is_told() -> None:
+    def spoil(layer: nn.Module, inputs: Any, output: Tensor) -> None:
+        output.data[:9] += 0.4  # what is emitted is not what was solved for
+
+    module, callback = Layered(fl.DemographicParity("sex", 0.0)), FairnessCallback("sex")
+    module.net.projection.register_forward_hook(spoil)
+    fitted = trainer(callback, max_epochs=1, num_sanity_val_steps=0)
+    batches = math.ceil(N / BATCH)
+    with pytest.warns(UserWarning, match=rf"{batches} certificates of val do not hold, first: .*violation"):
+        fitted.fit(module, loader(), loader())
+    assert fitted.callback_metrics["val/violation"] > 1e-3
+
+
 def test_no_second_forward_is_made() -> None:
     calls: list[int] = []
     module = Plain()
@@ -446,6 +459,8 @@ def test_infeasible_limits_end_the_fit_in_order() -> None:
     assert fitted.global_step == 1
     assert callback.stopped is not None
     assert "widened by" in callback.stopped
+    trainer(callback).fit(Layered(), loader(), loader())
+    assert callback.stopped is None  # another fit
     x, _, sex = rows().tensors
     with pytest.raises(InfeasibleConstraintsError):
         module.net(x, sensitive_features={"sex": sex})  # as the user made it

@@ -503,3 +503,56 @@ def test_constraint_excess_refuses() -> None:
     with pytest.raises(NonFiniteScoresError, match="1 predictions are NaN"):
         metric.update(torch.tensor([0.2, math.inf]), y, torch.tensor([0, 1]))
     assert metric.scores == []
+
+
+def test_a_collection_never_takes_one_metric_for_another() -> None:
+    names, codes = ["F", "F", "M", "M"], torch.tensor([0, 0, 1, 1])
+    first, second = torch.tensor([0.1, 0.9, 0.1, 0.9]), torch.tensor([0.55, 0.55, 0.1, 0.9])
+    both = torchmetrics.MetricCollection(
+        {
+            "middle": metrics.DemographicParityDifference(["F", "M"]),
+            "higher": metrics.DemographicParityDifference(["F", "M"], threshold=0.6),
+            "turned": metrics.DemographicParityDifference(["M", "F"]),
+            "same": metrics.DemographicParityRatio(["F", "M"]),
+        }
+    )
+    for scores in (first, second):  # after the first batch, the tables of all four are equal
+        both.update(scores, None, names)
+    assert {name: float(value) for name, value in both.compute().items()} == {
+        "middle": 0.25,
+        "higher": 0.25,
+        "turned": 0.25,
+        "same": pytest.approx(2 / 3),
+    }
+    rates = {name: {row.name: row.selection_rate for row in metric.by_group()} for name, metric in both.items()}
+    assert rates["middle"] == rates["turned"] == rates["same"] == {"F": 0.75, "M": 0.5}
+    assert rates["higher"] == {"F": 0.25, "M": 0.5}
+    assert ["middle", "same"] in [sorted(group) for group in both.compute_groups.values()]  # still shared
+    excess = torchmetrics.MetricCollection(
+        {name: metrics.ConstraintExcess(fl.DemographicParity(name, tolerance=0.0)) for name in ("sex", "race")}
+    )
+    for race in (codes, torch.tensor([0, 1, 0, 1])):
+        excess.update(second, None, {"sex": codes, "race": race})
+    alone = metrics.ConstraintExcess(fl.DemographicParity("race", tolerance=0.0))
+    for race in (codes, torch.tensor([0, 1, 0, 1])):
+        alone.update(second, None, {"race": race})
+    assert excess.compute()["race"] == alone.compute() != excess.compute()["sex"]
+
+
+@pytest.mark.parametrize("other", [metrics.ScoreGap(["M", "F"]), metrics.ScoreGap(["F", "M"], threshold=0.6)])
+def test_states_of_different_metrics_are_not_merged(other: Any) -> None:
+    metric = metrics.ScoreGap(["F", "M"])
+    for each in (metric, other):
+        each.update(torch.tensor([0.1, 0.9]), None, ["F", "M"])
+    with pytest.raises(ConstraintDefinitionError, match="categories in the same order"):
+        metric.merge_state(other)
+
+
+def test_metrics_are_plotted() -> None:
+    pytest.importorskip("matplotlib")
+    excess = metrics.ConstraintExcess(fl.DemographicParity("sex", tolerance=0.1))
+    for metric in (metrics.ScoreGap(2), excess):
+        metric.update(torch.tensor([0.2, 0.6]), None, torch.tensor([0, 1]))
+        _, axes = metric.plot()
+        [line] = axes.get_lines()
+        assert line.get_ydata()[0] == pytest.approx(float(metric.compute()))

@@ -138,8 +138,12 @@ def test_the_knee_is_farthest_from_the_chord() -> None:
 
 def test_the_preferred_point_maximises_the_weighted_sum() -> None:
     for worth in (0.0, 0.1, 0.5, 5.0):
-        best = max(FRONT.points, key=lambda p: p.mean["val_auc"] - worth * p.mean["val_gap"])
+        # of equal sums, as at 0.1, the point better in the first measure
+        best = max(FRONT.points, key=lambda p: (p.mean["val_auc"] - worth * p.mean["val_gap"], p.mean["val_auc"]))
         assert FRONT.preferred({"val_auc": 1.0, "val_gap": worth}) is best
+    dominated, better = (Point(v, (0,), {"auc": 0.9, "gap": g}, {}) for v, g in ((0, 0.10), (1, 0.05)))
+    ways = {"auc": "maximise", "gap": "minimise"}
+    assert Front([dominated, better], ways).preferred({"auc": 1.0, "gap": 0.0}) is better
     with pytest.raises(MeasureError, match="weights must name"):
         FRONT.preferred({"val_auc": 1.0})
     with pytest.raises(MeasureError, match="weights must be >= 0"):

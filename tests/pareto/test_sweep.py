@@ -116,6 +116,8 @@ def test_measures_must_be_finite_numbers() -> None:
 
 
 def test_what_cannot_be_a_sweep_is_refused() -> None:
+    with pytest.raises(SweepDefinitionError, match="workers=-1"):
+        pareto_sweep(jobs.line, [0.1], workers=-1)
     with pytest.raises(SweepDefinitionError, match="workers=0"):
         pareto_sweep(lambda value, seed: {"a": 1.0}, [0], workers=1, **quietly)
     for values, seeds in (([], (0,)), ([0], ()), ([1, 1], (0,)), ([1], (0, 0))):

@@ -6,6 +6,7 @@ import copy
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -189,6 +190,16 @@ def test_excess_names_every_face_and_holds_exactly_at_or_below_zero() -> None:
         assert len(excess.names) == len(set(excess.names)) == len(raw)
         worst = max((truth.violation(problem, rule, problem.scores) for rule in problem.rules), default=0.0)
         assert max(0.0, raw.max().item() if len(raw) else 0.0) == pytest.approx(max(0.0, worst), abs=1e-9)
+
+
+def test_categories_are_learnt_from_any_way_of_giving_groups() -> None:
+    codes = torch.tensor([0, 1, 1])
+    for features in (codes, {"a": codes}, pd.DataFrame({"a": codes.numpy()})):
+        excess = Excess(fl.DemographicParity("a", 0.1)).fit_categories(features)
+        assert excess.names == (
+            "DemographicParity('a'): mean[a=0] - mean[a=1]",
+            "DemographicParity('a'): mean[a=1] - mean[a=0]",
+        )
 
 
 def test_excess_has_the_size_of_its_categories() -> None:

@@ -148,6 +148,21 @@ def test_several_seeds_give_a_folder_each_and_a_table(
         assert summary["deviation"] == pytest.approx(np.std(values, ddof=1))
 
 
+def test_several_seeds_are_resumed_from_where_they_were_cut_short(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "seeds"
+    given = ["train", "--config", str(run / "config.yaml"), "--out", str(folder), "--seeds", "4", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr("fairlayer.cli.commands.save_run", lambda *_: sys.exit(9))  # while the first is written
+        with pytest.raises(SystemExit, match="9"):
+            main(given)
+    assert not (folder / "aggregate.json").exists()
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert numbers(folder / "seed_0") == numbers(run)
+    assert set(json.loads((folder / "aggregate.json").read_text())["numbers"]["accuracy"]) >= {"constrained"}
+
+
 def test_there_must_be_something_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--resume", str(tmp_path)]) == 2
     assert "no config.yaml" in capsys.readouterr().err

@@ -14,8 +14,7 @@ from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.inputs import check_choice
 from fairlayer.integrations.lightning.layers import Streams, Vocabularies, key_of, layers_of
 from fairlayer.integrations.lightning.schedules import Schedule, ToleranceSchedule, adversaries_of, steps_of
-from fairlayer.integrations.lightning.stage import Reading, Stage
-from fairlayer.integrations.lightning.sums import Disparities
+from fairlayer.integrations.lightning.stage import Found, Reading, Stage
 from fairlayer.projection import FairProjection
 
 __all__ = ["FairnessCallback"]
@@ -106,7 +105,7 @@ class FairnessCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare schedules, and let infeasible limits end the fit in order."""
-        self._clash = None
+        self._clash = self.stopped = None
         if self._tolerance is not None:
             self._schedule = ToleranceSchedule(pl_module, self._tolerance)
         if self.stop_on_infeasible:
@@ -273,29 +272,27 @@ class FairnessCallback(Callback):
         *,
         more: Mapping[str, float] | None = None,
     ) -> dict[str, float]:
-        numbers, by_loader = stage.numbers(trainer.world_size)
-        logged = {f"{name}/{key}": value for key, value in {**numbers, **(more or {})}.items()}
+        found = stage.found(trainer.world_size)
+        logged = {f"{name}/{key}": value for key, value in {**found.numbers, **(more or {})}.items()}
         shown = {key: value for key, value in logged.items() if "/score_gap" in key or "/multiplier/" in key}
         # the values of all processes are equal already, but Lightning wants to be told so; the keys name the loaders
         options: dict[str, Any] = {"sync_dist": trainer.world_size > 1, "add_dataloader_idx": False}
         module.log_dict(shown, prog_bar=True, **options)
         module.log_dict({key: value for key, value in logged.items() if key not in shown}, **options)
-        self._speak(name, stage, by_loader)
+        self._speak(name, found)
         return logged
 
-    def _speak(self, name: str, stage: Stage, by_loader: Sequence[Mapping[str, Disparities]]) -> None:
-        if stage.layers.broken:
-            self._once(
-                f"{len(stage.layers.broken)} certificates of {name} do not hold, first: {stage.layers.broken[0]}"
-            )
-        for feature, found in (item for by_feature in by_loader for item in by_feature.items()):
-            if found.groups < 2:
+    def _speak(self, name: str, found: Found) -> None:
+        if found.broken:
+            self._once(f"{len(found.broken)} certificates of {name} do not hold, first: {found.broken[0]}")
+        for feature, disparities in (item for by_feature in found.by_loader for item in by_feature.items()):
+            if disparities.groups < 2:
                 self._once(
                     f"fewer than two groups of '{feature}' were seen in {name}, so its disparities are NaN (not "
                     "observed). ModelCheckpoint counts NaN as worst; EarlyStopping stops on it, unless "
                     "check_finite=False. Use rows that hold every group."
                 )
-        if self.reading.threshold is not None and stage.outside:
+        if self.reading.threshold is not None and found.outside:
             self._once(
                 f"scores of {name} lie outside [0, 1]; decisions are taken at {self.reading.threshold}. If they are "
                 "logits, pass logits=True; for regression threshold=None."

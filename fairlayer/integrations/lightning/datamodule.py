@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import distributed
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from fairlayer.data import (
     READERS,
@@ -216,17 +218,36 @@ class FairDataModule(LightningDataModule):
         )
 
 
-class _InOrder(Sampler[list[int]]):
-    """Rows in their own order."""
+class _InOrder:
+    """Rows in their own order; each batch is shared by all processes, so that they take equally many steps."""
 
     def __init__(self, n: int, batch_size: int) -> None:
-        self.parts = consecutive_batches(n, batch_size)
+        running = distributed.is_available() and distributed.is_initialized()
+        self.rank, self.ranks = (distributed.get_rank(), distributed.get_world_size()) if running else (0, 1)
+        self.parts = consecutive_batches(n, batch_size * self.ranks)
 
     def __len__(self) -> int:
         return len(self.parts)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (list(range(part.start, part.stop)) for part in self.parts)
+        return (np.array_split(np.arange(part.start, part.stop), self.ranks)[self.rank].tolist() for part in self.parts)
+
+
+class _Shared(DistributedSampler[list[int]]):
+    """Batches that are shared by the processes already, which this class tells Lightning: it leaves them alone."""
+
+    def __init__(self, batches: StratifiedBatchSampler | _InOrder) -> None:
+        self.batches = batches  # all that a DistributedSampler holds is for rows, and is not needed
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        if isinstance(self.batches, StratifiedBatchSampler):
+            self.batches.set_epoch(epoch)
 
 
 class _Rows(Dataset[Batch]):
@@ -238,7 +259,7 @@ class _Rows(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.sample)
 
-    def __getitems__(self, rows: list[int]) -> Batch:
+    def __getitem__(self, rows: list[int]) -> Batch:
         part = self.sample.take(rows)
         return {"x": part.x, "y": part.y, "sensitive_features": part.sensitive}
 
@@ -251,9 +272,9 @@ def strata_of(sample: Sample) -> Any:
     return joint_codes(columns or [torch.zeros(len(sample)).numpy()])
 
 
-def _loader(sample: Sample | None, batches: Any) -> DataLoader[Batch]:
+def _loader(sample: Sample | None, batches: StratifiedBatchSampler | _InOrder) -> DataLoader[Batch]:
     assert sample is not None  # the train rows are always there, the others were asked for by name
-    return DataLoader(_Rows(sample), batch_sampler=batches, collate_fn=_as_it_is)
+    return DataLoader(_Rows(sample), batch_size=None, sampler=_Shared(batches), collate_fn=_as_it_is)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -99,7 +99,7 @@ class LayerWatch:
             handle.remove()
 
     def parts(self) -> dict[str, list[float]]:
-        """Return what was gathered, as plain values that processes can exchange."""
+        """Return the numbers that were gathered, as plain values that processes can exchange."""
         prices = {f"multiplier/{key}": values for key, values in self._prices.items()}
         return {**prices, "violation": self._violations, "widening": self._widenings}
 
@@ -113,7 +113,7 @@ class LayerWatch:
         self._violations.append(float(certificate.violation))
         if not certificate.holds:
             self.broken.append(str(certificate))
-        rows = max(1, len(projection.value))
+        rows = max(1, projection.rows)
         for key, price in zip(keys, projection.multipliers.values(), strict=True):
             self._prices[key].append(float(price.sum()) / rows)
 

@@ -112,7 +112,7 @@ class FairLightningModule(LightningModule):
             loss = loss + self.penalty_weight * penalty(emitted, sensitive_features=sensitive, y=y)
         if self.adversary is not None:
             loss = loss + self.adversary.loss(sensitive, y)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(y), prog_bar=True)
+        self._log_loss("train/loss", loss, y)
         return {"loss": loss, "preds": emitted.detach()}
 
     def on_train_epoch_end(self) -> None:
@@ -145,8 +145,12 @@ class FairLightningModule(LightningModule):
 
     def _evaluated(self, key: str, emitted: Tensor, x: Any, y: Tensor) -> dict[str, Tensor]:
         loss = self._task_loss(emitted, x, y)
-        self.log(key, loss, on_step=False, on_epoch=True, batch_size=len(y), prog_bar=True)
+        self._log_loss(key, loss, y)
         return {"loss": loss, "preds": emitted}
+
+    def _log_loss(self, key: str, loss: Tensor, y: Tensor) -> None:
+        """Log the mean over the rows of all processes: all of them stop, and keep a checkpoint, at the same time."""
+        self.log(key, loss, on_step=False, on_epoch=True, batch_size=len(y), prog_bar=True, sync_dist=True)
 
     def _task_loss(self, emitted: Tensor, x: Any, y: Tensor) -> Tensor:
         loss = self._loss(emitted, y)

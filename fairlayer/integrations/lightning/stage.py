@@ -17,7 +17,7 @@ from fairlayer.integrations.lightning.reading import Labelled, as_scores, read_l
 from fairlayer.integrations.lightning.sums import Counted, Disparities, GroupSums, disparities, merged
 from fairlayer.projection import FairProjection
 
-__all__ = ["Reading", "Stage"]
+__all__ = ["Found", "Reading", "Stage"]
 
 _WITHOUT_DECISIONS = ("score_gap", "smallest_group")
 _WITH_DECISIONS = ("demographic_parity_difference", "equalized_odds_difference", *_WITHOUT_DECISIONS)
@@ -52,6 +52,23 @@ class Reading:
         if found is None and self.predict is not None:
             raise BatchReadingError("predict= returned None; it is to return the predictions of the batch.")
         return as_scores(capture.predictions(n) if found is None else found, n, logits=self.logits)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one stage found, over all processes: the same on each of them.
+
+    Args:
+        numbers: what is to be logged.
+        by_loader: the disparities of each loader, by feature.
+        broken: the certificates that do not hold, in words.
+        outside: whether some scores lay outside [0, 1].
+    """
+
+    numbers: dict[str, float]
+    by_loader: list[dict[str, Disparities]]
+    broken: list[str]
+    outside: bool
 
 
 class Stage:
@@ -100,11 +117,6 @@ class Stage:
             sums.update(scores, rows.y, rows.sensitive[name])
         self.begin_step()
 
-    @property
-    def outside(self) -> bool:
-        """Whether some scores lay outside [0, 1]; asks the device."""
-        return bool(self._outside)
-
     def pause(self, paused: bool) -> None:
         """Look away while another stage runs inside this one."""
         self.layers.enabled = not paused
@@ -115,16 +127,18 @@ class Stage:
         if self._capture is not None:
             self._capture.remove()
 
-    def numbers(self, ranks: int) -> tuple[dict[str, float], list[dict[str, Disparities]]]:
-        """Return what is to be logged, and the disparities of each loader by feature, over all processes."""
+    def found(self, ranks: int) -> Found:
+        """Return what was found, over all processes; asks the device."""
         counted = [{name: sums.counted() for name, sums in loader.items()} for loader in self._sums]
-        parts = _gathered((counted, self.layers.parts()), ranks)
+        parts = _gathered((counted, self.layers.parts(), self.layers.broken, bool(self._outside)), ranks)
         found: dict[str, float] = {}
         pooled = [_pooled([part[0][i] for part in parts]) for i in range(self._loaders)] if self.measure else []
         for i, by_feature in enumerate(pooled):
             suffix = f"/dataloader_idx_{i}" if len(pooled) > 1 else ""
             found |= {key + suffix: value for key, value in _named(by_feature, self.reading.measured).items()}
-        return found | self._of_layers([part[1] for part in parts]), pooled
+        numbers = found | self._of_layers([part[1] for part in parts])
+        broken = [words for part in parts for words in part[2]]
+        return Found(numbers, pooled, broken, any(part[3] for part in parts))
 
     def _of_layers(self, parts: Sequence[Mapping[str, list[float]]]) -> dict[str, float]:
         if not self.layers:

@@ -14,6 +14,7 @@ from fairlayer._typing import Category
 from fairlayer.constraints import Constraint
 from fairlayer.errors import CategoryError, MissingLabelsError, NonFiniteScoresError, ShapeError
 from fairlayer.groups import Vocabulary, read_sensitive_features
+from fairlayer.integrations.torchmetrics.identity import alike, identity
 from fairlayer.integrations.torchmetrics.reading import as_tensor, read_scores
 from fairlayer.penalties.faces import gaps
 from fairlayer.penalties.means import measure
@@ -53,6 +54,7 @@ class ConstraintExcess(Metric):
 
     scores: list[Tensor]
     labels: list[Tensor]
+    about: Tensor
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class ConstraintExcess(Metric):
         self.set_dtype(torch.float64)  # of the empty state that a rank without rows contributes
         for state in ("scores", "labels", *self._columns):
             self.add_state(state, [], dist_reduce_fx="cat")
+        self.add_state("about", identity(constraint.features, known), dist_reduce_fx=alike)
 
     def update(self, preds: Any, target: Any, groups: Any) -> None:
         """Add a batch.
@@ -108,6 +111,10 @@ class ConstraintExcess(Metric):
         ]
         largest = torch.cat(found) if found else values[:0]
         return largest.amax() if len(largest) else torch.tensor(torch.nan, dtype=torch.float64, device=self.device)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Return a figure and its axes: of `compute()`, or of one or several values given, as torchmetrics does."""
+        return self._plot(val, ax)
 
     @property
     def _columns(self) -> tuple[str, ...]:

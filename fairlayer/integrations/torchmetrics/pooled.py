@@ -17,6 +17,7 @@ from fairlayer.errors import (
     MissingLabelsError,
     NonFiniteScoresError,
 )
+from fairlayer.integrations.torchmetrics.identity import alike, identity
 from fairlayer.integrations.torchmetrics.reading import Categories, Cells, read_groups, read_labels, read_scores
 from fairlayer.integrations.torchmetrics.table import DECISIONS, LABELS, ROWS, SCORES, VALUES, rates, tabulate
 
@@ -64,6 +65,7 @@ class PooledByGroup(Metric, ABC):
 
     table: Tensor
     unfit: Tensor
+    about: Tensor
 
     def __init__(self, categories: Categories, *, threshold: float = 0.5, **options: Any) -> None:
         super().__init__(**options)
@@ -75,6 +77,7 @@ class PooledByGroup(Metric, ABC):
         self.threshold = threshold
         self.add_state("table", torch.zeros(len(self.cells), LABELS, VALUES, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("unfit", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("about", identity(self.cells, threshold), dist_reduce_fx=alike)
 
     def update(self, preds: Any, target: Any, groups: Any) -> None:
         """Add a batch.
@@ -111,6 +114,10 @@ class PooledByGroup(Metric, ABC):
         """Return the number over everything seen, on all ranks; NaN where fewer than two groups were observed."""
         self._refuse(self.unfit)
         return self.value(self.table)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Return a figure and its axes: of `compute()`, or of one or several values given, as torchmetrics does."""
+        return self._plot(val, ax)
 
     def by_group(self) -> tuple[GroupRow, ...]:
         """Return every group with its counts and rates, over all ranks (each must then call this)."""
