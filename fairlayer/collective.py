@@ -172,7 +172,7 @@ class Ranks:
 
     def _exchange(self, vector: FloatArray, length: int) -> FloatArray:
         message = torch.zeros(length, dtype=torch.float64)
-        message[: len(vector)] = torch.from_numpy(vector)
+        message[: len(vector)] = torch.tensor(vector)  # copies: it may be read-only
         message = message.to(self._device())
         answers = [torch.empty_like(message) for _ in range(self.size)]
         try:

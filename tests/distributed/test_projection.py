@@ -18,6 +18,7 @@ Case = tuple[str, int, str]  # kind, seed, cut
 
 SOLO: list[Case] = [(kind, 100 * i + j, cut) for i, kind in enumerate(SOLO_KINDS) for j, cut in enumerate(CUTS)]
 MIXED: list[Case] = [(kind, seed, CUTS[seed % 3]) for kind, seed in product(("random", "hard"), range(12))]
+STALLING: list[Case] = [("hard", 62, "by group"), ("hard", 91, "empty"), ("hard", 362, "by group")]  # past Newton
 MORE: list[Case] = [(kind, seed, CUTS[seed % 3]) for kind, seed in product(("random", "hard"), range(12, 400))]
 
 
@@ -55,7 +56,7 @@ def jobs(cases: list[Case]) -> dict[str, Any]:
     return {repr(case): partial(project_share, case) for case in cases}
 
 
-CASES = {2: SOLO + MIXED, 4: SOLO[::2] + MIXED[::3]}  # of four, every kind once or twice
+CASES = {2: SOLO + MIXED + STALLING, 4: SOLO[::2] + MIXED[::3]}  # of four, every kind once or twice
 JOBS = {processes: jobs(cases) for processes, cases in CASES.items()}
 
 

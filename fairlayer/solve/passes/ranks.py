@@ -34,7 +34,7 @@ class RankPasses:
         self.lower, self.upper = here.lower, here.upper
         self.parts = ranks.size
         self._counts, self._sizes = ranks.gather(np.array([here.n, here.size]), "size of the batch").T
-        self._latest: tuple[Any, FloatArray] = (None, np.zeros(0))  # value of the latest pass, and its K
+        self._latest: tuple[Any, FloatArray] = (None, np.zeros(0))  # unclipped samples of the latest pass, and their K
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`; K comes with it in the same exchange."""
@@ -44,13 +44,15 @@ class RankPasses:
         subject = f"pass at {0 if nu is None else zlib.crc32(nu.tobytes())}"
         whole = self.ranks.total(np.append(part.statistics, metric), subject)
         point = part._replace(statistics=whole[:split])
-        self._latest = (point.value, whole[split:].reshape(metric.shape))
+        self._latest = (point.unclipped, whole[split:].reshape(metric.shape))
         return point
 
     def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
         """See `Passes.metric`: K + floor (B B' - K)."""
-        value, known = self._latest
-        metric = known if value is point.value else self.ranks.total(self.here.metric(point), "metric")
+        unclipped, known = self._latest
+        if point.unclipped is None:
+            return self._all_free
+        metric = known if point.unclipped is unclipped else self.ranks.total(self.here.metric(point), "metric")
         return metric + floor * (self._all_free - metric) if floor else metric
 
     def pull(self, nu: FloatArray) -> Any:
