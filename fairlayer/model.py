@@ -47,6 +47,8 @@ class FairModel(nn.Module):
         b_tau: batch size from which `inference=True` projects the batch by itself; smaller ones are streamed.
         policy: how a stream is held: "tracking", "anytime", "per_batch", or a policy object.
         half_life: samples after which the stream's feed-forward forgets half, to follow drift; None for never.
+        non_blocking: whether streamed calls on a CUDA device do not wait for it, see `InferenceState`; errors then
+            come late.
         protected_attr_idx: a column of x, or several, used as sensitive features named `x[i]`.
         tolerance: with `protected_attr_idx`: one DemographicParity(`x[i]`, tolerance) for each column.
         on_empty: "skip" or "raise", see `project`.
@@ -77,6 +79,7 @@ class FairModel(nn.Module):
         b_tau: int = 256,
         policy: str | Policy = "tracking",
         half_life: float | None = None,
+        non_blocking: bool = False,
         protected_attr_idx: int | Sequence[int] | None = None,
         tolerance: Tolerance | None = None,
         on_empty: str = "skip",
@@ -88,7 +91,11 @@ class FairModel(nn.Module):
         self.backbone = backbone
         self.protected_attr_idx = _as_indices(protected_attr_idx)
         self.b_tau = b_tau
-        self._stream_options: dict[str, Any] = {"policy": as_policy(policy), "half_life": half_life}
+        self._stream_options: dict[str, Any] = {
+            "policy": as_policy(policy),
+            "half_life": half_life,
+            "non_blocking": non_blocking,
+        }
         self._stream: InferenceState | None = None
         self._stream_lock = threading.Lock()
         self.projection = FairProjection(

@@ -9,7 +9,7 @@ core's projection with the history folded in. Nothing is counted before everythi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,7 @@ class Machine:
         self._sums: SpreadSums | None = None
         self._plain = True  # whether `_sums` may exist
         self._frame: Frame | None = None
+        self.arrears: Callable[[], None] | None = None  # counts what was emitted elsewhere, see `lend`
 
     # ---- steps
 
@@ -95,7 +96,7 @@ class Machine:
         if held is not None:
             return held.copy()
         self._refresh()
-        target = self._target(raw - self.shifts[cells])
+        target = self.target(raw - self.shifts[cells])
         emitted, widening = self._correct(cells, target)
         return self._commit(cells, raw, target, emitted, widening)
 
@@ -120,7 +121,7 @@ class Machine:
     def step_one(self, cell: int, raw: float) -> float | None:
         """Emit one prediction where group sums suffice, else None (and nothing has changed)."""
         policy = self.policy
-        sums = self._sums or self._sums_now()
+        sums = self._sums or self.group_sums()
         if sums is None or isinstance(policy, PerBatch):
             return None
         samples = self.rule.samples
@@ -162,7 +163,7 @@ class Machine:
         None, too, where a score is not finite. A cell one past the last stands for a sample of a cell that the stream
         has not met. The predictions are the journal's own: copy them before the next step.
         """
-        sums, history = self._sums or self._sums_now(), self.history
+        sums, history = self._sums or self.group_sums(), self.history
         k, n, samples = len(history.cells), len(cells), self.rule.samples
         if sums is None or n > history.longest_draft or isinstance(self.policy, PerBatch):
             return None
@@ -204,11 +205,28 @@ class Machine:
         self.history.sketch.add(self._cells(groups), raw)
         self.next_refresh = 0.0
 
+    def lend(self, collect: Callable[[], None]) -> None:
+        """Leave the group sums to steps elsewhere, until `catch_up` has these counted by `collect`."""
+        self._sums, self.arrears = None, collect
+
+    def catch_up(self) -> None:
+        """Count what was emitted elsewhere; to be called before anything else reads or steps."""
+        collect, self.arrears = self.arrears, None
+        if collect is not None:
+            collect()
+
     # ---- what it knows
 
     def pooled_gaps(self) -> dict[str, float | None]:
         """Return the pooled gap of each constraint."""
         return pooled_gaps(self._frame_now())
+
+    def group_sums(self) -> SpreadSums | None:
+        """Return the sums of plain groups; None where these do not suffice, or are lent."""
+        if self._sums is None and self._plain and self.arrears is None:
+            self._sums = SpreadSums.of(self._frame_now())
+            self._plain = self._sums is not None
+        return self._sums
 
     def unseen(self) -> bool:
         """Whether some group that a constraint compares has emitted nothing yet, or it compares nothing."""
@@ -259,12 +277,6 @@ class Machine:
             self._frame = Frame(self.history, self.constraints, self.vocabulary, self.bounds)
         return self._frame
 
-    def _sums_now(self) -> SpreadSums | None:
-        if self._sums is None and self._plain:
-            self._sums = SpreadSums.of(self._frame_now())
-            self._plain = self._sums is not None
-        return self._sums
-
     def _cells(self, groups: Groups) -> IntArray:
         codes = [groups.column(name).codes for name in self.features]
         if any(column is None for column in codes):
@@ -274,9 +286,13 @@ class Machine:
             )
         if groups.vocabulary.categories != self.vocabulary.categories:
             self.adopt(groups.vocabulary)
-        known = len(self.history.cells)
         table = np.stack([c for c in codes if c is not None], axis=1) if codes else np.zeros((groups.n, 0), np.int64)
-        cells = self.history.locate(table)
+        return self.locate(table)
+
+    def locate(self, codes: IntArray) -> IntArray:
+        """Return the cell of each row of codes (n, features), meeting new ones."""
+        known = len(self.history.cells)
+        cells = self.history.locate(codes)
         if len(self.history.cells) > known:
             self.shifts = np.append(self.shifts, np.zeros(len(self.history.cells) - known))
             self._sums, self._plain, self.next_refresh = None, True, 0.0
@@ -284,10 +300,13 @@ class Machine:
 
     def _refresh(self) -> None:
         """Solve for the feed-forward anew once the stream has grown by an eighth."""
-        samples, policy, frame = self.rule.samples, self.policy, self._frame_now()
-        if samples < self.next_refresh or isinstance(policy, PerBatch):
-            return
-        sketch = self.history.sketch
+        if self.rule.samples >= self.next_refresh and not isinstance(self.policy, PerBatch):
+            self.solve(self.rule.samples)
+
+    def solve(self, samples: float) -> None:
+        """Solve for the feed-forward of a stream of so many samples."""
+        policy, frame, sketch = self.policy, self._frame_now(), self.history.sketch
+        assert not isinstance(policy, PerBatch)
         shifts, self.prices = feed_forward(frame, policy.inset(max(samples, sketch.total(), 1.0)))
         if frame.labelled:
             rate = policy.rate if isinstance(policy, Tracking) else _LABEL_RATE
@@ -299,7 +318,7 @@ class Machine:
         self.next_refresh = samples + max(_FIRST_REFRESH, recent // _REFRESH_SHARE)
         self.revision += 1
 
-    def _target(self, target: FloatArray) -> FloatArray:
+    def target(self, target: FloatArray) -> FloatArray:
         """Keep a soft step's target within `limit` of the bounds, so that its shift can always saturate."""
         if not isinstance(self.policy, Tracking):
             return target
@@ -325,8 +344,12 @@ class Machine:
                 f"no stream of predictions can meet {', '.join(c.name for c in self.constraints)} together "
                 f"({len(clash.faces)} statements clash). Loosen one of them."
             ) from None
-        at_bounds = np.isin(emitted, [bound for bound in self.bounds if bound is not None]).all()
-        return emitted, max(excess(frame, cells, emitted) - max(slack, 0.0), 0.0) if at_bounds else 0.0
+        stuck = self.at_bounds(emitted)
+        return emitted, max(excess(frame, cells, emitted) - max(slack, 0.0), 0.0) if stuck else 0.0
+
+    def at_bounds(self, emitted: FloatArray) -> bool:
+        """Whether every prediction is at a bound."""
+        return bool(np.isin(emitted, [bound for bound in self.bounds if bound is not None]).all())
 
     def _soft(self, policy: Tracking, cells: IntArray, target: FloatArray, slack: float) -> FloatArray:
         if policy.implicit:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from fairlayer.groups import Groups, Vocabulary
 from fairlayer.inputs import as_columns, as_constraints, feature_names, read_groups, read_per_sample
 from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
+from fairlayer.streaming.non_blocking import NonBlocking
 from fairlayer.streaming.pending import Pending, read_ids
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policy import PerBatch, Policy, as_policy
@@ -38,6 +40,9 @@ class InferenceState:
         bounds: of every prediction, numbers or None.
         policy: "anytime", "tracking", "per_batch", or a policy object.
         half_life: samples after which the feed-forward forgets half; None for never.
+        non_blocking: whether calls with scores on a CUDA device do not wait for it, where that can be (a warning says
+            where not). Bad samples are then emitted as NaN, and the error comes with the next question to this object;
+            see "On an accelerator" in docs/streaming.md. On the CPU it changes nothing.
 
     Many threads may use one object: each call is one step of some serial order. A call that raises leaves the state
     as it was.
@@ -59,6 +64,7 @@ class InferenceState:
         bounds: tuple[float | None, float | None] | None = None,
         policy: str | Policy = "tracking",
         half_life: float | None = None,
+        non_blocking: bool = False,
     ) -> None:
         held = as_constraints(constraints)
         unheld = [constraint.name for constraint in held if not constraint.streamable]
@@ -70,6 +76,7 @@ class InferenceState:
         if half_life is not None and not (math.isfinite(half_life) and half_life > 0):
             raise ConstraintDefinitionError(f"half_life must be a number of samples > 0 or None, but is {half_life!r}.")
         self._arguments = (held, bounds or (None, None), as_policy(policy), half_life)
+        self.non_blocking = non_blocking
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[Phase, Phase], None]] = []
         self._changes: list[tuple[Phase, Phase]] = []
@@ -109,9 +116,20 @@ class InferenceState:
         shape = scores.shape
         if (len(shape) != 1 and (len(shape) != 2 or shape[1] != 1)) or scores.dtype not in _FLOATS or not shape[0]:
             return None
+        if self.non_blocking and scores.is_cuda:
+            emitted = self._on_device(scores, features)
+            if emitted is not None or self._on_devices.closed is None:
+                return emitted
         if shape[0] == 1:
             return self._one(scores, features)
         return self._many(scores, features)
+
+    def _on_device(self, scores: Tensor, features: Any) -> Tensor | None:
+        with self._lock:
+            emitted = self._on_devices.emit(self._machine, self._lookup, scores, features)
+            self._after_step()
+        self._tell()
+        return emitted
 
     def _one(self, scores: Tensor, features: Any) -> Tensor | None:
         raw = scores.item()
@@ -181,6 +199,7 @@ class InferenceState:
         assert labels is not None
         keys = read_ids(ids, len(labels))
         with self._lock:
+            self._catch_up()
             codes, emitted = self._pending.take(keys)
             self._machine.observe_labels(codes, emitted, labels[:, 0])
 
@@ -196,6 +215,7 @@ class InferenceState:
         """Forget everything."""
         with self._lock:
             self._machine = Machine(*self._arguments)
+            self._on_devices = NonBlocking()
             self._pending = Pending()
             self._trace = Trace()
             self._last_phase = self._machine.phase()
@@ -212,45 +232,49 @@ class InferenceState:
     @property
     def phase(self) -> Phase:
         """COLD, WARMING, STEADY, SATURATED or DRIFTING."""
-        return self._machine.phase()
+        with self._up_to_date() as machine:
+            return machine.phase()
 
     @property
     def samples(self) -> int:
         """Predictions emitted since the last reset."""
-        return int(self._machine.rule.samples)
+        with self._up_to_date() as machine:
+            return int(machine.rule.samples)
 
     @property
     def multipliers(self) -> dict[str, float]:
         """Price of each constraint per sample: minus d mean(1/2 (y - z)^2) / d tolerance, from the feed-forward."""
-        if isinstance(self.policy, PerBatch):
-            return {constraint.name: self._machine.dual.multiplier for constraint in self._arguments[0]}
-        return dict(self._machine.prices)
+        with self._up_to_date() as machine:
+            if isinstance(self.policy, PerBatch):
+                return {constraint.name: machine.dual.multiplier for constraint in machine.constraints}
+            return dict(machine.prices)
 
     @property
     def per_batch_gap(self) -> float:
         """Sample-weighted mean of per-batch gaps (kept by the "per_batch" policy only)."""
-        return self._machine.dual.average_gap
+        with self._up_to_date() as machine:
+            return machine.dual.average_gap
 
     def shifts(self) -> dict[str, float]:
         """Return how far the feed-forward moves each cell, in prediction units (added to the raw score)."""
-        with self._lock:
-            return dict(zip(self._cell_names(), (-self._machine.shifts).tolist(), strict=True))
+        with self._up_to_date() as machine:
+            return dict(zip(self._cell_names(), (-machine.shifts).tolist(), strict=True))
 
     def counts(self) -> dict[str, int]:
         """Return predictions emitted per cell."""
-        with self._lock:
-            counts = self._machine.history.sums["count"].astype(int).tolist()
+        with self._up_to_date() as machine:
+            counts = machine.history.sums["count"].astype(int).tolist()
             return dict(zip(self._cell_names(), counts, strict=True))
 
     def pooled_gap(self) -> dict[str, float | None]:
         """Return the gap of the pooled means of everything emitted, per constraint; None where nothing compares."""
-        with self._lock:
-            return self._machine.pooled_gaps()
+        with self._up_to_date() as machine:
+            return machine.pooled_gaps()
 
     def mean_squared_change(self) -> float:
         """Return the mean of (emitted - raw)^2 over everything emitted."""
-        with self._lock:
-            sums = self._machine.history.sums
+        with self._up_to_date() as machine:
+            sums = machine.history.sums
             return float(sums["moved"].sum() / max(sums["count"].sum(), 1.0))
 
     def on_phase_change(self, callback: Callable[[Phase, Phase], None]) -> None:
@@ -261,15 +285,15 @@ class InferenceState:
         """Draw pooled gap against tolerance, shift per cell and phase over the stream; return the figure."""
         from fairlayer.streaming.plot import plot_trace
 
-        with self._lock:
-            return plot_trace(self._trace, self._arguments[0], self.policy, axes)
+        with self._up_to_date() as machine:
+            return plot_trace(self._trace, machine.constraints, self.policy, axes)
 
     # ---- state as data
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state as tensors and plain containers, loadable with `weights_only=True`."""
-        with self._lock:
-            saved = {"machine": self._machine.to_state(), "pending": self._pending.to_state()}
+        with self._up_to_date() as machine:
+            saved = {"machine": machine.to_state(), "pending": self._pending.to_state()}
             return saved if self._base is None else {**saved, "base": self._base}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -283,6 +307,7 @@ class InferenceState:
         pending.load_state(state["pending"])
         with self._lock:
             self._machine, self._pending, self._base = machine, pending, state.get("base")
+            self._on_devices = NonBlocking()
             self._know()
             self._last_phase = machine.phase()
 
@@ -292,6 +317,7 @@ class InferenceState:
         addition = Machine(*self._arguments)
         addition.load_state(state)
         with self._lock:
+            self._catch_up()
             self._machine.merge(addition)
             self._know()
 
@@ -300,6 +326,7 @@ class InferenceState:
         from torch import distributed
 
         with self._lock:
+            self._catch_up()
             own = self._machine.to_state()
             everyone: list[Any] = [None] * distributed.get_world_size(group)
             distributed.all_gather_object(everyone, (own, self._base), group=group)
@@ -314,11 +341,12 @@ class InferenceState:
             self._know()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"arguments": self._arguments, "state": self.state_dict()}
+        return {"arguments": self._arguments, "non_blocking": self.non_blocking, "state": self.state_dict()}
 
     def __setstate__(self, saved: Mapping[str, Any]) -> None:
         constraints, bounds, policy, half_life = saved["arguments"]
         self.__init__(constraints, bounds=bounds, policy=policy, half_life=half_life)  # type: ignore[misc]
+        self.non_blocking = saved.get("non_blocking", False)
         self.load_state_dict(saved["state"])
 
     # ---- internals
@@ -333,6 +361,8 @@ class InferenceState:
         y: Any,
         vocabulary: Vocabulary | None,
     ) -> Tensor:
+        if self.non_blocking and scores.is_cuda:
+            self._on_devices.explain_what_is_given(ids=ids, y=y, projected=projected)
         raw = _flat(scores)
         keys = None if ids is None else read_ids(ids, len(raw))
         labels = read_per_sample("y", y, tuple(scores.shape))
@@ -354,11 +384,28 @@ class InferenceState:
 
     def _read(self, features: Any, n: int, vocabulary: Vocabulary | None) -> Groups:
         """Read every feature before anything changes, so that a bad one changes nothing."""
+        self._catch_up()
+        self._on_devices.know(vocabulary)
         names = feature_names(self._arguments[0])
         groups = read_groups(features, self._arguments[0], n, self._vocabulary(vocabulary))
         for name in names:
             groups.column(name)
         return groups
+
+    def _catch_up(self) -> None:
+        """Count what was emitted on a device."""
+        if self._machine.arrears is not None:
+            self._machine.catch_up()
+            self._after_step()
+
+    @contextmanager
+    def _up_to_date(self) -> Iterator[Machine]:
+        """Lock the machine once everything is counted and, if a device found bad samples, has been said."""
+        with self._lock:
+            self._catch_up()
+            self._on_devices.complain()
+            yield self._machine
+        self._tell()
 
     def _whole(self, step: Callable[[], Any]) -> Any:
         """Run a step so that it changes the machine whole or not at all."""
