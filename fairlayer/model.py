@@ -269,13 +269,13 @@ class FairModel(nn.Module):
     def _stream_out(
         self, scores: Tensor, features: Any, y: Any, ids: Sequence[str | int] | None, label_probabilities: Any = None
     ) -> Tensor:
+        if self._stream is not None and y is None and ids is None:
+            emitted = self._stream.emit_simply(scores, features, self.b_tau)
+            if emitted is not None:
+                return emitted
         if (scores.shape[0] if scores.ndim else 0) < self.b_tau:
-            stream = self._stream if self._stream is not None else self.inference_state
-            if y is None and ids is None:
-                emitted = stream.emit_simply(scores, features)
-                if emitted is not None:
-                    return emitted
-            return stream.emit(scores, features, ids=ids, y=y, vocabulary=self.projection.vocabulary)
+            words = self.projection.vocabulary
+            return self.inference_state.emit(scores, features, ids=ids, y=y, vocabulary=words)
         with torch.no_grad():
             projected = self._project(scores, features, y, label_probabilities, serving=True)
         many = scores.ndim == 2 and scores.shape[1] > 1

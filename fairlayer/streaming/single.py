@@ -34,6 +34,19 @@ class _Spread:
         self.member, self.tolerance = member, tolerance  # member of each cell, -1 outside
         self.count = [0.0] * members
         self.total = [0.0] * members
+        simple = members == 2 and member.count(0) == member.count(1) == 1
+        self.pair = (member.index(0), member.index(1)) if simple else None  # two groups of one cell each
+
+    def add_pair_if_held(self, first: int, second: int, counts: list[float], totals: list[float], slack: float) -> bool:
+        """The same as `SpreadSums.add_if_held`, for two groups of one cell each: the case of most streams."""
+        n, m = self.count[0] + counts[first], self.count[1] + counts[second]
+        s, t = self.total[0] + totals[first], self.total[1] + totals[second]
+        if n and m:
+            gap, width = s / n - t / m, self.tolerance + slack
+            if (gap if gap > 0.0 else -gap) > (width if width > 0.0 else 0.0):
+                return False
+        self.count, self.total = [n, m], [s, t]
+        return True
 
 
 class SpreadSums:
@@ -71,6 +84,8 @@ class SpreadSums:
 
     def add_if_held(self, counts: list[float], totals: list[float], slack: float) -> bool:
         """Count predictions, given per cell, after which every spread holds, and return whether they did."""
+        if len(self.spreads) == 1 and self.spreads[0].pair:
+            return self.spreads[0].add_pair_if_held(*self.spreads[0].pair, counts, totals, slack)
         after = []
         for spread in self.spreads:
             count, total, low, high = spread.count[:], spread.total[:], inf, -inf

@@ -30,6 +30,7 @@ __all__ = ["InferenceState"]
 
 _EXACT = (torch.float32, torch.float64)
 _FLOATS = frozenset((*_EXACT, torch.float16, torch.bfloat16))
+_NUMPY: dict[torch.dtype, Any] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
 class InferenceState:
@@ -111,18 +112,24 @@ class InferenceState:
                 return emitted
         return self._general(scores, None, sensitive_features, ids=ids, y=y, vocabulary=vocabulary)
 
-    def emit_simply(self, scores: Tensor, features: Any) -> Tensor | None:
-        """Emit where known categories and group sums suffice; None where it needs `emit`, and nothing has changed."""
-        shape = scores.shape
-        if (len(shape) != 1 and (len(shape) != 2 or shape[1] != 1)) or scores.dtype not in _FLOATS or not shape[0]:
+    def emit_simply(self, scores: Tensor, features: Any, limit: float = math.inf) -> Tensor | None:
+        """Emit fewer than `limit` samples where known categories and group sums suffice.
+
+        None where it needs `emit`, and nothing has changed. Each attribute of a tensor is read once: they cost.
+        """
+        shape, dtype = scores.shape, scores.dtype
+        if (len(shape) != 1 and (len(shape) != 2 or shape[1] != 1)) or dtype not in _FLOATS:
+            return None
+        if not 0 < shape[0] < limit:
             return None
         if self.non_blocking and scores.is_cuda:
             emitted = self._on_device(scores, features)
             if emitted is not None or self._on_devices.closed is None:
                 return emitted
+        kept = dtype if dtype in _EXACT else torch.float32
         if shape[0] == 1:
-            return self._one(scores, features)
-        return self._many(scores, features)
+            return self._one(scores, shape, kept, features)
+        return self._many(scores, shape, kept, features)
 
     def _on_device(self, scores: Tensor, features: Any) -> Tensor | None:
         with self._lock:
@@ -131,7 +138,7 @@ class InferenceState:
         self._tell()
         return emitted
 
-    def _one(self, scores: Tensor, features: Any) -> Tensor | None:
+    def _one(self, scores: Tensor, shape: torch.Size, dtype: torch.dtype, features: Any) -> Tensor | None:
         raw = scores.item()
         if not -1e100 < raw < 1e100:
             return None
@@ -143,24 +150,25 @@ class InferenceState:
             self._keep_watch()
         if self._changes:
             self._tell()
-        dtype = scores.dtype if scores.dtype in _EXACT else torch.float32
-        return torch.full(scores.shape, value, dtype=dtype, device=scores.device)
+        return torch.full(shape, value, dtype=dtype, device=scores.device)
 
-    def _many(self, scores: Tensor, features: Any) -> Tensor | None:
+    def _many(self, scores: Tensor, shape: torch.Size, dtype: torch.dtype, features: Any) -> Tensor | None:
         try:
-            raw = scores.numpy().ravel()
+            raw, device = scores.numpy().ravel(), None
         except (RuntimeError, TypeError):  # of another device or precision, or with a graph
-            raw = host_float64(scores).reshape(-1)
+            raw, device = host_float64(scores).reshape(-1), scores.device
         with self._lock:
             cells = self._lookup.many(features, len(raw))
             emitted = None if cells is None else self._machine.step_many(cells, raw)
             if emitted is None:
                 return None
-            result = _as_scores(emitted, scores)
+            result = emitted.astype(_NUMPY[dtype])  # a copy
             self._keep_watch()
         if self._changes:
             self._tell()
-        return result
+        result.shape = shape
+        tensor = torch.from_numpy(result)
+        return tensor if device is None else tensor.to(device)
 
     def settle(
         self,
@@ -494,7 +502,4 @@ def _flat(scores: Tensor) -> FloatArray:
 def _as_scores(emitted: FloatArray, scores: Tensor) -> Tensor:
     """Return predictions in the shape and on the device of the scores; half precision becomes float32."""
     copied = emitted.astype(np.float64 if scores.dtype is torch.float64 else np.float32)
-    if scores.ndim == 2:
-        copied.shape = (len(copied), 1)
-    tensor = torch.from_numpy(copied)
-    return tensor if scores.is_cpu else tensor.to(scores.device)
+    return torch.from_numpy(copied.reshape(scores.shape)).to(scores.device)
