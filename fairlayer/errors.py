@@ -21,6 +21,7 @@ __all__ = [
     "MissingSensitiveFeatureError",
     "NonFiniteScoresError",
     "OutputError",
+    "ParameterError",
     "ShapeError",
     "SmallBatchError",
     "SolverError",
@@ -90,8 +91,12 @@ class OutputError(FairlayerError, TypeError):
     """The backbone's output cannot be read as scores."""
 
 
+class ParameterError(FairlayerError, ValueError):
+    """A parameter was given a value that it cannot take."""
+
+
 class BackendError(FairlayerError, ValueError):
-    """An unknown backend, or one that cannot serve the constraints given."""
+    """A backend cannot serve the constraints given."""
 
 
 class DataError(FairlayerError, ValueError):

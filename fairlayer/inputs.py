@@ -16,12 +16,12 @@ from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks, RanksDifferError
 from fairlayer.constraints import Constraint
 from fairlayer.errors import (
-    BackendError,
     ConstraintDefinitionError,
     EmptyBatchError,
     InvalidBoundsError,
     LabelValueError,
     NonFiniteScoresError,
+    ParameterError,
     ShapeError,
 )
 from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
@@ -254,7 +254,11 @@ def pick(values: FloatArray | None, column: int) -> FloatArray | None:
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """Return the value if it is one of the choices."""
+    """Return the value if it is one of the choices.
+
+    Raises:
+        ParameterError: it is not.
+    """
     if value not in choices:
-        raise BackendError(f"{name} must be one of {', '.join(map(repr, choices))}, but is {value!r}.")
+        raise ParameterError(f"{name} must be one of {', '.join(map(repr, choices))}, but is {value!r}.")
     return value

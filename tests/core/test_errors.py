@@ -240,9 +240,13 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         ["lower <= upper"],
     ),
     # choices
-    "unknown backend": (_project(backend="magic"), errors.BackendError, ["'exact', 'cvxpylayers'", "'magic'"]),
-    "unknown on_empty": (_project(on_empty="drop"), errors.BackendError, ["on_empty", "'skip', 'raise'", "'drop'"]),
-    "unknown on_infeasible": (_project(on_infeasible="ignore"), errors.BackendError, ["'raise', 'relax'", "'ignore'"]),
+    "unknown backend": (_project(backend="magic"), errors.ParameterError, ["'exact', 'cvxpylayers'", "'magic'"]),
+    "unknown on_empty": (_project(on_empty="drop"), errors.ParameterError, ["on_empty", "'skip', 'raise'", "'drop'"]),
+    "unknown on_infeasible": (
+        _project(on_infeasible="ignore"),
+        errors.ParameterError,
+        ["'raise', 'relax'", "'ignore'"],
+    ),
     # outcomes
     "empty group": (
         _project(constraints=[EO], y=[1, 1, 0, 1], on_empty="raise"),

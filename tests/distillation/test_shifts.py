@@ -143,7 +143,7 @@ def test_what_happens_to_an_unknown_group() -> None:
     strict = fitted(features=some, on_unknown="raise")
     with pytest.raises(errors.CategoryError, match='unknown group, and on_unknown="raise"'):
         strict.encode(unknown)
-    with pytest.raises(errors.BackendError, match="on_unknown must be one of"):
+    with pytest.raises(errors.ParameterError, match="on_unknown must be one of"):
         fitted(on_unknown="guess")
 
 

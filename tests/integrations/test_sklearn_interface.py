@@ -24,10 +24,11 @@ from fairlayer.errors import (
     InfeasibleConstraintsError,
     LabelValueError,
     MissingSensitiveFeatureError,
+    ParameterError,
     ShapeError,
     SolverError,
 )
-from fairlayer.integrations.sklearn import FairLogisticRegression, FairRidge, ParameterError
+from fairlayer.integrations.sklearn import FairLogisticRegression, FairRidge
 
 PARITY = [fl.DemographicParity("g", 0.1)]
 MODELS = pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_bad_losses_and_missing_solvers_are_named() -> None:
         descend([x, x.sum()], [x])
     with pytest.raises(errors.ShapeError, match="two or more"):
         descend([x.sum()], [x])
-    with pytest.raises(errors.BackendError, match="aggregator must be one of 'mgda', 'upgrad', 'mean'"):
+    with pytest.raises(errors.ParameterError, match="aggregator must be one of 'mgda', 'upgrad', 'mean'"):
         descend([x.sum(), x.prod()], [x], aggregator="sum")
     if not HAS_QUADPROG:
         with pytest.raises(errors.MissingExtraError, match="quadprog"):

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 import fairlayer as fl
 from fairlayer.errors import (
-    BackendError,
     CategoryError,
     ConstraintDefinitionError,
     EmptyBatchError,
@@ -22,6 +21,7 @@ from fairlayer.errors import (
     MissingLabelsError,
     MissingSensitiveFeatureError,
     NonFiniteScoresError,
+    ParameterError,
     ShapeError,
 )
 from fairlayer.penalties import Penalty, penalize
@@ -278,7 +278,7 @@ def test_errors(scores: torch.Tensor, more: dict[str, Any], error: type[Fairlaye
 
 def test_settings_are_checked() -> None:
     parity = fl.DemographicParity("a", 0.0)
-    with pytest.raises(BackendError, match="norm must be one of 'squared'"):
+    with pytest.raises(ParameterError, match="norm must be one of 'squared'"):
         Penalty(parity, "l2")
     for wrong in ({"temperature": 0.0}, {"smoothing": -1.0}, {"threshold": float("nan")}):
         with pytest.raises(ConstraintDefinitionError, match="must be a finite number"):

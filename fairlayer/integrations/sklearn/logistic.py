@@ -12,10 +12,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Spread, Statement
-from fairlayer.errors import BackendError
-from fairlayer.integrations.sklearn.errors import ParameterError, check_positive
+from fairlayer.errors import BackendError, ParameterError
 from fairlayer.integrations.sklearn.limits import averages, gap
 from fairlayer.integrations.sklearn.newton import minimise
+from fairlayer.integrations.sklearn.parameters import check_positive
 from fairlayer.integrations.sklearn.training_data import Centred, Demands, read_demands, read_weights
 
 __all__ = ["FairLogisticRegression", "LogisticGaps"]
@@ -58,7 +58,7 @@ class FairLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         n_iter_: Newton steps taken.
 
     Raises (from `fit`):
-        FairlayerError: a named subclass; see `fairlayer.errors` and `ParameterError`. A constraint on levels of
+        FairlayerError: a named subclass; see `fairlayer.errors`. A constraint on levels of
             probabilities (MinimumRate, MeanResidualParity, ...) is a BackendError.
 
     Source: Zafar et al. (2017), "Fairness constraints: mechanisms for fair classification": a bound on a linear

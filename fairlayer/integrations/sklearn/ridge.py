@@ -11,9 +11,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
-from fairlayer.integrations.sklearn.errors import check_positive
 from fairlayer.integrations.sklearn.limits import gap
 from fairlayer.integrations.sklearn.optimality import Optimality
+from fairlayer.integrations.sklearn.parameters import check_positive
 from fairlayer.integrations.sklearn.program import Whitening, nearest
 from fairlayer.integrations.sklearn.training_data import Centred, Demands, read_demands, read_weights
 
@@ -44,7 +44,7 @@ class FairRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         absent_: groups that a constraint compares and the training data lack, as (constraint, group).
 
     Raises (from `fit`):
-        FairlayerError: a named subclass; see `fairlayer.errors` and `ParameterError`.
+        FairlayerError: a named subclass; see `fairlayer.errors`.
 
     Source: Hoerl, Kennard (1970) for the loss; Calders et al. (2013), "Controlling attribute effect in linear
     regression", for equal group means as linear equations on the coefficients.

@@ -13,9 +13,8 @@ from sklearn.utils.validation import _check_sample_weight
 from fairlayer._typing import FloatArray
 from fairlayer.assembly import assemble
 from fairlayer.constraints import Batch, Constraint, Statement
-from fairlayer.errors import BackendError
+from fairlayer.errors import BackendError, ParameterError
 from fairlayer.inputs import read_groups
-from fairlayer.integrations.sklearn.errors import ParameterError
 from fairlayer.integrations.sklearn.limits import Limits, excess
 from fairlayer.projection import Plan
 

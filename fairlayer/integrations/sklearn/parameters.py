@@ -1,4 +1,4 @@
-"""Errors of the convex models."""
+"""Parameters of the convex models."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import math
 from numbers import Real
 from typing import Any
 
-from fairlayer.errors import FairlayerError
+from fairlayer.errors import ParameterError
 
-__all__ = ["ParameterError", "check_positive"]
-
-
-class ParameterError(FairlayerError, ValueError):
-    """A parameter of an estimator has a value that it cannot have."""
+__all__ = ["check_positive"]
 
 
 def check_positive(owner: str, name: str, value: Any) -> float:
