@@ -19,7 +19,7 @@ def gradient_reversal(x: Tensor, strength: Tensor | float) -> Tensor:
 
     The factor -strength is the derivative in every mode: forward mode has it too, and a second backward pass once more.
 
-    Source: Ganin and Lempitsky (2015), section 3.1; Ganin et al. (2016).
+    Source: Ganin and Lempitsky (2015), section 3.2; Ganin et al. (2016).
 
     Example:
         >>> import torch

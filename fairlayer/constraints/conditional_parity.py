@@ -25,7 +25,7 @@ class ConditionalParity(Constraint):
     Raises:
         ConstraintDefinitionError: the tolerance is negative, or `given` repeats `on`.
 
-    Source: Kamiran, Zliobaite, Calders (2013), section 3; Corbett-Davies et al. (2017), conditional statistical parity.
+    Source: Kamiran, Zliobaite, Calders (2013); Corbett-Davies et al. (2017), conditional statistical parity.
     Limits: whether the factor is legitimate is for the user to argue.
 
     Example:

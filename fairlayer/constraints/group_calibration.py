@@ -27,7 +27,7 @@ class GroupCalibration(Constraint):
     Raises:
         ConstraintDefinitionError: the tolerance is negative, or the bins are not increasing.
 
-    Source: Pleiss et al. (2017), section 2; Hebert-Johnson et al. (2018), definition 1 (mean per cell).
+    Source: Pleiss et al. (2017), section 2; Hebert-Johnson et al. (2018), accuracy in expectation (mean per cell).
     Limits: bins are those of the raw score, which the projection does not move; an empty bin says nothing.
 
     Example:

@@ -25,7 +25,7 @@ class MeanResidualParity(Constraint):
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
 
-    Source: Calders et al. (2013), "Controlling attribute effect in linear regression", section 3.
+    Source: Calders et al. (2013), "Controlling attribute effect in linear regression".
     Limits: with label estimates instead of labels it keeps group means near the estimates' means. In evaluation
         the raw scores stand in by default, and nothing moves: a score has no residual against itself.
 

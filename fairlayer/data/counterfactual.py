@@ -38,7 +38,7 @@ def counterfactual_flip(x: Any, column: int | str | Sequence[int] | Sequence[str
         ColumnError: no such column, a column with one value only or more than could be groups, or a block that is not
             one-hot.
 
-    Source: the augmentation of Kusner et al. (2017), "Counterfactual fairness", section 4, without a causal model.
+    Source: the augmentation of Kusner et al. (2017), "Counterfactual fairness", without a causal model.
     Limits: flips the column alone. Features that follow from it (a proxy) stay as they are, so a copy is a
         counterfactual only where nothing follows.
 

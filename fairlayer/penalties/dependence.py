@@ -44,7 +44,7 @@ class HSIC(nn.Module):
         ConstraintDefinitionError: `continuous` names another feature, or a bandwidth <= 0.
 
     Source: Gretton et al. (2005), "Measuring statistical dependence with Hilbert-Schmidt norms"; Song et al.
-        (2012), equation 5, for the unbiased estimator; Perez-Suay et al. (2017), "Fair kernel learning".
+        (2012) for the unbiased estimator, HSIC_1; Perez-Suay et al. (2017), "Fair kernel learning".
     Limits: time and memory are O(n^2); it bounds nothing, and says nothing about decisions at a threshold.
 
     Example:

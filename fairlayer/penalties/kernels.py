@@ -49,7 +49,7 @@ def hsic_unbiased(K: Tensor, L: Tensor) -> Tensor:
 
         [tr(K'L') + 1'K'1 1'L'1 / ((n-1)(n-2)) - 2/(n-2) 1'K'L'1] / (n (n-3))
 
-    Source: Song et al. (2012), "Feature selection via dependence maximization", equation 5.
+    Source: Song et al. (2012), "Feature selection via dependence maximization" (HSIC_1).
     """
     n = len(K)
     if n < 4:
