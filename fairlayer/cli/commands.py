@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fairlayer.cli.config import check_record, write_config
-from fairlayer.cli.loggers import logger_maker
+from fairlayer.cli.loggers import Loggers
 from fairlayer.cli.progress import training_progress
 from fairlayer.cli.streaming import run_serve, run_stream
 from fairlayer.cli.tables import show_aggregate, show_comparison, show_prediction
@@ -77,7 +77,7 @@ def _run_one(arguments: argparse.Namespace, folder: Path) -> Comparison:
         drop_sensitive=arguments.drop_sensitive,
         seed=arguments.seed,
     )
-    options, logger = _options(arguments), logger_maker(arguments.logger, folder / "logs")
+    options, loggers = _options(arguments), Loggers(arguments.logger, folder / "logs")
     write_config(folder, vars(arguments))
     with _threads(arguments.threads), training_progress(options.epochs, parts.recipe.config.parsed()) as on_epoch:
         trained = train(
@@ -86,8 +86,9 @@ def _run_one(arguments: argparse.Namespace, folder: Path) -> Comparison:
             on_epoch=on_epoch,
             checkpoints=folder / "checkpoints",
             resume=arguments.resume is not None,
-            logger=logger,
+            logger=loggers,
         )
+    loggers.end()
     save_run(folder, trained)
     print(f"Run folder: {folder} ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})")
     return trained.comparison

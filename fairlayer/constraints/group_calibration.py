@@ -48,7 +48,7 @@ class GroupCalibration(Constraint):
             raise ConstraintDefinitionError(
                 f"{self.name} was given bins={bins!r}; give a number of bins >= 1, or increasing edges."
             )
-        self.edges = edges
+        self.bins, self.edges = bins, edges
 
     def statements(self, batch: Batch) -> Sequence[Statement]:
         """Return one row per group and bin."""

@@ -212,7 +212,7 @@ class AmortisedShifts(nn.Module):
                 "these shifts depend on the label, but no label_probabilities were given. Pass estimates in [0, 1] of "
                 "the kind that the shifts were fitted to."
             )
-        if tuple(label_probabilities.shape) not in {tuple(scores.shape), tuple(scores.shape[:1])}:
+        if label_probabilities.shape not in (scores.shape, scores.shape[:1]):  # no set: sizes may be symbols in export
             raise ShapeError(
                 f"label_probabilities must have shape (n,) or that of the scores, {tuple(scores.shape)}, but have "
                 f"shape {tuple(label_probabilities.shape)}."

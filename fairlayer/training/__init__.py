@@ -1,10 +1,10 @@
 """Train a model through its layer, compare it with an unconstrained one, keep it in a run folder."""
 
+from fairlayer.constraints.text import known_constraints, parse_constraint
 from fairlayer.training.aggregate import aggregate
 from fairlayer.training.compare import compare
 from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
 from fairlayer.training.config import FitOptions, ModelConfig
-from fairlayer.training.constraint_text import known_constraints, parse_constraint
 from fairlayer.training.emission import Emission, emit_in_batches
 from fairlayer.training.fit import Epoch, Fit, FitFolder, fit
 from fairlayer.training.gaps import Gap, measure

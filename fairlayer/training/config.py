@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from fairlayer.constraints import Constraint, CovarianceBound
+from fairlayer.constraints.text import parse_constraint
 from fairlayer.errors import DataError
 from fairlayer.model import FairModel
-from fairlayer.training.constraint_text import parse_constraint
 
 __all__ = ["FitOptions", "ModelConfig", "Task"]
 

@@ -235,6 +235,42 @@ def test_the_amortised_model_exports_and_comes_back_from_its_state() -> None:
     assert torch.equal(again(X, cells=again.encode(FEATURES)), fixed(X, cells=cells))
 
 
+@pytest.mark.parametrize("rules", [[PARITY], [fl.EqualizedOdds("sex", 0.01)]])
+@pytest.mark.parametrize("kind", ["plain", "by cell", "by proxy"])
+@pytest.mark.filterwarnings("ignore:.*")  # of the exporter about itself
+def test_plain_modules_run_in_onnx(kind: str, rules: list[Any]) -> None:
+    """Batches of any size, one sample included."""
+    for library in ("onnx", "onnxscript"):
+        pytest.importorskip(library)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = model_of(Exportable(), rules)
+    inputs = {"x": X}
+    if kind == "plain":
+        module: nn.Module = model.without_layer()
+    else:
+        module = model.amortised([(X, FEATURES)], proxy=Proxy() if kind == "by proxy" else None)
+    if kind == "by cell":
+        inputs["cells"] = module.encode(FEATURES)
+    named = {name: tensor for name, tensor in inputs.items() if name != "x"}
+    shapes = {"args": ({0: Dim.DYNAMIC},), **{name: {0: Dim.DYNAMIC} for name in named}}
+    program = torch.onnx.export(module, (X,), kwargs=named, dynamic_shapes=shapes, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    for size in (1, 7, 40):
+        given = zip(session.get_inputs(), inputs.values(), strict=True)
+        [found] = session.run(None, {each.name: tensor[:size].numpy() for each, tensor in given})
+        expected = module(X[:size], **{name: tensor[:size] for name, tensor in named.items()})
+        torch.testing.assert_close(torch.from_numpy(found), expected.detach(), rtol=0, atol=1e-6)
+
+
+def test_shifts_by_label_export_with_a_batch_of_any_size() -> None:
+    fixed = model_of(Exportable(), [fl.EqualizedOdds("sex", 0.01)]).amortised([(X, FEATURES)])
+    cells = fixed.encode(FEATURES)
+    shapes = {"args": ({0: Dim.DYNAMIC},), "cells": {0: Dim.DYNAMIC}, "label_probabilities": {0: Dim.DYNAMIC}}
+    program = torch.export.export(fixed, (X,), {"cells": cells, "label_probabilities": LABELS}, dynamic_shapes=shapes)
+    part = {"cells": cells[:5], "label_probabilities": LABELS[:5]}
+    assert torch.equal(program.module()(X[:5], **part), fixed(X[:5], **part))
+
+
 # --- the gap that remains
 
 

@@ -20,7 +20,7 @@ import fairlayer as fl
 from fairlayer.adversarial import Adversary
 from fairlayer.data import LendingPopulation
 from fairlayer.errors import ConstraintDefinitionError, DataError, NonFiniteScoresError
-from fairlayer.integrations.lightning import FairDataModule, FairLightningModule, FairnessCallback
+from fairlayer.integrations.lightning import FairDataModule, FairLightningModule, FairnessCallback, NotKeptError
 from fairlayer.penalties import Penalty
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(many workers|LeafSpec|log_every_n_steps|Checkpoint directory).*")
@@ -147,11 +147,74 @@ def test_a_fit_resumed_with_the_data_module_sees_the_batches_it_would_have_seen(
     assert torch.equal(weights(4), weights(2, 4))
 
 
+def saved(table: Path, path: Path, *constraints: Any, **more: Any) -> tuple[FairLightningModule, Any]:
+    data = rows(table)
+    fitted, model = trainer(max_epochs=1), FairLightningModule(constraints=constraints, **{"width": data.width, **more})
+    fitted.fit(model, datamodule=data)
+    batch = next(iter(data.val_dataloader()))
+    with torch.no_grad():  # a stream, which a checkpoint keeps
+        few = {name: column[:9] for name, column in batch["sensitive_features"].items()}
+        model.eval().model(batch["x"][:9], sensitive_features=few, inference=True)
+    fitted.save_checkpoint(path)
+    return model, batch
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+@pytest.mark.parametrize("rule", [fl.DemographicParity("sex", 0.02), "demographic_parity(sex+region, 0.1)"])
+def test_a_checkpoint_is_enough_to_build_the_module_again(
+    table: Path, tmp_path: Path, rule: Any, weights_only: bool
+) -> None:
+    options = {"hidden": (8, 4), "margin": np.float64(0.01), "b_tau": np.int64(99), "learning_rate": 0.01}
+    model, batch = saved(table, tmp_path / "a.ckpt", rule, **options)
+    again = FairLightningModule.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=weights_only)
+    assert torch.equal(again.eval().predict_step(batch, 0), model.eval().predict_step(batch, 0))
+    assert again.model.constraints[0].name == model.model.constraints[0].name
+    assert again.model.projection.vocabulary.categories == model.model.projection.vocabulary.categories
+    few = {name: column[9:20] for name, column in batch["sensitive_features"].items()}
+    streamed = [each.model(batch["x"][9:20], sensitive_features=few, inference=True) for each in (again, model)]
+    assert torch.equal(*streamed)
+    other = FairLightningModule.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True, learning_rate=0.5)
+    assert (other.learning_rate, again.learning_rate) == (0.5, 0.01)
+
+
+class OfMyOwn(fl.DemographicParity):
+    pass
+
+
+def test_what_a_checkpoint_does_not_hold_is_named(table: Path, tmp_path: Path) -> None:
+    width = rows(table).width
+
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Linear(width, 1), nn.Flatten(0), nn.Sigmoid())
+
+    penalty = Penalty(fl.DemographicParity("region", 0.0))
+    saved(table, tmp_path / "a.ckpt", fl.DemographicParity("sex", 0.02), backbone=net(), penalties=[penalty])
+    load = FairLightningModule.load_from_checkpoint
+    with pytest.raises(NotKeptError, match=r"backbone \(Sequential\), penalties \(Penalty\).*\(path, backbone=\.\.\."):
+        load(tmp_path / "a.ckpt", weights_only=True)
+    given = {"backbone": net(), "penalties": [Penalty(fl.DemographicParity("region", 0.0))]}
+    assert isinstance(load(tmp_path / "a.ckpt", weights_only=True, **given), FairLightningModule)
+    saved(table, tmp_path / "b.ckpt", OfMyOwn("sex", 0.02))
+    with pytest.raises(NotKeptError, match="constraints"):
+        load(tmp_path / "b.ckpt", weights_only=True)
+
+
+class WithItsOwnArguments(FairLightningModule):
+    def __init__(self, size: int) -> None:
+        super().__init__(constraints=["demographic_parity(sex, 0.1)"], width=3, hidden=(size,))
+        self.save_hyperparameters()
+
+
+def test_a_subclass_keeps_its_own_arguments_as_everywhere_in_lightning() -> None:
+    assert dict(WithItsOwnArguments(4).hparams) == {"size": 4}
+
+
 CONFIG = """
 model:
   constraints:
     - class_path: fairlayer.DemographicParity
       init_args: {"on": sex, tolerance: 0.02}
+    - demographic_parity(region, 0.5)
   penalties:
     - class_path: fairlayer.penalties.Penalty
       init_args:
@@ -191,3 +254,8 @@ def test_lightning_cli_builds_everything_from_a_file(table: Path, tmp_path: Path
     assert isinstance(made.model.model, fl.FairModel)
     assert len(made.model.penalties) == 1
     assert made.trainer.callback_metrics["val/score_gap/sex"] <= 0.1
+    made.trainer.save_checkpoint(tmp_path / "cli.ckpt")
+    again = FairLightningModule.load_from_checkpoint(tmp_path / "cli.ckpt", weights_only=True)
+    batch = next(iter(made.datamodule.val_dataloader()))
+    assert torch.equal(again.eval().predict_step(batch, 0), made.model.eval().predict_step(batch, 0))
+    assert (len(again.penalties), again.learning_rate) == (1, 0.01)

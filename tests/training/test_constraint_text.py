@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
 import fairlayer.constraints
-from fairlayer.constraints import Constraint
+from fairlayer.constraints import BoundedGroupLoss, Constraint, DemographicParity, GroupCalibration
+from fairlayer.constraints.text import write_constraint
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.training import known_constraints, parse_constraint
 
@@ -71,3 +74,39 @@ def test_text_is_never_run(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ConstraintDefinitionError):
         parse_constraint(f"demographic_parity(sex, open({str(target)!r}, 'w'))")
     assert not target.exists()
+
+
+MORE = {"conditional_parity": ", given='job'+\"a 'quote'\"", "mean_residual_parity": ", between_groups=True"}
+
+
+@pytest.mark.parametrize("name", known_constraints())
+def test_what_is_written_is_read_as_the_same_constraint(name: str) -> None:
+    more = MORE.get(name, ", bins=3" if name == "group_calibration" else "")
+    constraint = parse_constraint(f"{name}(sex+'age band', 0.1{more})")
+    again = parse_constraint(write_constraint(constraint))
+    assert type(again) is type(constraint)
+    np.testing.assert_equal(vars(again), vars(constraint))
+    assert write_constraint(again) == write_constraint(constraint)
+
+
+def test_numbers_are_written_in_full() -> None:
+    constraint = DemographicParity("sex", np.float64(1) / 3e7)
+    assert parse_constraint(write_constraint(constraint)).tolerance == constraint.tolerance  # type: ignore[attr-defined]
+
+
+class OfMyOwn(DemographicParity):
+    pass
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        OfMyOwn("sex", 0.1),
+        DemographicParity("sex", torch.tensor(0.1)),
+        GroupCalibration("sex", 0.1, bins=(0.0, 0.2, 1.0)),
+        BoundedGroupLoss("sex", 0.1, loss=lambda y: (y, y)),
+    ],
+)
+def test_what_cannot_be_written_is_refused(constraint: Constraint) -> None:
+    with pytest.raises(ConstraintDefinitionError, match="cannot be written as text"):
+        write_constraint(constraint)

@@ -2,7 +2,7 @@
 
 from fairlayer.integrations.lightning.callback import FairnessCallback
 from fairlayer.integrations.lightning.datamodule import FairDataModule, SampleDataModule
-from fairlayer.integrations.lightning.errors import BatchReadingError, ScheduleLengthError
+from fairlayer.integrations.lightning.errors import BatchReadingError, NotKeptError, ScheduleLengthError
 from fairlayer.integrations.lightning.keeping import BestWeights, Journal, RandomNumbers
 from fairlayer.integrations.lightning.module import FairLightningModule
 
@@ -13,6 +13,7 @@ __all__ = [
     "FairLightningModule",
     "FairnessCallback",
     "Journal",
+    "NotKeptError",
     "RandomNumbers",
     "SampleDataModule",
     "ScheduleLengthError",

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from fairlayer.adversarial import Adversary
 from fairlayer.constraints import Constraint
+from fairlayer.constraints.text import parse_constraint
 from fairlayer.errors import ConstraintDefinitionError, NonFiniteScoresError
 from fairlayer.inputs import check_choice
+from fairlayer.integrations.lightning.arguments import check_kept, plain_data
 from fairlayer.model import FairModel
 from fairlayer.penalties import Penalty
 from fairlayer.streaming.batches import read_batch
@@ -32,9 +34,13 @@ class FairLightningModule(LightningModule):
     `train/loss`, `val/loss`, `test/loss`; steps return the predictions, so that `FairnessCallback` can read them. In
     test and prediction no labels are shown to the model.
 
+    Checkpoints keep the arguments that are plain data: `FairLightningModule.load_from_checkpoint(path)` needs no more
+    where the network is the MLP, or where LightningCLI built everything; else pass the rest, such as `backbone=`.
+
     Args:
         backbone: any module with one score per row, or a `FairModel`; None for an MLP of `width` and `hidden`.
-        constraints: put a layer after the backbone; None leaves it as it is.
+        constraints: put a layer after the backbone, as objects, or as text: "demographic_parity(sex, 0.02)"; None
+            leaves it as it is.
         width: number of features of the MLP.
         hidden: sizes of its hidden layers.
         task: "classification" (scores are probabilities, binary cross-entropy), or "regression" (squared error).
@@ -48,6 +54,9 @@ class FairLightningModule(LightningModule):
         learning_rate: of AdamW.
         weight_decay: of AdamW.
 
+    Raises:
+        NotKeptError: loaded from a checkpoint that does not hold everything; it says what to pass.
+
     Example:
         >>> from fairlayer.constraints import DemographicParity
         >>> module = FairLightningModule(constraints=[DemographicParity("sex", 0.02)], width=3, hidden=(8,))
@@ -59,7 +68,7 @@ class FairLightningModule(LightningModule):
     def __init__(
         self,
         backbone: nn.Module | None = None,
-        constraints: Sequence[Constraint] | None = None,
+        constraints: Sequence[Constraint | str] | None = None,
         *,
         width: int | None = None,
         hidden: Sequence[int] = (64, 32),
@@ -74,7 +83,10 @@ class FairLightningModule(LightningModule):
         learning_rate: float = 3e-3,
         weight_decay: float = 0.0,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        check_kept(given)
+        self._keep(given)
         self.task = check_choice("task", task, ("classification", "regression"))
         net = _network(width, hidden, self.task) if backbone is None else backbone
         layer = {
@@ -83,7 +95,8 @@ class FairLightningModule(LightningModule):
             "b_tau": b_tau,
             "on_infeasible": on_infeasible,
         }
-        self.model = net if constraints is None else FairModel(net, list(constraints), **layer)  # type: ignore[arg-type]
+        rules = [parse_constraint(rule) if isinstance(rule, str) else rule for rule in constraints or ()]
+        self.model = net if constraints is None else FairModel(net, rules, **layer)  # type: ignore[arg-type]
         self.penalties = nn.ModuleList(penalties)
         self.penalty_weight = penalty_weight
         self.adversary = adversary
@@ -142,6 +155,17 @@ class FairLightningModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the backbone, and the adversary's heads."""
         return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def _keep(self, given: dict[str, Any]) -> None:
+        """Keep the arguments for checkpoints; those of a subclass are its own to keep, as everywhere in Lightning."""
+        if type(self).__init__ is not FairLightningModule.__init__:
+            return
+        try:
+            self.save_hyperparameters("_instantiator", logger=False)
+        except KeyError:
+            self.hparams.update(plain_data(given))
+        else:  # LightningCLI hands over its configuration, from which it can build whatever classes it names
+            self.save_hyperparameters(logger=False)
 
     def _evaluated(self, key: str, emitted: Tensor, x: Any, y: Tensor) -> dict[str, Tensor]:
         loss = self._task_loss(emitted, x, y)

@@ -11,7 +11,7 @@ import fairlayer.constraints
 from fairlayer.constraints import Constraint
 from fairlayer.errors import ConstraintDefinitionError
 
-__all__ = ["known_constraints", "parse_constraint"]
+__all__ = ["known_constraints", "parse_constraint", "write_constraint"]
 
 LIMITS = ("tolerance", "ratio", "cap", "floor")  # what a second argument without a name means
 
@@ -53,6 +53,38 @@ def parse_constraint(text: str) -> Constraint:
     if repeated := unnamed.keys() & named.keys():
         raise _refusal(text, f"'{min(repeated)}' twice")
     return _build(kind, {name: _argument(name, node, text) for name, node in (unnamed | named).items()}, text)
+
+
+def write_constraint(constraint: Constraint) -> str:
+    """Return the text that `parse_constraint` reads as this constraint.
+
+    Raises:
+        ConstraintDefinitionError: no text says it: its class is not of this package, or it holds more than names and
+            numbers.
+
+    Example:
+        >>> write_constraint(parse_constraint("demographic_parity(sex+race, 0.05)"))
+        "demographic_parity(on='sex'+'race', tolerance=0.05)"
+    """
+    kind = type(constraint)
+    name = _snake_case(kind.__name__)
+    if known_constraints().get(name) is not kind:
+        raise ConstraintDefinitionError(f"{constraint.name} cannot be written as text: only the known constraints can.")
+    values = [(each, getattr(constraint, each.name)) for each in inspect.signature(kind).parameters.values()]
+    said = [f"{each.name}={_written(constraint, value)}" for each, value in values if value is not each.default]
+    return f"{name}({', '.join(said)})"
+
+
+def _written(constraint: Constraint, value: Any) -> str:
+    if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
+        return "+".join(map(repr, value))
+    if isinstance(value, bool | int):
+        return repr(value)
+    if isinstance(value, float):
+        return repr(float(value))  # not numpy's way to write its own
+    raise ConstraintDefinitionError(
+        f"{constraint.name} cannot be written as text, for it holds a {type(value).__name__}: names and numbers can be."
+    )
 
 
 def _call(text: str) -> tuple[str, ast.Call]:
