@@ -16,6 +16,7 @@ from fairlayer.distillation import AmortisedModel, WithoutLayer
 from fairlayer.distillation.amortise import amortise
 from fairlayer.distillation.without_layer import ScoresOf, as_scores
 from fairlayer.errors import (
+    CategoryError,
     ConstraintDefinitionError,
     MissingLabelsError,
     MissingSensitiveFeatureError,
@@ -27,7 +28,7 @@ from fairlayer.projection import FairProjection
 from fairlayer.result import Projection
 from fairlayer.streaming import InferenceState, Policy
 from fairlayer.streaming.batches import StreamGaps, read_batch
-from fairlayer.streaming.policy import as_policy
+from fairlayer.streaming.policy import as_half_life, as_policy
 
 __all__ = ["FairModel"]
 
@@ -90,10 +91,10 @@ class FairModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.protected_attr_idx = _as_indices(protected_attr_idx)
-        self.b_tau = b_tau
+        self.b_tau = _as_batch_size(b_tau)
         self._stream_options: dict[str, Any] = {
             "policy": as_policy(policy),
-            "half_life": half_life,
+            "half_life": as_half_life(half_life),
             "non_blocking": non_blocking,
         }
         self._stream: InferenceState | None = None
@@ -141,7 +142,7 @@ class FairModel(nn.Module):
             for batch in loader:
                 x, _, features = read_batch(batch)
                 features = self._with_columns(features, (x,))
-                self.inference_state.warm_start(self.raw_scores(x), features, self.projection.vocabulary)
+                self.inference_state.warm_start(self.raw_scores(x), features, self.projection.known())
 
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
         """Deliver labels of earlier streamed predictions, by the ids they were made with."""
@@ -200,8 +201,19 @@ class FairModel(nn.Module):
         return amortise(self.without_layer(), self.projection, named, proxy=proxy, on_unknown=on_unknown)
 
     def fit_categories(self, sensitive_features: Any) -> None:
-        """Learn the categories of the features, and close the vocabulary: an unseen category is an error."""
+        """Learn the categories of the features, and close the vocabulary: an unseen category is an error.
+
+        Raises:
+            CategoryError: the stream has met a category that is not among them; nothing has changed.
+        """
+        before = self.projection.vocabulary
         self.projection.fit_categories(sensitive_features)
+        try:
+            if self._stream is not None:
+                self._stream.adopt(self.projection.vocabulary)
+        except CategoryError:
+            self.projection.vocabulary = before
+            raise
 
     def scores(self, *args: Any, **kwargs: Any) -> Any:
         """Return the backbone's scores; override it in a subclass without a backbone."""
@@ -274,14 +286,14 @@ class FairModel(nn.Module):
             if emitted is not None:
                 return emitted
         if (scores.shape[0] if scores.ndim else 0) < self.b_tau:
-            words = self.projection.vocabulary
+            words = self.projection.known()
             return self.inference_state.emit(scores, features, ids=ids, y=y, vocabulary=words)
         with torch.no_grad():
             projected = self._project(scores, features, y, label_probabilities, serving=True)
         many = scores.ndim == 2 and scores.shape[1] > 1
         if many or not all(c.streamable for c in self.constraints):
             return projected  # nothing that a stream can hold
-        words = self.projection.vocabulary
+        words = self.projection.known()
         return self.inference_state.settle(scores, projected, features, ids=ids, y=y, vocabulary=words)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -330,6 +342,12 @@ class FairModel(nn.Module):
             raise ShapeError(f"protected_attr_idx={self.protected_attr_idx} was asked, but x has {width} columns.")
         columns = {f"x[{i}]": args[0][:, i] for i in self.protected_attr_idx}
         return {**columns, **(sensitive_features or {})}
+
+
+def _as_batch_size(b_tau: int) -> int:
+    if isinstance(b_tau, int | float) and b_tau >= 0:
+        return b_tau
+    raise ConstraintDefinitionError(f"b_tau must be a number of samples >= 0, but is {b_tau!r}.")
 
 
 def _as_indices(index: int | Sequence[int] | None) -> tuple[int, ...]:

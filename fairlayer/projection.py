@@ -285,27 +285,30 @@ class FairProjection(nn.Module):
         self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
     ) -> Tensor:
         """Return the projected scores; `last` then holds the whole result, detached from the graph."""
-        words = self._vocabulary_for_batch()
+        words = self.known()
         result = self.plan.run(scores, sensitive_features, y, label_probabilities, words)
+        self.__dict__["vocabulary"] = Vocabulary(result.groups.vocabulary.categories, self.vocabulary.open)
         self._remember(result)
         return result.value
 
     def alone(
         self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
     ) -> Tensor:
-        """Return what `forward` would without a process group: this process's batch, projected by itself."""
-        words = self._vocabulary_for_batch()
+        """Return what `forward` would without a process group: this process's batch, projected by itself.
+
+        It teaches no categories: a stream, whose batches these are, keeps its own.
+        """
+        words = self.known()
         result = self.plan.run(scores, sensitive_features, y, label_probabilities, words, alone=True)
         self._remember(result)
         return result.value
 
     def _remember(self, result: Projection) -> None:
-        """Keep what the batch taught; plain attributes, past the registration of nn.Module."""
-        words = result.groups.vocabulary
-        self.__dict__["vocabulary"] = Vocabulary(words.categories, self.vocabulary.open)
+        """Keep the result; plain attributes, past the registration of nn.Module."""
         self.__dict__["_last"] = (result.names, result.columns, result.groups, result.value.ndim)
 
-    def _vocabulary_for_batch(self) -> Vocabulary:
+    def known(self) -> Vocabulary:
+        """Return the categories that a batch may have: in evaluation mode those known, once there are any."""
         words = self.vocabulary
         closed = words.categories and not self.training
         return words.closed() if closed else words

@@ -15,7 +15,7 @@ from fairlayer.errors import (
     require,
 )
 from fairlayer.serving.metrics import Metrics
-from fairlayer.serving.records import RequestError, read_body
+from fairlayer.serving.records import RequestError, read_body, read_labels
 from fairlayer.serving.scorer import Scorer
 from fairlayer.streaming.store import StoreError
 
@@ -77,7 +77,7 @@ def _add_posts(app: "FastAPI", scorer: Scorer, most_bytes: int) -> None:
     async def labels(request: Request) -> dict[str, Any]:
         """Deliver true labels of earlier predictions, by their ids."""
         body = read_body(await _body(request, most_bytes), needed=("ids", "labels"))
-        return {"counted": await run_in_threadpool(scorer.observe_labels, body["ids"], _numbers(body["labels"]))}
+        return {"counted": await run_in_threadpool(scorer.observe_labels, body["ids"], read_labels(body["labels"]))}
 
 
 def _add_gets(app: "FastAPI", scorer: Scorer, metrics: Metrics) -> None:
@@ -134,13 +134,6 @@ async def _body(request: "Request", most: int) -> bytes:
             raise RequestError(f"the body is larger than {most} bytes. Send the records in parts.")
         parts.append(part)
     return b"".join(parts)
-
-
-def _numbers(labels: list[Any]) -> list[float]:
-    wrong = [label for label in labels if not isinstance(label, int | float)]
-    if wrong:
-        raise RequestError(f"labels must be numbers, but hold {wrong[:3]}.")
-    return [float(label) for label in labels]
 
 
 def _takes(name: str, kind: str, *, optional: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ from fairlayer.training.recipe import Recipe
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RequestError", "frame_of", "read_body", "read_columns", "unseen_levels"]
+__all__ = ["RequestError", "frame_of", "read_body", "read_columns", "read_labels", "unseen_levels"]
 
 _LARGEST = 3e38  # of float32
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class RequestError(DataError):
@@ -53,6 +55,22 @@ def read_body(text: bytes, *, needed: Sequence[str], allowed: Sequence[str] = ()
         if not isinstance(value, list) and not (value is None and key in allowed):
             raise RequestError(f"'{key}' must be a list, but is a {_kind(value)}.")
     return body
+
+
+def read_labels(labels: list[Any]) -> list[float]:
+    """Return labels as numbers.
+
+    Raises:
+        RequestError: some are none, or too large.
+
+    Example:
+        >>> read_labels([1, 0.0, True])
+        [1.0, 0.0, 1.0]
+    """
+    wrong = [label for label in labels if not isinstance(label, int | float) or _problem(label)]
+    if wrong:
+        raise RequestError(f"labels must be numbers of ordinary size, but hold {str(wrong[:3])[:80]}.")
+    return [float(label) for label in labels]
 
 
 def read_columns(recipe: Recipe) -> tuple[str, ...]:
@@ -104,8 +122,10 @@ def _check_record(place: int, record: Any, columns: Sequence[str]) -> None:
 
 
 def _problem(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
+    if value is None:
         return None
+    if isinstance(value, str):
+        return "is no text that can be encoded (half of a surrogate pair)" if _SURROGATE.search(value) else None
     if not isinstance(value, int | float):
         return f"is a {_kind(value)}"
     if isinstance(value, float) and math.isnan(value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairlayer.errors import ConstraintDefinitionError, FairlayerError, LabelValueError, ShapeError
+from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeError
 from fairlayer.groups import Vocabulary
 from fairlayer.inputs import feature_names, read_groups, read_per_sample
 from fairlayer.streaming.state import InferenceState
@@ -21,6 +22,7 @@ from fairlayer.streaming.store import Id, Step, StoreError, StreamStore
 __all__ = ["DurableStream"]
 
 _LONGEST_ID = 256
+_UNREADABLE = (EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError, struct.error)
 
 
 class DurableStream:
@@ -112,9 +114,11 @@ class DurableStream:
     def reset(self) -> None:
         """Forget everything, in the store too."""
         with self.lock:
+            self._ahead = True  # until both have forgotten
             self.store.forget()
             self.state.reset()
             self._snapshot()
+            self._ahead = False
 
     def close(self) -> None:
         """Write the state whole and let go of the file."""
@@ -187,9 +191,9 @@ class DurableStream:
     def _load(self, snapshot: bytes) -> None:
         try:
             self.state.load_state_dict(torch.load(io.BytesIO(snapshot), weights_only=True))
-        except FairlayerError:
+        except ConstraintDefinitionError:  # it says which
             raise
-        except (LookupError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        except _UNREADABLE as error:
             raise StoreError(
                 f"the store '{self.store.path}' holds a state that this version cannot read ({error!r}). "
                 "Begin a new file."

@@ -22,6 +22,7 @@ from fairlayer.streaming.sketch import Sketch
 __all__ = ["History", "batch_of"]
 
 _JOURNAL = 4096
+_RANGE = ("low", "high", "weight", "seen", "outside")
 _SUMS = ("count", "emitted", "raw", "moved", "count0", "count1", "emitted0", "emitted1", "labels")
 
 
@@ -152,7 +153,7 @@ class History:
             "cells": torch.from_numpy(self.codes()),
             "sums": torch.from_numpy(table.copy()),
             "sketch": torch.from_numpy(sketch["counts"]),
-            "range": torch.tensor([sketch["low"], sketch["high"], sketch["weight"]], dtype=torch.float64),
+            "range": torch.tensor([sketch[name] for name in _RANGE], dtype=torch.float64),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -162,9 +163,8 @@ class History:
         table = state["sums"].cpu().double().numpy()
         self._written = 0
         self._sums = {name: row.copy() for name, row in zip(_SUMS, table, strict=True)}
-        low, high, weight = state["range"].tolist()
-        counts = state["sketch"].cpu().double().numpy()
-        self._sketch.load_state({"low": low, "high": high, "weight": weight, "counts": counts})
+        saved = dict(zip(_RANGE, state["range"].tolist(), strict=True))
+        self._sketch.load_state({**saved, "counts": state["sketch"].cpu().double().numpy()})
 
     def _add_cell(self, row: tuple[int, ...]) -> None:
         self.index[row] = len(self.cells)

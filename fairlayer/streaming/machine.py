@@ -9,6 +9,7 @@ core's projection with the history folded in. Nothing is counted before everythi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,8 @@ import torch
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.assembly import assemble
-from fairlayer.constraints import Constraint
-from fairlayer.errors import CategoryError, ConstraintDefinitionError, InfeasibleConstraintsError
+from fairlayer.constraints import Batch, Constraint
+from fairlayer.errors import CategoryError, ConstraintDefinitionError, InfeasibleConstraintsError, SolverError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.streaming.correction import (
@@ -148,10 +149,13 @@ class Machine:
                     return None
                 end = min(max(end, ends[0]), ends[1])
             emitted = min(max(end, sums.low), sums.high)
+        stuck = 0.0
+        if emitted in (sums.low, sums.high) and not low <= emitted <= high:
+            low, high = sums.interval(cell, max(policy.slack(samples + 1.0), 0.0)) or interval
+            stuck = max(low - emitted, emitted - high)  # of the limits themselves, not of what is kept inside them
         fresh = self.rule.cold and sums.new_to(cell)
         self.history.emit_one(cell, raw, emitted)
         sums.add(cell, 1.0, emitted)
-        stuck = max(low - emitted, emitted - high) if emitted in (sums.low, sums.high) else 0.0
         self.rule.observe(1.0, abs(emitted - start), stuck)
         if fresh:
             self.rule.cold = self.unseen()
@@ -168,6 +172,8 @@ class Machine:
         if sums is None or n > history.longest_draft or isinstance(self.policy, PerBatch):
             return None
         if samples >= self.next_refresh:
+            if not (np.isfinite(scores).all() and cells.max() < k):
+                return None  # before anything changes
             self._refresh()
         raw, emitted = history.draft(n)
         raw[:] = scores
@@ -193,6 +199,15 @@ class Machine:
         if not isinstance(self.policy, PerBatch):
             self._refresh()
         self._commit(cells, raw, raw, emitted, 0.0)
+
+    def check_labels(self, groups: Groups, labels: FloatArray) -> None:
+        """Let the constraints refuse labels of a few samples, as those of a batch, before they are counted.
+
+        Raises:
+            LabelValueError: a constraint cannot read them.
+        """
+        labelled = [constraint for constraint in self.constraints if constraint.needs_labels]
+        assemble(labelled, Batch(groups, len(labels), labels=labels), on_empty="skip")
 
     def observe_labels(self, codes: IntArray, emitted: FloatArray, labels: FloatArray) -> None:
         """Count labels of earlier predictions, made for samples with these codes."""
@@ -254,16 +269,21 @@ class Machine:
             self.vocabulary = vocabulary.closed()
             self._frame = None
             return
-        self.history.recode([self._recoded(codes, new) for codes in self.history.cells])
+        self.history.recode([self.recoded(codes, old, new) for codes in self.history.cells])
         self.vocabulary = vocabulary.closed()
         self._frame, self._sums, self._plain = None, None, True
 
-    # ---- internals
+    def recoded(
+        self, codes: tuple[int, ...], old: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]]
+    ) -> tuple[int, ...]:
+        """Return the codes under new categories of what the codes mean under old ones.
 
-    def _recoded(self, codes: tuple[int, ...], new: Mapping[str, Sequence[Any]]) -> tuple[int, ...]:
+        Raises:
+            CategoryError: a category is not among the new ones.
+        """
         recoded = []
         for name, code in zip(self.features, codes, strict=True):
-            category = None if code < 0 else self.vocabulary.categories[name][code]
+            category = None if code < 0 else old[name][code]
             if category is not None and category not in new.get(name, ()):
                 raise CategoryError(
                     f"the stream has met {name}={category!r}, which the new categories {list(new.get(name, ()))} lack. "
@@ -271,6 +291,8 @@ class Machine:
                 )
             recoded.append(-1 if category is None else list(new[name]).index(category))
         return tuple(recoded)
+
+    # ---- internals
 
     def _frame_now(self) -> Frame:
         if self._frame is None:
@@ -307,10 +329,15 @@ class Machine:
         """Solve for the feed-forward of a stream of so many samples."""
         policy, frame, sketch = self.policy, self._frame_now(), self.history.sketch
         assert not isinstance(policy, PerBatch)
-        shifts, self.prices = feed_forward(frame, policy.inset(max(samples, sketch.total(), 1.0)))
-        if frame.labelled:
-            rate = policy.rate if isinstance(policy, Tracking) else _LABEL_RATE
-            shifts = shifts + feedback(frame, rate, 0.0, labelled=True)
+        try:
+            shifts, prices = feed_forward(frame, policy.inset(max(samples, sketch.total(), 1.0)))
+            if frame.labelled:
+                rate = policy.rate if isinstance(policy, Tracking) else _LABEL_RATE
+                shifts = shifts + feedback(frame, rate, 0.0, labelled=True)
+        except SolverError as error:  # a request must not fail for it: what is held does not depend on it
+            warnings.warn(f"the feed-forward of a stream stays as it was: {error}", stacklevel=2)
+            shifts, prices = self.shifts, self.prices
+        self.prices = prices
         self.shifts = np.clip(shifts, -policy.limit, policy.limit) if isinstance(policy, Tracking) else shifts
         weights = sketch.counts.sum(axis=1) + 1e-300
         self.rule.forward = float(np.abs(self.shifts).dot(weights) / weights.sum())

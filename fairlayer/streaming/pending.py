@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,11 +36,11 @@ class Pending:
         while len(self._waiting) > self.limit:
             del self._waiting[next(iter(self._waiting))]
 
-    def take(self, ids: Sequence[str | int]) -> tuple[IntArray, FloatArray]:
-        """Return and forget the codes (n, features) and predictions of some ids.
+    def find(self, ids: Sequence[str | int]) -> tuple[IntArray, FloatArray]:
+        """Return the codes (n, features) and predictions of some ids.
 
         Raises:
-            ShapeError: an id is unknown, was labelled before, or is given twice; then nothing is forgotten.
+            ShapeError: an id is unknown, was labelled before, or is given twice.
         """
         missing = [key for key in ids if key not in self._waiting]
         if missing or len(set(ids)) < len(ids):
@@ -48,9 +48,14 @@ class Pending:
                 f"labels came for ids {missing[:5] or 'given twice'}, which wait for none. "
                 f"Pass ids= when predicting; each id takes one label, and the latest {self.limit} predictions wait."
             )
-        found = [self._waiting.pop(key) for key in ids]
+        found = [self._waiting[key] for key in ids]
         codes, emitted = zip(*found, strict=True) if found else ((), ())
         return np.array(codes, dtype=np.int64).reshape(len(found), -1), np.array(emitted, dtype=np.float64)
+
+    def drop(self, ids: Sequence[str | int]) -> None:
+        """Forget some ids, all of which wait."""
+        for key in ids:
+            del self._waiting[key]
 
     def to_state(self) -> dict[str, Any]:
         """Return plain containers and tensors."""
@@ -71,16 +76,20 @@ class Pending:
         self._waiting = {key: (change(codes), value) for key, (codes, value) in self._waiting.items()}
 
 
-def read_ids(ids: Any, n: int) -> list[str | int]:
+def read_ids(ids: Any, n: int | None = None) -> list[str | int]:
     """Return ids as plain strings and integers.
 
     Raises:
-        ShapeError: not one per sample, an id given twice, or neither string nor integer.
+        ShapeError: not n of them, where n is given; an id given twice, or neither string nor integer.
     """
-    values: list[Any] = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    found: Any = ids.tolist() if hasattr(ids, "tolist") else ids
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise ShapeError(f"ids must be a list with one id per sample, but found {found!r}.")
+    values: list[Any] = list(found)
+    n = len(values) if n is None else n
     keys: list[Any] = [value.item() if isinstance(value, np.generic | torch.Tensor) else value for value in values]
     if not all(isinstance(key, str | int) for key in keys):
-        raise ShapeError("ids must be strings or integers.")
+        raise ShapeError(f"ids must be strings or integers, but found {keys[:5]}.")
     if len(keys) != n or len(set(keys)) != n:
         raise ShapeError(f"ids must be {n} different ones, one per sample, but there are {len(keys)}: {keys[:5]} ...")
     return keys

@@ -15,7 +15,7 @@ from typing import Any
 
 from fairlayer.errors import ConstraintDefinitionError
 
-__all__ = ["Anytime", "PerBatch", "Policy", "Tracking", "as_policy"]
+__all__ = ["Anytime", "PerBatch", "Policy", "Tracking", "as_half_life", "as_policy"]
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,15 @@ class PerBatch:
 def _check(policy: object, *, at_least_zero: tuple[str, ...], above_zero: tuple[str, ...]) -> None:
     for name in at_least_zero + above_zero:
         value = getattr(policy, name)
-        if not math.isfinite(value) or value < 0 or (name in above_zero and value == 0):
+        if not _is_finite(value) or value < 0 or (name in above_zero and value == 0):
             sign = "> 0" if name in above_zero else ">= 0"
             raise ConstraintDefinitionError(
                 f"{type(policy).__name__} was given {name}={value!r}; it must be a finite number {sign}."
             )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _falling(samples: float) -> float:
@@ -151,3 +155,14 @@ def as_policy(policy: Any) -> Policy:
         f"policy must be one of {', '.join(map(repr, _NAMES))}, or an Anytime, Tracking or PerBatch object, "
         f"but is {policy!r}."
     )
+
+
+def as_half_life(half_life: Any) -> float | None:
+    """Return a half-life, as given.
+
+    Raises:
+        ConstraintDefinitionError: it is no number of samples.
+    """
+    if half_life is None or (_is_finite(half_life) and half_life >= 1):
+        return half_life  # type: ignore[no-any-return]
+    raise ConstraintDefinitionError(f"half_life must be a number of samples >= 1, or None, but is {half_life!r}.")

@@ -37,7 +37,29 @@ class Sketch:
             self._add(cells[start : start + chunk], scores[start : start + chunk])
 
     def _add(self, cells: IntArray, scores: FloatArray) -> None:
-        self._fit_range(scores)
+        """Count scores as if each came alone, so that nothing depends on when a journal of them is summed up."""
+        while (end := self._until_too_many_outside(scores)) < len(scores):
+            self._count(cells[:end], scores[:end])
+            self._double(upwards=bool(scores[end] > self.high))
+            self.outside = 0
+            cells, scores = cells[end:], scores[end:]
+        self._count(cells, scores)
+
+    def _until_too_many_outside(self, scores: FloatArray) -> int:
+        """Return the first score with which more than a few have been outside the range; all, where there is none."""
+        if scores.max() <= self.high and scores.min() >= self.low:
+            return len(scores)
+        outside = (scores > self.high) | (scores < self.low)
+        few = _RARE * (self.seen + np.arange(1, len(scores) + 1)) + 1
+        too_many = np.flatnonzero(outside & (self.outside + np.cumsum(outside) > few))
+        return int(too_many[0]) if len(too_many) else len(scores)
+
+    def _count(self, cells: IntArray, scores: FloatArray) -> None:
+        if not len(scores):
+            return
+        self.seen += len(scores)
+        if scores.max() > self.high or scores.min() < self.low:
+            self.outside += int(((scores > self.high) | (scores < self.low)).sum())
         flat = cells * self.bins + self._bin(scores)
         growth = None if self.half_life is None else np.exp2(np.arange(1, len(scores) + 1) / self.half_life)
         added = np.bincount(flat, weights=growth, minlength=self.counts.size)
@@ -72,29 +94,19 @@ class Sketch:
 
     def to_state(self) -> dict[str, Any]:
         """Return plain numbers and one array."""
-        return {"low": self.low, "high": self.high, "weight": self.weight, "counts": self.counts.copy()}
+        numbers = {name: getattr(self, name) for name in ("low", "high", "weight", "seen", "outside")}
+        return {**numbers, "counts": self.counts.copy()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `to_state` returned."""
         self.low, self.high, self.weight = float(state["low"]), float(state["high"]), float(state["weight"])
+        self.seen, self.outside = int(state["seen"]), int(state["outside"])
         self.counts = np.array(state["counts"], dtype=np.float64)
         self.bins = self.counts.shape[1]
 
     def _bin(self, scores: FloatArray) -> IntArray:
         position = (scores - self.low) * (self.bins / (self.high - self.low))
         return np.minimum(np.maximum(position, 0.0), self.bins - 1.0).astype(np.int64)
-
-    def _fit_range(self, scores: FloatArray) -> None:
-        """Widen the range while more than a few scores fall outside; rare outliers stay in the end bins."""
-        self.seen += len(scores)
-        if scores.max() <= self.high and scores.min() >= self.low:
-            return
-        above, below = int((scores > self.high).sum()), int((scores < self.low).sum())
-        self.outside += above + below
-        while self.outside > _RARE * self.seen + 1 and above + below:
-            self._double(upwards=above >= below)
-            above, below = int((scores > self.high).sum()), int((scores < self.low).sum())
-            self.outside = above + below
 
     def _advance(self, weight: float) -> None:
         self.weight = float(weight)

@@ -13,17 +13,31 @@ import torch
 from torch import Tensor
 
 from fairlayer._arrays import host_float64
-from fairlayer._typing import FloatArray
+from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Constraint
-from fairlayer.errors import ConstraintDefinitionError, NonFiniteScoresError, ShapeError
+from fairlayer.errors import (
+    ConstraintDefinitionError,
+    FairlayerError,
+    NonFiniteScoresError,
+    ParameterError,
+    ShapeError,
+)
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.inputs import as_columns, as_constraints, feature_names, read_groups, read_per_sample
+from fairlayer.inputs import (
+    Box,
+    as_columns,
+    as_constraints,
+    feature_names,
+    plain_bounds,
+    read_groups,
+    read_per_sample,
+)
 from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
 from fairlayer.streaming.non_blocking import NonBlocking
 from fairlayer.streaming.pending import Pending, read_ids
 from fairlayer.streaming.phases import Phase
-from fairlayer.streaming.policy import PerBatch, Policy, as_policy
+from fairlayer.streaming.policy import PerBatch, Policy, as_half_life, as_policy
 from fairlayer.streaming.trace import Trace
 
 __all__ = ["InferenceState"]
@@ -74,9 +88,8 @@ class InferenceState:
                 f"{', '.join(unheld)} cannot be held in a stream, which knows pooled group means only. Project batches "
                 "of at least b_tau, or use constraints on groups."
             )
-        if half_life is not None and not (math.isfinite(half_life) and half_life > 0):
-            raise ConstraintDefinitionError(f"half_life must be a number of samples > 0 or None, but is {half_life!r}.")
-        self._arguments = (held, bounds or (None, None), as_policy(policy), half_life)
+        box = Box.read(bounds, 0.0, torch.zeros(1))
+        self._arguments = (held, plain_bounds((box.lower, box.upper), 0.0), as_policy(policy), as_half_life(half_life))
         self.non_blocking = non_blocking
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[Phase, Phase], None]] = []
@@ -106,7 +119,7 @@ class InferenceState:
         Raises:
             NonFiniteScoresError, ShapeError, CategoryError, ...: bad input; the state is unchanged.
         """
-        if ids is None and y is None:
+        if ids is None and y is None and isinstance(scores, Tensor):
             emitted = self.emit_simply(scores, sensitive_features)
             if emitted is not None:
                 return emitted
@@ -191,6 +204,8 @@ class InferenceState:
     ) -> None:
         """Count predictions that were made elsewhere, as they are."""
         raw, values = _flat(scores), _flat(emitted)
+        if len(raw) != len(values):
+            raise ShapeError(f"there are {len(raw)} scores, but {len(values)} predictions. Give one for each score.")
         with self._lock:
             groups = self._read(sensitive_features, len(raw), vocabulary)
             self._whole(lambda: self._machine.absorb(groups, raw, values))
@@ -202,13 +217,19 @@ class InferenceState:
 
         Raises:
             ShapeError: an id does not wait for a label, or lengths differ; the state is unchanged.
+            LabelValueError: a constraint cannot read such labels; the state is unchanged.
         """
-        labels = read_per_sample("y", y, (len(ids),))
-        assert labels is not None
-        keys = read_ids(ids, len(labels))
+        keys = read_ids(ids)
+        labels = read_per_sample("y", y, (len(keys),))
+        if labels is None:
+            raise ShapeError(f"there are {len(keys)} ids, but no labels (y is None). Give one label per id.")
+        if not keys:
+            return
         with self._lock:
             self._catch_up()
-            codes, emitted = self._pending.take(keys)
+            codes, emitted = self._pending.find(keys)
+            self._machine.check_labels(self._groups(codes), labels[:, 0])
+            self._pending.drop(keys)
             self._machine.observe_labels(codes, emitted, labels[:, 0])
 
     def warm_start(self, scores: Tensor, sensitive_features: Any, vocabulary: Vocabulary | None = None) -> None:
@@ -217,6 +238,18 @@ class InferenceState:
         with self._lock:
             groups = self._read(sensitive_features, len(raw), vocabulary)
             self._whole(lambda: self._machine.warm_start(groups, raw))
+            self._know()
+
+    def adopt(self, vocabulary: Vocabulary) -> None:
+        """Take on categories; what was counted and what waits for labels keep their meaning.
+
+        Raises:
+            CategoryError: the stream has met a category that is not among them; the state is unchanged.
+        """
+        with self._lock:
+            self._catch_up()
+            self._on_devices.know(vocabulary)
+            self._whole(lambda: self._machine.adopt(vocabulary))
             self._know()
 
     def reset(self) -> None:
@@ -309,13 +342,22 @@ class InferenceState:
 
         Raises:
             ConstraintDefinitionError: it belongs to other features; the state is unchanged.
+            ParameterError: it is no such state, or one of another version; the state is unchanged.
         """
         machine, pending = Machine(*self._arguments), Pending()
-        machine.load_state(state["machine"])
-        pending.load_state(state["pending"])
+        try:
+            machine.load_state(state["machine"])
+            pending.load_state(state["pending"])
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error, FairlayerError):
+                raise
+            raise ParameterError(
+                f"this is not the state of a stream, or one that another version wrote ({error!r}). Pass what "
+                "state_dict() returned, or begin anew."
+            ) from error
         with self._lock:
             self._machine, self._pending, self._base = machine, pending, state.get("base")
-            self._on_devices = NonBlocking()
+            self._on_devices, self._trace = NonBlocking(), Trace()
             self._know()
             self._last_phase = machine.phase()
 
@@ -377,6 +419,8 @@ class InferenceState:
         with self._lock:
             groups = self._read(features, len(raw), vocabulary)
             machine = self._machine
+            if labels is not None:
+                machine.check_labels(groups, labels[:, 0])
             if projected is None:
                 emitted = self._whole(lambda: machine.step(groups, raw))
             else:
@@ -417,18 +461,28 @@ class InferenceState:
 
     def _whole(self, step: Callable[[], Any]) -> Any:
         """Run a step so that it changes the machine whole or not at all."""
-        mark = self._machine.mark()
+        machine = self._machine
+        mark, before = machine.mark(), machine.vocabulary
         try:
-            return step()
+            result = step()
         except BaseException:
-            self._machine.restore(mark)
+            machine.restore(mark)
             raise
+        if machine.vocabulary is not before:
+            old, new = before.categories, machine.vocabulary.categories
+            self._pending.recode(lambda codes: machine.recoded(codes, old, new))
+        return result
 
     def _codes(self, groups: Groups) -> Any:
         columns = [groups.column(name).codes for name in self._machine.features]
         if not columns:
             return np.zeros((groups.n, 0), dtype=np.int64)
         return np.stack([codes for codes in columns if codes is not None], axis=1)
+
+    def _groups(self, codes: IntArray) -> Groups:
+        """The reverse of `_codes`."""
+        machine = self._machine
+        return Groups.from_codes({name: codes[:, j] for j, name in enumerate(machine.features)}, machine.vocabulary)
 
     def _after_step(self) -> None:
         """Book-keeping of a step that may have met new categories."""
@@ -449,8 +503,11 @@ class InferenceState:
             self._last_phase = phase
 
     def _tell(self) -> None:
-        while self._changes:
-            before, after = self._changes.pop(0)
+        while True:
+            try:
+                before, after = self._changes.pop(0)
+            except IndexError:  # none, or another thread was faster
+                return
             for callback in self._callbacks:
                 callback(before, after)
 

@@ -133,7 +133,12 @@ class StreamStore:
         with self._named("read"):
             found = self._db.execute("SELECT state FROM snapshot").fetchone()
             bodies = self._db.execute("SELECT body FROM log ORDER BY seq").fetchall()
-        return (found[0] if found else None), [Step(**json.loads(body)) for (body,) in bodies]
+        try:
+            return (found[0] if found else None), [Step(**json.loads(body)) for (body,) in bodies]
+        except (TypeError, ValueError) as error:
+            raise StoreError(
+                f"the store '{self.path}' holds a step that cannot be read ({error}). Begin a new file."
+            ) from error
 
     def constraints(self) -> list[str] | None:
         """Return the names of the constraints whose stream this is; None for a new file."""

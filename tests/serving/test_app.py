@@ -119,6 +119,8 @@ BAD = {
     "text for a number": (lambda r: changed(r[0], amount="much"), "'much'"),
     "a list for a number": (lambda r: changed(r[0], amount=[1]), "'amount' is a list"),
     "a number too large": (lambda r: changed(r[0], amount=10**400), "too large"),
+    "half a letter": (lambda r: changed(r[0], occupation="\ud800"), "'occupation' is no text that can be encoded"),
+    "half a letter for a category": (lambda r: changed(r[0], sex="\ud800"), "'sex' is no text"),
     "ids of another length": (lambda r: {"records": r[:2], "ids": ["a"]}, "2 samples, but 1 ids"),
     "an id twice": (lambda r: {"records": r[:2], "ids": ["a", "a"]}, "given twice"),
     "an id that is none": (lambda r: {"records": r[:1], "ids": [None]}, "an id is"),
@@ -192,6 +194,8 @@ class TestLabels:
             ({"ids": ["gone"], "labels": [1]}, "'gone'"),
             ({"ids": [0], "labels": ["yes"]}, "'yes'"),
             ({"ids": [0], "labels": [1, 0]}, "1"),
+            ({"ids": [0], "labels": [10**400]}, "labels must be numbers"),
+            ({"ids": [0], "labels": [7]}, "needs labels 0 or 1"),
             ({"ids": [0]}, "'labels'"),
         ],
     )

@@ -10,6 +10,7 @@ import torch
 
 import fairlayer as fl
 from fairlayer import errors
+from fairlayer.groups import Vocabulary
 from tests.streaming.streams import one, tensor
 from tests.streaming.test_state import same
 
@@ -177,3 +178,42 @@ def test_label_free_constraints_hold_beside_label_based_ones() -> None:
         done, g = np.array(values), sex[: i + 1]
         if 0 < g.sum() < len(g):
             assert abs(done[g == 0].mean() - done[g == 1].mean()) <= 0.05 + 1e-6
+
+
+def test_labels_find_their_group_after_the_categories_changed_order() -> None:
+    stream = new_stream()
+    stream.emit(one(0.9), {"sex": ["M"]}, ids=["m"])
+    stream.emit(one(0.1), {"sex": ["F"]}, ids=["f"])
+    closed = Vocabulary({"sex": ("F", "M")}, open=False)
+    stream.emit(one(0.5), {"sex": ["F"]}, vocabulary=closed)
+    stream.observe_labels(["m", "f"], [1.0, 1.0])
+    assert stream.pooled_gap() == {"EqualOpportunity('sex')": pytest.approx(0.8)}
+    sums = stream.state_dict()["machine"]["history"]["sums"]
+    of = dict(zip(stream.counts(), sums[7].tolist(), strict=True))  # predictions for those with label 1
+    assert of == {"sex=M": pytest.approx(0.9), "sex=F": pytest.approx(0.1)}
+
+
+@pytest.mark.parametrize("wrong", [7.0, -1.0, 0.5])
+@pytest.mark.parametrize("size", [1, 3])
+def test_labels_that_a_constraint_cannot_read_are_refused_and_harm_nothing(wrong: float, size: int) -> None:
+    """They would make every later call fail."""
+    stream = new_stream()
+    stream.emit(tensor([0.2, 0.8, 0.4]), {"sex": [0, 1, 0]}, ids=["a", "b", "c"])
+    before = stream.state_dict()
+    with pytest.raises(errors.LabelValueError, match="needs labels 0 or 1"):
+        stream.observe_labels(["a", "b", "c"][:size], [wrong, 1.0, 1.0][:size])
+    with pytest.raises(errors.LabelValueError, match="needs labels 0 or 1"):
+        stream.emit(tensor([0.2] * size), {"sex": [1] * size}, y=[wrong] * size)
+    assert same(stream.state_dict(), before)
+    stream.observe_labels(["a", "b", "c"], [1.0, 1.0, 0.0])
+    assert stream.pooled_gap() == {"EqualOpportunity('sex')": pytest.approx(0.6)}
+
+
+@pytest.mark.parametrize(("ids", "y"), [(5, 1), ("ab", [1, 0]), ([None], [1]), (["a"], None), (["a"], [1, 0])])
+def test_ids_and_labels_that_are_none(ids: Any, y: Any) -> None:
+    stream = new_stream()
+    stream.emit(tensor([0.2, 0.8]), {"sex": [0, 1]}, ids=["a", "b"])
+    with pytest.raises(errors.ShapeError):
+        stream.observe_labels(ids, y)
+    stream.observe_labels([], [])
+    stream.observe_labels(["a", "b"], [1, 0])

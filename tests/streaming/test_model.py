@@ -281,3 +281,23 @@ def test_a_floor_out_of_reach_does_not_cost_the_parity() -> None:
         gap = spread(np.array(values), sex[: len(values)])
         assert gap is None or gap <= 0.02 + 1e-6
     assert model.inference_state.phase is fl.Phase.SATURATED
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_a_category_that_training_never_met_is_refused(size: int) -> None:
+    """In streams of any batch size, as in evaluation mode elsewhere: a misspelt category is no group of its own."""
+    model = fl.FairModel(torch.nn.Identity(), [PARITY], bounds=(0.0, 1.0), b_tau=8)
+    model(tensor([0.1, 0.2, 0.3, 0.4]), sensitive_features={"sex": ["F", "M"] * 2})
+    model.eval()
+    for _ in range(2):
+        with pytest.raises(errors.CategoryError, match="'Femlae'"):
+            model(tensor([0.1] * size), sensitive_features={"sex": ["Femlae"] * size}, inference=True)
+        model(one(0.5), sensitive_features={"sex": ["F"]}, inference=True)
+    assert model.inference_state.counts() == {"sex=F": 2}
+
+
+def test_a_stream_of_a_new_model_meets_categories_in_batches_of_any_size() -> None:
+    model = fl.FairModel(torch.nn.Identity(), [PARITY], bounds=(0.0, 1.0), policy="anytime", b_tau=8).eval()
+    for sex, size in [("F", 8), ("M", 1), ("X", 9), ("F", 2), ("Y", 3)]:
+        model(tensor([0.1] * size), sensitive_features={"sex": [sex] * size}, inference=True)
+    assert model.inference_state.counts() == {"sex=F": 10, "sex=M": 1, "sex=X": 9, "sex=Y": 3}

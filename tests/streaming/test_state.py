@@ -340,6 +340,19 @@ class TestCategories:
             return
         assert model.inference_state.counts() == {"sex=M": 1, "sex=F": 4}
 
+    def test_one_that_the_stream_has_met_cannot_be_left_out(self) -> None:
+        model = fl.FairModel(torch.nn.Identity(), [PARITY], bounds=(0.0, 1.0), policy="anytime").eval()
+        for sex in "FMX":
+            model(one(0.9), sensitive_features={"sex": [sex]}, inference=True)
+        before = model.state_dict()["_extra_state"]
+        with pytest.raises(errors.CategoryError, match="the stream has met sex='X'"):
+            model.fit_categories({"sex": ["F", "M"]})
+        assert same(model.state_dict()["_extra_state"], before)
+        model.fit_categories({"sex": ["F", "M", "X"]})
+        with pytest.raises(errors.CategoryError):
+            model(one(0.9), sensitive_features={"sex": ["Y"]}, inference=True)
+        assert model.inference_state.counts() == {"sex=F": 1, "sex=M": 1, "sex=X": 1}
+
     def test_training_meets_others(self) -> None:
         model = fl.FairModel(torch.nn.Identity(), [PARITY], bounds=(0.0, 1.0), policy="anytime")
         for sex in "FMY":
@@ -613,3 +626,88 @@ def test_io_of_a_state_is_plain() -> None:
     torch.save(stream.state_dict(), buffer)
     buffer.seek(0)
     assert same(torch.load(buffer, weights_only=True), stream.state_dict())
+
+
+@pytest.mark.parametrize("policy", ["anytime", "tracking"])
+@pytest.mark.parametrize("bad", [float("nan"), "unseen"])
+def test_bad_batches_change_nothing_at_any_moment(policy: str, bad: Any) -> None:
+    """Also where the feed-forward is due to be solved anew."""
+    model = fl.FairModel(torch.nn.Identity(), [PARITY], bounds=(0.0, 1.0), policy=policy).eval()
+    model.fit_categories({"sex": [0, 1, 2]})
+    scores, sex = lending(0, 120)
+    score, code = (0.5, 2) if bad == "unseen" else (bad, 0)
+    for start in range(0, 120, 3):
+        part = slice(start, start + 3)
+        model(tensor(scores[part]), sensitive_features={"sex": torch.from_numpy(sex[part])}, inference=True)
+        before = model.inference_state.state_dict()
+        features = {"sex": torch.tensor([0, 3 if code == 2 else 0, 1])}
+        with pytest.raises(errors.FairlayerError):
+            model(tensor([0.1, score, 0.3]), sensitive_features=features, inference=True)
+        assert same(model.inference_state.state_dict(), before)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_reading_changes_nothing(scale: float) -> None:
+    """Also without bounds, where the range of the histograms grows with the scores."""
+    quiet, asked = (fl.InferenceState([fl.DemographicParity("sex", 0.02 * scale)], policy="anytime") for _ in range(2))
+    rng = np.random.default_rng(0)
+    for code in rng.integers(0, 2, 400).tolist():
+        score = one(scale * rng.normal(0.3 * code))
+        emitted = quiet.emit(score, {"sex": [code]})
+        assert float(asked.emit(score, {"sex": [code]})) == pytest.approx(float(emitted), abs=1e-9 * scale)
+        asked.pooled_gap()
+        asked = copy.deepcopy(asked) if rng.random() < 0.1 else asked
+
+
+def test_what_is_absorbed_has_a_prediction_per_score() -> None:
+    stream = new_stream()
+    before = stream.state_dict()
+    with pytest.raises(errors.ShapeError, match="2 scores, but 1 predictions"):
+        stream.absorb(tensor([0.1, 0.2]), tensor([0.1]), {"sex": [0, 1]})
+    assert same(stream.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"bounds": (1.0, 0.0)}, errors.InvalidBoundsError),
+        ({"bounds": (float("nan"), 1.0)}, errors.InvalidBoundsError),
+        ({"bounds": ("a", 1.0)}, errors.InvalidBoundsError),
+        ({"bounds": (0.0, 0.5, 1.0)}, errors.InvalidBoundsError),
+        ({"half_life": "5"}, errors.ConstraintDefinitionError),
+        ({"half_life": 1e-4}, errors.ConstraintDefinitionError),
+        ({"policy": "hard"}, errors.ConstraintDefinitionError),
+    ],
+    ids=str,
+)
+def test_arguments_are_checked_at_once(arguments: Any, error: Any) -> None:
+    with pytest.raises(error):
+        fl.InferenceState([PARITY], **arguments)
+    if error is errors.ConstraintDefinitionError:
+        with pytest.raises(error):
+            fl.FairModel(torch.nn.Identity(), [PARITY], **arguments)
+
+
+def test_numbers_of_policies_and_batch_sizes_are_numbers() -> None:
+    for make in (lambda: fl.Tracking(rate="fast"), lambda: fl.PerBatch(step=None)):  # type: ignore[arg-type]
+        with pytest.raises(errors.ConstraintDefinitionError, match="must be a finite number"):
+            make()
+    for b_tau in ("many", None, -1, float("nan")):
+        with pytest.raises(errors.ConstraintDefinitionError, match="b_tau must be a number"):
+            fl.FairModel(torch.nn.Identity(), [PARITY], b_tau=b_tau)  # type: ignore[arg-type]
+    with pytest.raises(errors.ShapeError, match="found list"):
+        new_stream().emit([0.5], {"sex": [0]})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("state", [{}, {"machine": {}}, {"machine": None, "pending": {}}])
+def test_what_is_no_state_is_refused(state: Any) -> None:
+    stream = new_stream()
+    stream.emit(tensor([0.1, 0.9]), {"sex": [0, 1]})
+    before = stream.state_dict()
+    with pytest.raises(errors.ParameterError, match="not the state of a stream"):
+        stream.load_state_dict(state)
+    older = copy.deepcopy(before)
+    older["machine"]["history"]["range"] = older["machine"]["history"]["range"][:3]
+    with pytest.raises(errors.ParameterError, match="another version"):
+        stream.load_state_dict(older)
+    assert same(stream.state_dict(), before)

@@ -8,6 +8,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +280,24 @@ def test_shape_and_dtype_are_those_of_the_scores(dtype: torch.dtype) -> None:
     stream = DurableStream(new_state(), StreamStore(":memory:"))
     emitted = stream.emit(torch.rand(3, 1, dtype=dtype), {"sex": ["F", "M", None]})
     assert (emitted.shape, emitted.dtype) == ((3, 1), dtype)
+
+
+@pytest.mark.parametrize("what", ["UPDATE snapshot SET state = x'6a756e6b'", "INSERT INTO log VALUES (99, '{}')"])
+def test_damaged_rows_are_named(what: str, tmp_path: Path) -> None:
+    resumed(tmp_path / "s.sqlite").close()
+    with closing(sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)) as file:
+        file.execute(what)
+    with StreamStore(tmp_path / "s.sqlite") as store, pytest.raises(StoreError, match="Begin a new file"):
+        DurableStream(new_state(), store)
+
+
+def test_a_reset_that_fails_half_way_is_finished_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = resumed(tmp_path / "s.sqlite")
+    stream.emit(torch.tensor([0.3, 0.6]), {"sex": ["F", "M"]})
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamStore, "snapshot", lambda *_: (_ for _ in ()).throw(StoreError("the disk is full")))
+        with pytest.raises(StoreError):
+            stream.reset()
+    stream.emit(torch.tensor([0.4]), {"sex": ["F"]})
+    stream.store.close()  # as a kill leaves it
+    assert resumed(tmp_path / "s.sqlite").state.samples == 1

@@ -135,3 +135,15 @@ def test_labels_from_other_threads() -> None:
     sums = model.inference_state.state_dict()["machine"]["history"]["sums"]
     assert float(sums[4].sum() + sums[5].sum()) == THREADS * 40
     assert not model.inference_state.state_dict()["pending"]["ids"]
+
+
+def test_a_change_that_another_thread_told_first() -> None:
+    class Emptied(list[Any]):
+        """It holds something when one looks, and nothing any more when one takes it."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    state = new_model("anytime").inference_state
+    state._changes = Emptied()
+    assert state.samples == 0
