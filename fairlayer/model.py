@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -344,8 +345,8 @@ class FairModel(nn.Module):
         return {**columns, **(sensitive_features or {})}
 
 
-def _as_batch_size(b_tau: int) -> int:
-    if isinstance(b_tau, int | float) and b_tau >= 0:
+def _as_batch_size(b_tau: Any) -> Any:
+    if isinstance(b_tau, Real) and float(b_tau) >= 0:  # numpy's numbers among them
         return b_tau
     raise ConstraintDefinitionError(f"b_tau must be a number of samples >= 0, but is {b_tau!r}.")
 

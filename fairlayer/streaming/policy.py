@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from fairlayer.errors import ConstraintDefinitionError
@@ -130,7 +131,7 @@ def _check(policy: object, *, at_least_zero: tuple[str, ...], above_zero: tuple[
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def _falling(samples: float) -> float:
@@ -164,5 +165,5 @@ def as_half_life(half_life: Any) -> float | None:
         ConstraintDefinitionError: it is no number of samples.
     """
     if half_life is None or (_is_finite(half_life) and half_life >= 1):
-        return half_life  # type: ignore[no-any-return]
+        return None if half_life is None else float(half_life)
     raise ConstraintDefinitionError(f"half_life must be a number of samples >= 1, or None, but is {half_life!r}.")

@@ -695,6 +695,8 @@ def test_numbers_of_policies_and_batch_sizes_are_numbers() -> None:
     for b_tau in ("many", None, -1, float("nan")):
         with pytest.raises(errors.ConstraintDefinitionError, match="b_tau must be a number"):
             fl.FairModel(torch.nn.Identity(), [PARITY], b_tau=b_tau)  # type: ignore[arg-type]
+    for number in (np.float32(8.0), np.int64(8)):
+        fl.FairModel(torch.nn.Identity(), [PARITY], b_tau=number, half_life=number, policy=fl.Tracking(rate=number))  # type: ignore[arg-type]
     with pytest.raises(errors.ShapeError, match="found list"):
         new_stream().emit([0.5], {"sex": [0]})  # type: ignore[arg-type]
 
