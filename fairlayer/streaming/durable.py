@@ -54,7 +54,7 @@ class DurableStream:
         self.state, self.store = state, store
         self.lock = threading.RLock()
         self._words = vocabulary if vocabulary is not None and not vocabulary.open else None
-        self._constraints = state._arguments[0]
+        self._constraints = state.constraints
         self._labelled = any(constraint.needs_labels for constraint in self._constraints)
         self._ahead = False  # the state in memory holds a step that the store does not
         self._resume()
@@ -151,7 +151,7 @@ class DurableStream:
         """Store the step that the state has just taken, or take it back."""
         self._ahead = True
         try:
-            self.store.append(Step(ids, self._meters(), **values))
+            self.store.append(Step(ids, self.state.meters(), **values))
         except BaseException:
             self._resume()
             raise
@@ -213,16 +213,7 @@ class DurableStream:
             self.state.observe_labels(step.ids or [], step.labels)
             return
         raw, emitted = (torch.tensor(values, dtype=torch.float64) for values in (step.raw, step.emitted))
-        self.state.absorb(raw, emitted, step.features, self._words)
-        if self._labelled and step.ids is not None:
-            with self.state._lock:
-                codes = self.state._codes(self.state._read(step.features, len(raw), self._words))
-                self.state._pending.add(step.ids, codes, emitted.numpy())
-
-    def _meters(self) -> dict[str, dict[str, float]]:
-        """Return the numbers of the state that a recount of emitted predictions cannot rebuild."""
-        machine = self.state._machine
-        return {"rule": machine.rule.to_state(), "dual": machine.dual.to_state()}
+        self.state.absorb(raw, emitted, step.features, self._words, ids=step.ids if self._labelled else None)
 
 
 def _column(scores: Tensor) -> Tensor:

@@ -200,15 +200,24 @@ class InferenceState:
         return self._general(scores, _flat(projected), sensitive_features, ids=ids, y=y, vocabulary=vocabulary)
 
     def absorb(
-        self, scores: Tensor, emitted: Tensor, sensitive_features: Any, vocabulary: Vocabulary | None = None
+        self,
+        scores: Tensor,
+        emitted: Tensor,
+        sensitive_features: Any,
+        vocabulary: Vocabulary | None = None,
+        *,
+        ids: Sequence[str | int] | None = None,
     ) -> None:
-        """Count predictions that were made elsewhere, as they are."""
+        """Count predictions that were made elsewhere, as they are; those with ids wait for their labels."""
         raw, values = _flat(scores), _flat(emitted)
+        keys = None if ids is None else read_ids(ids, len(raw))
         if len(raw) != len(values):
             raise ShapeError(f"there are {len(raw)} scores, but {len(values)} predictions. Give one for each score.")
         with self._lock:
             groups = self._read(sensitive_features, len(raw), vocabulary)
             self._whole(lambda: self._machine.absorb(groups, raw, values))
+            if keys is not None:
+                self._pending.add(keys, self._codes(groups), values)
             self._after_step()
         self._tell()
 
@@ -266,6 +275,11 @@ class InferenceState:
     # ---- what it knows
 
     @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The constraints that it holds."""
+        return self._arguments[0]
+
+    @property
     def policy(self) -> Policy:
         """The policy."""
         return self._arguments[2]
@@ -311,6 +325,11 @@ class InferenceState:
         """Return the gap of the pooled means of everything emitted, per constraint; None where nothing compares."""
         with self._up_to_date() as machine:
             return machine.pooled_gaps()
+
+    def meters(self) -> dict[str, dict[str, float]]:
+        """Return the parts of `state_dict()["machine"]` that counting emitted predictions again cannot rebuild."""
+        with self._up_to_date() as machine:
+            return {"rule": machine.rule.to_state(), "dual": machine.dual.to_state()}
 
     def mean_squared_change(self) -> float:
         """Return the mean of (emitted - raw)^2 over everything emitted."""
