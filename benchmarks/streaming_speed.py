@@ -19,16 +19,20 @@ BARE, OURS, THEIRS = "bare MLP", "fairlayer", "fairness_training"
 Call = Callable[[int], Any]
 
 
-def run_speed(batch: int, calls: int, their_calls: int) -> dict[str, Any]:
-    """Time calls in turns, each on rows of its own; return microseconds and ratios to the bare network."""
+def run_speed(batch: int, block: int, calls: int, their_calls: int) -> dict[str, Any]:
+    """Time calls in turns of `block` calls each; return microseconds and ratios to the bare network.
+
+    In blocks a call finds the processor's caches as its like has left them, as in a loop that does nothing else. In
+    turns of one the bare network finds them cold, and loads the rows that the next one reads too: that flatters it.
+    """
     data = make_data()
     network = _trained(data)
     steps: dict[str, Call] = {BARE: _bare(network, data, batch), OURS: _ours(network, data, batch)}
-    times = _interleave(steps, calls, warm=max(200, calls // 10))
+    times = _interleave(steps, calls, block, warm=max(200, calls // 10))
     floor = times[BARE]
-    record: dict[str, Any] = {"batch": batch, "calls": calls, "us": {}, "ratio": {}}
+    record: dict[str, Any] = {"batch": batch, "block": block, "calls": calls, "us": {}, "ratio": {}}
     try:
-        theirs = _interleave({BARE: steps[BARE], THEIRS: _theirs(network, data, batch)}, their_calls, warm=5)
+        theirs = _interleave({BARE: steps[BARE], THEIRS: _theirs(network, data, batch)}, their_calls, block, warm=5)
         times[THEIRS] = theirs[THEIRS]
         record["their_calls"] = their_calls
     except ImportError as error:
@@ -98,13 +102,14 @@ def _theirs(network: nn.Module, data: Data, batch: int) -> Call:
 
 
 @torch.no_grad()
-def _interleave(steps: dict[str, Call], calls: int, warm: int) -> dict[str, list[float]]:
+def _interleave(steps: dict[str, Call], calls: int, block: int, warm: int) -> dict[str, list[float]]:
     """Return microseconds of each call; the first `warm` of each are left out."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(warm + calls):
+    for first in range(0, warm + calls, block):
         for name, step in steps.items():
-            start = time.perf_counter()
-            step(i)
-            if i >= warm:
-                times[name].append(1e6 * (time.perf_counter() - start))
+            for i in range(first, min(first + block, warm + calls)):
+                start = time.perf_counter()
+                step(i)
+                if i >= warm:
+                    times[name].append(1e6 * (time.perf_counter() - start))
     return times
