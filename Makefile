@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
 	@touch $@
 
-demo: setup  ## run the demo; DATA=adult takes a real data set instead of the built-in one
+demo: setup  ## run the demo: train, stream, report; DATA=adult takes a real data set instead of the built-in one
 	$(BIN)/fairlayer demo --out demo-report $(if $(DATA),--data $(DATA))
 
 test: setup  ## run the whole test suite, except what is marked slow or needs a GPU (ARGS="..." goes to pytest)

@@ -209,8 +209,17 @@ def test_demo_needs_no_network_and_says_that_the_data_are_generated(
     monkeypatch.delenv("FAIRLAYER_DATA", raising=False)
     monkeypatch.setenv("FAIRLAYER_CACHE", str(tmp_path / "cache"))
     assert main(["demo", "--out", str(tmp_path / "demo"), "--epochs", "2"]) == 0
-    assert "GENERATED data" in capsys.readouterr().out
-    assert "GENERATED data" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    said = capsys.readouterr().out
+    assert "GENERATED data" in said
+    assert "6000 rows, one at a time" in said
+    row = next(line for line in said.splitlines() if "worst after first tenth" in line)
+    nothing, _, stream = (float(part) for part in row.split("│")[2:5])
+    assert nothing > 0.05
+    assert stream <= 0.02
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert "GENERATED data" in page
+    assert "The unconstrained model in a stream" in page
+    assert page.count("<svg") == 4  # gaps, groups, stream, training
     metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
     assert metrics["violation"] <= 1e-6
     assert metrics["batches"] == 23

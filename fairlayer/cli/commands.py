@@ -13,16 +13,18 @@ import torch
 from fairlayer.cli.config import check_record, write_config
 from fairlayer.cli.loggers import Loggers
 from fairlayer.cli.progress import training_progress
-from fairlayer.cli.streaming import run_serve, run_stream
-from fairlayer.cli.tables import show_aggregate, show_comparison, show_prediction
+from fairlayer.cli.streaming import rows_progress, run_serve, run_stream
+from fairlayer.cli.tables import show_aggregate, show_comparison, show_prediction, show_stream
 from fairlayer.data import Table, parse_cut, read_data_set, read_frame
 from fairlayer.data.columns import column_of
 from fairlayer.data.table import usual_positive
 from fairlayer.errors import DataError, require
-from fairlayer.report import write_html
+from fairlayer.report import StreamSection, write_html
+from fairlayer.serving import stream_sample, stream_section
 from fairlayer.training import (
     Comparison,
     FitOptions,
+    Run,
     aggregate,
     load_run,
     parse_constraint,
@@ -31,6 +33,7 @@ from fairlayer.training import (
     train,
 )
 from fairlayer.training.run import write_json
+from fairlayer.training.session import Parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +114,7 @@ def run_predict(arguments: argparse.Namespace) -> None:
 
 
 def run_demo(arguments: argparse.Namespace) -> None:
-    """Train on a known data set, apply it in batches, print and report."""
+    """Train on a known data set, apply it in batches and to single requests, print and report."""
     table = read_data_set(arguments.data)
     print(table.description)
     regression = table.positive is None
@@ -129,10 +132,26 @@ def run_demo(arguments: argparse.Namespace) -> None:
         trained = train(parts, options, batch_size=STREAM_BATCH, inference=True, on_epoch=on_epoch)
     show_comparison(trained.comparison)
     folder = save_run(arguments.out, trained)
+    section = _demo_stream(load_run(folder), trained.plain, parts)
+    show_stream(section)
     page = write_html(
-        folder / "report.html", trained.comparison, title=f"fairlayer demo: {table.name}", history=trained.history_svg()
+        folder / "report.html",
+        trained.comparison,
+        title=f"fairlayer demo: {table.name}",
+        history=trained.history_svg(),
+        stream=section,
     )
     print(f"Report: {page} (numbers in metrics.json beside it)")
+
+
+def _demo_stream(run: Run, unconstrained: torch.nn.Module, parts: Parts) -> StreamSection:
+    """Stream the test rows through the layer behind the unconstrained network, which leaves the stream most to do."""
+    print("\nThe scores of the unconstrained model, one test row at a time through a stream:")
+    run.model.backbone = unconstrained
+    with rows_progress(len(parts.test)) as on_rows:
+        labels = parts.test.y.double().numpy()
+        streamed = stream_sample(run, parts.test, labels, warm_start=parts.valid, on_rows=on_rows)
+    return stream_section(streamed)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

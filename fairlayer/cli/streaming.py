@@ -14,20 +14,20 @@ import torch
 from fairlayer.cli.tables import show_stream
 from fairlayer.data import read_frame
 from fairlayer.errors import require
-from fairlayer.serving import create_app, stream_table
+from fairlayer.serving import create_app, stream_section, stream_table
 from fairlayer.streaming.store import StreamStore
 from fairlayer.training import load_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["run_serve", "run_stream"]
+__all__ = ["rows_progress", "run_serve", "run_stream"]
 
 
 def run_stream(arguments: argparse.Namespace) -> None:
     """Stream a table through a run; print what it cost."""
     run, frame = load_run(arguments.run), read_frame(arguments.table)
-    with _rows_progress(len(frame)) as on_rows:
+    with rows_progress(len(frame)) as on_rows:
         streamed = stream_table(
             run,
             frame,
@@ -37,7 +37,7 @@ def run_stream(arguments: argparse.Namespace) -> None:
             warm_start=_warm_start(arguments),
             on_rows=on_rows,
         )
-    show_stream(streamed)
+    show_stream(stream_section(streamed))
     if arguments.out:
         columns = {"score": streamed.raw, "streamed_score": streamed.streamed}
         require("pandas", "train").DataFrame(columns).to_csv(arguments.out, index=False)
@@ -80,7 +80,7 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def _rows_progress(rows: int) -> Iterator[Callable[[int], None] | None]:
+def rows_progress(rows: int) -> Iterator[Callable[[int], None] | None]:
     """Yield what to tell how many rows are done; None where the output is no terminal."""
     console = require("rich.console", "train").Console(stderr=True)
     if not console.is_terminal:

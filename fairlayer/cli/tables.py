@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fairlayer.constraints import Constraint
 from fairlayer.errors import require
-from fairlayer.report import words
-from fairlayer.serving import StreamedTable
+from fairlayer.report import StreamSection, words
 from fairlayer.training import Comparison, ConstraintResult, Observed, Run, aggregate, measure
 from fairlayer.training.run import Prediction
 
@@ -64,48 +62,18 @@ def _mean_text(summary: Mapping[str, Any]) -> str:
     return words.number(summary["mean"]) + deviation
 
 
-def show_stream(streamed: StreamedTable) -> None:
+def show_stream(section: StreamSection) -> None:
     """Print the gaps and the cost of a stream beside doing nothing and beside the offline projection."""
-    rows, size = len(streamed.raw), streamed.batch_size
-    arrival = "one at a time" if size == 1 else f"in batches of {size}"
-    table = _table(f"{rows} rows, {arrival}", "nothing", "offline", "stream")
-    for constraint in streamed.measurable():
-        _add_pooled(table, streamed, constraint)
-    table.add_section()
-    squares = [streamed.distortion(scores) for scores in streamed.columns.values()]
-    table.add_row("mean squared change", *(f"{square:.6f}" for square in squares))
-    table.add_row("  beside offline", "", "", f"{squares[2] / squares[1]:.3f} x" if squares[1] > 0 else "-")
-    quality = [streamed.quality(scores) for scores in streamed.columns.values()]
-    for name in quality[0]:
-        table.add_row(words.QUALITY_NAMES[name], *(words.number(each[name]) for each in quality))
-    table.caption = "offline: the whole table projected at once, seen before the first prediction"
+    table = _table(section.title, "nothing", "offline", "stream")
+    for block in section.blocks:
+        table.add_section()
+        for row in block:
+            table.add_row(*row)
+    table.caption = section.caption
     console = _console()
     console.print(table)
-    for sentence in _stream_sentences(streamed):
+    for sentence in section.sentences:
         console.print(sentence)
-
-
-def _add_pooled(table: Any, streamed: StreamedTable, constraint: Constraint) -> None:
-    columns = streamed.columns.values()
-    limit = words.limit_text(measure(constraint, streamed.observed, streamed.raw))
-    table.add_row(constraint.name, "", "", "")
-    table.add_row(f"  pooled ({limit})", *(words.number(streamed.pooled(constraint, s), 4) for s in columns))
-    worst = [streamed.worst_pooled(constraint, scores) for scores in columns]
-    table.add_row("  pooled, worst after first tenth", *(words.number(value, 4) for value in worst))
-    within = [streamed.per_batch(constraint, scores) for scores in columns]
-    table.add_row("  within batches, average", *(words.number(value, 4) for value in within))
-
-
-def _stream_sentences(streamed: StreamedTable) -> list[str]:
-    shares = [f"{phase} {count}" for phase, count in streamed.phases.items()]
-    found = [f"Policy {streamed.state.policy}. Rows by phase: {', '.join(shares)}."]
-    if streamed.batch_size == 1:
-        found.append("Within a batch of one row nothing compares; the published average counts that as a gap of 0.")
-    left_out = [c.name for c in streamed.run.model.constraints if c not in streamed.measurable()]
-    if left_out:
-        target = streamed.run.recipe.target
-        found.append(f"Not measured and not held, for want of the column '{target}': {', '.join(left_out)}.")
-    return found
 
 
 def _console() -> Any:

@@ -7,9 +7,10 @@ from io import StringIO
 from typing import Any
 
 from fairlayer.errors import require
+from fairlayer.streaming import InferenceState
 from fairlayer.training import Comparison, GroupResult
 
-__all__ = ["gap_picture", "score_pictures"]
+__all__ = ["gap_picture", "score_pictures", "stream_picture"]
 
 BEFORE, AFTER, LIMIT = "#8a8a8a", "#1f5fa8", "#b3261e"
 ACROSS = 3
@@ -69,6 +70,11 @@ def _draw_gap(axis: Any, place: float, gap: Any, color: str) -> None:
     axis.plot([gap.value], [place], "o", color=color, markersize=5)
     if gap.low is not None:
         axis.plot([gap.low, gap.high], [place, place], color=color, linewidth=1.2)
+
+
+def stream_picture(state: InferenceState) -> str:
+    """Pooled gaps against their limits, shifts and phases over a stream."""
+    return _svg(lambda figure: state.plot(figure.subplots(2, 1, sharex=True)), 8.4, 5.2)
 
 
 def _svg(draw: Callable[[Any], None], width: float, height: float) -> str:

@@ -3,6 +3,16 @@
 from fairlayer.serving.app import create_app
 from fairlayer.serving.records import RequestError
 from fairlayer.serving.scorer import Scorer, new_stream
-from fairlayer.serving.table import StreamedTable, stream_table
+from fairlayer.serving.section import stream_section
+from fairlayer.serving.table import StreamedTable, stream_sample, stream_table
 
-__all__ = ["RequestError", "Scorer", "StreamedTable", "create_app", "new_stream", "stream_table"]
+__all__ = [
+    "RequestError",
+    "Scorer",
+    "StreamedTable",
+    "create_app",
+    "new_stream",
+    "stream_sample",
+    "stream_section",
+    "stream_table",
+]

@@ -26,7 +26,7 @@ from fairlayer.training.quality import quality_beside
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["StreamedTable", "stream_table"]
+__all__ = ["StreamedTable", "stream_sample", "stream_table"]
 
 _CHECKPOINTS = 50
 
@@ -127,16 +127,38 @@ def stream_table(
     Constraints that read labels get them right after each batch where the table has the target column, and are not
     held where it has not.
     """
+    return stream_sample(
+        run,
+        run.recipe.sample(frame),
+        _labels(run, frame),
+        batch_size=batch_size,
+        policy=policy,
+        half_life=half_life,
+        warm_start=None if warm_start is None else run.recipe.sample(warm_start),
+        on_rows=on_rows,
+    )
+
+
+def stream_sample(
+    run: Run,
+    sample: Sample,
+    labels: FloatArray | None,
+    *,
+    batch_size: int = 1,
+    policy: str | Policy = "tracking",
+    half_life: float | None = None,
+    warm_start: Sample | None = None,
+    on_rows: Callable[[int], None] | None = None,
+) -> StreamedTable:
+    """The same for rows that are encoded already, with their labels, where they are known."""
     if batch_size < 1:
         raise DataError(f"a batch size of {batch_size} was asked for; at least one row is needed.")
-    labels = _labels(run, frame)
-    sample = run.recipe.sample(frame)
     offline = emit_in_batches(run.model, sample, len(sample))
     state = new_stream(run.model, policy=policy, half_life=half_life)
     if warm_start is not None:
-        before = run.recipe.sample(warm_start)
         with torch.no_grad():
-            state.warm_start(run.model.raw_scores(before.x), before.sensitive, run.model.projection.vocabulary)
+            raw_scores = run.model.raw_scores(warm_start.x)
+        state.warm_start(raw_scores, warm_start.sensitive, run.model.projection.vocabulary)
     raw = torch.from_numpy(offline.raw).double()
     streamed, phases = _emit(run, state, sample, raw, labels=labels, batch_size=batch_size, on_rows=on_rows)
     arrays = (raw.numpy(), streamed, offline.scores.astype(np.float64))

@@ -1,0 +1,67 @@
+"""A streamed table as a section of a report."""
+
+from __future__ import annotations
+
+from fairlayer.constraints import Constraint
+from fairlayer.report import StreamSection, words
+from fairlayer.report.pictures import stream_picture
+from fairlayer.serving.table import StreamedTable
+from fairlayer.training import measure
+
+__all__ = ["stream_section"]
+
+_CAPTION = "offline: the whole table projected at once, seen before the first prediction"
+Row = tuple[str, str, str, str]
+
+
+def stream_section(streamed: StreamedTable) -> StreamSection:
+    """Return the gaps and the cost of a stream beside doing nothing and beside the offline projection."""
+    rows, size = len(streamed.raw), streamed.batch_size
+    arrival = "one at a time" if size == 1 else f"in batches of {size}"
+    pooled = [row for constraint in streamed.measurable() for row in _pooled(streamed, constraint)]
+    return StreamSection(
+        title=f"{rows} rows, {arrival}",
+        blocks=[pooled, _cost(streamed)],
+        caption=_CAPTION,
+        sentences=_sentences(streamed),
+        picture=stream_picture(streamed.state),
+    )
+
+
+def _pooled(streamed: StreamedTable, constraint: Constraint) -> list[Row]:
+    columns = streamed.columns.values()
+    limit = words.limit_text(measure(constraint, streamed.observed, streamed.raw))
+    return [
+        (constraint.name, "", "", ""),
+        _row(f"  pooled ({limit})", [streamed.pooled(constraint, scores) for scores in columns], 4),
+        _row("  pooled, worst after first tenth", [streamed.worst_pooled(constraint, scores) for scores in columns], 4),
+        _row("  within batches, average", [streamed.per_batch(constraint, scores) for scores in columns], 4),
+    ]
+
+
+def _cost(streamed: StreamedTable) -> list[Row]:
+    nothing, offline, stream = (streamed.distortion(scores) for scores in streamed.columns.values())
+    beside = f"{stream / offline:.3f} x" if offline > 0 else "-"
+    quality = [streamed.quality(scores) for scores in streamed.columns.values()]
+    return [
+        ("mean squared change", f"{nothing:.6f}", f"{offline:.6f}", f"{stream:.6f}"),
+        ("  beside offline", "", "", beside),
+        *(_row(words.QUALITY_NAMES[name], [each[name] for each in quality], 3) for name in quality[0]),
+    ]
+
+
+def _row(name: str, values: list[float | None], digits: int) -> Row:
+    nothing, offline, stream = (words.number(value, digits) for value in values)
+    return name, nothing, offline, stream
+
+
+def _sentences(streamed: StreamedTable) -> list[str]:
+    shares = [f"{phase} {count}" for phase, count in streamed.phases.items()]
+    found = [f"Policy {streamed.state.policy}. Rows by phase: {', '.join(shares)}."]
+    if streamed.batch_size == 1:
+        found.append("Within a batch of one row nothing compares; the published average counts that as a gap of 0.")
+    left_out = [c.name for c in streamed.run.model.constraints if c not in streamed.measurable()]
+    if left_out:
+        target = streamed.run.recipe.target
+        found.append(f"Not measured and not held, for want of the column '{target}': {', '.join(left_out)}.")
+    return found
