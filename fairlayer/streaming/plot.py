@@ -10,7 +10,7 @@ from fairlayer.constraints.statements import as_float
 from fairlayer.errors import require
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policy import PerBatch, Policy
-from fairlayer.streaming.trace import Trace
+from fairlayer.streaming.trace import TracePoint
 
 __all__ = ["plot_trace"]
 
@@ -24,11 +24,13 @@ _COLORS = {
 _FIRST_TENTH = 10  # the vertical scale leaves out the first points, which are noise
 
 
-def plot_trace(trace: Trace, constraints: Sequence[Constraint], policy: Policy, axes: Any = None) -> Any:
+def plot_trace(
+    points: Sequence[TracePoint], constraints: Sequence[Constraint], policy: Policy, axes: Any = None
+) -> Any:
     """Draw pooled gaps with their limits (dashed), shifts per cell, and phases; return the figure.
 
     Args:
-        trace: what to draw.
+        points: what to draw.
         constraints: for the tolerances.
         policy: for the slack of the first samples.
         axes: two matplotlib axes, or None for a new figure.
@@ -37,23 +39,27 @@ def plot_trace(trace: Trace, constraints: Sequence[Constraint], policy: Policy, 
         figure = require("matplotlib.figure", "train").Figure(figsize=(10, 6), layout="constrained")
         axes = figure.subplots(2, 1, sharex=True)
     gaps, shifts = axes
-    samples = [point.samples for point in trace.points]
+    samples = [point.samples for point in points]
     for constraint in constraints:
-        _draw_gap(gaps, trace, samples, constraint, policy)
-    for name in sorted({name for point in trace.points for name in point.shifts}):
-        shifts.plot(samples, [point.shifts.get(name) for point in trace.points], label=name, linewidth=1.2)
+        _draw_gap(gaps, points, samples, constraint, policy)
+    for name in sorted({name for point in points for name in point.shifts}):
+        shifts.plot(samples, [point.shifts.get(name) for point in points], label=name, linewidth=1.2)
     shifts.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
-    _shade(gaps, trace)
-    _scale(gaps, trace, constraints)
+    _shade(gaps, points)
+    _scale(gaps, points, constraints)
     gaps.set(ylabel="pooled gap of mean predictions")
     shifts.set(ylabel="feed-forward shift", xlabel="predictions emitted", xlim=(0, max(samples, default=1.0)))
     for axis in axes:
+        if not axis.get_legend_handles_labels()[0]:
+            continue  # nothing has been emitted
         axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, frameon=False)
     return gaps.figure
 
 
-def _draw_gap(axis: Any, trace: Trace, samples: list[float], constraint: Constraint, policy: Policy) -> None:
-    values = [point.gaps.get(constraint.name) for point in trace.points]
+def _draw_gap(
+    axis: Any, points: Sequence[TracePoint], samples: list[float], constraint: Constraint, policy: Policy
+) -> None:
+    values = [point.gaps.get(constraint.name) for point in points]
     [line] = axis.plot(samples, [float("nan") if v is None else v for v in values], label=constraint.name)
     tolerance = getattr(constraint, "tolerance", None)
     if tolerance is None:
@@ -63,20 +69,20 @@ def _draw_gap(axis: Any, trace: Trace, samples: list[float], constraint: Constra
     axis.plot(samples, limits, "--", linewidth=1, color=line.get_color(), label=f"limit {as_float(tolerance):g}")
 
 
-def _scale(axis: Any, trace: Trace, constraints: Sequence[Constraint]) -> None:
+def _scale(axis: Any, points: Sequence[TracePoint], constraints: Sequence[Constraint]) -> None:
     """Fit the gaps after the first tenth, and twice the largest tolerance; below zero only what is negative."""
-    later = trace.points[len(trace.points) // _FIRST_TENTH :]
+    later = points[len(points) // _FIRST_TENTH :]
     gaps = [gap for point in later for gap in point.gaps.values() if gap is not None]
     limits = [2.0 * as_float(c.tolerance) for c in constraints if hasattr(c, "tolerance")]
     top, bottom = max([*gaps, *limits], default=1.0), min([0.0, *gaps])
     axis.set_ylim(1.1 * bottom, 1.1 * top if top > bottom else bottom + 1.0)
 
 
-def _shade(axis: Any, trace: Trace) -> None:
+def _shade(axis: Any, points: Sequence[TracePoint]) -> None:
     """Colour the background by phase, a phase that returns under one name."""
-    ends = [point.samples for point in trace.points[1:]] + [trace.points[-1].samples] if trace.points else []
+    ends = [point.samples for point in points[1:]] + [points[-1].samples] if points else []
     named: set[Phase] = set()
-    for point, end in zip(trace.points, ends, strict=True):
+    for point, end in zip(points, ends, strict=True):
         label = None if point.phase in named else point.phase.value
         axis.axvspan(point.samples, end, color=_COLORS[point.phase], alpha=0.15, linewidth=0, label=label)
         named.add(point.phase)

@@ -346,7 +346,8 @@ class InferenceState:
         from fairlayer.streaming.plot import plot_trace
 
         with self._up_to_date() as machine:
-            return plot_trace(self._trace, machine.constraints, self.policy, axes)
+            points = self._trace.until_now(machine, machine.phase(), self._cell_names())
+            return plot_trace(points, machine.constraints, self.policy, axes)
 
     # ---- state as data
 

@@ -38,8 +38,19 @@ class Trace:
         self.revision, samples = machine.revision, machine.rule.samples
         if samples < self.next_record:
             return
-        shifts = dict(zip(cell_names(), (-machine.shifts).tolist(), strict=True))
-        self.points.append(TracePoint(samples, machine.pooled_gaps(), shifts, phase))
+        self.points.append(_now(machine, phase, cell_names()))
         if len(self.points) > _MOST_POINTS:
             self.points = self.points[::2]
         self.next_record = samples + max(_LEAST_STRIDE, samples / _STRIDE_SHARE)
+
+    def until_now(self, machine: Any, phase: Phase, cell_names: Sequence[str]) -> Sequence[TracePoint]:
+        """Return the points, and where the stream stands now."""
+        samples = machine.rule.samples
+        if not samples or (self.points and self.points[-1].samples == samples):
+            return self.points
+        return [*self.points, _now(machine, phase, cell_names)]
+
+
+def _now(machine: Any, phase: Phase, cell_names: Sequence[str]) -> TracePoint:
+    shifts = dict(zip(cell_names, (-machine.shifts).tolist(), strict=True))
+    return TracePoint(machine.rule.samples, machine.pooled_gaps(), shifts, phase)

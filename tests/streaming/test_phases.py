@@ -203,3 +203,19 @@ def test_a_feed_forward_that_cannot_be_solved_fails_no_request(monkeypatch: pyte
     gap = stream.pooled_gap()[PARITY.name]
     assert gap is not None
     assert gap <= 0.02 + 1e-9
+
+
+def test_a_picture_ends_where_the_stream_stands() -> None:
+    pytest.importorskip("matplotlib")
+    stream, _ = new_stream()
+    assert stream.plot().axes
+    scores, sex = lending(0, 1003)
+    for score, code in zip(scores, sex.tolist(), strict=True):
+        stream.emit(one(score), {"sex": [code]})
+    gaps, shifts = stream.plot().axes[:2]
+    line = next(line for line in gaps.get_lines() if line.get_label() == PARITY.name)
+    assert line.get_xdata()[-1] == 1003
+    assert line.get_ydata()[-1] == pytest.approx(stream.pooled_gap()[PARITY.name])
+    assert shifts.get_lines()[0].get_xdata()[-1] == 1003
+    assert stream.plot().axes[0].get_lines()[0].get_xdata()[-1] == 1003
+    assert [point.samples for point in stream._trace.points][-1] < 1003
