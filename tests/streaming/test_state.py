@@ -348,6 +348,8 @@ class TestCategories:
         with pytest.raises(errors.CategoryError, match="the stream has met sex='X'"):
             model.fit_categories({"sex": ["F", "M"]})
         assert same(model.state_dict()["_extra_state"], before)
+        assert model.projection.vocabulary.open
+        assert not model.projection.vocabulary.categories
         model.fit_categories({"sex": ["F", "M", "X"]})
         with pytest.raises(errors.CategoryError):
             model(one(0.9), sensitive_features={"sex": ["Y"]}, inference=True)

@@ -8,9 +8,8 @@ import torch
 
 import fairlayer.constraints
 from fairlayer.constraints import BoundedGroupLoss, Constraint, DemographicParity, GroupCalibration
-from fairlayer.constraints.text import write_constraint
+from fairlayer.constraints.text import known_constraints, parse_constraint, write_constraint
 from fairlayer.errors import ConstraintDefinitionError
-from fairlayer.training import known_constraints, parse_constraint
 
 LIMITS = ("tolerance", "ratio", "cap", "floor")
 
