@@ -24,7 +24,7 @@ from fairlayer.errors import FairlayerError
 from fairlayer.model import FairModel
 from fairlayer.penalties import HSIC, MMD, AugmentedLagrangian, Penalty
 from fairlayer.projection import FairProjection, project
-from fairlayer.result import Projection
+from fairlayer.projection.result import Projection
 from fairlayer.streaming import Anytime, InferenceState, PerBatch, Phase, Tracking
 
 __version__ = "0.1.0"

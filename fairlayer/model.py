@@ -16,6 +16,7 @@ from fairlayer.constraints.statements import Tolerance
 from fairlayer.distillation import AmortisedModel, WithoutLayer
 from fairlayer.distillation.amortise import amortise
 from fairlayer.distillation.without_layer import ScoresOf, as_scores
+from fairlayer.edge import Bounds, as_constraints, plain_bounds
 from fairlayer.errors import (
     CategoryError,
     ConstraintDefinitionError,
@@ -24,9 +25,8 @@ from fairlayer.errors import (
     OutputError,
     ShapeError,
 )
-from fairlayer.inputs import Bounds, as_constraints, plain_bounds
 from fairlayer.projection import FairProjection
-from fairlayer.result import Projection
+from fairlayer.projection.result import Projection
 from fairlayer.streaming import InferenceState, Policy
 from fairlayer.streaming.batches import StreamGaps, read_batch
 from fairlayer.streaming.policy import as_half_life, as_policy

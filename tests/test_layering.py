@@ -23,11 +23,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_typing"),
     ("_arrays", "collective"),
     ("groups",),
-    ("constraints",),
+    ("constraints", "geometry"),
+    ("passes", "edge"),
     ("solve",),
-    ("assembly",),
-    ("inputs", "result"),
-    ("exact", "reference"),
     ("projection",),
     ("penalties", "adversarial", "streaming"),
     ("decisions", "distillation"),
@@ -45,7 +43,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RANK = {unit: rank for rank, row in enumerate(LAYERS) for unit in row}
 
 # Forbidden although it would point down: the solver never sees a group or a constraint.
-NEVER = {("solve", "groups"), ("solve", "constraints")}
+NEVER = {(unit, above) for unit in ("geometry", "passes", "solve") for above in ("groups", "constraints", "edge")}
+# The certificate checks what passes and solvers return, so it shares no line with them.
+CHECKER = "fairlayer.projection.certificate"
+CHECKED = ("fairlayer.passes", "fairlayer.solve")
 
 # What a module may import outside its own functions, besides fairlayer and the standard library.
 CORE_LIBRARIES = {"torch", "numpy"}
@@ -181,6 +182,11 @@ def test_imports_point_down(module: str) -> None:
         if item.target.split(".")[0] == "fairlayer" and points_up(module, item.target)
     ]
     assert not wrong, "imports must point down (see LAYERS), and never to the package root:\n" + "\n".join(wrong)
+
+
+def test_the_certificate_imports_nothing_of_what_it_checks() -> None:
+    wrong = [item.target for item in imports_of(CHECKER) if item.target.startswith(CHECKED)]
+    assert not wrong, f"{CHECKER} imports {wrong}, whose results it is to check"
 
 
 def test_no_import_cycles() -> None:

@@ -14,9 +14,9 @@ from fairlayer.adversarial.heads import Head
 from fairlayer.adversarial.reversal import GradientReversal
 from fairlayer.adversarial.schedules import Schedule, linear, strength_at
 from fairlayer.adversarial.tap import Read, Tap, find_module
+from fairlayer.edge import read_per_sample
 from fairlayer.errors import CategoryError, LabelValueError, MissingLabelsError, ShapeError
 from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
-from fairlayer.inputs import read_per_sample
 
 __all__ = ["Adversary"]
 

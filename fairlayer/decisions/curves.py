@@ -21,7 +21,7 @@ import numpy as np
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import Groups
-from fairlayer.solve import Cells
+from fairlayer.passes import Cells
 
 __all__ = ["Curve", "Partition", "draw_curves"]
 

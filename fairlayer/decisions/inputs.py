@@ -11,8 +11,8 @@ from torch import Tensor
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.decisions.errors import UtilityError
+from fairlayer.edge import read_per_sample
 from fairlayer.errors import EmptyBatchError, LabelValueError, NonFiniteScoresError, ShapeError
-from fairlayer.inputs import read_per_sample
 
 __all__ = ["ACCURACY", "as_scores", "like", "read_capacity", "read_labels", "read_scores", "read_utility"]
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.assembly import Assembly, assemble
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.constraints.statements import as_float
 from fairlayer.decisions.curves import Curve, Partition, contributions_of, draw_curves
 from fairlayer.decisions.inputs import read_labels, read_utility
+from fairlayer.edge import as_constraints, feature_names, read_groups
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import Groups
-from fairlayer.inputs import as_constraints, feature_names, read_groups
-from fairlayer.solve import Cells, RowSlabs, SlabSystem, SpreadSlabs
-from fairlayer.solve.passes import NumpyPasses
+from fairlayer.passes import Cells, NumpyPasses
+from fairlayer.projection.assembly import Assembly, assemble
+from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs
 
 __all__ = ["Block", "Problem"]
 

@@ -28,13 +28,13 @@ from torch import Tensor
 
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.assembly import assemble
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.decisions.inputs import as_scores, like, read_scores
 from fairlayer.decisions.rule import CellRule, DecisionRule
+from fairlayer.edge import as_constraints, feature_names
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import read_sensitive_features
-from fairlayer.inputs import as_constraints, feature_names
+from fairlayer.projection.assembly import assemble
 from fairlayer.streaming import Anytime, InferenceState
 from fairlayer.streaming.correction import gap_of
 

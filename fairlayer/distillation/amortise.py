@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fairlayer.distillation.amortised import AmortisedModel, single_feature
 from fairlayer.distillation.shifts import AmortisedShifts
 from fairlayer.distillation.without_layer import WithoutLayer, as_scores
+from fairlayer.edge import feature_names, read_groups
 from fairlayer.errors import EmptyBatchError
-from fairlayer.inputs import feature_names, read_groups
 from fairlayer.projection import FairProjection
 from fairlayer.streaming.batches import read_batch
 

@@ -12,8 +12,8 @@ from fairlayer.constraints import Constraint
 from fairlayer.distillation.errors import NoFixedShiftError
 from fairlayer.distillation.shifts import AmortisedShifts
 from fairlayer.distillation.without_layer import as_scores
+from fairlayer.edge import feature_names
 from fairlayer.errors import MissingSensitiveFeatureError
-from fairlayer.inputs import feature_names
 
 __all__ = ["AmortisedModel", "single_feature"]
 

@@ -12,9 +12,9 @@ from fairlayer.constraints import Batch, Constraint, Means, without_convex
 from fairlayer.distillation.cells import CellMap
 from fairlayer.distillation.errors import NoFixedShiftError
 from fairlayer.distillation.parts import Samples, ShiftTable, shift_table
+from fairlayer.edge import Bounds, as_columns, as_constraints, read_per_sample
 from fairlayer.errors import InvalidBoundsError, MissingLabelsError
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.inputs import Bounds, as_columns, as_constraints, read_per_sample
 from fairlayer.projection import project
 
 __all__ = ["Fitted", "fit_shifts"]

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
-from fairlayer.assembly import assemble
 from fairlayer.constraints import Batch, Constraint, GroupCalibration
 from fairlayer.distillation.amortised import AmortisedModel
+from fairlayer.edge import as_columns, as_constraints, feature_names, pick, read_groups, read_per_sample
 from fairlayer.errors import EmptyBatchError
 from fairlayer.groups import Groups
-from fairlayer.inputs import as_columns, as_constraints, feature_names, pick, read_groups, read_per_sample
-from fairlayer.solve.passes import NumpyPasses
+from fairlayer.passes import NumpyPasses
+from fairlayer.projection.assembly import assemble
 from fairlayer.streaming.batches import read_batch
 from fairlayer.streaming.correction import gap_of
 

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from fairlayer._arrays import host_float64
 from fairlayer._typing import BoolArray, FloatArray, IntArray
-from fairlayer.assembly import Assembly, assemble
 from fairlayer.constraints import Batch, Constraint, Spread
 from fairlayer.distillation.cells import CellMap
+from fairlayer.edge import pick
 from fairlayer.groups import Groups
-from fairlayer.inputs import pick
-from fairlayer.solve import Solution, make_passes, solve
+from fairlayer.passes import make_passes
+from fairlayer.projection.assembly import Assembly, assemble
+from fairlayer.solve import Solution, solve
 
 __all__ = ["Samples", "ShiftTable", "shift_table"]
 

@@ -14,9 +14,9 @@ from fairlayer.constraints import Constraint
 from fairlayer.distillation.cells import CellMap
 from fairlayer.distillation.fitting import fit_shifts
 from fairlayer.distillation.parts import ShiftTable
+from fairlayer.edge import Bounds, check_choice
 from fairlayer.errors import CategoryError, MissingLabelsError, ShapeError
 from fairlayer.groups import Vocabulary
-from fairlayer.inputs import Bounds, check_choice
 
 __all__ = ["AmortisedShifts"]
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fairlayer.constraints import Constraint
+from fairlayer.edge import as_constraints, feature_names
 from fairlayer.errors import DataError, require
 from fairlayer.groups import Vocabulary
-from fairlayer.inputs import as_constraints, feature_names
 from fairlayer.scoring.chunk import Chunk, read_chunk
 from fairlayer.scoring.project import Mover, TableProjection, project_source
 from fairlayer.scoring.signatures import Signatures, View, view_of

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from fairlayer.edge import check_choice
 from fairlayer.errors import ShapeError, require
-from fairlayer.inputs import check_choice
 
 __all__ = ["descend"]
 

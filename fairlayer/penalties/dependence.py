@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from fairlayer._typing import BoolArray
 from fairlayer.constraints.base import as_names
+from fairlayer.edge import check_choice
 from fairlayer.errors import ConstraintDefinitionError
-from fairlayer.inputs import check_choice
 from fairlayer.penalties.kernels import gaussian_kernel, hsic_biased, hsic_unbiased, mmd_from_pool
 from fairlayer.penalties.reading import outside_graphs
 from fairlayer.penalties.samples import Feature, crossed_membership, label_strata, read_features, read_points, rows_of

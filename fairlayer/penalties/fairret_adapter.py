@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fairlayer.constraints.base import as_names
+from fairlayer.edge import read_per_sample
 from fairlayer.errors import MissingLabelsError, ShapeError, require
-from fairlayer.inputs import read_per_sample
 from fairlayer.penalties.reading import outside_graphs
 from fairlayer.penalties.samples import crossed_membership, read_features, read_points
 

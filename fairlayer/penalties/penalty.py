@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fairlayer.constraints import Constraint
+from fairlayer.edge import check_choice
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import Vocabulary
-from fairlayer.inputs import check_choice
 from fairlayer.penalties.means import measure
 from fairlayer.penalties.norms import NORMS
 from fairlayer.penalties.reading import (

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fairlayer._arrays import host_float64, is_followed
 from fairlayer.constraints import Batch, Constraint, Statement
+from fairlayer.edge import as_columns, as_constraints, feature_names, pick, read_groups, read_per_sample
 from fairlayer.errors import NonFiniteScoresError
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.inputs import as_columns, as_constraints, feature_names, pick, read_groups, read_per_sample
 
 __all__ = [
     "BatchReader",

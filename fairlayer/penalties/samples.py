@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fairlayer._typing import BoolArray, FloatArray
+from fairlayer.edge import read_per_sample
 from fairlayer.errors import EmptyBatchError, LabelValueError, MissingLabelsError, ShapeError
 from fairlayer.groups import Groups, read_sensitive_features
-from fairlayer.inputs import read_per_sample
 from fairlayer.penalties.reading import finite, result_dtype
 
 __all__ = ["Feature", "crossed_membership", "label_strata", "read_features", "read_points", "rows_of"]

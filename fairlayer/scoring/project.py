@@ -13,11 +13,11 @@ from torch import Tensor
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Constraint
+from fairlayer.edge import Box, as_constraints, plain_bounds
 from fairlayer.errors import DataError, SolverError
 from fairlayer.groups import Vocabulary
-from fairlayer.inputs import Box, as_constraints, plain_bounds
 from fairlayer.projection import Plan
-from fairlayer.result import ActiveSlab
+from fairlayer.projection.result import ActiveSlab
 from fairlayer.scoring.chunk import Chunk, read_chunk
 from fairlayer.scoring.signatures import Signatures
 from fairlayer.scoring.sketch import Sketch, first_grid

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.assembly import compress
 from fairlayer.constraints import Batch, Constraint
+from fairlayer.edge import feature_names
 from fairlayer.errors import BackendError, DataError, MissingLabelsError, ShapeError
 from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
-from fairlayer.inputs import feature_names
+from fairlayer.projection.assembly import compress
 from fairlayer.scoring.chunk import Chunk
 
 __all__ = ["Signatures", "View", "bins_of", "united", "view_of"]

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.assembly import assemble
 from fairlayer.constraints import Batch, Constraint
-from fairlayer.exact import solve_exactly
+from fairlayer.edge import Box
 from fairlayer.groups import Groups
-from fairlayer.inputs import Box
-from fairlayer.result import Projection
+from fairlayer.projection.assembly import assemble
+from fairlayer.projection.exact import solve_exactly
+from fairlayer.projection.result import Projection
 from fairlayer.scoring.sketch import Grid, Sketch
 
 __all__ = ["Settings", "SolvedSketch"]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from fairlayer.constraints import Constraint
+from fairlayer.edge import as_constraints, feature_names
 from fairlayer.errors import DataError, require
 from fairlayer.groups import Vocabulary
-from fairlayer.inputs import as_constraints, feature_names
 from fairlayer.scoring.chunk import Chunk, Coded, read_chunk
 from fairlayer.scoring.project import TableProjection, project_chunks
 

@@ -12,7 +12,7 @@ import torch
 from fairlayer.constraints import Constraint, DisparateImpactRatio, MinimumRate
 from fairlayer.constraints.statements import as_float
 from fairlayer.data.columns import sensitive_columns
-from fairlayer.inputs import plain_bounds
+from fairlayer.edge import plain_bounds
 from fairlayer.model import FairModel
 from fairlayer.serving.records import frame_of, read_columns, unseen_levels
 from fairlayer.streaming import InferenceState, Policy

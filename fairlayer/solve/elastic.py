@@ -19,8 +19,8 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
+from fairlayer.passes import Passes, Point
 from fairlayer.solve.newton import ROUNDING, descend, optimality_error, raise_if_unbounded
-from fairlayer.solve.passes import Passes, Point
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
 

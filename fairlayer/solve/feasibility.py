@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.solve.passes import Passes
+from fairlayer.passes import Passes
 from fairlayer.solve.quadratic import ClashingFaces, solve_quadratic
 from fairlayer.solve.slabs import RowSlabs, SlabSystem
 

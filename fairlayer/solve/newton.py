@@ -19,7 +19,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
-from fairlayer.solve.passes import Passes, Point
+from fairlayer.passes import Passes, Point
 from fairlayer.solve.quadratic import ClashingFaces, solve_quadratic
 from fairlayer.solve.slabs import Face, SlabSystem
 from fairlayer.solve.solution import Solution

@@ -10,7 +10,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
-from fairlayer.solve.passes import Passes, Point
+from fairlayer.passes import Passes, Point
 from fairlayer.solve.slabs import Face, SingleSlab
 from fairlayer.solve.solution import Solution
 

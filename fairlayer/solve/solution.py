@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.solve.passes import Point
+from fairlayer.passes import Point
 from fairlayer.solve.slabs import Face
 
 __all__ = ["Solution"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fairlayer.errors import SolverError
+from fairlayer.passes import Passes, Point
 from fairlayer.solve.elastic import solve_proximal
 from fairlayer.solve.feasibility import attainable, check_feasible, smallest_widening
 from fairlayer.solve.newton import solve_newton
-from fairlayer.solve.passes import Passes, Point
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.scalar import solve_scalar
 from fairlayer.solve.slabs import SlabSystem

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
-from fairlayer.assembly import assemble
 from fairlayer.constraints import Batch, Constraint
+from fairlayer.edge import read_groups, read_per_sample
 from fairlayer.errors import ShapeError
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.inputs import read_groups, read_per_sample
+from fairlayer.projection.assembly import assemble
 from fairlayer.streaming.correction import gap_of
 from fairlayer.streaming.state import InferenceState
 

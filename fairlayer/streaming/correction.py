@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.assembly import Assembly, assemble
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.errors import SolverError
 from fairlayer.groups import Vocabulary
+from fairlayer.passes import NumpyPasses
+from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.solve import ClashingFaces, RowSlabs, SlabSystem, SpreadSlabs, solve
 from fairlayer.solve.elastic import solve_elastic
-from fairlayer.solve.passes import NumpyPasses
 from fairlayer.solve.quadratic import solve_quadratic
 from fairlayer.streaming.history import History, batch_of
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairlayer.edge import feature_names, read_groups, read_per_sample
 from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeError
 from fairlayer.groups import Vocabulary
-from fairlayer.inputs import feature_names, read_groups, read_per_sample
 from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.store import Id, Step, StoreError, StreamStore
 

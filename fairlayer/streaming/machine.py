@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.assembly import assemble
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.errors import CategoryError, ConstraintDefinitionError, InfeasibleConstraintsError, SolverError
 from fairlayer.groups import Groups, Vocabulary
+from fairlayer.projection.assembly import assemble
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.streaming.correction import (
     Frame,

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.assembly import Assembly, assemble
 from fairlayer.constraints.statements import as_float
+from fairlayer.passes import NumpyPasses
+from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.solve import SlabSystem, solve
-from fairlayer.solve.passes import NumpyPasses
 from fairlayer.solve.slabs import RowSlabs, SpreadSlabs
 from fairlayer.streaming.correction import Frame, gap_of
 from fairlayer.streaming.history import batch_of

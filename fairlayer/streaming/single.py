@@ -18,9 +18,9 @@ from math import inf
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.assembly import assemble
 from fairlayer.constraints import Spread, Statement
 from fairlayer.constraints.statements import as_float
+from fairlayer.projection.assembly import assemble
 from fairlayer.streaming.correction import Frame
 from fairlayer.streaming.history import batch_of
 

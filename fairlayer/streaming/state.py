@@ -15,15 +15,7 @@ from torch import Tensor
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Constraint
-from fairlayer.errors import (
-    ConstraintDefinitionError,
-    FairlayerError,
-    NonFiniteScoresError,
-    ParameterError,
-    ShapeError,
-)
-from fairlayer.groups import Groups, Vocabulary
-from fairlayer.inputs import (
+from fairlayer.edge import (
     Box,
     as_columns,
     as_constraints,
@@ -32,6 +24,14 @@ from fairlayer.inputs import (
     read_groups,
     read_per_sample,
 )
+from fairlayer.errors import (
+    ConstraintDefinitionError,
+    FairlayerError,
+    NonFiniteScoresError,
+    ParameterError,
+    ShapeError,
+)
+from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
 from fairlayer.streaming.non_blocking import NonBlocking

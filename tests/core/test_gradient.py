@@ -491,7 +491,7 @@ def test_numpy_and_torch_passes_agree(seed: int) -> None:
     outcomes = []
     for up_to in (50_000, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("fairlayer.solve.passes._NUMPY_UP_TO", up_to)
+            patch.setattr("fairlayer.passes._NUMPY_UP_TO", up_to)
             z = torch.tensor(problem.scores, requires_grad=True)
             result = problem.project(z)
             (grad,) = torch.autograd.grad(result.value, z, v)

@@ -261,7 +261,7 @@ def test_tiny_upstream_gradients_are_not_lost() -> None:
 
 
 def test_the_program_is_built_once_per_structure() -> None:
-    from fairlayer.reference.program import _cached_program
+    from fairlayer.projection.reference.program import _cached_program
 
     draw = Draw(15, n=41)
     options = {"sensitive_features": draw.features, "bounds": (0.0, 1.0), "backend": "cvxpylayers"}

@@ -10,8 +10,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from fairlayer.constraints.base import as_names
+from fairlayer.edge import check_choice
 from fairlayer.errors import ConstraintDefinitionError
-from fairlayer.inputs import check_choice
 from fairlayer.integrations.lightning.layers import Streams, Vocabularies, key_of, layers_of
 from fairlayer.integrations.lightning.schedules import Schedule, ToleranceSchedule, adversaries_of, steps_of
 from fairlayer.integrations.lightning.stage import Found, Reading, Stage

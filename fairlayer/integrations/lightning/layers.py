@@ -11,7 +11,7 @@ from torch import nn
 
 from fairlayer.model import FairModel
 from fairlayer.projection import FairProjection
-from fairlayer.result import Projection
+from fairlayer.projection.result import Projection
 
 __all__ = [
     "LayerWatch",

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fairlayer.adversarial import Adversary
 from fairlayer.constraints import Constraint
 from fairlayer.constraints.text import parse_constraint
+from fairlayer.edge import check_choice
 from fairlayer.errors import ConstraintDefinitionError, NonFiniteScoresError
-from fairlayer.inputs import check_choice
 from fairlayer.integrations.lightning.arguments import check_kept, plain_data
 from fairlayer.model import FairModel
 from fairlayer.penalties import Penalty

@@ -11,12 +11,12 @@ import torch
 from sklearn.utils.validation import _check_sample_weight
 
 from fairlayer._typing import FloatArray
-from fairlayer.assembly import assemble
 from fairlayer.constraints import Batch, Constraint, Statement
+from fairlayer.edge import read_groups
 from fairlayer.errors import BackendError, ParameterError
-from fairlayer.inputs import read_groups
 from fairlayer.integrations.sklearn.limits import Limits, excess
 from fairlayer.projection import Plan
+from fairlayer.projection.assembly import assemble
 
 __all__ = ["Centred", "Demands", "read_demands", "read_weights"]
 

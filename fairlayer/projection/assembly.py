@@ -19,7 +19,8 @@ from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, Means, Rows, Spread, Statement
 from fairlayer.constraints.statements import as_float
 from fairlayer.errors import EmptyGroupError
-from fairlayer.solve import Cells, Face, RowSlabs, SlabSystem, SpreadSlabs
+from fairlayer.passes import Cells
+from fairlayer.solve import Face, RowSlabs, SlabSystem, SpreadSlabs
 
 __all__ = ["Assembly", "assemble", "compress"]
 

@@ -8,21 +8,22 @@ import numpy as np
 from torch import Tensor
 
 from fairlayer._typing import FloatArray
-from fairlayer.assembly import Assembly
-from fairlayer.reference.certificate import certify, violation
-from fairlayer.reference.clarabel import failed
-from fairlayer.reference.faces import faces_of
-from fairlayer.reference.point import ACTIVE
-from fairlayer.reference.solving import Solved
-from fairlayer.reference.task import Task
-from fairlayer.solve import Certificate, Face
+from fairlayer.projection.assembly import Assembly
+from fairlayer.projection.certificate import Certificate
+from fairlayer.projection.reference.certificate import certify, violation
+from fairlayer.projection.reference.clarabel import failed
+from fairlayer.projection.reference.faces import faces_of
+from fairlayer.projection.reference.point import ACTIVE
+from fairlayer.projection.reference.solving import Solved
+from fairlayer.projection.reference.task import Task
+from fairlayer.solve import Face
 
 __all__ = ["ReferenceColumn"]
 
 
 @dataclass
 class ReferenceColumn:
-    """A column solved by the reference backend; see `fairlayer.result.SolvedColumn`."""
+    """A column solved by the reference backend; see `fairlayer.projection.result.SolvedColumn`."""
 
     assembly: Assembly
     value: Tensor

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairlayer.solve.passes.arrays import NumpyPasses
-from fairlayer.solve.passes.base import Cells, Passes, Point
-from fairlayer.solve.passes.ranks import RankPasses
-from fairlayer.solve.passes.tensors import TorchPasses
+from fairlayer.passes.arrays import NumpyPasses
+from fairlayer.passes.base import Cells, Passes, Point
+from fairlayer.passes.ranks import RankPasses
+from fairlayer.passes.tensors import TorchPasses
 
 __all__ = ["Cells", "NumpyPasses", "Passes", "Point", "RankPasses", "TorchPasses", "make_passes"]
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from fairlayer._typing import FloatArray
-from fairlayer.assembly import Assembly
 from fairlayer.constraints import Batch, Constraint, Convex
-from fairlayer.inputs import Box
+from fairlayer.edge import Box
+from fairlayer.projection.assembly import Assembly
 
 __all__ = ["Inputs", "Task"]
 

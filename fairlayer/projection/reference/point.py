@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from fairlayer._typing import FloatArray
-from fairlayer.reference.clarabel import minimise
-from fairlayer.reference.program import Program
+from fairlayer.projection.reference.clarabel import minimise
+from fairlayer.projection.reference.program import Program
 
 __all__ = ["ACTIVE", "Point", "dual", "find_point"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fairlayer._typing import FloatArray
-from fairlayer.reference.lines import Line, lines_of
-from fairlayer.reference.task import Inputs, Task
+from fairlayer.projection.reference.lines import Line, lines_of
+from fairlayer.projection.reference.task import Inputs, Task
 
 __all__ = ["Lines", "System"]
 

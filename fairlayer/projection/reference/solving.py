@@ -10,12 +10,12 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import InfeasibleConstraintsError, require
-from fairlayer.reference.clarabel import failed, minimise
-from fairlayer.reference.lines import Line
-from fairlayer.reference.point import Point, dual, find_point
-from fairlayer.reference.program import Program, program_of
-from fairlayer.reference.system import Lines, System
-from fairlayer.reference.task import Task
+from fairlayer.projection.reference.clarabel import failed, minimise
+from fairlayer.projection.reference.lines import Line
+from fairlayer.projection.reference.point import Point, dual, find_point
+from fairlayer.projection.reference.program import Program, program_of
+from fairlayer.projection.reference.system import Lines, System
+from fairlayer.projection.reference.task import Task
 
 __all__ = ["Solved", "solve"]
 

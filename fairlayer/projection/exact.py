@@ -13,22 +13,14 @@ from torch import Tensor
 
 from fairlayer._arrays import without_derivatives
 from fairlayer._typing import FloatArray
-from fairlayer.assembly import Assembly
 from fairlayer.constraints import Batch, Constraint
+from fairlayer.edge import Box
 from fairlayer.errors import InfeasibleConstraintsError, NonFiniteScoresError, SolverError
-from fairlayer.inputs import Box
-from fairlayer.solve import (
-    Certificate,
-    ClashingFaces,
-    Passes,
-    RankPasses,
-    SlabSystem,
-    Solved,
-    certify,
-    make_passes,
-    solve,
-)
-from fairlayer.solve.autograd import Job, differentiable_solve
+from fairlayer.passes import Passes, RankPasses, make_passes
+from fairlayer.projection.assembly import Assembly
+from fairlayer.projection.autograd import Job, differentiable_solve
+from fairlayer.projection.certificate import Certificate, certify
+from fairlayer.solve import ClashingFaces, SlabSystem, Solved, solve
 
 __all__ = ["ExactColumn", "solve_exactly"]
 

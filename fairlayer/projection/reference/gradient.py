@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fairlayer.errors import require
-from fairlayer.reference.clarabel import ACCURACIES, failed
-from fairlayer.reference.solving import Solved
-from fairlayer.reference.task import Inputs
+from fairlayer.projection.reference.clarabel import ACCURACIES, failed
+from fairlayer.projection.reference.solving import Solved
+from fairlayer.projection.reference.task import Inputs
 
 __all__ = ["differentiable"]
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fairlayer.assembly import Assembly
 from fairlayer.constraints import Batch, Constraint
+from fairlayer.edge import Box
 from fairlayer.errors import NonFiniteScoresError
-from fairlayer.inputs import Box
-from fairlayer.reference.column import ReferenceColumn
-from fairlayer.reference.gradient import differentiable
-from fairlayer.reference.solving import solve
-from fairlayer.reference.task import Inputs, Task
+from fairlayer.projection.assembly import Assembly
+from fairlayer.projection.reference.column import ReferenceColumn
+from fairlayer.projection.reference.gradient import differentiable
+from fairlayer.projection.reference.solving import solve
+from fairlayer.projection.reference.task import Inputs, Task
 
 __all__ = ["solve_by_reference"]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Spread, Statement
-from fairlayer.reference.lines import row_sizes, spread_offset
-from fairlayer.reference.solving import Solved
-from fairlayer.reference.task import Task
-from fairlayer.solve import Certificate
+from fairlayer.projection.certificate import Certificate
+from fairlayer.projection.reference.lines import row_sizes, spread_offset
+from fairlayer.projection.reference.solving import Solved
+from fairlayer.projection.reference.task import Task
 
 __all__ = ["certify", "violation"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray
-from fairlayer.solve.passes.base import Cells, Point, blocks, least_product, noise_of, table_of
+from fairlayer.passes.base import Cells, Point, blocks, least_product, noise_of, table_of
 
 __all__ = ["NumpyPasses"]
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fairlayer._typing import FloatArray
-from fairlayer.assembly import Assembly
 from fairlayer.errors import ShapeError
 from fairlayer.groups import Groups
-from fairlayer.solve import Certificate
+from fairlayer.projection.assembly import Assembly
+from fairlayer.projection.certificate import Certificate
 
 __all__ = ["ActiveSlab", "Projection", "SolvedColumn"]
 

@@ -15,7 +15,7 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
-from fairlayer.solve.passes.base import Passes, Point
+from fairlayer.passes.base import Passes, Point
 
 __all__ = ["RankPasses"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fairlayer._arrays import is_batched, transforming
 from fairlayer.errors import BackendError
-from fairlayer.solve.derivative import Derivative
-from fairlayer.solve.passes import Passes
+from fairlayer.passes import Passes
+from fairlayer.projection.derivative import Derivative
 from fairlayer.solve.solve import Solved
 
 __all__ = ["Job", "differentiable_solve"]

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import BackendError, require
-from fairlayer.reference.convex import Built, build
-from fairlayer.reference.system import System
-from fairlayer.reference.task import Task
+from fairlayer.projection.reference.convex import Built, build
+from fairlayer.projection.reference.system import System
+from fairlayer.projection.reference.task import Task
 
 __all__ = ["Program", "program_of"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fairlayer.reference.lines import Line
-from fairlayer.reference.point import ACTIVE
+from fairlayer.projection.reference.lines import Line
+from fairlayer.projection.reference.point import ACTIVE
 from fairlayer.solve.slabs import FaceKey
 
 __all__ = ["faces_of"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairlayer.solve.passes import Passes
+from fairlayer.passes import Passes
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
 

@@ -14,6 +14,6 @@ value, so that value is only compared) and differentiates the optimality conditi
 Source: Agrawal et al. (2019), "Differentiable convex optimization layers", and Goulart, Chen (2024).
 """
 
-from fairlayer.reference.backend import solve_by_reference
+from fairlayer.projection.reference.backend import solve_by_reference
 
 __all__ = ["solve_by_reference"]

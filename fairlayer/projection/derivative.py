@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fairlayer._arrays import transforming
 from fairlayer._typing import FloatArray
-from fairlayer.solve.passes import Passes, Point
+from fairlayer.passes import Passes, Point
 from fairlayer.solve.slabs import Face
 from fairlayer.solve.solve import Solved
 

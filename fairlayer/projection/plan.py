@@ -1,37 +1,36 @@
-"""Projection of scores onto affine fairness constraints: the differentiable function and the module."""
+"""Projection of scores onto affine fairness constraints: the differentiable function."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairlayer._arrays import host_float64, transforming
-from fairlayer.assembly import Assembly, assemble
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, without_convex
-from fairlayer.errors import BackendError
-from fairlayer.exact import solve_exactly
-from fairlayer.groups import Groups, Vocabulary
-from fairlayer.inputs import (
+from fairlayer.edge import (
     Bounds,
     Box,
     as_columns,
     as_constraints,
     check_alike,
     check_choice,
-    feature_names,
     pick,
     read_groups,
     read_per_sample,
 )
-from fairlayer.result import Projection, SolvedColumn
+from fairlayer.errors import BackendError
+from fairlayer.groups import Vocabulary
+from fairlayer.projection.assembly import Assembly, assemble
+from fairlayer.projection.exact import solve_exactly
+from fairlayer.projection.result import Projection, SolvedColumn
 
-__all__ = ["FairProjection", "project"]
+__all__ = ["Plan", "project"]
 
 _Backend = Callable[[Tensor, Sequence[Constraint], Assembly, Batch, Box, bool], tuple[Tensor, SolvedColumn]]
 
@@ -188,7 +187,7 @@ def _fixed_box(bounds: Bounds, margin: float) -> Box | None:
 def _backend(name: str) -> _Backend:
     if name == "exact":
         return solve_exactly
-    from fairlayer.reference import solve_by_reference
+    from fairlayer.projection.reference import solve_by_reference
 
     return solve_by_reference
 
@@ -200,130 +199,3 @@ def _unique(constraints: Sequence[Constraint]) -> tuple[str, ...]:
         return tuple(names)
     numbers = [names[: i + 1].count(name) for i, name in enumerate(names)]
     return tuple(name if k == 1 else f"{name} #{k}" for name, k in zip(names, numbers, strict=True))
-
-
-class FairProjection(nn.Module):
-    """The projection as a layer, for use inside any module.
-
-    Args:
-        constraints: what must hold for the mean predictions of each batch.
-        bounds: see `project`.
-        margin: see `project`.
-        on_empty: see `project`.
-        on_infeasible: see `project`.
-        backend: see `project`.
-        process_group: see `project`.
-
-    The categories of the sensitive features are learnt by `fit_categories`, or from the batches seen in training
-    mode (in evaluation mode, from the first batch); they travel in the `state_dict`.
-
-    Example:
-        >>> import torch, fairlayer as fl
-        >>> layer = fl.FairProjection([fl.DemographicParity("sex", tolerance=0.0)])
-        >>> layer(torch.tensor([1.0, 3.0]), sensitive_features={"sex": ["F", "M"]})
-        tensor([2., 2.])
-    """
-
-    def __init__(
-        self,
-        constraints: Sequence[Constraint],
-        *,
-        bounds: Bounds = None,
-        margin: float = 0.0,
-        on_empty: str = "skip",
-        on_infeasible: str = "raise",
-        backend: str = "exact",
-        process_group: Any = None,
-    ) -> None:
-        super().__init__()
-        self.plan = Plan(
-            constraints,
-            bounds=bounds,
-            margin=margin,
-            on_empty=on_empty,
-            on_infeasible=on_infeasible,
-            backend=backend,
-            process_group=process_group,
-        )
-        self.vocabulary = Vocabulary()
-        self._last: Projection | tuple[tuple[str, ...], tuple[SolvedColumn, ...], Groups, int] | None = None
-
-    @property
-    def constraints(self) -> tuple[Constraint, ...]:
-        """What must hold."""
-        return self.plan.constraints
-
-    @property
-    def last(self) -> Projection | None:
-        """The whole result of the latest forward, detached from the graph."""
-        if isinstance(self._last, tuple):  # put together when first asked for
-            names, columns, groups, ndim = self._last
-            values = [column.value for column in columns]
-            value = values[0] if ndim == 1 else torch.stack(values, dim=1)
-            self.__dict__["_last"] = Projection(value, names, columns, groups)
-        last: Projection | None = self.__dict__["_last"]
-        return last
-
-    def fit_categories(self, sensitive_features: Any) -> None:
-        """Learn the categories of the features, and close the vocabulary: an unseen category is an error.
-
-        With a process group, every process must call it; all learn the categories of all.
-        """
-        names, ranks = feature_names(self.constraints), self.plan.ranks
-        if ranks is None:
-            self.vocabulary = self.vocabulary.learn(sensitive_features, names)
-            return
-        with ranks.together():
-            here = self.vocabulary.learn(sensitive_features, names).categories
-            everywhere = ranks.objects(dict(here), "categories")
-        words = self.vocabulary
-        for name in dict.fromkeys(name for there in everywhere for name in there):
-            words = words.united(name, [there.get(name, ()) for there in everywhere])
-        self.vocabulary = words.closed()
-
-    def forward(
-        self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
-    ) -> Tensor:
-        """Return the projected scores; `last` then holds the whole result, detached from the graph."""
-        words = self.known()
-        result = self.plan.run(scores, sensitive_features, y, label_probabilities, words)
-        self.__dict__["vocabulary"] = Vocabulary(result.groups.vocabulary.categories, self.vocabulary.open)
-        self._remember(result)
-        return result.value
-
-    def alone(
-        self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
-    ) -> Tensor:
-        """Return what `forward` would without a process group: this process's batch, projected by itself.
-
-        It teaches no categories: a stream, whose batches these are, keeps its own.
-        """
-        words = self.known()
-        result = self.plan.run(scores, sensitive_features, y, label_probabilities, words, alone=True)
-        self._remember(result)
-        return result.value
-
-    def _remember(self, result: Projection) -> None:
-        """Keep the result; plain attributes, past the registration of nn.Module."""
-        self.__dict__["_last"] = (result.names, result.columns, result.groups, result.value.ndim)
-
-    def known(self) -> Vocabulary:
-        """Return the categories that a batch may have: in evaluation mode those known, once there are any."""
-        words = self.vocabulary
-        closed = words.categories and not self.training
-        return words.closed() if closed else words
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the vocabulary in plain containers."""
-        return self.vocabulary.to_state()
-
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the vocabulary."""
-        self.vocabulary = Vocabulary.from_state(state)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}
-
-    def extra_repr(self) -> str:
-        """Show the constraints and bounds."""
-        return f"{', '.join(map(repr, self.constraints))}, bounds={self.plan.bounds}"
