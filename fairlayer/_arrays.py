@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,16 @@ from torch.autograd import forward_ad
 from fairlayer._typing import FloatArray
 from fairlayer.errors import BackendError
 
-__all__ = ["host_array", "host_float64", "is_batched", "is_followed", "transforming", "without_derivatives"]
+__all__ = [
+    "host_array",
+    "host_float64",
+    "is_batched",
+    "is_followed",
+    "outside_transforms",
+    "plain_tensor",
+    "transforming",
+    "without_derivatives",
+]
 
 
 _EXACT = (torch.float32, torch.float64)
@@ -31,6 +41,29 @@ def is_batched(tensor: torch.Tensor) -> bool:
 def is_followed(tensor: torch.Tensor) -> bool:
     """Whether a torch.func transform follows the tensor, which then has no data of its own."""
     return transforming() and bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def outside_transforms() -> AbstractContextManager[object]:
+    """Return a context in which operations on plain tensors are not seen by an active torch.func transform."""
+    context: AbstractContextManager[object] = torch._C._DisableFuncTorch() if transforming() else nullcontext()
+    return context
+
+
+def plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the values of a tensor without any graph, tangent or torch.func transform around it.
+
+    Raises:
+        BackendError: torch.vmap has hidden a batch dimension, so there is more than one value.
+    """
+    while is_followed(tensor):
+        if is_batched(tensor):
+            raise BackendError(
+                "torch.vmap over scores was asked, but each batch is a problem of its own. Give independent scores as "
+                "columns (n, k), or loop over the batches."
+            )
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    with outside_transforms():
+        return without_derivatives(tensor)
 
 
 def host_array(tensor: torch.Tensor) -> Any:

@@ -38,6 +38,7 @@ __all__ = [
     "pick",
     "read_groups",
     "read_per_sample",
+    "read_sample_weight",
 ]
 
 Bound = float | Tensor | None
@@ -262,3 +263,20 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ParameterError(f"{name} must be one of {', '.join(map(repr, choices))}, but is {value!r}.")
     return value
+
+
+def read_sample_weight(values: Any, n: int) -> FloatArray | None:
+    """Return sample weights as (n,) float64.
+
+    Raises:
+        ShapeError: they are not of shape (n,).
+        ParameterError: one is negative or not finite, or none is positive.
+    """
+    if values is None:
+        return None
+    array = host_float64(values) if isinstance(values, Tensor) else np.asarray(values, dtype=np.float64)
+    if array.shape != (n,):
+        raise ShapeError(f"sample_weight must have shape ({n},), one number per sample, but has shape {array.shape}.")
+    if not np.isfinite(array).all() or array.min(initial=0.0) < 0 or (n and array.max() <= 0):
+        raise ParameterError("sample_weight must be finite and >= 0, and above 0 for at least one sample.")
+    return array

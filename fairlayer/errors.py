@@ -22,6 +22,7 @@ __all__ = [
     "NonFiniteScoresError",
     "OutputError",
     "ParameterError",
+    "ProbabilityError",
     "ShapeError",
     "SmallBatchError",
     "SolverError",
@@ -42,6 +43,10 @@ class EmptyBatchError(FairlayerError, ValueError):
 
 class NonFiniteScoresError(FairlayerError, ValueError):
     """Scores, labels or weights hold NaN or infinity."""
+
+
+class ProbabilityError(FairlayerError, ValueError):
+    """Scores that should be probabilities are none."""
 
 
 class ConstraintDefinitionError(FairlayerError, ValueError):

@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,19 @@ from fairlayer.constraints.statements import Tolerance
 from fairlayer.distillation import AmortisedModel, WithoutLayer
 from fairlayer.distillation.amortise import amortise
 from fairlayer.distillation.without_layer import ScoresOf, as_scores
-from fairlayer.edge import Bounds, as_constraints, plain_bounds
+from fairlayer.edge import as_constraints, plain_bounds
 from fairlayer.errors import (
+    BackendError,
     CategoryError,
     ConstraintDefinitionError,
     MissingLabelsError,
     MissingSensitiveFeatureError,
     OutputError,
+    ParameterError,
     ShapeError,
 )
 from fairlayer.projection import FairProjection
+from fairlayer.projection.options import ProjectionOptions
 from fairlayer.projection.result import Projection
 from fairlayer.streaming import InferenceState, Policy
 from fairlayer.streaming.batches import StreamGaps, read_batch
@@ -76,18 +79,13 @@ class FairModel(nn.Module):
         backbone: nn.Module | None = None,
         constraints: Sequence[Constraint] = (),
         *,
-        bounds: Bounds = None,
-        margin: float = 0.0,
         b_tau: int = 256,
         policy: str | Policy = "tracking",
         half_life: float | None = None,
         non_blocking: bool = False,
         protected_attr_idx: int | Sequence[int] | None = None,
         tolerance: Tolerance | None = None,
-        on_empty: str = "skip",
-        on_infeasible: str = "raise",
-        backend: str = "exact",
-        process_group: Any = None,
+        **options: Unpack[ProjectionOptions],
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -101,13 +99,7 @@ class FairModel(nn.Module):
         self._stream: InferenceState | None = None
         self._stream_lock = threading.Lock()
         self.projection = FairProjection(
-            [*as_constraints(constraints), *_column_constraints(self.protected_attr_idx, tolerance)],
-            bounds=bounds,
-            margin=margin,
-            on_empty=on_empty,
-            on_infeasible=on_infeasible,
-            backend=backend,
-            process_group=process_group,
+            [*as_constraints(constraints), *_column_constraints(self.protected_attr_idx, tolerance)], **options
         )
 
     @property
@@ -125,7 +117,7 @@ class FairModel(nn.Module):
         """What the stream of `inference=True` predictions has done so far."""
         with self._stream_lock:
             if self._stream is None:
-                bounds = plain_bounds(self.projection.plan.bounds, self.projection.plan.margin)
+                bounds = self._common_bounds("a stream")
                 self._stream = InferenceState(self.constraints, bounds=bounds, **self._stream_options)
         return self._stream
 
@@ -179,8 +171,10 @@ class FairModel(nn.Module):
         Its predictions are the raw scores, cut off at the bounds; `fairlayer.distillation.remaining_gap` measures
         what gap they have.
         """
-        plan = self.projection.plan
-        return WithoutLayer(self._copy_of_scores(), plain_bounds(plan.bounds, plan.margin)).eval()
+        options = self.projection.options
+        squash = "none" if not options.from_logits else "softmax" if options.on_simplex else "sigmoid"
+        bounds = (None, None) if options.on_simplex else plain_bounds(options.numeric_bounds, options.margin)
+        return WithoutLayer(self._copy_of_scores(), bounds, squash=squash).eval()
 
     def amortised(
         self, loader: Iterable[Any], *, proxy: nn.Module | None = None, on_unknown: str = "unmoved"
@@ -197,6 +191,7 @@ class FairModel(nn.Module):
         Raises:
             NoFixedShiftError: a constraint moves samples by more than their groups and label.
         """
+        self._common_bounds("a model with fixed shifts")
         batches = (read_batch(batch) for batch in loader)
         named = ((x, y, self._with_columns(features, (x,))) for x, y, features in batches)
         return amortise(self.without_layer(), self.projection, named, proxy=proxy, on_unknown=on_unknown)
@@ -235,6 +230,7 @@ class FairModel(nn.Module):
         sensitive_features: Any = None,
         y: Any = None,
         label_probabilities: Any = None,
+        sample_weight: Any = None,
         inference: bool = False,
         ids: Sequence[str | int] | None = None,
         **kwargs: Any,
@@ -247,6 +243,7 @@ class FairModel(nn.Module):
             y: labels, for constraints that look at labels; needed in training mode only.
             label_probabilities: estimates of the labels in [0, 1], used where there is no y; by default, in
                 evaluation mode, the raw scores.
+            sample_weight: see `project`; a stream takes none.
             inference: the regime of production: the stream of all such predictions since the last reset is held, by
                 the policy for batches smaller than `b_tau`; larger ones are projected by themselves and counted.
                 Predictions are then detached.
@@ -258,9 +255,30 @@ class FairModel(nn.Module):
         """
         scores = as_scores(self.scores(*args, **kwargs))
         features = self._with_columns(sensitive_features, args) if self.protected_attr_idx else sensitive_features
-        if inference:
-            return self._stream_out(scores, features, y, ids, label_probabilities)
-        return self._project(scores, features, y, label_probabilities)
+        if not inference:
+            return self._project(scores, features, y, label_probabilities, sample_weight)
+        if sample_weight is not None:
+            raise ParameterError(
+                "sample_weight was given with inference=True, but a stream counts each request once. Leave it out, or "
+                "call the model without inference=True."
+            )
+        return self._stream_out(scores, features, y, ids, label_probabilities)
+
+    def _common_bounds(self, what: str) -> tuple[float | None, float | None]:
+        """Return the bounds as numbers, for what shifts and clips each group by itself.
+
+        Raises:
+            BackendError: the geometry moves predictions in another way.
+        """
+        options = self.projection.options
+        if options.rule.name != "euclidean" or options.on_simplex:
+            where = ' with bounds="simplex"' if options.on_simplex else ""
+            raise BackendError(
+                f"{what} shifts scores in the euclidean geometry, but this model has geometry="
+                f"{options.rule.name!r}{where}. Use geometry='euclidean' and bounds=(lower, upper), or call the model "
+                "without inference=True, which projects each batch by itself."
+            )
+        return plain_bounds(options.numeric_bounds, options.margin)
 
     def _copy_of_scores(self) -> nn.Module:
         if self.backbone is not None and type(self).scores is FairModel.scores:
@@ -271,12 +289,25 @@ class FairModel(nn.Module):
         return ScoresOf(model)
 
     def _project(
-        self, scores: Tensor, features: Any, y: Any, label_probabilities: Any, *, serving: bool = False
+        self,
+        scores: Tensor,
+        features: Any,
+        y: Any,
+        label_probabilities: Any,
+        sample_weight: Any = None,
+        *,
+        serving: bool = False,
     ) -> Tensor:
         if y is None and label_probabilities is None:
             label_probabilities = self._estimated_labels(scores, serving)
         layer = self.projection.alone if serving else self.projection
-        projected: Tensor = layer(scores, sensitive_features=features, y=y, label_probabilities=label_probabilities)
+        projected: Tensor = layer(
+            scores,
+            sensitive_features=features,
+            y=y,
+            label_probabilities=label_probabilities,
+            sample_weight=sample_weight,
+        )
         return projected
 
     def _stream_out(
@@ -325,8 +356,11 @@ class FairModel(nn.Module):
                 f"{needing[0]} looks at labels, but no y was given in training mode. Pass y=labels; "
                 "in evaluation mode (model.eval()) label estimates are used instead."
             )
-        low, high = plain_bounds(self.projection.plan.bounds, self.projection.plan.margin)
-        return scores.detach().clamp(low, high) if (low, high) != (None, None) else scores.detach()
+        options, plain = self.projection.options, scores.detach()
+        if options.from_logits:
+            return torch.softmax(plain, dim=-1) if options.on_simplex else torch.sigmoid(plain)
+        low, high = plain_bounds(options.numeric_bounds, options.margin)
+        return plain.clamp(low, high) if (low, high) != (None, None) else plain
 
     def _with_columns(self, sensitive_features: Any, args: tuple[Any, ...]) -> Any:
         if not self.protected_attr_idx:

@@ -33,6 +33,13 @@ class Constraint(ABC):
     streamable: bool = True
     """Whether pooled group means can state it, so that a stream can hold it."""
 
+    classes: tuple[int, ...] | None = None
+    """Of scores (n, k), the columns that it speaks of; None for each of them, with the same limit."""
+
+    def applies_to(self, column: int) -> bool:
+        """Return whether it speaks of a column of the scores."""
+        return self.classes is None or column in self.classes
+
     @property
     def features(self) -> tuple[str, ...]:
         """Names of every sensitive feature that `statements` reads."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ class Batch:
         raw_scores: gives the raw scores (n,), for constraints that bin by score.
         weights: how many samples each row stands for (n,); None for one each.
         ranks: the processes that each hold a share of the batch; None where all of it is here.
+        column: which column of the scores it is about.
     """
 
     groups: Groups
@@ -39,7 +40,20 @@ class Batch:
     raw_scores: Callable[[], FloatArray] | None = None
     weights: FloatArray | None = None
     ranks: Ranks | None = None
+    column: int = 0
     _cache: dict[Hashable, Means] = field(default_factory=dict, repr=False)
+
+    def of_column(
+        self,
+        column: int,
+        labels: FloatArray | None,
+        label_probabilities: FloatArray | None,
+        raw_scores: Callable[[], FloatArray],
+    ) -> Batch:
+        """Return the batch as another column of the scores sees it; what does not depend on labels is shared."""
+        shared = replace(self, labels=labels, label_probabilities=label_probabilities, raw_scores=raw_scores)
+        shared.column, shared._cache = column, self._cache
+        return shared
 
     def total(self, sums: FloatArray) -> FloatArray:
         """Return sums over these samples as sums over all samples of the batch, wherever they are.
@@ -58,7 +72,7 @@ class Batch:
 
         Without true labels a sample counts in stratum 1 with its label probability, in stratum 0 with the rest.
         """
-        key = ("label", on)
+        key = ("label", on, self.column)
         return self._cached(key, lambda: self._build(key, on, self._label_stratum(asked_by)))
 
     def means_given(self, on: tuple[str, ...], given: tuple[str, ...]) -> Means:
@@ -68,7 +82,7 @@ class Batch:
 
     def means_by_bin(self, on: tuple[str, ...], edges: FloatArray) -> Means:
         """Return the mean prediction of each group within each bin of the raw score."""
-        key = ("bin", on, edges.tobytes())
+        key = ("bin", on, edges.tobytes(), self.column)
         return self._cached(key, lambda: self._build(key, on, self._score_bins(edges)))
 
     def rows(
@@ -76,12 +90,14 @@ class Batch:
     ) -> Means:
         """Return a measure given by its weights (rows, n): row r stands for `weights[r] @ predictions`.
 
+        Where samples have weights of their own, each counts that often: `weights[r] @ (sample_weights * predictions)`.
+
         A row whose `counts` entry is 0 says nothing; by default each row counts all samples. Where the batch is
         spread over processes, the weights are those of the samples here, columns of the whole rows.
         """
         weights = np.ascontiguousarray(weights, dtype=np.float64)
         counts = self.total(np.full(len(weights), float(self.n))) if counts is None else counts
-        return Means((key, id(weights)), names, ("",), counts, weights=weights)
+        return Means((key, id(weights)), names, ("",), counts, weights=weights, sample_weights=self.weights)
 
     @property
     def score_edges(self) -> tuple[FloatArray, ...]:
@@ -121,18 +137,18 @@ class Batch:
     def label_means(self, on: tuple[str, ...], asked_by: str) -> FloatArray:
         """Return the mean label (or label estimate) of each group of `means(on)`, 0 for an empty group."""
         labels = self.label_estimates(asked_by, binary=False)
-        return self._apply(self.means(on), labels)
+        return self.means_of(self.means(on), labels)
 
     def label_means_by_bin(self, on: tuple[str, ...], edges: FloatArray, asked_by: str) -> FloatArray:
         """Return the mean label of each row of `means_by_bin(on, edges)`, 0 for an empty row."""
-        return self._apply(self.means_by_bin(on, edges), self.label_estimates(asked_by, binary=False))
+        return self.means_of(self.means_by_bin(on, edges), self.label_estimates(asked_by, binary=False))
 
-    def _apply(self, means: Means, values: FloatArray) -> FloatArray:
-        """Return the measure of `values` in place of the predictions."""
-        if means.weights is not None:
-            return self.total(np.asarray(means.weights @ values))
-        assert means.codes is not None
+    def means_of(self, means: Means, values: FloatArray) -> FloatArray:
+        """Return the measure of any values in place of the predictions, over all samples of the batch."""
         weighted = values if means.sample_weights is None else values * means.sample_weights
+        if means.weights is not None:
+            return self.total(np.asarray(means.weights @ weighted))
+        assert means.codes is not None
         sums = np.bincount(means.codes + 1, weights=weighted, minlength=len(means) + 1)[1:].astype(np.float64)
         return np.asarray(self.total(sums) / np.where(means.counts > 0, means.counts, 1.0))
 
@@ -171,8 +187,9 @@ class Batch:
         assert both.membership is not None
         membership = both.membership if self.weights is None else both.membership * self.weights[:, None]
         counts = self.total(membership.sum(axis=0))
-        weights = membership.T / np.maximum(counts, np.finfo(float).tiny)[:, None]
-        return Means(key, groups.names, strata.names, counts, weights=np.ascontiguousarray(weights))
+        weights = both.membership.T / np.maximum(counts, np.finfo(float).tiny)[:, None]
+        rows = np.ascontiguousarray(weights)
+        return Means(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
 
 
 class _Split(NamedTuple):

@@ -54,9 +54,15 @@ class CovarianceBound(Constraint):
 
 
 def _centred(values: FloatArray, batch: Batch) -> FloatArray:
+    """Return (s_i - mean(s)) / n per sample, 0 where s is unknown."""
     known = np.isfinite(values)
-    count, total = batch.total(np.array([known.sum(), values[known].sum()]))
+    each = known * (1.0 if batch.weights is None else batch.weights)
+    filled = np.where(known, values, 0.0)
+    count, total, size = batch.total(np.array([each.sum(), each @ filled, each @ np.abs(filled)]))
     if count == 0:
         return np.zeros_like(values)
-    centred: FloatArray = np.where(known, values - total / count, 0.0) / count
-    return centred
+    centred = np.where(known, values - total / count, 0.0)
+    spread = batch.total(np.array([each @ np.abs(centred)]))[0]
+    if spread <= 1e-14 * size:  # a constant feature: what is left of it is rounding
+        return np.zeros_like(values)
+    return np.asarray(centred / count)

@@ -111,6 +111,6 @@ def _affine_loss(
 ) -> tuple[Means, FloatArray, FloatArray]:
     intercept, slope = loss(batch.label_estimates(asked_by, binary=False))
     groups = batch.means(on)
-    average = groups.as_weights()
+    average = groups.per_sample()
     rows = batch.rows(("loss", on, asked_by), groups.groups, average * slope, groups.counts)
-    return rows, np.eye(len(rows)), batch.total(np.asarray(average @ intercept))
+    return rows, np.eye(len(rows)), batch.means_of(groups, intercept)

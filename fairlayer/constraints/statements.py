@@ -45,7 +45,7 @@ class Means:
     counts: FloatArray  # (rows,) number of samples; 0 makes every statement on the row vacuous
     codes: IntArray | None = None
     weights: FloatArray | None = None
-    sample_weights: FloatArray | None = None  # with codes: how many samples each row of the batch stands for
+    sample_weights: FloatArray | None = None  # how many samples each row of the batch stands for
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -77,13 +77,16 @@ class Means:
         return matrix
 
     def as_weights(self) -> FloatArray:
-        """Return the measure as weights (rows, n): row r stands for `weights[r] @ y`."""
+        """Return the measure as weights (rows, n), the samples' own weights in them: row r is `weights[r] @ y`."""
+        rows = self.per_sample()
+        return rows if self.sample_weights is None else rows * self.sample_weights
+
+    def per_sample(self) -> FloatArray:
+        """Return the weights (rows, n) with which one sample of each row of the batch counts."""
         if self.weights is not None:
             return self.weights
         assert self.codes is not None
         member = np.eye(len(self) + 1)[:, self.codes][:-1]
-        if self.sample_weights is not None:
-            member = member * self.sample_weights
         return np.asarray(member / np.where(self.counts > 0, self.counts, 1.0)[:, None])
 
 

@@ -46,9 +46,9 @@ def amortise(
         sensitive_features=features,
         y=labels,
         label_probabilities=scores if plain.bounds == (None, None) else scores.clamp(*plain.bounds),
-        bounds=plan.bounds,
-        margin=plan.margin,
-        on_infeasible="relax" if plan.relax else "raise",
+        bounds=plan.options.numeric_bounds,
+        margin=plan.options.margin,
+        on_infeasible=plan.options.on_infeasible,
         on_unknown=on_unknown,
         vocabulary=layer.vocabulary,
     )

@@ -16,7 +16,7 @@ __all__ = ["ScoresOf", "WithoutLayer", "as_scores"]
 class WithoutLayer(nn.Module):
     """Scores cut off at the bounds, and no layer: no constraint is enforced, no group is read.
 
-        forward(x) = clip(scores(x), lower, upper)
+        forward(x) = clip(scores(x), lower, upper)        of log-odds: sigmoid or softmax first
 
     `FairModel.without_layer()` makes it. It is what the projection does where no constraint acts, so a backbone
     trained through the layer keeps what it has learnt; `remaining_gap` measures what is left.
@@ -24,6 +24,7 @@ class WithoutLayer(nn.Module):
     Args:
         scores: module whose output is scores, or has them as `.logits`.
         bounds: (lower, upper), each a number or None.
+        squash: what makes predictions of the scores first: "none", "sigmoid" or "softmax" (over the last dimension).
 
     Example:
         >>> import torch, fairlayer as fl
@@ -34,14 +35,17 @@ class WithoutLayer(nn.Module):
         True
     """
 
-    def __init__(self, scores: nn.Module, bounds: tuple[float | None, float | None]) -> None:
+    def __init__(self, scores: nn.Module, bounds: tuple[float | None, float | None], *, squash: str = "none") -> None:
         super().__init__()
         self.scores = scores
         self.bounds = bounds
+        self.squash = squash
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return predictions, of the shape of the scores."""
         scores = as_scores(self.scores(*args, **kwargs))
+        if self.squash != "none":
+            scores = torch.sigmoid(scores) if self.squash == "sigmoid" else torch.softmax(scores, dim=-1)
         low, high = self.bounds
         return scores if low is None and high is None else scores.clamp(low, high)
 

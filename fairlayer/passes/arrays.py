@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray
+from fairlayer.geometry import EUCLIDEAN, Geometry
 from fairlayer.passes.base import Cells, Point, blocks, least_product, noise_of, table_of
 
 __all__ = ["NumpyPasses"]
@@ -22,18 +23,18 @@ class NumpyPasses:
 
     parts = 1
 
-    def __init__(self, scores: FloatArray, cells: Cells, lower: Any, upper: Any) -> None:
-        self.scores, self.cells = scores, cells
+    def __init__(
+        self, scores: FloatArray, cells: Cells, lower: Any, upper: Any, geometry: Geometry = EUCLIDEAN
+    ) -> None:
+        self.scores, self.cells, self.geometry = scores, cells, geometry
         self.lower, self.upper = lower, upper
-        self.bounded = lower is not None or upper is not None
         self.members = _members(cells)
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
-        moved = self.scores if nu is None else self.scores - self.pull(nu)
-        value = moved if self.lower is None else np.maximum(moved, self.lower)
-        value = value if self.upper is None else np.minimum(value, self.upper)
-        return Point(value, value == moved if self.bounded else None, self.measure(value))
+        pull = None if nu is None else self.pull(nu)
+        value, free = self.geometry.step(self.scores, pull, self.lower, self.upper)
+        return Point(value, free, self.measure(value))
 
     def pull(self, nu: FloatArray) -> Any:
         """See `Passes.pull`."""
@@ -49,22 +50,38 @@ class NumpyPasses:
         """See `Passes.small`."""
         return array
 
-    def measure(self, value: FloatArray) -> FloatArray:
+    def measure(self, value: FloatArray, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`."""
-        means = self._sums(value) / self.cells.counts
-        return means if self.cells.dense is None else np.append(means, self.cells.dense @ value)
+        whole = value if self.cells.weights is None or not weighted else value * self.cells.weights
+        means = self._plain_sums(whole) / self.cells.counts
+        return means if self.cells.dense is None else np.append(means, self.cells.dense @ whole)
 
     def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
         """See `Passes.metric`."""
-        free = np.ones(len(self.scores)) if point.unclipped is None else point.unclipped
-        if floor:
-            free = np.maximum(free, floor)
-        diagonal: FloatArray = self._sums(free) / (self.cells.counts * self.cells.counts)
+        weight = self.geometry.weigh(point.value, self.scores, point.free, np.ones(len(self.scores)))
+        return self._metric_of(np.maximum(weight, floor) if floor else weight)
+
+    def widest_metric(self) -> FloatArray:
+        """See `Passes.widest_metric`."""
+        return self._metric_of(np.ones(len(self.scores)))
+
+    def _metric_of(self, weight: FloatArray) -> FloatArray:
+        diagonal: FloatArray = self._sums(weight) / (self.cells.counts * self.cells.counts)
         if self.cells.dense is None:
             return diagonal
-        masked = self.cells.dense * free
+        masked = self.cells.dense * weight
         cross = np.array([self._sums(row) / self.cells.counts for row in masked])
-        return blocks(diagonal, cross, masked @ self.cells.dense.T)
+        weighted = masked if self.cells.weights is None else masked * self.cells.weights
+        return blocks(diagonal, cross, weighted @ self.cells.dense.T)
+
+    def magnitudes(self, point: Point) -> FloatArray:
+        """See `Passes.magnitudes`."""
+        size = self.geometry.magnitude(point.value, self.scores, point.free)
+        means = self._sums(size) / self.cells.counts
+        if self.cells.dense is None:
+            return means
+        weighted = size if self.cells.weights is None else size * self.cells.weights
+        return np.append(means, [np.abs(row) @ weighted for row in self.cells.dense])
 
     def lowest(self, nus: FloatArray) -> FloatArray:
         """See `Passes.lowest`."""
@@ -112,8 +129,9 @@ class NumpyPasses:
         return tensor.numpy()
 
     def _sums(self, value: FloatArray) -> FloatArray:
-        if self.cells.weights is not None:
-            value = value * self.cells.weights
+        return self._plain_sums(value if self.cells.weights is None else value * self.cells.weights)
+
+    def _plain_sums(self, value: FloatArray) -> FloatArray:
         if self.members is not None:
             return np.asarray(self.members @ value)
         k = len(self.cells.counts)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.geometry import Geometry
 
 __all__ = ["Cells", "Passes", "Point", "blocks", "least_product", "noise_of", "table_of"]
 
@@ -20,7 +21,11 @@ class Cells(NamedTuple):
         counts: samples per cell (>= 1 to divide by; an empty cell counts 1).
         dense: weights (d, n) of the dense rows, or None.
         covering: whether every sample is in some cell.
-        weights: how many samples each row stands for, (n,), in sums and in the objective; None for one each.
+        weights: how many samples each row stands for, (n,), in sums and in the objective; None for one each. Dense
+            rows are per unit of weight.
+        classes: columns of a row of class probabilities; the statistics are then the cells of the first class, those
+            of the second, and so on.
+        dense_class: the class that each dense row speaks of, (d,); None for a single column.
     """
 
     codes: IntArray | None
@@ -28,44 +33,53 @@ class Cells(NamedTuple):
     dense: FloatArray | None
     covering: bool = False
     weights: FloatArray | None = None
+    classes: int = 1
+    dense_class: IntArray | None = None
 
     @property
     def size(self) -> int:
         """Number of statistics."""
-        return len(self.counts) + (0 if self.dense is None else len(self.dense))
+        return self.classes * len(self.counts) + (0 if self.dense is None else len(self.dense))
 
 
 class Point(NamedTuple):
     """Predictions at one dual point, and their statistics."""
 
-    value: Any  # (n,) float64, NumPy or torch
-    unclipped: Any  # (n,) bool, or None where there are no bounds
+    value: Any  # (n,), or (n, k) on the simplex; float64, NumPy or torch
+    free: Any  # which samples (or entries) the geometry can move there; None: all
     statistics: FloatArray  # (s,)
 
 
 class Passes(Protocol):
     """What a solver needs of a batch."""
 
-    scores: Any
+    scores: Any  # in the coordinate of the geometry
     cells: Cells
+    geometry: Geometry
     lower: Any
     upper: Any
     parts: int  # how many processes hold the batch together
 
     def at(self, nu: FloatArray | None) -> Point:
-        """Return the clipped predictions and statistics at the dual point nu (None: at zero)."""
+        """Return the predictions and statistics at the dual point nu (None: at zero)."""
 
     def pull(self, nu: FloatArray) -> Any:
-        """Return B' nu, what is taken off each sample."""
+        """Return the pull of each sample, B' nu per unit of its weight."""
 
     def small(self, array: FloatArray) -> Any:
         """Return an array over the statistics as `measure` returns them."""
 
     def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
-        """Return K = B W B', W = 1 for unclipped samples, else `floor`; (s,) where K is diagonal, else (s, s)."""
+        """Return K = B W B' with W = -dy/dq, at least `floor`; (s,) where K is diagonal, else (s, s)."""
 
-    def measure(self, value: Any) -> FloatArray:
-        """Return the statistics B y of any predictions, in this backend's type."""
+    def widest_metric(self) -> FloatArray:
+        """Return K with W as large as the domain allows: where every sample is free to move."""
+
+    def measure(self, value: Any, *, weighted: bool = True) -> FloatArray:
+        """Return the statistics B y of any predictions; not `weighted`: of one sample per row."""
+
+    def magnitudes(self, point: Point) -> FloatArray:
+        """Return how large the numbers are that each statistic adds up at a point: |B| of `geometry.magnitude`."""
 
     def share(self, value: Any) -> FloatArray:
         """Return what this part of the batch adds to the statistics."""

@@ -30,11 +30,11 @@ class RankPasses:
 
     def __init__(self, here: Passes, ranks: Ranks) -> None:
         self.here, self.ranks = here, ranks
-        self.scores, self.cells = here.scores, here.cells
+        self.scores, self.cells, self.geometry = here.scores, here.cells, here.geometry
         self.lower, self.upper = here.lower, here.upper
         self.parts = ranks.size
         self._counts, self._sizes = ranks.gather(np.array([here.n, here.size]), "size of the batch").T
-        self._latest: tuple[Any, FloatArray] = (None, np.zeros(0))  # unclipped samples of the latest pass, and their K
+        self._latest: tuple[Any, FloatArray] = (None, np.zeros(0))  # predictions of the latest pass, and their K
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`; K comes with it in the same exchange."""
@@ -44,16 +44,18 @@ class RankPasses:
         subject = f"pass at {0 if nu is None else zlib.crc32(nu.tobytes())}"
         whole = self.ranks.total(np.append(part.statistics, metric), subject)
         point = part._replace(statistics=whole[:split])
-        self._latest = (point.unclipped, whole[split:].reshape(metric.shape))
+        self._latest = (point.value, whole[split:].reshape(metric.shape))
         return point
 
     def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
         """See `Passes.metric`: K + floor (B B' - K)."""
-        unclipped, known = self._latest
-        if point.unclipped is None:
-            return self._all_free
-        metric = known if point.unclipped is unclipped else self.ranks.total(self.here.metric(point), "metric")
-        return metric + floor * (self._all_free - metric) if floor else metric
+        value, known = self._latest
+        metric = known if point.value is value else self.ranks.total(self.here.metric(point), "metric")
+        return metric + floor * (self._widest - metric) if floor else metric
+
+    def widest_metric(self) -> FloatArray:
+        """See `Passes.widest_metric`."""
+        return self._widest
 
     def pull(self, nu: FloatArray) -> Any:
         """See `Passes.pull`."""
@@ -63,13 +65,17 @@ class RankPasses:
         """See `Passes.small`."""
         return self.here.small(array)
 
-    def measure(self, value: Any) -> FloatArray:
+    def measure(self, value: Any, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`."""
-        return self.ranks.total(self.here.measure(value), "statistics")
+        return self.ranks.total(self.here.measure(value, weighted=weighted), "statistics")
 
     def share(self, value: Any) -> FloatArray:
         """See `Passes.share`."""
         return self.here.measure(value)
+
+    def magnitudes(self, point: Point) -> FloatArray:
+        """See `Passes.magnitudes`."""
+        return self.ranks.total(self.here.magnitudes(point), "magnitudes")
 
     def lowest(self, nus: FloatArray) -> FloatArray:
         """See `Passes.lowest`."""
@@ -107,9 +113,8 @@ class RankPasses:
         return self.here.from_tensor(tensor)
 
     @cached_property
-    def _all_free(self) -> FloatArray:
-        """B B'."""
-        return self.ranks.total(self.here.metric(Point(None, None, np.zeros(0))), "metric of all samples")
+    def _widest(self) -> FloatArray:
+        return self.ranks.total(self.here.widest_metric(), "metric of all samples")
 
 
 class _Total(torch.autograd.Function):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray
+from fairlayer.geometry import EUCLIDEAN, Geometry
 from fairlayer.passes.base import Cells, Point, blocks, least_product, noise_of, table_of
 
 __all__ = ["TorchPasses"]
@@ -21,10 +22,11 @@ class TorchPasses:
 
     parts = 1
 
-    def __init__(self, scores: torch.Tensor, cells: Cells, lower: Any, upper: Any) -> None:
-        self.scores, self.cells = scores, cells
+    def __init__(
+        self, scores: torch.Tensor, cells: Cells, lower: Any, upper: Any, geometry: Geometry = EUCLIDEAN
+    ) -> None:
+        self.scores, self.cells, self.geometry = scores, cells, geometry
         self.lower, self.upper = lower, upper
-        self.bounded = lower is not None or upper is not None
         place = scores.device
         self.codes = None if cells.codes is None else torch.from_numpy(cells.codes).to(place)
         self.dense = None if cells.dense is None else torch.from_numpy(cells.dense).to(place)
@@ -34,9 +36,9 @@ class TorchPasses:
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
-        moved = self.scores if nu is None else self.scores - self.pull(nu)
-        value = moved.clamp(self.lower, self.upper) if self.bounded else moved
-        return Point(value, value == moved if self.bounded else None, self.measure(value))
+        pull = None if nu is None else self.pull(nu)
+        value, free = self.geometry.step(self.scores, pull, self.lower, self.upper)
+        return Point(value, free, self.measure(value))
 
     def pull(self, nu: FloatArray) -> Any:
         """See `Passes.pull`."""
@@ -51,22 +53,33 @@ class TorchPasses:
         """See `Passes.small`."""
         return array
 
-    def measure(self, value: torch.Tensor) -> FloatArray:
-        """See `Passes.measure`."""
+    def measure(self, value: torch.Tensor, *, weighted: bool = True) -> FloatArray:
+        """See `Passes.measure`; these passes have no weights."""
         means = self._sums(value) / self.cells.counts
         return means if self.dense is None else np.append(means, (self.dense @ value).cpu().numpy())
 
     def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
         """See `Passes.metric`."""
-        free = torch.ones_like(self.scores) if point.unclipped is None else point.unclipped.double()
-        if floor:
-            free = free.clamp(min=floor)
-        diagonal = self._sums(free) / self.cells.counts**2
+        weight = self.geometry.weigh(point.value, self.scores, point.free, torch.ones_like(self.scores))
+        return self._metric_of(weight.clamp(min=floor) if floor else weight)
+
+    def widest_metric(self) -> FloatArray:
+        """See `Passes.widest_metric`."""
+        return self._metric_of(torch.ones_like(self.scores))
+
+    def _metric_of(self, weight: torch.Tensor) -> FloatArray:
+        diagonal = self._sums(weight) / self.cells.counts**2
         if self.dense is None:
             return diagonal
-        masked = self.dense * free
+        masked = self.dense * weight
         cross = np.array([self._sums(row) / self.cells.counts for row in masked])
         return blocks(diagonal, cross, (masked @ self.dense.T).cpu().numpy())
+
+    def magnitudes(self, point: Point) -> FloatArray:
+        """See `Passes.magnitudes`."""
+        size = self.geometry.magnitude(point.value, self.scores, point.free)
+        means = self._sums(size) / self.cells.counts
+        return means if self.dense is None else np.append(means, [float(row.abs() @ size) for row in self.dense])
 
     def lowest(self, nus: FloatArray) -> FloatArray:
         """See `Passes.lowest`."""

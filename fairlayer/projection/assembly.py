@@ -2,17 +2,19 @@
 
 Every hard measure is a partition of the samples. The cells are their common refinement, and a group mean is
 a count-weighted mean of cell means: mean_p = L_p @ mu with L_p[group, cell] = n_cell / n_group. Dense measures are
-statistics of their own. So each statement becomes a block of slabs on s = (mu, dense).
+statistics of their own. So each statement becomes a block of slabs on s = (mu, dense). Of rows of class probabilities
+every class has its statements about its own column; all of them share the cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
@@ -30,20 +32,44 @@ class Assembly:
     """A batch of statements in numbers, and the way back to names.
 
     Args:
+        batch: what the statements were made from.
         refinement: the cells, and their names.
         slabs: the feasible set; block b comes from statement b.
-        statements: the statements that are not vacuous in this batch.
+        stated: the statements that are not vacuous in this batch, each with the class that it speaks of.
         owners: for each block, the index of its constraint.
         absent: rows of statements that this batch says nothing about, as (constraint, row name).
         constraints: number of constraints.
+        classes: columns that are solved together; 1 except on the simplex.
     """
 
+    batch: Batch
     refinement: _Refinement
     slabs: SlabSystem
-    statements: tuple[Statement, ...]
+    stated: tuple[tuple[Statement, int], ...]
     owners: tuple[int, ...]
     absent: tuple[tuple[str, str], ...]
     constraints: int
+    classes: int = 1
+
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        """The statements that are not vacuous in this batch."""
+        return tuple(statement for statement, _ in self.stated)
+
+    def statement_class(self, block: int) -> int:
+        """Return the class that a block speaks of."""
+        return self.stated[block][1]
+
+    @cached_property
+    def differentiable_blocks(self) -> tuple[int, ...]:
+        """The blocks whose tolerance is a tensor: it may take a gradient, or carry a tangent that no flag shows."""
+        return tuple(b for b, (each, _) in enumerate(self.stated) if isinstance(each.tolerance, torch.Tensor))
+
+    @property
+    def tolerances(self) -> tuple[torch.Tensor, ...]:
+        """The tolerances of `differentiable_blocks`."""
+        found = (self.stated[block][0].tolerance for block in self.differentiable_blocks)
+        return tuple(tolerance for tolerance in found if isinstance(tolerance, torch.Tensor))
 
     @property
     def cells(self) -> Cells:
@@ -56,45 +82,69 @@ class Assembly:
         hard = self.refinement.hard
         return hard[0].counts if len(hard) == 1 else self.cells.counts  # the joint cells are those that occur
 
+    def sample_counts(self) -> dict[str, int]:
+        """Return the samples of each cell, by name; weighted ones where there are sample weights."""
+        return dict(zip(self.cell_names, (int(count) for count in self.samples), strict=False))
+
     @cached_property
     def cell_names(self) -> tuple[str, ...]:
-        """One name per statistic."""
+        """One name per cell, then one per dense row."""
         return self.refinement.names()
 
     def describe(self, face: Face) -> str:
         """Return a face in words."""
         block, i, j = face.key
-        statement = self.statements[block]
+        statement, column = self.stated[block]
+        where = f"class {column}: " if self.classes > 1 else ""
         if isinstance(statement, Spread):
             scale = "" if statement.scale == 1.0 else f"{statement.scale:g} * "
-            return (
-                f"{scale}mean[{statement.names[i]}] - mean[{statement.names[j]}] <= {as_float(statement.tolerance):g}"
-            )
-        return f"{'upper' if j > 0 else 'lower'} limit on [{statement.names[i]}]"
+            high, low = statement.names[i], statement.names[j]
+            return f"{where}{scale}mean[{high}] - mean[{low}] <= {as_float(statement.tolerance):g}"
+        return f"{where}{'upper' if j > 0 else 'lower'} limit on [{statement.names[i]}]"
 
 
-def assemble(constraints: Sequence[Constraint], batch: Batch, *, on_empty: str) -> Assembly:
+def assemble(
+    constraints: Sequence[Constraint], batch: Batch, *, on_empty: str, classes: Sequence[Batch] = ()
+) -> Assembly:
     """Gather the statements of all constraints for one batch.
+
+    Args:
+        constraints: what must hold.
+        batch: groups, labels and scores of the samples.
+        on_empty: "skip" or "raise".
+        classes: on the simplex, the batch as each class sees it, in the order of the columns.
 
     Raises:
         EmptyGroupError: a compared group has no sample, and `on_empty` is "raise".
     """
-    kept: list[Statement] = []
+    kept: list[tuple[Statement, int]] = []
     owners: list[int] = []
     absent: list[tuple[str, str]] = []
+    seen = list(enumerate(classes)) if classes else [(batch.column, batch)]
     for owner, constraint in enumerate(constraints):
-        for statement in constraint.statements(batch):
-            present, missing = _without_vacuous(statement)
-            absent += [(constraint.name, name) for name in missing]
-            if missing and on_empty == "raise" and not statement.absence_expected:
-                _raise_empty(constraint, statement, missing)
-            if present is not None:
-                kept.append(present)
-                owners.append(owner)
-    measures = {statement.means.key: statement.means for statement in kept}
-    refinement = _Refinement.of([*measures.values()], batch.ranks)
-    slabs = SlabSystem([_block(s, refinement.apply(s.matrix, s.means), batch.ranks) for s in kept])
-    return Assembly(refinement, slabs, tuple(kept), tuple(owners), tuple(absent), len(constraints))
+        for column, view in seen:
+            if not constraint.applies_to(column):
+                continue
+            for statement in constraint.statements(view):
+                present, missing = _without_vacuous(statement)
+                absent += [(constraint.name, name) for name in missing]
+                if missing and on_empty == "raise" and not statement.absence_expected:
+                    _raise_empty(constraint, statement, missing)
+                if present is not None:
+                    kept.append((present, column if classes else 0))
+                    owners.append(owner)
+    measures = {_key(statement.means, column): (statement.means, column) for statement, column in kept}
+    refinement = _Refinement.of([*measures.values()], batch.ranks, batch.weights, max(1, len(classes)))
+    slabs = SlabSystem([_block(s, refinement.apply(s.matrix, s.means, c), batch) for s, c in kept])
+    missed = tuple(dict.fromkeys(absent))
+    return Assembly(
+        batch, refinement, slabs, tuple(kept), tuple(owners), missed, len(constraints), max(1, len(classes))
+    )
+
+
+def _key(means: Means, column: int) -> Hashable:
+    """What two measures must have in common to be one: hard ones the groups, dense ones the class too."""
+    return means.key if means.codes is not None else (means.key, column)
 
 
 def _without_vacuous(statement: Statement) -> tuple[Statement | None, list[str]]:
@@ -133,43 +183,48 @@ class _Refinement(NamedTuple):
     cells: Cells
     hard: tuple[Means, ...]
     table: IntArray  # (hard measures, cells): the row that each cell belongs to, -1 outside
-    dense: tuple[Means, ...]
+    dense: tuple[tuple[Means, int], ...]  # with the class that each speaks of
 
     @staticmethod
-    def of(measures: Sequence[Means], ranks: Ranks | None) -> _Refinement:
-        if len(measures) == 1 and measures[0].codes is not None:
-            return _Refinement(_single(measures[0], None, ranks), (measures[0],), _identity(len(measures[0])), ())
-        hard = tuple(means for means in measures if means.codes is not None)
-        dense = tuple(means for means in measures if means.codes is None)
-        weights = np.concatenate([w for m in dense if (w := m.weights) is not None]) if dense else None
+    def of(
+        measures: Sequence[tuple[Means, int]], ranks: Ranks | None, sample_weights: FloatArray | None, classes: int
+    ) -> _Refinement:
+        hard = tuple(means for means, _ in measures if means.codes is not None)
+        dense = tuple((means, column) for means, column in measures if means.codes is None)
+        rows = np.concatenate([means.weights for means, _ in dense if means.weights is not None]) if dense else None
+        of_rows = np.repeat([c for _, c in dense], [len(m) for m, _ in dense]).astype(np.int64) if classes > 1 else None
         if len(hard) == 1:
-            return _Refinement(_single(hard[0], weights, ranks), hard, _identity(len(hard[0])), dense)
-        codes, table = _joint_codes(hard)
-        if ranks is not None and codes is not None:
-            codes, table = _united(codes, table, ranks)
-        k = table.shape[1]
-        covering = codes is None or not bool((codes == k).any())
-        divisors = _divisors(codes, k, _sample_weights(hard), ranks)
-        cells = Cells(codes, divisors, weights, covering, _sample_weights(hard))
+            cells, table = _single(hard[0], rows, ranks), _identity(len(hard[0]))
+        else:
+            codes, table = _joint_codes(hard)
+            if ranks is not None and codes is not None:
+                codes, table = _united(codes, table, ranks)
+            k = table.shape[1]
+            covering = codes is None or not bool((codes == k).any())
+            cells = Cells(codes, _divisors(codes, k, sample_weights, ranks), rows, covering, sample_weights)
+        if classes > 1:
+            cells = cells._replace(classes=classes, dense_class=None if rows is None else of_rows)
         return _Refinement(cells, hard, table, dense)
 
     def names(self) -> tuple[str, ...]:
-        """One name per statistic."""
+        """One name per cell, then one per dense row."""
         rows = [means.names for means in self.hard]
         cells = ("; ".join(rows[p][code] for p, code in enumerate(cell) if code >= 0) for cell in self.table.T)
-        return (*cells, *(name for means in self.dense for name in means.names))
+        return (*cells, *(name for means, _ in self.dense for name in means.names))
 
-    def apply(self, matrix: FloatArray, means: Means) -> FloatArray:
+    def apply(self, matrix: FloatArray, means: Means, column: int) -> FloatArray:
         """Return a matrix over the rows of one measure as a matrix over the statistics."""
-        if not self.dense and len(self.hard) == 1:
+        if not self.dense and len(self.hard) == 1 and self.cells.classes == 1:
             return matrix
         lifted = np.zeros((len(matrix), self.cells.size))
-        start = self.table.shape[1]
+        m = self.table.shape[1]
         for position, measure in enumerate(self.hard):
             if measure.key == means.key:
-                lifted[:, :start] = matrix @ _lift(means, self.table[position], self.cells.counts)
-        for measure in self.dense:
-            if measure.key == means.key:
+                here = slice(column * m, (column + 1) * m)
+                lifted[:, here] = matrix @ _lift(means, self.table[position], self.cells.counts)
+        start = self.cells.classes * m
+        for measure, of in self.dense:
+            if measure.key == means.key and of == column:
                 lifted[:, start : start + len(means)] = matrix
             start += len(measure)
         return lifted
@@ -188,10 +243,6 @@ def _single(means: Means, weights: FloatArray | None, ranks: Ranks | None) -> Ce
     codes = means.codes if covering else np.where(means.codes < 0, len(means), means.codes)
     divisors = np.where(means.counts > 0, means.counts, 1.0) if 0.0 in counts else means.counts
     return Cells(codes, divisors, weights, covering, means.sample_weights)
-
-
-def _sample_weights(measures: Sequence[Means]) -> FloatArray | None:
-    return measures[0].sample_weights if measures else None
 
 
 def _divisors(codes: IntArray | None, k: int, weights: FloatArray | None, ranks: Ranks | None) -> FloatArray:
@@ -250,18 +301,24 @@ def _lift(means: Means, codes: IntArray, counts: FloatArray) -> FloatArray:
     return lift
 
 
-def _block(statement: Statement, matrix: FloatArray, ranks: Ranks | None) -> RowSlabs | SpreadSlabs:
+def _block(statement: Statement, matrix: FloatArray, batch: Batch) -> RowSlabs | SpreadSlabs:
     tolerance = as_float(statement.tolerance)
     if isinstance(statement, Rows):
-        size = _row_sizes(statement, ranks)
+        size = _row_sizes(statement, batch)
         lower, upper = statement.lower_offset - tolerance, statement.upper_offset + tolerance
         return RowSlabs(matrix / size[:, None], lower / size, upper / size, size)
     return SpreadSlabs(matrix, statement.offset, statement.scale, tolerance)
 
 
-def _row_sizes(statement: Rows, ranks: Ranks | None) -> FloatArray:
-    """How far each row can move per unit of prediction (at least 1), so that rows of any scale are comparable."""
+def _row_sizes(statement: Rows, batch: Batch) -> FloatArray:
+    """How far each row moves per unit of prediction, so that rows of any scale are met equally well.
+
+    A row that no prediction moves keeps its own unit; whether it holds is then a question of its limits alone.
+    """
     weights = statement.means.weights
-    reach = np.ones(len(statement.means)) if weights is None else np.abs(weights).sum(axis=1)
-    reach = reach if weights is None or ranks is None else ranks.total(reach)
-    return np.maximum(1.0, np.abs(statement.matrix) @ reach)
+    reach = np.ones(len(statement.means))
+    if weights is not None:
+        each = np.ones(batch.n) if batch.weights is None else batch.weights
+        reach = batch.total(np.array([np.abs(row) @ each for row in weights]))
+    size = np.abs(statement.matrix) @ reach
+    return np.asarray(np.where(size > 0, size, 1.0))

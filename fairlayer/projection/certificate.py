@@ -1,19 +1,35 @@
-"""Proof, on the returned value, that a projection is feasible and nearest."""
+"""Proof, on the returned value, that a projection is feasible and nearest. It imports nothing of what it checks.
+
+From the value, the multipliers, the raw batch and the statements alone, it computes the means of the statements, the
+pull q that the multipliers put on each sample, and weak duality:
+
+    primal = sum_i d(value_i, x_i)          dual = sum_i min_y [d(y, x_i) + q_i y] - sum_j multiplier_j limit_j
+
+The dual is a lower limit of the distance to any feasible point for every choice of multipliers >= 0, right or wrong,
+so a small difference proves that the value is nearest, whatever the solver did. Source: Boyd, Vandenberghe (2004),
+section 5.5.1.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from fairlayer.passes import Passes
-from fairlayer.solve.slabs import SlabSystem
-from fairlayer.solve.solution import Solution
+from fairlayer._typing import FloatArray
+from fairlayer.collective import Ranks
+from fairlayer.constraints import Means, Rows, Spread, Statement
+from fairlayer.constraints.statements import as_float
+from fairlayer.geometry import Geometry
 
-__all__ = ["Certificate", "certify"]
+__all__ = ["Certificate", "Held", "RawBatch", "certify"]
+
+_CHUNK = 4096
+_ROUNDING = 5e-12  # of a raw score that no bound holds, per unit of its size, whatever the dtype returned
 
 
 @dataclass(frozen=True)
@@ -21,14 +37,18 @@ class Certificate:
     """How far a returned value is from feasible, and from nearest.
 
     Args:
-        violation: largest violation of any slab (<= 0: all hold with room to spare), in prediction units: a row that
-            moves by r > 1 per unit of prediction (a covariance with a large feature) counts 1/r.
-        bound_violation: largest distance of any prediction outside the bounds.
-        duality_gap: `1/2 |value - scores|^2` minus the dual value at the multipliers. A feasible value is within
-            `sqrt(2 duality_gap)` of the nearest one. Rounding may leave it slightly negative.
-        distance: `|value - scores|`, Euclidean over the batch.
-        atol: the violation promised: 1e-6 for float32, 1e-10 for float64, times max(1, largest score or limit).
-        gap_atol: the duality gap that moving each of n predictions by `atol` can make: `atol sqrt(n) max(1, distance)`.
+        violation: violation of the statement that is worst relative to what is promised of it (<= 0: all hold with
+            room to spare), in prediction units: a row that moves by r per unit of prediction (a covariance with a
+            large feature) counts 1/r.
+        bound_violation: largest distance of any prediction outside its domain.
+        duality_gap: the distance of the value minus the dual value at the multipliers. In the Euclidean geometry a
+            feasible value is within `sqrt(2 duality_gap)` of the nearest one. Rounding may leave it slightly negative.
+        distance: `sqrt(2 sum_i d(value_i, x_i))`; in the Euclidean geometry `|value - scores|` over the batch.
+        atol: the violation promised of that statement: 1e-6 for float32, 1e-10 for float64, times the size of the
+            predictions that it adds up where that is above 1, and 5e-12 times the size of raw scores far outside the
+            bounds that still move; never more than a hundredth of a tolerance above 0.
+        gap_atol: the duality gap that rounding can make: that of moving each of n predictions by `atol`, which is
+            `atol sqrt(n) max(1, distance)`, and that of a tenth of `atol` of slack at the price of each multiplier.
     """
 
     violation: float
@@ -45,38 +65,212 @@ class Certificate:
         return self.violation <= self.atol and self.bound_violation <= self.atol and nearest
 
 
-def certify(passes: Passes, slabs: SlabSystem, solution: Solution, value: torch.Tensor) -> Certificate:
-    """Compute the certificate of a returned value, after its last cast."""
-    final = value.detach().double()
-    scores = passes.as_tensor(passes.scores)
-    share = passes.share(passes.from_tensor(final))
-    exact = passes.as_tensor(solution.value)
-    outside = _outside(final, passes.lower, passes.upper)
-    moved, moved_exactly = float(((final - scores) ** 2).sum()), float(((exact - scores) ** 2).sum())
-    parts = passes.gather(np.append(share, [moved, moved_exactly, outside]))
-    violation, _ = slabs.worst(parts[:, : len(share)].sum(axis=0))
-    primal, dual = 0.5 * parts[:, -3:-1].sum(axis=0)
-    sigma = float(sum(m * face.limit for m, face in zip(solution.multipliers, solution.faces, strict=True)))
-    gap = float(primal - dual) - float(solution.nu @ solution.statistics) + sigma
-    distance = math.sqrt(2.0 * float(primal))
-    atol = (1e-10 if value.dtype == torch.float64 else 1e-6) * max(1.0, passes.size, slabs.size())
+class Held(NamedTuple):
+    """One linear inequality `normal @ means <= limit` of a statement, with its multiplier in the user's units.
+
+    Of a spread it is the pair (first, second): scale * v_first - v_second <= tolerance. Of rows it is the row `first`,
+    its upper side for second = 1 and its lower side for second = -1.
+    """
+
+    statement: int
+    first: int
+    second: int
+    multiplier: float
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """What was projected, as it came: nothing that a solver has made of it.
+
+    Args:
+        scores: (n,), or (n, k) on the simplex, in the coordinate of the geometry.
+        statements: what must hold, each with the class that it speaks of (0 for a single column).
+        geometry: the notion of nearness.
+        lower: None, a float or (n,).
+        upper: likewise.
+        weights: how many samples each row stands for, (n,), or None.
+        ranks: the processes that hold the batch together, or None.
+    """
+
+    scores: torch.Tensor
+    statements: Sequence[tuple[Statement, int]]
+    geometry: Geometry
+    lower: Any
+    upper: Any
+    weights: FloatArray | None
+    ranks: Ranks | None
+
+    def total(self, sums: FloatArray) -> FloatArray:
+        """Return sums over the rows here as sums over the rows of all processes."""
+        return sums if self.ranks is None else self.ranks.total(sums)
+
+
+def certify(raw: RawBatch, held: Sequence[Held], widening: float, value: torch.Tensor) -> Certificate:
+    """Compute the certificate of a returned value, after its last cast.
+
+    Args:
+        raw: the batch as it came.
+        held: the inequalities with a multiplier.
+        widening: by how much every limit was widened, in its own units.
+        value: what is returned, of the shape of the scores.
+    """
+    final, x = _host(value), _host(raw.scores)
+    lower, upper = (_host(bound) if isinstance(bound, torch.Tensor) else bound for bound in (raw.lower, raw.upper))
+    base = 1e-10 if value.dtype == torch.float64 else 1e-6
+    pull, sigma, price = _pull(raw, held, widening, x)
+    sizes = _sizes(raw, final, x, pull, lower, upper)
+    violation, atol, loosest = _worst(raw, widening, final, sizes, base)
+    primal, dual, whole, n, outside = _totals(raw, final, x, pull, lower, upper)
+    moved = math.sqrt(2.0 * max(primal, 0.0))  # what the domain alone takes away does not count
     return Certificate(
         violation=violation,
-        bound_violation=float(parts[:, -1].max()),
-        duality_gap=gap,
-        distance=distance,
+        bound_violation=outside,
+        duality_gap=primal - (dual - sigma),
+        distance=math.sqrt(2.0 * max(whole, 0.0)),
         atol=atol,
-        gap_atol=atol * math.sqrt(passes.n) * max(1.0, distance),
+        gap_atol=loosest * (math.sqrt(max(n, 1.0)) * max(1.0, moved) + 0.1 * price),
     )
 
 
-def _outside(value: torch.Tensor, lower: Any, upper: Any) -> float:
-    if not len(value):
-        return 0.0
-    below = 0.0 if lower is None else float((_like(lower, value) - value).max())
-    above = 0.0 if upper is None else float((value - _like(upper, value)).max())
-    return max(0.0, below, above)
+def _host(tensor: torch.Tensor) -> FloatArray:
+    return np.asarray(tensor.detach().double().cpu().numpy(), dtype=np.float64)
 
 
-def _like(bound: Any, value: torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(bound, dtype=torch.float64, device=value.device)
+def _sizes(  # noqa: PLR0917 - the batch in numbers
+    raw: RawBatch, value: FloatArray, x: FloatArray, pull: FloatArray, lower: Any, upper: Any
+) -> tuple[FloatArray, FloatArray]:
+    """Return the size of each prediction before and after, and of what rounds in those that no bound holds.
+
+    Such a prediction is the difference of its raw score and its pull. One of the others may be about to become free.
+    """
+    if raw.geometry.bounded or raw.geometry.on_simplex:
+        return np.ones(len(x)), np.zeros(len(x))
+    inside = x if lower is None else np.maximum(x, lower)
+    inside = inside if upper is None else np.minimum(inside, upper)
+    free = np.ones(len(x), dtype=bool)
+    free = free if lower is None else free & (value > lower)
+    free = free if upper is None else free & (value < upper)
+    return np.maximum(np.abs(inside), np.abs(value)), np.where(free, np.abs(x), np.abs(pull) / max(len(x), 1))
+
+
+def _totals(  # noqa: PLR0917 - the batch in numbers
+    raw: RawBatch, value: FloatArray, x: FloatArray, pull: FloatArray, lower: Any, upper: Any
+) -> tuple[float, float, float, float, float]:
+    """Return the sums primal, dual, whole distance and samples, and how far outside the domain any sample is."""
+    weights = np.ones(len(x)) if raw.weights is None else raw.weights
+    primal = float((weights * raw.geometry.divergence(value, x, lower, upper)).sum())
+    dual = float((weights * raw.geometry.least(x, pull, lower, upper)).sum())
+    whole = float((weights * raw.geometry.divergence(value, x, None, None)).sum())
+    ends = [0.0]
+    if len(value) and lower is not None:
+        ends.append(float((lower - value).max()))
+    if len(value) and upper is not None:
+        ends.append(float((value - upper).max()))
+    if len(value) and raw.geometry.on_simplex:
+        ends.append(float(np.abs(value.sum(axis=1) - 1.0).max()))
+    here = np.array([primal, dual, whole, weights.sum()])
+    if raw.ranks is None:
+        return primal, dual, whole, float(here[3]), max(ends)
+    everywhere = raw.ranks.gather(np.append(here, max(ends)), "certificate")
+    sums = everywhere[:, :4].sum(axis=0)
+    return float(sums[0]), float(sums[1]), float(sums[2]), float(sums[3]), float(everywhere[:, 4].max())
+
+
+def _worst(
+    raw: RawBatch, widening: float, value: FloatArray, sizes: tuple[FloatArray, FloatArray], base: float
+) -> tuple[float, float, float]:
+    """Return the violation and promised accuracy of the worst statement, and the loosest accuracy of any."""
+    worst, loosest = (-math.inf, base), base
+    known: dict[Any, FloatArray] = {}
+    for statement, column in raw.statements:
+        key = (statement.means.key, column)
+        if key not in known:
+            y = value if value.ndim == 1 else value[:, column]
+            known[key] = raw.total(_measure(statement.means, raw.weights, y, sizes))
+        for excess, scale, free, width in _excesses(statement, known[key], widening):
+            atol = base * max(1.0, scale) + _ROUNDING * free
+            loosest = max(loosest, atol)
+            atol = max(base, 0.01 * width) if 0.0 < width < atol else atol
+            if excess / atol > worst[0] / worst[1]:
+                worst = excess, atol
+    return (*worst, loosest)
+
+
+def _excesses(statement: Statement, measured: FloatArray, widening: float) -> list[tuple[float, float, float, float]]:
+    """Return (violation, size of the predictions, size of free raw scores, tolerance) of each row.
+
+    A spread has one row, its worst pair. All are in prediction units; `measured` is what `_measure` returns.
+    """
+    tolerance = as_float(statement.tolerance) + widening
+    v = statement.matrix @ measured[0]
+    sizes, free, reach = (np.abs(statement.matrix) @ each for each in measured[1:])
+    if isinstance(statement, Spread):
+        offset = np.zeros(len(v)) if statement.offset is None else statement.offset
+        v = v + offset
+        excess = float(statement.scale * v.max() - v.min()) - tolerance
+        return [(excess, float(np.maximum(sizes, np.abs(offset)).max()), float(free.max()), tolerance)]
+    outside = np.maximum(v - statement.upper_offset, statement.lower_offset - v) - tolerance
+    unit = np.where(reach > 0, reach, 1.0)
+    return list(
+        zip(*(each.tolist() for each in (outside / unit, sizes / unit, free / unit)), [0.0] * len(v), strict=True)
+    )
+
+
+def _measure(
+    means: Means, weights: FloatArray | None, value: FloatArray, sizes: tuple[FloatArray, FloatArray]
+) -> FloatArray:
+    """Return (4, rows): the means of the value, those of both sizes, and how far each mean moves per unit."""
+    ones = np.ones(len(value)) if weights is None else weights
+    if means.codes is None:
+        assert means.weights is not None
+        counted = [ones * each for each in (*sizes, 1.0)]
+        rows = [[row @ (ones * value), *(np.abs(row) @ each for each in counted)] for row in means.weights]
+        return np.array(rows).reshape(len(means), 4).T
+    counts = np.where(means.counts > 0, means.counts, 1.0)
+    return np.array([_sums(means.codes, len(means), ones * each) / counts for each in (value, *sizes, 1.0)])
+
+
+def _sums(codes: Any, k: int, values: FloatArray) -> FloatArray:
+    """Return the sum of the values of each code, code -1 left out; short partial sums round little."""
+    blocks = -(-max(len(codes), 1) // _CHUNK)
+    place = codes + 1 + (k + 1) * (np.arange(len(codes)) // _CHUNK)
+    sums = np.bincount(place, weights=values, minlength=blocks * (k + 1))
+    return np.asarray(sums.reshape(blocks, k + 1).sum(axis=0)[1:])
+
+
+def _pull(raw: RawBatch, held: Sequence[Held], widening: float, x: FloatArray) -> tuple[FloatArray, float, float]:
+    """Return the pull of each sample per unit of its weight, sum_j multiplier_j limit_j, and what one unit costs.
+
+    The last is sum_j multiplier_j times how far the statement moves per unit of prediction.
+    """
+    pull, sigma = np.zeros_like(x), 0.0
+    for each in held:
+        statement, column = raw.statements[each.statement]
+        normal, limit = _inequality(statement, each, widening)
+        sigma += each.multiplier * limit
+        means = statement.means
+        if means.codes is None:
+            assert means.weights is not None
+            one = normal @ means.weights
+        else:
+            one = np.append(normal / np.where(means.counts > 0, means.counts, 1.0), 0.0)[means.codes]
+        if pull.ndim == 1:
+            pull += each.multiplier * one
+        else:
+            pull[:, column] += each.multiplier * one
+    weights = np.ones(len(x)) if raw.weights is None else raw.weights
+    price = raw.total(np.array([float((weights * np.abs(pull).reshape(len(x), -1).max(axis=1, initial=0.0)).sum())]))
+    return pull, sigma, float(price[0])
+
+
+def _inequality(statement: Statement, held: Held, widening: float) -> tuple[FloatArray, float]:
+    tolerance = as_float(statement.tolerance) + widening
+    if isinstance(statement, Spread):
+        high, low = held.first, held.second
+        offset = np.zeros(len(statement.matrix)) if statement.offset is None else statement.offset
+        limit = tolerance + offset[low] - statement.scale * offset[high]
+        return statement.scale * statement.matrix[high] - statement.matrix[low], float(limit)
+    assert isinstance(statement, Rows)
+    if held.second > 0:
+        return statement.matrix[held.first], float(statement.upper_offset[held.first] + tolerance)
+    return -statement.matrix[held.first], float(tolerance - statement.lower_offset[held.first])

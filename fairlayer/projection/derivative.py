@@ -1,26 +1,27 @@
 """The exact derivative of the projection (KKT), as one linear map that serves reverse, forward and second order.
 
-With F the unclipped samples, N the active faces (equalities are always active), B the statistics, and
-Q = (N K N')^+ with K = B F B', the solution moves with scores z, limits b and bounds as
+With S = dy/dx and W = -dy/dq of the geometry at the solution, N the active faces (equalities are always active), B the
+statistics, B~ their rows per unit of sample weight, and Q = (N K N')^+ with K = B W B~', the solution moves with scores
+x, limits b and bounds as
 
-    dy0 = F dz + L d lower + U d upper                  L, U: samples at a bound
+    dy0 = S dx + L d lower + U d upper                  L, U: samples at a bound
     w   = Q (N B dy0 - db)                              change of the multipliers
-    dy  = dy0 - F B' N' w
+    dy  = dy0 - W B~' N' w
 
 and the adjoint of an upstream v is
 
-    w = Q N B F v,   g = v - B' N' w,   dz = F g,   d lower = L g,   d upper = U g,   db = w.
+    w = Q N B~ W v,   g = v - B' N' w,   dx = S g,   d lower = L g,   d upper = U g,   db = w.
 
-dy/dz is an orthogonal projector: symmetric and idempotent. The map does not depend on z inside a piece, so its own
-derivative there is zero, and autograd finds the second derivative of anything composed with it.
-Source: Amos, Kolter (2017), equations 6-8, specialised to one shift per cell.
+In the Euclidean geometry S = W is a mask, and the map does not depend on x inside a piece. In a curved one S, W and Q
+are functions of (y, x), written in torch, so autograd differentiates them in their turn.
+Source: Amos, Kolter (2017), equations 6-8, specialised to one pull per cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,18 +30,12 @@ from torch import Tensor
 from fairlayer._arrays import transforming
 from fairlayer._typing import FloatArray
 from fairlayer.passes import Passes, Point
-from fairlayer.solve.slabs import Face
-from fairlayer.solve.solve import Solved
+from fairlayer.projection.statistics import TorchStatistics
+from fairlayer.solve import Face, Solved
 
-__all__ = ["Derivative"]
+__all__ = ["Derivative", "Place"]
 
-
-class _Statistics(Protocol):
-    """B and its transpose, on arrays of one kind."""
-
-    def measure(self, value: Any) -> Any: ...
-    def pull(self, nu: Any) -> Any: ...
-    def small(self, array: FloatArray) -> Any: ...
+Place = tuple[Tensor, Tensor]  # the value and the scores at which a curved map is taken, as torch follows them
 
 
 class Derivative:
@@ -53,6 +48,7 @@ class Derivative:
 
     def __init__(self, passes: Passes, solved: Solved) -> None:
         self.passes, self.solved = passes, solved
+        self.geometry = passes.geometry
         self.faces = self._all_faces() if solved.slabs.has_equalities else solved.solution.faces
 
     def _all_faces(self) -> tuple[Face, ...]:
@@ -70,12 +66,9 @@ class Derivative:
 
     @cached_property
     def metric(self) -> FloatArray:
-        """K = B F B' at the solution."""
-        return self._metric_now()
-
-    def _metric_now(self) -> FloatArray:
+        """K at the solution."""
         solution = self.solved.solution
-        return self.passes.metric(Point(solution.value, solution.unclipped, solution.statistics))
+        return self.passes.metric(Point(solution.value, solution.free, solution.statistics))
 
     @cached_property
     def inverse(self) -> FloatArray:
@@ -103,14 +96,9 @@ class Derivative:
         return bool(size - explained > 1e-9 * size)
 
     @cached_property
-    def response(self) -> FloatArray:
-        """Q N, the multipliers' change per change of the statistics."""
-        return self.inverse @ self.normals
-
-    @cached_property
     def free(self) -> Tensor | None:
-        """F as a mask, or None where nothing can be clipped."""
-        mask = self.solved.solution.unclipped
+        """What the geometry calls free, or None where every sample is."""
+        mask = self.solved.solution.free
         return None if mask is None else self.passes.as_tensor(mask)
 
     @cached_property
@@ -123,58 +111,91 @@ class Derivative:
         """U as a mask."""
         return self._clipped_at(self.passes.upper)
 
-    def adjoint_of_scores(self, upstream: Tensor) -> Tensor:
-        """Return dz alone; see `adjoint`."""
-        if len(self.faces) == 1 and self.passes.cells.dense is None and not (torch.is_grad_enabled() or transforming()):
-            return self.passes.as_tensor(self._adjoint_of_one(self.passes.from_tensor(upstream))[0])
-        return self.adjoint(upstream)[0]
+    def adjoint(self, upstream: Tensor, place: Place | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return dx, g and w for an upstream v of the shape of the value, in float64; differentiable in v.
 
-    def adjoint(self, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return dz = F g, g = v - B' N' w, and w, for an upstream v (n,) in float64; differentiable in v."""
-        if torch.is_grad_enabled() or transforming():
-            return self._adjoint(upstream, self.free, self._cells)
-        passes = self.passes
-        if len(self.faces) == 1 and passes.cells.dense is None:
-            d_scores, g, price = self._adjoint_of_one(passes.from_tensor(upstream))
-            return passes.as_tensor(d_scores), passes.as_tensor(g), torch.tensor([price], dtype=torch.float64)
-        d_scores, g, w = self._adjoint(passes.from_tensor(upstream), self.solved.solution.unclipped, passes)
-        return passes.as_tensor(d_scores), passes.as_tensor(g), torch.from_numpy(w)
-
-    def _adjoint_of_one(self, upstream: Any) -> tuple[Any, Any, float]:
-        """`_adjoint` where N is one row, without matrices."""
-        passes, free, normal = self.passes, self.solved.solution.unclipped, self.faces[0].normal
-        kept = upstream if free is None else upstream * free
-        square = float((normal * self._metric_now()) @ normal)
-        w = float(normal @ passes.measure(kept)) / square if square > 0 else 0.0
-        g = upstream - passes.pull(w * normal)
-        return g if free is None else g * free, g, w
-
-    def _adjoint(self, upstream: Any, free: Any, statistics: _Statistics) -> tuple[Any, Any, Any]:
+        Args:
+            upstream: v.
+            place: of a curved geometry, the value and the scores, where the derivative itself is differentiated.
+        """
+        if place is None and not (torch.is_grad_enabled() or transforming()):
+            return self._plain_adjoint(upstream)
+        value, x = self._here if place is None else place
+        kept = self.geometry.weigh(value, x, self.free, upstream)
         if not self.faces:
-            return upstream if free is None else upstream * free, upstream, statistics.small(np.zeros(0))
-        kept = upstream if free is None else upstream * free
-        w = statistics.small(self.response) @ statistics.measure(kept)
-        g = upstream - statistics.pull(statistics.small(self.normals.T) @ w)
-        return g if free is None else g * free, g, w
+            return self.geometry.follow(value, x, self.free, upstream), upstream, upstream.new_zeros(0)
+        statistics = self._statistics
+        w = self._followed_inverse(place) @ (self._normals @ statistics.measure(kept, weighted=False))
+        g = upstream - statistics.weighted(statistics.pull(self._normals.T @ w))
+        return self.geometry.follow(value, x, self.free, g), g, w
+
+    def _plain_adjoint(self, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`adjoint` in the arrays of the passes, with as few sweeps as it takes."""
+        passes, solution, rule = self.passes, self.solved.solution, self.geometry
+        v = passes.from_tensor(upstream)
+        if not self.faces:
+            followed = rule.follow(solution.value, passes.scores, solution.free, v)
+            return passes.as_tensor(followed), upstream, torch.zeros(0, dtype=torch.float64)
+        kept = rule.weigh(solution.value, passes.scores, solution.free, v)
+        w = self.inverse @ (self.normals @ passes.measure(kept, weighted=False))
+        taken = passes.pull(self.normals.T @ w)
+        weights = passes.cells.weights
+        g = v - (taken if weights is None else (taken.T * weights).T)
+        followed = rule.follow(solution.value, passes.scores, solution.free, g)
+        return passes.as_tensor(followed), passes.as_tensor(g), torch.from_numpy(np.asarray(w))
 
     def tangent(
-        self, scores: Tensor | None, lower: Tensor | None, upper: Tensor | None, limits: Tensor | None
+        self,
+        scores: Tensor | None,
+        lower: Tensor | None,
+        upper: Tensor | None,
+        limits: Tensor | None,
+        place: Place | None,
     ) -> Tensor:
         """Return dy for changes (float64) of the scores, the bounds, and the limit of each face."""
-        statistics = self._cells
-        moved: Any = torch.zeros_like(self.passes.as_tensor(self.solved.solution.value))
-        for change, mask in ((scores, self.free), (lower, self.at_lower), (upper, self.at_upper)):
+        value, x = self._here if place is None else place
+        moved: Any = torch.zeros_like(value)
+        if scores is not None:
+            moved = moved + self.geometry.follow(value, x, self.free, scores)
+        for change, mask in ((lower, self.at_lower), (upper, self.at_upper)):
             if change is not None:
-                moved = moved + (change if mask is None else change * mask)
+                moved = moved + (change * 0.0 if mask is None else change * mask)
         if not self.faces:
             unmoved: Tensor = moved + 0.0
             return unmoved
-        w = statistics.small(self.response) @ statistics.measure(moved)
-        if limits is not None:
-            w = w - statistics.small(self.inverse) @ limits
-        shift = statistics.pull(statistics.small(self.normals.T) @ w)
-        tangent: Tensor = moved - (shift if self.free is None else shift * self.free)
+        statistics = self._statistics
+        change = self._normals @ statistics.measure(moved)
+        w = self._followed_inverse(place) @ (change if limits is None else change - limits)
+        pull = statistics.pull(self._normals.T @ w)
+        tangent: Tensor = moved - self.geometry.weigh(value, x, self.free, pull)
         return tangent
+
+    @cached_property
+    def _here(self) -> Place:
+        return self.passes.as_tensor(self.solved.solution.value), self.passes.as_tensor(self.passes.scores)
+
+    @cached_property
+    def _normals(self) -> Tensor:
+        return torch.from_numpy(self.normals).to(self._here[0].device)
+
+    @cached_property
+    def _statistics(self) -> TorchStatistics:
+        return TorchStatistics(self.passes.cells, self._here[0].device, self.passes.total)
+
+    def _followed_inverse(self, place: Place | None) -> Tensor:
+        """Q, as a function of the place where the map is curved."""
+        if place is None or not self.geometry.smooth:
+            return torch.from_numpy(self.inverse).to(self._here[0].device)
+        value, x = place
+        columns = []
+        for normal in self._normals:
+            answer = self.geometry.weigh(value, x, self.free, self._statistics.pull(normal))
+            columns.append(self._normals @ self._statistics.measure(answer))
+        square = torch.stack(columns)
+        diagonal = torch.diagonal(square).detach().clamp(min=1e-300) ** -0.5
+        scale = torch.outer(diagonal, diagonal)
+        inverse: Tensor = torch.linalg.pinv(0.5 * (square + square.T) * scale, rtol=1e-11, hermitian=True) * scale
+        return inverse
 
     def _clipped_at(self, bound: Any) -> Tensor | None:
         if bound is None or self.free is None:
@@ -182,38 +203,3 @@ class Derivative:
         value = self.passes.as_tensor(self.solved.solution.value)
         at_bound: Tensor = value == (self.passes.as_tensor(bound) if isinstance(bound, np.ndarray) else bound)
         return ~self.free & at_bound
-
-    @cached_property
-    def _cells(self) -> _DifferentiableCells:
-        return _DifferentiableCells(self.passes, self.passes.as_tensor(self.solved.solution.value).device)
-
-
-class _DifferentiableCells:
-    """B and its transpose as torch operations that autograd and functorch can follow."""
-
-    def __init__(self, passes: Passes, device: torch.device) -> None:
-        cells = passes.cells
-        self.device, self.total = device, passes.total
-        self.codes = None if cells.codes is None else torch.from_numpy(cells.codes).to(device)
-        self.counts = torch.from_numpy(cells.counts).to(device)
-        self.dense = None if cells.dense is None else torch.from_numpy(cells.dense).to(device)
-
-    def small(self, array: FloatArray) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
-
-    def measure(self, value: Tensor) -> Tensor:
-        parts = []
-        if self.codes is not None:
-            sums = torch.zeros(len(self.counts) + 1, dtype=value.dtype, device=self.device)
-            parts.append(sums.index_add(0, self.codes, value)[:-1] / self.counts)
-        if self.dense is not None:
-            parts.append(self.dense @ value)
-        return self.total(parts[0] if len(parts) == 1 else torch.cat(parts))
-
-    def pull(self, nu: Tensor) -> Tensor:
-        k = len(self.counts)
-        pull = nu.new_zeros(())
-        if self.codes is not None:
-            table = torch.nn.functional.pad(nu[:k] / self.counts, (0, 1))
-            pull = table.index_select(0, self.codes)
-        return pull if self.dense is None else pull + nu[k:] @ self.dense

@@ -1,129 +1,200 @@
-"""The exact backend: one column of scores, solved in the space of its cells."""
+"""The exact backend: scores solved in the space of their cells, as one value that everything else reads."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer._arrays import without_derivatives
+from fairlayer._arrays import outside_transforms, plain_tensor
 from fairlayer._typing import FloatArray
-from fairlayer.constraints import Batch, Constraint
+from fairlayer.constraints import Constraint
 from fairlayer.edge import Box
 from fairlayer.errors import InfeasibleConstraintsError, NonFiniteScoresError, SolverError
 from fairlayer.passes import Passes, RankPasses, make_passes
 from fairlayer.projection.assembly import Assembly
-from fairlayer.projection.autograd import Job, differentiable_solve
-from fairlayer.projection.certificate import Certificate, certify
-from fairlayer.solve import ClashingFaces, SlabSystem, Solved, solve
+from fairlayer.projection.autograd import attach
+from fairlayer.projection.certificate import Certificate, Held, RawBatch, certify
+from fairlayer.projection.derivative import Derivative
+from fairlayer.projection.options import Options
+from fairlayer.solve import ClashingFaces, Face, SlabSystem, Solved, solve
 
-__all__ = ["ExactColumn", "solve_exactly"]
+__all__ = ["ExactColumn", "project_exactly", "result_dtype"]
 
 _LARGEST = 1e100  # squares and sums must not overflow
 
 
 class ExactColumn:
-    """A column solved in the space of its cells."""
+    """One solved problem: a column of scores, or on the simplex all of them.
 
-    def __init__(self, assembly: Assembly, job: Job, value: Tensor) -> None:
-        self.assembly, self.job, self.value = assembly, job, value
+    Args:
+        assembly: the statements in numbers.
+        raw: the batch as it came, for the certificate.
+        passes: the batch as the solver saw it.
+        solved: the solution, and the slabs that it meets.
+        value: the predictions, of the shape of the scores, after their last cast.
+    """
+
+    def __init__(self, assembly: Assembly, raw: RawBatch, passes: Passes, solved: Solved, value: Tensor) -> None:
+        self.assembly, self.raw, self.solver_passes, self.solved, self.value = assembly, raw, passes, solved, value
+        self.smooth = raw.geometry.smooth
+        self.parts = passes.parts
+
+    @cached_property
+    def derivative(self) -> Derivative:
+        """The derivative at the solution."""
+        return Derivative(self.solver_passes, self.solved)
 
     @cached_property
     def certificate(self) -> Certificate:
-        return certify(self.job.passes, self.job.solved.slabs, self.job.solved.solution, self.value)
+        """Proof on the value."""
+        held = [
+            Held(face.key[0], face.key[1], face.key[2], float(multiplier) / face.scale)
+            for face, multiplier in self._active()
+        ]
+        return certify(self.raw, held, self.widening, self.value)
 
     @property
     def widening(self) -> float:
-        return self.job.solved.widening
+        """By how much every limit was widened."""
+        return self.solved.widening
 
     @property
     def passes(self) -> int:
-        return self.job.solved.solution.passes
+        """Passes over the batch that the solver took."""
+        return self.solved.solution.passes
 
     @property
     def rows(self) -> int:
-        return self.job.passes.n
+        """Samples of the batch, wherever they are."""
+        return self.solver_passes.n
+
+    @cached_property
+    def clipped(self) -> int:
+        """Samples here that the geometry cannot move any more, because a bound holds them."""
+        free = self.solved.solution.free
+        if free is None:
+            return 0
+        held = ~free if free.ndim == 1 else free.sum(-1) <= 1
+        return int(held.sum())
 
     @cached_property
     def changed(self) -> bool:
-        solution = self.job.solved.solution
-        clipped = solution.unclipped is not None and not bool(solution.unclipped.all())
-        return bool(solution.faces) or clipped
+        """Whether anything but rounding was moved."""
+        free = self.solved.solution.free
+        clipped = free is not None and self.value.ndim == 1 and not bool(free.all())
+        return bool(self.solved.solution.faces) or clipped
 
     def settle(self) -> None:
         """Work out now what takes an exchange between processes, so that any of them may read it by itself."""
-        self.__dict__["changed"] = self.certificate.distance > 0 or bool(self.job.solved.solution.faces)
+        self.__dict__["changed"] = self.certificate.distance > 0 or bool(self.solved.solution.faces)
 
     def prices(self) -> FloatArray:
-        """One price per constraint."""
-        prices = np.zeros(self.assembly.constraints)
-        for owner, _, multiplier in self.active():
-            prices[owner] += multiplier
+        """One price per constraint, (constraints,); on the simplex one per constraint and class."""
+        prices = np.zeros((self.assembly.constraints, self.assembly.classes))
+        for owner, column, _, multiplier in self.active():
+            prices[owner, column] += multiplier
         return prices
 
     def shift(self) -> FloatArray:
-        """One shift per statistic."""
-        k = len(self.assembly.cells.counts)
-        nu = self.job.solved.solution.nu
-        return 0.0 - np.append(nu[:k] / self.assembly.cells.counts, nu[k:])
+        """One shift per cell and per dense row, (statistics,); on the simplex (cells, classes)."""
+        k, m = self.assembly.classes, len(self.assembly.cells.counts)
+        nu = self.solved.solution.nu
+        cells = nu[: k * m].reshape(k, m) / self.assembly.cells.counts
+        return 0.0 - (np.append(cells[0], nu[m:]) if k == 1 else cells.T)
 
-    def active(self) -> list[tuple[int, str, float]]:
-        """(constraint, statement, multiplier) of each face that holds with equality."""
-        solution = self.job.solved.solution
+    def active(self) -> list[tuple[int, int, str, float]]:
+        """(constraint, class, statement, multiplier) of each face that holds with equality."""
+        assembly = self.assembly
         return [
-            (self.assembly.owners[face.key[0]], self.assembly.describe(face), float(multiplier) / face.scale)
-            for face, multiplier in zip(solution.faces, solution.multipliers, strict=True)
+            (
+                assembly.owners[face.key[0]],
+                assembly.statement_class(face.key[0]),
+                assembly.describe(face),
+                float(multiplier) / face.scale,
+            )
+            for face, multiplier in self._active()
         ]
 
+    def _active(self) -> list[tuple[Face, float]]:
+        solution = self.solved.solution
+        return list(zip(solution.faces, solution.multipliers.tolist(), strict=True))
 
-def solve_exactly(  # noqa: PLR0917 - the signature of a backend
-    scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, batch: Batch, box: Box, relax: bool
+    def limits_by_tolerance(self, device: torch.device) -> Tensor:
+        """Return the matrix (tolerances, faces) of d limit / d tolerance.
+
+        Only faces with a multiplier count: an equality without one does not open on either side. Where the limits were
+        widened, the least widening depends on the tolerances too.
+        """
+        faces, active = self.derivative.faces, len(self.solved.solution.faces)
+        slopes = np.array([1.0 / face.scale if j < active else 0.0 for j, face in enumerate(faces)])
+        table = []
+        for block in self.assembly.differentiable_blocks:
+            own = np.array([float(face.key[0] == block) for face in faces])
+            table.append(slopes * (own - self.solved.widening_by_limit(block)))
+        shape = len(self.assembly.differentiable_blocks), len(faces)
+        return torch.tensor(np.array(table), dtype=torch.float64, device=device).reshape(shape)
+
+
+def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
+    scores: Tensor,
+    dtype: torch.dtype,
+    constraints: Sequence[Constraint],
+    assembly: Assembly,
+    box: Box,
+    options: Options,
 ) -> tuple[Tensor, ExactColumn]:
-    def run(plain: Tensor, lower: Tensor | None, upper: Tensor | None) -> tuple[Tensor, Passes, Solved]:
-        here = make_passes(plain, assembly.cells, _value(lower, box.lower), _value(upper, box.upper))
+    """Project scores (n,), or (n, k) on the simplex, given in the coordinate of the geometry.
+
+    Args:
+        scores: what is projected; may take a gradient.
+        dtype: of the predictions.
+        constraints: for the names in errors.
+        assembly: the statements in numbers.
+        box: the bounds.
+        options: geometry, processes, whether limits may be widened.
+
+    Raises:
+        InfeasibleConstraintsError: nothing within the bounds meets the constraints, and they may not be widened.
+    """
+    rule, ranks = options.rule, assembly.batch.ranks
+    plain = plain_tensor(scores)
+    lower = None if rule.on_simplex else _value(box.lower_tensor, box.lower)
+    upper = None if rule.on_simplex else _value(box.upper_tensor, box.upper)
+    with outside_transforms():
+        here = make_passes(plain, assembly.cells, lower, upper, rule)
         _check_finite(here, plain)
-        passes = here if batch.ranks is None else RankPasses(here, batch.ranks)
+        passes = here if ranks is None else RankPasses(here, ranks)
         try:
-            solved = solve(passes, assembly.slabs, relax=relax)
+            solved = solve(passes, assembly.slabs, relax=options.relax)
         except ClashingFaces as clash:
             raise _infeasible(_fewest(clash, passes, assembly), constraints, assembly, box) from None
-        return passes.export(solved.solution.value, result_dtype(plain)), passes, solved
-
-    tolerances, blocks = _differentiable_tolerances(assembly, scores)
-    job = Job(run, blocks)
-    value = differentiable_solve(scores, box.lower_tensor, box.upper_tensor, tolerances, job)
-    column = ExactColumn(assembly, job, value.detach())
-    if batch.ranks is not None:
+        value = rule.inside(passes.export(solved.solution.value, dtype))
+    ends = (0.0, 1.0) if rule.on_simplex else (lower, upper)
+    raw = RawBatch(plain, assembly.stated, rule, *ends, assembly.cells.weights, ranks)
+    column = ExactColumn(assembly, raw, passes, solved, value)
+    tensors = [tolerance.to(scores.device, torch.float64) for tolerance in assembly.tolerances]
+    tolerances = torch.stack(tensors) if tensors else None
+    returned = attach(scores, box.lower_tensor, box.upper_tensor, tolerances, column)
+    if ranks is not None:
         column.settle()
-    return value, column
+    return returned, column
 
 
-def _value(given: Tensor | None, checked: Any) -> Any:
-    """A bound in the form in which the operation receives it, which is plain even inside a transform."""
+def _value(given: Tensor | None, checked: float | Tensor | None) -> float | Tensor | None:
+    """A bound without graph or transform around it."""
     if given is None:
         return checked
-    plain = without_derivatives(given)
+    plain = plain_tensor(given)
     return float(plain) if plain.ndim == 0 else plain
 
 
-def _differentiable_tolerances(assembly: Assembly, scores: Tensor) -> tuple[Tensor | None, list[int]]:
-    tensors: list[Tensor] = []
-    blocks: list[int] = []
-    for block, statement in enumerate(assembly.statements):
-        tolerance = statement.tolerance
-        if isinstance(tolerance, Tensor):  # it may take a gradient, or carry a tangent that no flag shows
-            tensors.append(tolerance.to(device=scores.device, dtype=torch.float64))
-            blocks.append(block)
-    return (torch.stack(tensors) if tensors else None), blocks
-
-
 def _fewest(clash: ClashingFaces, passes: Passes, assembly: Assembly) -> ClashingFaces:
-    """Leave out constraints without which the others clash still, so that an error names nobody in vain."""
+    """Leave out constraints without which the others clash still, so that an error names none without need."""
     owners = list(dict.fromkeys(assembly.owners[f.key[0]] for f in clash.faces if f.key[0] < len(assembly.owners)))
     for owner in tuple(owners):
         others = [other for other in owners if other != owner]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Unpack
 
-import torch
 from torch import Tensor, nn
 
 from fairlayer.constraints import Constraint
-from fairlayer.edge import Bounds, feature_names
-from fairlayer.groups import Groups, Vocabulary
+from fairlayer.edge import feature_names
+from fairlayer.groups import Vocabulary
+from fairlayer.projection.options import Options, ProjectionOptions
 from fairlayer.projection.plan import Plan
-from fairlayer.projection.result import Projection, SolvedColumn
+from fairlayer.projection.result import Projection
 
 __all__ = ["FairProjection"]
 
@@ -22,12 +24,8 @@ class FairProjection(nn.Module):
 
     Args:
         constraints: what must hold for the mean predictions of each batch.
-        bounds: see `project`.
-        margin: see `project`.
-        on_empty: see `project`.
-        on_infeasible: see `project`.
-        backend: see `project`.
-        process_group: see `project`.
+        options: `bounds`, `margin`, `geometry`, `from_logits`, `on_empty`, `on_infeasible`, `backend` and
+            `process_group`, as for `project`.
 
     The categories of the sensitive features are learnt by `fit_categories`, or from the batches seen in training
     mode (in evaluation mode, from the first batch); they travel in the `state_dict`.
@@ -39,29 +37,11 @@ class FairProjection(nn.Module):
         tensor([2., 2.])
     """
 
-    def __init__(
-        self,
-        constraints: Sequence[Constraint],
-        *,
-        bounds: Bounds = None,
-        margin: float = 0.0,
-        on_empty: str = "skip",
-        on_infeasible: str = "raise",
-        backend: str = "exact",
-        process_group: Any = None,
-    ) -> None:
+    def __init__(self, constraints: Sequence[Constraint], **options: Unpack[ProjectionOptions]) -> None:
         super().__init__()
-        self.plan = Plan(
-            constraints,
-            bounds=bounds,
-            margin=margin,
-            on_empty=on_empty,
-            on_infeasible=on_infeasible,
-            backend=backend,
-            process_group=process_group,
-        )
+        self.plan = Plan(constraints, Options(**options))
         self.vocabulary = Vocabulary()
-        self._last: Projection | tuple[tuple[str, ...], tuple[SolvedColumn, ...], Groups, int] | None = None
+        self._last: Projection | None = None
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -69,22 +49,31 @@ class FairProjection(nn.Module):
         return self.plan.constraints
 
     @property
+    def options(self) -> Options:
+        """The options, checked."""
+        return self.plan.options
+
+    @property
     def last(self) -> Projection | None:
         """The whole result of the latest forward, detached from the graph."""
-        if isinstance(self._last, tuple):  # put together when first asked for
-            names, columns, groups, ndim = self._last
-            values = [column.value for column in columns]
-            value = values[0] if ndim == 1 else torch.stack(values, dim=1)
-            self.__dict__["_last"] = Projection(value, names, columns, groups)
-        last: Projection | None = self.__dict__["_last"]
-        return last
+        return self._last
+
+    @contextmanager
+    def relaxed(self) -> Iterator[None]:
+        """Widen limits that nothing meets, instead of raising, while the context lasts."""
+        before = self.plan
+        self.plan = Plan(before.constraints, replace(before.options, on_infeasible="relax"))
+        try:
+            yield
+        finally:
+            self.plan = before
 
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error.
 
         With a process group, every process must call it; all learn the categories of all.
         """
-        names, ranks = feature_names(self.constraints), self.plan.ranks
+        names, ranks = feature_names(self.constraints), self.options.ranks
         if ranks is None:
             self.vocabulary = self.vocabulary.learn(sensitive_features, names)
             return
@@ -97,30 +86,55 @@ class FairProjection(nn.Module):
         self.vocabulary = words.closed()
 
     def forward(
-        self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
+        self,
+        scores: Tensor,
+        *,
+        sensitive_features: Any = None,
+        y: Any = None,
+        label_probabilities: Any = None,
+        sample_weight: Any = None,
     ) -> Tensor:
         """Return the projected scores; `last` then holds the whole result, detached from the graph."""
-        words = self.known()
-        result = self.plan.run(scores, sensitive_features, y, label_probabilities, words)
+        result = self.plan.run(
+            scores,
+            sensitive_features,
+            y,
+            label_probabilities=label_probabilities,
+            sample_weight=sample_weight,
+            vocabulary=self.known(),
+        )
         self.__dict__["vocabulary"] = Vocabulary(result.groups.vocabulary.categories, self.vocabulary.open)
         self._remember(result)
         return result.value
 
     def alone(
-        self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
+        self,
+        scores: Tensor,
+        *,
+        sensitive_features: Any = None,
+        y: Any = None,
+        label_probabilities: Any = None,
+        sample_weight: Any = None,
     ) -> Tensor:
         """Return what `forward` would without a process group: this process's batch, projected by itself.
 
         It teaches no categories: a stream, whose batches these are, keeps its own.
         """
-        words = self.known()
-        result = self.plan.run(scores, sensitive_features, y, label_probabilities, words, alone=True)
+        result = self.plan.run(
+            scores,
+            sensitive_features,
+            y,
+            label_probabilities=label_probabilities,
+            sample_weight=sample_weight,
+            vocabulary=self.known(),
+            alone=True,
+        )
         self._remember(result)
         return result.value
 
     def _remember(self, result: Projection) -> None:
-        """Keep the result; plain attributes, past the registration of nn.Module."""
-        self.__dict__["_last"] = (result.names, result.columns, result.groups, result.value.ndim)
+        """Keep the result; a plain attribute, past the registration of nn.Module."""
+        self.__dict__["_last"] = result.detached()
 
     def known(self) -> Vocabulary:
         """Return the categories that a batch may have: in evaluation mode those known, once there are any."""
@@ -140,5 +154,9 @@ class FairProjection(nn.Module):
         return {**self.__dict__, "_last": None}
 
     def extra_repr(self) -> str:
-        """Show the constraints and bounds."""
-        return f"{', '.join(map(repr, self.constraints))}, bounds={self.plan.bounds}"
+        """Show the constraints, and the options that are not the default."""
+        default = Options()
+        names = ("bounds", "margin", "geometry", "from_logits", "on_empty", "on_infeasible", "backend")
+        given = [(name, getattr(self.options, name)) for name in names]
+        said = [f"{name}={value!r}" for name, value in given if value is not getattr(default, name)]
+        return ", ".join([*map(repr, self.constraints), *said])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,28 +12,29 @@ import torch
 from torch import Tensor
 
 from fairlayer._arrays import host_float64, transforming
+from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, without_convex
 from fairlayer.edge import (
     Bounds,
-    Box,
     as_columns,
     as_constraints,
     check_alike,
-    check_choice,
     pick,
     read_groups,
     read_per_sample,
+    read_sample_weight,
 )
-from fairlayer.errors import BackendError
+from fairlayer.errors import BackendError, LabelValueError, ShapeError
+from fairlayer.geometry import Geometry
+from fairlayer.geometry.probabilities import at_the_ends, check_probabilities
 from fairlayer.groups import Vocabulary
-from fairlayer.projection.assembly import Assembly, assemble
-from fairlayer.projection.exact import solve_exactly
+from fairlayer.projection.assembly import assemble
+from fairlayer.projection.exact import project_exactly, result_dtype
+from fairlayer.projection.options import Options
 from fairlayer.projection.result import Projection, SolvedColumn
 
 __all__ = ["Plan", "project"]
-
-_Backend = Callable[[Tensor, Sequence[Constraint], Assembly, Batch, Box, bool], tuple[Tensor, SolvedColumn]]
 
 
 def project(
@@ -41,8 +43,11 @@ def project(
     *,
     sensitive_features: Any = None,
     y: Any = None,
-    bounds: Bounds = None,
+    sample_weight: Any = None,
+    bounds: Bounds | str = None,
     margin: float = 0.0,
+    geometry: str | Geometry = "euclidean",
+    from_logits: bool = False,
     label_probabilities: Any = None,
     on_empty: str = "skip",
     on_infeasible: str = "raise",
@@ -52,17 +57,28 @@ def project(
 ) -> Projection:
     """Return the nearest predictions that meet every constraint and the bounds, differentiably.
 
-        minimise 1/2 |value - scores|^2   subject to   lower <= C mean(value) <= upper,   bounds
+        minimise sum_i weight_i d(value_i, score_i)   subject to   lower <= C mean(value) <= upper,   bounds
 
     Args:
-        scores: (n,), (n, 1), or (n, k) for k independent scores; float16/bfloat16 are computed and returned as
-            float32, whose rounding the promised accuracy needs.
+        scores: (n,), (n, 1), or (n, k) for k independent scores, or for k classes with `bounds="simplex"`; float16 and
+            bfloat16 are computed and returned as float32, whose rounding the promised accuracy needs.
         constraints: what must hold for the mean predictions of this batch.
         sensitive_features: dict of name -> column, a frame, or an integer tensor (n,) or (n, a) in the order in
             which the constraints name them. NaN, None and -1 mean unknown.
-        y: labels (n,) (or of the shape of the scores), for constraints that look at labels.
-        bounds: (lower, upper), each None, a number, or a tensor (0-d or (n,)) that may take a gradient.
-        margin: inner box: bounds become (lower + margin, upper - margin), so that a log loss keeps its gradient.
+        y: labels (n,) (or of the shape of the scores), for constraints that look at labels; with `bounds="simplex"`
+            class labels 0, ..., k - 1.
+        sample_weight: (n,), >= 0: how many samples each row stands for, in the means and in the distance. It takes no
+            gradient.
+        bounds: (lower, upper), each None, a number, or a tensor (0-d or (n,)) that may take a gradient; or "simplex":
+            each row of scores (n, k) stays a vector of class probabilities. Geometries of probabilities imply (0, 1).
+        margin: inner box: bounds become (lower + margin, upper - margin), so that a log loss keeps its gradient. In a
+            geometry of probabilities it is how far scores of 0 and 1 are first moved inwards; where it is 0, by the
+            resolution of the dtype.
+        geometry: what nearest means. "euclidean": d = 1/2 (value - score)^2, each cell shifted and clipped.
+            "entropic": d = KL(value given score), each cell's log-odds shifted. "likelihood": d = KL(score given
+            value), the excess log loss. Take the one that matches the loss.
+        from_logits: the scores are log-odds (logits of the classes, with `bounds="simplex"`); what is returned are
+            probabilities.
         label_probabilities: estimates of the labels (n,) in [0, 1], used where y is None.
         on_empty: "skip" (a group without samples constrains nothing, and is recorded) or "raise".
         on_infeasible: "raise", or "relax" by the smallest widening of all limits, which the result states.
@@ -74,7 +90,8 @@ def project(
     Raises:
         FairlayerError: a named subclass; see `fairlayer.errors`.
 
-    Source: Amos, Kolter (2017) for the layer; the reduction to one shift per cell is this package's.
+    Source: Amos, Kolter (2017) for the layer; Csiszar (1975) for the entropic projection; the reduction to one shift
+        per cell is this package's.
 
     Example:
         >>> import torch, fairlayer as fl
@@ -84,69 +101,60 @@ def project(
         >>> [round(v, 3) for v in result.shift.tolist()], result.certificate.holds
         ([-0.2, 0.2], True)
     """
-    plan = Plan(
-        constraints,
+    options = Options(
         bounds=bounds,
         margin=margin,
+        geometry=geometry,
+        from_logits=from_logits,
         on_empty=on_empty,
         on_infeasible=on_infeasible,
         backend=backend,
         process_group=process_group,
     )
-    return plan.run(scores, sensitive_features, y, label_probabilities, vocabulary)
+    return Plan(constraints, options).run(
+        scores,
+        sensitive_features,
+        y,
+        label_probabilities=label_probabilities,
+        sample_weight=sample_weight,
+        vocabulary=vocabulary,
+    )
 
 
 class Plan:
-    """What stays the same from batch to batch, checked once; arguments as for `project`."""
+    """Constraints and options, checked once, ready for any number of batches."""
 
-    def __init__(
-        self,
-        constraints: Sequence[Constraint],
-        *,
-        bounds: Bounds,
-        margin: float,
-        on_empty: str,
-        on_infeasible: str,
-        backend: str,
-        process_group: Any = None,
-    ) -> None:
+    def __init__(self, constraints: Sequence[Constraint], options: Options | None = None) -> None:
         self.constraints = as_constraints(constraints)
         self.names = _unique(self.constraints)
-        self.bounds, self.margin = bounds, margin
-        self._box = _fixed_box(bounds, margin)
-        self.on_empty = check_choice("on_empty", on_empty, ("skip", "raise"))
-        self.relax = check_choice("on_infeasible", on_infeasible, ("raise", "relax")) == "relax"
-        self.backend = check_choice("backend", backend, ("exact", "cvxpylayers"))
-        self.stated = self.constraints if self.backend == "exact" else without_convex(self.constraints)
-        self.ranks = Ranks.of(process_group)
-        if self.ranks is not None and self.backend != "exact":
-            raise BackendError(f'backend="{backend}" sees one process only; use backend="exact" with a process_group.')
+        self.options = options or Options()
+        self.stated = self.constraints if self.options.backend == "exact" else without_convex(self.constraints)
 
     def run(
         self,
         scores: Tensor,
         sensitive_features: Any,
         y: Any,
-        label_probabilities: Any,
-        vocabulary: Vocabulary | None,
         *,
+        label_probabilities: Any = None,
+        sample_weight: Any = None,
+        vocabulary: Vocabulary | None = None,
         alone: bool = False,
     ) -> Projection:
         """Project one batch; arguments as for `project`. `alone`: this process by itself, whatever its group."""
-        run = self._run if alone or self.ranks is None else self._run_together
+        run: Callable[..., Projection] = self._run if alone or self.options.ranks is None else self._run_together
         if torch.compiler.is_compiling():  # the solver is no graph: break the graph here
             outside: Callable[..., Projection] = torch.compiler.disable(run)  # type: ignore[no-untyped-call]
-            return outside(scores, sensitive_features, y, label_probabilities, vocabulary)
-        return run(scores, sensitive_features, y, label_probabilities, vocabulary)
+            run = outside
+        return run(scores, sensitive_features, y, label_probabilities, sample_weight, vocabulary)
 
-    def _run_together(
-        self, scores: Tensor, sensitive_features: Any, y: Any, label_probabilities: Any, vocabulary: Vocabulary | None
-    ) -> Projection:
-        assert self.ranks is not None
-        with self.ranks.together():
+    def _run_together(self, *inputs: Any) -> Projection:
+        ranks = self.options.ranks
+        assert ranks is not None
+        with ranks.together():
             if transforming():
                 raise BackendError("torch.func transforms cannot reach other processes; use process_group=None there.")
-            return self._run(scores, sensitive_features, y, label_probabilities, vocabulary, self.ranks)
+            return self._run(*inputs, ranks)
 
     def _run(  # noqa: PLR0917 - as `project`
         self,
@@ -154,42 +162,113 @@ class Plan:
         sensitive_features: Any,
         y: Any,
         label_probabilities: Any,
+        sample_weight: Any,
         vocabulary: Vocabulary | None,
         ranks: Ranks | None = None,
     ) -> Projection:
         columns = as_columns(scores, empty=ranks is not None)
         n, shape = len(columns[0]), tuple(scores.shape)
         groups = read_groups(sensitive_features, self.constraints, n, vocabulary, ranks)
-        box = self._box or Box.read(self.bounds, self.margin, columns[0])
-        labels = read_per_sample("y", y, shape)
+        labels = self._read_labels(y, shape)
         estimates = read_per_sample("label_probabilities", label_probabilities, shape)
+        weights = read_sample_weight(sample_weight, n)
+        box = self.options.box(columns[0])
         if ranks is not None:
-            check_alike(ranks, self.names, columns, box, groups, y=labels, label_probabilities=estimates)
-        solve_column = _backend(self.backend)
+            given = {"y": labels, "label_probabilities": estimates, "sample_weight": weights}
+            check_alike(ranks, self.names, columns, box, groups, **given)
+        ends = self._check_range(scores)
+        whole = Batch(groups, n, weights=weights, ranks=ranks)
+        raw = self._raw_scores(scores)
+        views = [whole.of_column(j, pick(labels, j), pick(estimates, j), partial(raw, j)) for j in range(len(columns))]
+        value, solved = self._solve(scores, columns, views)
+        about = _labels_of(self.constraints, labels, estimates)
+        return Projection(value, self.names, solved, groups, options=self.options, labels=about, at_the_ends=ends)
+
+    def _solve(
+        self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch]
+    ) -> tuple[Tensor, tuple[SolvedColumn, ...]]:
+        options, rule, dtype = self.options, self.options.rule, result_dtype(scores)
+        coordinates = partial(rule.coordinates, from_logits=options.from_logits, margin=options.margin)
+        if options.on_simplex:
+            assembly = assemble(self.stated, views[0], on_empty=options.on_empty, classes=views)
+            box = options.box(columns[0])
+            value, one = project_exactly(coordinates(scores), dtype, self.constraints, assembly, box, options)
+            return value, (one,)
         values, solved = [], []
-        for j, column in enumerate(columns):
-            batch = Batch(groups, n, pick(labels, j), pick(estimates, j), partial(host_float64, column), ranks=ranks)
-            assembly = assemble(self.stated, batch, on_empty=self.on_empty)
-            value, outcome = solve_column(column, self.constraints, assembly, batch, box, self.relax)
+        for column, view in zip(columns, views, strict=True):
+            assembly, box = assemble(self.stated, view, on_empty=options.on_empty), options.box(column)
+            outcome: SolvedColumn
+            if options.backend == "exact":
+                value, outcome = project_exactly(coordinates(column), dtype, self.constraints, assembly, box, options)
+            else:
+                from fairlayer.projection.reference import solve_by_reference
+
+                value, outcome = solve_by_reference(column, self.constraints, assembly, box, options.relax)
             values.append(value)
             solved.append(outcome)
-        value = values[0] if scores.ndim == 1 else torch.stack(values, dim=1)
-        return Projection(value, self.names, tuple(solved), groups)
+        return (values[0] if scores.ndim == 1 else torch.stack(values, dim=1)), tuple(solved)
+
+    def _read_labels(self, y: Any, shape: tuple[int, ...]) -> FloatArray | None:
+        """Labels (n, 1) or (n, k); of rows of classes always (n, k), 1 in the column of the class."""
+        if not self.options.on_simplex:
+            return read_per_sample("y", y, shape)
+        if len(shape) != 2 or shape[1] < 2:
+            raise ShapeError(
+                f'bounds="simplex" needs scores (n, k) with k >= 2 classes, but they have shape {shape}. Give one '
+                "column per class, or bounds=(0, 1) for a single probability."
+            )
+        labels = read_per_sample("y", y, shape)
+        if labels is None or labels.shape[1] == shape[1]:
+            return labels
+        return class_indicators(labels[:, 0], shape[1])
+
+    def _raw_scores(self, scores: Tensor) -> Callable[[int], FloatArray]:
+        """Return the raw scores of one column as constraints that bin by score read them: as probabilities."""
+        options = self.options
+
+        def read(column: int) -> FloatArray:
+            given = scores.double() if options.from_logits else scores
+            if options.from_logits and options.on_simplex:
+                given = torch.softmax(given, dim=1)
+            elif options.from_logits:
+                given = torch.sigmoid(given)
+            return host_float64(given if given.ndim == 1 else given[:, column])
+
+        return read
+
+    def _check_range(self, scores: Tensor) -> int:
+        """Refuse what are no probabilities where some are needed; return how many lie at an end of their domain."""
+        if not self.options.rule.bounded or self.options.from_logits or transforming():
+            return 0
+        plain = scores.detach()
+        if not plain.numel():
+            return 0
+        low, high = (float(end) for end in torch.aminmax(plain))
+        if math.isfinite(low + high):  # NaN is found, and named, by the solver's own check
+            check_probabilities(low, high, self.options.rule.name)
+        return at_the_ends(plain, self.options.margin)
 
 
-def _fixed_box(bounds: Bounds, margin: float) -> Box | None:
-    """Return the box where it depends on no batch; tensors may change between batches, or take a gradient."""
-    if isinstance(bounds, tuple | list) and any(isinstance(bound, Tensor | np.ndarray) for bound in bounds):
+def class_indicators(labels: FloatArray, classes: int) -> FloatArray:
+    """Return class labels (n,) as (n, classes), 1 in the column of the class.
+
+    Raises:
+        LabelValueError: a label is no class.
+    """
+    codes = labels.astype(np.int64)
+    if not np.array_equal(codes, labels) or (len(codes) and not 0 <= codes.min() <= codes.max() < classes):
+        raise LabelValueError(
+            f"y must hold class labels 0, ..., {classes - 1} for {classes} columns of scores, or be of shape "
+            f"(n, {classes}), but it holds {labels[:3].tolist()} ... up to {labels.max():g}."
+        )
+    return np.eye(classes)[codes]
+
+
+def _labels_of(constraints: Sequence[Constraint], labels: Any, estimates: Any) -> str | None:
+    """What stands behind label-based constraints: "given", "estimates", or None where none looks at labels."""
+    if not any(constraint.needs_labels for constraint in constraints):
         return None
-    return Box.read(bounds, margin, torch.empty(0))
-
-
-def _backend(name: str) -> _Backend:
-    if name == "exact":
-        return solve_exactly
-    from fairlayer.projection.reference import solve_by_reference
-
-    return solve_by_reference
+    return "given" if labels is not None else "estimates" if estimates is not None else None
 
 
 def _unique(constraints: Sequence[Constraint]) -> tuple[str, ...]:

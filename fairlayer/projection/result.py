@@ -16,6 +16,7 @@ from fairlayer.errors import ShapeError
 from fairlayer.groups import Groups
 from fairlayer.projection.assembly import Assembly
 from fairlayer.projection.certificate import Certificate
+from fairlayer.projection.options import Options
 
 __all__ = ["ActiveSlab", "Projection", "SolvedColumn"]
 
@@ -45,9 +46,11 @@ class SolvedColumn(Protocol):
     def changed(self) -> bool: ...
     @property
     def rows(self) -> int: ...
+    @property
+    def clipped(self) -> int: ...
     def prices(self) -> FloatArray: ...
     def shift(self) -> FloatArray: ...
-    def active(self) -> list[tuple[int, str, float]]: ...
+    def active(self) -> list[tuple[int, int, str, float]]: ...
 
 
 class Projection:
@@ -56,19 +59,74 @@ class Projection:
     Args:
         value: predictions, of the shape and device of the scores; same dtype (float32 for half precision).
         names: name of each constraint.
-        columns: one solved problem per column of scores.
+        columns: one solved problem per column of scores; a single one for all of them on the simplex.
         groups: the groups of the batch.
+        options: how it was projected.
+        labels: what label-based constraints looked at: "given", "estimates", or None where none looks at labels.
+        at_the_ends: scores of exactly 0 or 1 that a geometry of probabilities first moved inside.
     """
 
-    def __init__(
-        self, value: Tensor, names: tuple[str, ...], columns: tuple[SolvedColumn, ...], groups: Groups
+    def __init__(  # noqa: PLR0917 - the fields of a result
+        self,
+        value: Tensor,
+        names: tuple[str, ...],
+        columns: tuple[SolvedColumn, ...],
+        groups: Groups,
+        options: Options | None = None,
+        labels: str | None = None,
+        at_the_ends: int = 0,
     ) -> None:
         self.value, self.names, self.columns, self.groups = value, names, columns, groups
+        self.options, self.labels, self.at_the_ends = options or Options(), labels, at_the_ends
 
     def column(self, index: int) -> Projection:
-        """Return the result of one column of scores (n, k) by itself."""
+        """Return the result of one column of scores (n, k) by itself.
+
+        Raises:
+            ShapeError: the columns were projected together, as rows of class probabilities.
+        """
+        if self.options.on_simplex:
+            raise ShapeError('with bounds="simplex" the columns are one problem; read the result as a whole.')
         value = self.value if self.value.ndim == 1 else self.value[:, index]
-        return Projection(value, self.names, (self.columns[index],), self.groups)
+        return self._with(value, (self.columns[index],))
+
+    def detached(self) -> Projection:
+        """Return the same result without the graph of its value."""
+        return self._with(self.value.detach(), self.columns)
+
+    def _with(self, value: Tensor, columns: tuple[SolvedColumn, ...]) -> Projection:
+        return Projection(value, self.names, columns, self.groups, self.options, self.labels, self.at_the_ends)
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {what:<10} {said}" for what, said in self.summary())
+        return f"Projection({self.status})\n{rows}"
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return what a reader asks first, as (what, in words)."""
+        proof, rule = self.certificate, self.options.rule
+        labels = {None: "", "given": ", labels given", "estimates": ", label estimates instead of labels"}[self.labels]
+        limits = f", every limit widened by {self.widening:.3g}" if self.widening > 0 else ""
+        rows = [
+            ("bounded", f"mean scores of this batch of {self.rows}{labels}{limits}"),
+            ("violation", f"{proof.violation:.2e} of {proof.atol:.0e} promised; certificate {_holds(proof)}"),
+            ("geometry", f"{rule.name}, {'simplex' if self.options.on_simplex else 'box'}; shifts in {rule.unit}"),
+            ("clipped", f"{self.clipped:.1%} of the predictions are held by a bound"),
+        ]
+        groups = [f"{name} {count}" for name, count in list(self.columns[0].assembly.sample_counts().items())[:8]]
+        rows.append(("groups", ", ".join(groups) or "none compared"))
+        if self.absent:
+            rows.append(("absent", "; ".join(f"{group} ({name})" for name, group in self.absent[:8])))
+        unknown = {name: count for name, count in self.unknown.items() if count}
+        if unknown:
+            rows.append(("unknown", ", ".join(f"{count} of {name}" for name, count in unknown.items())))
+        if self.at_the_ends:
+            rows.append(("ends", f"{self.at_the_ends} scores of 0 or 1 were first moved inside"))
+        return rows
+
+    @property
+    def clipped(self) -> float:
+        """Share of the predictions here that a bound holds, so that their gradient is 0."""
+        return sum(column.clipped for column in self.columns) / max(1, len(self.value) * len(self.columns))
 
     @property
     def status(self) -> str:
@@ -79,22 +137,25 @@ class Projection:
 
     @cached_property
     def multipliers(self) -> dict[str, Tensor]:
-        """Price of each constraint: minus the derivative of the optimal `1/2 |value - scores|^2` by its tolerance.
+        """Price of each constraint: minus the derivative of the optimal `sum_i d(value_i, score_i)` by its limit.
 
-        The sum of its slabs' multipliers, in squared prediction units per unit of tolerance; 0-d, or (k,) for k
-        columns of scores.
+        The sum of its slabs' multipliers, in units of the distance per unit of tolerance (squared prediction units in
+        the Euclidean geometry, nats in the others); 0-d, or (k,) for k columns or classes.
         """
-        prices = np.array([column.prices() for column in self.columns])
-        return {name: self._per_column(prices[:, j]) for j, name in enumerate(self.names)}
+        prices = np.concatenate([column.prices() for column in self.columns], axis=1)
+        return {name: self._per_column(prices[j]) for j, name in enumerate(self.names)}
 
     @cached_property
     def shift(self) -> Tensor:
-        """How far each cell was moved, in prediction units: `value = clip(scores + shift[cell])`.
+        """How far each cell was moved, in the unit of the geometry: `value = clip(scores + shift[cell])` in prediction
+        units in the Euclidean one, `log-odds(value) = log-odds(score) + shift[cell]` in the entropic one.
 
         Shape (cells,), or (cells, k); named by `cells`. For a dense row (a covariance, label estimates) it is the
         amount per unit of the row's weight.
         """
         size = len(self.cells)  # raises where the columns' cells differ
+        if self.options.on_simplex:
+            return torch.from_numpy(np.ascontiguousarray(self.columns[0].shift()))
         shifts = np.array([column.shift() for column in self.columns]).reshape(len(self.columns), size)
         return self._per_column(shifts.T, axis=1)
 
@@ -115,21 +176,22 @@ class Projection:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Samples in each cell; dense rows are no cells."""
-        counts = self.columns[0].assembly.samples
-        return dict(zip(self.cells, (int(c) for c in counts), strict=False))
+        """Samples in each cell (weighted ones, where there are sample weights); dense rows are no cells."""
+        _ = self.cells  # raises where the columns' cells differ
+        return self.columns[0].assembly.sample_counts()
 
     @cached_property
     def certificate(self) -> Certificate:
         """Proof on the returned value; the worst over columns of scores."""
         each = [column.certificate for column in self.columns]
         loosest = max(each, key=lambda c: c.duality_gap / c.gap_atol)
+        worst = max(each, key=lambda c: c.violation / c.atol)
         return Certificate(
-            violation=max(c.violation for c in each),
+            violation=worst.violation,
             bound_violation=max(c.bound_violation for c in each),
             duality_gap=loosest.duality_gap,
             distance=math.sqrt(sum(c.distance**2 for c in each)),
-            atol=min(c.atol for c in each),
+            atol=worst.atol,
             gap_atol=loosest.gap_atol,
         )
 
@@ -139,7 +201,7 @@ class Projection:
         return tuple(
             ActiveSlab(self.names[owner], statement, multiplier)
             for column in self.columns
-            for owner, statement, multiplier in column.active()
+            for owner, _, statement, multiplier in column.active()
         )
 
     @property
@@ -170,3 +232,7 @@ class Projection:
     def _per_column(self, array: FloatArray, axis: int = 0) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor if self.value.ndim == 2 and self.value.shape[1] > 1 else tensor.select(axis, 0)
+
+
+def _holds(proof: Certificate) -> str:
+    return "holds" if proof.holds else "DOES NOT HOLD"

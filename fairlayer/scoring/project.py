@@ -17,6 +17,7 @@ from fairlayer.edge import Box, as_constraints, plain_bounds
 from fairlayer.errors import DataError, SolverError
 from fairlayer.groups import Vocabulary
 from fairlayer.projection import Plan
+from fairlayer.projection.options import Options
 from fairlayer.projection.result import ActiveSlab
 from fairlayer.scoring.chunk import Chunk, read_chunk
 from fairlayer.scoring.signatures import Signatures
@@ -103,12 +104,11 @@ def project_source(  # noqa: PLR0917 - as `project_chunks`
     accuracy: float | None,
 ) -> tuple[SolvedSketch, int]:
     """Sweep a source until the shifts are accurate; return them and the number of sweeps."""
-    plan = Plan(
-        constraints, bounds=bounds, margin=margin, on_empty=on_empty, on_infeasible=on_infeasible, backend="exact"
-    )
+    options = Options(bounds=bounds, margin=margin, on_empty=on_empty, on_infeasible=on_infeasible)
+    plan = Plan(constraints, options)
     plain_bounds(bounds, margin)  # bounds per row are refused
     box = Box.read(bounds, margin, torch.empty(0))
-    settings = Settings(plan.constraints, plan.names, box, on_empty=on_empty, relax=plan.relax)
+    settings = Settings(plan.constraints, plan.names, box, on_empty=on_empty, relax=options.relax)
     view, count = source.view(plan.constraints, words)
     signatures, grid = Signatures(view, words), first_grid(settings.bounds, count)
     samples = None

@@ -14,7 +14,8 @@ from fairlayer.constraints import Batch, Constraint
 from fairlayer.edge import Box
 from fairlayer.groups import Groups
 from fairlayer.projection.assembly import assemble
-from fairlayer.projection.exact import solve_exactly
+from fairlayer.projection.exact import project_exactly
+from fairlayer.projection.options import Options
 from fairlayer.projection.result import Projection
 from fairlayer.scoring.sketch import Grid, Sketch
 
@@ -62,8 +63,9 @@ class SolvedSketch:
         )
         self.assembly = assemble(settings.constraints, batch, on_empty=settings.on_empty)
         scores = torch.from_numpy(self.rows.scores)
-        value, self.column = solve_exactly(
-            scores, settings.constraints, self.assembly, batch, settings.box, settings.relax
+        options = Options(on_infeasible="relax" if settings.relax else "raise")
+        value, self.column = project_exactly(
+            scores, torch.float64, settings.constraints, self.assembly, settings.box, options
         )
         self.projection = Projection(value, settings.names, (self.column,), groups)
 
@@ -129,7 +131,7 @@ class SolvedSketch:
         """Return the largest violation, given the sum of the emitted values by signature."""
         k = len(self.assembly.cells.counts)
         cells = np.bincount(self.cells, weights=sums, minlength=k + 1)[:k]
-        slabs: Any = self.column.job.solved.slabs
+        slabs: Any = self.column.solved.slabs
         return float(slabs.worst(cells / self.assembly.cells.counts)[0]) if slabs.blocks else -np.inf
 
     def _by_signature(self, codes: IntArray | None, outside: int) -> IntArray:

@@ -31,7 +31,7 @@ def new_stream(
     model: FairModel, *, policy: str | Policy = "tracking", half_life: float | None = None
 ) -> InferenceState:
     """Return an empty stream under the model's constraints and bounds; what the model emitted before is left out."""
-    bounds = plain_bounds(model.projection.plan.bounds, model.projection.plan.margin)
+    bounds = plain_bounds(model.projection.options.numeric_bounds, model.projection.options.margin)
     return InferenceState(model.constraints, bounds=bounds, policy=policy, half_life=half_life)
 
 

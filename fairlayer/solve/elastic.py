@@ -20,14 +20,15 @@ import torch
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
-from fairlayer.solve.newton import ROUNDING, descend, optimality_error, raise_if_unbounded
+from fairlayer.solve.accuracy import gauged
+from fairlayer.solve.newton import ROUNDING, descend, optimality_error, raise_if_unbounded, unfinished
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
 
 __all__ = ["solve_elastic", "solve_proximal"]
 
 _MOST_STEPS = 40
-_SOFT_ACCURACY = 1e-8
+_ACCURACY, _SOFT_ACCURACY = 1e-13, 1e-8
 
 
 def solve_elastic(passes: Passes, slabs: SlabSystem, softness: FloatArray) -> Solution:
@@ -42,40 +43,39 @@ def solve_elastic(passes: Passes, slabs: SlabSystem, softness: FloatArray) -> So
         SolverError: not even 1e-8 was reached, relative to the scores.
     """
     soft = _ElasticPasses(passes, softness)
-    size = max(1.0, passes.size, slabs.size())
-    solution = descend(soft, slabs, soft.at(None), 1e-13 * size)
-    error = optimality_error(solution, slabs)
-    if error > _SOFT_ACCURACY * size:
+    start = soft.at(None)
+    accurate = gauged(passes, slabs, start, _ACCURACY)
+    solution = descend(soft, accurate, start)
+    error = optimality_error(solution, accurate) * _ACCURACY
+    if error > _SOFT_ACCURACY:
         raise SolverError(
-            f"the soft projection was asked to within {_SOFT_ACCURACY * size:.3g}, but {error:.3g} is left."
+            f"the soft projection was asked to within {_SOFT_ACCURACY:.3g} of the size of its scores, but "
+            f"{error:.3g} is left."
         )
     return solution
 
 
-def solve_proximal(passes: Passes, slabs: SlabSystem, atol: float) -> Solution:
+def solve_proximal(passes: Passes, slabs: SlabSystem) -> Solution:
     """Return the projection by the proximal point method: slower than `solve_newton`, and safer.
 
     Raises:
         ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
         SolverError: the accuracy was not reached.
     """
-    whole = passes.metric(passes.at(None)._replace(unclipped=None))
+    whole = passes.widest_metric()
     softness = 0.1 * (whole if whole.ndim == 1 else np.diag(whole)) + 1e-300
     centre, count, error = np.zeros(len(softness)), 0, np.inf
     for _ in range(_MOST_STEPS):
         soft = _ElasticPasses(passes, softness, centre)
-        inner = descend(soft, slabs, soft.at(None), atol)
+        inner = descend(soft, slabs, soft.at(None))
         centre, softness, count = inner.nu, 0.3 * softness, count + inner.passes
         point = passes.at(centre)
         outer = Solution.at(point, centre, inner.faces, inner.multipliers, passes=count + 1)
-        raise_if_unbounded(passes, outer, atol)
+        raise_if_unbounded(passes, outer)
         error = optimality_error(outer, slabs)
-        if error <= ROUNDING * atol:
+        if error <= ROUNDING:
             return outer
-    raise SolverError(
-        f"the projection was asked to within {atol:.3g}, but {error:.3g} is left after {count} passes over the batch. "
-        "Check for constraints that barely fit the bounds, or rows of very different size."
-    )
+    raise unfinished(error, count)
 
 
 class _ElasticPasses:
@@ -84,7 +84,7 @@ class _ElasticPasses:
     def __init__(self, base: Passes, softness: FloatArray, centre: FloatArray | None = None) -> None:
         self.base, self.softness = base, softness
         self.centre = np.zeros(len(softness)) if centre is None else centre
-        self.scores, self.cells = base.scores, base.cells
+        self.scores, self.cells, self.geometry = base.scores, base.cells, base.geometry
         self.lower, self.upper = base.lower, base.upper
         self.parts = base.parts
 
@@ -103,6 +103,15 @@ class _ElasticPasses:
         """See `Passes.metric`."""
         metric = self.base.metric(point, floor)
         return metric + (self.softness if metric.ndim == 1 else np.diag(self.softness))
+
+    def widest_metric(self) -> FloatArray:
+        """See `Passes.widest_metric`."""
+        metric = self.base.widest_metric()
+        return metric + (self.softness if metric.ndim == 1 else np.diag(self.softness))
+
+    def magnitudes(self, point: Point) -> FloatArray:
+        """See `Passes.magnitudes`."""
+        return self.base.magnitudes(point)
 
     def share(self, value: Any) -> FloatArray:
         """See `Passes.share`."""
@@ -129,9 +138,9 @@ class _ElasticPasses:
         """See `Passes.pull`."""
         return self.base.pull(nu)
 
-    def measure(self, value: Any) -> FloatArray:
+    def measure(self, value: Any, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`."""
-        return self.base.measure(value)
+        return self.base.measure(value, weighted=weighted)
 
     def small(self, array: FloatArray) -> Any:
         """See `Passes.small`."""

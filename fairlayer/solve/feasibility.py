@@ -24,7 +24,7 @@ def attainable(passes: Passes) -> tuple[FloatArray, FloatArray]:
     return ends[: len(units)], -ends[len(units) :]
 
 
-def check_feasible(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: FloatArray, atol: float) -> None:
+def check_feasible(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: FloatArray) -> None:
     """Return where some statistics in the box [low, high] meet the slabs.
 
     Args:
@@ -32,30 +32,29 @@ def check_feasible(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: F
         low: lowest attainable statistics, (s,), may be -inf.
         high: highest attainable statistics, (s,), may be inf.
         near: any point, (s,); one close to feasible makes the test cheaper.
-        atol: accuracy.
 
     Raises:
         ClashingFaces: there are none; the faces of the box carry the block number `len(slabs.blocks)`.
     """
     centre = np.minimum(np.maximum(near, low), high)
     level = np.minimum(np.maximum(np.full_like(near, centre.mean() if len(centre) else 0.0), low), high)
-    if slabs.worst(level)[0] <= atol or slabs.worst(centre)[0] <= atol:
+    if slabs.worst(level)[0] <= 1.0 or slabs.worst(centre)[0] <= 1.0:
         return
-    box = RowSlabs(np.eye(len(near)), low, high)
-    solve_quadratic(centre, np.ones(len(near)), SlabSystem([*slabs.blocks, box]), atol=atol)
+    box = RowSlabs(np.eye(len(near)), low, high).accurate_to(1e-13, np.abs(centre))
+    solve_quadratic(centre, np.ones(len(near)), SlabSystem([*slabs.blocks, box]), atol=1.0)
 
 
-def smallest_widening(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: FloatArray, atol: float) -> float:
+def smallest_widening(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: FloatArray) -> float:
     """Return the least w such that the slabs, every limit widened by w, are feasible; 1e-9 more, to leave room."""
 
     def feasible(by: float) -> bool:
         try:
-            check_feasible(slabs.widened(by), low, high, near, atol)
+            check_feasible(slabs.widened(by), low, high, near)
         except ClashingFaces:
             return False
         return True
 
-    wide = max(atol, 1e-12)
+    wide = 1e-12
     while not feasible(wide):
         wide *= 4.0
     narrow = 0.0

@@ -1,14 +1,15 @@
 """Many slabs: a dual proximal Newton method whose steps are tiny quadratic programs.
 
-At the dual point nu with unclipped samples F, a step d nu moves the statistics by -K d nu, K = B F B'. So
+At the dual point nu a step d nu moves the statistics by -K d nu, K = B W B' with W = -dy/dq of the geometry. So
 
     center = s + K nu                                  statistics predicted at nu = 0
     m, lambda = quadratic program(center, K, slabs)    exact, in the space of the statistics
     nu+ = N' lambda
 
 and the step is searched along the line on the directional derivative of the concave dual
-D(nu, sigma) = min_y 1/2 |y - z|^2 + nu' B y - sigma, sigma = sum_j lambda_j limit_j: values of D stall at rounding
-level, derivatives do not. Where a cell is saturated K is floored (the proximal part), ever less.
+D(nu, sigma) = min_y d(y, z) + nu' B y - sigma, sigma = sum_j lambda_j limit_j: values of D stall at rounding
+level, derivatives do not. Where a cell is saturated K is floored (the proximal part), ever less. A curved geometry
+limits how far a pull may change at once, for its K says little about points further away.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ import numpy as np
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
+from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.quadratic import ClashingFaces, solve_quadratic
+from fairlayer.solve.scalar import largest_pull
 from fairlayer.solve.slabs import Face, SlabSystem
 from fairlayer.solve.solution import Solution
 
-__all__ = ["ROUNDING", "descend", "optimality_error", "raise_if_unbounded", "solve_newton"]
+__all__ = ["ROUNDING", "descend", "optimality_error", "raise_if_unbounded", "solve_newton", "unfinished"]
 
 _MOST_STEPS = 200
 _MOST_TRIALS = 60
-ROUNDING = 50.0  # an error that no step reduces, up to this many atol, is rounding
+ROUNDING = 50.0  # an error that no step reduces, up to this many times the accuracy, is rounding
 
 
 @dataclass(frozen=True)
@@ -52,32 +55,38 @@ class _Dual:
         return _Dual(nu, self.sigma + share * (other.sigma - self.sigma), faces, np.array(multipliers))
 
 
-def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -> Solution:
+def solve_newton(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
     """Return the projection onto the slabs and the bounds.
 
     Args:
         passes: the batch.
-        slabs: a feasible system; feasibility is to be checked before.
+        slabs: a feasible system with its accuracy; feasibility is to be checked before.
         start: the point at nu = 0.
-        atol: accuracy of the statistics, in their own units.
 
     Raises:
         SolverError: the accuracy was not reached.
         ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
     """
-    solution = descend(passes, slabs, start, atol)
-    error = optimality_error(solution, slabs)
-    if error > ROUNDING * atol:
-        raise SolverError(
-            f"the projection was asked to within {atol:.3g}, but {error:.3g} is left after {solution.passes} passes "
-            "over the batch. Check for constraints that barely fit the bounds, or rows of very different size."
-        )
+    solution = descend(passes, slabs, start)
+    end = Point(solution.value, solution.free, solution.statistics)
+    gauges = slabs, gauged(passes, slabs, end, accuracy_of(passes), solution.nu)
+    error = min(optimality_error(solution, each) for each in gauges)
+    if error > ROUNDING:
+        raise unfinished(error, solution.passes)
     return solution
 
 
-def descend(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -> Solution:
+def unfinished(error: float, passes: int) -> SolverError:
+    """Return the error that says how much is left."""
+    return SolverError(
+        f"the projection stopped {error:.3g} times further from its solution than it was asked to, after {passes} "
+        "passes over the batch. Check for constraints that barely fit the bounds, or rows of very different size."
+    )
+
+
+def descend(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
     """Run the method as `solve_newton`, and return where it stops, accurate or not."""
-    if slabs.worst(start.statistics)[0] <= atol:
+    if slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)
     dual = _Dual(np.zeros(len(start.statistics)), 0.0, (), np.zeros(0))
     point, count = start, 1
@@ -85,14 +94,17 @@ def descend(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -> Sol
     error = np.inf
     for step in range(_MOST_STEPS):
         last, error = error, optimality_error(_finish(dual, point, count), slabs)
-        if error <= atol or last <= error <= ROUNDING * atol:
+        if 1.0 < 0.5 * last <= error:  # it stalls: the numbers may have grown, or samples far outside come in
+            slabs = gauged(passes, slabs, point, accuracy_of(passes), dual.nu)
+            error = optimality_error(_finish(dual, point, count), slabs)
+        if error <= 1.0 or last <= error <= ROUNDING:
             return _shortened(_finish(dual, point, count), slabs)
         metric = _floored(passes, point, step)
-        target = _newton_target(dual, point, slabs, metric, guess=guess, atol=atol)
+        target = _newton_target(dual, point, slabs, metric, guess=guess)
         guess = target.faces
-        share, candidate, used = _search(passes, dual, target, point, atol)
+        share, candidate, used = _search(passes, dual, target, point)
         count += used
-        raise_if_unbounded(passes, target, atol)
+        raise_if_unbounded(passes, target)
         if candidate is None:
             break
         dual, point = dual.towards(target, share), candidate
@@ -100,11 +112,17 @@ def descend(passes: Passes, slabs: SlabSystem, start: Point, atol: float) -> Sol
 
 
 def optimality_error(solution: Solution, slabs: SlabSystem) -> float:
-    """Largest violation, or the multiplier-weighted mean slack of the faces that should be tight."""
+    """Largest violation, or the multiplier-weighted mean slack of the faces that should be tight; in accuracies."""
     violation, _ = slabs.worst(solution.statistics)
-    total = float(np.abs(solution.multipliers).sum())
+    total = _weight(solution, slabs)
     slack = abs(_sigma(solution) - float(solution.nu @ solution.statistics)) / total if total > 0 else 0.0
     return max(violation, slack)
+
+
+def _weight(dual: _Dual | Solution, slabs: SlabSystem | None = None) -> float:
+    """Return sum_j lambda_j atol_j; with slabs, by their accuracy now."""
+    now = dual.faces if slabs is None else [slabs.face(face.key) for face in dual.faces]
+    return float(sum(m * face.atol for m, face in zip(dual.multipliers, now, strict=True)))
 
 
 def _sigma(dual: _Dual | Solution) -> float:
@@ -121,18 +139,18 @@ def _floored(passes: Passes, point: Point, step: int) -> FloatArray:
 
 
 def _newton_target(
-    dual: _Dual, point: Point, slabs: SlabSystem, metric: FloatArray, *, guess: tuple[Face, ...], atol: float
+    dual: _Dual, point: Point, slabs: SlabSystem, metric: FloatArray, *, guess: tuple[Face, ...]
 ) -> _Dual:
     predicted = metric * dual.nu if metric.ndim == 1 else metric @ dual.nu
-    quadratic = solve_quadratic(point.statistics + predicted, metric, slabs, guess, 0.1 * atol)
+    quadratic = solve_quadratic(point.statistics + predicted, metric, slabs, guess, 0.1)
     faces, multipliers = quadratic.faces, quadratic.multipliers
     nu = multipliers @ np.array([f.normal for f in faces]) if faces else np.zeros_like(dual.nu)
     sigma = float(multipliers @ np.array([f.limit for f in faces])) if faces else 0.0
     return _Dual(nu, sigma, faces, multipliers)
 
 
-def _search(passes: Passes, dual: _Dual, target: _Dual, point: Point, atol: float) -> tuple[float, Point | None, int]:
-    """Find a share in (0, 1] where the directional derivative of the dual is small, or still positive at 1.
+def _search(passes: Passes, dual: _Dual, target: _Dual, point: Point) -> tuple[float, Point | None, int]:
+    """Find a share in (0, 1] where the directional derivative of the dual is small, or still positive at the end.
 
     Illinois variant of the secant method on the (monotone) derivative.
     """
@@ -141,12 +159,12 @@ def _search(passes: Passes, dual: _Dual, target: _Dual, point: Point, atol: floa
     def derivative(at: Point) -> float:
         return float(d_nu @ at.statistics) - d_sigma
 
-    noise = atol * float(np.abs(target.multipliers).sum() + np.abs(dual.multipliers).sum())
-    left, right, first = 0.0, 1.0, derivative(point)
-    at_left, candidate = first, passes.at(target.nu)
+    noise = _weight(target) + _weight(dual)
+    left, right, first = 0.0, _longest_share(passes, dual.nu, d_nu), derivative(point)
+    at_left, candidate = first, passes.at(target.nu if right == 1.0 else dual.nu + right * d_nu)
     at_right = derivative(candidate)
     if at_right >= -noise:
-        return 1.0, candidate, 1
+        return right, candidate, 1
     if first <= 0.0:
         return 0.0, None, 1
     used = 1
@@ -165,14 +183,22 @@ def _search(passes: Passes, dual: _Dual, target: _Dual, point: Point, atol: floa
     return share, candidate, used
 
 
-def raise_if_unbounded(passes: Passes, dual: _Dual | Solution, atol: float) -> None:
+def _longest_share(passes: Passes, nu: FloatArray, d_nu: FloatArray) -> float:
+    """Return how much of a step a curved geometry allows: its longest step beyond the pull that there is."""
+    change = largest_pull(passes, d_nu)
+    if change <= passes.geometry.longest_step:
+        return 1.0
+    return min(1.0, (passes.geometry.longest_step + largest_pull(passes, nu)) / change)
+
+
+def raise_if_unbounded(passes: Passes, dual: _Dual | Solution) -> None:
     """Raise where multipliers prove infeasibility: min over all y within the bounds of nu' B y exceeds sigma.
 
     Only dense rows can bring this about; cells alone were decided before.
     """
     if passes.cells.dense is None:
         return
-    if float(passes.lowest(dual.nu[None])[0]) - _sigma(dual) > 100 * atol * float(np.abs(dual.multipliers).sum()):
+    if float(passes.lowest(dual.nu[None])[0]) - _sigma(dual) > 100 * _weight(dual):
         raise ClashingFaces(dual.faces)
 
 

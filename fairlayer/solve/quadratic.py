@@ -50,7 +50,7 @@ def solve_quadratic(
         metric: K, (s,) for a diagonal or (s, s); positive definite where a face has weight.
         slabs: the feasible set.
         start: faces guessed to be active (a warm start).
-        atol: violation up to which a face counts as met.
+        atol: violation up to which a face counts as met, in units of the slabs' own accuracy.
 
     Raises:
         ClashingFaces: the feasible set is empty.
@@ -149,7 +149,9 @@ class _ActiveSet:
             return
         limits = np.array([f.limit for f in self.faces])
         limit = face.limit + float(weights @ limits)
-        rounding = 100 * atol * (1.0 + weights.sum()) + 1e-8 * (abs(face.limit) + float(weights @ np.abs(limits)))
+        accuracies = np.array([f.atol for f in self.faces])
+        rounding = 100 * atol * (face.atol + float(weights @ accuracies))
+        rounding += 1e-15 * (abs(face.limit) + float(weights @ np.abs(limits)))
         if limit < -rounding:
             raise ClashingFaces([face, *(f for f, w in zip(self.faces, weights, strict=True) if w > 0)])
 

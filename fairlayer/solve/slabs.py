@@ -3,6 +3,9 @@
 A slab system speaks of a vector `s` of statistics (cell means, then dense rows). It never lists the pairs
 of a spread: of `scale * v_i - v_j <= width` only the worst pair matters to a solver, and that is
 (argmax, argmin).
+
+Each block knows how accurately its own rows can be met (`atol`), so that a huge number in one row does not excuse a
+violation in another. Violations are counted in units of it; where nothing was set, that unit is 1.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ class Face(NamedTuple):
     normal: FloatArray
     limit: float
     scale: float = 1.0
+    atol: float = 1.0
 
 
 class SingleSlab(NamedTuple):
@@ -36,12 +40,13 @@ class SingleSlab(NamedTuple):
     upper: float
     keys: tuple[FaceKey, FaceKey]  # of the lower and the upper face
     scale: float = 1.0
+    atol: float = 1.0
 
     def face(self, value: float) -> Face:
         """Return the face that a value of `normal @ s` violates."""
         if value > self.upper:
-            return Face(self.keys[1], self.normal, self.upper, self.scale)
-        return Face(self.keys[0], -self.normal, -self.lower, self.scale)
+            return Face(self.keys[1], self.normal, self.upper, self.scale, self.atol)
+        return Face(self.keys[0], -self.normal, -self.lower, self.scale, self.atol)
 
 
 class RowSlabs(NamedTuple):
@@ -51,11 +56,14 @@ class RowSlabs(NamedTuple):
     lower: FloatArray
     upper: FloatArray
     scale: FloatArray | None = None
+    atol: FloatArray | None = None
 
     def worst(self, s: FloatArray) -> tuple[float, int, int]:
-        """Return the largest violation, and which row and side has it."""
+        """Return the largest violation in units of `atol`, and which row and side has it."""
         value = self.matrix @ s
         above, below = value - self.upper, self.lower - value
+        if self.atol is not None:
+            above, below = above / self.atol, below / self.atol
         i, j = int(above.argmax()), int(below.argmax())
         return (float(above[i]), i, 1) if above[i] >= below[j] else (float(below[j]), j, -1)
 
@@ -63,7 +71,18 @@ class RowSlabs(NamedTuple):
         """Return one side of one row."""
         limit = self.upper[row] if sign > 0 else -self.lower[row]
         scale = 1.0 if self.scale is None else float(self.scale[row])
-        return Face((block, row, sign), sign * self.matrix[row], float(limit), scale)
+        atol = 1.0 if self.atol is None else float(self.atol[row])
+        return Face((block, row, sign), sign * self.matrix[row], float(limit), scale, atol)
+
+    def asked(self, s: FloatArray) -> FloatArray:
+        """Return how large the limits violated at s would make each statistic that their rows read, (s,)."""
+        value = self.matrix @ s
+        limit = np.where(value > self.upper, self.upper, np.where(value < self.lower, self.lower, 0.0))
+        return np.asarray((np.abs(limit)[:, None] * (self.matrix != 0)).max(axis=0, initial=0.0))
+
+    def accurate_to(self, base: float, sizes: FloatArray) -> RowSlabs:
+        """Return the slabs with the accuracy that sums of statistics of such sizes allow, `base` for a size of 1."""
+        return self._replace(atol=base * np.maximum(1.0, np.abs(self.matrix) @ sizes))
 
     @property
     def has_equalities(self) -> bool:
@@ -76,7 +95,8 @@ class RowSlabs(NamedTuple):
             return None
         scale = 1.0 if self.scale is None else float(self.scale[0])
         limits = float(self.lower[0]), float(self.upper[0])
-        return SingleSlab(self.matrix[0], *limits, ((0, 0, -1), (0, 0, 1)), scale)
+        atol = 1.0 if self.atol is None else float(self.atol[0])
+        return SingleSlab(self.matrix[0], *limits, ((0, 0, -1), (0, 0, 1)), scale, atol)
 
     def equalities(self, block: int) -> list[Face]:
         """Return the rows without slack."""
@@ -92,17 +112,12 @@ class RowSlabs(NamedTuple):
         if by < 0:
             middle = 0.5 * (np.maximum(self.lower, -1e300) + np.minimum(self.upper, 1e300))
             lower, upper = np.minimum(lower, middle), np.maximum(upper, middle)
-        return RowSlabs(self.matrix, lower, upper, self.scale)
+        return self._replace(lower=lower, upper=upper)
 
     @property
     def holds_for_constants(self) -> bool:
         """Whether equal statistics always meet the slabs; rows may ask for anything."""
         return False
-
-    def size(self) -> float:
-        """Return the largest finite limit."""
-        limits = np.concatenate([self.lower, self.upper])
-        return float(np.abs(limits[np.isfinite(limits)]).max(initial=0.0))
 
 
 class SpreadSlabs(NamedTuple):
@@ -112,21 +127,34 @@ class SpreadSlabs(NamedTuple):
     offset: FloatArray | None
     scale: float
     width: float
+    atol: float = 1.0
 
     def worst(self, s: FloatArray) -> tuple[float, int, int]:
-        """Return the violation of the pair (highest, lowest)."""
+        """Return the violation of the pair (highest, lowest) in units of `atol`."""
         value = self.matrix @ s
         if self.offset is not None:
             value = value + self.offset
         i, j = int(value.argmax()), int(value.argmin())
-        return float(self.scale * value[i] - value[j]) - self.width, i, j
+        return (float(self.scale * value[i] - value[j]) - self.width) / self.atol, i, j
 
     def face(self, block: int, high: int, low: int) -> Face:
         """Return the half-space of one ordered pair."""
         limit = self.width
         if self.offset is not None:
             limit += float(self.offset[low] - self.scale * self.offset[high])
-        return Face((block, high, low), self.scale * self.matrix[high] - self.matrix[low], limit)
+        normal = self.scale * self.matrix[high] - self.matrix[low]
+        return Face((block, high, low), normal, limit, atol=self.atol)
+
+    def asked(self, s: FloatArray) -> FloatArray:
+        """Return how large the limits violated at s would make each statistic: no larger than they are."""
+        return np.abs(s)
+
+    def accurate_to(self, base: float, sizes: FloatArray) -> SpreadSlabs:
+        """Return the slabs with the accuracy that sums of statistics of such sizes allow, `base` for a size of 1."""
+        reach = np.abs(self.matrix) @ sizes
+        if self.offset is not None:
+            reach = np.maximum(reach, np.abs(self.offset))
+        return self._replace(atol=base * max(1.0, float(reach.max(initial=0.0))))
 
     @property
     def has_equalities(self) -> bool:
@@ -144,7 +172,8 @@ class SpreadSlabs(NamedTuple):
             return None
         off = 0.0 if self.offset is None else float(self.offset[0] - self.offset[1])
         normal = self.matrix[0] - self.matrix[1]
-        return SingleSlab(normal, -self.width - off, self.width - off, ((0, 1, 0), (0, 0, 1)))
+        limits = -self.width - off, self.width - off
+        return SingleSlab(normal, *limits, ((0, 1, 0), (0, 0, 1)), atol=self.atol)
 
     def equalities(self, block: int) -> list[Face]:
         """Return pairs that tie all members together, where the width is zero."""
@@ -154,11 +183,7 @@ class SpreadSlabs(NamedTuple):
 
     def widened(self, by: float) -> SpreadSlabs:
         """Return the spread with a larger width (smaller for `by` < 0, at least 0 where it was)."""
-        return SpreadSlabs(self.matrix, self.offset, self.scale, max(self.width + by, min(self.width, 0.0)))
-
-    def size(self) -> float:
-        """Return the largest offset or the width."""
-        return max(self.width, 0.0 if self.offset is None else float(np.abs(self.offset).max(initial=0.0)))
+        return self._replace(width=max(self.width + by, min(self.width, 0.0)))
 
     @property
     def holds_for_constants(self) -> bool:
@@ -173,7 +198,7 @@ class SlabSystem:
         self.blocks = tuple(blocks)
 
     def worst(self, s: FloatArray) -> tuple[float, FaceKey]:
-        """Return the largest violation (<= 0 where all hold) and the face that has it."""
+        """Return the largest violation in units of `atol` (<= 0 where all hold) and the face that has it."""
         best, key = -np.inf, (-1, 0, 0)
         for block, slabs in enumerate(self.blocks):
             violation, i, j = slabs.worst(s)
@@ -221,11 +246,14 @@ class SlabSystem:
         """Return the system with every slab moved outwards."""
         return SlabSystem([slabs.widened(by) for slabs in self.blocks])
 
-    def size(self) -> float:
-        """Return the largest number among the limits, for relative accuracies."""
-        if len(self.blocks) == 1:
-            return self.blocks[0].size()
-        return max((slabs.size() for slabs in self.blocks), default=0.0)
+    def accurate_to(self, base: float, sizes: FloatArray) -> SlabSystem:
+        """Return the system with the accuracy that sums of statistics of such sizes allow.
+
+        Args:
+            base: accuracy of a row whose statistics are of size 1.
+            sizes: magnitude of each statistic, (s,).
+        """
+        return SlabSystem([slabs.accurate_to(base, sizes) for slabs in self.blocks])
 
     def single(self) -> SingleSlab | None:
         """Return the system as one two-sided slab where it is one, else None."""

@@ -16,11 +16,11 @@ __all__ = ["Solution"]
 class Solution(NamedTuple):
     """A solved projection: predictions, dual point, and the faces that hold it.
 
-    `value = clip(scores - B' nu)` with `nu = sum_j multipliers[j] * faces[j].normal`.
+    `value = y(scores, B' nu)`, the geometry's step, with `nu = sum_j multipliers[j] * faces[j].normal`.
     """
 
-    value: Any  # (n,) float64, NumPy or torch
-    unclipped: Any  # (n,) bool, or None where there are no bounds
+    value: Any  # (n,), or (n, k) on the simplex; float64, NumPy or torch
+    free: Any  # which samples the geometry can move there; None: all
     statistics: FloatArray
     nu: FloatArray
     faces: tuple[Face, ...]
@@ -29,11 +29,11 @@ class Solution(NamedTuple):
 
     @staticmethod
     def unmoved(start: Point) -> Solution:
-        """Build from the first pass, where nothing but the bounds acts."""
+        """Build from the first pass, where nothing but the domain acts."""
         zero = np.zeros(len(start.statistics))
-        return Solution(start.value, start.unclipped, start.statistics, zero, (), np.zeros(0), 1)
+        return Solution(start.value, start.free, start.statistics, zero, (), np.zeros(0), 1)
 
     @staticmethod
     def at(point: Point, nu: FloatArray, faces: tuple[Face, ...], multipliers: FloatArray, *, passes: int) -> Solution:
         """Build from the last pass."""
-        return Solution(point.value, point.unclipped, point.statistics, nu, faces, multipliers, passes)
+        return Solution(point.value, point.free, point.statistics, nu, faces, multipliers, passes)

@@ -101,6 +101,6 @@ def _label_estimates(model: FairModel, raw: torch.Tensor) -> torch.Tensor | None
     """Raw scores, kept inside the bounds, stand in for labels where a constraint reads labels."""
     if not any(constraint.needs_labels for constraint in model.constraints):
         return None
-    lower, upper = model.projection.plan.bounds or (None, None)
+    lower, upper = model.projection.options.numeric_bounds or (None, None)
     raw = raw if lower is None else torch.maximum(raw, torch.as_tensor(lower, dtype=raw.dtype))
     return raw if upper is None else torch.minimum(raw, torch.as_tensor(upper, dtype=raw.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -96,6 +97,7 @@ class FairnessCallback(Callback):
         self._vocabularies: Vocabularies | None = None
         self._schedule: ToleranceSchedule | None = None
         self._relaxed: list[FairProjection] = []
+        self._relaxing = ExitStack()
         self._steps = 1.0
         self._clash: str | None = None
         self._scheduled: dict[str, float] = {}
@@ -109,9 +111,9 @@ class FairnessCallback(Callback):
         if self._tolerance is not None:
             self._schedule = ToleranceSchedule(pl_module, self._tolerance)
         if self.stop_on_infeasible:
-            self._relaxed = [layer for layer in layers_of(pl_module) if not layer.plan.relax]
+            self._relaxed = [layer for layer in layers_of(pl_module) if not layer.options.relax]
         for layer in self._relaxed:
-            layer.plan.relax = True
+            self._relaxing.enter_context(layer.relaxed())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to look at training batches."""
@@ -253,8 +255,7 @@ class FairnessCallback(Callback):
         self._evaluated = self._streams = None
 
     def _leave(self) -> None:
-        for layer in self._relaxed:
-            layer.plan.relax = False
+        self._relaxing.close()
         if self._schedule is not None:
             self._schedule.put_back()
         for stage in (self._train, self._evaluated):

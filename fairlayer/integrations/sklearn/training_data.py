@@ -91,7 +91,7 @@ def read_demands(
         FairlayerError: a named subclass; see `fairlayer.errors`.
     """
     # A plan checks the constraints, and numbers those of one name.
-    plan = Plan(constraints, bounds=None, margin=0.0, on_empty="skip", on_infeasible="raise", backend="exact")
+    plan = Plan(constraints)
     groups = read_groups(_as_columns(sensitive_features), plan.constraints, len(labels), None)
     batch = Batch(groups, len(labels), labels, raw_scores=partial(_refuse_bins, owner), weights=weights)
     assembly = assemble(plan.constraints, batch, on_empty="skip")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fairlayer.constraints import Batch, Constraint
+from fairlayer.constraints import Constraint
 from fairlayer.edge import Box
 from fairlayer.errors import NonFiniteScoresError
 from fairlayer.projection.assembly import Assembly
@@ -19,11 +19,10 @@ from fairlayer.projection.reference.task import Inputs, Task
 __all__ = ["solve_by_reference"]
 
 
-def solve_by_reference(  # noqa: PLR0917
+def solve_by_reference(
     scores: Tensor,
     constraints: Sequence[Constraint],
     assembly: Assembly,
-    batch: Batch,
     box: Box,
     relax: bool,
 ) -> tuple[Tensor, ReferenceColumn]:
@@ -32,8 +31,7 @@ def solve_by_reference(  # noqa: PLR0917
     Args:
         scores: (n,), floating.
         constraints: all of them.
-        assembly: the statements of those that are not `Convex`.
-        batch: what `Convex` constraints may look at.
+        assembly: the statements of those that are not `Convex`, and the batch that these may look at.
         box: the bounds.
         relax: widen the limits of all statements by the least amount where nothing meets them.
 
@@ -45,7 +43,7 @@ def solve_by_reference(  # noqa: PLR0917
     """
     _check_finite(scores)
     inputs = Inputs.read(scores, constraints, assembly, box)
-    task = Task.of(constraints, assembly, batch, inputs)
+    task = Task.of(constraints, assembly, assembly.batch, inputs)
     solved = solve(task, relax)
     dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
     returned = differentiable(solved, inputs).to(device=scores.device, dtype=dtype)

@@ -30,6 +30,7 @@ class ReferenceColumn:
     solved: Solved
     certificate: Certificate
     changed: bool
+    clipped: int
 
     @staticmethod
     def of(task: Task, solved: Solved, returned: Tensor) -> ReferenceColumn:
@@ -42,7 +43,8 @@ class ReferenceColumn:
         if not certificate.holds:
             raise failed(f"the accuracy was not reached: {certificate}")
         changed = max(violation(task, solved, task.scores), task.outside(task.scores)) > 0.0
-        return ReferenceColumn(task.assembly, returned, solved, certificate, changed)
+        held = task.held(returned.double().numpy())
+        return ReferenceColumn(task.assembly, returned, solved, certificate, changed, held)
 
     @property
     def widening(self) -> float:
@@ -60,7 +62,7 @@ class ReferenceColumn:
         return len(self.value)
 
     def prices(self) -> FloatArray:
-        """One price per constraint."""
+        """One price per constraint, (constraints, 1)."""
         prices = np.zeros(self.assembly.constraints)
         per_block = np.zeros(len(self.assembly.statements))
         for lines, multipliers in self.solved.held():
@@ -68,7 +70,7 @@ class ReferenceColumn:
         np.add.at(prices, np.array(self.assembly.owners, dtype=np.int64), per_block)
         for owner, _, multiplier in self.solved.point.convex:
             prices[owner] += multiplier
-        return prices
+        return prices[:, None]
 
     def shift(self) -> FloatArray:
         """One shift per statistic; NaN beside convex constraints, which move each sample on its own."""
@@ -96,11 +98,11 @@ class ReferenceColumn:
                 dense[statement.means.key] += sign * multiplier * statement.matrix[line.row]
         return pull, np.concatenate([np.zeros(0), *dense.values()])
 
-    def active(self) -> list[tuple[int, str, float]]:
-        """(constraint, statement, multiplier) of each statement that holds with equality."""
+    def active(self) -> list[tuple[int, int, str, float]]:
+        """(constraint, column 0, statement, multiplier) of each statement that holds with equality."""
         found = [
-            (self.assembly.owners[key[0]], self.assembly.describe(Face(key, np.zeros(0), 0.0)), multiplier)
+            (self.assembly.owners[key[0]], 0, self.assembly.describe(Face(key, np.zeros(0), 0.0)), multiplier)
             for key, multiplier in faces_of(self.solved.multipliers())
         ]
         convex = self.solved.point.convex
-        return found + [(owner, f"constraint {j}", dual) for owner, j, dual in convex if not dual <= ACTIVE]
+        return found + [(owner, 0, f"constraint {j}", dual) for owner, j, dual in convex if not dual <= ACTIVE]

@@ -80,9 +80,10 @@ def _row_lines(block: int, rows: Rows, tolerance: float, equalities: bool) -> It
 
 
 def row_sizes(rows: Rows) -> FloatArray:
-    """How far each row moves per unit of prediction, at least 1: the unit of its widening and violation."""
+    """How far each row moves per unit of prediction: the unit of its violation."""
     reach: FloatArray = np.abs(rows.means.as_weights()).sum(axis=1)
-    return np.asarray(np.maximum(1.0, np.abs(rows.matrix) @ reach))
+    size = np.abs(rows.matrix) @ reach
+    return np.asarray(np.where(size > 0, size, 1.0))
 
 
 def _spread_lines(block: int, spread: Spread, helper: int) -> Iterator[Line]:

@@ -121,5 +121,12 @@ class Task:
         above = float((value - upper).max()) if len(upper) else 0.0
         return max(0.0, below, above)
 
+    def held(self, value: FloatArray) -> int:
+        """Return how many predictions are at a bound."""
+        lower, upper = self._bounds()
+        ends = [bound.astype(np.float32) for bound in (lower, upper) if len(bound)]
+        close = [np.abs(value - end) <= np.spacing(np.abs(end)) for end in ends]
+        return int(np.logical_or.reduce(close).sum()) if close else 0
+
     def _bounds(self) -> tuple[FloatArray, FloatArray]:
         return self.inputs.lower.numpy(), self.inputs.upper.numpy()

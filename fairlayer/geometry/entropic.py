@@ -1,0 +1,57 @@
+"""Relative entropy on (0, 1): each sample's log-odds are shifted by its pull."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fairlayer.geometry.base import Geometry, library, softplus, stable_sigmoid
+from fairlayer.geometry.probabilities import inside_unit_interval, moved_inside
+
+__all__ = ["Entropic"]
+
+
+class Entropic(Geometry):
+    """d(y, x) = KL(y given sigmoid(x)) over 0 < y < 1; y = sigmoid(x - q), with x the log-odds of the raw score.
+
+    It matches the cross-entropy in the sense of an information projection (Csiszar 1975), keeps the order within a
+    cell strictly, and never reaches 0 or 1.
+    """
+
+    name = "entropic"
+    unit = "log-odds"
+
+    def coordinates(self, scores: torch.Tensor, *, from_logits: bool, margin: float) -> torch.Tensor:
+        """Return log-odds."""
+        return scores.double() if from_logits else torch.logit(moved_inside(scores, margin))
+
+    def step(self, x: Any, pull: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
+        """Return sigmoid(x - q)."""
+        return stable_sigmoid(x if pull is None else x - pull), None
+
+    def weigh(self, value: Any, x: Any, free: Any, v: Any) -> Any:
+        """Return y (1 - y) v."""
+        return value * (1.0 - value) * v
+
+    def follow(self, value: Any, x: Any, free: Any, v: Any) -> Any:
+        """Return y (1 - y) v: a change of the log-odds acts like one of the pull."""
+        return value * (1.0 - value) * v
+
+    def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
+        """Return y log y + (1 - y) log(1 - y) - y x + log(1 + exp(x))."""
+        return _times_log(value) + _times_log(1.0 - value) - value * x + softplus(x)
+
+    def least(self, x: Any, pull: Any, lower: Any, upper: Any) -> Any:
+        """Return -log(1 - z + z exp(-q)), with z = sigmoid(x)."""
+        return softplus(x) - softplus(x - pull)
+
+    def inside(self, value: Any) -> Any:
+        """Return the value, never exactly 0 or 1."""
+        return inside_unit_interval(value)
+
+
+def _times_log(y: Any) -> Any:
+    """Return y log y, which is 0 at 0."""
+    xp = library(y)
+    return y * xp.log(xp.where(y > 0, y, xp.ones_like(y)))

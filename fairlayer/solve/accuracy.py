@@ -1,0 +1,43 @@
+"""How accurately each row can be met: its own numbers decide, never those of another row."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fairlayer._typing import FloatArray
+from fairlayer.passes import Passes, Point
+from fairlayer.solve.slabs import SlabSystem
+
+__all__ = ["accuracy_of", "gauged", "statistic_sizes"]
+
+
+def accuracy_of(passes: Passes) -> float:
+    """Return the accuracy of a row whose statistics are of size 1: sums of n numbers round like sqrt(n)."""
+    return 1e-13 + 1e-15 * math.sqrt(passes.n)
+
+
+def gauged(passes: Passes, slabs: SlabSystem, point: Point, base: float, nu: FloatArray | None = None) -> SlabSystem:
+    """Return the slabs with the accuracy that the numbers of each row allow at a point.
+
+    The size of a statistic is the mean over its samples of what made their predictions: a raw score far outside the
+    bounds counts as the bound that holds it. Where a limit must be reached that is larger, it counts too.
+    """
+    sizes = statistic_sizes(passes, point, nu)
+    for block in slabs.blocks:
+        sizes = np.maximum(sizes, block.asked(point.statistics))
+    return slabs.accurate_to(base, sizes)
+
+
+def statistic_sizes(passes: Passes, point: Point, nu: FloatArray | None) -> FloatArray:
+    """Return the size of each statistic at a point that is reached by the dual nu (None: by none).
+
+    One sample of each cell may be about to become free, and it rounds like the pull that takes it there.
+    """
+    sizes = np.maximum(passes.magnitudes(point), np.abs(point.statistics))
+    if nu is None or passes.geometry.smooth or passes.cells.classes > 1:
+        return sizes
+    k = len(passes.cells.counts)
+    sizes[:k] += np.abs(nu[:k]) / passes.cells.counts**2
+    return sizes
