@@ -23,6 +23,7 @@ class EuclideanSimplex(Geometry):
     unit = "prediction units"
     on_simplex = True
     smooth = False
+    bounded = False
     takes_logits = False
     longest_step = float("inf")
 

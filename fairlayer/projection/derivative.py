@@ -198,7 +198,7 @@ class Derivative:
         return inverse
 
     def _clipped_at(self, bound: Any) -> Tensor | None:
-        if bound is None or self.free is None:
+        if bound is None or self.free is None or self.geometry.on_simplex:
             return None
         value = self.passes.as_tensor(self.solved.solution.value)
         at_bound: Tensor = value == (self.passes.as_tensor(bound) if isinstance(bound, np.ndarray) else bound)
