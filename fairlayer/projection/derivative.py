@@ -71,6 +71,13 @@ class Derivative:
         return self.passes.metric(Point(solution.value, solution.free, solution.statistics))
 
     @cached_property
+    def _curvature_of_one(self) -> float:
+        """Q where N is one row, without matrices."""
+        normal, metric = self.faces[0].normal, self.metric
+        square = float((normal * metric) @ normal if metric.ndim == 1 else normal @ metric @ normal)
+        return 1.0 / square if square > 0 else 0.0
+
+    @cached_property
     def inverse(self) -> FloatArray:
         """Q = (N K N')^+, of the matrix scaled to unit diagonal."""
         square = self._products(self.normals, self.normals)
@@ -137,12 +144,18 @@ class Derivative:
             followed = rule.follow(solution.value, passes.scores, solution.free, v)
             return passes.as_tensor(followed), upstream, torch.zeros(0, dtype=torch.float64)
         kept = rule.weigh(solution.value, passes.scores, solution.free, v)
-        w = self.inverse @ (self.normals @ passes.measure(kept, weighted=False))
-        taken = passes.pull(self.normals.T @ w)
+        measured = passes.measure(kept, weighted=False)
+        if len(self.faces) == 1:
+            normal = self.faces[0].normal
+            w: Any = [self._curvature_of_one * float(normal @ measured)]
+            taken = passes.pull(w[0] * normal)
+        else:
+            w = self.inverse @ (self.normals @ measured)
+            taken = passes.pull(self.normals.T @ w)
         weights = passes.cells.weights
         g = v - (taken if weights is None else (taken.T * weights).T)
         followed = rule.follow(solution.value, passes.scores, solution.free, g)
-        return passes.as_tensor(followed), passes.as_tensor(g), torch.from_numpy(np.asarray(w))
+        return passes.as_tensor(followed), passes.as_tensor(g), torch.as_tensor(w, dtype=torch.float64)
 
     def tangent(
         self,

@@ -154,7 +154,7 @@ class Plan:
         with ranks.together():
             if transforming():
                 raise BackendError("torch.func transforms cannot reach other processes; use process_group=None there.")
-            return self._run(*inputs, ranks)
+            return self._run(*inputs, ranks=ranks)
 
     def _run(  # noqa: PLR0917 - as `project`
         self,
@@ -164,6 +164,7 @@ class Plan:
         label_probabilities: Any,
         sample_weight: Any,
         vocabulary: Vocabulary | None,
+        *,
         ranks: Ranks | None = None,
     ) -> Projection:
         columns = as_columns(scores, empty=ranks is not None)

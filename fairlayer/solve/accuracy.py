@@ -35,9 +35,15 @@ def statistic_sizes(passes: Passes, point: Point, nu: FloatArray | None) -> Floa
 
     One sample of each cell may be about to become free, and it rounds like the pull that takes it there.
     """
+    if nu is None and passes.cells.dense is None and _common(passes.lower) and _common(passes.upper):
+        return np.full(len(point.statistics), max(abs(passes.lower), abs(passes.upper)))  # no sweep for the usual case
     sizes = np.maximum(passes.magnitudes(point), np.abs(point.statistics))
     if nu is None or passes.geometry.smooth or passes.cells.classes > 1:
         return sizes
     k = len(passes.cells.counts)
     sizes[:k] += np.abs(nu[:k]) / passes.cells.counts**2
     return sizes
+
+
+def _common(bound: object) -> bool:
+    return isinstance(bound, float)
