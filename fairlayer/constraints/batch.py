@@ -72,7 +72,7 @@ class Batch:
 
         Without true labels a sample counts in stratum 1 with its label probability, in stratum 0 with the rest.
         """
-        key = ("label", on, self.column)
+        key = self._of_this_column("label", on)
         return self._cached(key, lambda: self._build(key, on, self._label_stratum(asked_by)))
 
     def means_given(self, on: tuple[str, ...], given: tuple[str, ...]) -> Means:
@@ -82,7 +82,7 @@ class Batch:
 
     def means_by_bin(self, on: tuple[str, ...], edges: FloatArray) -> Means:
         """Return the mean prediction of each group within each bin of the raw score."""
-        key = ("bin", on, edges.tobytes(), self.column)
+        key = self._of_this_column("bin", on, edges.tobytes())
         return self._cached(key, lambda: self._build(key, on, self._score_bins(edges)))
 
     def rows(
@@ -151,6 +151,10 @@ class Batch:
         assert means.codes is not None
         sums = np.bincount(means.codes + 1, weights=weighted, minlength=len(means) + 1)[1:].astype(np.float64)
         return np.asarray(self.total(sums) / np.where(means.counts > 0, means.counts, 1.0))
+
+    def _of_this_column(self, *key: Hashable) -> tuple[Hashable, ...]:
+        """Return the key of a measure that depends on labels or scores, which each column has its own of."""
+        return (*key, self.column) if self.column else key
 
     def _cached(self, key: Hashable, build: Callable[[], Means]) -> Means:
         if key not in self._cache:

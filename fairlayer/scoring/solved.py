@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -131,8 +130,7 @@ class SolvedSketch:
         """Return the largest violation, given the sum of the emitted values by signature."""
         k = len(self.assembly.cells.counts)
         cells = np.bincount(self.cells, weights=sums, minlength=k + 1)[:k]
-        slabs: Any = self.column.solved.slabs
-        return float(slabs.worst(cells / self.assembly.cells.counts)[0]) if slabs.blocks else -np.inf
+        return self.column.solved.slabs.violation(cells / self.assembly.cells.counts)
 
     def _by_signature(self, codes: IntArray | None, outside: int) -> IntArray:
         by = np.full(len(self.sketch.signatures), outside, dtype=np.int64)

@@ -206,6 +206,11 @@ class SlabSystem:
                 best, key = violation, (block, i, j)
         return best, key
 
+    def violation(self, s: FloatArray) -> float:
+        """Return the largest violation in prediction units, whatever accuracy was set; -inf without slabs."""
+        plain = [b._replace(atol=None) if isinstance(b, RowSlabs) else b._replace(atol=1.0) for b in self.blocks]
+        return SlabSystem(plain).worst(s)[0]
+
     def face(self, key: FaceKey) -> Face:
         """Return a face by its key."""
         block, i, j = key
