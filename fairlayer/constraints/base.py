@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from fairlayer._keywords import explained
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Statement, Tolerance, as_float
 from fairlayer.errors import ConstraintDefinitionError
@@ -32,6 +33,11 @@ class Constraint(ABC):
 
     streamable: bool = True
     """Whether pooled group means can state it, so that a stream can hold it."""
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in cls.__dict__:  # a keyword that it does not have is answered with the one that is meant
+            cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
 
     @property
     def features(self) -> tuple[str, ...]:
