@@ -15,6 +15,7 @@ __all__ = [
     "FairlayerError",
     "InfeasibleConstraintsError",
     "InvalidBoundsError",
+    "KeywordError",
     "LabelValueError",
     "MissingExtraError",
     "MissingLabelsError",
@@ -31,6 +32,10 @@ __all__ = [
 
 class FairlayerError(Exception):
     """Base of every error that fairlayer raises on purpose."""
+
+
+class FairlayerWarning(UserWarning):
+    """Something that was asked for says nothing, or cannot be meant; the result is what was asked for."""
 
 
 class ShapeError(FairlayerError, ValueError):
@@ -98,6 +103,10 @@ class OutputError(FairlayerError, TypeError):
 
 class ParameterError(FairlayerError, ValueError):
     """A parameter was given a value that it cannot take."""
+
+
+class KeywordError(ParameterError, TypeError):
+    """A call names an argument that there is not."""
 
 
 class BackendError(FairlayerError, ValueError):

@@ -11,12 +11,13 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from fairlayer._keywords import explained, ours_for, refuse_foreign_keywords
 from fairlayer.constraints import Constraint, DemographicParity
 from fairlayer.constraints.statements import Tolerance
 from fairlayer.distillation import AmortisedModel, WithoutLayer
 from fairlayer.distillation.amortise import amortise
 from fairlayer.distillation.without_layer import ScoresOf, as_scores
-from fairlayer.edge import as_constraints, plain_bounds
+from fairlayer.edge import LoaderBatch, Stated, as_constraints, plain_bounds, read_batch
 from fairlayer.errors import (
     BackendError,
     CategoryError,
@@ -31,7 +32,7 @@ from fairlayer.projection import FairProjection
 from fairlayer.projection.options import ProjectionOptions
 from fairlayer.projection.result import Projection
 from fairlayer.streaming import InferenceState, Policy
-from fairlayer.streaming.batches import StreamGaps, read_batch
+from fairlayer.streaming.batches import StreamGaps
 from fairlayer.streaming.policy import as_half_life, as_policy
 
 __all__ = ["FairModel"]
@@ -74,10 +75,11 @@ class FairModel(nn.Module):
         (torch.Size([64, 1]), True)
     """
 
+    @explained
     def __init__(
         self,
         backbone: nn.Module | None = None,
-        constraints: Sequence[Constraint] = (),
+        constraints: Stated = (),
         *,
         b_tau: int = 256,
         policy: str | Policy = "tracking",
@@ -88,7 +90,7 @@ class FairModel(nn.Module):
         **options: Unpack[ProjectionOptions],
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = _as_backbone(backbone)
         self.protected_attr_idx = _as_indices(protected_attr_idx)
         self.b_tau = _as_batch_size(b_tau)
         self._stream_options: dict[str, Any] = {
@@ -129,12 +131,15 @@ class FairModel(nn.Module):
         """Let the stream's feed-forward begin from the raw scores of validation data.
 
         Args:
-            loader: batches (x, sensitive), (x, y, sensitive), or dicts with keys x, y, sensitive_features.
+            loader: batches (x, y, sensitive_features), pairs of x and a dict of columns, or dicts with the keys x, y,
+                sensitive_features; with `protected_attr_idx` also (x, y), and x alone.
+
+        Raises:
+            ShapeError: a batch is none of these, or a pair that can be read in two ways.
         """
         with torch.no_grad():
             for batch in loader:
-                x, _, features = read_batch(batch)
-                features = self._with_columns(features, (x,))
+                x, _, features = self._read(batch)
                 self.inference_state.warm_start(self.raw_scores(x), features, self.projection.known())
 
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
@@ -159,9 +164,8 @@ class FairModel(nn.Module):
         gaps = StreamGaps(self.constraints)
         with torch.no_grad():
             for batch in loader:
-                x, y, features = read_batch(batch)
+                x, y, features = self._read(batch)
                 raw = self.raw_scores(x)
-                features = self._with_columns(features, (x,))
                 gaps.add(self._stream_out(raw, features, y, None), raw, features, y)
         return gaps.stats(self.inference_state)
 
@@ -192,9 +196,8 @@ class FairModel(nn.Module):
             NoFixedShiftError: a constraint moves samples by more than their groups and label.
         """
         self._common_bounds("a model with fixed shifts")
-        batches = (read_batch(batch) for batch in loader)
-        named = ((x, y, self._with_columns(features, (x,))) for x, y, features in batches)
-        return amortise(self.without_layer(), self.projection, named, proxy=proxy, on_unknown=on_unknown)
+        batches = (self._read(batch) for batch in loader)
+        return amortise(self.without_layer(), self.projection, batches, proxy=proxy, on_unknown=on_unknown)
 
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error.
@@ -253,7 +256,11 @@ class FairModel(nn.Module):
         Raises:
             MissingLabelsError: a label-based constraint in training mode without y.
         """
-        scores = as_scores(self.scores(*args, **kwargs))
+        try:
+            scores = as_scores(self.scores(*args, **kwargs))
+        except TypeError as error:
+            self._explain_keywords(kwargs, error)
+            raise
         features = self._with_columns(sensitive_features, args) if self.protected_attr_idx else sensitive_features
         if not inference:
             return self._project(scores, features, y, label_probabilities, sample_weight)
@@ -362,6 +369,17 @@ class FairModel(nn.Module):
         low, high = plain_bounds(options.numeric_bounds, options.margin)
         return plain.clamp(low, high) if (low, high) != (None, None) else plain
 
+    def _explain_keywords(self, given: Mapping[str, Any], error: TypeError) -> None:
+        """Answer a keyword that the backbone has refused, where it stands for one of this model's own."""
+        known = ("sensitive_features", "y", "label_probabilities", "sample_weight", "inference", "ids")
+        if any(f"'{name}'" in str(error) for name in given if ours_for(name, known)):
+            refuse_foreign_keywords(f"{type(self).__name__}(...), or its backbone,", given, known)
+
+    def _read(self, batch: Any) -> LoaderBatch:
+        """Return what a batch of a loader holds, columns of x among the sensitive features."""
+        x, y, features = read_batch(batch, groups_in_x=bool(self.protected_attr_idx))
+        return LoaderBatch(x, y, self._with_columns(features, (x,)))
+
     def _with_columns(self, sensitive_features: Any, args: tuple[Any, ...]) -> Any:
         if not self.protected_attr_idx:
             return sensitive_features
@@ -377,6 +395,27 @@ class FairModel(nn.Module):
             raise ShapeError(f"protected_attr_idx={self.protected_attr_idx} was asked, but x has {width} columns.")
         columns = {f"x[{i}]": args[0][:, i] for i in self.protected_attr_idx}
         return {**columns, **(sensitive_features or {})}
+
+
+def _as_backbone(backbone: Any) -> nn.Module | None:
+    """Return the backbone if it can be called on tensors.
+
+    Raises:
+        OutputError: it is a class, or an estimator that fits and predicts arrays.
+    """
+    estimator = hasattr(backbone, "fit") and hasattr(backbone, "predict")
+    if backbone is None or isinstance(backbone, nn.Module):
+        return backbone
+    if isinstance(backbone, type):
+        raise OutputError(f"the backbone is the class {backbone.__name__}. Pass an instance: {backbone.__name__}(...).")
+    if callable(backbone) and not estimator:
+        return backbone  # type: ignore[no-any-return]  # a function of tensors
+    advice = (
+        "An estimator's predictions go to fairlayer.project(...), decide(...) or DecisionRule.fit(...), as arrays."
+        if estimator
+        else "Pass a torch.nn.Module, or a function of tensors."
+    )
+    raise OutputError(f"the backbone is a {type(backbone).__name__}, which is not called on tensors. {advice}")
 
 
 def _as_batch_size(b_tau: Any) -> Any:

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from fairlayer._arrays import host_array
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.adversarial.auc import AUC, area_under_curve, mean_auc
 from fairlayer.adversarial.building import as_targets
 from fairlayer.adversarial.errors import LeakageError
 from fairlayer.adversarial.heads import Target
 from fairlayer.constraints import Batch
+from fairlayer.edge import as_numbers
 from fairlayer.errors import NonFiniteScoresError, ShapeError, require
 from fairlayer.groups import read_sensitive_features
 
@@ -132,8 +131,10 @@ def leakage(
 
 
 def _as_features(representation: Any) -> FloatArray:
-    plain = host_array(representation) if isinstance(representation, Tensor) else representation
-    array = np.asarray(plain, dtype=np.float64)
+    try:
+        array = as_numbers(representation).astype(np.float64)
+    except TypeError as error:
+        raise ShapeError(f"a representation must be numbers, (n,) or (n, width), but is not ({error}).") from error
     if array.ndim not in (1, 2) or 0 in array.shape:
         raise ShapeError(f"a representation must have shape (n,) or (n, width), not empty, but has {array.shape}.")
     if not np.isfinite(array).all():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from fairlayer._keywords import explained
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Statement, Tolerance, as_float
 from fairlayer.errors import ConstraintDefinitionError
@@ -39,6 +40,11 @@ class Constraint(ABC):
     def applies_to(self, column: int) -> bool:
         """Return whether it speaks of a column of the scores."""
         return self.classes is None or column in self.classes
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in cls.__dict__:  # a keyword that it does not have is answered with the one that is meant
+            cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from fairlayer.data.errors import ColumnError
+from fairlayer.errors import ShapeError
+from fairlayer.groups import read_column
+from fairlayer.groups.encoding import encode_values
 
 __all__ = ["StratifiedBatchSampler", "consecutive_batches", "joint_codes"]
 
@@ -59,18 +62,14 @@ class StratifiedBatchSampler(Sampler[list[int]]):
         num_replicas: int | None = None,
         rank: int | None = None,
     ) -> None:
-        codes = np.asarray(strata.cpu() if isinstance(strata, torch.Tensor) else strata)
+        codes = _distinct("strata", strata, "one code per row")
         if not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ColumnError(
                 f"batch_size={batch_size} was asked for; a batch has a whole number of rows, one or more."
             )
-        if codes.ndim != 1 or len(codes) == 0:
-            raise ColumnError(
-                f"strata have shape {codes.shape}; give one code per row, (n,) with n >= 1 "
-                "(joint_codes makes one column of several)."
-            )
-        code_of = np.unique(codes.astype(str) if codes.dtype == object else codes, return_inverse=True)[1]  # NaN too
-        self.rows_of = [np.flatnonzero(code_of == code) for code in range(code_of.max() + 1)]
+        if len(codes) == 0:
+            raise ColumnError("strata are empty; one code per row is needed (joint_codes makes one column of several).")
+        self.rows_of = [np.flatnonzero(codes == code) for code in np.unique(codes)]
         self.n, self.batch_size, self.seed = len(codes), batch_size, seed
         self.epoch: int | None = None
         self.random = np.random.default_rng(seed)
@@ -174,14 +173,23 @@ def joint_codes(columns: Sequence[Any]) -> NDArray[np.int64]:
         >>> joint_codes([np.array(["a", "b", "a"]), np.array([0.0, 0.0, 1.0])]).tolist()
         [0, 2, 1]
     """
-    arrays = [np.asarray(each.detach().cpu() if isinstance(each, torch.Tensor) else each) for each in columns]
-    if len({each.shape for each in arrays}) != 1 or arrays[0].ndim != 1:
-        raise ColumnError(
-            f"joint_codes needs one or more columns (n,) of the same rows, but their shapes are "
-            f"{[each.shape for each in arrays]}."
-        )
-    codes = np.zeros(len(arrays[0]), dtype=np.int64)
-    for column in arrays:
-        each = np.unique(column.astype(str), return_inverse=True)[1]
-        codes = np.unique(codes * (int(each.max(initial=0)) + 1) + each, return_inverse=True)[1]
-    return codes
+    needed = "one or more columns (n,) of the same rows"
+    codes = [_distinct(f"column {place}", each, needed) for place, each in enumerate(columns)]
+    if len({len(each) for each in codes}) != 1:
+        raise ColumnError(f"joint_codes needs {needed}, but their lengths are {[len(each) for each in codes]}.")
+    joint = np.zeros(len(codes[0]), dtype=np.int64)
+    for each in codes:
+        joint = np.unique(joint * (int(each.max(initial=0)) + 1) + each, return_inverse=True)[1]
+    return joint
+
+
+def _distinct(name: str, column: Any, needed: str) -> NDArray[np.int64]:
+    """Return one code per distinct value of a column.
+
+    Raises:
+        ColumnError: it is no column.
+    """
+    try:
+        return encode_values(name, read_column(name, column))
+    except ShapeError as error:
+        raise ColumnError(f"{needed} is needed, but {error}") from error

@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 from fairlayer.data.batches import joint_codes
 from fairlayer.data.columns import MOST_GROUPS
 from fairlayer.data.errors import ColumnError, listed
+from fairlayer.errors import ShapeError
+from fairlayer.groups import read_column
+from fairlayer.groups.encoding import encode, encode_values, is_continuous
+from fairlayer.groups.reading import ReadColumns, named_columns
 
-__all__ = ["GroupsAndLabels", "as_column", "fractional", "named_columns", "read_groups_and_labels"]
+__all__ = ["GroupsAndLabels", "as_column", "fractional", "named_arrays", "read_groups_and_labels"]
 
 
 class GroupsAndLabels(NamedTuple):
@@ -28,31 +32,42 @@ def read_groups_and_labels(groups: Any, y: Any, asked_by: str) -> GroupsAndLabel
     """Return codes; a dict or frame of columns means their intersections, and unknown is a group of its own.
 
     Raises:
-        ColumnError: lengths differ, no rows, or too many distinct values to be groups or labels.
+        ColumnError: no column, lengths that differ, no rows, or too many distinct values to be groups or labels.
+        CategoryError: a column of groups does not name groups.
     """
-    columns = named_columns(groups)
+    columns = named_arrays(groups)
     label = as_column("y", y)
     lengths = {name: len(column) for name, column in columns.items()} | {"y": len(label)}
     if len(set(lengths.values())) > 1 or len(label) == 0:
         raise ColumnError(f"{asked_by} needs one group and one label per row, and rows, but the lengths are {lengths}.")
-    for name, column in {**columns, "y": label}.items():
-        distinct = np.unique(column.astype(str))
-        if len(distinct) > MOST_GROUPS:
+    group = [_group_codes(name, column) for name, column in columns.items()]
+    codes = {**dict(zip(columns, group, strict=True)), "y": encode_values("y", label)}
+    for name, code in codes.items():
+        distinct = len(np.unique(code))
+        if distinct > MOST_GROUPS:
+            shown = ({**columns, "y": label})[name][:3].tolist()
             raise ColumnError(
-                f"{asked_by}: '{name}' has {len(distinct)} distinct values, such as {listed(distinct.tolist(), 3)}. "
+                f"{asked_by}: '{name}' has {distinct} distinct values, such as {listed(shown, 3)}. "
                 "Cut amounts into bands first."
             )
-    group = joint_codes([*columns.values()])
-    return GroupsAndLabels(group, joint_codes([label]), joint_codes([group, label]))
+    return GroupsAndLabels(joint_codes(group), codes["y"], joint_codes([*group, codes["y"]]))
 
 
-def named_columns(groups: Any) -> dict[str, NDArray[Any]]:
+def named_arrays(groups: Any) -> dict[str, NDArray[Any]]:
     """Return a column, a dict of columns or a frame as a dict of arrays (n,)."""
-    if isinstance(groups, Mapping):
-        return {str(name): as_column(str(name), column) for name, column in groups.items()}
-    if hasattr(groups, "columns"):
-        return {str(name): as_column(str(name), groups[name]) for name in groups.columns}
-    return {"groups": as_column("groups", groups)}
+    if not isinstance(groups, Mapping) and not hasattr(groups, "columns") and not hasattr(groups, "column_names"):
+        return {"groups": as_column("groups", groups)}
+    given = ReadColumns(named_columns(groups), None)
+    return {name: as_column(name, given.column(name)) for name in given}
+
+
+def _group_codes(name: str, column: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the code of each row, the unknown being the last."""
+    if is_continuous(column) and len(np.unique(column)) > MOST_GROUPS:
+        return encode_values(name, column)  # too many to be groups at all, which is what the error shall say
+    codes = encode(name, column, None).codes
+    assert codes is not None
+    return codes + 1
 
 
 def fractional(dtype: Any) -> Any:
@@ -71,14 +86,12 @@ def as_column(name: str, values: Any) -> NDArray[Any]:
     """Return a tensor, series, array or list as an array (n,).
 
     Raises:
-        ColumnError: it has another shape.
+        ColumnError: it is no column, or has another shape.
     """
-    if isinstance(values, torch.Tensor):
-        array = values.detach().cpu().numpy()
-    elif hasattr(values, "to_numpy"):
-        array = np.asarray(values.to_numpy())
-    else:
-        array = values if isinstance(values, np.ndarray) else np.array(list(values), dtype=object)
+    try:
+        array: NDArray[Any] = read_column(name, values)
+    except ShapeError as error:
+        raise ColumnError(str(error)) from error
     if array.ndim != 1:
         raise ColumnError(f"column '{name}' must have shape (n,), but has shape {array.shape}. Use .squeeze(-1).")
     return array

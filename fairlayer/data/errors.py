@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fairlayer.errors import DataError
+from fairlayer.errors import DataError, ShapeError
 
 __all__ = ["ColumnError", "MissingColumnError", "MissingDataError", "TargetError", "listed"]
 
@@ -17,7 +17,7 @@ class MissingColumnError(DataError):
     """The table lacks a column that was named."""
 
 
-class ColumnError(DataError):
+class ColumnError(DataError, ShapeError):
     """A column is there, but its values cannot be used as asked."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairlayer.data.cells import as_column, fractional, named_columns, read_groups_and_labels
+from fairlayer.data.cells import as_column, fractional, named_arrays, read_groups_and_labels
 from fairlayer.data.errors import ColumnError
 from fairlayer.errors import require
 
@@ -57,7 +57,7 @@ def balanced_resampling(
     """
     if method not in _METHODS:
         raise ColumnError(f"method={method!r} was asked for; the methods are {', '.join(map(repr, _METHODS))}.")
-    features, labels = named_columns(sensitive_features), as_column("y", y)
+    features, labels = named_arrays(sensitive_features), as_column("y", y)
     cell = read_groups_and_labels(features, labels, "balanced_resampling").both
     if len(x) != len(cell):
         raise ColumnError(f"balanced_resampling was given {len(x)} rows of features and {len(cell)} labels.")

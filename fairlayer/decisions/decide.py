@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
-from fairlayer.constraints import Constraint
 from fairlayer.decisions.inputs import ACCURACY, as_scores, like, read_scores
 from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of
 from fairlayer.decisions.plan import Plan, make_plan
 from fairlayer.decisions.result import Decisions
 from fairlayer.decisions.rule import rule_of
+from fairlayer.edge import Stated
 
 __all__ = ["decide"]
 
 
+@explained
 def decide(
     scores: Any,
-    constraints: Sequence[Constraint],
+    constraints: Stated,
     *,
     sensitive_features: Any = None,
     y: Any = None,

@@ -11,7 +11,7 @@ from torch import Tensor
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.decisions.errors import UtilityError
-from fairlayer.edge import read_per_sample
+from fairlayer.edge import as_score_tensor, read_per_sample
 from fairlayer.errors import EmptyBatchError, LabelValueError, NonFiniteScoresError, ShapeError
 
 __all__ = ["ACCURACY", "as_scores", "like", "read_capacity", "read_labels", "read_scores", "read_utility"]
@@ -20,19 +20,12 @@ ACCURACY = ((1.0, 0.0), (0.0, 1.0))
 
 
 def as_scores(scores: Any) -> Tensor:
-    """Return scores as a floating tensor.
+    """Return scores as a floating tensor; whole numbers, such as ranks, are scores too.
 
     Raises:
         ShapeError: they are no numbers.
     """
-    try:
-        # a copy, as columns of pandas are read-only, of which torch warns
-        tensor = scores if isinstance(scores, Tensor) else torch.from_numpy(np.array(scores))
-        return tensor if tensor.is_floating_point() else tensor.double()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ShapeError(
-            f"scores must be numbers, one per sample, but are {type(scores).__name__} ({error})."
-        ) from error
+    return as_score_tensor(scores, whole=True)
 
 
 def read_scores(scores: Tensor) -> FloatArray:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fairlayer._typing import FloatArray
-from fairlayer.constraints import Constraint
 from fairlayer.decisions.inputs import read_capacity
 from fairlayer.decisions.problem import Problem
 from fairlayer.decisions.program import ClashingBlocks, Mixture, Optimum, solve_program
 from fairlayer.decisions.whole import as_mixture, choose_counts
+from fairlayer.edge import Stated
 from fairlayer.errors import InfeasibleConstraintsError
 
 __all__ = ["Plan", "make_plan"]
@@ -36,7 +35,7 @@ class Plan:
 
 def make_plan(
     scores: FloatArray,
-    constraints: Sequence[Constraint],
+    constraints: Stated,
     *,
     sensitive_features: Any,
     y: Any,

@@ -13,7 +13,14 @@ from fairlayer.constraints import Batch, Constraint
 from fairlayer.constraints.statements import as_float
 from fairlayer.decisions.curves import Curve, Partition, contributions_of, draw_curves
 from fairlayer.decisions.inputs import read_labels, read_utility
-from fairlayer.edge import as_constraints, feature_names, read_groups
+from fairlayer.edge import (
+    OnceWarner,
+    Stated,
+    as_constraints,
+    feature_names,
+    read_groups,
+    warn_if_nothing_to_compare,
+)
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import Groups
 from fairlayer.passes import Cells, NumpyPasses
@@ -56,7 +63,7 @@ class Problem:
     @staticmethod
     def of(
         scores: FloatArray,
-        constraints: Sequence[Constraint],
+        constraints: Stated,
         *,
         sensitive_features: Any,
         y: Any,
@@ -72,7 +79,11 @@ class Problem:
         base = float(np.mean(p * table[1, 0] + (1.0 - p) * table[0, 0]))
         groups = read_groups(sensitive_features, held, n, None)
         partition = Partition.of(groups, feature_names(held), n)
-        assembly = assemble(held, Batch(groups, n, labels, p), on_empty="skip")
+        batch, once = Batch(groups, n, labels, p), OnceWarner()
+        for constraint in held:
+            for statement in constraint.statements(batch):
+                warn_if_nothing_to_compare(constraint, statement, once)
+        assembly = assemble(held, batch, on_empty="skip")
         measured, blocks = _with_capacity(assembly, capacity, n)
         curves = tuple(draw_curves(scores, partition, measured, gain))
         rounding = [_rounding(block, curves, measured) for block in assembly.slabs.blocks]
@@ -111,7 +122,7 @@ class Problem:
         return max((_largest(block, rows) for block, rows, of in owned if of == owner), default=0.0)
 
 
-def _check_constraints(constraints: Sequence[Constraint]) -> tuple[Constraint, ...]:
+def _check_constraints(constraints: Stated) -> tuple[Constraint, ...]:
     held = as_constraints(constraints)
     unheld = [constraint.name for constraint in held if not constraint.streamable]
     if unheld:

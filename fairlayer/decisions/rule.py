@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairlayer._keywords import explained
 from fairlayer._typing import Category, FloatArray, IntArray
-from fairlayer.constraints import Constraint
 from fairlayer.decisions.curves import Curve, Partition
 from fairlayer.decisions.errors import UnseenCellError
 from fairlayer.decisions.inputs import ACCURACY, as_scores, like, read_scores
 from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of
 from fairlayer.decisions.plan import Plan, make_plan
 from fairlayer.decisions.program import Mixture
-from fairlayer.errors import ShapeError
-from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
+from fairlayer.edge import Stated, read_features
+from fairlayer.groups import Groups, Vocabulary, cell_name
 
 __all__ = ["CellRule", "DecisionRule", "rule_of"]
 
@@ -77,9 +77,10 @@ class DecisionRule:
     randomised: bool
 
     @staticmethod
+    @explained
     def fit(
         scores: Any,
-        constraints: Sequence[Constraint],
+        constraints: Stated,
         *,
         sensitive_features: Any = None,
         y: Any = None,
@@ -143,11 +144,7 @@ class DecisionRule:
         """
         if not self.features:
             return np.zeros(n, dtype=np.int64)
-        groups = read_sensitive_features(
-            {} if sensitive_features is None else sensitive_features, self.features, self._vocabulary()
-        )
-        if groups.names and groups.n != n:
-            raise ShapeError(f"there are {n} scores, but the sensitive features have {groups.n} entries.")
+        groups = read_features(sensitive_features, self.features, n, self._vocabulary())
         found = Partition.of(groups, self.features, n)
         keys = [_categories(row, groups, self.features) for row in found.codes.tolist()]
         numbers = {cell.categories: number for number, cell in enumerate(self.cells)}
@@ -159,7 +156,7 @@ class DecisionRule:
     @property
     def names(self) -> tuple[str, ...]:
         """One name per cell."""
-        return tuple(name_of(self.features, cell.categories) for cell in self.cells)
+        return names_of(self.features, [cell.categories for cell in self.cells])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers that fit into JSON; a threshold of `-inf` becomes None."""
@@ -200,7 +197,8 @@ class DecisionRule:
         return Vocabulary({name: words for name, words in zip(self.features, known, strict=True) if words})
 
     def _raise_unseen(self, unseen: Sequence[tuple[Category | None, ...]]) -> None:
-        asked = ", ".join(repr(name_of(self.features, key)) for key in unseen[:3])
+        fitted = [cell.categories for cell in self.cells]
+        asked = ", ".join(map(repr, names_of(self.features, [*unseen[:3], *fitted])[: len(unseen[:3])]))
         known = ", ".join(map(repr, self.names[:8])) + (", ..." if len(self.names) > 8 else "")
         raise UnseenCellError(
             f"the rule has no threshold for {asked}; it was fitted for {known}. Fit it on data that has this "
@@ -236,10 +234,12 @@ def _threshold(curve: Curve, j: int) -> float:
     return middle if middle > following else last
 
 
-def name_of(features: Sequence[str], categories: Sequence[Category | None]) -> str:
-    """Return the name of a cell."""
-    words = [f"{f}=unknown" if c is None else f"{f}={c}" for f, c in zip(features, categories, strict=True)]
-    return " & ".join(words) or "everyone"
+def names_of(features: Sequence[str], cells: Sequence[tuple[Category | None, ...]]) -> tuple[str, ...]:
+    """Return a name for each cell, given by one category per feature, None for unknown."""
+    columns = list(zip(*cells, strict=True)) if features else []
+    tables = [tuple(dict.fromkeys(c for c in column if c is not None)) for column in columns]
+    codes = [[-1 if c is None else t.index(c) for c, t in zip(cell, tables, strict=True)] for cell in cells]
+    return tuple(cell_name(features, tables, each) for each in codes)
 
 
 def _categories(codes: Sequence[int], groups: Groups, features: Sequence[str]) -> tuple[Category | None, ...]:

@@ -31,7 +31,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.decisions.inputs import as_scores, like, read_scores
 from fairlayer.decisions.rule import CellRule, DecisionRule
-from fairlayer.edge import as_constraints, feature_names
+from fairlayer.edge import Stated, as_constraints, feature_names
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import read_sensitive_features
 from fairlayer.projection.assembly import assemble
@@ -77,7 +77,7 @@ class DecisionStream:
         {"DemographicParity('sex')": 0.0}
     """
 
-    def __init__(self, rule: DecisionRule, constraints: Sequence[Constraint], *, width: float = 0.05) -> None:
+    def __init__(self, rule: DecisionRule, constraints: Stated, *, width: float = 0.05) -> None:
         held = as_constraints(constraints)
         _check(rule, held)
         if not (isinstance(width, int | float) and math.isfinite(width) and width > 0):

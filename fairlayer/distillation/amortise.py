@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from fairlayer.distillation.amortised import AmortisedModel, single_feature
 from fairlayer.distillation.shifts import AmortisedShifts
 from fairlayer.distillation.without_layer import WithoutLayer, as_scores
-from fairlayer.edge import feature_names, read_groups
+from fairlayer.edge import feature_names, read_batch, read_groups
 from fairlayer.errors import EmptyBatchError
 from fairlayer.projection import FairProjection
-from fairlayer.streaming.batches import read_batch
 
 __all__ = ["amortise"]
 
@@ -30,7 +29,7 @@ def amortise(
     Args:
         plain: the model without the layer, in evaluation mode.
         layer: the layer that the shifts stand for.
-        loader: batches (x, sensitive), (x, y, sensitive), or dicts with keys x, y, sensitive_features.
+        loader: batches as `fairlayer.edge.read_batch` reads them.
         proxy: module from x to the probability of each group; copied.
         on_unknown: see `AmortisedShifts`.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import BoolArray, Category, FloatArray, IntArray
-from fairlayer.groups import Column, Groups, Vocabulary, read_sensitive_features
+from fairlayer.groups import Column, Groups, Vocabulary, group_labels, read_sensitive_features
 
 __all__ = ["CellMap"]
 
@@ -44,7 +44,7 @@ class CellMap:
     def names(self) -> tuple[str, ...]:
         """One name per cell."""
         slots = [
-            (*(f"{name}={category}" for category in known), f"{name} unknown")
+            (*group_labels(name, known), f"{name} unknown")
             for name, known in zip(self.features, self.categories, strict=True)
         ]
         return tuple(" & ".join(cell) or "everyone" for cell in product(*slots))

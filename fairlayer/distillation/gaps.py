@@ -14,12 +14,20 @@ from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint, GroupCalibration
 from fairlayer.distillation.amortised import AmortisedModel
-from fairlayer.edge import as_columns, as_constraints, feature_names, pick, read_groups, read_per_sample
+from fairlayer.edge import (
+    Stated,
+    as_columns,
+    as_constraints,
+    feature_names,
+    pick,
+    read_batch,
+    read_groups,
+    read_per_sample,
+)
 from fairlayer.errors import EmptyBatchError
 from fairlayer.groups import Groups
 from fairlayer.passes import NumpyPasses
 from fairlayer.projection.assembly import assemble
-from fairlayer.streaming.batches import read_batch
 from fairlayer.streaming.correction import gap_of
 
 __all__ = ["RemainingGap", "remaining_gap"]
@@ -49,7 +57,7 @@ class RemainingGap:
 def remaining_gap(
     model: nn.Module,
     loader: Iterable[Any],
-    constraints: Sequence[Constraint],
+    constraints: Stated,
     *,
     threshold: float | None = 0.5,
 ) -> tuple[RemainingGap, ...]:
@@ -58,7 +66,8 @@ def remaining_gap(
     Args:
         model: what `FairModel.without_layer()` or `.amortised(...)` returns, or any module from x to scores (n,),
             (n, 1) or (n, k); put it in evaluation mode. Of k columns the worst is reported.
-        loader: batches (x, sensitive), (x, y, sensitive), or dicts with keys x, y, sensitive_features.
+        loader: batches (x, y, sensitive_features), pairs of x and a dict of columns, or dicts with the keys x, y,
+            sensitive_features.
         constraints: what to measure; those that read labels need y in every batch. Score bins are those of the
             predictions.
         threshold: of the decisions; None where there are none (regression).

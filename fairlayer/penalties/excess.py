@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from fairlayer._typing import BoolArray
 from fairlayer.constraints import Constraint
+from fairlayer.edge import Stated, feature_names
 from fairlayer.errors import ShapeError
+from fairlayer.groups import read_sensitive_features
 from fairlayer.penalties.faces import face_names, faces, present_faces
 from fairlayer.penalties.means import measure
 from fairlayer.penalties.reading import BatchReader, ColumnStatements, outside_graphs, result_dtype, widened
@@ -64,7 +66,7 @@ class Excess(nn.Module):
         tensor([ 0.4000, -0.6000])
     """
 
-    def __init__(self, constraints: Constraint | Sequence[Constraint]) -> None:
+    def __init__(self, constraints: Stated) -> None:
         super().__init__()
         self.reader = BatchReader(constraints)
         self._names: tuple[str, ...] | None = None
@@ -102,7 +104,7 @@ class Excess(nn.Module):
             label_probabilities: their estimates, where y is None.
         """
         self.reader.fit_categories(sensitive_features)
-        n = _length(sensitive_features)
+        n = read_sensitive_features(sensitive_features, feature_names(self.constraints)).n
         self.named(torch.zeros(n), sensitive_features=sensitive_features, y=y, label_probabilities=label_probabilities)
         return self
 
@@ -123,12 +125,6 @@ class Excess(nn.Module):
         return self.named(
             scores, sensitive_features=sensitive_features, y=y, label_probabilities=label_probabilities
         ).excess
-
-
-def _length(sensitive_features: Any) -> int:
-    if isinstance(sensitive_features, Mapping):
-        return len(next(iter(sensitive_features.values()), ()))
-    return len(sensitive_features)
 
 
 @lru_cache(maxsize=256)

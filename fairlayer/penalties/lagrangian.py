@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fairlayer.constraints import Constraint
+from fairlayer.edge import Stated
 from fairlayer.errors import ConstraintDefinitionError, FairlayerError
 from fairlayer.penalties.excess import FaceValues, face_values
 from fairlayer.penalties.reading import BatchReader, outside_graphs, result_dtype
@@ -109,7 +110,7 @@ class AugmentedLagrangian(nn.Module):
 
     def __init__(
         self,
-        constraints: Constraint | Sequence[Constraint],
+        constraints: Stated,
         *,
         augmentation: float = 10.0,
         integral: float = 0.1,

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fairlayer._keywords import explained
 from fairlayer.constraints import Constraint
-from fairlayer.edge import check_choice
+from fairlayer.edge import OnceWarner, Stated, as_constraints, check_choice
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import Vocabulary
 from fairlayer.penalties.means import measure
@@ -18,7 +19,6 @@ from fairlayer.penalties.norms import NORMS
 from fairlayer.penalties.reading import (
     BatchReader,
     ColumnStatements,
-    one_or_many,
     outside_graphs,
     read_statements,
     result_dtype,
@@ -29,9 +29,10 @@ __all__ = ["Penalty", "penalize", "soft_decisions"]
 
 
 @outside_graphs
+@explained
 def penalize(
     scores: Tensor,
-    constraints: Constraint | Sequence[Constraint],
+    constraints: Stated,
     *,
     norm: str = "squared",
     sensitive_features: Any = None,
@@ -84,7 +85,8 @@ def penalize(
         0.4
     """
     settings = _Settings(norm, threshold, temperature, smoothing)
-    read, _ = read_statements(scores, one_or_many(constraints), sensitive_features, y, label_probabilities, vocabulary)
+    stated = as_constraints(constraints)
+    read, _ = read_statements(scores, stated, sensitive_features, y, label_probabilities, vocabulary, OnceWarner())
     return settings.total(scores, read)
 
 
@@ -106,9 +108,10 @@ class Penalty(nn.Module):
         (0.25, [-1.0, 1.0])
     """
 
+    @explained
     def __init__(
         self,
-        constraints: Constraint | Sequence[Constraint],
+        constraints: Stated,
         norm: str = "squared",
         *,
         threshold: float | None = None,
@@ -129,6 +132,7 @@ class Penalty(nn.Module):
         self.reader.fit_categories(sensitive_features)
 
     @outside_graphs
+    @explained
     def forward(
         self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
     ) -> Tensor:

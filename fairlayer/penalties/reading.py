@@ -11,7 +11,17 @@ from torch import Tensor, nn
 
 from fairlayer._arrays import host_float64, is_followed
 from fairlayer.constraints import Batch, Constraint, Statement
-from fairlayer.edge import as_columns, as_constraints, feature_names, pick, read_groups, read_per_sample
+from fairlayer.edge import (
+    OnceWarner,
+    Stated,
+    as_columns,
+    as_constraints,
+    feature_names,
+    pick,
+    read_groups,
+    read_per_sample,
+    warn_if_nothing_to_compare,
+)
 from fairlayer.errors import NonFiniteScoresError
 from fairlayer.groups import Groups, Vocabulary
 
@@ -19,7 +29,6 @@ __all__ = [
     "BatchReader",
     "ColumnStatements",
     "finite",
-    "one_or_many",
     "outside_graphs",
     "read_statements",
     "result_dtype",
@@ -51,11 +60,6 @@ def outside_graphs(function: Callable[Arguments, Result]) -> Callable[Arguments,
     return called
 
 
-def one_or_many(constraints: Constraint | Sequence[Constraint]) -> tuple[Constraint, ...]:
-    """Return a constraint, or several, as a tuple."""
-    return (constraints,) if isinstance(constraints, Constraint) else as_constraints(constraints)
-
-
 def read_statements(  # noqa: PLR0917 - the order of `Plan.run`
     scores: Tensor,
     constraints: Sequence[Constraint],
@@ -63,8 +67,11 @@ def read_statements(  # noqa: PLR0917 - the order of `Plan.run`
     y: Any,
     label_probabilities: Any,
     vocabulary: Vocabulary | None,
+    once: OnceWarner | None = None,
 ) -> tuple[list[ColumnStatements], Groups]:
     """Return the statements of each column of scores, and the groups of the batch.
+
+    A constraint that has nothing to compare is told by `once`, where one is given.
 
     Raises:
         FairlayerError: a named subclass; see `fairlayer.errors`.
@@ -78,6 +85,8 @@ def read_statements(  # noqa: PLR0917 - the order of `Plan.run`
     for j, column in enumerate(columns):
         batch = Batch(groups, n, pick(labels, j), pick(estimates, j), partial(host_float64, column))
         stated = [(i, statement) for i, c in enumerate(constraints) for statement in c.statements(batch)]
+        for i, statement in stated if once is not None else ():
+            warn_if_nothing_to_compare(constraints[i], statement, once)  # type: ignore[arg-type]
         read.append(ColumnStatements(column, tuple(stated)))
     return read, groups
 
@@ -89,9 +98,10 @@ class BatchReader(nn.Module):
     from the first batch); they travel in the `state_dict`.
     """
 
-    def __init__(self, constraints: Constraint | Sequence[Constraint]) -> None:
+    def __init__(self, constraints: Stated) -> None:
         super().__init__()
-        self.constraints = one_or_many(constraints)
+        self.constraints = as_constraints(constraints)
+        self._once = OnceWarner()
         self.vocabulary = Vocabulary()
 
     def fit_categories(self, sensitive_features: Any) -> None:
@@ -105,7 +115,9 @@ class BatchReader(nn.Module):
         words = self.vocabulary
         closed = bool(words.categories) and not self.training
         known = words.closed() if closed else words
-        read, groups = read_statements(scores, self.constraints, sensitive_features, y, label_probabilities, known)
+        read, groups = read_statements(
+            scores, self.constraints, sensitive_features, y, label_probabilities, known, self._once
+        )
         self.vocabulary = Vocabulary(groups.vocabulary.categories, words.open)
         return read
 

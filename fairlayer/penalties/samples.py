@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from fairlayer._typing import BoolArray, FloatArray
+from fairlayer.edge import read_features as read_groups_of
 from fairlayer.edge import read_per_sample
 from fairlayer.errors import EmptyBatchError, LabelValueError, MissingLabelsError, ShapeError
-from fairlayer.groups import Groups, read_sensitive_features
+from fairlayer.groups import Groups
 from fairlayer.penalties.reading import finite, result_dtype
 
 __all__ = ["Feature", "crossed_membership", "label_strata", "read_features", "read_points", "rows_of"]
@@ -49,9 +50,7 @@ def read_features(sensitive_features: Any, on: Sequence[str], n: int, continuous
         ShapeError: lengths differ.
         CategoryError, MissingSensitiveFeatureError: a feature cannot be read as asked, or is not there.
     """
-    groups = read_sensitive_features(sensitive_features, on)
-    if groups.n != n:
-        raise ShapeError(f"there are {n} scores, but the sensitive features have {groups.n} entries.")
+    groups = read_groups_of(sensitive_features, on, n)
     return [_amount(groups, name) if name in continuous else _membership(groups, name) for name in on]
 
 

@@ -20,6 +20,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, Means, Rows, Spread, Statement
 from fairlayer.constraints.statements import as_float
+from fairlayer.edge import OnceWarner, warn_if_nothing_to_compare
 from fairlayer.errors import EmptyGroupError
 from fairlayer.passes import Cells
 from fairlayer.solve import Face, RowSlabs, SlabSystem, SpreadSlabs
@@ -104,7 +105,12 @@ class Assembly:
 
 
 def assemble(
-    constraints: Sequence[Constraint], batch: Batch, *, on_empty: str, classes: Sequence[Batch] = ()
+    constraints: Sequence[Constraint],
+    batch: Batch,
+    *,
+    on_empty: str,
+    classes: Sequence[Batch] = (),
+    once: OnceWarner | None = None,
 ) -> Assembly:
     """Gather the statements of all constraints for one batch.
 
@@ -113,6 +119,7 @@ def assemble(
         batch: groups, labels and scores of the samples.
         on_empty: "skip" or "raise".
         classes: on the simplex, the batch as each class sees it, in the order of the columns.
+        once: tells the user, once, of a constraint that has nothing to compare; None for nobody.
 
     Raises:
         EmptyGroupError: a compared group has no sample, and `on_empty` is "raise".
@@ -126,6 +133,8 @@ def assemble(
             if not constraint.applies_to(column):
                 continue
             for statement in constraint.statements(view):
+                if once is not None:
+                    warn_if_nothing_to_compare(constraint, statement, once)
                 present, missing = _without_vacuous(statement)
                 absent += [(constraint.name, name) for name in missing]
                 if missing and on_empty == "raise" and not statement.absence_expected:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Unpack
 
 from torch import Tensor, nn
 
+from fairlayer._keywords import explained
 from fairlayer.constraints import Constraint
-from fairlayer.edge import feature_names
+from fairlayer.edge import Stated, feature_names
 from fairlayer.groups import Vocabulary
 from fairlayer.projection.options import Options, ProjectionOptions
 from fairlayer.projection.plan import Plan
@@ -37,7 +38,8 @@ class FairProjection(nn.Module):
         tensor([2., 2.])
     """
 
-    def __init__(self, constraints: Sequence[Constraint], **options: Unpack[ProjectionOptions]) -> None:
+    @explained
+    def __init__(self, constraints: Stated, **options: Unpack[ProjectionOptions]) -> None:
         super().__init__()
         self.plan = Plan(constraints, Options(**options))
         self.vocabulary = Vocabulary()

@@ -12,18 +12,24 @@ import torch
 from torch import Tensor
 
 from fairlayer._arrays import host_float64, transforming
+from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, without_convex
 from fairlayer.edge import (
     Bounds,
+    Box,
+    OnceWarner,
+    Stated,
     as_columns,
     as_constraints,
+    as_score_tensor,
     check_alike,
     pick,
     read_groups,
     read_per_sample,
     read_sample_weight,
+    warn_of_unmeant,
 )
 from fairlayer.errors import BackendError, LabelValueError, ShapeError
 from fairlayer.geometry import Geometry
@@ -37,9 +43,10 @@ from fairlayer.projection.result import Projection, SolvedColumn
 __all__ = ["Plan", "project"]
 
 
+@explained
 def project(
-    scores: Tensor,
-    constraints: Sequence[Constraint],
+    scores: Any,
+    constraints: Stated,
     *,
     sensitive_features: Any = None,
     y: Any = None,
@@ -60,9 +67,10 @@ def project(
         minimise sum_i weight_i d(value_i, score_i)   subject to   lower <= C mean(value) <= upper,   bounds
 
     Args:
-        scores: (n,), (n, 1), or (n, k) for k independent scores, or for k classes with `bounds="simplex"`; float16 and
-            bfloat16 are computed and returned as float32, whose rounding the promised accuracy needs.
-        constraints: what must hold for the mean predictions of this batch.
+        scores: tensor or array (n,), (n, 1), or (n, k) for k independent scores, or for k classes with
+            `bounds="simplex"`; float16 and bfloat16 are computed and returned as float32, whose rounding the promised
+            accuracy needs.
+        constraints: what must hold for the mean predictions of this batch: a constraint, its text, or a list of them.
         sensitive_features: dict of name -> column, a frame, or an integer tensor (n,) or (n, a) in the order in
             which the constraints name them. NaN, None and -1 mean unknown.
         y: labels (n,) (or of the shape of the scores), for constraints that look at labels; with `bounds="simplex"`
@@ -124,15 +132,16 @@ def project(
 class Plan:
     """Constraints and options, checked once, ready for any number of batches."""
 
-    def __init__(self, constraints: Sequence[Constraint], options: Options | None = None) -> None:
+    def __init__(self, constraints: Stated, options: Options | None = None) -> None:
         self.constraints = as_constraints(constraints)
         self.names = _unique(self.constraints)
         self.options = options or Options()
+        self.once = OnceWarner()
         self.stated = self.constraints if self.options.backend == "exact" else without_convex(self.constraints)
 
     def run(
         self,
-        scores: Tensor,
+        scores: Any,
         sensitive_features: Any,
         y: Any,
         *,
@@ -158,7 +167,7 @@ class Plan:
 
     def _run(  # noqa: PLR0917 - as `project`
         self,
-        scores: Tensor,
+        scores: Any,
         sensitive_features: Any,
         y: Any,
         label_probabilities: Any,
@@ -167,6 +176,7 @@ class Plan:
         *,
         ranks: Ranks | None = None,
     ) -> Projection:
+        scores = as_score_tensor(scores)
         columns = as_columns(scores, empty=ranks is not None)
         n, shape = len(columns[0]), tuple(scores.shape)
         groups = read_groups(sensitive_features, self.constraints, n, vocabulary, ranks)
@@ -182,8 +192,23 @@ class Plan:
         raw = self._raw_scores(scores)
         views = [whole.of_column(j, pick(labels, j), pick(estimates, j), partial(raw, j)) for j in range(len(columns))]
         value, solved = self._solve(scores, columns, views)
+        self._warn(scores, value, solved, box)
         about = _labels_of(self.constraints, labels, estimates)
         return Projection(value, self.names, solved, groups, options=self.options, labels=about, at_the_ends=ends)
+
+    def _warn(self, scores: Tensor, value: Tensor, solved: Sequence[SolvedColumn], box: Box) -> None:
+        """Tell the user, once each, of statements that cannot be meant, and of a batch that a bound holds whole."""
+        options = self.options
+        parts = (column.assembly for column in solved)
+        stated = [(self.stated[o], s) for part in parts for o, s in zip(part.owners, part.statements, strict=True)]
+        warn_of_unmeant(scores, stated, box, self.once, simplex=options.on_simplex, from_logits=options.from_logits)
+        if value.requires_grad and all(column.clipped == len(value) for column in solved):
+            self.once.warn(
+                "clipped",
+                f"every one of the {len(value)} predictions of this batch is held by a bound, so that no gradient "
+                "reaches the scores, and training stands still. Look at the scale of the scores: logits need a sigmoid "
+                "(or from_logits=True in the entropic geometry), other scores a better start.",
+            )
 
     def _solve(
         self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch]
@@ -191,13 +216,13 @@ class Plan:
         options, rule, dtype = self.options, self.options.rule, result_dtype(scores)
         coordinates = partial(rule.coordinates, from_logits=options.from_logits, margin=options.margin)
         if options.on_simplex:
-            assembly = assemble(self.stated, views[0], on_empty=options.on_empty, classes=views)
+            assembly = assemble(self.stated, views[0], on_empty=options.on_empty, classes=views, once=self.once)
             box = options.box(columns[0])
             value, one = project_exactly(coordinates(scores), dtype, self.constraints, assembly, box, options)
             return value, (one,)
         values, solved = [], []
         for column, view in zip(columns, views, strict=True):
-            assembly, box = assemble(self.stated, view, on_empty=options.on_empty), options.box(column)
+            assembly, box = assemble(self.stated, view, on_empty=options.on_empty, once=self.once), options.box(column)
             outcome: SolvedColumn
             if options.backend == "exact":
                 value, outcome = project_exactly(coordinates(column), dtype, self.constraints, assembly, box, options)

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
-from fairlayer._arrays import host_array
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.edge import as_numbers, read_features
 from fairlayer.errors import DataError, NonFiniteScoresError, ShapeError
-from fairlayer.groups import Column, Vocabulary, read_sensitive_features
+from fairlayer.groups import Column, Vocabulary
+from fairlayer.groups.reading import ReadColumns, named_columns
 
 __all__ = ["Chunk", "Coded", "read_chunk"]
 
@@ -31,46 +31,35 @@ class Chunk(NamedTuple):
     labels: FloatArray | None
     single: bool  # whether scores came as float32 or less, and go back as float32
 
-    def head(self, rows: int) -> Chunk:
-        """Return the first rows."""
+    def head(self, rows: int, names: Sequence[str]) -> Chunk:
+        """Return the first rows, of the features `names`, with coded columns written out."""
+        features: dict[str, Any] = {}
+        given = ReadColumns({} if self.features is None else named_columns(self.features, names), len(self.scores))
+        for name in names:
+            if name in given:
+                column = given.column(name)
+                whole = _written_out(column) if isinstance(column, Coded) else given[name]
+                features[name] = whole[:rows]
         labels = None if self.labels is None else self.labels[:rows]
-        return Chunk(self.scores[:rows], _head(self.features, rows), labels, self.single)
-
-    def plain_features(self) -> Any:
-        """Return the features with coded columns written out."""
-        if not isinstance(self.features, Mapping):
-            return self.features
-        return {name: _written_out(c) if isinstance(c, Coded) else c for name, c in self.features.items()}
+        return Chunk(self.scores[:rows], features, labels, self.single)
 
     def column(self, name: str, names: Sequence[str], words: Vocabulary) -> tuple[Column, Vocabulary]:
         """Return one sensitive feature as groups, and what is known of the categories afterwards."""
         features = self.features
-        if isinstance(features, Mapping) and isinstance(features.get(name), Coded):
-            coded = features[name]
-            short, words = _column({name: list(coded.values)}, name, names, words)
-            assert short.codes is not None
-            return short._replace(codes=np.append(short.codes, -1)[coded.positions], counts=None), words
-        return _column(features if not isinstance(features, Mapping) else {name: features[name]}, name, names, words)
-
-
-def _head(features: Any, rows: int) -> Any:
-    if isinstance(features, Mapping):
-        return {name: _head(column, rows) for name, column in features.items()}
-    if isinstance(features, Coded):
-        return Coded(features.values, features.positions[:rows])
-    return features.iloc[:rows] if hasattr(features, "iloc") else features[:rows]
+        coded = features.get(name) if isinstance(features, Mapping) else None
+        if not isinstance(coded, Coded):
+            read = read_features(features, names, len(self.scores), words)
+            return read.column(name), read.vocabulary
+        short = read_features({name: list(coded.values)}, (name,), len(coded.values), words)
+        column = short.column(name)
+        assert column.codes is not None
+        return column._replace(codes=np.append(column.codes, -1)[coded.positions], counts=None), short.vocabulary
 
 
 def _written_out(coded: Coded) -> Any:
     values = np.empty(len(coded.values) + 1, dtype=object)
     values[:-1], values[-1] = list(coded.values), None
     return values[coded.positions]
-
-
-def _column(features: Any, name: str, names: Sequence[str], words: Vocabulary) -> tuple[Column, Vocabulary]:
-    groups = read_sensitive_features(features, names, words)
-    column = groups.column(name)
-    return column, groups.vocabulary
 
 
 def read_chunk(given: Any, number: int, *, labelled: bool) -> Chunk:
@@ -100,10 +89,13 @@ def read_chunk(given: Any, number: int, *, labelled: bool) -> Chunk:
 def _vector(values: Any, what: str) -> tuple[FloatArray, bool]:
     if values is None:
         raise DataError(f"{what} are missing.")
-    array = host_array(values) if isinstance(values, Tensor) else np.asarray(values)
+    try:
+        array = as_numbers(values)
+    except TypeError as error:
+        raise ShapeError(f"{what} must be numbers of shape (n,) or (n, 1), but are not ({error}).") from error
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.ndim != 1 or array.dtype.kind not in "fiub":
+    if array.ndim != 1:
         raise ShapeError(f"{what} must be numbers of shape (n,) or (n, 1), but are {array.dtype} {array.shape}.")
     plain = array.astype(np.float64, copy=False)
     if not np.isfinite(plain).all():

@@ -15,9 +15,9 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint
-from fairlayer.edge import feature_names
+from fairlayer.edge import feature_names, read_features
 from fairlayer.errors import BackendError, DataError, MissingLabelsError, ShapeError
-from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
+from fairlayer.groups import Groups, Vocabulary
 from fairlayer.projection.assembly import compress
 from fairlayer.scoring.chunk import Chunk
 
@@ -45,8 +45,9 @@ def view_of(constraints: Sequence[Constraint], chunk: Chunk, words: Vocabulary) 
     Raises:
         BackendError: one of them looks at more than groups, labels and bins, or weighs each row by itself.
     """
-    names, first = feature_names(constraints), chunk.head(_FIRST)
-    read = read_sensitive_features(first.plain_features(), names, words)
+    names = feature_names(constraints)
+    first = chunk.head(_FIRST, names)
+    read = read_features(first.features, names, len(first.scores), words)
     probe = _Probe(read.raw, read.n, read.vocabulary)
     batch = Batch(probe, len(first.scores), first.labels, None, lambda: first.scores)
     for constraint in constraints:
@@ -135,11 +136,6 @@ class Signatures:
         if column.codes is None:
             raise BackendError(
                 f"sensitive feature {name!r} is soft in some chunks; give one category per row, or project in memory."
-            )
-        if len(column.codes) != len(chunk.scores):
-            raise ShapeError(
-                f"a chunk has {len(chunk.scores)} scores, but sensitive feature {name!r} has {len(column.codes)} "
-                "entries."
             )
         return column.codes
 

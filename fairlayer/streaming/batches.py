@@ -1,8 +1,8 @@
-"""Loaders of a stream: what a batch holds, and the per-batch gaps beside the pooled one."""
+"""The gaps of a stream, batch by batch, beside the pooled one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,29 +12,12 @@ from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.edge import read_groups, read_per_sample
-from fairlayer.errors import ShapeError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.projection.assembly import assemble
 from fairlayer.streaming.correction import gap_of
 from fairlayer.streaming.state import InferenceState
 
-__all__ = ["StreamGaps", "read_batch"]
-
-
-def read_batch(batch: Any) -> tuple[Any, Any, Any]:
-    """Return (x, y or None, sensitive features or None) of a loader's batch.
-
-    Raises:
-        ShapeError: it is no dict with an `x`, and no tuple of two or three.
-    """
-    if isinstance(batch, Mapping) and "x" in batch:
-        return batch["x"], batch.get("y"), batch.get("sensitive_features")
-    if isinstance(batch, tuple | list) and len(batch) in (2, 3):
-        return (batch[0], None, batch[1]) if len(batch) == 2 else (batch[0], batch[1], batch[2])
-    raise ShapeError(
-        "a loader must give (x, sensitive), (x, y, sensitive), or dicts with the keys x, y, sensitive_features, but "
-        f"gave {type(batch).__name__}{f' of {len(batch)}' if hasattr(batch, '__len__') else ''}."
-    )
+__all__ = ["StreamGaps"]
 
 
 class StreamGaps:

@@ -31,7 +31,7 @@ from fairlayer.errors import (
     ParameterError,
     ShapeError,
 )
-from fairlayer.groups import Groups, Vocabulary
+from fairlayer.groups import Groups, Vocabulary, cell_name
 from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
 from fairlayer.streaming.non_blocking import NonBlocking
@@ -554,13 +554,7 @@ class InferenceState:
     def _cell_names(self) -> list[str]:
         machine = self._machine
         words = [machine.vocabulary.categories.get(name, ()) for name in machine.features]
-        return [
-            " & ".join(
-                f"{name}={table[code] if code >= 0 else 'unknown'}"
-                for name, table, code in zip(machine.features, words, cell, strict=True)
-            )
-            for cell in machine.history.cells
-        ]
+        return [cell_name(machine.features, words, cell) for cell in machine.history.cells]
 
 
 def _flat(scores: Tensor) -> FloatArray:

@@ -198,8 +198,8 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         errors.ConstraintDefinitionError,
         ["other features than `on`"],
     ),
-    "a constraint without a list": (
-        lambda: fl.project(Z, DP, sensitive_features=G),  # type: ignore[arg-type]
+    "a dict of constraints": (
+        lambda: fl.project(Z, {"g": DP}, sensitive_features=G),  # type: ignore[arg-type]
         errors.ConstraintDefinitionError,
         ["must be a list of constraints", "DemographicParity('g')"],
     ),

@@ -300,7 +300,7 @@ def test_lengths() -> None:
     with pytest.raises(ShapeError, match=r"lengths are \{'g': 5, 'h': 4\}"):
         fl.project(
             SCORES,
-            [fl.DemographicParity("g", 0.1)],
+            [fl.DemographicParity(("g", "h"), 0.1)],
             sensitive_features={"g": CODES, "h": [0, 0, 1, 1]},
         )
 

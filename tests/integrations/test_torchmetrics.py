@@ -371,7 +371,7 @@ def test_refused() -> None:
         metric.update(scores, y, ["F", "X"])
     with pytest.raises(ShapeError, match=r"2 predictions, but target has shape \(3,\)"):
         metric.update(scores, torch.ones(3), groups)
-    with pytest.raises(ShapeError, match=r"groups has shape \(2, 3\)"):
+    with pytest.raises(ShapeError, match=r"'group'.*has shape \(2, 3\)"):
         metric.update(scores, y, torch.zeros(2, 3, dtype=torch.long))
     with pytest.raises(ShapeError, match=r"groups has shape \(1,\)"):
         metric.update(scores, y, torch.tensor([0]))

@@ -13,13 +13,11 @@ from torch import Tensor, nn
 
 from fairlayer.adversarial import Adversary
 from fairlayer.constraints import Constraint
-from fairlayer.constraints.text import parse_constraint
-from fairlayer.edge import check_choice
+from fairlayer.edge import LoaderBatch, check_choice, read_batch
 from fairlayer.errors import ConstraintDefinitionError, NonFiniteScoresError
 from fairlayer.integrations.lightning.arguments import check_kept, plain_data
 from fairlayer.model import FairModel
 from fairlayer.penalties import Penalty
-from fairlayer.streaming.batches import read_batch
 
 __all__ = ["FairLightningModule"]
 
@@ -95,8 +93,7 @@ class FairLightningModule(LightningModule):
             "b_tau": b_tau,
             "on_infeasible": on_infeasible,
         }
-        rules = [parse_constraint(rule) if isinstance(rule, str) else rule for rule in constraints or ()]
-        self.model = net if constraints is None else FairModel(net, rules, **layer)  # type: ignore[arg-type]
+        self.model = net if constraints is None else FairModel(net, constraints, **layer)  # type: ignore[arg-type]
         self.penalties = nn.ModuleList(penalties)
         self.penalty_weight = penalty_weight
         self.adversary = adversary
@@ -116,9 +113,15 @@ class FairLightningModule(LightningModule):
             return self.model(x, sensitive_features=sensitive_features, y=y)  # type: ignore[no-any-return]
         return self.model(x)  # type: ignore[no-any-return]
 
+    def _read(self, batch: Any) -> LoaderBatch:
+        """Return what a batch holds; a pair is (x, y) where the groups are columns of x, or nothing reads groups."""
+        layer = isinstance(self.model, FairModel)
+        reads_none = not layer and not self.penalties and self.adversary is None
+        return read_batch(batch, groups_in_x=reads_none or bool(layer and self.model.protected_attr_idx))
+
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return the loss and the predictions."""
-        x, y, sensitive = read_batch(batch)
+        x, y, sensitive = self._read(batch)
         emitted = self(x, sensitive, y)
         loss = self._task_loss(emitted, x, y)
         for penalty in self.penalties:
@@ -139,17 +142,17 @@ class FairLightningModule(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Log the task loss, labels known to the layer as in training."""
-        x, y, sensitive = read_batch(batch)
+        x, y, sensitive = self._read(batch)
         return self._evaluated("val/loss", self(x, sensitive, y), x, y)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Log the task loss, labels unknown to the layer."""
-        x, y, sensitive = read_batch(batch)
+        x, y, sensitive = self._read(batch)
         return self._evaluated("test/loss", self(x, sensitive), x, y)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return predictions; labels are not read."""
-        x, _, sensitive = read_batch(batch)
+        x, _, sensitive = self._read(batch)
         return self(x, sensitive)  # type: ignore[no-any-return]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from fairlayer.edge import read_batch
+from fairlayer.errors import ShapeError
+from fairlayer.groups.reading import ReadColumns, named_columns
 from fairlayer.integrations.lightning.errors import BatchReadingError
 
 __all__ = ["Labelled", "as_scores", "read_labelled", "scores_in"]
@@ -30,45 +32,26 @@ class Labelled:
 def read_labelled(batch: Any, names: Sequence[str]) -> Labelled:
     """Read `(x, y, sensitive)`, or a dict with the keys x, y, sensitive_features.
 
-    `sensitive` is a tensor (n,), a tensor (n, a) whose columns are `names` in order, or a dict of name -> column.
+    `sensitive` is what `project` takes: a dict of name -> column, a frame, a column, or a tensor (n, a) whose columns
+    are `names` in order.
 
     Raises:
         BatchReadingError: it is something else.
     """
-    y, sensitive = _parts(batch)
-    if isinstance(sensitive, Mapping):
-        _check_names(sensitive, names)
-        return Labelled(y, {name: sensitive[name] for name in names})
-    columns = torch.as_tensor(sensitive)
-    if columns.ndim == 1 and len(names) == 1:
-        return Labelled(y, {names[0]: columns})
-    if columns.ndim == 2 and columns.shape[1] == len(names):
-        return Labelled(y, {name: columns[:, place] for place, name in enumerate(names)})
-    raise BatchReadingError(
-        f"sensitive features {list(names)} were named, so a tensor of them has the shape (n, {len(names)}), but the "
-        f"batch holds {tuple(columns.shape)}. Name one feature per column, or give a dict of name -> column."
-    )
-
-
-def _parts(batch: Any) -> tuple[Any, Any]:
-    if isinstance(batch, Mapping) and "sensitive_features" in batch:
-        return batch.get("y"), batch["sensitive_features"]
-    if isinstance(batch, tuple | list) and len(batch) == 3:
-        return batch[1], batch[2]
-    found = type(batch).__name__ + (f" of {len(batch)}" if hasattr(batch, "__len__") else "")
-    raise BatchReadingError(
-        "a batch is read as (x, y, sensitive), or as a dict with the keys x, y, sensitive_features, but the loader "
-        f"gave a {found}. Pass batch_adapter=, a function from your batch to one of these."
-    )
-
-
-def _check_names(sensitive: Mapping[str, Any], names: Sequence[str]) -> None:
-    missing = [name for name in names if name not in sensitive]
+    try:
+        read = read_batch(batch, needs_x=False)
+        columns = ReadColumns(named_columns(read.sensitive_features, names), None)
+    except ShapeError as error:
+        raise BatchReadingError(
+            f"{error} Pass batch_adapter=, a function from your batch to (x, y, sensitive_features)."
+        ) from error
+    missing = [name for name in names if name not in columns]
     if missing:
         raise BatchReadingError(
-            f"the sensitive features {missing} were named, but the batch holds {list(sensitive)}. "
+            f"the sensitive features {missing} were named, but the batch holds {list(columns)}. "
             "Name those it holds, or add the columns."
         )
+    return Labelled(read.y, {name: columns.column(name) for name in names})
 
 
 def scores_in(outputs: Any, n: int) -> Tensor | None:

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fairlayer.errors import CategoryError, ShapeError
+from fairlayer.groups import Groups, Vocabulary, read_column
+from fairlayer.groups.encoding import judge_signs
 from fairlayer.integrations.torchmetrics.table import (
     DECISIONS,
     LABELS,
     ROWS,
     SCORES,
-    VALUES,
     largest_difference,
     rates,
     tabulate,
@@ -25,8 +25,7 @@ from fairlayer.integrations.torchmetrics.table import (
 
 __all__ = ["Counted", "Disparities", "GroupSums", "disparities", "merged"]
 
-# A step adds to a table of fixed size, so that it need not wait for the device to know how many groups there are.
-CAPACITY = 1024
+CAPACITY = 1024  # codes that are counted on an accelerator
 
 Counted = dict[Any, Tensor]  # group -> (labels, values), see `fairlayer.integrations.torchmetrics.table`
 
@@ -34,7 +33,9 @@ Counted = dict[Any, Tensor]  # group -> (labels, values), see `fairlayer.integra
 class GroupSums:
     """Rows, scores and decisions, summed per group of one sensitive feature and per label.
 
-    The groups need not be known beforehand: integer codes are counted as they come, names are given codes.
+    The groups need not be known beforehand. A column on the host is read as any sensitive feature is, and an error
+    comes at once. A tensor of codes on an accelerator stays there: a step adds to a table of fixed size, so that it
+    need not wait for the device, and what cannot be read is counted and told by `counted`.
 
     Args:
         name: of the feature, for errors.
@@ -45,62 +46,66 @@ class GroupSums:
         self.name = name
         self._threshold = math.inf if threshold is None else threshold
         self._table: Tensor | None = None
-        self._unreadable = torch.zeros((), dtype=torch.long)
-        self._codes: dict[Any, int] = {}  # of names
+        self._words = Vocabulary()
+        self._unreadable = torch.zeros((), dtype=torch.long)  # on an accelerator
+        self._unknown_codes = torch.zeros((), dtype=torch.long)
 
     def update(self, scores: Tensor, y: Any, column: Any) -> None:
         """Add a batch: scores (n,), labels (n,) or None, and the feature's column (n,), or (n, k) for soft groups."""
         wide = scores.to(torch.float32 if scores.device.type == "mps" else torch.float64)
-        if isinstance(column, Tensor) and column.ndim == 2 and column.is_floating_point():
-            groups = torch.nan_to_num(column.to(wide))
-        else:
-            groups = self._groups(column, scores.device)
+        on_device = isinstance(column, Tensor) and not column.is_cpu and column.ndim == 1
+        groups, size = self._codes_there(column) if on_device else self._groups(column, wide)
         if len(groups) != len(scores):
             raise ShapeError(f"'{self.name}' has {len(groups)} entries, but there are {len(scores)} predictions.")
-        table = tabulate(wide, _labels(y, scores), groups, CAPACITY, self._threshold)
-        if self._table is None:
-            self._table = wide.new_zeros(CAPACITY, LABELS, VALUES)
-        self._table[: len(table)] += table
+        self._add(tabulate(wide, _labels(y, scores), groups.to(scores.device), size, self._threshold))
 
     def counted(self) -> Counted:
         """Return the sums of the groups that were seen, on the host.
 
         Raises:
-            CategoryError: the column held something that cannot be a group.
+            CategoryError: a column on an accelerator held something that cannot be a group.
         """
         if int(self._unreadable):
             raise CategoryError(
-                f"sensitive feature '{self.name}' holds {int(self._unreadable)} values that are no group: integers "
-                f"below {CAPACITY}, -1 or NaN for unknown, or names are read. Code it as groups (batch_adapter=)."
+                f"sensitive feature '{self.name}' holds {int(self._unreadable)} values that are no group: on an "
+                f"accelerator whole numbers from 0 to {CAPACITY - 1} are read, with -1 or NaN for unknown. Code it as "
+                "groups (batch_adapter=), or give the column on the host."
             )
         if self._table is None:
             return {}
         table = self._table.cpu()
-        names = {code: name for name, code in self._codes.items()}
+        names = self._words.categories.get(self.name, ())
         seen = table[..., ROWS].sum(dim=1).nonzero().flatten().tolist()
-        return {names.get(code, code): table[code] for code in seen}
+        if seen == [1] and not names and int(self._unknown_codes):
+            judge_signs(self.name, int(self._unknown_codes), int(table[1, :, ROWS].sum()), "judge")
+        return {names[code] if names else code: table[code] for code in seen}
 
-    def _groups(self, column: Any, device: torch.device) -> Tensor:
-        if not isinstance(column, Tensor):
-            array = np.asarray(column)
-            column = torch.from_numpy(array) if array.dtype.kind in "biuf" else self._codes_of(array)
-        column = column.to(device).reshape(-1)
-        readable = column < CAPACITY
-        if column.is_floating_point():
-            known = ~column.isnan() & (column >= 0)
-            readable = (readable & (column == column.round())) | ~known
-            column = torch.where(known, column, -1.0)
-        self._unreadable = self._unreadable.to(device) + (~readable).sum()
-        return torch.where(readable & (column >= 0), column.long(), -1)
+    def _add(self, table: Tensor) -> None:
+        if self._table is None:
+            self._table = table
+        elif len(table) > len(self._table):
+            self._table = table.index_add(0, torch.arange(len(self._table), device=table.device), self._table)
+        else:
+            self._table[: len(table)] += table
 
-    def _codes_of(self, names: Any) -> Tensor:
-        codes = self._codes
-        rows = [-1 if _is_missing(name) else codes.setdefault(name, len(codes)) for name in names.tolist()]
-        return torch.tensor(rows, dtype=torch.long)
+    def _groups(self, column: Any, like: Tensor) -> tuple[Tensor, int]:
+        """Return codes (n,), or memberships (n, k), and the number of groups."""
+        raw = read_column(self.name, column)
+        read = Groups({self.name: raw}, len(raw), self._words)
+        found = read.column(self.name)
+        self._words = read.vocabulary.with_categories(self.name, found.categories)
+        if found.membership is not None:
+            return torch.from_numpy(found.membership).to(like), len(found.categories)
+        return torch.tensor(found.codes), len(found.categories)
 
-
-def _is_missing(name: Any) -> bool:
-    return name is None or (isinstance(name, float) and math.isnan(name))
+    def _codes_there(self, column: Tensor) -> tuple[Tensor, int]:
+        missing = column.isnan() if column.is_floating_point() else torch.zeros_like(column, dtype=torch.bool)
+        unknown_code = column == -1
+        whole = column == column.round() if column.is_floating_point() else ~missing
+        readable = missing | unknown_code | (whole & (column >= 0) & (column < CAPACITY))
+        self._unreadable = self._unreadable.to(column.device) + (~readable).sum()
+        self._unknown_codes = self._unknown_codes.to(column.device) + unknown_code.sum()
+        return torch.where(readable & ~missing & ~unknown_code, column, -1).long(), CAPACITY
 
 
 def _labels(y: Any, scores: Tensor) -> Tensor:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from sklearn.utils.validation import _check_sample_weight
 
 from fairlayer._typing import FloatArray
@@ -92,7 +91,7 @@ def read_demands(
     """
     # A plan checks the constraints, and numbers those of one name.
     plan = Plan(constraints)
-    groups = read_groups(_as_columns(sensitive_features), plan.constraints, len(labels), None)
+    groups = read_groups(sensitive_features, plan.constraints, len(labels), None)
     batch = Batch(groups, len(labels), labels, raw_scores=partial(_refuse_bins, owner), weights=weights)
     assembly = assemble(plan.constraints, batch, on_empty="skip")
     return Demands(plan.names, assembly.statements, assembly.owners, assembly.absent)
@@ -103,9 +102,3 @@ def _refuse_bins(owner: str) -> FloatArray:
         f"{owner} cannot hold a constraint that bins samples by their score: the bins would depend on the "
         "coefficients. Use FairModel, or project(...) on the predictions."
     )
-
-
-def _as_columns(features: Any) -> Any:
-    """Return a list or a single column of a frame as an array, which takes its name from the constraints."""
-    plain = features is None or isinstance(features, Mapping | torch.Tensor) or hasattr(features, "columns")
-    return features if plain else np.asarray(features)

@@ -12,6 +12,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from fairlayer._typing import Category
 from fairlayer.constraints import Constraint
+from fairlayer.edge import as_constraints
 from fairlayer.errors import CategoryError, MissingLabelsError, NonFiniteScoresError, ShapeError
 from fairlayer.groups import Vocabulary, read_sensitive_features
 from fairlayer.integrations.torchmetrics.identity import alike, identity
@@ -33,7 +34,7 @@ class ConstraintExcess(Metric):
     that states linear rows, so the rows are kept: 8 bytes for each score, label and feature.
 
     Args:
-        constraint: what should hold.
+        constraint: what should hold; the object, or its text.
         categories: feature -> its categories, in an order that is the same on all ranks; needed for features that
             come as names, not for codes or numbers.
         threshold: measure the decisions `score >= threshold` instead of the scores.
@@ -58,21 +59,21 @@ class ConstraintExcess(Metric):
 
     def __init__(
         self,
-        constraint: Constraint,
+        constraint: Constraint | str,
         categories: Mapping[str, Sequence[Category]] | None = None,
         *,
         threshold: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.constraint = constraint
+        [self.constraint] = as_constraints(constraint)
         self.threshold = threshold
         known = {name: tuple(given) for name, given in (categories or {}).items()}
         self.vocabulary = Vocabulary(known, open=False)
         self.set_dtype(torch.float64)  # of the empty state that a rank without rows contributes
         for state in ("scores", "labels", *self._columns):
             self.add_state(state, [], dist_reduce_fx="cat")
-        self.add_state("about", identity(constraint.features, known), dist_reduce_fx=alike)
+        self.add_state("about", identity(self.constraint.features, known), dist_reduce_fx=alike)
 
     def update(self, preds: Any, target: Any, groups: Any) -> None:
         """Add a batch.
@@ -123,8 +124,6 @@ class ConstraintExcess(Metric):
     def _read(self, groups: Any) -> dict[str, Any]:
         """Return each feature as numbers: codes for names, -1 unknown, and numbers as they are."""
         names = self.constraint.features
-        if len(names) == 1 and not isinstance(groups, Mapping) and not hasattr(groups, "columns"):
-            groups = {names[0]: groups}
         read = read_sensitive_features(groups, names, self.vocabulary)
         columns = {}
         for name in names:

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from fairlayer._typing import Category
 from fairlayer.constraints import Batch
+from fairlayer.edge import as_numbers
 from fairlayer.errors import CategoryError, ConstraintDefinitionError, ShapeError
-from fairlayer.groups import Vocabulary, read_sensitive_features
+from fairlayer.groups import Groups, Vocabulary, group_labels, read_column, read_sensitive_features
+from fairlayer.groups.naming import category_texts
+from fairlayer.groups.reading import ReadColumns, named_columns
 
 __all__ = ["Categories", "Cells", "Read", "as_tensor", "read_groups", "read_labels", "read_scores"]
 
@@ -51,8 +54,8 @@ class Cells:
         features = tuple((str(name), _listed(given)) for name, given in named.items())
         names = [""]
         for name, each in features:
-            prefix = f"{name}=" if isinstance(categories, Mapping) else ""
-            names = [f"{old} & {prefix}{c}" if old else f"{prefix}{c}" for old in names for c in each]
+            labels = group_labels(name, each) if isinstance(categories, Mapping) else category_texts(each)
+            names = [f"{old} & {label}" if old else label for old in names for label in labels]
         if len(names) < 2 or any(len(set(each)) < len(each) for _, each in features):
             raise ConstraintDefinitionError(
                 f"a metric over groups was given categories={categories!r}; it needs at least two groups, each named "
@@ -65,8 +68,17 @@ class Cells:
 
 
 def as_tensor(values: Any) -> Tensor:
-    """Return numbers in any form as a tensor without graph; Python floats become float64."""
-    return values.detach() if isinstance(values, Tensor) else torch.tensor(np.asarray(values))
+    """Return numbers in any form as a tensor without graph; Python floats become float64.
+
+    Raises:
+        ShapeError: they are no numbers.
+    """
+    if isinstance(values, Tensor):
+        return values.detach()
+    try:
+        return torch.tensor(as_numbers(values))
+    except TypeError as error:
+        raise ShapeError(f"a metric reads numbers, but {type(values).__name__} was given ({error}).") from error
 
 
 def read_scores(preds: Any) -> Read:
@@ -102,19 +114,19 @@ def read_labels(target: Any, scores: Tensor) -> Read:
 def read_groups(groups: Any, cells: Cells, scores: Tensor) -> Read:
     """Return codes (n,), -1 for unknown, or soft membership (n, k); codes that name no group are counted and -1.
 
-    Integer tensors are codes, and stay on their device; everything else is read as sensitive features are.
+    Integer tensors on an accelerator stay there; everything else is read as sensitive features are.
 
     Raises:
         CategoryError: a category that the metric was not built with.
-        ShapeError: another length than the predictions.
+        ShapeError: no column, or another length than the predictions.
     """
-    columns = _columns(groups, cells)
-    if any(_is_soft(column) for column in columns):
-        return _soft(columns, cells, scores)
+    columns = [_Given.of(name, column) for name, column in _columns(groups, cells).items()]
+    if any(column.is_soft for column in columns):
+        return _soft({column.name: column.values for column in columns}, cells, scores)
     codes, unfit = torch.zeros_like(scores, dtype=torch.long), scores.new_zeros((), dtype=torch.long)
-    for column, (name, categories) in zip(columns, cells.features, strict=True):
-        each = _codes(column, name, categories).to(scores.device)
-        _check_length(f"groups, {name!r}," if len(columns) > 1 else "groups", each, scores)
+    for column, (_, categories) in zip(columns, cells.features, strict=True):
+        each = column.codes(categories).to(scores.device)
+        _check_length(f"groups, {column.name!r}," if len(columns) > 1 else "groups", each, scores)
         beyond = (each < -1) | (each >= len(categories))
         unfit = unfit + beyond.sum()
         known = (each >= 0) & ~beyond & (codes >= 0)
@@ -122,44 +134,57 @@ def read_groups(groups: Any, cells: Cells, scores: Tensor) -> Read:
     return Read(codes, unfit)
 
 
-def _columns(groups: Any, cells: Cells) -> list[Any]:
+class _Given(NamedTuple):
+    """One column: a tensor of whole numbers on an accelerator, or an array on the host."""
+
+    name: str
+    values: Any
+
+    @staticmethod
+    def of(name: str, column: Any) -> _Given:
+        """Read a column, unless it is to stay on an accelerator."""
+        stays = isinstance(column, Tensor) and not column.is_cpu and not column.is_floating_point() and column.ndim == 1
+        return _Given(name, column if stays else read_column(name, column))
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether it is a membership (n, k)."""
+        return bool(self.values.ndim == 2)
+
+    def codes(self, categories: tuple[Category, ...]) -> Tensor:
+        """Return a code per row; a whole number is a code itself where the categories are names, or 0, 1, ..."""
+        positions = categories == tuple(range(len(categories))) or all(isinstance(c, str) for c in categories)
+        if isinstance(self.values, Tensor) and positions:
+            return self.values.long()
+        raw = read_column(self.name, self.values)
+        if positions and raw.dtype.kind in "iub":
+            return torch.from_numpy(raw.astype(np.int64))
+        known = tuple(range(len(categories))) if positions and raw.dtype.kind == "f" else categories
+        codes = Groups({self.name: raw}, len(raw), Vocabulary({self.name: known}, open=False)).column(self.name).codes
+        assert codes is not None
+        return torch.from_numpy(codes)
+
+
+def _columns(groups: Any, cells: Cells) -> Mapping[str, Any]:
+    """Return one column for each feature of the metric, none of them read yet."""
     names = [name for name, _ in cells.features]
-    if isinstance(groups, Mapping) or hasattr(groups, "columns"):
-        given = [str(name) for name in getattr(groups, "columns", groups)]
-        if len(names) == 1 and len(given) == 1:
-            return [groups[given[0]]]
-        missing = [name for name in names if name not in given]
-        if missing:
-            raise ShapeError(f"groups must have the columns {names}, but {missing} are not among {given}.")
-        return [groups[name] for name in names]
-    if len(names) == 1:
-        return [groups]
-    if isinstance(groups, Tensor | np.ndarray) and groups.ndim == 2 and groups.shape[1] == len(names):
-        return [groups[:, i] for i in range(len(names))]
-    raise ShapeError(f"groups must be a dict with the columns {names}, or of shape (n, {len(names)}) in that order.")
+    holds_names = isinstance(groups, Mapping) or hasattr(groups, "columns") or hasattr(groups, "column_names")
+    if not holds_names and len(names) == 1:
+        single = isinstance(groups, Tensor | np.ndarray) and groups.ndim == 2 and groups.shape[1] == 1
+        return {names[0]: groups[:, 0] if single else groups}
+    given = ReadColumns(named_columns(groups, names), None)
+    if len(names) == 1 and len(given) == 1:
+        return {names[0]: given.column(next(iter(given)))}
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise ShapeError(f"groups must have the columns {names}, but {missing} are not among {list(given)}.")
+    return {name: given.column(name) for name in names}
 
 
-def _codes(column: Any, name: str, categories: tuple[Category, ...]) -> Tensor:
-    coded = categories == tuple(range(len(categories))) or all(isinstance(c, str) for c in categories)
-    if isinstance(column, Tensor) and not column.is_floating_point() and coded:
-        return (column.squeeze(1) if column.ndim == 2 and column.shape[1] == 1 else column).long()
-    vocabulary = Vocabulary({name: categories}, open=False)
-    codes = read_sensitive_features({name: column}, (), vocabulary).column(name).codes
-    assert codes is not None
-    return torch.tensor(codes)
-
-
-def _is_soft(column: Any) -> bool:
-    if isinstance(column, Tensor):
-        return column.is_floating_point() and column.ndim == 2 and column.shape[1] > 1
-    return isinstance(column, np.ndarray) and column.dtype.kind == "f" and column.ndim == 2 and column.shape[1] > 1
-
-
-def _soft(columns: Sequence[Any], cells: Cells, scores: Tensor) -> Read:
+def _soft(features: Mapping[str, Any], cells: Cells, scores: Tensor) -> Read:
     """Memberships multiply over the features; a hard column is a membership of ones and zeros."""
-    features = {name: column for (name, _), column in zip(cells.features, columns, strict=True)}
     vocabulary = Vocabulary(dict(cells.features), open=False)
-    groups = read_sensitive_features(features, (), vocabulary)
+    groups = read_sensitive_features(features, tuple(features), vocabulary)
     means = Batch(groups, groups.n).means(tuple(features))
     if means.weights is None or len(means) != len(cells):
         raise CategoryError(f"soft groups must have {len(cells)} columns, one for each of {list(cells.names)}.")

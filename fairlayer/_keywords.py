@@ -1,0 +1,105 @@
+"""Old, foreign and misspelt names of arguments, answered with the name that is meant."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from difflib import get_close_matches
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from fairlayer.errors import KeywordError
+
+__all__ = ["explained", "ours_for", "refuse_foreign_keywords"]
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+# Our name -> what other libraries, and older versions, call it.
+FOREIGN = {
+    "y": ("labels", "label", "target", "targets", "y_true"),
+    "tolerance": ("fairness_tolerance", "eps", "epsilon", "slack", "tol", "difference_bound", "max_gap"),
+    "sensitive_features": (
+        "groups",
+        "group",
+        "sensitive",
+        "protected",
+        "sensitive_feature",
+        "sensitive_attribute",
+        "sensitive_attributes",
+        "protected_attribute",
+        "protected_attributes",
+        "A",
+    ),
+    "on": ("feature", "features", "attribute", "group", "groups", "sensitive_features", "sensitive_feature"),
+    "sample_weight": ("weights", "weight", "sample_weights"),
+    "label_probabilities": ("label_probs", "y_prob", "soft_labels"),
+    "protected_attr_idx": ("sensitive_idx", "protected_idx", "protected_attr_index"),
+    "bounds": ("bound", "limits", "clip"),
+    "ratio": ("ratio_bound", "min_ratio"),
+}
+
+
+def ours_for(name: str, known: Collection[str]) -> str | None:
+    """Return the known name that a foreign one stands for; None where it stands for none of them.
+
+    Example:
+        >>> ours_for("labels", ("x", "y")), ours_for("labels", ("x",))
+        ('y', None)
+    """
+    return next((ours for ours, theirs in FOREIGN.items() if name in theirs and ours in known), None)
+
+
+def refuse_foreign_keywords(where: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raise where names are given that are not known, and say which known ones they stand for.
+
+    Raises:
+        KeywordError: a name is not known.
+
+    Example:
+        >>> refuse_foreign_keywords("project", ["labels"], ("scores", "y"))
+        Traceback (most recent call last):
+        fairlayer.errors.KeywordError: project has no argument 'labels'; here it is called 'y'. Its arguments are: ...
+    """
+    answers = [f"no argument {name!r}{_answer(name, known)}" for name in given if name not in known]
+    if answers:
+        raise KeywordError(f"{where} has {', and '.join(answers)}. Its arguments are: {', '.join(known)}.")
+
+
+def explained(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let a function answer a keyword that it does not have with `KeywordError`; its signature stays as it is.
+
+    Example:
+        >>> @explained
+        ... def add(left, right):
+        ...     return left + right
+        >>> add(1, rihgt=2)
+        Traceback (most recent call last):
+        fairlayer.errors.KeywordError: add has no argument 'rihgt'; did you mean 'right'? Its arguments are: ...
+    """
+
+    @wraps(function)
+    def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            if kwargs:
+                _explain(function, kwargs)
+            raise
+
+    return called
+
+
+def _explain(function: Callable[..., object], given: Iterable[str]) -> None:
+    parameters = inspect.signature(function).parameters
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        known = tuple(name for name in parameters if name != "self")
+        refuse_foreign_keywords(function.__qualname__.removesuffix(".__init__"), given, known)
+
+
+def _answer(name: str, known: Collection[str]) -> str:
+    ours = ours_for(name, known)
+    if ours is not None:
+        return f"; here it is called {ours!r}"
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,41 @@
+"""The edge: what a caller gives, checked once and made plain."""
+
+from fairlayer.edge.agreement import check_alike
+from fairlayer.edge.bounds import Bound, Bounds, Box, plain_bounds
+from fairlayer.edge.choices import check_choice
+from fairlayer.edge.features import read_features, read_groups
+from fairlayer.edge.loaders import LoaderBatch, read_batch
+from fairlayer.edge.meaning import (
+    OnceWarner,
+    warn_if_nothing_to_compare,
+    warn_of_unmeant,
+)
+from fairlayer.edge.numbers import as_numbers
+from fairlayer.edge.per_sample import pick, read_per_sample, read_sample_weight
+from fairlayer.edge.scores import as_columns, as_score_tensor
+from fairlayer.edge.stated import Stated, as_constraints, feature_names
+
+__all__ = [
+    "Bound",
+    "Bounds",
+    "Box",
+    "LoaderBatch",
+    "OnceWarner",
+    "Stated",
+    "as_columns",
+    "as_constraints",
+    "as_numbers",
+    "as_score_tensor",
+    "check_alike",
+    "check_choice",
+    "feature_names",
+    "pick",
+    "plain_bounds",
+    "read_batch",
+    "read_features",
+    "read_groups",
+    "read_per_sample",
+    "read_sample_weight",
+    "warn_if_nothing_to_compare",
+    "warn_of_unmeant",
+]

@@ -1,0 +1,42 @@
+"""The constraints of a call: one or several, as objects or as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from fairlayer.constraints import Constraint
+from fairlayer.constraints.text import parse_constraint
+from fairlayer.errors import ConstraintDefinitionError
+
+__all__ = ["Stated", "as_constraints", "feature_names"]
+
+Stated: TypeAlias = Constraint | str | Sequence[Constraint | str]
+
+
+def as_constraints(constraints: Stated) -> tuple[Constraint, ...]:
+    """Return a constraint, its text, or a list of either, as a tuple of constraints.
+
+    Raises:
+        ConstraintDefinitionError: it is something else, or a text that says no constraint.
+
+    Example:
+        >>> as_constraints("demographic_parity(sex, 0.02)")
+        (DemographicParity('sex')...,)
+    """
+    given = (constraints,) if isinstance(constraints, Constraint | str) else constraints
+    if isinstance(given, Sequence) and all(map(_is_stated, given)):
+        return tuple(parse_constraint(each) if isinstance(each, str) else each for each in given)
+    raise ConstraintDefinitionError(
+        f"constraints must be a list of constraints, or of their texts, or a single one, but found {constraints!r}."
+    )
+
+
+def feature_names(constraints: Sequence[Constraint]) -> tuple[str, ...]:
+    """Return the sensitive features that the constraints read, in the order in which they name them."""
+    return tuple(dict.fromkeys(name for constraint in constraints for name in constraint.features))
+
+
+def _is_stated(constraint: object) -> bool:
+    """Whether it is a constraint, or a text that calls one by its name."""
+    return isinstance(constraint, Constraint) or (isinstance(constraint, str) and "(" in constraint)
