@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from fairlayer.edge import Bounds, feature_names
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection, SolvedColumn
+from fairlayer.tensor_state import ROOM_OF_WORDS, from_tensor, to_tensor
 
 __all__ = ["FairProjection"]
 
@@ -128,13 +129,17 @@ class FairProjection(nn.Module):
         closed = words.categories and not self.training
         return words.closed() if closed else words
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the vocabulary in plain containers."""
-        return self.vocabulary.to_state()
+    def get_extra_state(self) -> Tensor:
+        """Return the vocabulary as one tensor; see `fairlayer.tensor_state`."""
+        return to_tensor("vocabulary", self.vocabulary.to_state(), room=ROOM_OF_WORDS)
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the vocabulary."""
-        self.vocabulary = Vocabulary.from_state(state)
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the vocabulary.
+
+        Raises:
+            CheckpointError: it is no such tensor, or was changed; the vocabulary is as before.
+        """
+        self.vocabulary = Vocabulary.from_state(from_tensor("vocabulary", state))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}
