@@ -8,6 +8,7 @@ from typing import Any
 __all__ = [
     "BackendError",
     "CategoryError",
+    "CheckpointError",
     "ConstraintDefinitionError",
     "DataError",
     "EmptyBatchError",
@@ -71,6 +72,10 @@ class MissingSensitiveFeatureError(FairlayerError, KeyError):
 
 class CategoryError(FairlayerError, ValueError):
     """A sensitive feature holds a category that the vocabulary does not know, or cannot be read as groups."""
+
+
+class CheckpointError(FairlayerError, ValueError, RuntimeError):
+    """A checkpoint's state cannot be read: it was changed, is of an earlier version, or of something else."""
 
 
 class EmptyGroupError(FairlayerError, ValueError):

@@ -29,13 +29,18 @@ from fairlayer.errors import (
     ShapeError,
 )
 from fairlayer.projection import FairProjection
-from fairlayer.projection.options import ProjectionOptions
+from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.result import Projection
 from fairlayer.streaming import InferenceState, Policy
 from fairlayer.streaming.batches import StreamGaps
 from fairlayer.streaming.policy import as_half_life, as_policy
+from fairlayer.tensor_state import PAGE, from_tensor, to_tensor
 
 __all__ = ["FairModel"]
+
+_OWN_KEYWORDS = ("b_tau", "policy", "half_life", "non_blocking", "protected_attr_idx", "tolerance")
+
+_ROOM = 16 * PAGE  # for the state of a stream of about 80 cells
 
 
 class FairModel(nn.Module):
@@ -90,6 +95,7 @@ class FairModel(nn.Module):
         **options: Unpack[ProjectionOptions],
     ) -> None:
         super().__init__()
+        options_of(type(self).__name__, options, _OWN_KEYWORDS)
         self.backbone = _as_backbone(backbone)
         self.protected_attr_idx = _as_indices(protected_attr_idx)
         self.b_tau = _as_batch_size(b_tau)
@@ -342,16 +348,33 @@ class FairModel(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._stream_lock = threading.Lock()
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the stream's state, tensors and plain containers."""
-        return {} if self._stream is None else {"stream": self._stream.state_dict()}
+    def get_extra_state(self) -> Tensor:
+        """Return the stream's state as one tensor; see `fairlayer.tensor_state`."""
+        state = {} if self._stream is None else {"stream": self._stream.state_dict()}
+        return to_tensor("stream", state, room=_ROOM)
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the stream's state."""
-        if "stream" in state:
-            self.inference_state.load_state_dict(state["stream"])
-        elif self._stream is not None:
-            self._stream.reset()
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the stream's state.
+
+        Raises:
+            CheckpointError: it is no such tensor, or was changed; nothing has changed.
+            ConstraintDefinitionError: it is the stream of other features; nothing has changed.
+        """
+        saved, before = from_tensor("stream", state), self._stream
+        if "stream" in saved:
+            try:
+                self.inference_state.load_state_dict(saved["stream"])
+            except BaseException:
+                self._stream = before
+                raise
+        elif before is not None:
+            before.reset()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        words = state_dict.get(f"{prefix}projection._extra_state")
+        if words is not None:  # what cannot be read is refused before any weight is loaded
+            from_tensor("vocabulary", words)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _estimated_labels(self, scores: Tensor, inference: bool) -> Tensor | None:
         """Raw scores stand in for labels in evaluation, where a constraint needs them and they are probabilities."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from fairlayer.adversarial.tap import Read, Tap, find_module
 from fairlayer.edge import read_per_sample
 from fairlayer.errors import CategoryError, LabelValueError, MissingLabelsError, ShapeError
 from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
+from fairlayer.tensor_state import ROOM_OF_WORDS, from_tensor, to_tensor
 
 __all__ = ["Adversary"]
 
@@ -152,22 +153,25 @@ class Adversary(nn.Module):
     def __exit__(self, *error: object) -> None:
         self.remove()
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the categories in plain containers."""
-        return {"vocabulary": self.vocabulary.to_state(), "names": list(self.names)}
+    def get_extra_state(self) -> Tensor:
+        """Return the categories as one tensor; see `fairlayer.tensor_state`."""
+        state = {"vocabulary": self.vocabulary.to_state(), "names": list(self.names)}
+        return to_tensor("adversary", state, room=ROOM_OF_WORDS)
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Take over the categories that the heads were trained with.
 
         Raises:
             CategoryError: they read other features.
+            CheckpointError: it is no such tensor, or was changed; the categories are as before.
         """
-        if tuple(state["names"]) != self.names:
+        saved = from_tensor("adversary", state)
+        if tuple(saved["names"]) != self.names:
             raise CategoryError(
-                f"the state is of an adversary on {state['names']}, but this one reads {list(self.names)}. "
+                f"the state is of an adversary on {saved['names']}, but this one reads {list(self.names)}. "
                 "Build it with the same on=."
             )
-        self.vocabulary = Vocabulary.from_state(state["vocabulary"])
+        self.vocabulary = Vocabulary.from_state(saved["vocabulary"])
 
     def extra_repr(self) -> str:
         """Show what is read, and where."""

@@ -16,6 +16,7 @@ from fairlayer._typing import FloatArray
 from fairlayer.adversarial.errors import AdversaryDefinitionError
 from fairlayer.constraints import Batch
 from fairlayer.groups import Groups
+from fairlayer.tensor_state import from_tensor, to_tensor
 
 __all__ = ["CategoryHead", "Head", "NumberHead", "Target", "network"]
 
@@ -84,16 +85,11 @@ class CategoryHead(nn.Module):
 class NumberHead(nn.Module):
     """Reads numbers: squared error, in units of their variance, over the samples whose number is known."""
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(self, target: Target, width: int, hidden: Sequence[int], known: FloatArray) -> None:
         super().__init__()
         self.target = target
         self.network = network(width, hidden, 1)
-        mean, deviation = _moments(target, known)
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("deviation", torch.tensor(deviation))
+        self.mean, self.deviation = _moments(target, known)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the standardised number (n,)."""
@@ -107,6 +103,19 @@ class NumberHead(nn.Module):
         truth = (torch.where(known, numbers, 0.0) - self.mean) / self.deviation
         squares = torch.where(known, (guess - truth) ** 2, 0.0)
         return squares.sum() / known.sum().clamp(min=1)
+
+    def get_extra_state(self) -> Tensor:
+        """Return mean and deviation as a tensor; see `fairlayer.tensor_state`."""
+        return to_tensor("moments", {"mean": self.mean, "deviation": self.deviation})
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore mean and deviation.
+
+        Raises:
+            CheckpointError: it is no such tensor, or was changed; mean and deviation are as before.
+        """
+        saved = from_tensor("moments", state)
+        self.mean, self.deviation = saved["mean"], saved["deviation"]
 
 
 Head = CategoryHead | NumberHead

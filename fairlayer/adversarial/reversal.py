@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
+
+from fairlayer.tensor_state import from_tensor, moved, to_tensor
 
 __all__ = ["GradientReversal", "gradient_reversal"]
 
@@ -36,7 +41,7 @@ def gradient_reversal(x: Tensor, strength: Tensor | float) -> Tensor:
 
 
 class GradientReversal(nn.Module):
-    """`gradient_reversal` as a layer, its strength a buffer.
+    """`gradient_reversal` as a layer, whose strength travels in the `state_dict`.
 
     Args:
         strength: the factor; set it anew with `set_strength`.
@@ -52,7 +57,7 @@ class GradientReversal(nn.Module):
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__()
-        self.register_buffer("strength", torch.tensor(float(strength)))
+        self.strength = torch.tensor(float(strength), device="cpu")
 
     def set_strength(self, strength: float) -> None:
         """Use another strength from now on; graphs built before keep the old one."""
@@ -61,6 +66,23 @@ class GradientReversal(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return x, with the gradient reversed."""
         return gradient_reversal(x, self.strength)
+
+    def get_extra_state(self) -> Tensor:
+        """Return the strength as a tensor; see `fairlayer.tensor_state`."""
+        return to_tensor("strength", {"strength": float(self.strength)})
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the strength.
+
+        Raises:
+            CheckpointError: it is no such tensor, or was changed; the strength is as before.
+        """
+        self.set_strength(from_tensor("strength", state)["strength"])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.strength = moved(self.strength, fn)
+        return self
 
     def extra_repr(self) -> str:
         """Show the strength."""

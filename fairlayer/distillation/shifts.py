@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,8 +17,18 @@ from fairlayer.distillation.parts import ShiftTable
 from fairlayer.edge import Bounds, check_choice
 from fairlayer.errors import CategoryError, MissingLabelsError, ShapeError
 from fairlayer.groups import Vocabulary
+from fairlayer.tensor_state import PAGE, from_tensor, moved, to_tensor
 
 __all__ = ["AmortisedShifts"]
+
+_KEPT = {  # tensors that are no buffers, which copies of a model average
+    "shift": torch.float64,
+    "counts": torch.float64,
+    "fitted": torch.bool,
+    "lower": torch.float64,
+    "upper": torch.float64,
+}
+_ROOM = 4 * PAGE  # for about 500 cells
 
 _UNKNOWN = ("unmoved", "raise")
 
@@ -68,12 +78,16 @@ class AmortisedShifts(nn.Module):
         super().__init__()
         self.cells = cells
         self.on_unknown = check_choice("on_unknown", on_unknown, _UNKNOWN)
-        self.register_buffer("shift", torch.tensor(table.shift, dtype=torch.float64))
-        self.register_buffer("counts", torch.tensor(table.counts, dtype=torch.float64))
-        self.register_buffer("fitted", torch.tensor(table.fitted, dtype=torch.bool))
         low, high = bounds
-        self.register_buffer("lower", torch.tensor(-math.inf if low is None else low, dtype=torch.float64))
-        self.register_buffer("upper", torch.tensor(math.inf if high is None else high, dtype=torch.float64))
+        self._keep(
+            {
+                "shift": table.shift,
+                "counts": table.counts,
+                "fitted": table.fitted,
+                "lower": -math.inf if low is None else low,
+                "upper": math.inf if high is None else high,
+            }
+        )
 
     @staticmethod
     def fit(
@@ -125,12 +139,9 @@ class AmortisedShifts(nn.Module):
     @staticmethod
     def from_state_dict(state: Mapping[str, Any], prefix: str = "") -> AmortisedShifts:
         """Build from the `state_dict` of another; `prefix` is where in a larger `state_dict` it stands."""
-        own = state[f"{prefix}_extra_state"]
-        cells = CellMap(tuple(own["features"]), tuple(tuple(known) for known in own["categories"]))
-        shift, counts, fitted = (state[prefix + name].cpu().numpy() for name in ("shift", "counts", "fitted"))
-        bounds = tuple(float(state[prefix + name]) for name in ("lower", "upper"))
-        table = ShiftTable(shift, counts, fitted)
-        return AmortisedShifts(cells, table, bounds=(bounds[0], bounds[1]), on_unknown=own["on_unknown"])
+        shifts = AmortisedShifts(CellMap((), ()), ShiftTable(np.zeros((1, 1, 1)), np.zeros(1), np.zeros(1, bool)))
+        shifts.set_extra_state(state[f"{prefix}_extra_state"])
+        return shifts
 
     @property
     def by_label(self) -> bool:
@@ -182,16 +193,32 @@ class AmortisedShifts(nn.Module):
         shift = shift if scores.ndim == 2 else shift[:, 0]
         return (scores.to(dtype) + shift).clamp(self.lower.to(dtype), self.upper.to(dtype))
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the features and categories in plain containers."""
-        cells = self.cells
-        known = [list(categories) for categories in cells.categories]
-        return {"features": list(cells.features), "categories": known, "on_unknown": self.on_unknown}
+    def get_extra_state(self) -> Tensor:
+        """Return cells, shifts and bounds as one tensor; see `fairlayer.tensor_state`."""
+        state = {"features": self.cells.features, "categories": self.cells.categories, "on_unknown": self.on_unknown}
+        return to_tensor("shifts", {**state, **{name: getattr(self, name) for name in _KEPT}}, room=_ROOM)
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the features and categories."""
-        self.cells = CellMap(tuple(state["features"]), tuple(tuple(known) for known in state["categories"]))
-        self.on_unknown = str(state["on_unknown"])
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore cells, shifts and bounds.
+
+        Raises:
+            CheckpointError: it is no such tensor, or was changed; everything is as before.
+        """
+        saved = from_tensor("shifts", state)
+        self.cells = CellMap(saved["features"], saved["categories"])
+        self.on_unknown = saved["on_unknown"]
+        self._keep({name: saved[name] for name in _KEPT})
+
+    def _keep(self, values: Mapping[str, Any]) -> None:
+        for name, dtype in _KEPT.items():
+            device = getattr(self, name).device if hasattr(self, name) else "cpu"
+            setattr(self, name, torch.as_tensor(values[name], dtype=dtype, device="cpu").clone().to(device))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name in _KEPT:
+            setattr(self, name, moved(getattr(self, name), fn))
+        return self
 
     def extra_repr(self) -> str:
         """Show the features, their categories and the bounds."""

@@ -1,4 +1,4 @@
-"""Augmented Lagrangian with its multipliers in buffers, moved by a PI controller.
+"""Augmented Lagrangian whose multipliers a PI controller moves.
 
 With e the excess of a face (<= 0 where it holds), l >= 0 its multiplier and rho the augmentation, the term is
 
@@ -15,8 +15,8 @@ previous excess. k_i = rho, k_p = 0 is the classical method of multipliers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,12 @@ from fairlayer.edge import Stated
 from fairlayer.errors import ConstraintDefinitionError, FairlayerError
 from fairlayer.penalties.excess import FaceValues, face_values
 from fairlayer.penalties.reading import BatchReader, outside_graphs, result_dtype
+from fairlayer.tensor_state import PAGE, from_tensor, moved, to_tensor
 
 __all__ = ["AugmentedLagrangian", "NothingObservedError", "augmented_term", "controlled_update"]
+
+_KEPT = {"multipliers": torch.float64, "mean_excess": torch.float64, "seen": torch.bool}  # one entry per face
+_ROOM = 4 * PAGE  # for about 150 faces
 
 
 class NothingObservedError(FairlayerError, RuntimeError):
@@ -75,7 +79,7 @@ class AugmentedLagrangian(nn.Module):
     One multiplier per face: per ordered pair of groups of a spread, per finite limit of a row (see `Excess`). Signed
     pairs keep the noise of small batches from adding up: their excesses average out, those of `max - min` do not.
     A face about a group that the batch lacks keeps its multiplier. Multipliers are created at 0 when a face is first
-    seen; they are buffers, so they follow `.to(device)` and the `state_dict`.
+    seen. They follow `.to(device)` and travel in the `state_dict`, but are no buffers, which copies of a model average.
 
     Args:
         constraints: one constraint, or several.
@@ -123,9 +127,8 @@ class AugmentedLagrangian(nn.Module):
         self.integral = _within("integral", integral, "(0, inf)", 0.0 < integral < math.inf)
         self.proportional = _within("proportional", proportional, "[0, inf)", 0.0 <= proportional < math.inf)
         self.smoothing = _within("smoothing", smoothing, "[0, 1)", 0.0 <= smoothing < 1.0)
-        self.register_buffer("multipliers", torch.zeros(0, dtype=torch.float64))
-        self.register_buffer("mean_excess", torch.zeros(0, dtype=torch.float64))
-        self.register_buffer("seen", torch.zeros(0, dtype=torch.bool))
+        for name, dtype in _KEPT.items():
+            setattr(self, name, torch.zeros(0, dtype=dtype, device="cpu"))
         self._places: dict[str, int] = {}
         self._observed: FaceValues | None = None
 
@@ -185,8 +188,8 @@ class AugmentedLagrangian(nn.Module):
 
     def reset(self) -> None:
         """Set every multiplier to 0 and forget the excesses; the categories stay."""
-        for buffer in (self.multipliers, self.mean_excess, self.seen):
-            buffer.zero_()
+        for name in _KEPT:
+            getattr(self, name).zero_()
         self._observed = None
 
     def _make_room(self, names: Sequence[str]) -> None:
@@ -194,30 +197,35 @@ class AugmentedLagrangian(nn.Module):
         if new:
             for name in new:
                 self._places[name] = len(self._places)
-            self._resize(len(self._places))
-
-    def _resize(self, size: int) -> None:
-        for name in ("multipliers", "mean_excess", "seen"):
-            old = getattr(self, name)
-            setattr(self, name, torch.cat([old, old.new_zeros(max(0, size - len(old)))])[:size])
+            for name in _KEPT:
+                old = getattr(self, name)
+                setattr(self, name, torch.cat([old, old.new_zeros(len(new))]))
 
     def _index(self, values: FaceValues) -> Tensor:
         return torch.tensor([self._places[name] for name in values.names], device=self.multipliers.device).long()
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the names of the faces."""
-        return {"faces": list(self._places)}
+    def get_extra_state(self) -> Tensor:
+        """Return the faces and their multipliers as one tensor; see `fairlayer.tensor_state`."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return to_tensor("multipliers", {"faces": list(self._places), **kept}, room=_ROOM)
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the names of the faces."""
-        self._places = {name: k for k, name in enumerate(state["faces"])}
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the faces and their multipliers.
+
+        Raises:
+            CheckpointError: it is no such tensor, or was changed; the multipliers are as before.
+        """
+        saved = from_tensor("multipliers", state)
+        self._places = {name: k for k, name in enumerate(saved["faces"])}
+        for name in _KEPT:
+            setattr(self, name, saved[name].to(self.multipliers.device))
         self._observed = None
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}multipliers")
-        if isinstance(saved, Tensor) and saved.ndim == 1:  # as many faces as were seen when it was saved
-            self._resize(len(saved))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name in _KEPT:
+            setattr(self, name, moved(getattr(self, name), fn))
+        return self
 
     def extra_repr(self) -> str:
         """Show the gains."""

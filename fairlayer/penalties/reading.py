@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -24,6 +24,7 @@ from fairlayer.edge import (
 )
 from fairlayer.errors import NonFiniteScoresError
 from fairlayer.groups import Groups, Vocabulary
+from fairlayer.tensor_state import ROOM_OF_WORDS, from_tensor, to_tensor
 
 __all__ = [
     "BatchReader",
@@ -121,13 +122,17 @@ class BatchReader(nn.Module):
         self.vocabulary = Vocabulary(groups.vocabulary.categories, words.open)
         return read
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the vocabulary in plain containers."""
-        return self.vocabulary.to_state()
+    def get_extra_state(self) -> Tensor:
+        """Return the vocabulary as one tensor; see `fairlayer.tensor_state`."""
+        return to_tensor("vocabulary", self.vocabulary.to_state(), room=ROOM_OF_WORDS)
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the vocabulary."""
-        self.vocabulary = Vocabulary.from_state(state)
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the vocabulary.
+
+        Raises:
+            CheckpointError: it is no such tensor, or was changed; the vocabulary is as before.
+        """
+        self.vocabulary = Vocabulary.from_state(from_tensor("vocabulary", state))
 
     def extra_repr(self) -> str:
         """Show the constraints."""

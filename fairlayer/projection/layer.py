@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from fairlayer._keywords import explained
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated, feature_names
 from fairlayer.groups import Vocabulary
-from fairlayer.projection.options import Options, ProjectionOptions
+from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection
+from fairlayer.tensor_state import ROOM_OF_WORDS, from_tensor, to_tensor
 
 __all__ = ["FairProjection"]
 
@@ -38,10 +38,9 @@ class FairProjection(nn.Module):
         tensor([2., 2.])
     """
 
-    @explained
     def __init__(self, constraints: Stated, **options: Unpack[ProjectionOptions]) -> None:
         super().__init__()
-        self.plan = Plan(constraints, Options(**options))
+        self.plan = Plan(constraints, options_of("FairProjection", options))
         self.vocabulary = Vocabulary()
         self._last: Projection | None = None
 
@@ -144,13 +143,17 @@ class FairProjection(nn.Module):
         closed = words.categories and not self.training
         return words.closed() if closed else words
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the vocabulary in plain containers."""
-        return self.vocabulary.to_state()
+    def get_extra_state(self) -> Tensor:
+        """Return the vocabulary as one tensor; see `fairlayer.tensor_state`."""
+        return to_tensor("vocabulary", self.vocabulary.to_state(), room=ROOM_OF_WORDS)
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the vocabulary."""
-        self.vocabulary = Vocabulary.from_state(state)
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the vocabulary.
+
+        Raises:
+            CheckpointError: it is no such tensor, or was changed; the vocabulary is as before.
+        """
+        self.vocabulary = Vocabulary.from_state(from_tensor("vocabulary", state))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}

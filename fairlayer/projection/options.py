@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypedDict
@@ -10,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairlayer._keywords import refuse_foreign_keywords
 from fairlayer.collective import Ranks
 from fairlayer.edge import Bounds, Box, check_choice
 from fairlayer.errors import BackendError, InvalidBoundsError, ParameterError
 from fairlayer.geometry import Geometry, geometry_of
 from fairlayer.geometry.probabilities import inner_margin
 
-__all__ = ["Options", "ProjectionOptions"]
+__all__ = ["Options", "ProjectionOptions", "options_of"]
 
 SIMPLEX = "simplex"
 
@@ -142,3 +144,18 @@ def _are_unit(bounds: Any) -> bool:
             for bound, end in zip(bounds, (0.0, 1.0), strict=True)
         )
     )
+
+
+def options_of(where: str, given: Mapping[str, Any], own: Sequence[str] = ()) -> Options:
+    """Return the options among the keywords of a call.
+
+    Args:
+        where: the name of what was called.
+        given: the keywords.
+        own: further keywords that it has, for the message.
+
+    Raises:
+        KeywordError: it has no such keyword.
+    """
+    refuse_foreign_keywords(where, given, (*own, *ProjectionOptions.__annotations__))
+    return Options(**given)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Prediction", "Run", "load_run", "save_run", "write_json"]
 
-FORMAT = 1
+FORMAT = 2
 # what torch.load raises for a damaged archive
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError)
 

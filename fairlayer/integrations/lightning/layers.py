@@ -12,6 +12,7 @@ from torch import nn
 from fairlayer.model import FairModel
 from fairlayer.projection import FairProjection
 from fairlayer.projection.result import Projection
+from fairlayer.tensor_state import from_tensor
 
 __all__ = [
     "LayerWatch",
@@ -145,7 +146,7 @@ class Streams:
     def begin(self) -> None:
         """Begin new, empty streams."""
         for model, state in self._kept:
-            if state:
+            if from_tensor("stream", state):
                 model.reset_inference_state()
 
     def put_back(self) -> None:
