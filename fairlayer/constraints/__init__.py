@@ -11,9 +11,11 @@ from fairlayer.constraints.disparate_impact import DisparateImpactRatio
 from fairlayer.constraints.error_rate import BoundedGroupLoss, ErrorRateParity
 from fairlayer.constraints.group_calibration import GroupCalibration
 from fairlayer.constraints.label_parity import EqualizedOdds, EqualOpportunity, PredictiveEquality
+from fairlayer.constraints.means import Means
+from fairlayer.constraints.measure import Measured
 from fairlayer.constraints.minimum_rate import MinimumRate
 from fairlayer.constraints.residual_parity import MeanResidualParity
-from fairlayer.constraints.statements import Means, Rows, Spread, Statement
+from fairlayer.constraints.statements import Rows, Spread, Statement
 
 __all__ = [
     "Affine",
@@ -31,6 +33,7 @@ __all__ = [
     "GroupCalibration",
     "MeanResidualParity",
     "Means",
+    "Measured",
     "MinimumRate",
     "PredictiveEquality",
     "Rows",

@@ -10,9 +10,10 @@ import torch
 
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
-from fairlayer.constraints.base import Constraint, as_names
+from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes
 from fairlayer.constraints.batch import Batch
-from fairlayer.constraints.statements import Means, Rows, Statement
+from fairlayer.constraints.means import Means
+from fairlayer.constraints.statements import Rows, Statement
 from fairlayer.errors import ConstraintDefinitionError, ShapeError
 
 __all__ = ["Affine"]
@@ -30,6 +31,7 @@ class Affine(Constraint):
         lower: scalar or (m,); None for no lower limit.
         upper: scalar or (m,); None for no upper limit.
         on: None, or a sensitive feature (or a tuple of them) whose group means the rows speak of.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: lower > upper, or no limit at all.
@@ -55,16 +57,20 @@ class Affine(Constraint):
         lower: Any = None,
         upper: Any = None,
         on: str | Sequence[str] | None = None,
+        classes: Classes = None,
     ) -> None:
         self.on = () if on is None else as_names(on)
         self.streamable = on is not None
-        self.name = f"Affine({', '.join(map(repr, self.on))})"
+        self.classes = check_classes("Affine", classes)
+        which = () if self.classes is None else (f"classes={self.classes}",)
+        self.name = f"Affine({', '.join((*map(repr, self.on), *which))})"
         self.rows = rows
-        self.lower = -np.inf if lower is None else _numbers(lower)
-        self.upper = np.inf if upper is None else _numbers(upper)
+        self.lower = None if lower is None else _numbers(lower)
+        self.upper = None if upper is None else _numbers(upper)
         if lower is None and upper is None:
             raise ConstraintDefinitionError(f"{self.name} was given neither lower nor upper; give at least one.")
-        if np.any(np.isnan(self.lower)) or np.any(np.isnan(self.upper)) or np.any(self.lower > self.upper):
+        low, high = self._limits()
+        if np.any(np.isnan(low)) or np.any(np.isnan(high)) or np.any(low > high):
             raise ConstraintDefinitionError(
                 f"{self.name} was given lower={lower} > upper={upper} (or NaN); no prediction can meet that."
             )
@@ -74,9 +80,21 @@ class Affine(Constraint):
         rows = np.atleast_2d(_numbers(self.rows(batch) if callable(self.rows) else self.rows))
         means, matrix = self._measure(batch, rows)
         names = tuple(f"row {j}" for j in range(len(rows)))
-        lower = np.broadcast_to(self.lower, len(rows)).astype(np.float64)
-        upper = np.broadcast_to(self.upper, len(rows)).astype(np.float64)
+        lower, upper = (np.broadcast_to(limit, len(rows)).astype(np.float64) for limit in self._limits())
         return [Rows(means, matrix, lower, upper, names)]
+
+    @property
+    def limit(self) -> float | None:
+        """The one limit that all rows share; None where they have several, and `measure` says that of the worst."""
+        low, high = (np.ravel(limit) for limit in self._limits())
+        if np.array_equal(low, high):
+            return 0.0  # distance from the targets
+        found = {float(limit) for limit in (*low, *high) if np.isfinite(limit)}
+        return found.pop() if len(found) == 1 else None
+
+    def _limits(self) -> tuple[FloatArray, FloatArray]:
+        low = np.asarray(-np.inf) if self.lower is None else self.lower
+        return low, np.asarray(np.inf) if self.upper is None else self.upper
 
     def _measure(self, batch: Batch, rows: FloatArray) -> tuple[Means, FloatArray]:
         means = batch.means(self.on) if self.on else None
@@ -86,7 +104,8 @@ class Affine(Constraint):
         if means is not None:
             return means, rows
         names = tuple(f"row {j}" for j in range(len(rows)))
-        return batch.rows(self.name, names, rows), np.eye(len(rows))
+        weighted = rows if batch.weights is None else rows * batch.weights  # a row stands for that many samples
+        return batch.rows(self.name, names, weighted), np.eye(len(rows))
 
 
 def _numbers(value: Any) -> FloatArray:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from fairlayer._keywords import explained
 from fairlayer.constraints.batch import Batch
+from fairlayer.constraints.measure import Measured, measure_columns
+from fairlayer.constraints.probe import limit_of
+from fairlayer.constraints.saying import said
 from fairlayer.constraints.statements import Statement, Tolerance, as_float
 from fairlayer.errors import ConstraintDefinitionError
+from fairlayer.groups import Vocabulary
 
-__all__ = ["Constraint", "as_names", "check_number", "check_tolerance"]
+__all__ = ["Classes", "Constraint", "as_names", "check_classes", "check_number", "check_tolerance", "title"]
+
+Classes = int | Sequence[int] | None
 
 
 class Constraint(ABC):
@@ -35,11 +43,10 @@ class Constraint(ABC):
     """Whether pooled group means can state it, so that a stream can hold it."""
 
     classes: tuple[int, ...] | None = None
-    """Of scores (n, k), the columns that it speaks of; None for each of them, with the same limit."""
+    """Which columns of scores (n, k) it speaks of, each by itself and with the same limit; None for all of them."""
 
-    def applies_to(self, column: int) -> bool:
-        """Return whether it speaks of a column of the scores."""
-        return self.classes is None or column in self.classes
+    limit_argument: ClassVar[str | None] = None
+    """The argument that states its limit, such as "tolerance"; None where no single one does."""
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
@@ -55,8 +62,68 @@ class Constraint(ABC):
     def statements(self, batch: Batch) -> Sequence[Statement]:
         """Return the statements that this batch must meet."""
 
+    @property
+    def limit(self) -> float | None:
+        """What the number that `measure` returns is held to, in its unit.
+
+        Where no `limit_argument` names it, it is read off the statements about two small made-up batches. None where
+        their rows have limits of their own, or the limits depend on the batch: `measure` then says that of the worst.
+        """
+        if self.limit_argument is not None:
+            return as_float(getattr(self, self.limit_argument))
+        return limit_of(self)
+
+    def measure(
+        self,
+        predictions: Any,
+        *,
+        sensitive_features: Any = None,
+        y: Any = None,
+        label_probabilities: Any = None,
+        sample_weight: Any = None,
+        raw_scores: Any = None,
+        vocabulary: Vocabulary | None = None,
+    ) -> Measured:
+        """Return the number that the limit bounds, for any predictions: the same wherever it is shown.
+
+        Args:
+            predictions: scores or 0/1 decisions, (n,), (n, 1) or (n, k); numbers in an array, a tensor or a list. Of k
+                columns, those that the constraint speaks of are measured, and the worst is returned.
+            sensitive_features: as for `project`.
+            y: labels (n,), one column of which serves all columns of predictions, or (n, k).
+            label_probabilities: estimates of the labels in [0, 1], used where y is None.
+            sample_weight: how many samples each row stands for (n,); None for one each.
+            raw_scores: the scores that a constraint bins by; None where they are the predictions themselves.
+            vocabulary: known categories; without one, those of these samples.
+
+        Raises:
+            FairlayerError: a named subclass; see `fairlayer.errors`.
+
+        Example:
+            >>> import fairlayer as fl
+            >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+            >>> found = parity.measure([0.9, 0.7, 0.2, 0.4], sensitive_features={"sex": ["F", "F", "M", "M"]})
+            >>> round(found.value, 6), found.limit, found.statement
+            (0.5, 0.1, 'mean[sex=F] - mean[sex=M]')
+        """
+        return measure_columns(
+            self,
+            predictions,
+            sensitive_features=sensitive_features,
+            y=y,
+            label_probabilities=label_probabilities,
+            sample_weight=sample_weight,
+            raw_scores=raw_scores,
+            vocabulary=vocabulary,
+        )
+
+    def applies_to(self, column: int) -> bool:
+        """Return whether it speaks of one column of scores (n, k), counted from 0."""
+        return self.classes is None or column in self.classes
+
     def __repr__(self) -> str:
-        return self.name
+        """Show all that makes it act, so that constraints of one repr are equal in effect."""
+        return said(self)
 
 
 def as_names(on: str | Sequence[str]) -> tuple[str, ...]:
@@ -69,9 +136,28 @@ def as_names(on: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def title(kind: str, names: tuple[str, ...]) -> str:
-    """Return the name that reports use: `Kind('a')`, or `Kind(('a', 'b'))`."""
-    return f"{kind}({names[0]!r})" if len(names) == 1 else f"{kind}({names!r})"
+def title(kind: str, names: tuple[str, ...], classes: tuple[int, ...] | None = None, more: str = "") -> str:
+    """Return the name that reports use: `Kind('a')`, or `Kind(('a', 'b'))`, with the classes if they are not all."""
+    which = "" if classes is None else f", classes={classes[0] if len(classes) == 1 else classes}"
+    return f"{kind}({(names[0] if len(names) == 1 else names)!r}{more}{which})"
+
+
+def check_classes(owner: str, classes: Classes) -> tuple[int, ...] | None:
+    """Return the columns of scores that a constraint speaks of, rising; None for all of them.
+
+    Raises:
+        ConstraintDefinitionError: they are no distinct integers >= 0, or there are none.
+    """
+    if classes is None:
+        return None
+    given: list[Any] = list(classes) if isinstance(classes, Sequence | np.ndarray) else [classes]
+    whole = all(isinstance(each, int | np.integer) and not isinstance(each, bool) and each >= 0 for each in given)
+    if not given or not whole or len(set(given)) < len(given):
+        raise ConstraintDefinitionError(
+            f"{owner} was given classes={classes!r}; give one column of the scores (n, k), or several distinct ones, "
+            "counted from 0, or None for all of them."
+        )
+    return tuple(sorted(int(each) for each in given))
 
 
 def check_tolerance(owner: str, tolerance: Tolerance) -> Tolerance:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
-from fairlayer.constraints.statements import Means
+from fairlayer.constraints.means import Means
 from fairlayer.errors import LabelValueError, MissingLabelsError
 from fairlayer.groups import Column, Groups
 
@@ -96,7 +96,8 @@ class Batch:
         spread over processes, the weights are those of the samples here, columns of the whole rows.
         """
         weights = np.ascontiguousarray(weights, dtype=np.float64)
-        counts = self.total(np.full(len(weights), float(self.n))) if counts is None else counts
+        samples = float(self.n if self.weights is None else self.weights.sum())
+        counts = self.total(np.full(len(weights), samples)) if counts is None else counts
         return Means((key, id(weights)), names, ("",), counts, weights=weights, sample_weights=self.weights)
 
     @property
@@ -137,20 +138,16 @@ class Batch:
     def label_means(self, on: tuple[str, ...], asked_by: str) -> FloatArray:
         """Return the mean label (or label estimate) of each group of `means(on)`, 0 for an empty group."""
         labels = self.label_estimates(asked_by, binary=False)
-        return self.means_of(self.means(on), labels)
+        return self.means(on).of(labels, total=self.total)
 
     def label_means_by_bin(self, on: tuple[str, ...], edges: FloatArray, asked_by: str) -> FloatArray:
         """Return the mean label of each row of `means_by_bin(on, edges)`, 0 for an empty row."""
-        return self.means_of(self.means_by_bin(on, edges), self.label_estimates(asked_by, binary=False))
+        labels = self.label_estimates(asked_by, binary=False)
+        return self.means_by_bin(on, edges).of(labels, total=self.total)
 
     def means_of(self, means: Means, values: FloatArray) -> FloatArray:
         """Return the measure of any values in place of the predictions, over all samples of the batch."""
-        weighted = values if means.sample_weights is None else values * means.sample_weights
-        if means.weights is not None:
-            return self.total(np.asarray(means.weights @ weighted))
-        assert means.codes is not None
-        sums = np.bincount(means.codes + 1, weights=weighted, minlength=len(means) + 1)[1:].astype(np.float64)
-        return np.asarray(self.total(sums) / np.where(means.counts > 0, means.counts, 1.0))
+        return means.of(values, total=self.total)
 
     def _of_this_column(self, *key: Hashable) -> tuple[Hashable, ...]:
         """Return the key of a measure that depends on labels or scores, which each column has its own of."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairlayer.constraints.base import Constraint, as_names, check_tolerance, title
+from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, check_tolerance, title
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Spread, Statement, Tolerance
 from fairlayer.errors import ConstraintDefinitionError
@@ -21,6 +21,7 @@ class ConditionalParity(Constraint):
         on: a sensitive feature, or a tuple of them.
         given: the feature (or features) whose values make the strata; passed among `sensitive_features`.
         tolerance: in prediction units.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative, or `given` repeats `on`.
@@ -31,15 +32,19 @@ class ConditionalParity(Constraint):
     Example:
         >>> import fairlayer as fl
         >>> fl.ConditionalParity("sex", given="education", tolerance=0.05)
-        ConditionalParity('sex', given=('education',))
+        ConditionalParity('sex', given='education', tolerance=0.05)
     """
 
     needs_labels = False
+    limit_argument = "tolerance"
 
-    def __init__(self, on: str | Sequence[str], *, given: str | Sequence[str], tolerance: Tolerance) -> None:
+    def __init__(
+        self, on: str | Sequence[str], *, given: str | Sequence[str], tolerance: Tolerance, classes: Classes = None
+    ) -> None:
         self.on = as_names(on)
         self.given = as_names(given)
-        self.name = f"{title('ConditionalParity', self.on)[:-1]}, given={self.given!r})"
+        self.classes = check_classes("ConditionalParity", classes)
+        self.name = title("ConditionalParity", self.on, self.classes, f", given={self.given!r}")
         self.tolerance = check_tolerance(self.name, tolerance)
         if set(self.on) & set(self.given):
             raise ConstraintDefinitionError(f"{self.name}: `given` must name other features than `on`.")

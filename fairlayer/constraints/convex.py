@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fairlayer.constraints.base import Constraint, as_names
+from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Statement
 from fairlayer.errors import BackendError, ConstraintDefinitionError
@@ -28,6 +28,7 @@ class Convex(Constraint):
         parameters: numbers, arrays or tensors; a tensor that requires a gradient gets one. What has no
             negative entry is declared nonnegative to cvxpy.
         needs_labels: whether `build` reads the labels of the batch.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: a name that is none, or a parameter that is no number; at projection, when
@@ -55,6 +56,7 @@ class Convex(Constraint):
         on: str | Sequence[str] = (),
         parameters: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
         needs_labels: bool = False,
+        classes: Classes = None,
     ) -> None:
         if not callable(build) or not isinstance(name, str) or not name:
             raise ConstraintDefinitionError(
@@ -63,6 +65,7 @@ class Convex(Constraint):
         self.on = as_names(on) if on else ()
         self.name = name
         self.needs_labels = needs_labels
+        self.classes = check_classes(name, classes)
         self.build = build
         self.parameters = {key: _as_parameter(name, key, value) for key, value in dict(parameters).items()}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.constraints.base import Constraint, as_names, check_tolerance, title
+from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, check_tolerance, title
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Rows, Statement, Tolerance
 
@@ -17,11 +17,12 @@ __all__ = ["CovarianceBound"]
 class CovarianceBound(Constraint):
     """The covariance of the predictions with each continuous sensitive feature is at most the tolerance.
 
-        abs(1/n sum_i (s_i - mean(s)) y_i) <= tolerance
+        abs(1/n sum_i w_i (s_i - mean(s)) y_i) <= tolerance          n = sum_i w_i; without weights, w_i = 1
 
     Args:
         on: a numeric sensitive feature, or several (one bound each). Unknown values (NaN) take no part.
         tolerance: in prediction units times units of the feature.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
@@ -39,10 +40,12 @@ class CovarianceBound(Constraint):
 
     needs_labels = False
     streamable = False
+    limit_argument = "tolerance"
 
-    def __init__(self, on: str | Sequence[str], tolerance: Tolerance) -> None:
+    def __init__(self, on: str | Sequence[str], tolerance: Tolerance, *, classes: Classes = None) -> None:
         self.on = as_names(on)
-        self.name = title("CovarianceBound", self.on)
+        self.classes = check_classes("CovarianceBound", classes)
+        self.name = title("CovarianceBound", self.on, self.classes)
         self.tolerance = check_tolerance(self.name, tolerance)
 
     def statements(self, batch: Batch) -> Sequence[Statement]:

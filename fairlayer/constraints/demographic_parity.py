@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairlayer.constraints.base import Constraint, as_names, check_tolerance, title
+from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, check_tolerance, title
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Spread, Statement, Tolerance
 
@@ -19,6 +19,7 @@ class DemographicParity(Constraint):
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
         tolerance: in prediction units; a float, or a 0-d tensor that takes a gradient.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
@@ -35,10 +36,12 @@ class DemographicParity(Constraint):
     """
 
     needs_labels = False
+    limit_argument = "tolerance"
 
-    def __init__(self, on: str | Sequence[str], tolerance: Tolerance) -> None:
+    def __init__(self, on: str | Sequence[str], tolerance: Tolerance, *, classes: Classes = None) -> None:
         self.on = as_names(on)
-        self.name = title("DemographicParity", self.on)
+        self.classes = check_classes("DemographicParity", classes)
+        self.name = title("DemographicParity", self.on, self.classes)
         self.tolerance = check_tolerance(self.name, tolerance)
 
     def statements(self, batch: Batch) -> Sequence[Statement]:

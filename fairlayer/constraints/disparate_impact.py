@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairlayer.constraints.base import Constraint, as_names, check_number, title
+from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, check_number, title
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Spread, Statement
 from fairlayer.errors import ConstraintDefinitionError
@@ -20,6 +20,7 @@ class DisparateImpactRatio(Constraint):
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
         ratio: in (0, 1]; 0.8 is the four-fifths rule.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the ratio is outside (0, 1].
@@ -31,14 +32,16 @@ class DisparateImpactRatio(Constraint):
     Example:
         >>> import fairlayer as fl
         >>> fl.DisparateImpactRatio("sex", ratio=0.8)
-        DisparateImpactRatio('sex')
+        DisparateImpactRatio('sex', ratio=0.8)
     """
 
     needs_labels = False
+    limit_argument = "ratio"
 
-    def __init__(self, on: str | Sequence[str], ratio: float) -> None:
+    def __init__(self, on: str | Sequence[str], ratio: float, *, classes: Classes = None) -> None:
         self.on = as_names(on)
-        self.name = title("DisparateImpactRatio", self.on)
+        self.classes = check_classes("DisparateImpactRatio", classes)
+        self.name = title("DisparateImpactRatio", self.on, self.classes)
         self.ratio = float(check_number(self.name, "ratio", ratio))
         if not 0.0 < self.ratio <= 1.0:
             raise ConstraintDefinitionError(
@@ -48,4 +51,4 @@ class DisparateImpactRatio(Constraint):
     def statements(self, batch: Batch) -> Sequence[Statement]:
         """Return one scaled spread over the groups."""
         means = batch.means(self.on)
-        return [Spread(means, means.select(), means.groups, scale=self.ratio)]
+        return [Spread(means, means.select(), means.groups, scale=self.ratio, ratio=True)]

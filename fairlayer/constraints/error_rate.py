@@ -7,9 +7,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.constraints.base import Constraint, as_names, check_number, check_tolerance, title
+from fairlayer.constraints.base import (
+    Classes,
+    Constraint,
+    as_names,
+    check_classes,
+    check_number,
+    check_tolerance,
+    title,
+)
 from fairlayer.constraints.batch import Batch
-from fairlayer.constraints.statements import Means, Rows, Spread, Statement, Tolerance
+from fairlayer.constraints.means import Means
+from fairlayer.constraints.statements import Rows, Spread, Statement, Tolerance
 
 __all__ = ["BoundedGroupLoss", "ErrorRateParity"]
 
@@ -24,6 +33,7 @@ class ErrorRateParity(Constraint):
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
         tolerance: in units of the error rate.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
@@ -34,14 +44,16 @@ class ErrorRateParity(Constraint):
     Example:
         >>> import fairlayer as fl
         >>> fl.ErrorRateParity("sex", tolerance=0.05)
-        ErrorRateParity('sex')
+        ErrorRateParity('sex', tolerance=0.05)
     """
 
     needs_labels = True
+    limit_argument = "tolerance"
 
-    def __init__(self, on: str | Sequence[str], tolerance: Tolerance) -> None:
+    def __init__(self, on: str | Sequence[str], tolerance: Tolerance, *, classes: Classes = None) -> None:
         self.on = as_names(on)
-        self.name = title("ErrorRateParity", self.on)
+        self.classes = check_classes("ErrorRateParity", classes)
+        self.name = title("ErrorRateParity", self.on, self.classes)
         self.tolerance = check_tolerance(self.name, tolerance)
 
     def statements(self, batch: Batch) -> Sequence[Statement]:
@@ -61,6 +73,7 @@ class BoundedGroupLoss(Constraint):
         cap: highest mean loss allowed, in units of the loss.
         loss: None for `|label - y|` with labels 0 or 1 and scores in [0, 1]; or a function from the labels
             (n,) to intercepts a (n,) and slopes b (n,).
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the cap is not finite.
@@ -71,10 +84,11 @@ class BoundedGroupLoss(Constraint):
     Example:
         >>> import fairlayer as fl
         >>> fl.BoundedGroupLoss("sex", cap=0.3)
-        BoundedGroupLoss('sex')
+        BoundedGroupLoss('sex', cap=0.3)
     """
 
     needs_labels = True
+    limit_argument = "cap"
 
     def __init__(
         self,
@@ -82,9 +96,11 @@ class BoundedGroupLoss(Constraint):
         cap: Tolerance,
         *,
         loss: Callable[[FloatArray], tuple[FloatArray, FloatArray]] | None = None,
+        classes: Classes = None,
     ) -> None:
         self.on = as_names(on)
-        self.name = title("BoundedGroupLoss", self.on)
+        self.classes = check_classes("BoundedGroupLoss", classes)
+        self.name = title("BoundedGroupLoss", self.on, self.classes)
         self.cap = check_number(self.name, "cap", cap)
         self.loss = loss
 
@@ -95,7 +111,8 @@ class BoundedGroupLoss(Constraint):
             slopes, base = _expected_error(means)
         else:
             means, slopes, base = _affine_loss(batch, self.on, self.name, self.loss)
-        return [Rows(means, slopes, np.full(len(base), -np.inf), -base, means.groups, self.cap)]
+        none = np.full(len(base), -np.inf)
+        return [Rows(means, slopes, none, -base, means.groups, self.cap, origin=-base)]  # slopes @ means + base <= cap
 
 
 def _expected_error(means: Means) -> tuple[FloatArray, FloatArray]:

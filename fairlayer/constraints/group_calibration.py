@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fairlayer.constraints.base import Constraint, as_names, check_tolerance, title
+from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, check_tolerance, title
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Rows, Statement, Tolerance
 from fairlayer.errors import ConstraintDefinitionError
@@ -23,6 +23,7 @@ class GroupCalibration(Constraint):
         on: a sensitive feature, or a tuple of them for their intersections.
         tolerance: in prediction units.
         bins: number of equal bins of [0, 1], or increasing edges; scores outside join the outermost bins.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative, or the bins are not increasing.
@@ -33,15 +34,24 @@ class GroupCalibration(Constraint):
     Example:
         >>> import fairlayer as fl
         >>> fl.GroupCalibration("sex", tolerance=0.05, bins=5)
-        GroupCalibration('sex')
+        GroupCalibration('sex', tolerance=0.05, bins=5)
     """
 
     needs_labels = True
     streamable = False
+    limit_argument = "tolerance"
 
-    def __init__(self, on: str | Sequence[str], tolerance: Tolerance, *, bins: int | Sequence[float] = 10) -> None:
+    def __init__(
+        self,
+        on: str | Sequence[str],
+        tolerance: Tolerance,
+        *,
+        bins: int | Sequence[float] = 10,
+        classes: Classes = None,
+    ) -> None:
         self.on = as_names(on)
-        self.name = title("GroupCalibration", self.on)
+        self.classes = check_classes("GroupCalibration", classes)
+        self.name = title("GroupCalibration", self.on, self.classes)
         self.tolerance = check_tolerance(self.name, tolerance)
         edges = np.linspace(0.0, 1.0, bins + 1) if isinstance(bins, int) else np.asarray(bins, dtype=np.float64)
         if len(edges) < 2 or not (np.diff(edges) > 0).all():

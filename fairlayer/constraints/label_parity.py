@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairlayer.constraints.base import Constraint, as_names, check_tolerance, title
+from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, check_tolerance, title
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Spread, Statement, Tolerance
 
@@ -19,6 +19,7 @@ class EqualOpportunity(Constraint):
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
         tolerance: in prediction units.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
@@ -29,14 +30,16 @@ class EqualOpportunity(Constraint):
     Example:
         >>> import fairlayer as fl
         >>> fl.EqualOpportunity("sex", tolerance=0.05)
-        EqualOpportunity('sex')
+        EqualOpportunity('sex', tolerance=0.05)
     """
 
     needs_labels = True
+    limit_argument = "tolerance"
 
-    def __init__(self, on: str | Sequence[str], tolerance: Tolerance) -> None:
+    def __init__(self, on: str | Sequence[str], tolerance: Tolerance, *, classes: Classes = None) -> None:
         self.on = as_names(on)
-        self.name = title("EqualOpportunity", self.on)
+        self.classes = check_classes("EqualOpportunity", classes)
+        self.name = title("EqualOpportunity", self.on, self.classes)
         self.tolerance = check_tolerance(self.name, tolerance)
 
     def statements(self, batch: Batch) -> Sequence[Statement]:
@@ -52,6 +55,7 @@ class PredictiveEquality(Constraint):
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
         tolerance: in prediction units.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
@@ -62,14 +66,16 @@ class PredictiveEquality(Constraint):
     Example:
         >>> import fairlayer as fl
         >>> fl.PredictiveEquality("sex", tolerance=0.05)
-        PredictiveEquality('sex')
+        PredictiveEquality('sex', tolerance=0.05)
     """
 
     needs_labels = True
+    limit_argument = "tolerance"
 
-    def __init__(self, on: str | Sequence[str], tolerance: Tolerance) -> None:
+    def __init__(self, on: str | Sequence[str], tolerance: Tolerance, *, classes: Classes = None) -> None:
         self.on = as_names(on)
-        self.name = title("PredictiveEquality", self.on)
+        self.classes = check_classes("PredictiveEquality", classes)
+        self.name = title("PredictiveEquality", self.on, self.classes)
         self.tolerance = check_tolerance(self.name, tolerance)
 
     def statements(self, batch: Batch) -> Sequence[Statement]:
@@ -85,6 +91,7 @@ class EqualizedOdds(Constraint):
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
         tolerance: in prediction units, the same for both labels.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
@@ -96,14 +103,16 @@ class EqualizedOdds(Constraint):
     Example:
         >>> import fairlayer as fl
         >>> fl.EqualizedOdds(("sex", "race"), tolerance=0.05)
-        EqualizedOdds(('sex', 'race'))
+        EqualizedOdds(('sex', 'race'), tolerance=0.05)
     """
 
     needs_labels = True
+    limit_argument = "tolerance"
 
-    def __init__(self, on: str | Sequence[str], tolerance: Tolerance) -> None:
+    def __init__(self, on: str | Sequence[str], tolerance: Tolerance, *, classes: Classes = None) -> None:
         self.on = as_names(on)
-        self.name = title("EqualizedOdds", self.on)
+        self.classes = check_classes("EqualizedOdds", classes)
+        self.name = title("EqualizedOdds", self.on, self.classes)
         self.tolerance = check_tolerance(self.name, tolerance)
 
     def statements(self, batch: Batch) -> Sequence[Statement]:

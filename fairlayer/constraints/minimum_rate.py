@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fairlayer.constraints.base import Constraint, as_names, check_number, title
+from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, check_number, title
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Rows, Statement, Tolerance
 
@@ -21,6 +21,7 @@ class MinimumRate(Constraint):
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
         floor: in prediction units.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the floor is not finite.
@@ -31,14 +32,16 @@ class MinimumRate(Constraint):
     Example:
         >>> import fairlayer as fl
         >>> fl.MinimumRate("sex", floor=0.2)
-        MinimumRate('sex')
+        MinimumRate('sex', floor=0.2)
     """
 
     needs_labels = False
+    limit_argument = "floor"
 
-    def __init__(self, on: str | Sequence[str], floor: Tolerance) -> None:
+    def __init__(self, on: str | Sequence[str], floor: Tolerance, *, classes: Classes = None) -> None:
         self.on = as_names(on)
-        self.name = title("MinimumRate", self.on)
+        self.classes = check_classes("MinimumRate", classes)
+        self.name = title("MinimumRate", self.on, self.classes)
         self.floor = check_number(self.name, "floor", floor)
 
     def statements(self, batch: Batch) -> Sequence[Statement]:

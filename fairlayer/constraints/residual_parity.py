@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairlayer.constraints.base import Constraint, as_names, check_tolerance, title
+from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, check_tolerance, title
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Rows, Spread, Statement, Tolerance
 
@@ -21,6 +21,7 @@ class MeanResidualParity(Constraint):
         on: a sensitive feature, or a tuple of them for their intersections.
         tolerance: in prediction units.
         between_groups: compare the groups with each other instead of with zero.
+        classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
@@ -32,15 +33,19 @@ class MeanResidualParity(Constraint):
     Example:
         >>> import fairlayer as fl
         >>> fl.MeanResidualParity("race", tolerance=0.05)
-        MeanResidualParity('race')
+        MeanResidualParity('race', tolerance=0.05)
     """
 
     needs_labels = True
+    limit_argument = "tolerance"
 
-    def __init__(self, on: str | Sequence[str], tolerance: Tolerance, *, between_groups: bool = False) -> None:
+    def __init__(
+        self, on: str | Sequence[str], tolerance: Tolerance, *, between_groups: bool = False, classes: Classes = None
+    ) -> None:
         self.on = as_names(on)
         self.between_groups = between_groups
-        self.name = title("MeanResidualParity", self.on)
+        self.classes = check_classes("MeanResidualParity", classes)
+        self.name = title("MeanResidualParity", self.on, self.classes)
         self.tolerance = check_tolerance(self.name, tolerance)
 
     def statements(self, batch: Batch) -> Sequence[Statement]:

@@ -1,25 +1,36 @@
-"""What a constraint says: linear statements about group means. Values only; no solver, no gradient.
+"""What a constraint says: linear statements about group means, and the number that each of them bounds.
 
-A constraint hands over `Rows` and `Spread` statements about a `Means` measure. Both mean one thing for all
-uses: with `m` the vector of means,
+A constraint hands over `Rows` and `Spread` statements about a `Means` measure. Both mean one thing for all uses: with
+`m` the vector of means,
 
-    Rows:    lower_offset - tolerance <= matrix @ m <= upper_offset + tolerance
-    Spread:  scale * max(v) - min(v) <= tolerance,      v = matrix @ m + offset
+    Rows:    lower_offset - tolerance <= v <= upper_offset + tolerance,      v = matrix @ m
+    Spread:  scale * max(v) - min(v) <= tolerance,                           v = matrix @ m + offset
+
+The number of a statement is what a reader compares with its limit, in the unit in which the limit was written:
+
+    a difference (Spread)                     max(v) - min(v)                at most the tolerance
+    a ratio (Spread, scale, tolerance 0)      min(v) / max(v)                at least the scale; none if max(v) <= 0
+    a row around a target (equal offsets)     abs(v - target)                at most the tolerance
+    a row with one limit                      v - origin                     at most, or at least, that limit
+    a row between two limits                  v - origin                     against the limit that it is nearer to
+
+Of several rows the number is that of the row with the largest excess. The excess is by how much the inequality above
+fails, <= 0 where it holds: the number beyond its limit, but for a ratio `scale * max(v) - min(v) - tolerance`, which is
+linear in the predictions and stays defined where the ratio does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from fairlayer._typing import FloatArray, IntArray
+from fairlayer._typing import BoolArray, FloatArray
+from fairlayer.constraints.means import Means, Values, like
 
-__all__ = ["Means", "Rows", "Spread", "Statement", "Tolerance", "as_float"]
+__all__ = ["Reading", "Rows", "Spread", "Statement", "Tolerance", "as_float", "miss"]
 
 Tolerance = float | torch.Tensor
 
@@ -31,72 +42,43 @@ def as_float(tolerance: Tolerance) -> float:
     return float(tolerance)
 
 
-@dataclass(slots=True)  # made on every batch; not frozen, which would triple the cost of making it
-class Means:
-    """Means of the predictions over groups (x strata); row `g * len(strata) + s` is group g in stratum s.
+class Reading(NamedTuple):
+    """What a statement says about some means.
 
-    Hard groups carry `codes` (n,), the row of each sample or -1. Soft groups, and rows that are no means at
-    all (a covariance), carry `weights` (rows, n): row r stands for `weights[r] @ y`.
+    Args:
+        value: the number that the statement bounds; None where nothing is compared (too few members present), and for
+            a ratio whose highest mean is not above 0.
+        limit: what the number is held to.
+        excess: by how much the inequality fails, <= 0 where it holds; None where nothing is compared.
+        at_least: whether the limit is a lower one.
+        worst: names of the members that make the number: the highest and the lowest of a spread, the one row of rows.
     """
 
-    key: Hashable  # equal keys of one batch mean equal content, so that constraints share cells
-    groups: tuple[str, ...]
-    strata: tuple[str, ...]
-    counts: FloatArray  # (rows,) number of samples; 0 makes every statement on the row vacuous
-    codes: IntArray | None = None
-    weights: FloatArray | None = None
-    sample_weights: FloatArray | None = None  # how many samples each row of the batch stands for
+    value: float | None
+    limit: float
+    excess: float | None
+    at_least: bool
+    worst: tuple[str, ...]
 
-    def __len__(self) -> int:
-        return len(self.counts)
 
+class _Compared(Protocol):
     @property
-    def names(self) -> tuple[str, ...]:
-        """One name per row."""
-        return tuple(f"{g}, {s}" if s else g for g in self.groups for s in self.strata)
-
-    def names_in(self, stratum: int) -> tuple[str, ...]:
-        """One name per group, within one stratum."""
-        return self.names[stratum :: len(self.strata)]
-
-    def select(self, stratum: int = 0) -> FloatArray:
-        """Return the matrix (groups, rows) that picks each group's mean within one stratum."""
-        return _selection(len(self.groups), len(self.strata), stratum)
-
-    def pool(self, coefficients: FloatArray) -> FloatArray:
-        """Return the matrix (groups, rows) of `sum_s share_gs * coefficients[s] * mean_gs` per group.
-
-        An empty group gets shares of 1, so that its row still points at means that do not exist.
-        """
-        counts = self.counts.reshape(len(self.groups), len(self.strata))
-        total = counts.sum(axis=1, keepdims=True)
-        share = np.where(total > 0, counts / np.maximum(total, np.finfo(float).tiny), 1.0)
-        matrix = np.zeros((len(self.groups), len(self)))
-        for s, coefficient in enumerate(coefficients):
-            matrix += self.select(s) * (share[:, s] * coefficient)[:, None]
-        return matrix
-
-    def as_weights(self) -> FloatArray:
-        """Return the measure as weights (rows, n), the samples' own weights in them: row r is `weights[r] @ y`."""
-        rows = self.per_sample()
-        return rows if self.sample_weights is None else rows * self.sample_weights
-
-    def per_sample(self) -> FloatArray:
-        """Return the weights (rows, n) with which one sample of each row of the batch counts."""
-        if self.weights is not None:
-            return self.weights
-        assert self.codes is not None
-        member = np.eye(len(self) + 1)[:, self.codes][:-1]
-        return np.asarray(member / np.where(self.counts > 0, self.counts, 1.0)[:, None])
+    def value(self) -> float | None: ...
+    @property
+    def limit(self) -> float: ...
+    @property
+    def excess(self) -> float | None: ...
+    @property
+    def at_least(self) -> bool: ...
 
 
-@cache
-def _selection(groups: int, strata: int, stratum: int) -> FloatArray:
-    matrix = np.zeros((groups, groups * strata))
-    rows = np.arange(groups)
-    matrix[rows, rows * strata + stratum] = 1.0
-    matrix.flags.writeable = False
-    return matrix
+def miss(reading: _Compared) -> float:
+    """Return how far a number lies beyond its limit, by which they are ranked; -inf where nothing is compared."""
+    if reading.excess is None:
+        return -np.inf
+    if reading.value is None:
+        return reading.excess
+    return reading.limit - reading.value if reading.at_least else reading.value - reading.limit
 
 
 class Rows(NamedTuple):
@@ -109,6 +91,105 @@ class Rows(NamedTuple):
     names: tuple[str, ...]
     tolerance: Tolerance = 0.0
     absence_expected: bool = False  # an empty row is no reason for `on_empty="raise"`
+    origin: FloatArray | None = None  # (rows,), what a row with one limit is measured from; None for 0
+
+    def members(self, means: Values) -> Values:
+        """Return `matrix @ means`, of an array or a tensor."""
+        return _times(self.matrix, means)
+
+    def gaps(self, members: Values) -> Values:
+        """Return by how much each member lies outside its offsets, tolerance aside: below 0 inside them."""
+        return _larger(members - _as(self.upper_offset, members), _as(self.lower_offset, members) - members)
+
+    @property
+    def present(self) -> BoolArray:
+        """Which rows say something: they read no mean of nobody."""
+        return _present(self)
+
+    @property
+    def limits(self) -> tuple[tuple[float, bool], ...]:
+        """Each distinct (limit, at_least) among the rows; one that is not finite bounds nothing and is left out."""
+        lower, upper, about, _ = self._scaled()
+        highest = {(float(limit), False) for limit in upper[np.isfinite(upper)]}
+        lowest = {(float(limit), True) for limit in lower[np.isfinite(lower) & ~about]}
+        return tuple(sorted(highest | lowest))
+
+    @property
+    def limit(self) -> float | None:
+        """What the number is held to; None where rows have limits of their own."""
+        return self.limits[0][0] if len(self.limits) == 1 else None
+
+    @property
+    def at_least(self) -> bool:
+        """Whether every limit is a lower one."""
+        return all(lower for _, lower in self.limits)
+
+    @property
+    def unit(self) -> str:
+        """What the number is, in words."""
+        if self._scaled().about.all():
+            return "largest distance from the target"
+        sides = {lower for _, lower in self.limits}
+        return "value" if len(sides) != 1 else "lowest value" if sides == {True} else "highest value"
+
+    def read(self, means: FloatArray) -> Reading:
+        """Return the number of the row with the largest excess, with its limit."""
+        lower, upper, about, centre = self._scaled()
+        v = self.members(means)
+        excess = np.where(self.present, self.gaps(v) - as_float(self.tolerance), -np.inf)
+        if not self.present.any():
+            limit, at_least = self.limits[0] if self.limits else (np.inf, False)
+            return Reading(None, limit, None, at_least, ())
+        row = int(excess.argmax())
+        number = abs(v[row] - centre[row]) if about[row] else v[row] - centre[row]
+        at_least = not about[row] and bool(lower[row] - number > number - upper[row])
+        limit = lower[row] if at_least else upper[row]
+        return Reading(float(number), float(limit), float(excess[row]), at_least, (self.names[row],))
+
+    def value(self, means: FloatArray) -> float | None:
+        """Return the number that is bounded; None where nothing is compared."""
+        return self.read(means).value
+
+    def excess(self, means: FloatArray) -> float | None:
+        """Return by how much the statement fails, <= 0 where it holds; None where nothing is compared."""
+        return self.read(means).excess
+
+    def worst(self, means: FloatArray) -> tuple[str, ...]:
+        """Return the name of the row that makes the number."""
+        return self.read(means).worst
+
+    def describe(self, worst: Sequence[str]) -> str:
+        """Return the number in words, of the members that make it."""
+        about = dict(zip(self.names, self._scaled().about.tolist(), strict=True))
+        return ", ".join(f"distance of [{name}] from its target" if about[name] else f"[{name}]" for name in worst)
+
+    def keep(self, rows: BoolArray) -> Rows:
+        """Return the statement of some of its rows."""
+        return self._replace(
+            matrix=self.matrix[rows],
+            lower_offset=self.lower_offset[rows],
+            upper_offset=self.upper_offset[rows],
+            names=_kept(self.names, rows),
+            origin=None if self.origin is None else self.origin[rows],
+        )
+
+    def _scaled(self) -> _Scaled:
+        """Limits as the numbers of the rows meet them, which rows keep to a target, and where each is measured from."""
+        about = np.isfinite(self.upper_offset) & (self.lower_offset == self.upper_offset)
+        origin = np.zeros(len(self.matrix)) if self.origin is None else self.origin
+        centre = np.where(about, self.upper_offset, origin)
+        tolerance = as_float(self.tolerance)
+        # Where a row is measured from its own offset its limit is the tolerance itself, to the last digit.
+        below = np.where(self.lower_offset == centre, 0.0, self.lower_offset - centre) - tolerance
+        above = np.where(self.upper_offset == centre, 0.0, self.upper_offset - centre) + tolerance
+        return _Scaled(below, above, about, centre)
+
+
+class _Scaled(NamedTuple):
+    lower: FloatArray
+    upper: FloatArray
+    about: BoolArray
+    centre: FloatArray
 
 
 class Spread(NamedTuple):
@@ -121,6 +202,103 @@ class Spread(NamedTuple):
     offset: FloatArray | None = None  # (members,)
     scale: float = 1.0
     absence_expected: bool = False
+    ratio: bool = False  # with a tolerance of 0: a ratio, although its scale may be 1
+
+    def members(self, means: Values) -> Values:
+        """Return `matrix @ means + offset`, of an array or a tensor."""
+        members = _times(self.matrix, means)
+        return members if self.offset is None else members + _as(self.offset, members)
+
+    def gap(self, members: Values) -> Values:
+        """Return `scale * max - min` of the members given (0-d), tolerance aside."""
+        if isinstance(members, torch.Tensor):
+            return self.scale * members.amax() - members.amin()
+        return np.asarray(self.scale * members.max() - members.min())
+
+    @property
+    def present(self) -> BoolArray:
+        """Which members can be compared: they read no mean of nobody."""
+        return _present(self)
+
+    @property
+    def at_least(self) -> bool:
+        """Whether the statement bounds a ratio, from below: it has a scale, and no tolerance."""
+        return (self.ratio or self.scale != 1.0) and as_float(self.tolerance) == 0.0
+
+    @property
+    def limit(self) -> float:
+        """What the number is held to: the scale of a ratio, the tolerance of a difference."""
+        return self.scale if self.at_least else as_float(self.tolerance)
+
+    @property
+    def unit(self) -> str:
+        """What the number is, in words."""
+        if self.at_least:
+            return "lowest over highest"
+        return "largest difference" if self.scale == 1.0 else f"{self.scale:g} * highest - lowest"
+
+    def read(self, means: FloatArray) -> Reading:
+        """Return the number, its limit, and which members are highest and lowest."""
+        here = np.flatnonzero(self.present)
+        if len(here) < 2:
+            return Reading(None, self.limit, None, self.at_least, ())
+        v = self.members(means)[here]
+        high, low = int(v.argmax()), int(v.argmin())
+        gap = float(self.gap(v))
+        value: float | None = gap
+        if self.at_least:
+            value = float(v[low] / v[high]) if v[high] > 0 else None
+        excess = gap - as_float(self.tolerance)
+        return Reading(value, self.limit, excess, self.at_least, (self.names[here[high]], self.names[here[low]]))
+
+    def value(self, means: FloatArray) -> float | None:
+        """Return the number that is bounded; None where nothing is compared."""
+        return self.read(means).value
+
+    def excess(self, means: FloatArray) -> float | None:
+        """Return by how much the statement fails, <= 0 where it holds; None where nothing is compared."""
+        return self.read(means).excess
+
+    def worst(self, means: FloatArray) -> tuple[str, ...]:
+        """Return the names of the highest and of the lowest member."""
+        return self.read(means).worst
+
+    def describe(self, worst: Sequence[str]) -> str:
+        """Return the number in words, of the members that make it."""
+        if not worst:
+            return ""
+        high, low = (f"mean[{name}]" for name in worst)
+        scale = "" if self.scale == 1.0 else f"{self.scale:g} * "
+        return f"{low} / {high}" if self.at_least else f"{scale}{high} - {low}"
+
+    def keep(self, members: BoolArray) -> Spread:
+        """Return the statement of some of its members."""
+        return self._replace(
+            matrix=self.matrix[members],
+            names=_kept(self.names, members),
+            offset=None if self.offset is None else self.offset[members],
+        )
 
 
 Statement = Rows | Spread
+
+
+def _present(statement: Statement) -> BoolArray:
+    empty = statement.means.counts == 0
+    return np.asarray(~(statement.matrix[:, empty] != 0).any(axis=1))
+
+
+def _kept(names: tuple[str, ...], which: BoolArray) -> tuple[str, ...]:
+    return tuple(name for name, kept in zip(names, which, strict=True) if kept)
+
+
+def _times(matrix: FloatArray, means: Values) -> Values:
+    return like(matrix, means) @ means if isinstance(means, torch.Tensor) else matrix @ means
+
+
+def _as(array: FloatArray, members: Values) -> Values:
+    return like(array, members) if isinstance(members, torch.Tensor) else array
+
+
+def _larger(first: Values, second: Values) -> Values:
+    return torch.maximum(first, second) if isinstance(first, torch.Tensor) else np.maximum(first, second)

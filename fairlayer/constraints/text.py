@@ -13,11 +13,9 @@ from fairlayer.errors import ConstraintDefinitionError
 
 __all__ = ["known_constraints", "parse_constraint", "write_constraint"]
 
-LIMITS = ("tolerance", "ratio", "cap", "floor")  # what a second argument without a name means
-
 
 def known_constraints() -> dict[str, type[Constraint]]:
-    """Every constraint that can be written as text, by its name in snake_case: those with one of `LIMITS`.
+    """Every constraint that can be written as text, by its name in snake_case: those that name their limit.
 
     Example:
         >>> "demographic_parity" in known_constraints()
@@ -25,22 +23,22 @@ def known_constraints() -> dict[str, type[Constraint]]:
     """
     found = [getattr(fairlayer.constraints, name) for name in fairlayer.constraints.__all__]
     classes = [c for c in found if isinstance(c, type) and issubclass(c, Constraint)]
-    return {_snake_case(c.__name__): c for c in classes if _limit_of(c)}
+    return {_snake_case(c.__name__): c for c in classes if c.limit_argument is not None}
 
 
 def parse_constraint(text: str) -> Constraint:
     """Read one constraint. The text is parsed, never evaluated.
 
     The first argument is a feature name, or several joined with `+` for their intersections; the second is
-    the limit (`tolerance`, `ratio`, `cap` or `floor`); further arguments are named. Names with other
-    characters than letters, digits and `_` go in quotes.
+    the limit (`tolerance`, `ratio`, `cap` or `floor`); further arguments are named, classes joined with `+` as in
+    `classes=0+2`. Names with other characters than letters, digits and `_` go in quotes.
 
     Raises:
         ConstraintDefinitionError: the text is no such call, or its values are refused by the constraint.
 
     Example:
         >>> parse_constraint("demographic_parity(sex+race, 0.05)")
-        DemographicParity(('sex', 'race'))
+        DemographicParity(('sex', 'race'), tolerance=0.05)
         >>> parse_constraint("conditional_parity(sex, 0.02, given=education)").given
         ('education',)
     """
@@ -49,7 +47,7 @@ def parse_constraint(text: str) -> Constraint:
     if len(call.args) > 2:
         raise _refusal(text, "more than two arguments without a name")
     named = {keyword.arg or "**": keyword.value for keyword in call.keywords}
-    unnamed = dict(zip(("on", _limit_of(kind)), call.args, strict=False))
+    unnamed = dict(zip(("on", str(kind.limit_argument)), call.args, strict=False))
     if repeated := unnamed.keys() & named.keys():
         raise _refusal(text, f"'{min(repeated)}' twice")
     return _build(kind, {name: _argument(name, node, text) for name, node in (unnamed | named).items()}, text)
@@ -76,7 +74,7 @@ def write_constraint(constraint: Constraint) -> str:
 
 
 def _written(constraint: Constraint, value: Any) -> str:
-    if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
+    if isinstance(value, tuple) and all(isinstance(part, str | int) for part in value):
         return "+".join(map(repr, value))
     if isinstance(value, bool | int):
         return repr(value)
@@ -107,12 +105,12 @@ def _build(kind: type[Constraint], arguments: dict[str, Any], text: str) -> Cons
     return kind(**arguments)
 
 
-def _limit_of(kind: type[Constraint]) -> str:
-    return next((name for name in inspect.signature(kind).parameters if name in LIMITS), "")
-
-
 def _argument(name: str, node: ast.expr, text: str) -> Any:
-    return _names(node, text) if name in ("on", "given") else _value(node, text)
+    if name in {"on", "given"}:
+        return _joined(node, text, str, "a feature name was expected")
+    if name == "classes":
+        return _joined(node, text, int, "a class, a whole number, was expected")
+    return _value(node, text)
 
 
 def _value(node: ast.expr, text: str) -> Any:
@@ -123,24 +121,25 @@ def _value(node: ast.expr, text: str) -> Any:
             return value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return -value
-        case ast.BinOp(op=ast.Add(), left=left, right=right):
-            return (*_names(left, text), *_names(right, text))
     raise _refusal(text, f"'{ast.unparse(node)}', which is neither a name, a number, nor names joined with +")
 
 
-def _names(node: ast.expr, text: str) -> tuple[str, ...]:
+def _joined(node: ast.expr, text: str, kind: type, expected: str) -> tuple[Any, ...]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return (*_joined(node.left, text, kind, expected), *_joined(node.right, text, kind, expected))
     value = _value(node, text)
-    names = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(name, str) for name in names):
-        raise _refusal(text, f"'{ast.unparse(node)}' where a feature name was expected")
-    return names
+    if type(value) is not kind:
+        raise _refusal(text, f"'{ast.unparse(node)}' where {expected}")
+    return (value,)
 
 
 def _refusal(text: str, found: str, kind: type[Constraint] | None = None) -> ConstraintDefinitionError:
     form = "demographic_parity(sex, 0.02)"
     if kind is not None:
-        arguments = ", ".join(f"{name}=..." for name in inspect.signature(kind).parameters)
-        form = f"{_snake_case(kind.__name__)}({arguments})"
+        parameters = inspect.signature(kind).parameters.values()
+        needed = ", ".join(f"{each.name}=..." for each in parameters if each.default is each.empty)
+        optional = ", ".join(f"{each.name}=..." for each in parameters if each.default is not each.empty)
+        form = f"{_snake_case(kind.__name__)}({needed}), where {optional} may follow"
     return ConstraintDefinitionError(
         f"a constraint was expected in the text '{text}', but it holds {found}. Write for example "
         f"{form}, sex+race for intersections. Known: {', '.join(known_constraints())}."
