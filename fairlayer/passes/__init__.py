@@ -18,12 +18,22 @@ import torch
 
 from fairlayer.geometry import EUCLIDEAN, Geometry
 from fairlayer.passes.arrays import NumpyPasses
-from fairlayer.passes.base import Cells, Passes, Point
+from fairlayer.passes.base import Cells, Passes, Point, WholeBatch
 from fairlayer.passes.ranks import RankPasses
 from fairlayer.passes.simplex import SimplexPasses
 from fairlayer.passes.tensors import TorchPasses
 
-__all__ = ["Cells", "NumpyPasses", "Passes", "Point", "RankPasses", "SimplexPasses", "TorchPasses", "make_passes"]
+__all__ = [
+    "Cells",
+    "NumpyPasses",
+    "Passes",
+    "Point",
+    "RankPasses",
+    "SimplexPasses",
+    "TorchPasses",
+    "WholeBatch",
+    "make_passes",
+]
 
 _NUMPY_UP_TO = 50_000
 

@@ -10,7 +10,7 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.geometry import EUCLIDEAN, Geometry
-from fairlayer.passes.base import Cells, Point, blocks, least_product, noise_of, table_of
+from fairlayer.passes.base import Cells, Point, WholeBatch, blocks, least_product, noise_of, table_of
 
 __all__ = ["NumpyPasses"]
 
@@ -73,6 +73,10 @@ class NumpyPasses:
         cross = np.array([self._sums(row) / self.cells.counts for row in masked])
         weighted = masked if self.cells.weights is None else masked * self.cells.weights
         return blocks(diagonal, cross, weighted @ self.cells.dense.T)
+
+    def whole(self) -> WholeBatch:
+        """See `Passes.whole`."""
+        return WholeBatch.of(self.cells, self.lower, self.upper, self.n)
 
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.geometry import Geometry
 
-__all__ = ["Cells", "Passes", "Point", "blocks", "least_product", "noise_of", "table_of"]
+__all__ = ["Cells", "Passes", "Point", "WholeBatch", "blocks", "least_product", "noise_of", "table_of"]
 
 
 class Cells(NamedTuple):
@@ -50,6 +51,45 @@ class Point(NamedTuple):
     statistics: FloatArray  # (s,)
 
 
+class WholeBatch(NamedTuple):
+    """What decides which statistics are attainable, of all samples, wherever they are, as NumPy arrays."""
+
+    codes: IntArray | None
+    dense: FloatArray | None
+    weights: FloatArray | None
+    lower: Any  # -inf, a float or (n,)
+    upper: Any
+    n: int
+
+    @staticmethod
+    def of(cells: Cells, lower: Any, upper: Any, n: int) -> WholeBatch:
+        """Build from what one process holds."""
+        low = -np.inf if lower is None else as_array(lower)
+        high = np.inf if upper is None else as_array(upper)
+        return WholeBatch(cells.codes, cells.dense, cells.weights, low, high, n)
+
+    @staticmethod
+    def joined(parts: Sequence[WholeBatch]) -> WholeBatch:
+        """Put the parts of several processes together."""
+
+        def joined(arrays: list[Any], axis: int = 0) -> Any:
+            return None if arrays[0] is None else np.concatenate(arrays, axis=axis)
+
+        return WholeBatch(
+            joined([part.codes for part in parts]),
+            joined([part.dense for part in parts], axis=1),
+            joined([part.weights for part in parts]),
+            np.concatenate([np.broadcast_to(part.lower, part.n) for part in parts]),
+            np.concatenate([np.broadcast_to(part.upper, part.n) for part in parts]),
+            sum(part.n for part in parts),
+        )
+
+
+def as_array(bound: Any) -> Any:
+    """Return a bound as a float or an array on the host."""
+    return bound.cpu().numpy() if isinstance(bound, torch.Tensor) else bound
+
+
 class Passes(Protocol):
     """What a solver needs of a batch."""
 
@@ -77,6 +117,9 @@ class Passes(Protocol):
 
     def measure(self, value: Any, *, weighted: bool = True) -> FloatArray:
         """Return the statistics B y of any predictions; not `weighted`: of one sample per row."""
+
+    def whole(self) -> WholeBatch:
+        """Return what decides which statistics are attainable, of all samples, wherever they are."""
 
     def magnitudes(self, point: Point) -> FloatArray:
         """Return how large the numbers are that each statistic adds up at a point: |B| of `geometry.magnitude`."""

@@ -15,7 +15,7 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
-from fairlayer.passes.base import Passes, Point
+from fairlayer.passes.base import Passes, Point, WholeBatch
 
 __all__ = ["RankPasses"]
 
@@ -72,6 +72,10 @@ class RankPasses:
     def share(self, value: Any) -> FloatArray:
         """See `Passes.share`."""
         return self.here.measure(value)
+
+    def whole(self) -> WholeBatch:
+        """See `Passes.whole`; every process gets the parts of all."""
+        return WholeBatch.joined(self.ranks.objects(self.here.whole(), "samples of an infeasible batch"))
 
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`."""

@@ -14,7 +14,7 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.geometry import Geometry
-from fairlayer.passes.base import Cells, Point
+from fairlayer.passes.base import Cells, Point, WholeBatch
 
 __all__ = ["SimplexPasses"]
 
@@ -89,6 +89,10 @@ class SimplexPasses:
                     if d2 == d:
                         metric[r, r2] = product @ row2
         return metric
+
+    def whole(self) -> WholeBatch:
+        """See `Passes.whole`."""
+        return WholeBatch.of(self.cells, self.lower, self.upper, self.n)
 
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`; no probability is larger than 1."""

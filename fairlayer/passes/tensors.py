@@ -10,7 +10,7 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.geometry import EUCLIDEAN, Geometry
-from fairlayer.passes.base import Cells, Point, blocks, least_product, noise_of, table_of
+from fairlayer.passes.base import Cells, Point, WholeBatch, blocks, least_product, noise_of, table_of
 
 __all__ = ["TorchPasses"]
 
@@ -74,6 +74,10 @@ class TorchPasses:
         masked = self.dense * weight
         cross = np.array([self._sums(row) / self.cells.counts for row in masked])
         return blocks(diagonal, cross, (masked @ self.dense.T).cpu().numpy())
+
+    def whole(self) -> WholeBatch:
+        """See `Passes.whole`."""
+        return WholeBatch.of(self.cells, self.lower, self.upper, self.n)
 
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`."""

@@ -14,14 +14,14 @@ from fairlayer._arrays import outside_transforms, plain_tensor
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Box
-from fairlayer.errors import InfeasibleConstraintsError, NonFiniteScoresError, SolverError
+from fairlayer.errors import InfeasibleConstraintsError, NonFiniteScoresError
 from fairlayer.passes import Passes, RankPasses, make_passes
 from fairlayer.projection.assembly import Assembly
 from fairlayer.projection.autograd import attach
 from fairlayer.projection.certificate import Certificate, Held, RawBatch, certify
 from fairlayer.projection.derivative import Derivative
 from fairlayer.projection.options import Options
-from fairlayer.solve import ClashingFaces, Face, SlabSystem, Solved, solve
+from fairlayer.solve import ClashingFaces, Face, Solved, solve
 
 __all__ = ["ExactColumn", "project_exactly", "result_dtype"]
 
@@ -172,7 +172,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
         try:
             solved = solve(passes, assembly.slabs, relax=options.relax)
         except ClashingFaces as clash:
-            raise _infeasible(_fewest(clash, passes, assembly), constraints, assembly, box) from None
+            raise _infeasible(clash, constraints, assembly, box) from None
         value = rule.inside(passes.export(solved.solution.value, dtype))
     ends = (0.0, 1.0) if rule.on_simplex else (lower, upper)
     raw = RawBatch(plain, assembly.stated, rule, *ends, assembly.cells.weights, ranks)
@@ -193,31 +193,15 @@ def _value(given: Tensor | None, checked: float | Tensor | None) -> float | Tens
     return float(plain) if plain.ndim == 0 else plain
 
 
-def _fewest(clash: ClashingFaces, passes: Passes, assembly: Assembly) -> ClashingFaces:
-    """Leave out constraints without which the others clash still, so that an error names none without need."""
-    owners = list(dict.fromkeys(assembly.owners[f.key[0]] for f in clash.faces if f.key[0] < len(assembly.owners)))
-    for owner in tuple(owners):
-        others = [other for other in owners if other != owner]
-        blocks = [b for b, of in zip(assembly.slabs.blocks, assembly.owners, strict=True) if of in others]
-        try:
-            solve(passes, SlabSystem(blocks))
-        except ClashingFaces:
-            owners = others
-        except SolverError:
-            continue
-    faces = [f for f in clash.faces if f.key[0] >= len(assembly.owners) or assembly.owners[f.key[0]] in owners]
-    return ClashingFaces(faces)
-
-
 def _infeasible(
     clash: ClashingFaces, constraints: Sequence[Constraint], assembly: Assembly, box: Box
 ) -> InfeasibleConstraintsError:
-    known = [face for face in clash.faces if face.key[0] < len(assembly.owners)]
-    names = dict.fromkeys(constraints[assembly.owners[face.key[0]]].name for face in known)
-    statements = "; ".join(dict.fromkeys(assembly.describe(face) for face in known))
+    names = dict.fromkeys(constraints[assembly.owners[face.key[0]]].name for face in clash.faces)
+    statements = "; ".join(dict.fromkeys(assembly.describe(face) for face in clash.faces))
     within = "" if box.lower is None and box.upper is None else f" within the bounds ({box.lower}, {box.upper})"
+    asked = " and ".join(names) + (" together" if len(names) > 1 else "")
     return InfeasibleConstraintsError(
-        f"no predictions{within} meet {' and '.join(names)} together; clashing statements: {statements}. "
+        f"no predictions{within} meet {asked}; clashing statements: {statements}. "
         'Loosen one of them, or use on_infeasible="relax" for the smallest widening.'
     )
 

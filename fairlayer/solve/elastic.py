@@ -19,7 +19,7 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
-from fairlayer.passes import Passes, Point
+from fairlayer.passes import Passes, Point, WholeBatch
 from fairlayer.solve.accuracy import gauged
 from fairlayer.solve.newton import ROUNDING, descend, optimality_error, raise_if_unbounded, unfinished
 from fairlayer.solve.slabs import SlabSystem
@@ -108,6 +108,10 @@ class _ElasticPasses:
         """See `Passes.widest_metric`."""
         metric = self.base.widest_metric()
         return metric + (self.softness if metric.ndim == 1 else np.diag(self.softness))
+
+    def whole(self) -> WholeBatch:
+        """See `Passes.whole`."""
+        return self.base.whole()
 
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`."""

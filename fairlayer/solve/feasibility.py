@@ -1,8 +1,7 @@
-"""Whether any predictions within the bounds meet the slabs: a question about statistics alone.
+"""Whether any predictions of the domain meet the slabs, and by how little the slabs must be widened until some do.
 
-Hard cell means can be anything in a box, whatever the samples, so the question is a tiny program over the cells
-and is decided exactly. Dense rows share samples with the cells: for them the box is only necessary, and the
-solver's own dual ray decides the rest.
+Hard cell means can be anything in a box, whatever the samples, so the question is a small program over the cells. Dense
+rows share samples with the cells, and then it is one over the samples.
 """
 
 from __future__ import annotations
@@ -11,54 +10,77 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.passes import Passes
-from fairlayer.solve.quadratic import ClashingFaces, solve_quadratic
-from fairlayer.solve.slabs import RowSlabs, SlabSystem
+from fairlayer.solve.elastic_program import (
+    BoxSpec,
+    Elastic,
+    SimplexSpec,
+    box_of_means,
+    box_of_samples,
+    least_widening,
+    minimal_clash,
+    simplex_of_means,
+    simplex_of_samples,
+)
+from fairlayer.solve.quadratic import ClashingFaces
+from fairlayer.solve.slabs import SlabSystem
 
-__all__ = ["attainable", "check_feasible", "smallest_widening"]
+__all__ = ["attainable", "clash_of", "surely_feasible", "widening_of"]
+
+_OPEN = 1e-12  # how far an open simplex stays from its edges
+_PLAIN = (float, type(None))  # bounds that are the same for all samples
 
 
 def attainable(passes: Passes) -> tuple[FloatArray, FloatArray]:
-    """Return the range of each statistic, by itself, over all predictions within the bounds."""
+    """Return the range of each statistic, by itself, over all predictions of the domain."""
+    if passes.cells.dense is None and isinstance(passes.lower, _PLAIN) and isinstance(passes.upper, _PLAIN):
+        low = -np.inf if passes.lower is None else passes.lower
+        high = np.inf if passes.upper is None else passes.upper
+        return np.full(passes.cells.size, low), np.full(passes.cells.size, high)
     units = np.eye(passes.cells.size)
     ends = passes.lowest(np.concatenate([units, -units]))
     return ends[: len(units)], -ends[len(units) :]
 
 
-def check_feasible(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: FloatArray) -> None:
-    """Return where some statistics in the box [low, high] meet the slabs.
+def surely_feasible(passes: Passes, slabs: SlabSystem, near: FloatArray) -> bool:
+    """Whether the slabs are feasible for a reason that needs no program; False says nothing.
 
     Args:
+        passes: the batch.
         slabs: what must hold.
-        low: lowest attainable statistics, (s,), may be -inf.
-        high: highest attainable statistics, (s,), may be inf.
-        near: any point, (s,); one close to feasible makes the test cheaper.
-
-    Raises:
-        ClashingFaces: there are none; the faces of the box carry the block number `len(slabs.blocks)`.
+        near: any statistics, (s,).
     """
+    common = isinstance(passes.lower, _PLAIN) and isinstance(passes.upper, _PLAIN)
+    if passes.cells.dense is not None:
+        return False
+    if common and slabs.holds_for_constants:
+        return True  # equal predictions are attainable, and meet any such slabs
+    if passes.geometry.on_simplex:
+        return False
+    low, high = attainable(passes)
     centre = np.minimum(np.maximum(near, low), high)
     level = np.minimum(np.maximum(np.full_like(near, centre.mean() if len(centre) else 0.0), low), high)
-    if slabs.worst(level)[0] <= 1.0 or slabs.worst(centre)[0] <= 1.0:
-        return
-    box = RowSlabs(np.eye(len(near)), low, high).accurate_to(1e-13, np.abs(centre))
-    solve_quadratic(centre, np.ones(len(near)), SlabSystem([*slabs.blocks, box]), atol=1.0)
+    return bool(slabs.worst(level)[0] <= 1.0 or slabs.worst(centre)[0] <= 1.0)
 
 
-def smallest_widening(slabs: SlabSystem, low: FloatArray, high: FloatArray, near: FloatArray) -> float:
-    """Return the least w such that the slabs, every limit widened by w, are feasible; 1e-9 more, to leave room."""
+def widening_of(passes: Passes, slabs: SlabSystem) -> Elastic:
+    """Return the least widening of the slabs under which some predictions of the domain meet them, with its proof."""
+    return least_widening(slabs.blocks, _domain(passes))
 
-    def feasible(by: float) -> bool:
-        try:
-            check_feasible(slabs.widened(by), low, high, near)
-        except ClashingFaces:
-            return False
-        return True
 
-    wide = 1e-12
-    while not feasible(wide):
-        wide *= 4.0
-    narrow = 0.0
-    while wide - narrow > 1e-12 * max(1.0, wide):
-        middle = 0.5 * (narrow + wide)
-        narrow, wide = (narrow, middle) if feasible(middle) else (middle, wide)
-    return wide + 1e-9 * max(1.0, wide)
+def clash_of(passes: Passes, slabs: SlabSystem, elastic: Elastic) -> ClashingFaces:
+    """Return the faces that clash, none of whose blocks could be left out."""
+    keys = minimal_clash(slabs.blocks, _domain(passes), elastic)
+    return ClashingFaces([slabs.face(key) for key in keys])
+
+
+def _domain(passes: Passes) -> BoxSpec | SimplexSpec:
+    cells, on_simplex = passes.cells, passes.geometry.on_simplex
+    floor = _OPEN if on_simplex and passes.geometry.bounded else 0.0
+    if cells.dense is None and on_simplex:
+        return simplex_of_means(len(cells.counts), cells.classes, floor)
+    if cells.dense is None:
+        return box_of_means(*attainable(passes))
+    codes, dense, weights, lower, upper, n = passes.whole()
+    if on_simplex:
+        return simplex_of_samples(codes, cells.counts, dense, cells.dense_class, cells.classes, n, weights, floor)
+    return box_of_samples(codes, cells.counts, dense, lower, upper, n, weights)

@@ -55,19 +55,20 @@ class _Dual:
         return _Dual(nu, self.sigma + share * (other.sigma - self.sigma), faces, np.array(multipliers))
 
 
-def solve_newton(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
+def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _MOST_STEPS) -> Solution:
     """Return the projection onto the slabs and the bounds.
 
     Args:
         passes: the batch.
         slabs: a feasible system with its accuracy; feasibility is to be checked before.
         start: the point at nu = 0.
+        most_steps: after how many to stop.
 
     Raises:
         SolverError: the accuracy was not reached.
         ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
     """
-    solution = descend(passes, slabs, start)
+    solution = descend(passes, slabs, start, most_steps)
     end = Point(solution.value, solution.free, solution.statistics)
     gauges = slabs, gauged(passes, slabs, end, accuracy_of(passes), solution.nu)
     error = min(optimality_error(solution, each) for each in gauges)
@@ -84,7 +85,7 @@ def unfinished(error: float, passes: int) -> SolverError:
     )
 
 
-def descend(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
+def descend(passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _MOST_STEPS) -> Solution:
     """Run the method as `solve_newton`, and return where it stops, accurate or not."""
     if slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)
@@ -92,7 +93,7 @@ def descend(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
     point, count = start, 1
     guess: tuple[Face, ...] = ()
     error = np.inf
-    for step in range(_MOST_STEPS):
+    for step in range(most_steps):
         last, error = error, optimality_error(_finish(dual, point, count), slabs)
         if 1.0 < 0.5 * last <= error:  # it stalls: the numbers may have grown, or samples far outside come in
             slabs = gauged(passes, slabs, point, accuracy_of(passes), dual.nu)
