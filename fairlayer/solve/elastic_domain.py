@@ -1,0 +1,446 @@
+"""Where predictions may lie, as the elastic program sees it: numbers in a box, or rows of class probabilities.
+
+The program moves along a line in the space of multipliers. Each free choice of the predictions then answers by its
+cheapest end: a number by its lower or its upper bound, a row of classes by one class. Along the line that answer
+changes at breakpoints, and the domains here list them.
+
+`x` is a point whose entries are at an end, but for the basic ones, which the program determines by equations, and
+for those of a box that nothing has pulled yet, which stay where they started.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from fairlayer._typing import FloatArray, IntArray
+
+__all__ = ["BoxDomain", "Breakpoints", "Domain", "Samples", "SimplexDomain"]
+
+
+class Samples:
+    """The linear map B from predictions to statistics: cell means, then dense rows.
+
+    With m cells and k classes, entry c m + g is the mean of class c in cell g, and the dense rows follow.
+
+    Args:
+        codes: cell of each sample, (n,); `len(counts)` marks samples in no cell. None with `counts` None: the
+            predictions are the cell means themselves.
+        counts: what the sum over each cell is divided by, (m,).
+        dense: weights (d, n) of the dense rows, or None.
+        weights: how many samples each row stands for, (n,); dense rows are per unit of weight.
+        classes: number of columns of the predictions.
+        dense_class: the class that each dense row speaks of, (d,).
+    """
+
+    def __init__(
+        self,
+        codes: IntArray | None = None,
+        counts: FloatArray | None = None,
+        dense: FloatArray | None = None,
+        *,
+        weights: FloatArray | None = None,
+        classes: int = 1,
+        dense_class: IntArray | None = None,
+    ) -> None:
+        self.codes, self.cells, self.classes = codes, 0 if counts is None else len(counts), classes
+        self.identity = codes is None and counts is None and dense is None
+        if codes is not None and counts is not None:
+            self.share = np.append(1.0 / counts, 0.0)[codes]  # of a sample in the mean of its cell
+            if weights is not None:
+                self.share = self.share * weights
+        self.dense = dense if dense is None or weights is None else dense * weights
+        self.dense_class = np.zeros(0 if dense is None else len(dense), int) if dense_class is None else dense_class
+
+    def measure(self, x: FloatArray) -> FloatArray:
+        """Return B x."""
+        if self.identity:
+            return x.T.ravel()
+        columns = x[:, None] if x.ndim == 1 else x
+        means = [self._means(column) for column in columns.T]
+        if self.dense is None:
+            return np.concatenate(means)
+        if self.classes == 1:
+            return np.append(means[0], self.dense @ columns[:, 0])
+        dense = [row @ columns[:, c] for row, c in zip(self.dense, self.dense_class.tolist(), strict=True)]
+        return np.concatenate([*means, np.array(dense)])
+
+    def _means(self, column: FloatArray) -> FloatArray:
+        if self.codes is None:
+            return np.zeros(self.cells)
+        sums = np.bincount(self.codes, weights=self.share * column, minlength=self.cells + 1)
+        return sums[: self.cells].astype(np.float64, copy=False)
+
+    def pull(self, q: FloatArray) -> FloatArray:
+        """Return B' q: (n,) or (n, classes)."""
+        if self.identity:
+            return q if self.classes == 1 else np.ascontiguousarray(q.reshape(self.classes, -1).T)
+        hard, m = self.classes * self.cells, self.cells
+        if self.classes == 1:
+            pulled = np.zeros(self._n) if self.codes is None else np.append(q[:m], 0.0)[self.codes] * self.share
+            return pulled if self.dense is None else pulled + q[hard:] @ self.dense
+        table = np.zeros((m + 1, self.classes))
+        table[:m] = q[:hard].reshape(self.classes, m).T
+        pulled = np.zeros((self._n, self.classes))
+        if self.codes is not None:
+            pulled = table[self.codes] * self.share[:, None]
+        if self.dense is not None:
+            for row, c, price in zip(self.dense, self.dense_class.tolist(), q[hard:].tolist(), strict=True):
+                if price:
+                    pulled[:, c] += price * row
+        return pulled
+
+    def columns(self, normals: FloatArray, entries: IntArray, classes: IntArray) -> FloatArray:
+        """Return normals @ B at some entries of the predictions, (len(normals), len(entries))."""
+        if self.identity:
+            m = normals.shape[1] // self.classes
+            return normals[:, classes * m + entries]
+        hard, m = self.classes * self.cells, self.cells
+        found = np.zeros((len(normals), len(entries)))
+        if self.codes is not None:
+            inside = self.codes[entries] < m
+            where = classes * m + np.where(inside, self.codes[entries], 0)
+            found = normals[:, where] * (self.share[entries] * inside)
+        if self.dense is not None:
+            found = found + normals[:, hard:] @ (self.dense[:, entries] * (self.dense_class[:, None] == classes))
+        return found
+
+    def norms(self, n: int) -> FloatArray:
+        """Return the size of each column of B, (n,)."""
+        if self.identity:
+            return np.ones(n)
+        size = np.zeros(n) if self.codes is None else np.abs(self.share)
+        return size if self.dense is None else size + np.abs(self.dense).sum(axis=0)
+
+    @cached_property
+    def absolute(self) -> Samples:
+        """The map with the absolute value of every weight."""
+        other = copy.copy(self)
+        other.dense = None if self.dense is None else np.abs(self.dense)
+        return other
+
+    @property
+    def _n(self) -> int:
+        if self.codes is not None:
+            return len(self.codes)
+        return 0 if self.dense is None else self.dense.shape[1]
+
+
+class Breakpoints(NamedTuple):
+    """Where the answer of the domain changes along a line of multipliers."""
+
+    at: FloatArray  # step, ascending within an entry
+    drop: FloatArray  # by how much the slope falls there; infinite where it must not be passed
+    entry: IntArray
+    target: IntArray  # box: 0 for the lower, 1 for the upper end; simplex: the class
+    pivot: FloatArray  # rate at which the reduced cost reaches zero
+
+
+class Domain(Protocol):
+    """What the elastic program asks of a domain."""
+
+    samples: Samples
+    x: FloatArray
+    size: FloatArray  # of each column of B
+
+    def settle(self, reduced: FloatArray, noise: FloatArray) -> None:
+        """Move every entry to the end that is cheapest at the reduced costs; nothing is basic."""
+
+    def columns(self, normals: FloatArray) -> FloatArray:
+        """Return normals @ B at the basic entries, (k, basic)."""
+
+    def shift(self, change: FloatArray) -> None:
+        """Move the basic entries."""
+
+    def worst(self) -> tuple[float, int, float]:
+        """Return the largest violation of a basic entry in units of its rounding, which one, and its signed size."""
+
+    def breakpoints(self, reduced: FloatArray, change: FloatArray, noise: FloatArray) -> Breakpoints:
+        """Return the breakpoints along `reduced + t change`, t >= 0, of what is not basic."""
+
+    def flip(self, passed: Breakpoints) -> None:
+        """Move entries whose breakpoints were passed."""
+
+    def enter(self, entry: int, target: int) -> None:
+        """Make an entry basic."""
+
+    def leave(self, position: int) -> None:
+        """Put a basic entry to the end that it passed."""
+
+    def clipped(self) -> FloatArray:
+        """Return the point of the domain nearest to x."""
+
+    def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
+        """Return the least value of `reduced` over the domain."""
+
+
+class BoxDomain:
+    """Numbers between bounds, which may be infinite.
+
+    An infinite bound is first replaced by a large number; `enlarge` moves it further out.
+    """
+
+    def __init__(self, samples: Samples, lower: FloatArray, upper: FloatArray, start: FloatArray, reach: float) -> None:
+        self.samples, self.true_lower, self.true_upper = samples, lower, upper
+        self.reach = reach
+        self._place()
+        self.x = np.minimum(np.maximum(start, self.lower), self.upper)
+        self.basic: list[int] = []
+        self.size = samples.norms(len(lower))
+
+    def _place(self) -> None:
+        self.lower = np.maximum(self.true_lower, np.minimum(-self.reach, self.true_upper - self.reach))
+        self.upper = np.minimum(self.true_upper, np.maximum(self.reach, self.true_lower + self.reach))
+
+    def enlarge(self, factor: float) -> None:
+        """Move the replacements of infinite bounds outwards."""
+        at_lower, at_upper = self.x == self.lower, self.x == self.upper
+        self.reach *= factor
+        self._place()
+        free = np.ones(len(self.x), bool)
+        free[self.basic] = False
+        self.x = np.where(free & at_lower, self.lower, np.where(free & at_upper, self.upper, self.x))
+
+    def beyond(self, reduced: FloatArray, noise: FloatArray) -> bool:
+        """Return whether the cheapest end of some entry is infinite."""
+        pulled_down, pulled_up = reduced > noise, reduced < -noise
+        return bool((pulled_down & np.isinf(self.true_lower)).any() or (pulled_up & np.isinf(self.true_upper)).any())
+
+    def tilted(self, random: np.random.Generator) -> FloatArray:
+        """See `Domain.tilted`: towards the nearer end."""
+        size = self.size * random.uniform(0.5, 1.0, len(self.x))
+        below, above = self.x - self.true_lower, self.true_upper - self.x
+        return np.where(np.isinf(below) & np.isinf(above), 0.0, np.where(below <= above, size, -size))
+
+    def costs(self, costs: FloatArray) -> FloatArray:
+        """See `Domain.costs`."""
+        return costs[self.basic]
+
+    def entry(self, position: int) -> int:
+        """See `Domain.entry`."""
+        return self.basic[position]
+
+    def settle_others(self, reduced: FloatArray, noise: FloatArray) -> None:
+        """See `Domain.settle_others`."""
+        basic = self.x[self.basic]
+        self.x = np.where(reduced > noise, self.lower, np.where(reduced < -noise, self.upper, self.x))
+        self.x[self.basic] = basic
+
+    def settle(self, reduced: FloatArray, noise: FloatArray) -> None:
+        """See `Domain.settle`."""
+        self.basic = []
+        self.x = np.where(reduced > noise, self.lower, np.where(reduced < -noise, self.upper, self.x))
+
+    def columns(self, normals: FloatArray) -> FloatArray:
+        """See `Domain.columns`."""
+        entries = np.array(self.basic, int)
+        return self.samples.columns(normals, entries, np.zeros(len(entries), int))
+
+    def shift(self, change: FloatArray) -> None:
+        """See `Domain.shift`."""
+        self.x[self.basic] += change
+
+    def worst(self) -> tuple[float, int, float]:
+        """See `Domain.worst`."""
+        if not self.basic:
+            return -np.inf, -1, 0.0
+        x, lower, upper = self.x[self.basic], self.lower[self.basic], self.upper[self.basic]
+        excess = np.where(x > upper, x - upper, np.where(x < lower, x - lower, 0.0))
+        # A number is rounded relative to its size, and to that of the bound; near zero, to the width of the box.
+        unit = np.maximum(np.abs(x), np.where(x > upper, np.abs(upper), np.abs(lower)))
+        relative = np.abs(excess) / np.maximum(unit, 1e-300)
+        position = int((relative * self.size[self.basic]).argmax())
+        return float(relative[position]), position, float(excess[position])
+
+    def breakpoints(self, reduced: FloatArray, change: FloatArray, noise: FloatArray) -> Breakpoints:
+        """See `Domain.breakpoints`."""
+        down, up = change > noise, change < -noise
+        target = np.where(down, self.lower, self.upper)
+        room = np.abs(self.x - target)
+        moving = (down | up) & (room > 0.0)
+        moving[self.basic] = False
+        entry = np.flatnonzero(moving)
+        rate = np.abs(change[entry])
+        to_go = np.where(down[entry], -reduced[entry], reduced[entry])
+        at = np.maximum(to_go, 0.0) / rate
+        return Breakpoints(at, rate * room[entry], entry, up[entry].astype(int), rate)
+
+    def flip(self, passed: Breakpoints) -> None:
+        """See `Domain.flip`."""
+        self.x[passed.entry] = np.where(passed.target == 1, self.upper[passed.entry], self.lower[passed.entry])
+
+    def enter(self, entry: int, target: int) -> None:
+        """See `Domain.enter`."""
+        self.basic.append(entry)
+
+    def leave(self, position: int) -> None:
+        """See `Domain.leave`."""
+        entry = self.basic.pop(position)
+        above = self.x[entry] - self.upper[entry] > self.lower[entry] - self.x[entry]
+        self.x[entry] = self.upper[entry] if above else self.lower[entry]
+
+    def clipped(self) -> FloatArray:
+        """See `Domain.clipped`."""
+        return np.minimum(np.maximum(self.x, self.true_lower), self.true_upper)
+
+    def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
+        """See `Domain.lowest`."""
+        if self.beyond(reduced, noise):
+            return -np.inf
+        with np.errstate(invalid="ignore"):
+            end = np.where(reduced > 0.0, self.true_lower, self.true_upper)
+            product = np.where(np.isinf(end), 0.0, reduced * end)
+        return float(product.sum())
+
+
+class SimplexDomain:
+    """Rows of class probabilities, each at least `floor`.
+
+    A row that nothing ties is at one of its k corners, its key. In a row with basic entries the key takes what they
+    leave.
+    """
+
+    def __init__(self, samples: Samples, start: FloatArray, floor: float = 0.0) -> None:
+        self.samples, self.floor = samples, floor
+        self.start = start
+        self.n, self.k = start.shape
+        self.most = 1.0 - (self.k - 1) * floor
+        self.key = start.argmax(axis=1)
+        self.x = self._corners(self.key)
+        self.rows: list[int] = []
+        self.classes: list[int] = []
+        self.size = samples.norms(self.n)
+
+    def _corners(self, key: IntArray) -> FloatArray:
+        x = np.full((len(key), self.k), self.floor)
+        x[np.arange(len(key)), key] = self.most
+        return x
+
+    def tilted(self, random: np.random.Generator) -> FloatArray:
+        """See `Domain.tilted`: towards the class that the start prefers."""
+        return -self.size[:, None] * (self.start + random.uniform(0.0, 0.5, self.x.shape))
+
+    def costs(self, costs: FloatArray) -> FloatArray:
+        """See `Domain.costs`."""
+        rows = np.array(self.rows, int)
+        return costs[rows, np.array(self.classes, int)] - costs[rows, self.key[rows]]
+
+    def entry(self, position: int) -> int:
+        """See `Domain.entry`."""
+        return self.rows[position]
+
+    def settle_others(self, reduced: FloatArray, noise: FloatArray) -> None:
+        """See `Domain.settle_others`."""
+        least = reduced.min(axis=1)
+        wrong = reduced[np.arange(self.n), self.key] > least + noise
+        wrong[self.rows] = False
+        self.key[wrong] = reduced[wrong].argmin(axis=1)
+        self.x[wrong] = self._corners(self.key[wrong])
+
+    def settle(self, reduced: FloatArray, noise: FloatArray) -> None:
+        """See `Domain.settle`: where classes tie, the one that the start prefers."""
+        self.rows, self.classes = [], []
+        ties = reduced <= reduced.min(axis=1, keepdims=True) + noise[:, None]
+        self.key = np.where(ties, self.start, -np.inf).argmax(axis=1)
+        self.x = self._corners(self.key)
+
+    def columns(self, normals: FloatArray) -> FloatArray:
+        """See `Domain.columns`: an entry moves at the cost of its key."""
+        rows = np.array(self.rows, int)
+        classes = np.array(self.classes, int)
+        keys = self.key[rows]
+        return self.samples.columns(normals, rows, classes) - self.samples.columns(normals, rows, keys)
+
+    def shift(self, change: FloatArray) -> None:
+        """See `Domain.shift`."""
+        rows = np.array(self.rows, int)
+        self.x[rows, self.classes] += change
+        np.add.at(self.x, (rows, self.key[rows]), -change)
+
+    def worst(self) -> tuple[float, int, float]:
+        """See `Domain.worst`; a key below the floor first changes place with a basic entry."""
+        if not self.rows:
+            return -np.inf, -1, 0.0
+        rows = np.array(self.rows, int)
+        classes = np.array(self.classes, int)
+        key_excess = self.x[rows, self.key[rows]] - self.floor
+        position = int(key_excess.argmin())
+        if key_excess[position] < 0.0:
+            same = np.flatnonzero(rows == rows[position])
+            swap = int(same[self.x[rows[same], classes[same]].argmax()])
+            row, old = self.rows[swap], int(self.key[self.rows[swap]])
+            self.key[row], self.classes[swap] = self.classes[swap], old
+            classes[swap] = old
+        excess = self.x[rows, classes] - self.floor
+        position = int((excess * self.size[rows]).argmin())
+        return max(0.0, -float(excess[position])), position, float(min(excess[position], 0.0))
+
+    def breakpoints(self, reduced: FloatArray, change: FloatArray, noise: FloatArray) -> Breakpoints:
+        """See `Domain.breakpoints`: each row follows the lower envelope of its k lines."""
+        every = np.arange(self.n)
+        tied = np.zeros(self.n, bool)
+        tied[self.rows] = True
+        basic = np.zeros((self.n, self.k), bool)
+        basic[self.rows, self.classes] = True
+        current, now, alive = self.key.copy(), np.zeros(self.n), every
+        at: list[FloatArray] = []
+        parts: list[tuple[FloatArray, IntArray, IntArray, FloatArray]] = []
+        for _ in range(self.k - 1):
+            rate = change[alive, current[alive]][:, None] - change[alive]
+            ahead = reduced[alive] - reduced[alive, current[alive]][:, None]
+            can = (rate > noise[alive, None]) & ~basic[alive]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                step = np.where(can, np.maximum(ahead, 0.0) / rate, np.inf)
+            step = np.maximum(step, now[alive][:, None])
+            first = step.min(axis=1)
+            # Of several classes that meet there the one that falls fastest takes over.
+            following = np.where(step <= first[:, None], rate, -np.inf).argmax(axis=1)
+            here = np.isfinite(first)
+            alive, first, following = alive[here], first[here], following[here]
+            if len(alive) == 0:
+                break
+            pivot = rate[here, following]
+            drop = np.where(tied[alive], np.inf, pivot * (self.most - self.floor))
+            at.append(first)
+            parts.append((drop, alive, following, pivot))
+            current[alive], now[alive] = following, first
+            alive = alive[~tied[alive]]
+        if not at:
+            none = np.zeros(0)
+            return Breakpoints(none, none, none.astype(int), none.astype(int), none)
+        drops, entries, targets, pivots = (np.concatenate(list(part)) for part in zip(*parts, strict=True))
+        return Breakpoints(np.concatenate(at), drops, entries, targets, pivots)
+
+    def flip(self, passed: Breakpoints) -> None:
+        """See `Domain.flip`: the last breakpoint of a row counts."""
+        order = np.argsort(passed.at, kind="stable")
+        rows = passed.entry[order]
+        self.key[rows] = passed.target[order]
+        self.x[rows] = self._corners(self.key[rows])
+
+    def enter(self, entry: int, target: int) -> None:
+        """See `Domain.enter`."""
+        self.rows.append(entry)
+        self.classes.append(target)
+
+    def leave(self, position: int) -> None:
+        """See `Domain.leave`."""
+        row, cls = self.rows.pop(position), self.classes.pop(position)
+        self.x[row, self.key[row]] += self.x[row, cls] - self.floor
+        self.x[row, cls] = self.floor
+        if row not in self.rows:
+            self.x[row] = self._corners(self.key[row : row + 1])[0]
+
+    def clipped(self) -> FloatArray:
+        """See `Domain.clipped`."""
+        x = np.maximum(self.x, self.floor)
+        over = (x - self.floor).sum(axis=1, keepdims=True)
+        return self.floor + (x - self.floor) * ((self.most - self.floor) / over)
+
+    def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
+        """See `Domain.lowest`."""
+        least = reduced.min(axis=1)
+        return float((self.floor * (reduced.sum(axis=1) - self.k * least)).sum() + least.sum())
