@@ -180,7 +180,7 @@ def solo_case(kind: str, seed: int, domain: Domain) -> Case:
 
 def _case(problem: Problem, domain: Domain, rng: np.random.Generator) -> Case:
     problem = replace(problem, weights=_weights(rng, problem) if rng.random() < 0.5 else None)
-    from_logits = not domain.geometry == "euclidean" and rng.random() < 0.4
+    from_logits = domain.geometry != "euclidean" and rng.random() < 0.4
     if domain.simplex:
         return _loosened(Case(domain, _class_views(problem, domain, rng), from_logits), _hidden_rows)
     if not domain.plain:

@@ -266,7 +266,7 @@ def all_terms(problem: Problem) -> list[Between | AllPairs]:
 
 @dataclass(frozen=True)
 class Program:
-    """`minimise 1/2 |x[:n] - z|^2` (each square times its weight) subject to `A x = b` in the first `equal` rows and `A x <= b` in the others."""
+    """`minimise 1/2 sum_i weight_i (x_i - z_i)^2`, `A x = b` in the first `equal` rows, `A x <= b` in the others."""
 
     z: np.ndarray
     A: sparse.csc_matrix
