@@ -40,7 +40,8 @@ class Certificate:
         violation: violation of the statement that is worst relative to what is promised of it (<= 0: all hold with
             room to spare), in prediction units: a row that moves by r per unit of prediction (a covariance with a
             large feature) counts 1/r.
-        bound_violation: largest distance of any prediction outside its domain.
+        bound_violation: largest distance of any prediction outside its domain, whose ends are taken as the dtype of
+            the value holds them.
         duality_gap: the distance of the value minus the dual value at the multipliers. In the Euclidean geometry a
             feasible value is within `sqrt(2 duality_gap)` of the nearest one. Rounding may leave it slightly negative.
         distance: `sqrt(2 sum_i d(value_i, x_i))`; in the Euclidean geometry `|value - scores|` over the batch.
@@ -48,7 +49,8 @@ class Certificate:
             predictions that it adds up where that is above 1, and 5e-12 times the size of raw scores far outside the
             bounds that still move; never more than a hundredth of a tolerance above 0.
         gap_atol: the duality gap that rounding can make: that of moving each of n predictions by `atol`, which is
-            `atol sqrt(n) max(1, distance)`, and that of a tenth of `atol` of slack at the price of each multiplier.
+            `atol sqrt(n) max(1, distance)`, that of a tenth of `atol` of slack at the price of each multiplier, and
+            that of a bound which the dtype cannot hold, times how far beyond it the raw score is.
     """
 
     violation: float
@@ -120,7 +122,8 @@ def certify(raw: RawBatch, held: Sequence[Held], widening: float, value: torch.T
     pull, sigma, price = _pull(raw, held, widening, x)
     sizes = _sizes(raw, final, x, pull, lower, upper)
     violation, atol, loosest = _worst(raw, widening, final, sizes, base)
-    primal, dual, whole, n, outside = _totals(raw, final, x, pull, lower, upper)
+    ends = _cast(lower, value.dtype), _cast(upper, value.dtype)
+    primal, dual, whole, n, held_by, outside = _totals(raw, final, x, pull, (lower, upper), ends)
     moved = math.sqrt(2.0 * max(primal, 0.0))  # what the domain alone takes away does not count
     return Certificate(
         violation=violation,
@@ -128,12 +131,17 @@ def certify(raw: RawBatch, held: Sequence[Held], widening: float, value: torch.T
         duality_gap=primal - (dual - sigma),
         distance=math.sqrt(2.0 * max(whole, 0.0)),
         atol=atol,
-        gap_atol=loosest * (math.sqrt(max(n, 1.0)) * max(1.0, moved) + 0.1 * price),
+        gap_atol=loosest * (math.sqrt(max(n, 1.0)) * max(1.0, moved) + 0.1 * price) + held_by,
     )
 
 
 def _host(tensor: torch.Tensor) -> FloatArray:
     return np.asarray(tensor.detach().double().cpu().numpy(), dtype=np.float64)
+
+
+def _cast(bound: Any, dtype: torch.dtype) -> FloatArray | None:
+    """Return a bound as predictions of some dtype can meet it."""
+    return None if bound is None else _host(torch.as_tensor(bound, dtype=torch.float64).to(dtype))
 
 
 def _sizes(  # noqa: PLR0917 - the batch in numbers
@@ -154,26 +162,35 @@ def _sizes(  # noqa: PLR0917 - the batch in numbers
 
 
 def _totals(  # noqa: PLR0917 - the batch in numbers
-    raw: RawBatch, value: FloatArray, x: FloatArray, pull: FloatArray, lower: Any, upper: Any
-) -> tuple[float, float, float, float, float]:
-    """Return the sums primal, dual, whole distance and samples, and how far outside the domain any sample is."""
+    raw: RawBatch,
+    value: FloatArray,
+    x: FloatArray,
+    pull: FloatArray,
+    bounds: tuple[Any, Any],
+    ends: tuple[FloatArray | None, FloatArray | None],
+) -> tuple[float, float, float, float, float, float]:
+    """Return sums over the batch, and how far outside the domain any sample is.
+
+    The sums are primal, dual, whole distance, samples, and what it costs that the dtype of the value does not hold
+    the bounds, but their casts, `ends`.
+    """
     weights = np.ones(len(x)) if raw.weights is None else raw.weights
-    primal = float((weights * raw.geometry.divergence(value, x, lower, upper)).sum())
-    dual = float((weights * raw.geometry.least(x, pull, lower, upper)).sum())
-    whole = float((weights * raw.geometry.divergence(value, x, None, None)).sum())
-    ends = [0.0]
-    if len(value) and lower is not None:
-        ends.append(float((lower - value).max()))
-    if len(value) and upper is not None:
-        ends.append(float((value - upper).max()))
+    primal = weights * raw.geometry.divergence(value, x, *bounds)
+    dual = weights * raw.geometry.least(x, pull, *bounds)
+    whole = weights * raw.geometry.divergence(value, x, None, None)
+    cast, outside = np.zeros(1), [0.0]
+    for bound, end, sign in zip(bounds, ends, (1.0, -1.0), strict=True):
+        if end is not None and len(value):
+            outside.append(float((sign * (end - value)).max()))
+        if end is not None and x.ndim == 1:
+            cast = cast + weights * np.maximum(sign * (bound - x), 0.0) * np.abs(end - bound)
     if len(value) and raw.geometry.on_simplex:
-        ends.append(float(np.abs(value.sum(axis=1) - 1.0).max()))
-    here = np.array([primal, dual, whole, weights.sum()])
+        outside.append(float(np.abs(value.sum(axis=1) - 1.0).max()))
+    here = np.array([float(each.sum()) for each in (primal, dual, whole, weights, cast)])
     if raw.ranks is None:
-        return primal, dual, whole, float(here[3]), max(ends)
-    everywhere = raw.ranks.gather(np.append(here, max(ends)), "certificate")
-    sums = everywhere[:, :4].sum(axis=0)
-    return float(sums[0]), float(sums[1]), float(sums[2]), float(sums[3]), float(everywhere[:, 4].max())
+        return *here.tolist(), max(outside)
+    everywhere = raw.ranks.gather(np.append(here, max(outside)), "certificate")
+    return *everywhere[:, :-1].sum(axis=0).tolist(), float(everywhere[:, -1].max())
 
 
 def _worst(

@@ -59,6 +59,7 @@ class Problem:
     labels: np.ndarray | None = None
     estimates: np.ndarray | None = None
     bounds: tuple[Any, Any] | None = None
+    weights: np.ndarray | None = None  # how many samples each row stands for
 
     @property
     def n(self) -> int:
@@ -78,6 +79,7 @@ class Problem:
             "sensitive_features": self.features or None,
             "y": self.labels,
             "label_probabilities": self.estimates,
+            "sample_weight": self.weights,
             "bounds": self.bounds,
         }
 
@@ -104,6 +106,7 @@ class Problem:
             labels=labels,
             estimates=estimates,
             bounds=bounds,  # type: ignore[arg-type]
+            weights=pick(self.weights),
         )
 
 
@@ -176,6 +179,12 @@ def _scores(rng: np.random.Generator, n: int, groups: np.ndarray) -> np.ndarray:
 def random_problem(seed: int, *, scale: float | None = None, soft: bool = True, dense: bool = True) -> Problem:
     """A feasible problem with 2 to about 40 cells and at most 400 samples."""
     rng = np.random.default_rng(seed)
+    problem = made_feasible(raw_problem(rng, f"seed {seed}", soft=soft, dense=dense), rng)
+    return scaled(problem, float(rng.choice([1.0, 1.0, 1e-3, 1e3])) if scale is None else scale)
+
+
+def raw_problem(rng: np.random.Generator, name: str, *, soft: bool = True, dense: bool = True) -> Problem:
+    """The same before `made_feasible`."""
     n = int(rng.choice([1, 2, 3, 5, 8, 13, 30, 60, 120, 250, 400], p=[0.03, 0.04, 0.05] + [0.11] * 8))
     a, b = int(rng.integers(2, 41)), int(rng.integers(2, 6))
     features = {"a": _codes(rng, n, a), "b": _codes(rng, n, b), "c": _codes(rng, n, 2)}
@@ -190,8 +199,8 @@ def random_problem(seed: int, *, scale: float | None = None, soft: bool = True, 
     use_estimates = rng.random() < 0.15
     bounds = _bounds(rng, n)
     chosen = _rules(rng, features, n)
-    problem = Problem(
-        f"seed {seed}",
+    return Problem(
+        name,
         z,
         features,
         chosen,
@@ -199,8 +208,6 @@ def random_problem(seed: int, *, scale: float | None = None, soft: bool = True, 
         estimates=np.clip(z + 0.1 * rng.normal(size=n), 0, 1) if use_estimates else None,
         bounds=bounds,
     )
-    problem = made_feasible(problem, rng)
-    return scaled(problem, float(rng.choice([1.0, 1.0, 1e-3, 1e3])) if scale is None else scale)
 
 
 def _bounds(rng: np.random.Generator, n: int) -> tuple[Any, Any] | None:
@@ -281,10 +288,11 @@ def made_feasible(problem: Problem, rng: np.random.Generator) -> Problem:
     if rng.random() < 0.3:
         hidden = hidden + 0.1 * rng.random(problem.n)
     hidden = np.clip(hidden, 0.0 if lower is None else lower, 1.0 if upper is None else upper)
-    return replace(problem, rules=tuple(_loosened(problem, rule, hidden) for rule in problem.rules))
+    return replace(problem, rules=tuple(loosened(problem, rule, hidden) for rule in problem.rules))
 
 
-def _loosened(problem: Problem, rule: Rule, hidden: np.ndarray) -> Rule:
+def loosened(problem: Problem, rule: Rule, hidden: np.ndarray) -> Rule:
+    """The rule with its limit moved, where that is needed, until a hidden point meets it with some room."""
     if rule.kind in ("AffineGroups", "AffineSamples"):
         value = truth.affine_values(problem, rule, hidden)
         return replace(rule, more={**rule.more, "lower": value - rule.limit, "upper": value + 0.5 * rule.limit})
@@ -327,6 +335,13 @@ def _scaled_rule(rule: Rule, scale: float) -> Rule:
 def solo_problem(kind: str, seed: int, *, bounded: bool | None = None, n: int | None = None) -> Problem:
     """A problem with one rule of this kind that the raw scores (usually) break."""
     rng = np.random.default_rng(seed)
+    return made_feasible(raw_solo_problem(rng, kind, f"{kind} {seed}", bounded=bounded, n=n), rng)
+
+
+def raw_solo_problem(
+    rng: np.random.Generator, kind: str, name: str, *, bounded: bool | None = None, n: int | None = None
+) -> Problem:
+    """The same before `made_feasible`."""
     n = int(rng.integers(1, 60)) if n is None else n
     features = {"a": _codes(rng, n, 7), "b": _codes(rng, n, 3), "c": _codes(rng, n, 2)}
     if kind == "CovarianceBound":
@@ -335,7 +350,7 @@ def solo_problem(kind: str, seed: int, *, bounded: bool | None = None, n: int | 
     labels = (rng.random(n) < 0.5).astype(np.float64)
     bounds = {True: (0.0, 1.0), False: None, None: _bounds(rng, n)}[bounded]
     rule = random_rule(kind, rng, features, n, float(rng.choice([0.0, 0.01, 0.05])))
-    return made_feasible(Problem(f"{kind} {seed}", z, features, (rule,), labels=labels, bounds=bounds), rng)
+    return Problem(name, z, features, (rule,), labels=labels, bounds=bounds)
 
 
 def hard_problem(seed: int) -> Problem:

@@ -53,6 +53,17 @@ def _one_feature(column: np.ndarray) -> list[np.ndarray]:
     return [(column == code).astype(float) for code in sorted(set(column.tolist()) - {-1})]
 
 
+def counted(problem: Problem) -> np.ndarray:
+    """How many samples each row stands for."""
+    return np.ones(problem.n) if problem.weights is None else problem.weights
+
+
+def _members(problem: Problem, names: tuple[str, ...]) -> list[np.ndarray]:
+    """`membership` times how many samples each row stands for; a product with plain memberships keeps it once."""
+    each = counted(problem)
+    return [member * each for member in membership(problem, names)]
+
+
 def _positive(problem: Problem) -> np.ndarray:
     """Weight of label 1: the label, or its estimate."""
     weight = problem.labels if problem.labels is not None else problem.estimates
@@ -82,11 +93,15 @@ def terms(problem: Problem, rule: Rule) -> list[Between | AllPairs]:  # noqa: PL
     if kind == "CovarianceBound":
         s = problem.features[rule.on[0]]
         known = np.isfinite(s)
-        row = np.where(known, s - s[known].mean() if known.any() else 0.0, 0.0) / max(1, known.sum())
-        return [_between([row], tol=tol)]
+        each = known * counted(problem)
+        if each.sum() == 0:
+            return [_between([0.0 * each], tol=tol)]
+        centred = np.where(known, s - np.average(s[known], weights=each[known]), 0.0)
+        return [_between([each * centred / each.sum()], tol=tol)]
     if kind == "AffineSamples":
-        return [Between(rule.more["rows"], np.zeros(len(rule.more["rows"])), rule.more["lower"], rule.more["upper"])]
-    groups = membership(problem, rule.on)
+        rows = rule.more["rows"] * counted(problem)
+        return [Between(rows, np.zeros(len(rows)), rule.more["lower"], rule.more["upper"])]
+    groups = _members(problem, rule.on)
     if kind == "AffineGroups":
         return _affine_groups(rule, groups)
     if kind in ("DemographicParity", "DisparateImpactRatio"):
@@ -153,7 +168,7 @@ def _between(rows, *, offset=None, tol=None, lower=None, upper=None) -> Between:
 
 def group_means(problem: Problem, names: tuple[str, ...], y: np.ndarray) -> list[float]:
     """Mean of y over each group that has a member."""
-    return _means(membership(problem, names), y)
+    return _means(_members(problem, names), y)
 
 
 def _means(weights: list[np.ndarray], y: np.ndarray) -> list[float]:
@@ -167,8 +182,8 @@ def _range(values: list[float]) -> float:
 def affine_values(problem: Problem, rule: Rule, y: np.ndarray) -> np.ndarray:
     """rows @ y, or rows @ group means (0 for an empty group)."""
     if rule.kind == "AffineSamples":
-        return np.asarray(rule.more["rows"] @ y)
-    groups = membership(problem, rule.on)
+        return np.asarray(rule.more["rows"] @ (counted(problem) * y))
+    groups = _members(problem, rule.on)
     means = np.array([np.average(y, weights=g) if g.sum() > 0 else 0.0 for g in groups])
     return np.asarray(rule.more["rows"] @ means) if len(means) else np.zeros(len(rule.more["rows"]))
 
@@ -179,10 +194,11 @@ def number(problem: Problem, rule: Rule, y: np.ndarray) -> float:  # noqa: PLR09
     if kind == "CovarianceBound":
         s = problem.features[rule.on[0]]
         known = np.isfinite(s)
-        if not known.any():
+        each = counted(problem)[known]
+        if each.sum() == 0:
             return 0.0
-        return float(abs(np.mean((s[known] - np.mean(s[known])) * y[known])))
-    groups = membership(problem, rule.on)
+        return float(abs(np.average((s[known] - np.average(s[known], weights=each)) * y[known], weights=each)))
+    groups = _members(problem, rule.on)
     if kind == "DemographicParity":
         return _range(_means(groups, y))
     if kind == "DisparateImpactRatio":
@@ -250,7 +266,7 @@ def all_terms(problem: Problem) -> list[Between | AllPairs]:
 
 @dataclass(frozen=True)
 class Program:
-    """`minimise 1/2 |x[:n] - z|^2` subject to `A x = b` in the first `equal` rows and `A x <= b` in the others."""
+    """`minimise 1/2 sum_i weight_i (x_i - z_i)^2`, `A x = b` in the first `equal` rows, `A x <= b` in the others."""
 
     z: np.ndarray
     A: sparse.csc_matrix
@@ -311,8 +327,8 @@ def interior_point(problem: Problem, *, accuracy: float = 1e-13, refine: bool = 
     n, size = len(p.z), p.A.shape[1]
     if not len(p.b):
         return problem.scores
-    P = sparse.diags([1.0] * n + [0.0] * (size - n), format="csc")
-    q = np.concatenate([-p.z, np.zeros(size - n)])
+    P = sparse.diags([*counted(problem), *[0.0] * (size - n)], format="csc")
+    q = np.concatenate([-p.z * counted(problem), np.zeros(size - n)])
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     settings.max_iter = 200
