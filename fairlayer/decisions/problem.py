@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.constraints import Batch, Constraint
-from fairlayer.constraints.statements import as_float
+from fairlayer.constraints import Batch, Constraint, Measured
+from fairlayer.constraints.measure import measure
 from fairlayer.decisions.curves import Curve, Partition, contributions_of, draw_curves
 from fairlayer.decisions.inputs import read_labels, read_utility
 from fairlayer.edge import as_constraints, feature_names, read_groups
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import Groups
-from fairlayer.passes import Cells, NumpyPasses
+from fairlayer.passes import Cells
 from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs
 
@@ -33,6 +33,7 @@ class Problem:
         scores: (n,).
         constraints: what must hold for the decisions.
         groups: the sensitive features.
+        batch: what the constraints read.
         partition: the cells.
         assembly: the statements of the constraints, on the statistics of the batch.
         curves: one per cell; after the statistics of the assembly comes the share selected, if there is a capacity.
@@ -45,6 +46,7 @@ class Problem:
     scores: FloatArray
     constraints: tuple[Constraint, ...]
     groups: Groups
+    batch: Batch
     partition: Partition
     assembly: Assembly
     curves: tuple[Curve, ...]
@@ -72,12 +74,13 @@ class Problem:
         base = float(np.mean(p * table[1, 0] + (1.0 - p) * table[0, 0]))
         groups = read_groups(sensitive_features, held, n, None)
         partition = Partition.of(groups, feature_names(held), n)
-        assembly = assemble(held, Batch(groups, n, labels, p), on_empty="skip")
+        batch = Batch(groups, n, labels, p)
+        assembly = assemble(held, batch, on_empty="skip")
         measured, blocks = _with_capacity(assembly, capacity, n)
         curves = tuple(draw_curves(scores, partition, measured, gain))
         rounding = [_rounding(block, curves, measured) for block in assembly.slabs.blocks]
         rounding += [np.zeros(1)] * (len(blocks) - len(rounding))
-        return Problem(scores, held, groups, partition, assembly, curves, blocks, tuple(rounding), gain, base)
+        return Problem(scores, held, groups, batch, partition, assembly, curves, blocks, tuple(rounding), gain, base)
 
     @property
     def statistics(self) -> int:
@@ -93,17 +96,9 @@ class Problem:
         """Return the expected utility of decisions (n,), per sample."""
         return self.base + float(self.gain @ decisions) / len(self.gain)
 
-    def gaps_of(self, decisions: FloatArray) -> list[float | None]:
-        """Return, per constraint, the number that its tolerance bounds, measured on decisions (n,)."""
-        measured = NumpyPasses(decisions, self.assembly.cells, None, None).measure(decisions)
-        gaps: list[float | None] = [None] * len(self.constraints)
-        for block, statement, owner in zip(
-            self.assembly.slabs.blocks, self.assembly.statements, self.assembly.owners, strict=True
-        ):
-            gap = _violation(block, measured) + as_float(statement.tolerance)
-            before = gaps[owner]
-            gaps[owner] = gap if before is None else max(before, gap)
-        return gaps
+    def measured_on(self, decisions: FloatArray) -> list[Measured]:
+        """Return, per constraint, the number that it bounds, measured on decisions (n,)."""
+        return [measure(constraint, self.batch, decisions) for constraint in self.constraints]
 
     def rounding_of(self, owner: int) -> float:
         """Return the most that rounding may add to the gap of one constraint."""
@@ -143,14 +138,6 @@ def _rounding(block: Block, curves: Sequence[Curve], measured: Cells) -> FloatAr
         inside = touched < block.matrix.shape[1]
         moved += np.abs(contributions[:, inside] @ block.matrix[:, touched[inside]].T).max(axis=0)
     return moved
-
-
-def _violation(block: Block, statistics: FloatArray) -> float:
-    """The largest violation, in the units of the tolerance."""
-    if isinstance(block, SpreadSlabs) or block.scale is None:
-        return block.worst(statistics)[0]
-    v = block.matrix @ statistics
-    return float((np.maximum(v - block.upper, block.lower - v) * block.scale).max())
 
 
 def _largest(block: Block, rounding: FloatArray) -> float:
