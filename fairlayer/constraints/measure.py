@@ -13,7 +13,7 @@ import torch
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.constraints.batch import Batch
-from fairlayer.constraints.statements import Reading, Statement, miss
+from fairlayer.constraints.statements import RATIO, Reading, Statement, as_float, miss
 from fairlayer.constraints.weights import read_sample_weight
 from fairlayer.errors import EmptyBatchError, NonFiniteScoresError, ShapeError
 from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
@@ -21,7 +21,15 @@ from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
 if TYPE_CHECKING:
     from fairlayer.constraints.base import Constraint
 
-__all__ = ["Measured", "measure", "measure_columns", "measure_statements", "worst_of"]
+__all__ = [
+    "Measured",
+    "headline",
+    "measure",
+    "measure_columns",
+    "measure_statements",
+    "tolerance_needed",
+    "worst_of",
+]
 
 ATOL = 1e-6
 
@@ -62,6 +70,11 @@ class Measured:
 
     def __float__(self) -> float:
         return float("nan") if self.value is None else self.value
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether value and limit are a ratio, while the excess is in prediction units."""
+        return self.unit == RATIO
 
     @property
     def holds(self) -> bool:
@@ -122,6 +135,29 @@ def measure_statements(
 def worst_of(measured: Iterable[Measured]) -> Measured:
     """Return the one whose number lies furthest beyond its limit; of several classes, columns or batches."""
     return max(measured, key=miss)
+
+
+def headline(measured: Iterable[Measured]) -> float | None:
+    """Return one number for several constraints: the largest of those with an upper limit, else the lowest.
+
+    None where nothing is compared. Numbers with an upper and numbers with a lower limit have no common scale, so a ratio
+    or a floor counts only where there is nothing else.
+    """
+    known = [(each.at_least, each.value) for each in measured if each.value is not None]
+    upper = [value for at_least, value in known if not at_least]
+    if upper:
+        return max(upper)
+    return min((value for _, value in known), default=None)
+
+
+def tolerance_needed(statements: Iterable[Statement], values: FloatArray) -> float | None:
+    """Return the smallest tolerance at which every statement holds for predictions (n,); None where none compares."""
+    needed = []
+    for statement in statements:
+        excess = statement.excess(statement.means.of(values))
+        if excess is not None:
+            needed.append(excess + as_float(statement.tolerance))
+    return max(needed, default=None)
 
 
 def measure_columns(

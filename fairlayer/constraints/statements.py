@@ -30,9 +30,10 @@ import torch
 from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.constraints.means import Means, Values, like
 
-__all__ = ["Reading", "Rows", "Spread", "Statement", "Tolerance", "as_float", "miss"]
+__all__ = ["RATIO", "Reading", "Rows", "Spread", "Statement", "Tolerance", "as_float", "miss"]
 
 Tolerance = float | torch.Tensor
+RATIO = "lowest over highest"  # the unit of a ratio
 
 
 def as_float(tolerance: Tolerance) -> float:
@@ -234,7 +235,7 @@ class Spread(NamedTuple):
     def unit(self) -> str:
         """What the number is, in words."""
         if self.at_least:
-            return "lowest over highest"
+            return RATIO
         return "largest difference" if self.scale == 1.0 else f"{self.scale:g} * highest - lowest"
 
     def read(self, means: FloatArray) -> Reading:

@@ -116,8 +116,10 @@ def _per_constraint(plan: Plan, decisions: FloatArray) -> dict[str, Any]:
     prices = [0.0] * len(names)
     for owner, price in zip(problem.assembly.owners, plan.optimum.prices.tolist(), strict=False):
         prices[owner] += price
+    measured = dict(zip(names, problem.measured_on(decisions), strict=True))
     return {
-        "gaps": dict(zip(names, problem.gaps_of(decisions), strict=True)),
+        "gaps": {name: found.value for name, found in measured.items()},
+        "measured": measured,
         "rounding": {name: problem.rounding_of(owner) for owner, name in enumerate(names)},
         "multipliers": dict(zip(names, prices, strict=True)),
     }

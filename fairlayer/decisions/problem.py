@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.constraints import Batch, Constraint
-from fairlayer.constraints.statements import as_float
+from fairlayer.constraints import Batch, Constraint, Measured
+from fairlayer.constraints.measure import measure
 from fairlayer.decisions.curves import Curve, Partition, contributions_of, draw_curves
 from fairlayer.decisions.inputs import read_labels, read_utility
 from fairlayer.edge import (
@@ -23,7 +23,7 @@ from fairlayer.edge import (
 )
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import Groups
-from fairlayer.passes import Cells, NumpyPasses
+from fairlayer.passes import Cells
 from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs
 
@@ -40,6 +40,7 @@ class Problem:
         scores: (n,).
         constraints: what must hold for the decisions.
         groups: the sensitive features.
+        batch: what the constraints read.
         partition: the cells.
         assembly: the statements of the constraints, on the statistics of the batch.
         curves: one per cell; after the statistics of the assembly comes the share selected, if there is a capacity.
@@ -52,6 +53,7 @@ class Problem:
     scores: FloatArray
     constraints: tuple[Constraint, ...]
     groups: Groups
+    batch: Batch
     partition: Partition
     assembly: Assembly
     curves: tuple[Curve, ...]
@@ -88,7 +90,7 @@ class Problem:
         curves = tuple(draw_curves(scores, partition, measured, gain))
         rounding = [_rounding(block, curves, measured) for block in assembly.slabs.blocks]
         rounding += [np.zeros(1)] * (len(blocks) - len(rounding))
-        return Problem(scores, held, groups, partition, assembly, curves, blocks, tuple(rounding), gain, base)
+        return Problem(scores, held, groups, batch, partition, assembly, curves, blocks, tuple(rounding), gain, base)
 
     @property
     def statistics(self) -> int:
@@ -104,17 +106,9 @@ class Problem:
         """Return the expected utility of decisions (n,), per sample."""
         return self.base + float(self.gain @ decisions) / len(self.gain)
 
-    def gaps_of(self, decisions: FloatArray) -> list[float | None]:
-        """Return, per constraint, the number that its tolerance bounds, measured on decisions (n,)."""
-        measured = NumpyPasses(decisions, self.assembly.cells, None, None).measure(decisions)
-        gaps: list[float | None] = [None] * len(self.constraints)
-        for block, statement, owner in zip(
-            self.assembly.slabs.blocks, self.assembly.statements, self.assembly.owners, strict=True
-        ):
-            gap = _violation(block, measured) + as_float(statement.tolerance)
-            before = gaps[owner]
-            gaps[owner] = gap if before is None else max(before, gap)
-        return gaps
+    def measured_on(self, decisions: FloatArray) -> list[Measured]:
+        """Return, per constraint, the number that it bounds, measured on decisions (n,)."""
+        return [measure(constraint, self.batch, decisions) for constraint in self.constraints]
 
     def rounding_of(self, owner: int) -> float:
         """Return the most that rounding may add to the gap of one constraint."""
@@ -154,14 +148,6 @@ def _rounding(block: Block, curves: Sequence[Curve], measured: Cells) -> FloatAr
         inside = touched < block.matrix.shape[1]
         moved += np.abs(contributions[:, inside] @ block.matrix[:, touched[inside]].T).max(axis=0)
     return moved
-
-
-def _violation(block: Block, statistics: FloatArray) -> float:
-    """The largest violation, in the units of the tolerance."""
-    if isinstance(block, SpreadSlabs) or block.scale is None:
-        return block.worst(statistics)[0]
-    v = block.matrix @ statistics
-    return float((np.maximum(v - block.upper, block.lower - v) * block.scale).max())
 
 
 def _largest(block: Block, rounding: FloatArray) -> float:

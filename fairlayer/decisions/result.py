@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fairlayer.constraints import Measured
 from fairlayer.decisions.rule import DecisionRule
 
 __all__ = ["Decisions"]
@@ -25,8 +26,9 @@ class Decisions:
             over the labels by y where given, else by label probabilities, else by the scores.
         utility_bound: expected utility of the best lottery between thresholds within the limits. No rule of one
             threshold per cell within them exceeds it.
-        gaps: per constraint the number that its tolerance bounds, measured on the decisions; None where nothing is
-            compared.
+        gaps: per constraint the number that it bounds, measured on the decisions (a largest difference, a lowest over
+            highest, a lowest rate); None where nothing is compared.
+        measured: the same with limit, direction and counts.
         rounding: per constraint, what whole numbers may add to its gap: the share of one sample per cell.
         multipliers: price of each constraint: d utility_bound / d tolerance.
         capacity_price: expected utility, summed over the batch, of one more place; 0 where there is no capacity.
@@ -41,6 +43,7 @@ class Decisions:
     expected_utility: float
     utility_bound: float
     gaps: dict[str, float | None]
+    measured: dict[str, Measured]
     rounding: dict[str, float]
     multipliers: dict[str, float]
     capacity_price: float

@@ -29,14 +29,13 @@ from torch import Tensor
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint
+from fairlayer.constraints.measure import measure
 from fairlayer.decisions.inputs import as_scores, like, read_scores
 from fairlayer.decisions.rule import CellRule, DecisionRule
 from fairlayer.edge import Stated, as_constraints, feature_names
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import read_sensitive_features
-from fairlayer.projection.assembly import assemble
 from fairlayer.streaming import Anytime, InferenceState
-from fairlayer.streaming.correction import gap_of
 
 __all__ = ["DecisionStream"]
 
@@ -117,13 +116,13 @@ class DecisionStream:
         return dict(zip(self.rule.names, self._selected.astype(int).tolist(), strict=True))
 
     def gaps(self) -> dict[str, float | None]:
-        """Return the gap of all decisions so far, per constraint; None where nothing is compared."""
+        """Return the number that each constraint bounds, of all decisions so far; None where nothing is compared."""
         with self._lock:
             seen = np.flatnonzero(self._count > 0)
             counts, rates = self._count[seen], self._selected[seen] / self._count[seen]
         groups = read_sensitive_features(self._columns(seen))
         batch = Batch(groups, len(seen), weights=counts)
-        return {c.name: gap_of(assemble([c], batch, on_empty="skip"), rates) for c in self.constraints}
+        return {c.name: measure(c, batch, rates).value for c in self.constraints}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and plain containers, loadable with `weights_only=True`."""

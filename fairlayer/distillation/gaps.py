@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
-from fairlayer.constraints import Batch, Constraint, GroupCalibration
+from fairlayer.constraints import Batch, Constraint, GroupCalibration, Measured
+from fairlayer.constraints.measure import measure, worst_of
 from fairlayer.distillation.amortised import AmortisedModel
 from fairlayer.edge import (
     Stated,
@@ -26,9 +27,6 @@ from fairlayer.edge import (
 )
 from fairlayer.errors import EmptyBatchError
 from fairlayer.groups import Groups
-from fairlayer.passes import NumpyPasses
-from fairlayer.projection.assembly import assemble
-from fairlayer.streaming.correction import gap_of
 
 __all__ = ["RemainingGap", "remaining_gap"]
 
@@ -39,11 +37,12 @@ class RemainingGap:
 
     Args:
         constraint: its name.
-        scores: the number that its tolerance bounds (for a parity the largest difference of group means), None where
-            there is nothing to compare.
+        scores: the number that it bounds (for a parity the largest difference of group means, for a ratio the lowest
+            over the highest), None where there is nothing to compare.
         violation: by how much it misses the constraint, 0 where it is met.
         decisions: the same number as `scores` for the decisions `prediction >= threshold`.
         counts: samples of each group it compares.
+        measured: `scores` with its limit, its direction and its unit.
     """
 
     constraint: str
@@ -51,6 +50,7 @@ class RemainingGap:
     violation: float
     decisions: float | None
     counts: Mapping[str, float]
+    measured: Measured
 
 
 @torch.no_grad()
@@ -127,32 +127,14 @@ def _pool(parts: Sequence[_Pool]) -> _Pool:
 
 
 def _measure(constraint: Constraint, pool: _Pool, threshold: float | None) -> RemainingGap:
-    columns = range(pool.predictions.shape[1])
-    found = [_gap(constraint, pool, j, pool.predictions[:, j]) for j in columns]
-    decisions: list[float | None] = []
+    scores = _worst(constraint, pool, pool.predictions)
+    decisions = None
     if threshold is not None and not isinstance(constraint, GroupCalibration):  # a decision has no score bin
-        taken = (pool.predictions >= threshold).astype(np.float64)
-        decisions = [_gap(constraint, pool, j, taken[:, j])[0] for j in columns]
-    counts: dict[str, float] = {}
-    for statement in constraint.statements(pool.batch(0)):
-        counts |= dict(zip(statement.means.names, statement.means.counts.tolist(), strict=True))
-    return RemainingGap(
-        constraint.name,
-        _largest([gap for gap, _ in found]),
-        max(violation for _, violation in found),
-        _largest(decisions),
-        counts,
-    )
+        decisions = _worst(constraint, pool, (pool.predictions >= threshold).astype(np.float64)).value
+    return RemainingGap(constraint.name, scores.value, max(0.0, scores.excess or 0.0), decisions, scores.counts, scores)
 
 
-def _gap(constraint: Constraint, pool: _Pool, column: int, values: FloatArray) -> tuple[float | None, float]:
-    assembly = assemble([constraint], pool.batch(column), on_empty="skip")
-    gap = gap_of(assembly, values)
-    if gap is None:
-        return None, 0.0
-    measured = NumpyPasses(values, assembly.cells, None, None).measure(values)
-    return gap, max(0.0, assembly.slabs.worst(measured)[0])
-
-
-def _largest(gaps: Sequence[float | None]) -> float | None:
-    return max((gap for gap in gaps if gap is not None), default=None)
+def _worst(constraint: Constraint, pool: _Pool, values: FloatArray) -> Measured:
+    """The worst of the columns that the constraint speaks of."""
+    columns = [j for j in range(values.shape[1]) if values.shape[1] == 1 or constraint.applies_to(j)]
+    return worst_of(replace(measure(constraint, pool.batch(j), values[:, j]), column=j) for j in columns)

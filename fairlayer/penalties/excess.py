@@ -17,7 +17,7 @@ from fairlayer.edge import Stated, feature_names
 from fairlayer.errors import ShapeError
 from fairlayer.groups import read_sensitive_features
 from fairlayer.penalties.faces import face_names, faces, present_faces
-from fairlayer.penalties.means import measure
+from fairlayer.penalties.means import members_of
 from fairlayer.penalties.reading import BatchReader, ColumnStatements, outside_graphs, result_dtype, widened
 
 __all__ = ["Excess", "FaceValues", "face_values"]
@@ -38,7 +38,7 @@ def face_values(scores: Tensor, constraints: Sequence[Constraint], read: Sequenc
     parts, present = [(widened(scores).reshape(-1)[:1] * 0.0)[:0]], []
     for j, column in enumerate(read):
         suffix = f", column {j}" if len(read) > 1 else ""
-        measured = measure(widened(column.scores), [statement for _, statement in column.statements])
+        measured = members_of(widened(column.scores), [statement for _, statement in column.statements])
         for (owner, statement), m in zip(column.statements, measured, strict=True):
             names += _prefixed(owners[owner], face_names(statement), suffix)
             here = present_faces(m)

@@ -17,12 +17,12 @@ from torch import Tensor
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.constraints import Rows, Spread, Statement
 from fairlayer.constraints.statements import Tolerance
-from fairlayer.penalties.means import Measured
+from fairlayer.penalties.means import Bounded
 
 __all__ = ["face_names", "faces", "gaps", "present_faces"]
 
 
-def faces(measured: Measured, tolerance: Tolerance | FloatArray) -> Tensor:
+def faces(measured: Bounded, tolerance: Tolerance | FloatArray) -> Tensor:
     """Return the signed excess of each face, <= 0 where it holds; meaningless where `present_faces` says no.
 
     Args:
@@ -40,7 +40,7 @@ def faces(measured: Measured, tolerance: Tolerance | FloatArray) -> Tensor:
     return torch.cat([above, below])
 
 
-def gaps(measured: Measured, tolerance: Tolerance | FloatArray) -> Tensor:
+def gaps(measured: Bounded, tolerance: Tolerance | FloatArray) -> Tensor:
     """Return what `faces` returns for present faces, but of a spread the worst face only (none: no entry)."""
     statement, present = measured.statement, measured.present
     if isinstance(statement, Rows):
@@ -48,11 +48,10 @@ def gaps(measured: Measured, tolerance: Tolerance | FloatArray) -> Tensor:
     values = measured.values[_index(np.flatnonzero(present), measured.values)]
     if len(values) < 2:
         return values[:0]
-    worst = statement.scale * values.amax() - values.amin() - _as_like(tolerance, values)
-    return worst.reshape(1)
+    return (statement.gap(values) - _as_like(tolerance, values)).reshape(1)
 
 
-def present_faces(measured: Measured) -> BoolArray:
+def present_faces(measured: Bounded) -> BoolArray:
     """Return which faces say something about this batch."""
     statement, present = measured.statement, measured.present
     if isinstance(statement, Spread):

@@ -21,26 +21,26 @@ from fairlayer._typing import FloatArray
 from fairlayer.constraints import Spread, Statement
 from fairlayer.constraints.statements import Tolerance, as_float
 from fairlayer.penalties.faces import faces, gaps, present_faces
-from fairlayer.penalties.means import Measured
+from fairlayer.penalties.means import Bounded
 
 __all__ = ["NORMS"]
 
-Norm = Callable[[Sequence[Measured], float], list[Tensor]]
+Norm = Callable[[Sequence[Bounded], float], list[Tensor]]
 
 
-def _squared(measured: Sequence[Measured], smoothing: float) -> list[Tensor]:
+def _squared(measured: Sequence[Bounded], smoothing: float) -> list[Tensor]:
     return [gaps(m, _one_sided(m.statement)).relu().square().sum() for m in measured]
 
 
-def _abs(measured: Sequence[Measured], smoothing: float) -> list[Tensor]:
+def _abs(measured: Sequence[Bounded], smoothing: float) -> list[Tensor]:
     return [gaps(m, _one_sided(m.statement)).relu().sum() for m in measured]
 
 
-def _hinge(measured: Sequence[Measured], smoothing: float) -> list[Tensor]:
+def _hinge(measured: Sequence[Bounded], smoothing: float) -> list[Tensor]:
     return [gaps(m, m.statement.tolerance).relu().sum() for m in measured]
 
 
-def _logsumexp(measured: Sequence[Measured], smoothing: float) -> list[Tensor]:
+def _logsumexp(measured: Sequence[Bounded], smoothing: float) -> list[Tensor]:
     found = [faces(m, m.statement.tolerance)[torch.from_numpy(present_faces(m)).to(m.values.device)] for m in measured]
     if not found:
         return []

@@ -14,7 +14,7 @@ from fairlayer.constraints import Constraint
 from fairlayer.edge import OnceWarner, Stated, as_constraints, check_choice
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import Vocabulary
-from fairlayer.penalties.means import measure
+from fairlayer.penalties.means import members_of
 from fairlayer.penalties.norms import NORMS
 from fairlayer.penalties.reading import (
     BatchReader,
@@ -161,7 +161,7 @@ class _Settings:
             wide = widened(column.scores)
             if self.threshold is not None:
                 wide = soft_decisions(wide, self.threshold, self.temperature)
-            measured = measure(wide, [statement for _, statement in column.statements])
+            measured = members_of(wide, [statement for _, statement in column.statements])
             for part in NORMS[self.norm](measured, self.smoothing):
                 total = total + part
         return total.to(result_dtype(scores))

@@ -85,7 +85,8 @@ def read_statements(  # noqa: PLR0917 - the order of `Plan.run`
     read = []
     for j, column in enumerate(columns):
         batch = Batch(groups, n, pick(labels, j), pick(estimates, j), partial(host_float64, column))
-        stated = [(i, statement) for i, c in enumerate(constraints) for statement in c.statements(batch)]
+        speaking = [(i, c) for i, c in enumerate(constraints) if len(columns) == 1 or c.applies_to(j)]
+        stated = [(i, statement) for i, c in speaking for statement in c.statements(batch)]
         for i, statement in stated if once is not None else ():
             warn_if_nothing_to_compare(constraints[i], statement, once)  # type: ignore[arg-type]
         read.append(ColumnStatements(column, tuple(stated)))

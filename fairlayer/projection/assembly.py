@@ -110,6 +110,7 @@ def assemble(
     *,
     on_empty: str,
     classes: Sequence[Batch] = (),
+    column: int | None = None,
     once: OnceWarner | None = None,
 ) -> Assembly:
     """Gather the statements of all constraints for one batch.
@@ -119,6 +120,8 @@ def assemble(
         batch: groups, labels and scores of the samples.
         on_empty: "skip" or "raise".
         classes: on the simplex, the batch as each class sees it, in the order of the columns.
+        column: of several independent columns, the one that the batch is about; a constraint that speaks of others
+            only is left out. None where there is a single one.
         once: tells the user, once, of a constraint that has nothing to compare; None for nobody.
 
     Raises:
@@ -127,10 +130,11 @@ def assemble(
     kept: list[tuple[Statement, int]] = []
     owners: list[int] = []
     absent: list[tuple[str, str]] = []
-    seen = list(enumerate(classes)) if classes else [(batch.column, batch)]
+    seen = list(enumerate(classes)) if classes else [(0, batch)]
     for owner, constraint in enumerate(constraints):
-        for column, view in seen:
-            if not constraint.applies_to(column):
+        for of, view in seen:
+            about = of if classes else column
+            if about is not None and not constraint.applies_to(about):
                 continue
             for statement in constraint.statements(view):
                 if once is not None:
@@ -140,7 +144,7 @@ def assemble(
                 if missing and on_empty == "raise" and not statement.absence_expected:
                     _raise_empty(constraint, statement, missing)
                 if present is not None:
-                    kept.append((present, column if classes else 0))
+                    kept.append((present, of))
                     owners.append(owner)
     measures = {_key(statement.means, column): (statement.means, column) for statement, column in kept}
     refinement = _Refinement.of([*measures.values()], batch.ranks, batch.weights, max(1, len(classes)))

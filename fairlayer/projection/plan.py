@@ -179,6 +179,7 @@ class Plan:
         scores = as_score_tensor(scores)
         columns = as_columns(scores, empty=ranks is not None)
         n, shape = len(columns[0]), tuple(scores.shape)
+        self._check_classes(len(columns))
         groups = read_groups(sensitive_features, self.constraints, n, vocabulary, ranks)
         labels = self._read_labels(y, shape)
         estimates = read_per_sample("label_probabilities", label_probabilities, shape)
@@ -221,8 +222,10 @@ class Plan:
             value, one = project_exactly(coordinates(scores), dtype, self.constraints, assembly, box, options)
             return value, (one,)
         values, solved = [], []
-        for column, view in zip(columns, views, strict=True):
-            assembly, box = assemble(self.stated, view, on_empty=options.on_empty, once=self.once), options.box(column)
+        for j, (column, view) in enumerate(zip(columns, views, strict=True)):
+            of = j if len(columns) > 1 else None
+            assembly = assemble(self.stated, view, on_empty=options.on_empty, column=of, once=self.once)
+            box = options.box(column)
             outcome: SolvedColumn
             if options.backend == "exact":
                 value, outcome = project_exactly(coordinates(column), dtype, self.constraints, assembly, box, options)
@@ -233,6 +236,14 @@ class Plan:
             values.append(value)
             solved.append(outcome)
         return (values[0] if scores.ndim == 1 else torch.stack(values, dim=1)), tuple(solved)
+
+    def _check_classes(self, columns: int) -> None:
+        for constraint in self.constraints:
+            if constraint.classes is not None and max(constraint.classes) >= columns:
+                raise ShapeError(
+                    f"{constraint!r} speaks of class {max(constraint.classes)}, but the scores have {columns} "
+                    f"column{'s' if columns > 1 else ''}, counted from 0. Give one column per class, or other classes."
+                )
 
     def _read_labels(self, y: Any, shape: tuple[int, ...]) -> FloatArray | None:
         """Labels (n, 1) or (n, k); of rows of classes always (n, k), 1 in the column of the class."""

@@ -11,10 +11,9 @@ from torch import Tensor
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint
+from fairlayer.constraints.measure import headline, measure
 from fairlayer.edge import read_groups, read_per_sample
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.projection.assembly import assemble
-from fairlayer.streaming.correction import gap_of
 from fairlayer.streaming.state import InferenceState
 
 __all__ = ["StreamGaps"]
@@ -52,11 +51,10 @@ class StreamGaps:
 
     def stats(self, state: InferenceState) -> dict[str, float]:
         """Return the numbers, under fixed keys."""
-        pooled = [gap for gap in state.pooled_gap().values() if gap is not None]
-        raw = self._raw_gap()
+        pooled, raw = headline(each for each in state.measured().values() if each is not None), self._raw_gap()
         return {
             "weighted_avg_fairness_gap": float(np.average(self.gaps, weights=self.sizes)) if self.sizes else 0.0,
-            "pooled_aggregate_gap": max(pooled, default=0.0),
+            "pooled_aggregate_gap": 0.0 if pooled is None else pooled,
             "raw_pooled_aggregate_gap": 0.0 if raw is None else raw,
             "mean_squared_change": state.mean_squared_change(),
             "samples": float(sum(self.sizes)),
@@ -74,5 +72,4 @@ class StreamGaps:
     def _largest(self, groups: Groups, values: FloatArray, labels: FloatArray | None) -> float | None:
         served = [c for c in self.constraints if labels is not None or not c.needs_labels]
         batch = Batch(groups, len(values), labels=labels)
-        gaps = [gap_of(assemble([constraint], batch, on_empty="skip"), values) for constraint in served]
-        return max((gap for gap in gaps if gap is not None), default=None)
+        return headline(measure(constraint, batch, values) for constraint in served)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.constraints import Batch, Constraint
+from fairlayer.constraints import Batch, Constraint, Measured
+from fairlayer.constraints.measure import measure
 from fairlayer.errors import SolverError
 from fairlayer.groups import Vocabulary
 from fairlayer.passes import NumpyPasses
@@ -27,10 +28,9 @@ __all__ = [
     "excess",
     "feed_forward",
     "feedback",
-    "gap_of",
     "hard_step",
     "large_step",
-    "pooled_gaps",
+    "measure_past",
     "soft_step",
 ]
 
@@ -176,32 +176,17 @@ def feedback(frame: Frame, rate: float, slack: float, *, labelled: bool) -> Floa
     return np.asarray(np.divide(share, totals, out=shifts, where=totals > 0))
 
 
-def pooled_gaps(frame: Frame) -> dict[str, float | None]:
-    """Return the pooled gap of each constraint over all emitted predictions, None where nothing can be compared.
-
-    The number that its tolerance bounds: for a parity, the largest difference of pooled group means.
-    """
-    gaps: dict[str, float | None] = {}
+def measure_past(frame: Frame) -> dict[str, Measured | None]:
+    """Return what each constraint says about the pooled means of everything emitted; None before there is anything."""
+    found: dict[str, Measured | None] = {}
     for constraint in frame.constraints:
         rows, values, weights, labels = _past(frame.history, labelled=constraint.needs_labels)
         if not len(rows):
-            gaps[constraint.name] = None
+            found[constraint.name] = None
             continue
         batch = batch_of(frame.history, frame.vocabulary, rows, weights=weights, labels=labels)
-        gaps[constraint.name] = gap_of(assemble([constraint], batch, on_empty="skip"), values)
-    return gaps
-
-
-def gap_of(assembly: Assembly, values: FloatArray) -> float | None:
-    """Return the largest of `violation + tolerance` over the statements, None where there are none."""
-    if not assembly.slabs.blocks:
-        return None
-    measured = NumpyPasses(values, assembly.cells, None, None).measure(values)
-    each = [
-        SlabSystem([block]).worst(measured)[0] + float(statement.tolerance)
-        for block, statement in zip(assembly.slabs.blocks, assembly.statements, strict=True)
-    ]
-    return max(each)
+        found[constraint.name] = measure(constraint, batch, values)
+    return found
 
 
 def _joined(frame: Frame, cells: IntArray, target: FloatArray) -> tuple[NumpyPasses, Assembly, int]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.constraints import Batch, Constraint
+from fairlayer.constraints import Batch, Constraint, Measured
 from fairlayer.errors import CategoryError, ConstraintDefinitionError, InfeasibleConstraintsError, SolverError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.projection.assembly import assemble
@@ -29,7 +29,7 @@ from fairlayer.streaming.correction import (
     feedback,
     hard_step,
     large_step,
-    pooled_gaps,
+    measure_past,
     soft_step,
 )
 from fairlayer.streaming.history import History, batch_of
@@ -232,9 +232,9 @@ class Machine:
 
     # ---- what it knows
 
-    def pooled_gaps(self) -> dict[str, float | None]:
-        """Return the pooled gap of each constraint."""
-        return pooled_gaps(self._frame_now())
+    def measured(self) -> dict[str, Measured | None]:
+        """Return what each constraint says about everything emitted."""
+        return measure_past(self._frame_now())
 
     def group_sums(self) -> SpreadSums | None:
         """Return the sums of plain groups; None where these do not suffice, or are lent."""

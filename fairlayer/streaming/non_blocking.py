@@ -214,8 +214,9 @@ class _Run:
         for n, correction in calls:
             rule.observe(float(n), correction, 0.0)
         if calls and machine.at_bounds(emitted[-calls[-1][0] :]):
-            gap, slack = machine.pooled_gaps()[machine.constraints[0].name], self.policy.slack(rule.samples)
-            rule.widening = max((gap or 0.0) - self.tolerance - max(slack, 0.0), 0.0)
+            found, slack = machine.measured()[machine.constraints[0].name], self.policy.slack(rule.samples)
+            excess = 0.0 if found is None or found.excess is None else found.excess
+            rule.widening = max(excess - max(slack, 0.0), 0.0)
         self.rejected.add(block)
         if rule.cold:
             rule.cold = machine.unseen()

@@ -1,7 +1,7 @@
 """The published online primal-dual on per-batch gaps, for reproduction.
 
     y_t = argmin |y - z|^2 + multiplier * n * gap(y)  within the bounds
-    multiplier = max(0, multiplier + step / sqrt(t) * n * (gap(y_t) - tolerance))
+    multiplier = max(0, multiplier + step / sqrt(t) * n * (gap(y_t) - tolerance))       of several, the largest excess
 
 The penalised minimiser lies on the path of projections onto gap <= width: the width at which the price of the width
 reaches `multiplier * n / 2` (for 1/2 |y - z|^2), found by bisection; width 0 where the price stays below.
@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.constraints.measure import headline, measure, tolerance_needed
 from fairlayer.constraints.statements import as_float
 from fairlayer.passes import NumpyPasses
 from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.solve import SlabSystem, solve
 from fairlayer.solve.slabs import RowSlabs, SpreadSlabs
-from fairlayer.streaming.correction import Frame, gap_of
+from fairlayer.streaming.correction import Frame
 from fairlayer.streaming.history import batch_of
 from fairlayer.streaming.policy import PerBatch
 
@@ -47,13 +48,12 @@ class PerBatchDual:
         assembly = assemble(frame.unlabelled, batch, on_empty="skip")
         passes = NumpyPasses(raw, assembly.cells, *frame.bounds)
         emitted = _penalised(passes, assembly, 0.5 * self.multiplier * len(cells))
-        gap = gap_of(assembly, emitted) or 0.0
+        measured = [measure(constraint, batch, emitted) for constraint in frame.unlabelled]
         self.steps += 1.0
         self.samples += len(cells)
-        self.weighted_gaps += len(cells) * gap
-        tolerance = min((as_float(getattr(c, "tolerance", 0.0)) for c in frame.unlabelled), default=0.0)
-        excess = len(cells) * (gap - tolerance)
-        self.multiplier = max(0.0, self.multiplier + policy.step / self.steps**0.5 * excess)
+        self.weighted_gaps += len(cells) * (headline(measured) or 0.0)
+        excess = max((each.excess for each in measured if each.excess is not None), default=0.0)
+        self.multiplier = max(0.0, self.multiplier + policy.step / self.steps**0.5 * len(cells) * excess)
         return emitted
 
     def to_state(self) -> dict[str, float]:
@@ -68,7 +68,7 @@ class PerBatchDual:
 
 def _penalised(passes: NumpyPasses, assembly: Assembly, price: float) -> FloatArray:
     start = passes.at(None)
-    gap = gap_of(assembly, np.asarray(start.value))
+    gap = tolerance_needed(assembly.statements, np.asarray(start.value))
     if gap is None or price <= 0.0:
         return np.asarray(start.value)
     narrow, wide, emitted = 0.0, max(gap, 0.0), np.asarray(start.value)

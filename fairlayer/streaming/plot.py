@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from fairlayer.constraints import Constraint
-from fairlayer.constraints.statements import as_float
 from fairlayer.errors import require
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policy import PerBatch, Policy
@@ -31,7 +30,7 @@ def plot_trace(
 
     Args:
         points: what to draw.
-        constraints: for the tolerances.
+        constraints: whose numbers, which the points hold with their limits.
         policy: for the slack of the first samples.
         axes: two matplotlib axes, or None for a new figure.
     """
@@ -41,12 +40,12 @@ def plot_trace(
     gaps, shifts = axes
     samples = [point.samples for point in points]
     for constraint in constraints:
-        _draw_gap(gaps, points, samples, constraint, policy)
+        _draw_gap(gaps, points, samples, constraint.name, policy)
     for name in sorted({name for point in points for name in point.shifts}):
         shifts.plot(samples, [point.shifts.get(name) for point in points], label=name, linewidth=1.2)
     shifts.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
     _shade(gaps, points)
-    _scale(gaps, points, constraints)
+    _scale(gaps, points)
     gaps.set(ylabel="pooled gap of mean predictions")
     shifts.set(ylabel="feed-forward shift", xlabel="predictions emitted", xlim=(0, max(samples, default=1.0)))
     for axis in axes:
@@ -56,24 +55,33 @@ def plot_trace(
     return gaps.figure
 
 
-def _draw_gap(
-    axis: Any, points: Sequence[TracePoint], samples: list[float], constraint: Constraint, policy: Policy
-) -> None:
-    values = [point.gaps.get(constraint.name) for point in points]
-    [line] = axis.plot(samples, [float("nan") if v is None else v for v in values], label=constraint.name)
-    tolerance = getattr(constraint, "tolerance", None)
-    if tolerance is None:
+def _draw_gap(axis: Any, points: Sequence[TracePoint], samples: list[float], name: str, policy: Policy) -> None:
+    [line] = axis.plot(samples, [_or_nan(point.gaps.get(name)) for point in points], label=name)
+    known = [found for point in points if (found := point.measured.get(name)) is not None]
+    if not known:
         return
-    slack = [0.0 if isinstance(policy, PerBatch) else max(policy.slack(n), 0.0) for n in samples]
-    limits = [as_float(tolerance) + extra for extra in slack]
-    axis.plot(samples, limits, "--", linewidth=1, color=line.get_color(), label=f"limit {as_float(tolerance):g}")
+    limits = [_limit(point, name, policy) for point in points]
+    axis.plot(samples, limits, "--", linewidth=1, color=line.get_color(), label=f"limit {known[-1].limit:g}")
 
 
-def _scale(axis: Any, points: Sequence[TracePoint], constraints: Sequence[Constraint]) -> None:
-    """Fit the gaps after the first tenth, and twice the largest tolerance; below zero only what is negative."""
+def _limit(point: TracePoint, name: str, policy: Policy) -> float:
+    """The limit with the slack of the first samples, which is in prediction units, as a difference or a floor is."""
+    found = point.measured.get(name)
+    if found is None:
+        return float("nan")
+    slack = 0.0 if isinstance(policy, PerBatch) or found.is_ratio else max(policy.slack(point.samples), 0.0)
+    return found.limit - slack if found.at_least else found.limit + slack
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _scale(axis: Any, points: Sequence[TracePoint]) -> None:
+    """Fit the gaps after the first tenth, and twice the largest limit; below zero only what is negative."""
     later = points[len(points) // _FIRST_TENTH :]
     gaps = [gap for point in later for gap in point.gaps.values() if gap is not None]
-    limits = [2.0 * as_float(c.tolerance) for c in constraints if hasattr(c, "tolerance")]
+    limits = [2.0 * found.limit for point in later for found in point.measured.values() if found is not None]
     top, bottom = max([*gaps, *limits], default=1.0), min([0.0, *gaps])
     axis.set_ylim(1.1 * bottom, 1.1 * top if top > bottom else bottom + 1.0)
 

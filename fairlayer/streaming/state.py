@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.constraints import Constraint
+from fairlayer.constraints import Constraint, Measured
 from fairlayer.edge import (
     Box,
     as_columns,
@@ -322,9 +322,17 @@ class InferenceState:
             return dict(zip(self._cell_names(), counts, strict=True))
 
     def pooled_gap(self) -> dict[str, float | None]:
-        """Return the gap of the pooled means of everything emitted, per constraint; None where nothing compares."""
+        """Return the number that each constraint bounds, of the pooled means of everything emitted.
+
+        For a parity that is the largest difference of pooled group means, for a ratio the lowest over the highest, for
+        a floor the lowest mean; see `Constraint.measure`. None where nothing compares.
+        """
+        return {name: None if found is None else found.value for name, found in self.measured().items()}
+
+    def measured(self) -> dict[str, Measured | None]:
+        """Return the same with limit, direction and counts; None before anything was emitted."""
         with self._up_to_date() as machine:
-            return machine.pooled_gaps()
+            return machine.measured()
 
     def meters(self) -> dict[str, dict[str, float]]:
         """Return the parts of `state_dict()["machine"]` that counting emitted predictions again cannot rebuild."""

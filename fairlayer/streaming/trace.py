@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from fairlayer.constraints import Measured
 from fairlayer.streaming.phases import Phase
 
 __all__ = ["Trace", "TracePoint"]
@@ -17,9 +18,14 @@ class TracePoint(NamedTuple):
     """The stream after so many samples."""
 
     samples: float
-    gaps: dict[str, float | None]
+    measured: dict[str, Measured | None]
     shifts: dict[str, float]
     phase: Phase
+
+    @property
+    def gaps(self) -> dict[str, float | None]:
+        """The number that each constraint bounds."""
+        return {name: None if found is None else found.value for name, found in self.measured.items()}
 
 
 class Trace:
@@ -53,4 +59,4 @@ class Trace:
 
 def _now(machine: Any, phase: Phase, cell_names: Sequence[str]) -> TracePoint:
     shifts = dict(zip(cell_names, (-machine.shifts).tolist(), strict=True))
-    return TracePoint(machine.rule.samples, machine.pooled_gaps(), shifts, phase)
+    return TracePoint(machine.rule.samples, machine.measured(), shifts, phase)

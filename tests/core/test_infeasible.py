@@ -91,7 +91,7 @@ def _check_relaxed(problem: Problem, result: fl.Projection, least: float) -> Non
 def _check_names(problem: Problem, text: str) -> None:
     """The constraints named in the error cannot hold together, even without the others."""
     names = [constraint(rule).name for rule in problem.rules]
-    named = text.split(" meet ")[1].split("; clashing")[0].removesuffix(" together").split(" and ")
+    named = text.split(" meet ")[1].split("; clashing", maxsplit=1)[0].removesuffix(" together").split(" and ")
     assert named, text
     assert set(named) <= set(names), text
     clashing = replace(problem, rules=tuple(r for r, n in zip(problem.rules, names, strict=True) if n in named))
