@@ -18,7 +18,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint format docs bench clean
+.PHONY: help setup demo test test-fast test-slow test-gpu lint format docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ demo: setup  ## run the demo: train, stream, report; DATA=adult takes a real dat
 
 test: setup  ## run the whole test suite, except what is marked slow or needs a GPU (ARGS="..." goes to pytest)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not slow" -ra --durations=10 $(ARGS)
+
+test-fast: setup  ## run the core's own tests with few generated examples: the inner loop, under a minute
+	FAIRLAYER_HYPOTHESIS=fast $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not slow and not rival" \
+		tests/test_layering.py tests/core tests/constraints tests/edge tests/geometry tests/projection tests/solve -q $(ARGS)
 
 test-slow: setup  ## run the long tests: thousands of problems and sequences
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not gpu" -ra --durations=10 $(ARGS)

@@ -95,7 +95,13 @@ class InfeasibleConstraintsError(FairlayerError, ValueError):
 
 
 class SolverError(FairlayerError, RuntimeError):
-    """The solver did not reach its accuracy; no value is returned."""
+    """The solver did not reach its accuracy; no value is returned.
+
+    Where a projection ends so, `problem` holds what the solver saw: cell statistics, limits and the seed, with
+    `.save(path)`. The message holds no score.
+    """
+
+    problem: Any = None
 
 
 class SmallBatchError(FairlayerError, ValueError):

@@ -20,13 +20,21 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.register_profile("search", parent=hypothesis.settings.get_profile("fairlayer"), derandomize=False)
-hypothesis.settings.load_profile(os.environ.get("FAIRLAYER_HYPOTHESIS", "fairlayer"))
+hypothesis.settings.register_profile("fast", parent=hypothesis.settings.get_profile("fairlayer"))
+PROFILE = os.environ.get("FAIRLAYER_HYPOTHESIS", "fairlayer")
+hypothesis.settings.load_profile(PROFILE)
+FAST_EXAMPLES = 2  # of each generated test in the inner loop, `make test-fast`
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
     torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if PROFILE == "fast":
+        for item in items:
+            test = getattr(item, "obj", None)
+            if hasattr(test, "hypothesis"):  # a limit that the test states itself goes before that of the profile
+                hypothesis.settings(max_examples=FAST_EXAMPLES)(test)
     if torch.cuda.is_available():
         return
     for item in items:

@@ -14,14 +14,14 @@ from fairlayer._arrays import outside_transforms, plain_tensor
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Box
-from fairlayer.errors import InfeasibleConstraintsError, NonFiniteScoresError
+from fairlayer.errors import InfeasibleConstraintsError, NonFiniteScoresError, SolverError
 from fairlayer.passes import Passes, RankPasses, make_passes
 from fairlayer.projection.assembly import Assembly
 from fairlayer.projection.autograd import attach
 from fairlayer.projection.certificate import Certificate, Held, RawBatch, certify
 from fairlayer.projection.derivative import Derivative
 from fairlayer.projection.options import Options
-from fairlayer.solve import ClashingFaces, Face, Solved, solve
+from fairlayer.solve import ClashingFaces, Face, Solved, StuckProblem, solve
 
 __all__ = ["ExactColumn", "project_exactly", "result_dtype"]
 
@@ -173,6 +173,9 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
             solved = solve(passes, assembly.slabs, relax=options.relax)
         except ClashingFaces as clash:
             raise _infeasible(clash, constraints, assembly, box) from None
+        except SolverError as error:
+            error.problem = StuckProblem.of(passes, assembly.slabs)
+            raise
         value = rule.inside(passes.export(solved.solution.value, dtype))
     ends = (0.0, 1.0) if rule.on_simplex else (lower, upper)
     raw = RawBatch(plain, assembly.stated, rule, *ends, assembly.cells.weights, ranks)

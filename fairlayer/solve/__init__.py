@@ -4,6 +4,7 @@ from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import Face, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.solve import Solved, solve
+from fairlayer.solve.stuck import StuckProblem
 
 __all__ = [
     "ClashingFaces",
@@ -13,5 +14,6 @@ __all__ = [
     "Solution",
     "Solved",
     "SpreadSlabs",
+    "StuckProblem",
     "solve",
 ]
