@@ -33,8 +33,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if PROFILE == "fast":
         for item in items:
             test = getattr(item, "obj", None)
-            if hasattr(test, "hypothesis"):  # a limit that the test states itself goes before that of the profile
-                hypothesis.settings(max_examples=FAST_EXAMPLES)(test)
+            own = getattr(test, "_hypothesis_internal_use_settings", None)
+            if own is not None:  # what a test states itself goes before the profile
+                few = hypothesis.settings(parent=own, max_examples=FAST_EXAMPLES)
+                test._hypothesis_internal_use_settings = few
     if torch.cuda.is_available():
         return
     for item in items:
