@@ -33,15 +33,17 @@ def gauged(passes: Passes, slabs: SlabSystem, point: Point, base: float, nu: Flo
 def statistic_sizes(passes: Passes, point: Point, nu: FloatArray | None) -> FloatArray:
     """Return the size of each statistic at a point that is reached by the dual nu (None: by none).
 
-    One sample of each cell may be about to become free, and it rounds like the pull that takes it there.
+    One sample of each cell may be about to become free, and it rounds like the pull that takes it there, which is no
+    larger than the largest raw score and value together.
     """
     if nu is None and passes.cells.dense is None and _common(passes.lower) and _common(passes.upper):
         return np.full(len(point.statistics), max(abs(passes.lower), abs(passes.upper)))  # no sweep for the usual case
     sizes = np.maximum(passes.magnitudes(point), np.abs(point.statistics))
     if nu is None or passes.geometry.smooth or passes.cells.classes > 1:
         return sizes
-    k = len(passes.cells.counts)
-    sizes[:k] += np.abs(nu[:k]) / passes.cells.counts**2
+    k, counts = len(passes.cells.counts), passes.cells.counts
+    largest = passes.size + float(np.abs(point.statistics).max(initial=0.0))
+    sizes[:k] += np.minimum(np.abs(nu[:k]) / counts, largest) / counts
     return sizes
 
 
