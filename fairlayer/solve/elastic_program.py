@@ -286,7 +286,7 @@ class _Faces:
         self.row = np.concatenate([none, *(np.arange(len(s.lower)) for _, s in rows)]).astype(int)
         norm = self.absolute[: self.count].max(axis=1, initial=0.0)
         self.norm = np.where(norm > 0.0, norm, 1.0)
-        self.size = np.maximum(_finite(self.lower), _finite(self.upper))
+        self.lower_size, self.upper_size = _finite(self.lower), _finite(self.upper)
         self.spreads, at = [], self.count
         for b, s in spreads:
             self.spreads.append(_Spread(b, slice(at, at + len(s.matrix)), s.offset, s.scale, s.width))
@@ -302,7 +302,7 @@ class _Faces:
     def reach(self) -> float:
         """Return the largest number among the limits, up to 1e6."""
         sizes = [abs(s.width) + (0.0 if s.offset is None else float(np.abs(s.offset).max())) for s in self.spreads]
-        return min(1e6, max([float(self.size.max(initial=0.0)), *sizes]))
+        return min(1e6, max([float(self.lower_size.max(initial=0.0)), float(self.upper_size.max(initial=0.0)), *sizes]))
 
     def violated(self, value: FloatArray, size: FloatArray, w: float, *, own_units: bool) -> list[_Violation]:
         """Return the worst face of each block.
@@ -316,11 +316,13 @@ class _Faces:
         found = []
         if self.count:
             rows, room = value[: self.count], w * (self.norm if own_units else self.widens)
-            excess = np.maximum(rows - self.upper, self.lower - rows) - room
-            rounding = (size[: self.count] + self.size + np.abs(room)) / self.norm
-            excess = excess / self.norm
+            over, under = rows - self.upper, self.lower - rows
+            above = over >= under
+            excess = (np.where(above, over, under) - room) / self.norm
+            limit = np.where(above, self.upper_size, self.lower_size)
+            rounding = (size[: self.count] + limit + np.abs(room)) / self.norm
             i = int(np.where(excess > 4.0 * _EPS * rounding, excess, -np.inf).argmax())
-            sign = 1 if rows[i] - self.upper[i] >= self.lower[i] - rows[i] else -1
+            sign = 1 if above[i] else -1
             key = int(self.block[i]), int(self.row[i]), sign
             found.append(_Violation(float(excess[i]), float(rounding[i]), key, i, -1))
         for spread in self.spreads:
@@ -404,7 +406,7 @@ class _Search:
         if not self._rise():
             return self._met()
         self._straighten()
-        if not self._rise():
+        if not self._rise() or not self._rise_from_afar():
             return self._met()
         self.own_units = False
         if any(f.users != self.active[0].users for f in self.active) or self.faces.units_differ:
@@ -416,9 +418,19 @@ class _Search:
         self._rise()
         return self._answer()
 
+    def _rise_from_afar(self) -> bool:
+        """Go on with infinite bounds further out, while something is still pulled there."""
+        for _ in range(5):
+            if not (isinstance(self.domain, BoxDomain) and self.domain.beyond(*self._reduced())):
+                return True
+            self.domain.enlarge(1e3)
+            if not self._rise():
+                return False
+        raise _LostError
+
     def _retilt(self) -> None:
         self.total = float(np.abs(self.weights).sum())
-        self.costs = self.tilt * self.total * self.domain.tilted(self.random)
+        self.costs = self.tilt * self.total * self.domain.tilted(self.random)  # of basic entries none: weights stay
 
     def _straighten(self) -> None:
         self.costs = np.zeros_like(self.costs)
@@ -474,6 +486,8 @@ class _Search:
         self.widens = np.array([f.widens for f in self.active])
         self.K = np.concatenate([-self.widens[:, None], self.domain.columns(self.normals)], axis=1)
         self.inverse = np.linalg.inv(self.K)
+        size = np.abs(self.inverse)
+        self.doubt = size + size @ np.abs(self.K) @ size  # entries of the inverse are rounded relative to these
         costs = np.append(-1.0, -self.domain.costs(self.costs))
         weights = costs @ self.inverse
         self.weights = weights + (costs - weights @ self.K) @ self.inverse
@@ -500,11 +514,11 @@ class _Search:
         if face is not None:
             row = np.concatenate([[-face.widens], self.domain.columns(face.normal[None])[0]])
             change = -(row @ self.inverse)
-            rounding = np.abs(row) @ np.abs(self.inverse)
+            rounding = np.abs(row) @ self.doubt
             q = face.normal + change @ self.normals
         else:
             change = self.inverse[1 + position] * (-1.0 if slope > 0.0 else 1.0)
-            rounding = np.full(len(change), float(np.abs(change).max()))
+            rounding = self.doubt[1 + position]
             q = change @ self.normals
             slope = abs(slope)
         noise = 1e-11 * (1.0 + float(np.abs(change).sum())) * self.domain.size
