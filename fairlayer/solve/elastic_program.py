@@ -46,6 +46,7 @@ __all__ = [
 
 _EPS = float(np.finfo(np.float64).eps)
 _TILT = 1e-7
+_NEAR = 8.0  # times the size of what is known: the first place to wait on the way to infinity
 _TRIES = 6
 _PATIENCE = 25  # steps without a rise, after which violated faces are taken at random, so that nothing cycles
 _MOST_STEPS = 5_000
@@ -173,7 +174,7 @@ def least_widening(
         SolverError: the method did not end; no such problem is known.
     """
     faces = _Faces(blocks)
-    reach = 1e3 * (1.0 + domain.reach() + faces.reach + (0.0 if near is None else float(np.abs(near).max(initial=0.0))))
+    reach = _NEAR * (max(domain.reach(), 0.0 if near is None else float(np.abs(near).max(initial=0.0))) or faces.reach)
     best: Elastic | None = None
     for attempt in range(_TRIES):
         try:
@@ -300,9 +301,9 @@ class _Faces:
 
     @property
     def reach(self) -> float:
-        """Return the largest number among the limits, up to 1e6."""
-        sizes = [abs(s.width) + (0.0 if s.offset is None else float(np.abs(s.offset).max())) for s in self.spreads]
-        return min(1e6, max([float(self.lower_size.max(initial=0.0)), float(self.upper_size.max(initial=0.0)), *sizes]))
+        """Return the size of a usual limit."""
+        sizes = [*(self.lower_size / self.norm), *(self.upper_size / self.norm), *(abs(s.width) for s in self.spreads)]
+        return float(np.median([size for size in sizes if size > 0.0] or [1.0]))
 
     def violated(self, value: FloatArray, size: FloatArray, w: float, *, own_units: bool) -> list[_Violation]:
         """Return the worst face of each block.
@@ -420,10 +421,10 @@ class _Search:
 
     def _rise_from_afar(self) -> bool:
         """Go on with infinite bounds further out, while something is still pulled there."""
-        for _ in range(5):
+        for _ in range(8):
             if not (isinstance(self.domain, BoxDomain) and self.domain.beyond(*self._reduced())):
                 return True
-            self.domain.enlarge(1e3)
+            self.domain.enlarge(100.0)
             if not self._rise():
                 return False
         raise _LostError
