@@ -387,7 +387,7 @@ class _Search:
         self.w, self.steps = 0.0, 0
         self.random = np.random.default_rng(seed)
         self.tilt = _TILT * 10.0 ** -(seed // 2)
-        self.costs = np.zeros(domain.x.shape)
+        self.costs, self.least_cost = np.zeros(domain.x.shape), 0.0
         self.met, self.own_units = False, True
 
     def run(self) -> tuple[Elastic, float]:
@@ -402,22 +402,30 @@ class _Search:
         if start is None:
             return self._met()
         self.active, self.weights = [start], np.ones(1)
-        self._retilt()
         self.domain.settle(*self._reduced())
-        if not self._rise():
+        if not self._climb() or not self._rise_from_afar():
             return self._met()
-        self._straighten()
-        if not self._rise() or not self._rise_from_afar():
-            return self._met()
-        self.own_units = False
-        if any(f.users != self.active[0].users for f in self.active) or self.faces.units_differ:
-            self._in_users_units()
-            self._rise()
-            self._straighten()
-        else:
-            self._in_users_units()
+        self._in_users_units()
+        if self.faces.units_differ:
+            self._climb()
         self._rise()
         return self._answer()
+
+    def _climb(self) -> bool:
+        """Rise with costs, smaller each time, until the end needs none; return whether some widening is needed."""
+        for smaller in (1.0, 1e-2, 1e-4):
+            self.least_cost = smaller * self.tilt * float(np.abs(self.weights).sum())
+            self.costs = self.least_cost * self.domain.tilted(self.random)
+            self.domain.settle_others(*self._reduced())
+            if not self._rise():
+                return False
+            self.costs, self.least_cost = np.zeros_like(self.costs), 0.0
+            self._solve()
+            self.domain.settle_others(*self._reduced())
+            self._solve()
+            if self._choose(0) is None:
+                return not self.met
+        return self._rise()
 
     def _rise_from_afar(self) -> bool:
         """Go on with infinite bounds further out, while something is still pulled there."""
@@ -429,22 +437,11 @@ class _Search:
                 return False
         raise _LostError
 
-    def _retilt(self) -> None:
-        self.total = float(np.abs(self.weights).sum())
-        self.costs = self.tilt * self.total * self.domain.tilted(self.random)  # of basic entries none: weights stay
-
-    def _straighten(self) -> None:
-        self.costs = np.zeros_like(self.costs)
-        self._solve()
-        self.domain.settle_others(*self._reduced())
-
     def _in_users_units(self) -> None:
+        self.own_units = False
         self.weights = np.maximum(self.weights, 0.0)
         self.active = [f._replace(widens=f.users) for f in self.active]
         self.weights = self.weights / float(self.weights @ np.array([f.widens for f in self.active]))
-        if self.faces.units_differ:
-            self._retilt()
-            self.domain.settle_others(*self._reduced())
 
     def _rise(self) -> bool:
         """Take steps until nothing is violated; return whether some widening is needed."""
@@ -486,18 +483,23 @@ class _Search:
         self.limits = np.array([f.limit for f in self.active])
         self.widens = np.array([f.widens for f in self.active])
         self.K = np.concatenate([-self.widens[:, None], self.domain.columns(self.normals)], axis=1)
-        self.inverse = np.linalg.inv(self.K)
+        even = 1.0 / np.abs(self.K).max(axis=1)
+        self.inverse = np.linalg.inv(self.K * even[:, None]) * even
         size = np.abs(self.inverse)
         self.doubt = size + size @ np.abs(self.K) @ size  # entries of the inverse are rounded relative to these
         costs = np.append(-1.0, -self.domain.costs(self.costs))
         weights = costs @ self.inverse
         self.weights = weights + (costs - weights @ self.K) @ self.inverse
         self._measure()
-        for _ in range(2):
-            change = self.inverse @ (self.limits - self.normals @ self.s + self.w * self.widens)
+        for _ in range(4):
+            residual = self.limits - self.normals @ self.s + self.w * self.widens
+            change = self.inverse @ residual
             self.w += float(change[0])
             self.domain.shift(change[1:])
             self._measure()
+            size = np.abs(self.limits) + np.abs(self.normals) @ self.sizes + abs(self.w) * self.widens
+            if bool((np.abs(residual) <= 2.0 * _EPS * size).all()):
+                break
 
     def _reduced(self) -> tuple[FloatArray, FloatArray]:
         """Return the reduced costs of all predictions, and their rounding."""
@@ -597,7 +599,8 @@ class _Search:
         size = self.domain.size[points.entry[order]]
         clear = np.concatenate([points.pivot[order] / size, -change[falling] / rounding[falling]])
         at = np.concatenate([points.at[order], ends])
-        room = np.concatenate([1e-14 * scale * size / points.pivot[order], 1e-14 * scale / -change[falling]])
+        slack = 1e-14 * scale + 1e-2 * self.least_cost
+        room = np.concatenate([slack * size / points.pivot[order], 1e-14 * scale / -change[falling]])
         near = np.flatnonzero(at <= (at + room).min())
         best = int(near[clear[near].argmax()])
         if best < len(order):
