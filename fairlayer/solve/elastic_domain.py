@@ -180,7 +180,8 @@ class Domain(Protocol):
 class BoxDomain:
     """Numbers between bounds, which may be infinite.
 
-    An infinite bound is first replaced by a large number; `enlarge` moves it further out.
+    What is pulled towards an infinite bound waits at a large number, until it can be basic; basic entries may go
+    beyond. `enlarge` moves that number further out.
     """
 
     def __init__(self, samples: Samples, lower: FloatArray, upper: FloatArray, start: FloatArray, reach: float) -> None:
@@ -213,7 +214,9 @@ class BoxDomain:
         """See `Domain.tilted`: towards the nearer end."""
         size = self.size * random.uniform(0.5, 1.0, len(self.x))
         below, above = self.x - self.true_lower, self.true_upper - self.x
-        return np.where(np.isinf(below) & np.isinf(above), 0.0, np.where(below <= above, size, -size))
+        costs = np.where(np.isinf(below) & np.isinf(above), 0.0, np.where(below <= above, size, -size))
+        costs[self.basic] = 0.0
+        return costs
 
     def costs(self, costs: FloatArray) -> FloatArray:
         """See `Domain.costs`."""
@@ -247,10 +250,10 @@ class BoxDomain:
         """See `Domain.worst`."""
         if not self.basic:
             return -np.inf, -1, 0.0
-        x, lower, upper = self.x[self.basic], self.lower[self.basic], self.upper[self.basic]
+        x, lower, upper = self.x[self.basic], self.true_lower[self.basic], self.true_upper[self.basic]
         excess = np.where(x > upper, x - upper, np.where(x < lower, x - lower, 0.0))
         # A number is rounded relative to its size, and to that of the bound; near zero, to the width of the box.
-        unit = np.maximum(np.abs(x), np.where(x > upper, np.abs(upper), np.abs(lower)))
+        unit = np.maximum(np.abs(x), np.where(x > upper, np.abs(upper), np.where(x < lower, np.abs(lower), 0.0)))
         relative = np.abs(excess) / np.maximum(unit, 1e-300)
         position = int((relative * self.size[self.basic]).argmax())
         return float(relative[position]), position, float(excess[position])
@@ -321,7 +324,9 @@ class SimplexDomain:
 
     def tilted(self, random: np.random.Generator) -> FloatArray:
         """See `Domain.tilted`: towards the class that the start prefers."""
-        return -self.size[:, None] * (self.start + random.uniform(0.0, 0.5, self.x.shape))
+        costs = -self.size[:, None] * (self.start + random.uniform(0.0, 0.5, self.x.shape))
+        costs[self.rows] = 0.0
+        return costs
 
     def costs(self, costs: FloatArray) -> FloatArray:
         """See `Domain.costs`."""

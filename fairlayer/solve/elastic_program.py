@@ -46,6 +46,7 @@ __all__ = [
 
 _EPS = float(np.finfo(np.float64).eps)
 _TILT = 1e-7
+_NEAR = 8.0  # times the size of what is known: the first place to wait on the way to infinity
 _TRIES = 6
 _PATIENCE = 25  # steps without a rise, after which violated faces are taken at random, so that nothing cycles
 _MOST_STEPS = 5_000
@@ -173,7 +174,7 @@ def least_widening(
         SolverError: the method did not end; no such problem is known.
     """
     faces = _Faces(blocks)
-    reach = 1e3 * (1.0 + domain.reach() + faces.reach + (0.0 if near is None else float(np.abs(near).max(initial=0.0))))
+    reach = _NEAR * (max(domain.reach(), 0.0 if near is None else float(np.abs(near).max(initial=0.0))) or faces.reach)
     best: Elastic | None = None
     for attempt in range(_TRIES):
         try:
@@ -286,7 +287,7 @@ class _Faces:
         self.row = np.concatenate([none, *(np.arange(len(s.lower)) for _, s in rows)]).astype(int)
         norm = self.absolute[: self.count].max(axis=1, initial=0.0)
         self.norm = np.where(norm > 0.0, norm, 1.0)
-        self.size = np.maximum(_finite(self.lower), _finite(self.upper))
+        self.lower_size, self.upper_size = _finite(self.lower), _finite(self.upper)
         self.spreads, at = [], self.count
         for b, s in spreads:
             self.spreads.append(_Spread(b, slice(at, at + len(s.matrix)), s.offset, s.scale, s.width))
@@ -300,9 +301,9 @@ class _Faces:
 
     @property
     def reach(self) -> float:
-        """Return the largest number among the limits, up to 1e6."""
-        sizes = [abs(s.width) + (0.0 if s.offset is None else float(np.abs(s.offset).max())) for s in self.spreads]
-        return min(1e6, max([float(self.size.max(initial=0.0)), *sizes]))
+        """Return the size of a usual limit."""
+        sizes = [*(self.lower_size / self.norm), *(self.upper_size / self.norm), *(abs(s.width) for s in self.spreads)]
+        return float(np.median([size for size in sizes if size > 0.0] or [1.0]))
 
     def violated(self, value: FloatArray, size: FloatArray, w: float, *, own_units: bool) -> list[_Violation]:
         """Return the worst face of each block.
@@ -316,11 +317,13 @@ class _Faces:
         found = []
         if self.count:
             rows, room = value[: self.count], w * (self.norm if own_units else self.widens)
-            excess = np.maximum(rows - self.upper, self.lower - rows) - room
-            rounding = (size[: self.count] + self.size + np.abs(room)) / self.norm
-            excess = excess / self.norm
+            over, under = rows - self.upper, self.lower - rows
+            above = over >= under
+            excess = (np.where(above, over, under) - room) / self.norm
+            limit = np.where(above, self.upper_size, self.lower_size)
+            rounding = (size[: self.count] + limit + np.abs(room)) / self.norm
             i = int(np.where(excess > 4.0 * _EPS * rounding, excess, -np.inf).argmax())
-            sign = 1 if rows[i] - self.upper[i] >= self.lower[i] - rows[i] else -1
+            sign = 1 if above[i] else -1
             key = int(self.block[i]), int(self.row[i]), sign
             found.append(_Violation(float(excess[i]), float(rounding[i]), key, i, -1))
         for spread in self.spreads:
@@ -384,7 +387,7 @@ class _Search:
         self.w, self.steps = 0.0, 0
         self.random = np.random.default_rng(seed)
         self.tilt = _TILT * 10.0 ** -(seed // 2)
-        self.costs = np.zeros(domain.x.shape)
+        self.costs, self.least_cost = np.zeros(domain.x.shape), 0.0
         self.met, self.own_units = False, True
 
     def run(self) -> tuple[Elastic, float]:
@@ -399,39 +402,46 @@ class _Search:
         if start is None:
             return self._met()
         self.active, self.weights = [start], np.ones(1)
-        self._retilt()
         self.domain.settle(*self._reduced())
-        if not self._rise():
+        if not self._climb() or not self._rise_from_afar():
             return self._met()
-        self._straighten()
-        if not self._rise():
-            return self._met()
-        self.own_units = False
-        if any(f.users != self.active[0].users for f in self.active) or self.faces.units_differ:
-            self._in_users_units()
-            self._rise()
-            self._straighten()
-        else:
-            self._in_users_units()
+        self._in_users_units()
+        if self.faces.units_differ:
+            self._climb()
         self._rise()
         return self._answer()
 
-    def _retilt(self) -> None:
-        self.total = float(np.abs(self.weights).sum())
-        self.costs = self.tilt * self.total * self.domain.tilted(self.random)
+    def _climb(self) -> bool:
+        """Rise with costs, smaller each time, until the end needs none; return whether some widening is needed."""
+        for smaller in (1.0, 1e-2, 1e-4):
+            self.least_cost = smaller * self.tilt * float(np.abs(self.weights).sum())
+            self.costs = self.least_cost * self.domain.tilted(self.random)
+            self.domain.settle_others(*self._reduced())
+            if not self._rise():
+                return False
+            self.costs, self.least_cost = np.zeros_like(self.costs), 0.0
+            self._solve()
+            self.domain.settle_others(*self._reduced())
+            self._solve()
+            if self._choose(0) is None:
+                return not self.met
+        return self._rise()
 
-    def _straighten(self) -> None:
-        self.costs = np.zeros_like(self.costs)
-        self._solve()
-        self.domain.settle_others(*self._reduced())
+    def _rise_from_afar(self) -> bool:
+        """Go on with infinite bounds further out, while something is still pulled there."""
+        for _ in range(8):
+            if not (isinstance(self.domain, BoxDomain) and self.domain.beyond(*self._reduced())):
+                return True
+            self.domain.enlarge(100.0)
+            if not self._rise():
+                return False
+        raise _LostError
 
     def _in_users_units(self) -> None:
+        self.own_units = False
         self.weights = np.maximum(self.weights, 0.0)
         self.active = [f._replace(widens=f.users) for f in self.active]
         self.weights = self.weights / float(self.weights @ np.array([f.widens for f in self.active]))
-        if self.faces.units_differ:
-            self._retilt()
-            self.domain.settle_others(*self._reduced())
 
     def _rise(self) -> bool:
         """Take steps until nothing is violated; return whether some widening is needed."""
@@ -473,16 +483,23 @@ class _Search:
         self.limits = np.array([f.limit for f in self.active])
         self.widens = np.array([f.widens for f in self.active])
         self.K = np.concatenate([-self.widens[:, None], self.domain.columns(self.normals)], axis=1)
-        self.inverse = np.linalg.inv(self.K)
+        even = 1.0 / np.abs(self.K).max(axis=1)
+        self.inverse = np.linalg.inv(self.K * even[:, None]) * even
+        size = np.abs(self.inverse)
+        self.doubt = size + size @ np.abs(self.K) @ size  # entries of the inverse are rounded relative to these
         costs = np.append(-1.0, -self.domain.costs(self.costs))
         weights = costs @ self.inverse
         self.weights = weights + (costs - weights @ self.K) @ self.inverse
         self._measure()
-        for _ in range(2):
-            change = self.inverse @ (self.limits - self.normals @ self.s + self.w * self.widens)
+        for _ in range(4):
+            residual = self.limits - self.normals @ self.s + self.w * self.widens
+            change = self.inverse @ residual
             self.w += float(change[0])
             self.domain.shift(change[1:])
             self._measure()
+            size = np.abs(self.limits) + np.abs(self.normals) @ self.sizes + abs(self.w) * self.widens
+            if bool((np.abs(residual) <= 2.0 * _EPS * size).all()):
+                break
 
     def _reduced(self) -> tuple[FloatArray, FloatArray]:
         """Return the reduced costs of all predictions, and their rounding."""
@@ -500,11 +517,11 @@ class _Search:
         if face is not None:
             row = np.concatenate([[-face.widens], self.domain.columns(face.normal[None])[0]])
             change = -(row @ self.inverse)
-            rounding = np.abs(row) @ np.abs(self.inverse)
+            rounding = np.abs(row) @ self.doubt
             q = face.normal + change @ self.normals
         else:
             change = self.inverse[1 + position] * (-1.0 if slope > 0.0 else 1.0)
-            rounding = np.full(len(change), float(np.abs(change).max()))
+            rounding = self.doubt[1 + position]
             q = change @ self.normals
             slope = abs(slope)
         noise = 1e-11 * (1.0 + float(np.abs(change).sum())) * self.domain.size
@@ -582,7 +599,8 @@ class _Search:
         size = self.domain.size[points.entry[order]]
         clear = np.concatenate([points.pivot[order] / size, -change[falling] / rounding[falling]])
         at = np.concatenate([points.at[order], ends])
-        room = np.concatenate([1e-14 * scale * size / points.pivot[order], 1e-14 * scale / -change[falling]])
+        slack = 1e-14 * scale + 1e-2 * self.least_cost
+        room = np.concatenate([slack * size / points.pivot[order], 1e-14 * scale / -change[falling]])
         near = np.flatnonzero(at <= (at + room).min())
         best = int(near[clear[near].argmax()])
         if best < len(order):
