@@ -48,9 +48,10 @@ class Certificate:
         atol: the violation promised of that statement: 1e-6 for float32, 1e-10 for float64, times the size of the
             predictions that it adds up where that is above 1, and 5e-12 times the size of raw scores far outside the
             bounds that still move; never more than a hundredth of a tolerance above 0.
-        gap_atol: the duality gap that rounding can make: that of moving each of n predictions by `atol`, which is
-            `atol sqrt(n) max(1, distance)`, that of a tenth of `atol` of slack at the price of each multiplier, and
-            that of a bound which the dtype cannot hold, times how far beyond it the raw score is.
+        gap_atol: the duality gap that rounding can make. Moving each of n predictions by `atol` makes
+            `atol sqrt(n) max(1, distance)`, for samples that count once, and in proportion to their mean weight. To
+            that come a tenth of `atol` of slack at the price of each multiplier, and what it costs that the dtype
+            holds a bound inexactly: that, times how far beyond the bound the raw score is.
     """
 
     violation: float
@@ -123,15 +124,16 @@ def certify(raw: RawBatch, held: Sequence[Held], widening: float, value: torch.T
     sizes = _sizes(raw, final, x, pull, lower, upper)
     violation, atol, loosest = _worst(raw, widening, final, sizes, base)
     ends = _cast(lower, value.dtype), _cast(upper, value.dtype)
-    primal, dual, whole, n, held_by, outside = _totals(raw, final, x, pull, (lower, upper), ends)
-    moved = math.sqrt(2.0 * max(primal, 0.0))  # what the domain alone takes away does not count
+    primal, dual, whole, n, weight, held_by, outside = _totals(raw, final, x, pull, (lower, upper), ends)
+    unit = weight / max(n, 1.0)
+    moved = math.sqrt(2.0 * max(primal, 0.0) / unit) if unit else 0.0  # what the domain alone takes away does not count
     return Certificate(
         violation=violation,
         bound_violation=outside,
         duality_gap=primal - (dual - sigma),
         distance=math.sqrt(2.0 * max(whole, 0.0)),
         atol=atol,
-        gap_atol=loosest * (math.sqrt(max(n, 1.0)) * max(1.0, moved) + 0.1 * price) + held_by,
+        gap_atol=loosest * (unit * math.sqrt(n) * max(1.0, moved) + 0.1 * price) + held_by,
     )
 
 
@@ -168,11 +170,11 @@ def _totals(  # noqa: PLR0917 - the batch in numbers
     pull: FloatArray,
     bounds: tuple[Any, Any],
     ends: tuple[FloatArray | None, FloatArray | None],
-) -> tuple[float, float, float, float, float, float]:
+) -> tuple[float, float, float, float, float, float, float]:
     """Return sums over the batch, and how far outside the domain any sample is.
 
-    The sums are primal, dual, whole distance, samples, and what it costs that the dtype of the value does not hold
-    the bounds, but their casts, `ends`.
+    The sums are primal, dual, whole distance, samples that count, their weight, and what it costs that the dtype of
+    the value does not hold the bounds, but their casts, `ends`.
     """
     weights = np.ones(len(x)) if raw.weights is None else raw.weights
     primal = weights * raw.geometry.divergence(value, x, *bounds)
@@ -186,7 +188,7 @@ def _totals(  # noqa: PLR0917 - the batch in numbers
             cast = cast + weights * np.maximum(sign * (bound - x), 0.0) * np.abs(end - bound)
     if len(value) and raw.geometry.on_simplex:
         outside.append(float(np.abs(value.sum(axis=1) - 1.0).max()))
-    here = np.array([float(each.sum()) for each in (primal, dual, whole, weights, cast)])
+    here = np.array([float(each.sum()) for each in (primal, dual, whole, weights > 0, weights, cast)])
     if raw.ranks is None:
         return *here.tolist(), max(outside)
     everywhere = raw.ranks.gather(np.append(here, max(outside)), "certificate")

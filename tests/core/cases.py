@@ -6,6 +6,7 @@ rules class by class. What a geometry means is written here once more, from its 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -165,21 +166,45 @@ class Case:
 # --- making them
 
 
-def random_case(seed: int, domain: Domain, *, most: int = 100, **more: Any) -> Case:
-    """A feasible case with a mix of rules, 2 to about 40 cells."""
+Weigher = Callable[[np.random.Generator, Problem], np.ndarray | None]
+
+
+def random_case(seed: int, domain: Domain, *, most: int = 100, weigh: Weigher | None = None) -> Case:
+    """A feasible case with a mix of rules, 2 to about 40 cells, at most `most` samples, and weights (default: any)."""
     rng = np.random.default_rng(seed)
-    problem = problems.raw_problem(rng, f"seed {seed}", **more)
-    return _case(problem.take(np.arange(min(most, problem.n))), domain, rng)
+    return _case(problems.raw_problem(rng, f"seed {seed}"), domain, rng, most, weigh or any_weights)
 
 
-def solo_case(kind: str, seed: int, domain: Domain) -> Case:
+def solo_case(kind: str, seed: int, domain: Domain, *, most: int = 100, weigh: Weigher | None = None) -> Case:
     """A feasible case with one rule of this kind."""
     rng = np.random.default_rng(seed)
-    return _case(problems.raw_solo_problem(rng, kind, f"{kind} {seed}", bounded=domain.bounded), domain, rng)
+    problem = problems.raw_solo_problem(rng, kind, f"{kind} {seed}", bounded=domain.bounded)
+    return _case(problem, domain, rng, most, weigh or any_weights)
 
 
-def _case(problem: Problem, domain: Domain, rng: np.random.Generator) -> Case:
-    problem = replace(problem, weights=_weights(rng, problem) if rng.random() < 0.5 else None)
+def whole_weights(rng: np.random.Generator, problem: Problem) -> np.ndarray:
+    """Whole numbers, with zeros."""
+    weights = rng.integers(0, 4, problem.n).astype(float)
+    weights[rng.integers(problem.n)] = 1.0
+    return weights
+
+
+def any_weights(rng: np.random.Generator, problem: Problem) -> np.ndarray | None:
+    """None, whole numbers with zeros, numbers of any size, or none of a whole group."""
+    if rng.random() < 0.5:
+        return None
+    style = rng.integers(3)
+    weights = whole_weights(rng, problem) if style == 0 else rng.lognormal(0.0, 1.0, problem.n)
+    if style == 2:
+        weights = np.where(problem.features["b"] == 0, 0.0, weights)
+    weights[rng.integers(problem.n)] = 1.0
+    return weights
+
+
+def _case(problem: Problem, domain: Domain, rng: np.random.Generator, most: int, weigh: Weigher) -> Case:
+    problem = problem.take(np.arange(min(most, problem.n)))
+    rules = tuple(filter(None, (_for_groups(rule, problem) for rule in problem.rules)))
+    problem = replace(problem, weights=weigh(rng, problem), rules=rules)
     from_logits = domain.geometry != "euclidean" and rng.random() < 0.4
     if domain.simplex:
         return _loosened(Case(domain, _class_views(problem, domain, rng), from_logits), _hidden_rows)
@@ -192,14 +217,12 @@ def _case(problem: Problem, domain: Domain, rng: np.random.Generator) -> Case:
     return Case(domain, (problems.made_feasible(problem, rng),), from_logits)
 
 
-def _weights(rng: np.random.Generator, problem: Problem) -> np.ndarray:
-    """Whole numbers with zeros, or numbers of any size, or none of a whole group."""
-    style = rng.integers(3)
-    weights = rng.integers(0, 4, problem.n).astype(float) if style == 0 else rng.lognormal(0.0, 1.0, problem.n)
-    if style == 2:
-        weights = np.where(problem.features["b"] == 0, 0.0, weights)
-    weights[rng.integers(problem.n)] = 1.0
-    return weights
+def _for_groups(rule: Rule, problem: Problem) -> Rule | None:
+    """Rows about groups for those that there are, now that samples were left out."""
+    if rule.kind != "AffineGroups":
+        return rule
+    groups = len(set(problem.features[rule.on[0]].tolist()) - {-1})
+    return replace(rule, more={**rule.more, "rows": rule.more["rows"][:, :groups]}) if groups else None
 
 
 def _class_views(problem: Problem, domain: Domain, rng: np.random.Generator) -> tuple[Problem, ...]:
