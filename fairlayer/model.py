@@ -31,6 +31,7 @@ from fairlayer.streaming import InferenceState, Policy
 from fairlayer.streaming.batches import StreamGaps, read_batch
 from fairlayer.streaming.policy import as_half_life, as_policy
 from fairlayer.tensor_state import PAGE, from_tensor, to_tensor
+from fairlayer.tracing import refuse_tracing
 
 __all__ = ["FairModel"]
 
@@ -258,7 +259,9 @@ class FairModel(nn.Module):
 
         Raises:
             MissingLabelsError: a label-based constraint in training mode without y.
+            TracingError: `torch.jit.trace` or `torch.onnx.export(dynamo=False)` records.
         """
+        refuse_tracing("FairModel")
         scores = as_scores(self.scores(*args, **kwargs))
         features = self._with_columns(sensitive_features, args) if self.protected_attr_idx else sensitive_features
         if inference:

@@ -14,6 +14,7 @@ from fairlayer.groups import Groups, Vocabulary
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection, SolvedColumn
 from fairlayer.tensor_state import ROOM_OF_WORDS, from_tensor, to_tensor
+from fairlayer.tracing import refuse_tracing
 
 __all__ = ["FairProjection"]
 
@@ -101,6 +102,7 @@ class FairProjection(nn.Module):
         self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
     ) -> Tensor:
         """Return the projected scores; `last` then holds the whole result, detached from the graph."""
+        refuse_tracing("FairProjection")
         words = self.known()
         result = self.plan.run(scores, sensitive_features, y, label_probabilities, words)
         self.__dict__["vocabulary"] = Vocabulary(result.groups.vocabulary.categories, self.vocabulary.open)
