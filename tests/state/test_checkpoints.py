@@ -525,7 +525,7 @@ def test_a_state_that_has_outgrown_its_room_loads_into_tensors_of_the_saved_size
     many = [f"municipality number {i:05d}" for i in range(2000)]
     old, new = fl.FairProjection([PARITY]), fl.FairProjection([PARITY])
     old.fit_categories({"sex": many})
-    assert len(old.state_dict()["_extra_state"]) == 2 * 2 * len(new.state_dict()["_extra_state"])
+    assert len(old.state_dict()["_extra_state"]) > len(new.state_dict()["_extra_state"])
     checkpoint.save(old.state_dict(), checkpoint_id=tmp_path, no_dist=True)
     with pytest.raises((ValueError, checkpoint.CheckpointException), match=r"Size mismatch.*_extra_state"):
         checkpoint.load(new.state_dict(), checkpoint_id=tmp_path, no_dist=True)
