@@ -19,7 +19,6 @@ from transformers import (
 )
 
 import fairlayer as fl
-from fairlayer.integrations.huggingface import states_as_tensors
 
 warnings.filterwarnings("ignore")
 ROWS, EPOCHS = (1500, 3) if os.environ.get("FAIRLAYER_EXAMPLE_FAST") else (4000, 8)
@@ -72,7 +71,6 @@ for tolerance in (1.0, 0.02):
     set_seed(0)
     parity = fl.DemographicParity("dialect", tolerance)
     model = FairClassifier(BertForSequenceClassification(config), [parity], bounds=(0, 1), margin=1e-4)
-    states_as_tensors(model)  # checkpoints are written as tensors only
     arguments = TrainingArguments(
         output_dir="hf",
         num_train_epochs=EPOCHS,

@@ -28,6 +28,7 @@ __all__ = [
     "ShapeError",
     "SmallBatchError",
     "SolverError",
+    "TracingError",
 ]
 
 
@@ -126,6 +127,10 @@ class BackendError(FairlayerError, ValueError):
 
 class DataError(FairlayerError, ValueError):
     """A table cannot be read as asked."""
+
+
+class TracingError(FairlayerError, RuntimeError):
+    """A layer was recorded by an example batch, whose groups would be replayed for every other."""
 
 
 class MissingExtraError(FairlayerError, ImportError):

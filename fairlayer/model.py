@@ -35,6 +35,7 @@ from fairlayer.streaming import InferenceState, Policy
 from fairlayer.streaming.batches import StreamGaps
 from fairlayer.streaming.policy import as_half_life, as_policy
 from fairlayer.tensor_state import PAGE, from_tensor, to_tensor
+from fairlayer.tracing import refuse_tracing
 
 __all__ = ["FairModel"]
 
@@ -261,7 +262,9 @@ class FairModel(nn.Module):
 
         Raises:
             MissingLabelsError: a label-based constraint in training mode without y.
+            TracingError: `torch.jit.trace` or `torch.onnx.export(dynamo=False)` records.
         """
+        refuse_tracing("FairModel")
         try:
             scores = as_scores(self.scores(*args, **kwargs))
         except TypeError as error:

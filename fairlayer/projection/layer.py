@@ -16,6 +16,7 @@ from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection
 from fairlayer.tensor_state import ROOM_OF_WORDS, from_tensor, to_tensor
+from fairlayer.tracing import refuse_tracing
 
 __all__ = ["FairProjection"]
 
@@ -96,6 +97,7 @@ class FairProjection(nn.Module):
         sample_weight: Any = None,
     ) -> Tensor:
         """Return the projected scores; `last` then holds the whole result, detached from the graph."""
+        refuse_tracing("FairProjection")
         result = self.plan.run(
             scores,
             sensitive_features,

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import fairlayer as fl
-from fairlayer.integrations.huggingface import states_as_tensors
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -35,7 +33,7 @@ def model(tolerance: float) -> Classifier:
     config = transformers.BertConfig(vocab_size=50, num_labels=1, **size)
     backbone = transformers.BertForSequenceClassification(config)
     parity = fl.DemographicParity("dialect", tolerance)
-    return states_as_tensors(Classifier(backbone, [parity], bounds=(0, 1), margin=1e-4))  # type: ignore[return-value]
+    return Classifier(backbone, [parity], bounds=(0, 1), margin=1e-4)
 
 
 def texts(n: int, seed: int) -> list[dict[str, Tensor]]:
@@ -95,24 +93,3 @@ def test_without_the_layer_binding_the_gap_is_there(tmp_path: Path) -> None:
     fitted = trainer(tmp_path, model(1.0), epochs=6)
     fitted.train()
     assert fitted.evaluate()["eval_score_gap"] > 0.02
-
-
-def test_states_travel_as_tensors_streams_included() -> None:
-    fair = states_as_tensors(fl.FairModel(nn.Linear(2, 1), [fl.DemographicParity("sex", 0.1)], bounds=(0, 1)))
-    fair(torch.rand(3, 2), sensitive_features={"sex": ["f", "m", "f"]}, inference=True)
-    state = fair.state_dict()
-    assert all(isinstance(value, Tensor) for value in state.values())
-    safetensors = pytest.importorskip("safetensors.torch")
-    loaded = safetensors.load(safetensors.save(dict(state)))
-    other = states_as_tensors(fl.FairModel(nn.Linear(2, 1), [fl.DemographicParity("sex", 0.1)], bounds=(0, 1)))
-    other.load_state_dict(loaded)
-    assert other.inference_state.samples == 3  # type: ignore[attr-defined]
-    assert np.array_equal(other.backbone.weight.detach(), fair.backbone.weight.detach())  # type: ignore[attr-defined]
-
-
-def test_states_of_before_load_as_well() -> None:
-    plain = fl.FairModel(nn.Linear(2, 1), [fl.DemographicParity("sex", 0.1)])
-    plain(torch.rand(2, 2), sensitive_features={"sex": ["f", "m"]})
-    fair = states_as_tensors(fl.FairModel(nn.Linear(2, 1), [fl.DemographicParity("sex", 0.1)]))
-    fair.load_state_dict(plain.state_dict())
-    assert fair.projection.vocabulary.categories == {"sex": ("f", "m")}  # type: ignore[attr-defined]
