@@ -7,6 +7,7 @@ from fairlayer.edge.features import read_features, read_groups
 from fairlayer.edge.loaders import LoaderBatch, read_batch
 from fairlayer.edge.meaning import (
     OnceWarner,
+    nothing_to_compare,
     warn_if_nothing_to_compare,
     warn_of_unmeant,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "check_alike",
     "check_choice",
     "feature_names",
+    "nothing_to_compare",
     "pick",
     "plain_bounds",
     "read_batch",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,18 +67,19 @@ def warn_if_nothing_to_compare(constraint: Constraint, statement: Statement, onc
     Call it for every statement that a constraint makes about a batch. It costs the length of a matrix.
     """
     if len(statement.matrix) < (2 if isinstance(statement, Spread) else 1):
-        once.warn(f"compare {constraint.name}", nothing_to_compare(constraint, statement))
+        means = statement.means
+        unknown = 0 if means.codes is None else int((means.codes < 0).sum())
+        once.warn(f"compare {constraint.name}", nothing_to_compare(constraint, means.groups, unknown))
 
 
-def nothing_to_compare(constraint: Constraint, statement: Statement) -> str:
-    """Return what to say of a statement with too few groups."""
-    means, names = statement.means, ", ".join(map(repr, constraint.features))
-    known = f"the only group known is {means.groups[0]!r}" if means.groups else "no group is known"
-    unknown = "" if means.codes is None else f", and {int((means.codes < 0).sum())} samples are of unknown group"
+def nothing_to_compare(constraint: Constraint, groups: Sequence[str], unknown: int) -> str:
+    """Return what to say of a constraint on fewer than two groups, and so many samples of unknown group."""
+    names = ", ".join(map(repr, constraint.features))
+    known = f"the only group known is {groups[0]!r}, and" if groups else "no group is known, and"
     return (
-        f"{constraint.name} has nothing to compare: of the sensitive feature {names} {known}{unknown}. Nothing is "
-        "bounded. Check the column (None, NaN and -1 mean unknown), and call fit_categories(...) on data that has "
-        "every group."
+        f"{constraint.name} has nothing to compare: of the sensitive feature {names} {known} {unknown} samples are of "
+        "unknown group. It bounds nothing. Check the column (None, NaN and -1 mean unknown), and call "
+        "fit_categories(...) on data that has every group."
     )
 
 

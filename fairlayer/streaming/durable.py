@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fairlayer.edge import feature_names, read_groups, read_per_sample
 from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeError
-from fairlayer.groups import Vocabulary
+from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.store import Id, Step, StoreError, StreamStore
 
@@ -74,8 +74,7 @@ class DurableStream:
         """
         raw, keys = _column(scores), None if ids is None else _checked_ids(ids, scores.numel())
         groups = read_groups(sensitive_features, self._constraints, len(raw), self._words)
-        names = [name for name in feature_names(self._constraints) if name in groups.raw]
-        columns = {name: groups.raw[name].tolist() for name in names}
+        columns = {name: _categories(groups, name) for name in feature_names(self._constraints)}
         with self.lock:
             known = self.store.answers(keys) if keys else {}
             fresh = [i for i in range(len(raw)) if keys is None or keys[i] not in known]
@@ -214,6 +213,15 @@ class DurableStream:
             return
         raw, emitted = (torch.tensor(values, dtype=torch.float64) for values in (step.raw, step.emitted))
         self.state.absorb(raw, emitted, step.features, self._words, ids=step.ids if self._labelled else None)
+
+
+def _categories(groups: Groups, name: str) -> list[Any]:
+    """Return one feature as plain categories, None where unknown: values that a store can hold."""
+    column = groups.column(name)
+    if column.codes is None:
+        return list(groups.raw[name].tolist())
+    words = (*column.categories, None)  # the code -1 is the last
+    return [words[code] for code in column.codes.tolist()]
 
 
 def _column(scores: Tensor) -> Tensor:

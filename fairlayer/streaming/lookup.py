@@ -75,7 +75,7 @@ class CellLookup:
                 self._features, self._strides, self._codes, self._tables, strict=True
             ):
                 joint = joint + stride * _read(features.get(name), n, codes, table)
-        except (KeyError, TypeError, IndexError, ValueError):  # a category never met, or no category at all
+        except (KeyError, TypeError, IndexError, ValueError, RuntimeError):  # a category never met, or no plain column
             return None
         cells: IntArray = self._joint[joint]
         return cells

@@ -17,9 +17,12 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Constraint, Measured
 from fairlayer.edge import (
     Box,
+    OnceWarner,
+    Stated,
     as_columns,
     as_constraints,
     feature_names,
+    nothing_to_compare,
     plain_bounds,
     read_groups,
     read_per_sample,
@@ -42,6 +45,7 @@ from fairlayer.streaming.trace import Trace
 
 __all__ = ["InferenceState"]
 
+_ENOUGH = 100  # samples after which a stream should have met more than one group
 _EXACT = (torch.float32, torch.float64)
 _FLOATS = frozenset((*_EXACT, torch.float16, torch.bfloat16))
 _NUMPY: dict[torch.dtype, Any] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
@@ -74,7 +78,7 @@ class InferenceState:
 
     def __init__(
         self,
-        constraints: Sequence[Constraint],
+        constraints: Stated,
         *,
         bounds: tuple[float | None, float | None] | None = None,
         policy: str | Policy = "tracking",
@@ -94,6 +98,8 @@ class InferenceState:
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[Phase, Phase], None]] = []
         self._changes: list[tuple[Phase, Phase]] = []
+        self._once = OnceWarner()
+        self._untold: dict[str, str] = {}  # constraint -> what is to be said of it, once the lock is free
         self.reset()
 
     # ---- steps
@@ -161,7 +167,7 @@ class InferenceState:
             if value is None:
                 return None
             self._keep_watch()
-        if self._changes:
+        if self._changes or self._untold:
             self._tell()
         return torch.full(shape, value, dtype=dtype, device=scores.device)
 
@@ -177,7 +183,7 @@ class InferenceState:
                 return None
             result = emitted.astype(_NUMPY[dtype])  # a copy
             self._keep_watch()
-        if self._changes:
+        if self._changes or self._untold:
             self._tell()
         result.shape = shape
         tensor = torch.from_numpy(result)
@@ -526,11 +532,29 @@ class InferenceState:
         phase = rule.phase(machine.settle)
         if machine.revision != self._trace.revision:
             self._trace.record(machine, phase, self._cell_names)
+            self._untold |= self._without_comparison()
         if phase is not self._last_phase:
             self._changes.append((self._last_phase, phase))
             self._last_phase = phase
 
+    def _without_comparison(self) -> dict[str, str]:
+        """Return what to say of constraints that compare nothing, once there are samples enough to tell."""
+        machine, said = self._machine, {}
+        words = machine.vocabulary.categories
+        for constraint in machine.constraints if machine.rule.samples >= _ENOUGH else ():
+            tables = [words.get(name, ()) for name in constraint.on]
+            few = bool(constraint.on) and math.prod(map(len, tables)) < 2
+            if few and machine.pooled_gaps()[constraint.name] is None:
+                groups = [cell_name(constraint.on, tables, [0] * len(tables))] if all(tables) else []
+                unknown = machine.history.sums["count"][machine.history.codes().min(axis=1) < 0].sum()
+                said[constraint.name] = nothing_to_compare(constraint, groups, int(unknown))
+        return said
+
     def _tell(self) -> None:
+        """Say what the steps before have left to say, without the lock."""
+        while self._untold:
+            name, text = self._untold.popitem()
+            self._once.warn(f"compare {name}", text)
         while True:
             try:
                 before, after = self._changes.pop(0)

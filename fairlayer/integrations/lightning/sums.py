@@ -53,7 +53,7 @@ class GroupSums:
     def update(self, scores: Tensor, y: Any, column: Any) -> None:
         """Add a batch: scores (n,), labels (n,) or None, and the feature's column (n,), or (n, k) for soft groups."""
         wide = scores.to(torch.float32 if scores.device.type == "mps" else torch.float64)
-        on_device = isinstance(column, Tensor) and not column.is_cpu and column.ndim == 1
+        on_device = isinstance(column, Tensor) and column.device.type not in ("cpu", "meta") and column.ndim == 1
         groups, size = self._codes_there(column) if on_device else self._groups(column, wide)
         if len(groups) != len(scores):
             raise ShapeError(f"'{self.name}' has {len(groups)} entries, but there are {len(scores)} predictions.")

@@ -143,7 +143,8 @@ class _Given(NamedTuple):
     @staticmethod
     def of(name: str, column: Any) -> _Given:
         """Read a column, unless it is to stay on an accelerator."""
-        stays = isinstance(column, Tensor) and not column.is_cpu and not column.is_floating_point() and column.ndim == 1
+        there = isinstance(column, Tensor) and column.device.type not in ("cpu", "meta")
+        stays = there and not column.is_floating_point() and column.ndim == 1
         return _Given(name, column if stays else read_column(name, column))
 
     @property
