@@ -44,6 +44,7 @@ def make_plan(
     capacity: Any,
     utility: Any,
     randomised: bool,
+    sample_weight: Any = None,
 ) -> Plan:
     """Return the thresholds for a batch; arguments as for `decide`."""
     problem = Problem.of(
@@ -54,6 +55,7 @@ def make_plan(
         label_probabilities=label_probabilities,
         capacity=read_capacity(capacity),
         utility=utility,
+        sample_weight=sample_weight,
     )
     try:
         optimum = solve_program(problem.curves, problem.slabs, problem.statistics)
