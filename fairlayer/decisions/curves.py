@@ -90,9 +90,9 @@ class Curve:
         return len(self.members)
 
     @property
-    def counts_only(self) -> bool:
-        """Whether k alone decides the statistics."""
-        straight = np.outer(self.counts / self.size, self.statistics[-1])
+    def mass_only(self) -> bool:
+        """Whether the weight selected, without weights the count, alone decides the statistics."""
+        straight = np.outer(self.mass / (self.mass[-1] or 1.0), self.statistics[-1])
         return bool(np.abs(self.statistics - straight).max(initial=0.0) <= 1e-12)
 
     def at(self, k: FloatArray | IntArray) -> tuple[FloatArray, FloatArray]:
