@@ -18,7 +18,7 @@ def refuse_tracing(what: str) -> None:
     Example:
         >>> refuse_tracing("FairModel")
     """
-    if torch.jit.is_tracing():
+    if torch._C._get_tracing_state() is not None:
         raise TracingError(
             f"{what} projects each batch by its groups, which torch.jit.trace and torch.onnx.export(dynamo=False) "
             "cannot record: the groups and shifts of the example would be replayed for every batch. Export "

@@ -42,8 +42,8 @@ def _words(epoch: Epoch, constraints: Sequence[Constraint]) -> str:
     words = f"loss {epoch.valid_loss:.4f}"
     if epoch.gap:
         name = max(epoch.gap, key=lambda each: epoch.gap[each])
-        limits = [getattr(c, "tolerance", None) for c in constraints if c.name == name]
-        limit = "" if not limits or limits[0] is None else f"/{float(limits[0]):g}"
+        limits = [each.limit for each in constraints if each.name == name and each.limit is not None]
+        limit = f"/{limits[0]:g}" if limits else ""
         words += f" gap {epoch.gap[name]:.3f}{limit}"
     if epoch.multiplier:
         words += f" multiplier {max(epoch.multiplier.values()):.4f}"

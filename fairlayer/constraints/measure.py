@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.constraints.batch import Batch
-from fairlayer.constraints.statements import RATIO, Reading, Statement, as_float, miss
+from fairlayer.constraints.statements import RATIO, Compared, Reading, Statement, as_float, miss
 from fairlayer.constraints.weights import read_sample_weight
 from fairlayer.errors import EmptyBatchError, NonFiniteScoresError, ShapeError
 from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 ATOL = 1e-6
+Number = TypeVar("Number", bound=Compared)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def measure_statements(
     )
 
 
-def worst_of(measured: Iterable[Measured]) -> Measured:
+def worst_of(measured: Iterable[Number]) -> Number:
     """Return the one whose number lies furthest beyond its limit; of several classes, columns or batches."""
     return max(measured, key=miss)
 
@@ -140,8 +141,8 @@ def worst_of(measured: Iterable[Measured]) -> Measured:
 def headline(measured: Iterable[Measured]) -> float | None:
     """Return one number for several constraints: the largest of those with an upper limit, else the lowest.
 
-    None where nothing is compared. Numbers with an upper and numbers with a lower limit have no common scale, so a ratio
-    or a floor counts only where there is nothing else.
+    None where nothing is compared. Numbers with an upper and numbers with a lower limit have no common scale, so a
+    ratio or a floor counts only where there is nothing else.
     """
     known = [(each.at_least, each.value) for each in measured if each.value is not None]
     upper = [value for at_least, value in known if not at_least]

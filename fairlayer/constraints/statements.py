@@ -30,7 +30,7 @@ import torch
 from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.constraints.means import Means, Values, like
 
-__all__ = ["RATIO", "Reading", "Rows", "Spread", "Statement", "Tolerance", "as_float", "miss"]
+__all__ = ["RATIO", "Compared", "Reading", "Rows", "Spread", "Statement", "Tolerance", "as_float", "miss"]
 
 Tolerance = float | torch.Tensor
 RATIO = "lowest over highest"  # the unit of a ratio
@@ -62,7 +62,9 @@ class Reading(NamedTuple):
     worst: tuple[str, ...]
 
 
-class _Compared(Protocol):
+class Compared(Protocol):
+    """A number beside its limit."""
+
     @property
     def value(self) -> float | None: ...
     @property
@@ -73,7 +75,7 @@ class _Compared(Protocol):
     def at_least(self) -> bool: ...
 
 
-def miss(reading: _Compared) -> float:
+def miss(reading: Compared) -> float:
     """Return how far a number lies beyond its limit, by which they are ranked; -inf where nothing is compared."""
     if reading.excess is None:
         return -np.inf

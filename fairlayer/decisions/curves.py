@@ -71,6 +71,7 @@ class Curve:
         values: (runs,) distinct scores, falling.
         counts: (runs + 1,) k at each break: 0, ..., n_g.
         touched: (t,) the statistics that this cell contributes to.
+        mass: (runs + 1,) weight of the samples selected at each break; k where samples have no weights.
         statistics: (runs + 1, t) its contribution at each break.
         gains: (runs + 1,) utility gained over selecting nobody, a share of the whole batch.
     """
@@ -78,6 +79,7 @@ class Curve:
     members: IntArray
     values: FloatArray
     counts: IntArray
+    mass: FloatArray
     touched: IntArray
     statistics: FloatArray
     gains: FloatArray
@@ -88,9 +90,9 @@ class Curve:
         return len(self.members)
 
     @property
-    def counts_only(self) -> bool:
-        """Whether k alone decides the statistics."""
-        straight = np.outer(self.counts / self.size, self.statistics[-1])
+    def mass_only(self) -> bool:
+        """Whether the weight selected, without weights the count, alone decides the statistics."""
+        straight = np.outer(self.mass / (self.mass[-1] or 1.0), self.statistics[-1])
         return bool(np.abs(self.statistics - straight).max(initial=0.0) <= 1e-12)
 
     def at(self, k: FloatArray | IntArray) -> tuple[FloatArray, FloatArray]:
@@ -102,22 +104,26 @@ class Curve:
         return statistics, gains
 
 
-def draw_curves(scores: FloatArray, partition: Partition, measured: Cells, gain: FloatArray) -> list[Curve]:
+def draw_curves(
+    scores: FloatArray, partition: Partition, measured: Cells, gain: FloatArray, weights: FloatArray | None
+) -> list[Curve]:
     """Return the curve of each cell.
 
     Args:
         scores: (n,).
         partition: the cells.
         measured: the statistics of the batch.
-        gain: (n,) utility gained by selecting each sample.
+        gain: (n,) utility gained by selecting each sample, a share of the whole batch.
+        weights: (n,) how many samples each row stands for; None for one each.
     """
+    mass = np.ones(len(scores)) if weights is None else weights
     order = np.lexsort((-scores, partition.cell_of))
     sizes = np.bincount(partition.cell_of, minlength=len(partition.codes))
     parts = np.split(order, np.cumsum(sizes)[:-1])
-    return [_curve(members, scores, measured, gain) for members in parts]
+    return [_curve(members, scores, measured, gain, mass) for members in parts]
 
 
-def _curve(members: IntArray, scores: FloatArray, measured: Cells, gain: FloatArray) -> Curve:
+def _curve(members: IntArray, scores: FloatArray, measured: Cells, gain: FloatArray, mass: FloatArray) -> Curve:
     ordered = scores[members]
     ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(members))
     touched, contributions = contributions_of(members, measured)
@@ -125,9 +131,10 @@ def _curve(members: IntArray, scores: FloatArray, measured: Cells, gain: FloatAr
         members,
         ordered[ends - 1],
         np.append(0, ends),
+        _running(mass[members][:, None], ends)[:, 0],
         touched,
         _running(contributions, ends),
-        _running(gain[members][:, None], ends)[:, 0] / len(scores),
+        _running(gain[members][:, None], ends)[:, 0],
     )
 
 
@@ -141,7 +148,8 @@ def contributions_of(members: IntArray, measured: Cells) -> tuple[IntArray, Floa
         present = np.unique(codes)
         present = present[present < k]
         touched.append(present)
-        parts.append((codes[:, None] == present) / measured.counts[present])
+        one = 1.0 if measured.weights is None else measured.weights[members][:, None]
+        parts.append((codes[:, None] == present) * one / measured.counts[present])
     if measured.dense is not None:
         dense = measured.dense[:, members]
         present = np.flatnonzero(dense.any(axis=1))

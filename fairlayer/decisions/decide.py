@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from fairlayer._keywords import explained
-from fairlayer._typing import FloatArray
+from fairlayer._typing import FloatArray, IntArray
 from fairlayer.decisions.inputs import ACCURACY, as_scores, like, read_scores
-from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of
+from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of, weigh_decisions
 from fairlayer.decisions.plan import Plan, make_plan
 from fairlayer.decisions.result import Decisions
 from fairlayer.decisions.rule import rule_of
@@ -31,6 +31,7 @@ def decide(
     utility: Any = ACCURACY,
     randomised: bool = False,
     seed: int | None = 0,
+    sample_weight: Any = None,
 ) -> Decisions:
     """Return yes or no for each score, so that the *decisions* of this batch meet the constraints within 1/n_g.
 
@@ -58,6 +59,8 @@ def decide(
             For a table of costs give its negative.
         randomised: draw lots between thresholds, where exact parity needs it.
         seed: of the lots; None draws fresh ones.
+        sample_weight: how many samples each row stands for (n,), 0 or more; None for one each. Rates, gaps, utility,
+            counts and the capacity are then by weight, and "one sample" above is one row with its weight.
 
     Raises:
         InfeasibleConstraintsError: no thresholds meet the constraints, lots or not.
@@ -88,13 +91,18 @@ def decide(
         capacity=capacity,
         utility=utility,
         randomised=randomised,
+        sample_weight=sample_weight,
     )
     rule, partition = rule_of(plan), plan.problem.partition
     probabilities = rule.probabilities_in(plan.problem.scores, partition.cell_of)
     offset = offset_of(seed) if randomised else FIXED
-    decisions = draw_decisions(probabilities, partition.cell_of, plan.problem.scores, offset)
-    counts = np.bincount(partition.cell_of, minlength=len(rule.cells))
-    selected = np.bincount(partition.cell_of, weights=decisions, minlength=len(rule.cells)).astype(np.int64)
+    weights = plan.problem.batch.weights
+    if weights is None or randomised:
+        decisions = draw_decisions(probabilities, partition.cell_of, plan.problem.scores, offset)
+    else:
+        decisions = weigh_decisions(probabilities, partition.cell_of, plan.problem.scores, weights)
+    counts = _by_cell(partition.cell_of, None, weights, len(rule.cells))
+    selected = _by_cell(partition.cell_of, decisions, weights, len(rule.cells))
     chosen = decisions.astype(np.float64)
     return Decisions(
         decisions=like(tensor, decisions, torch.int64),
@@ -123,6 +131,13 @@ def _per_constraint(plan: Plan, decisions: FloatArray) -> dict[str, Any]:
         "rounding": {name: problem.rounding_of(owner) for owner, name in enumerate(names)},
         "multipliers": dict(zip(names, prices, strict=True)),
     }
+
+
+def _by_cell(cell_of: IntArray, decisions: IntArray | None, weights: FloatArray | None, cells: int) -> Any:
+    """Samples, or those selected, by cell: whole numbers where samples have no weights."""
+    ones = np.ones(len(cell_of)) if weights is None else weights
+    sums = np.bincount(cell_of, weights=ones if decisions is None else ones * decisions, minlength=cells)
+    return sums.astype(np.int64) if weights is None else sums
 
 
 def _capacity_price(plan: Plan) -> float:

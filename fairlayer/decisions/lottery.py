@@ -16,7 +16,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 
-__all__ = ["FIXED", "draw_decisions", "offset_of", "whole_counts"]
+__all__ = ["FIXED", "draw_decisions", "offset_of", "weigh_decisions", "whole_counts"]
 
 FIXED = 0.5  # the offset where no lots are drawn: rounding to the nearest
 _LARGEST = 1.0 - 1e-6  # below 1 by more than sums are rounded, so that a whole total is never exceeded
@@ -38,6 +38,30 @@ def draw_decisions(probabilities: FloatArray, cell_of: IntArray, scores: FloatAr
     total = np.floor(np.cumsum(probabilities[order]) + offset)
     decisions = np.empty(len(order), dtype=np.int64)
     decisions[order] = np.diff(total, prepend=np.floor(offset))
+    return decisions
+
+
+def weigh_decisions(probabilities: FloatArray, cell_of: IntArray, scores: FloatArray, weights: FloatArray) -> IntArray:
+    """Return a decision 0 or 1 for each sample (n,), so that the weight selected in each cell is nearly its share.
+
+    In the order of `draw_decisions`, a sample with a probability p between 0 and 1 is selected where what earlier ones
+    left over and its own share, r + p w, make up its weight; then r <- r + p w - w, else r <- r + p w. So r stays in
+    [0, largest w): a cell's weight never exceeds its share, and falls short of it by less than one sample's weight.
+
+    Example:
+        >>> half, weights = np.full(3, 0.5), np.array([1.0, 2.0, 1.0])
+        >>> weigh_decisions(half, np.zeros(3, int), np.full(3, 0.2), weights).tolist()
+        [0, 0, 1]
+    """
+    decisions = (probabilities >= 1.0).astype(np.int64)
+    order = np.lexsort((-scores, cell_of))
+    between = order[(probabilities[order] > 0.0) & (probabilities[order] < 1.0)]
+    left, cell = 0.0, -1
+    for i in between.tolist():
+        left = left if cell_of[i] == cell else 0.0
+        cell, left = int(cell_of[i]), left + probabilities[i] * weights[i]
+        if left >= weights[i] - 1e-9 * (1.0 + weights[i]):
+            decisions[i], left = 1, max(left - weights[i], 0.0)
     return decisions
 
 

@@ -43,6 +43,7 @@ def make_plan(
     capacity: Any,
     utility: Any,
     randomised: bool,
+    sample_weight: Any = None,
 ) -> Plan:
     """Return the thresholds for a batch; arguments as for `decide`."""
     problem = Problem.of(
@@ -53,6 +54,7 @@ def make_plan(
         label_probabilities=label_probabilities,
         capacity=read_capacity(capacity),
         utility=utility,
+        sample_weight=sample_weight,
     )
     try:
         optimum = solve_program(problem.curves, problem.slabs, problem.statistics)

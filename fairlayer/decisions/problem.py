@@ -11,6 +11,7 @@ import numpy as np
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint, Measured
 from fairlayer.constraints.measure import measure
+from fairlayer.constraints.weights import read_sample_weight
 from fairlayer.decisions.curves import Curve, Partition, contributions_of, draw_curves
 from fairlayer.decisions.inputs import read_labels, read_utility
 from fairlayer.edge import (
@@ -46,7 +47,7 @@ class Problem:
         curves: one per cell; after the statistics of the assembly comes the share selected, if there is a capacity.
         blocks: the slabs of the assembly, then the capacity.
         rounding: how far one sample per cell can move each row of each block; 0 for the capacity.
-        gain: (n,) utility gained by selecting each sample.
+        gain: (n,) utility gained by selecting each sample, as its share of the batch.
         base: utility of selecting nobody, per sample.
     """
 
@@ -72,22 +73,25 @@ class Problem:
         label_probabilities: Any,
         capacity: int | None,
         utility: Any,
+        sample_weight: Any = None,
     ) -> Problem:
         """Read a batch; arguments as for `decide`."""
         n, held = len(scores), _check_constraints(constraints)
         labels, p = read_labels(scores, (n, 1), y, label_probabilities)
         table = read_utility(utility)
-        gain = p * (table[1, 1] - table[1, 0]) + (1.0 - p) * (table[0, 1] - table[0, 0])
-        base = float(np.mean(p * table[1, 0] + (1.0 - p) * table[0, 0]))
+        weights = read_sample_weight(sample_weight, n)
+        share = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
+        gain = share * (p * (table[1, 1] - table[1, 0]) + (1.0 - p) * (table[0, 1] - table[0, 0]))
+        base = float(share @ (p * table[1, 0] + (1.0 - p) * table[0, 0]))
         groups = read_groups(sensitive_features, held, n, None)
         partition = Partition.of(groups, feature_names(held), n)
-        batch, once = Batch(groups, n, labels, p), OnceWarner()
+        batch, once = Batch(groups, n, labels, p, weights=weights), OnceWarner()
         for constraint in held:
             for statement in constraint.statements(batch):
                 warn_if_nothing_to_compare(constraint, statement, once)
         assembly = assemble(held, batch, on_empty="skip")
-        measured, blocks = _with_capacity(assembly, capacity, n)
-        curves = tuple(draw_curves(scores, partition, measured, gain))
+        measured, blocks = _with_capacity(assembly, capacity, share, n if weights is None else float(weights.sum()))
+        curves = tuple(draw_curves(scores, partition, measured, gain, weights))
         rounding = [_rounding(block, curves, measured) for block in assembly.slabs.blocks]
         rounding += [np.zeros(1)] * (len(blocks) - len(rounding))
         return Problem(scores, held, groups, batch, partition, assembly, curves, blocks, tuple(rounding), gain, base)
@@ -104,7 +108,7 @@ class Problem:
 
     def utility_of(self, decisions: FloatArray) -> float:
         """Return the expected utility of decisions (n,), per sample."""
-        return self.base + float(self.gain @ decisions) / len(self.gain)
+        return self.base + float(self.gain @ decisions)
 
     def measured_on(self, decisions: FloatArray) -> list[Measured]:
         """Return, per constraint, the number that it bounds, measured on decisions (n,)."""
@@ -127,15 +131,16 @@ def _check_constraints(constraints: Stated) -> tuple[Constraint, ...]:
     return held
 
 
-def _with_capacity(assembly: Assembly, capacity: int | None, n: int) -> tuple[Cells, tuple[Block, ...]]:
+def _with_capacity(
+    assembly: Assembly, capacity: int | None, shares: FloatArray, total: float
+) -> tuple[Cells, tuple[Block, ...]]:
     """Append the share selected as a last statistic, and its limit as a last block."""
     cells, blocks = assembly.cells, assembly.slabs.blocks
     if capacity is None:
         return cells, blocks
-    share = np.full((1, n), 1.0 / n)
-    dense = share if cells.dense is None else np.vstack([cells.dense, share])
+    dense = shares[None, :] if cells.dense is None else np.vstack([cells.dense, shares])
     unit = np.eye(cells.size + 1)[-1:]
-    limit = RowSlabs(unit, np.array([-np.inf]), np.array([capacity / n]))
+    limit = RowSlabs(unit, np.array([-np.inf]), np.array([capacity / total]))
     wider = [block._replace(matrix=np.pad(block.matrix, ((0, 0), (0, 1)))) for block in blocks]
     return cells._replace(dense=dense), (*wider, limit)
 

@@ -20,8 +20,8 @@ class Decisions:
         decisions: 0 or 1, int64, of the shape and device of the scores.
         probabilities: with which each sample was selected, float64; 0 or 1 where no lots are drawn.
         rule: the thresholds, for use on others.
-        counts: samples per cell.
-        selected: samples selected per cell.
+        counts: samples per cell; the sum of their weights, where weights were given.
+        selected: samples selected per cell, counted in the same way.
         expected_utility: of these decisions, per sample: the accuracy, unless another utility was given. Expected
             over the labels by y where given, else by label probabilities, else by the scores.
         utility_bound: expected utility of the best lottery between thresholds within the limits. No rule of one
@@ -38,8 +38,8 @@ class Decisions:
     decisions: Tensor
     probabilities: Tensor
     rule: DecisionRule
-    counts: dict[str, int]
-    selected: dict[str, int]
+    counts: dict[str, float]
+    selected: dict[str, float]
     expected_utility: float
     utility_bound: float
     gaps: dict[str, float | None]
@@ -52,7 +52,7 @@ class Decisions:
     @property
     def rates(self) -> dict[str, float]:
         """Share selected per cell."""
-        return {name: self.selected[name] / count for name, count in self.counts.items()}
+        return {name: self.selected[name] / count if count else 0.0 for name, count in self.counts.items()}
 
     @property
     def thresholds(self) -> dict[str, tuple[float, ...]]:

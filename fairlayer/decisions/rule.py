@@ -34,7 +34,7 @@ class CellRule:
         thresholds: falling; `-inf` selects everybody.
         weights: one per threshold, in (0, 1]; what they lack to 1 selects nobody.
         count: samples in this cell when the rule was fitted.
-        rate: share of them selected.
+        rate: share of them selected, by their weights where they have any.
     """
 
     categories: tuple[Category | None, ...]
@@ -88,6 +88,7 @@ class DecisionRule:
         capacity: int | None = None,
         utility: Any = ACCURACY,
         randomised: bool = False,
+        sample_weight: Any = None,
     ) -> DecisionRule:
         """Return the rule that `decide` would use on this batch; arguments and errors as there."""
         plan = make_plan(
@@ -99,6 +100,7 @@ class DecisionRule:
             capacity=capacity,
             utility=utility,
             randomised=randomised,
+            sample_weight=sample_weight,
         )
         return rule_of(plan)
 
@@ -219,7 +221,7 @@ def rule_of(plan: Plan) -> DecisionRule:
 def _cell_rule(categories: tuple[Category | None, ...], curve: Curve, mixture: Mixture) -> CellRule:
     chosen = [(_threshold(curve, j), w) for j, w in zip(mixture.breaks.tolist(), mixture.weights.tolist(), strict=True)]
     chosen = [(threshold, weight) for threshold, weight in chosen if threshold < math.inf]
-    rate = mixture.of(curve)[0] / curve.size
+    rate = float(mixture.weights @ curve.mass[mixture.breaks]) / float(curve.mass[-1] or 1.0)
     return CellRule(categories, tuple(t for t, _ in chosen), tuple(w for _, w in chosen), curve.size, rate)
 
 

@@ -55,14 +55,19 @@ def choose_counts(problem: Problem, optimum: Optimum) -> IntArray:
 def _rounded(problem: Problem, optimum: Optimum) -> IntArray:
     """Whole counts near the best lottery that meet the slabs, each widened by one sample per cell."""
     pairs = list(zip(optimum.mixtures, problem.curves, strict=True))
-    if all(curve.counts_only for curve in problem.curves):
-        return _least_excess(problem, np.array([mixture.of(curve)[0] for mixture, curve in pairs]))
+    if all(curve.mass_only for curve in problem.curves):
+        return _least_excess(problem, np.array([_count(mixture, curve) for mixture, curve in pairs]))
     used = _constrained(problem)
     nearest = np.array([_nearest(mixture, curve, used[curve.touched]) for mixture, curve in pairs])
     search = _Search(problem, problem.rounding)
-    if search.judge(nearest)[0] <= 0:
-        return nearest
+    if search.judge(nearest)[0] <= 0 and problem.batch.weights is None:
+        return nearest  # heavy rows make the allowance wide, and better counts may lie within it
     return search.run([nearest, *_common_starts(problem)])
+
+
+def _count(mixture: Mixture, curve: Curve) -> float:
+    """Return the count, between whole ones, at which the curve has the mass that the lottery selects."""
+    return float(np.interp(mixture.weights @ curve.mass[mixture.breaks], curve.mass, curve.counts))
 
 
 def _least_excess(problem: Problem, counts: FloatArray) -> IntArray:
@@ -73,7 +78,7 @@ def _least_excess(problem: Problem, counts: FloatArray) -> IntArray:
     down = np.floor(counts + _WHOLE)
     between = np.flatnonzero(counts - down > _WHOLE)
     if len(between) > _ROUNDED:
-        return whole_counts(counts)
+        return whole_counts(counts) if problem.batch.weights is None else down.astype(np.int64)
     tried = np.tile(down, (2 ** len(between), 1))
     tried[:, between] += np.arange(len(tried))[:, None] >> np.arange(len(between)) & 1
     statistics, gains = np.zeros((len(tried), problem.statistics)), np.zeros(len(tried))

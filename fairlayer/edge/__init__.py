@@ -1,5 +1,6 @@
 """The edge: what a caller gives, checked once and made plain."""
 
+from fairlayer.constraints.weights import read_sample_weight
 from fairlayer.edge.agreement import check_alike
 from fairlayer.edge.bounds import Bound, Bounds, Box, plain_bounds
 from fairlayer.edge.choices import check_choice
@@ -12,7 +13,7 @@ from fairlayer.edge.meaning import (
     warn_of_unmeant,
 )
 from fairlayer.edge.numbers import as_numbers
-from fairlayer.edge.per_sample import pick, read_per_sample, read_sample_weight
+from fairlayer.edge.per_sample import pick, read_per_sample
 from fairlayer.edge.scores import as_columns, as_score_tensor
 from fairlayer.edge.stated import Stated, as_constraints, feature_names
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.edge.numbers import as_numbers
-from fairlayer.errors import LabelValueError, NonFiniteScoresError, ParameterError, ShapeError
+from fairlayer.errors import LabelValueError, NonFiniteScoresError, ShapeError
 
-__all__ = ["pick", "read_per_sample", "read_sample_weight"]
+__all__ = ["pick", "read_per_sample"]
 
 
 def read_per_sample(name: str, values: Any, shape: tuple[int, ...]) -> FloatArray | None:
@@ -38,37 +38,3 @@ def read_per_sample(name: str, values: Any, shape: tuple[int, ...]) -> FloatArra
 def pick(values: FloatArray | None, column: int) -> FloatArray | None:
     """Return one column of what `read_per_sample` returned; a single column serves all."""
     return None if values is None else values[:, min(column, values.shape[1] - 1)]
-
-
-def read_sample_weight(values: Any, n: int) -> FloatArray | None:
-    """Return how many samples each row stands for, float64 (n,); None where no weights were given.
-
-    A weight of 0 leaves a row out of every mean.
-
-    Raises:
-        ParameterError: they are no numbers, or one is negative, or none is positive.
-        NonFiniteScoresError: one is NaN or infinite.
-        ShapeError: they are not (n,).
-
-    Example:
-        >>> read_sample_weight([1, 0, 2.5], 3)
-        array([1. , 0. , 2.5])
-    """
-    if values is None:
-        return None
-    try:
-        array = np.array(as_numbers(values), dtype=np.float64)
-    except TypeError as error:
-        raise ParameterError(f"sample_weight must be numbers, one per sample, but is not ({error}).") from error
-    if array.shape != (n,):
-        raise ShapeError(f"sample_weight must have shape ({n},), one weight per sample, but has shape {array.shape}.")
-    if not np.isfinite(array).all():
-        raise NonFiniteScoresError(
-            f"sample_weight holds {int((~np.isfinite(array)).sum())} NaN or infinite values; use 0 to leave a row out."
-        )
-    if array.min(initial=0.0) < 0.0 or not array.any():
-        raise ParameterError(
-            f"sample_weight must be >= 0, and > 0 somewhere, but ranges from {array.min(initial=0.0):g} to "
-            f"{array.max(initial=0.0):g}. Use 0 to leave a row out."
-        )
-    return array

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
-from fairlayer.constraints import Constraint
+from fairlayer.constraints import Constraint, Measured
 from fairlayer.edge import Box, as_constraints, plain_bounds
 from fairlayer.errors import DataError, SolverError
 from fairlayer.groups import Vocabulary
@@ -147,6 +147,7 @@ class TableProjection:
 
     def __init__(self, solved: SolvedSketch, sweeps: int, chunks: Chunks | None, ranks: Ranks | None) -> None:
         self._solved, self.sweeps, self._chunks, self._ranks = solved, sweeps, chunks, ranks
+        self._seen: FloatArray | None = None
         self._sums: FloatArray | None = None
 
     @property
@@ -210,6 +211,17 @@ class TableProjection:
             raise DataError("the violation is measured while values() is read; read it to its end first.")
         return self._solved.violation_of(self._sums)
 
+    @property
+    def measured(self) -> dict[str, Measured]:
+        """The number that each constraint bounds, of the values that `values()` gave.
+
+        Raises:
+            DataError: `values()` has not been read to its end.
+        """
+        if self._seen is None or self._sums is None:
+            raise DataError("the numbers are measured while values() is read; read it to its end first.")
+        return dict(zip(self._solved.settings.names, self._solved.measure(self._seen, self._sums), strict=True))
+
     def apply(self, scores: Any, sensitive_features: Any, y: Any = None) -> Any:
         """Return the projected scores of any rows of the table; a tensor for a tensor, else an array.
 
@@ -248,7 +260,7 @@ class TableProjection:
                 f"the shifts are those of {self.samples} rows, but the last sweep met {seen.sum():.0f}. A table must "
                 "not change between sweeps."
             )
-        self._sums = sums
+        self._seen, self._sums = seen, sums
 
     @property
     def mover(self) -> Mover:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.constraints import Batch, Constraint
+from fairlayer.constraints import Batch, Constraint, Measured
+from fairlayer.constraints.measure import measure
 from fairlayer.edge import Box
 from fairlayer.groups import Groups
 from fairlayer.projection.assembly import assemble
@@ -53,7 +54,7 @@ class SolvedSketch:
         self.sketch, self.settings = sketch, settings
         self.rows = sketch.rows()
         groups, labels = self._groups(), sketch.labels()
-        batch = Batch(
+        self.batch = batch = Batch(
             groups,
             len(self.rows.scores),
             None if labels is None else labels[self.rows.signatures],
@@ -131,6 +132,14 @@ class SolvedSketch:
         k = len(self.assembly.cells.counts)
         cells = np.bincount(self.cells, weights=sums, minlength=k + 1)[:k]
         return self.column.solved.slabs.violation(cells / self.assembly.cells.counts)
+
+    def measure(self, seen: FloatArray, sums: FloatArray) -> list[Measured]:
+        """Return what each constraint says about the emitted values, given their number and sum by signature.
+
+        Every mean of a constraint is over whole signatures, so each row may stand at the mean of its own.
+        """
+        values = (sums / np.maximum(seen, 1.0))[self.rows.signatures]
+        return [measure(constraint, self.batch, values) for constraint in self.settings.constraints]
 
     def _by_signature(self, codes: IntArray | None, outside: int) -> IntArray:
         by = np.full(len(self.sketch.signatures), outside, dtype=np.int64)

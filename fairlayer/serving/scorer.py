@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fairlayer.constraints import Constraint, DisparateImpactRatio, MinimumRate
-from fairlayer.constraints.statements import as_float
+from fairlayer.constraints import Constraint, Measured
 from fairlayer.data.columns import sensitive_columns
 from fairlayer.edge import plain_bounds
 from fairlayer.model import FairModel
@@ -99,15 +98,14 @@ class Scorer:
         """Return where the stream stands, as plain values."""
         state = self.stream.state
         with self.stream.lock:
-            gaps, prices, counts, shifts = state.pooled_gap(), state.multipliers, state.counts(), state.shifts()
+            measured, prices, counts, shifts = state.measured(), state.multipliers, state.counts(), state.shifts()
             return {
                 "samples": state.samples,
                 "phase": state.phase.value,
                 "policy": repr(state.policy),
                 "constraints": {
                     constraint.name: {
-                        "pooled_gap": gaps.get(constraint.name),
-                        "limit": _limit(constraint),
+                        **_number(constraint, measured.get(constraint.name)),
                         "multiplier": prices.get(constraint.name),
                     }
                     for constraint in self.run.model.constraints
@@ -131,11 +129,8 @@ class Scorer:
             return self.run.model.raw_scores(x), sensitive
 
 
-def _limit(constraint: Constraint) -> float | None:
-    """Return the number that the pooled gap is held to, None where the constraint does not say it in one."""
-    if isinstance(constraint, DisparateImpactRatio):
-        return 0.0  # ratio * largest mean - smallest mean
-    if isinstance(constraint, MinimumRate):
-        return -as_float(constraint.floor)  # - smallest mean
-    limit = getattr(constraint, "tolerance", getattr(constraint, "cap", None))
-    return None if limit is None else as_float(limit)
+def _number(constraint: Constraint, found: Measured | None) -> dict[str, Any]:
+    """The number of the pooled means beside what it is held to, and on which side of it."""
+    if found is None:
+        return {"pooled_gap": None, "limit": constraint.limit, "at_least": None}
+    return {"pooled_gap": found.value, "limit": found.limit, "at_least": found.at_least}

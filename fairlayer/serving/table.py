@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
+from fairlayer.constraints.measure import worst_of
 from fairlayer.data import Sample
 from fairlayer.data.columns import as_numbers, as_text
 from fairlayer.errors import DataError
@@ -99,10 +100,7 @@ class StreamedTable:
 
     def _worst(self, constraint: Constraint, scores: FloatArray, parts: list[slice]) -> float | None:
         observed = self.observed
-        gaps = [measure(constraint, observed.take(part), scores[part]) for part in parts]
-        known = [gap.value for gap in gaps if gap.value is not None]
-        pick = min if gaps and gaps[0].at_least else max
-        return pick(known) if known else None
+        return worst_of(measure(constraint, observed.take(part), scores[part]) for part in parts).value
 
 
 def stream_table(

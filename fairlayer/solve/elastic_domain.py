@@ -138,6 +138,11 @@ class Breakpoints(NamedTuple):
     target: IntArray  # box: 0 for the lower, 1 for the upper end; simplex: the class
     pivot: FloatArray  # rate at which the reduced cost reaches zero
 
+    def first(self, order: IntArray, count: int) -> Breakpoints:
+        """Return those that come first in an order."""
+        some = order[:count]
+        return Breakpoints(self.at[some], self.drop[some], self.entry[some], self.target[some], self.pivot[some])
+
 
 class Domain(Protocol):
     """What the elastic program asks of a domain."""
@@ -331,7 +336,7 @@ class SimplexDomain:
     def costs(self, costs: FloatArray) -> FloatArray:
         """See `Domain.costs`."""
         rows = np.array(self.rows, int)
-        return costs[rows, np.array(self.classes, int)] - costs[rows, self.key[rows]]
+        return np.asarray(costs[rows, np.array(self.classes, int)] - costs[rows, self.key[rows]])
 
     def entry(self, position: int) -> int:
         """See `Domain.entry`."""
@@ -443,7 +448,7 @@ class SimplexDomain:
         """See `Domain.clipped`."""
         x = np.maximum(self.x, self.floor)
         over = (x - self.floor).sum(axis=1, keepdims=True)
-        return self.floor + (x - self.floor) * ((self.most - self.floor) / over)
+        return np.asarray(self.floor + (x - self.floor) * ((self.most - self.floor) / over))
 
     def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
         """See `Domain.lowest`."""

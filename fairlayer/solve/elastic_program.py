@@ -121,7 +121,7 @@ def box_of_means(low: FloatArray, high: FloatArray) -> BoxSpec:
     return BoxSpec(Samples(), np.asarray(low, float), np.asarray(high, float))
 
 
-def box_of_samples(
+def box_of_samples(  # noqa: PLR0917 - a batch
     codes: IntArray | None,
     counts: FloatArray,
     dense: FloatArray | None,
@@ -141,7 +141,7 @@ def simplex_of_means(cells: int, classes: int, floor: float = 0.0) -> SimplexSpe
     return SimplexSpec(Samples(classes=classes), cells, classes, floor)
 
 
-def simplex_of_samples(
+def simplex_of_samples(  # noqa: PLR0917 - a batch
     codes: IntArray | None,
     counts: FloatArray,
     dense: FloatArray | None,
@@ -554,7 +554,7 @@ class _Search:
             return None, position, beyond
         return self.faces.face(options[pick][1], own_units=self.own_units), -1, options[pick][0]
 
-    def _advance(
+    def _advance(  # noqa: PLR0917 - a step of the method
         self,
         face: _Face | None,
         position: int,
@@ -575,7 +575,7 @@ class _Search:
         if not len(stops) and not len(falling):
             raise _LostError
         entering, leaving = self._pivot(points, order[passed:], falling, ends, change, rounding)
-        self.domain.flip(Breakpoints(*(part[order[:passed]] for part in points)))
+        self.domain.flip(points.first(order, passed))
         if face is None:
             self.domain.leave(position)
         if entering is not None:
@@ -585,7 +585,7 @@ class _Search:
         if face is not None:
             self.active.append(face)
 
-    def _pivot(
+    def _pivot(  # noqa: PLR0917 - a step of the method
         self,
         points: Breakpoints,
         order: IntArray,
@@ -594,7 +594,7 @@ class _Search:
         change: FloatArray,
         rounding: FloatArray,
     ) -> tuple[int | None, int | None]:
-        """Return the breakpoint that enters, or the face that leaves: of those within rounding the clearest (Harris)."""
+        """Return the breakpoint that enters, or the face that leaves: within rounding the clearest (Harris)."""
         scale = float(np.abs(self.weights).sum())
         size = self.domain.size[points.entry[order]]
         clear = np.concatenate([points.pivot[order] / size, -change[falling] / rounding[falling]])

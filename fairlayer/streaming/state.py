@@ -544,7 +544,8 @@ class InferenceState:
         for constraint in machine.constraints if machine.rule.samples >= _ENOUGH else ():
             tables = [words.get(name, ()) for name in constraint.on]
             few = bool(constraint.on) and math.prod(map(len, tables)) < 2
-            if few and machine.pooled_gaps()[constraint.name] is None:
+            found = machine.measured()[constraint.name] if few else None
+            if few and (found is None or found.value is None):
                 groups = [cell_name(constraint.on, tables, [0] * len(tables))] if all(tables) else []
                 unknown = machine.history.sums["count"][machine.history.codes().min(axis=1) < 0].sum()
                 said[constraint.name] = nothing_to_compare(constraint, groups, int(unknown))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fairlayer.constraints import Constraint, CovarianceBound, GroupCalibration
+from fairlayer.constraints.measure import worst_of
 from fairlayer.data import Sample
 from fairlayer.model import FairModel
 from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
@@ -133,10 +134,7 @@ def _constraint(tested: _Tested, place: int, constraint: Constraint, seed: int) 
 
 def _worst_batch(tested: _Tested, constraint: Constraint) -> float | None:
     parts = [batch.rows for batch in tested.emission.batches]
-    gaps = [measure(constraint, tested.observed.take(p), tested.emission.scores[p]) for p in parts]
-    values = [gap.value for gap in gaps if gap.value is not None]
-    worst = min if gaps[0].at_least else max
-    return worst(values) if values else None
+    return worst_of(measure(constraint, tested.observed.take(p), tested.emission.scores[p]) for p in parts).value
 
 
 def _groups(tested: _Tested, constraints: Sequence[Constraint], watched: Sequence[str]) -> tuple[GroupResult, ...]:

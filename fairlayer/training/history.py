@@ -96,9 +96,8 @@ def _draw_gaps(axis: Any, fits: Beside[Fit], constraints: Sequence[Constraint]) 
                 color=COLORS[which],
                 label=f"{constraint.name}, {which}",
             )
-        limit = getattr(constraint, "tolerance", None)
-        if limit is not None:
-            axis.axhline(float(limit), linestyle=style, color=LIMIT, linewidth=0.9)
+        if constraint.limit is not None:
+            axis.axhline(constraint.limit, linestyle=style, color=LIMIT, linewidth=0.9)
     axis.set_title("gap of scores before the layer (red: limit after it)", fontsize=9)
 
 

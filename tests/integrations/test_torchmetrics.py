@@ -25,6 +25,7 @@ from fairlayer.errors import (
     MissingLabelsError,
     MissingSensitiveFeatureError,
     NonFiniteScoresError,
+    ParameterError,
     ShapeError,
 )
 from fairlayer.training.gaps import measure
@@ -556,3 +557,44 @@ def test_metrics_are_plotted() -> None:
         _, axes = metric.plot()
         [line] = axes.get_lines()
         assert line.get_ydata()[0] == pytest.approx(float(metric.compute()))
+
+
+RATES = {name: getattr(metrics, name) for name in metrics.__all__ if name.endswith(("Difference", "Ratio", "ScoreGap"))}
+
+
+@pytest.mark.parametrize("name", sorted(RATES))
+@pytest.mark.parametrize("soft", [False, True])
+def test_weights_are_repeated_rows(name: str, soft: bool) -> None:
+    random = np.random.default_rng(11)
+    n, weights = 120, random.integers(0, 4, 120)
+    scores, labels = torch.tensor(random.random(n)), torch.tensor(random.integers(0, 2, n))
+    member = torch.tensor(random.dirichlet(np.ones(3), n))
+    groups = member if soft else member.argmax(dim=1)
+    again = torch.tensor(np.repeat(np.arange(n), weights))
+    weighed, repeated = RATES[name](3), RATES[name](3)
+    for part in (slice(0, 50), slice(50, n)):
+        weighed.update(scores[part], labels[part], groups[part], sample_weight=torch.tensor(weights[part]))
+    repeated.update(scores[again], labels[again], groups[again])
+    assert float(weighed.compute()) == pytest.approx(float(repeated.compute()), abs=1e-12)
+    assert [row.count for row in weighed.by_group()] == pytest.approx([row.count for row in repeated.by_group()])
+
+
+def test_weights_are_repeated_rows_for_a_constraint() -> None:
+    random = np.random.default_rng(12)
+    n, weights = 80, random.integers(0, 4, 80)
+    scores, labels, sex = random.random(n), random.integers(0, 2, n), random.integers(0, 2, n)
+    again = np.repeat(np.arange(n), weights)
+    weighed, repeated = (metrics.ConstraintExcess(fl.EqualizedOdds("sex", tolerance=0.05)) for _ in range(2))
+    weighed.update(scores, labels, sex, sample_weight=weights)
+    repeated.update(scores[again], labels[again], sex[again])
+    assert float(weighed.compute()) == pytest.approx(float(repeated.compute()), abs=1e-12)
+    assert weighed.measured().value == pytest.approx(float(weighed.compute()) + 0.05, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", [metrics.ScoreGap(2), metrics.ConstraintExcess(fl.DemographicParity("sex", 0.1))])
+@pytest.mark.parametrize("weights", [[1.0, -1.0], [1.0, float("nan")], [float("inf"), 1.0]])
+def test_weights_that_are_none_are_refused(metric: Any, weights: list[float]) -> None:
+    with pytest.raises(ParameterError, match=r"sample_weight .* 1 weights are negative, infinite or NaN"):
+        metric.update(torch.tensor([0.1, 0.9]), None, torch.tensor([0, 1]), sample_weight=weights)
+    with pytest.raises(ShapeError, match=r"sample_weight'? has shape"):
+        metric.update(torch.tensor([0.1, 0.9]), None, torch.tensor([0, 1]), sample_weight=[1.0])

@@ -22,7 +22,7 @@ from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.constraints import Means, Rows, Spread, Statement
 from fairlayer.constraints.statements import as_float
 
-__all__ = ["Limits", "averages", "excess", "gap"]
+__all__ = ["Limits", "averages"]
 
 
 @dataclass(frozen=True)
@@ -122,27 +122,5 @@ def _nothing(coefficients: int) -> Limits:
 
 
 def averages(means: Means, values: FloatArray) -> FloatArray:
-    """Return the measure of values (n, ...): (rows, ...), 0 for an empty group."""
-    if means.codes is None:
-        return means.as_weights() @ values
-    inside = np.flatnonzero(means.codes >= 0)
-    weighed = values[inside]
-    if means.sample_weights is not None:
-        weighed = (weighed.T * means.sample_weights[inside]).T
-    sums = np.zeros((len(means), *values.shape[1:]))
-    np.add.at(sums, means.codes[inside], weighed)
-    return np.asarray((sums.T / np.where(means.counts > 0, means.counts, 1.0)).T)
-
-
-def gap(statement: Statement, predictions: FloatArray) -> float:
-    """Return the smallest tolerance at which the statement holds (for rows with one limit: how far beyond it)."""
-    value = statement.matrix @ averages(statement.means, predictions)
-    if isinstance(statement, Rows):
-        return float(np.maximum(value - statement.upper_offset, statement.lower_offset - value).max())
-    value = value if statement.offset is None else value + statement.offset
-    return float(statement.scale * value.max() - value.min())
-
-
-def excess(statement: Statement, predictions: FloatArray) -> float:
-    """Return by how much a statement exceeds its tolerance; negative where it holds with slack."""
-    return gap(statement, predictions) - as_float(statement.tolerance)
+    """Return the measure of each column of values (n, columns): (rows, columns), 0 for an empty group."""
+    return np.stack([means.of(column) for column in np.ascontiguousarray(values.T)], axis=1)

@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Spread, Statement
 from fairlayer.errors import BackendError, ParameterError
-from fairlayer.integrations.sklearn.limits import averages, gap
 from fairlayer.integrations.sklearn.newton import minimise
 from fairlayer.integrations.sklearn.parameters import check_positive
 from fairlayer.integrations.sklearn.training_data import Centred, Demands, read_demands, read_weights
@@ -168,7 +167,7 @@ def _check_comparisons(demands: Demands, n: int) -> None:
 
 def _compares(statement: Statement, n: int) -> bool:
     """Whether the statement is the same when all scores rise by one number."""
-    rise = statement.matrix @ averages(statement.means, np.ones(n))
+    rise = statement.matrix @ statement.means.of(np.ones(n))
     weights = statement.means.weights
     reach = np.abs(statement.matrix) @ (
         np.ones(statement.matrix.shape[1]) if weights is None else np.abs(weights).sum(axis=1)
@@ -181,5 +180,5 @@ def _compares(statement: Statement, n: int) -> bool:
 
 def _gaps(demands: Demands, log_odds: FloatArray) -> dict[str, LogisticGaps]:
     kinds = (log_odds, _sigmoid(log_odds), (log_odds > 0).astype(np.float64))
-    each = [demands.of_each([gap(statement, values) for statement in demands.statements]) for values in kinds]
+    each = [demands.numbers(values) for values in kinds]
     return {name: LogisticGaps(*(values[name] for values in each)) for name in demands.names}

@@ -11,7 +11,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
-from fairlayer.integrations.sklearn.limits import gap
 from fairlayer.integrations.sklearn.optimality import Optimality
 from fairlayer.integrations.sklearn.parameters import check_positive
 from fairlayer.integrations.sklearn.program import Whitening, nearest
@@ -40,7 +39,7 @@ class FairRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         multipliers_: price of each constraint: minus the derivative of the optimal loss above by its tolerance, in
             squared label units (times samples) per unit of tolerance. At tolerance 0, that of widening it.
         certificate_: `Optimality`, computed on the training data.
-        gaps_: by constraint, the tolerance that the training predictions would just meet; NaN if it compares nothing.
+        gaps_: by constraint, the number that it bounds, of the training predictions; NaN if it compares nothing.
         absent_: groups that a constraint compares and the training data lack, as (constraint, group).
 
     Raises (from `fit`):
@@ -85,7 +84,7 @@ class FairRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.coef_, self.intercept_ = data.coefficients(theta)
         self.multipliers_ = multipliers
         self.certificate_ = certificate
-        self.gaps_ = demands.of_each([gap(statement, predictions) for statement in demands.statements])
+        self.gaps_ = demands.numbers(predictions)
         self.absent_ = demands.absent
         return self
 

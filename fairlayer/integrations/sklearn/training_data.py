@@ -11,9 +11,10 @@ from sklearn.utils.validation import _check_sample_weight
 
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint, Statement
+from fairlayer.constraints.measure import measure
 from fairlayer.edge import read_groups
 from fairlayer.errors import BackendError, ParameterError
-from fairlayer.integrations.sklearn.limits import Limits, excess
+from fairlayer.integrations.sklearn.limits import Limits
 from fairlayer.projection import Plan
 from fairlayer.projection.assembly import assemble
 
@@ -42,6 +43,8 @@ class Demands(NamedTuple):
     """What the predictions of the training data must meet."""
 
     names: tuple[str, ...]  # of the constraints
+    constraints: tuple[Constraint, ...]
+    batch: Batch
     statements: tuple[Statement, ...]
     owners: tuple[int, ...]  # number of the constraint of each statement
     absent: tuple[tuple[str, str], ...]
@@ -52,14 +55,13 @@ class Demands(NamedTuple):
 
     def violation(self, predictions: FloatArray) -> float:
         """Return by how much the worst statement exceeds its limit; 0 if none does."""
-        return max([0.0, *(excess(statement, predictions) for statement in self.statements)])
+        found = [measure(constraint, self.batch, predictions) for constraint in self.constraints]
+        return max([0.0, *(each.excess for each in found if each.excess is not None)])
 
-    def of_each(self, values: Sequence[float]) -> dict[str, float]:
-        """Return the largest value of each constraint's statements; NaN where it compares nothing."""
-        worst = np.full(len(self.names), np.nan)
-        for owner, value in zip(self.owners, values, strict=True):
-            worst[owner] = np.fmax(worst[owner], value)
-        return dict(zip(self.names, worst.tolist(), strict=True))
+    def numbers(self, predictions: FloatArray) -> dict[str, float]:
+        """Return the number that each constraint bounds; NaN where it compares nothing."""
+        found = [measure(constraint, self.batch, predictions) for constraint in self.constraints]
+        return dict(zip(self.names, map(float, found), strict=True))
 
 
 def read_weights(sample_weight: Any, x: FloatArray) -> FloatArray:
@@ -94,7 +96,7 @@ def read_demands(
     groups = read_groups(sensitive_features, plan.constraints, len(labels), None)
     batch = Batch(groups, len(labels), labels, raw_scores=partial(_refuse_bins, owner), weights=weights)
     assembly = assemble(plan.constraints, batch, on_empty="skip")
-    return Demands(plan.names, assembly.statements, assembly.owners, assembly.absent)
+    return Demands(plan.names, plan.constraints, batch, assembly.statements, assembly.owners, assembly.absent)
 
 
 def _refuse_bins(owner: str) -> FloatArray:

@@ -11,15 +11,12 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from fairlayer._typing import Category
-from fairlayer.constraints import Constraint
+from fairlayer.constraints import Constraint, Measured
 from fairlayer.edge import as_constraints
-from fairlayer.errors import CategoryError, MissingLabelsError, NonFiniteScoresError, ShapeError
+from fairlayer.errors import CategoryError, MissingLabelsError, NonFiniteScoresError, ParameterError, ShapeError
 from fairlayer.groups import Vocabulary, read_sensitive_features
 from fairlayer.integrations.torchmetrics.identity import alike, identity
-from fairlayer.integrations.torchmetrics.reading import as_tensor, read_scores
-from fairlayer.penalties.faces import gaps
-from fairlayer.penalties.means import measure
-from fairlayer.penalties.reading import read_statements
+from fairlayer.integrations.torchmetrics.reading import as_tensor, read_scores, read_weights
 
 __all__ = ["ConstraintExcess"]
 
@@ -30,8 +27,9 @@ class ConstraintExcess(Metric):
         a spread: scale * max_g v_g - min_g v_g - tolerance      a row: v - (upper + tolerance), (lower - tolerance) - v
 
     with v the group means that the constraint speaks of, in prediction units; so of `DemographicParity` it is the
-    score gap less the tolerance. NaN where nothing is compared (fewer than two groups). Any constraint may be given
-    that states linear rows, so the rows are kept: 8 bytes for each score, label and feature.
+    score gap less the tolerance: the `excess` of `Constraint.measure`, of which `measured()` gives the rest. NaN where
+    nothing is compared (fewer than two groups). Any constraint may be given that states linear rows, so the rows are
+    kept: 8 bytes for each score, label, feature and weight.
 
     Args:
         constraint: what should hold; the object, or its text.
@@ -55,6 +53,7 @@ class ConstraintExcess(Metric):
 
     scores: list[Tensor]
     labels: list[Tensor]
+    weights: list[Tensor]
     about: Tensor
 
     def __init__(
@@ -71,21 +70,22 @@ class ConstraintExcess(Metric):
         known = {name: tuple(given) for name, given in (categories or {}).items()}
         self.vocabulary = Vocabulary(known, open=False)
         self.set_dtype(torch.float64)  # of the empty state that a rank without rows contributes
-        for state in ("scores", "labels", *self._columns):
+        for state in ("scores", "labels", "weights", *self._columns):
             self.add_state(state, [], dist_reduce_fx="cat")
         self.add_state("about", identity(self.constraint.features, known), dist_reduce_fx=alike)
 
-    def update(self, preds: Any, target: Any, groups: Any) -> None:
+    def update(self, preds: Any, target: Any, groups: Any, sample_weight: Any = None) -> None:
         """Add a batch.
 
         Args:
             preds: scores (n,) or (n, 1).
             target: labels (n,); None if the constraint looks at none.
             groups: sensitive features, as `project` takes them; of a single feature, its column alone will do.
+            sample_weight: how many rows each stands for (n,), 0 or more; None for one each.
 
         Raises:
             MissingLabelsError: the constraint looks at labels, and there is no target.
-            NonFiniteScoresError, CategoryError, ShapeError: values that cannot be read.
+            NonFiniteScoresError, CategoryError, ShapeError, ParameterError: values that cannot be read.
         """
         if target is None and self.constraint.needs_labels:
             raise MissingLabelsError(f"{self.constraint.name} looks at labels, but target is None. Pass the labels.")
@@ -93,25 +93,43 @@ class ConstraintExcess(Metric):
         if int(unfit):
             raise NonFiniteScoresError(f"{int(unfit)} predictions are NaN or infinite. Look at the model's output.")
         labels = torch.full_like(scores, torch.nan) if target is None else _as_column("target", target, scores)
+        weights, unfit = read_weights(sample_weight, scores)
+        if int(unfit):
+            raise ParameterError(
+                f"ConstraintExcess reads sample_weight as how many rows each stands for, but {int(unfit)} weights are "
+                "negative, infinite or NaN. Give finite weights, and 0 to leave a row out."
+            )
         columns = [_as_column(name, column, scores) for name, column in self._read(groups).items()]
         self.scores.append(scores)
         self.labels.append(labels)
+        self.weights.append(weights)
         for state, column in zip(self._columns, columns, strict=True):
             getattr(self, state).append(column)
 
     def compute(self) -> Tensor:
         """Return the largest excess over everything seen, on all ranks."""
-        scores = _joined(self.scores)
-        if len(scores) == 0:
-            return torch.tensor(torch.nan, dtype=torch.float64, device=self.device)
-        values = scores if self.threshold is None else (scores >= self.threshold).to(scores)
-        labels = _joined(self.labels) if self.constraint.needs_labels else None
-        read, _ = read_statements(values, [self.constraint], self._pooled(), labels, None, None)
-        found = [
-            gaps(each, each.statement.tolerance) for each in measure(read[0].scores, [s for _, s in read[0].statements])
-        ]
-        largest = torch.cat(found) if found else values[:0]
-        return largest.amax() if len(largest) else torch.tensor(torch.nan, dtype=torch.float64, device=self.device)
+        found = self._measure()
+        excess = torch.nan if found is None or found.excess is None else found.excess
+        return torch.tensor(excess, dtype=torch.float64, device=self.device)
+
+    def measured(self) -> Measured | None:
+        """Return the number that the constraint bounds, with its limit, over all ranks (each must then call this).
+
+        None before anything was seen.
+        """
+        with self.sync_context():
+            return self._measure()
+
+    def _measure(self) -> Measured | None:
+        scores, weights = _joined(self.scores), _joined(self.weights)
+        if len(scores) == 0 or not bool(weights.any()):
+            return None
+        return self.constraint.measure(
+            scores if self.threshold is None else (scores >= self.threshold).to(scores),
+            sensitive_features=self._pooled(),
+            y=_joined(self.labels) if self.constraint.needs_labels else None,
+            sample_weight=weights,
+        )
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Return a figure and its axes: of `compute()`, or of one or several values given, as torchmetrics does."""

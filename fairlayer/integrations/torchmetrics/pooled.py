@@ -16,9 +16,17 @@ from fairlayer.errors import (
     LabelValueError,
     MissingLabelsError,
     NonFiniteScoresError,
+    ParameterError,
 )
 from fairlayer.integrations.torchmetrics.identity import alike, identity
-from fairlayer.integrations.torchmetrics.reading import Categories, Cells, read_groups, read_labels, read_scores
+from fairlayer.integrations.torchmetrics.reading import (
+    Categories,
+    Cells,
+    read_groups,
+    read_labels,
+    read_scores,
+    read_weights,
+)
 from fairlayer.integrations.torchmetrics.table import DECISIONS, LABELS, ROWS, SCORES, VALUES, rates, tabulate
 
 __all__ = ["GroupRow", "PooledByGroup"]
@@ -30,7 +38,7 @@ class GroupRow:
 
     Args:
         name: of the group.
-        count: rows (a sum of memberships, for soft groups); 0 means not observed.
+        count: rows (a sum of memberships or weights, where there are any); 0 means not observed.
         positives: rows with label 1.
         negatives: rows with label 0.
         mean_score: over all rows.
@@ -76,10 +84,10 @@ class PooledByGroup(Metric, ABC):
         self.cells = Cells.of(categories)
         self.threshold = threshold
         self.add_state("table", torch.zeros(len(self.cells), LABELS, VALUES, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("unfit", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("unfit", torch.zeros(4, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("about", identity(self.cells, threshold), dist_reduce_fx=alike)
 
-    def update(self, preds: Any, target: Any, groups: Any) -> None:
+    def update(self, preds: Any, target: Any, groups: Any, sample_weight: Any = None) -> None:
         """Add a batch.
 
         Args:
@@ -87,12 +95,13 @@ class PooledByGroup(Metric, ABC):
             target: labels 0 and 1, NaN where unknown; None if there are none.
             groups: integer codes (n,), -1 unknown; names; soft membership (n, groups); or with several features a
                 dict of columns, or codes (n, features).
+            sample_weight: how many rows each stands for (n,), 0 or more; None for one each.
 
         Raises:
             MissingLabelsError: the metric looks at labels, and there is no target.
             ShapeError: lengths differ.
-            NonFiniteScoresError, LabelValueError, CategoryError: values that cannot be read. On an accelerator they
-                are counted, so that a step need not wait for it, and `compute` raises.
+            NonFiniteScoresError, LabelValueError, CategoryError, ParameterError: values that cannot be read. On an
+                accelerator they are counted, so that a step need not wait for it, and `compute` raises.
         """
         if target is None and self.needs_labels:
             raise MissingLabelsError(f"{type(self).__name__} looks at labels, but target is None. Pass the labels.")
@@ -100,10 +109,12 @@ class PooledByGroup(Metric, ABC):
         scores = scores.to(self.table.device)
         labels, unfit_labels = read_labels(target, scores)
         codes, unfit_codes = read_groups(groups, self.cells, scores)
-        unfit = torch.stack([each.to(scores.device) for each in (unfit_scores, unfit_labels, unfit_codes)])
+        weights, unfit_weights = read_weights(sample_weight, scores)
+        counts = (unfit_scores, unfit_labels, unfit_codes, unfit_weights)
+        unfit = torch.stack([each.to(scores.device) for each in counts])
         if unfit.device.type == "cpu":
             self._refuse(unfit)
-        self.table = self.table + tabulate(scores, labels, codes, len(self.cells), self.threshold)
+        self.table = self.table + tabulate(scores, labels, codes, len(self.cells), self.threshold, weights)
         self.unfit = self.unfit + unfit
 
     @abstractmethod
@@ -141,7 +152,7 @@ class PooledByGroup(Metric, ABC):
         return tuple(row.name for row in self.by_group() if row.count == 0)
 
     def _refuse(self, unfit: Tensor) -> None:
-        scores, labels, codes = unfit.tolist()
+        scores, labels, codes, weights = unfit.tolist()
         name = type(self).__name__
         if scores:
             raise NonFiniteScoresError(
@@ -158,4 +169,9 @@ class PooledByGroup(Metric, ABC):
                 f"{name} compares {len(self.cells)} groups, {list(self.cells.names)}, so codes run from 0 to "
                 f"{len(self.cells) - 1} per combination, with -1 for unknown; {codes} codes do not. Build it with "
                 "every category, or recode."
+            )
+        if weights:
+            raise ParameterError(
+                f"{name} reads sample_weight as how many rows each stands for, but {weights} weights are negative, "
+                "infinite or NaN. Give finite weights, and 0 to leave a row out."
             )

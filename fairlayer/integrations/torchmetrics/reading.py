@@ -18,7 +18,7 @@ from fairlayer.groups import Groups, Vocabulary, group_labels, read_column, read
 from fairlayer.groups.naming import category_texts
 from fairlayer.groups.reading import ReadColumns, named_columns
 
-__all__ = ["Categories", "Cells", "Read", "as_tensor", "read_groups", "read_labels", "read_scores"]
+__all__ = ["Categories", "Cells", "Read", "as_tensor", "read_groups", "read_labels", "read_scores", "read_weights"]
 
 Categories = int | Sequence[Category] | Mapping[str, int | Sequence[Category]]
 _ONE = "group"  # the name of the feature where only one is spoken of
@@ -109,6 +109,21 @@ def read_labels(target: Any, scores: Tensor) -> Read:
     missing = torch.isnan(labels) if labels.is_floating_point() else torch.zeros_like(labels, dtype=torch.bool)
     unfit = (labels != 0) & (labels != 1) & ~missing
     return Read(torch.where(labels == 1, 1, torch.where(labels == 0, 0, 2)), unfit.sum())
+
+
+def read_weights(sample_weight: Any, scores: Tensor) -> Read:
+    """Return weights as float64 (n,), 1 where None is given; negative or infinite ones and NaN are counted and made 0.
+
+    Raises:
+        ShapeError: another length than the predictions.
+    """
+    if sample_weight is None:
+        return Read(torch.ones_like(scores), scores.new_zeros((), dtype=torch.long))
+    weights = as_tensor(sample_weight).to(device=scores.device, dtype=torch.float64)
+    weights = weights.squeeze(1) if weights.ndim == 2 and weights.shape[1] == 1 else weights
+    _check_length("sample_weight", weights, scores)
+    fit = torch.isfinite(weights) & (weights >= 0)
+    return Read(torch.where(fit, weights, 0.0), (~fit).sum())
 
 
 def read_groups(groups: Any, cells: Cells, scores: Tensor) -> Read:

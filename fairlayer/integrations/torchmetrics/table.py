@@ -2,6 +2,8 @@
 
     table[g, l] = (rows, sum of scores, sum of decisions) of group g with label l;    l = 0, 1, or 2 for no label
 
+Where rows have weights, each counts as that many rows.
+
 Tables of batches and of ranks add up, and every rate is a quotient of two sums of them.
 """
 
@@ -28,7 +30,9 @@ ROWS, SCORES, DECISIONS = range(3)
 VALUES = 3
 
 
-def tabulate(scores: Tensor, labels: Tensor, groups: Tensor, size: int, threshold: float) -> Tensor:
+def tabulate(  # noqa: PLR0917 - a row of columns, then how to read them
+    scores: Tensor, labels: Tensor, groups: Tensor, size: int, threshold: float, weights: Tensor | None = None
+) -> Tensor:
     """Return the table (size, 3, 3) of a batch, without waiting for the device.
 
     Args:
@@ -37,6 +41,7 @@ def tabulate(scores: Tensor, labels: Tensor, groups: Tensor, size: int, threshol
         groups: codes (n,) from 0 to size - 1, with -1 for rows of no group; or soft membership (n, size).
         size: number of groups.
         threshold: a score at or above it is a decision for 1.
+        weights: how many rows each stands for (n,); None for one each.
 
     Example:
         >>> batch = torch.tensor([0.2, 0.9, 0.6], dtype=torch.float64), torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])
@@ -44,6 +49,7 @@ def tabulate(scores: Tensor, labels: Tensor, groups: Tensor, size: int, threshol
         [[1.0, 0.9, 1.0], [1.0, 0.6, 1.0]]
     """
     values = torch.stack([torch.ones_like(scores), scores, (scores >= threshold).to(scores)], dim=1)
+    values = values if weights is None else values * weights.to(scores).unsqueeze(1)
     if groups.ndim == 2:
         return torch.einsum("nk,nl,nv->klv", groups.to(scores), one_hot(labels, LABELS).to(scores), values)
     cells = torch.where(groups < 0, size, groups) * LABELS + labels

@@ -11,7 +11,7 @@ from torch import Tensor
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Spread, Statement
 from fairlayer.projection.certificate import Certificate
-from fairlayer.projection.reference.lines import row_sizes, spread_offset
+from fairlayer.projection.reference.lines import row_sizes
 from fairlayer.projection.reference.solving import Solved
 from fairlayer.projection.reference.task import Task
 
@@ -48,9 +48,7 @@ def violation(task: Task, solved: Solved, value: FloatArray) -> float:
 
 
 def _statement_violation(statement: Statement, value: FloatArray, tolerance: float) -> float:
-    v = statement.matrix @ (statement.means.as_weights() @ value)
+    members = statement.members(statement.means.of(value))
     if isinstance(statement, Spread):
-        v = v + spread_offset(statement)
-        return float(statement.scale * v.max() - v.min()) - tolerance
-    outside = np.maximum(v - statement.upper_offset, statement.lower_offset - v) - tolerance
-    return float((outside / row_sizes(statement)).max())
+        return float(statement.gap(members)) - tolerance
+    return float(((statement.gaps(members) - tolerance) / row_sizes(statement)).max())
