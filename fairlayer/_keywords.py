@@ -40,6 +40,14 @@ FOREIGN = {
 }
 
 
+# Arguments of the projection that not every entrance serves, and what to say there.
+ELSEWHERE = dict.fromkeys(
+    ("geometry", "from_logits"),
+    "; it serves the euclidean geometry on a box only, and other geometries are for project, FairProjection and "
+    "FairModel",
+)
+
+
 def ours_for(name: str, known: Collection[str]) -> str | None:
     """Return the known name that a foreign one stands for; None where it stands for none of them.
 
@@ -101,5 +109,7 @@ def _answer(name: str, known: Collection[str]) -> str:
     ours = ours_for(name, known)
     if ours is not None:
         return f"; here it is called {ours!r}"
+    if name in ELSEWHERE:
+        return ELSEWHERE[name]
     near = get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

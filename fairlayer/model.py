@@ -28,6 +28,7 @@ from fairlayer.errors import (
     ParameterError,
     ShapeError,
 )
+from fairlayer.geometry import EUCLIDEAN
 from fairlayer.projection import FairProjection
 from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.result import Projection
@@ -329,6 +330,8 @@ class FairModel(nn.Module):
     def _stream_out(
         self, scores: Tensor, features: Any, y: Any, ids: Sequence[str | int] | None, label_probabilities: Any = None
     ) -> Tensor:
+        if self.projection.options.rule is not EUCLIDEAN:
+            self._common_bounds("a stream")
         if self._stream is not None and y is None and ids is None:
             emitted = self._stream.emit_simply(scores, features, self.b_tau)
             if emitted is not None:

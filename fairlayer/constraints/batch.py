@@ -31,6 +31,7 @@ class Batch:
         weights: how many samples each row stands for (n,); None for one each.
         ranks: the processes that each hold a share of the batch; None where all of it is here.
         column: which column of the scores it is about.
+        label_names: how cells call label 0 and label 1, for a class the others and itself.
     """
 
     groups: Groups
@@ -41,6 +42,7 @@ class Batch:
     weights: FloatArray | None = None
     ranks: Ranks | None = None
     column: int = 0
+    label_names: tuple[str, str] = ("y=0", "y=1")
     _cache: dict[Hashable, Means] = field(default_factory=dict, repr=False)
 
     def of_column(
@@ -49,10 +51,17 @@ class Batch:
         labels: FloatArray | None,
         label_probabilities: FloatArray | None,
         raw_scores: Callable[[], FloatArray],
+        *,
+        one_class: bool = False,
     ) -> Batch:
-        """Return the batch as another column of the scores sees it; what does not depend on labels is shared."""
+        """Return the batch as another column of the scores sees it; what does not depend on labels is shared.
+
+        `one_class`: the column is that of a class, and its labels say whether a sample is of that class.
+        """
         shared = replace(self, labels=labels, label_probabilities=label_probabilities, raw_scores=raw_scores)
         shared.column, shared._cache = column, self._cache
+        if one_class:
+            shared.label_names = (f"y not {column}", f"y={column}")
         return shared
 
     def total(self, sums: FloatArray) -> FloatArray:
@@ -160,7 +169,7 @@ class Batch:
 
     def _label_stratum(self, asked_by: str) -> _Split:
         labels = self.label_estimates(asked_by)
-        names = ("y=0", "y=1")
+        names = self.label_names
         if self.labels is not None:
             return _Split(names, codes=labels.astype(np.int64))
         return _Split(names, membership=np.stack([1.0 - labels, labels], axis=1))

@@ -60,6 +60,11 @@ def plain_bounds(bounds: Bounds, margin: float) -> tuple[float | None, float | N
     """
     if bounds is None:
         return None, None
+    if isinstance(bounds, str):
+        raise InvalidBoundsError(
+            f"a stream, a table in chunks, or a model with fixed shifts needs bounds (lower, upper) or None, not "
+            f"{bounds!r}; rows of class probabilities are for project, FairProjection and FairModel."
+        )
     for bound in bounds:
         if isinstance(bound, Tensor | np.ndarray) and bound.ndim:
             raise InvalidBoundsError(

@@ -13,7 +13,7 @@ import torch
 
 from fairlayer.errors import InvalidBoundsError, ProbabilityError
 
-__all__ = ["at_the_ends", "inner_margin", "inside_unit_interval", "moved_inside"]
+__all__ = ["at_the_ends", "check_probabilities", "check_rows", "inner_margin", "inside_unit_interval", "moved_inside"]
 
 
 def inner_margin(dtype: torch.dtype, margin: float) -> float:
@@ -44,6 +44,21 @@ def check_probabilities(low: float, high: float, geometry: str) -> None:
         raise ProbabilityError(
             f"geometry={geometry!r} moves probabilities, but the scores range from {low:.4g} to {high:.4g}. "
             "Pass from_logits=True if they are log-odds, apply a sigmoid, or use geometry='euclidean'."
+        )
+
+
+def check_rows(probabilities: torch.Tensor, geometry: str) -> None:
+    """Raise where rows of class probabilities do not sum to 1.
+
+    Raises:
+        ProbabilityError: a row is off by more than 1e-3, which is more than any rounding.
+    """
+    off = float((probabilities.double().sum(dim=1) - 1.0).abs().max())
+    if off > 1e-3:
+        raise ProbabilityError(
+            f"geometry={geometry!r} on the simplex moves rows of class probabilities, but rows of the scores sum to "
+            f"something else than 1, by up to {off:.3g}. Apply a softmax, pass from_logits=True if they are logits, or "
+            "use geometry='euclidean', which projects any rows onto the simplex."
         )
 
 

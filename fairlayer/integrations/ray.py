@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fairlayer._keywords import explained
 from fairlayer.constraints import Constraint
 from fairlayer.edge import as_constraints, feature_names
 from fairlayer.errors import DataError, require
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["project_dataset"]
 
 
+@explained
 def project_dataset(
     dataset: Dataset,
     constraints: Sequence[Constraint],

@@ -33,7 +33,7 @@ from fairlayer.edge import (
 )
 from fairlayer.errors import BackendError, LabelValueError, ShapeError
 from fairlayer.geometry import Geometry
-from fairlayer.geometry.probabilities import at_the_ends, check_probabilities
+from fairlayer.geometry.probabilities import at_the_ends, check_probabilities, check_rows
 from fairlayer.groups import Vocabulary
 from fairlayer.projection.assembly import assemble
 from fairlayer.projection.exact import project_exactly, result_dtype
@@ -189,9 +189,13 @@ class Plan:
             given = {"y": labels, "label_probabilities": estimates, "sample_weight": weights}
             check_alike(ranks, self.names, columns, box, groups, **given)
         ends = self._check_range(scores)
-        whole = Batch(groups, n, weights=weights, ranks=ranks)
-        raw = self._raw_scores(scores)
-        views = [whole.of_column(j, pick(labels, j), pick(estimates, j), partial(raw, j)) for j in range(len(columns))]
+        raw, simplex = self._raw_scores(scores), self.options.on_simplex
+        first = Batch(groups, n, pick(labels, 0), pick(estimates, 0), partial(raw, 0), weights, ranks)
+        others = range(0 if simplex else 1, len(columns))
+        views = [] if simplex else [first]
+        for j in others:
+            seen = pick(labels, j), pick(estimates, j), partial(raw, j)
+            views.append(first.of_column(j, *seen, one_class=simplex))
         value, solved = self._solve(scores, columns, views)
         self._warn(scores, value, solved, box)
         about = _labels_of(self.constraints, labels, estimates)
@@ -283,6 +287,8 @@ class Plan:
         low, high = (float(end) for end in torch.aminmax(plain))
         if math.isfinite(low + high):  # NaN is found, and named, by the solver's own check
             check_probabilities(low, high, self.options.rule.name)
+            if self.options.on_simplex:
+                check_rows(plain, self.options.rule.name)
         return at_the_ends(plain, self.options.margin)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Constraint, Measured
@@ -32,6 +33,7 @@ _MOST_SWEEPS = 12
 T = TypeVar("T")
 
 
+@explained
 def project_chunks(
     chunks: Callable[[], Iterable[Any]],
     constraints: Sequence[Constraint],

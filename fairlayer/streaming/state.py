@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fairlayer._arrays import host_float64
+from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Constraint, Measured
 from fairlayer.edge import (
@@ -76,6 +77,7 @@ class InferenceState:
         (0.05, 'warming')
     """
 
+    @explained
     def __init__(
         self,
         constraints: Stated,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from fairlayer._keywords import explained
 from fairlayer.adversarial import Adversary
 from fairlayer.constraints import Constraint
 from fairlayer.edge import LoaderBatch, check_choice, read_batch
@@ -63,6 +64,7 @@ class FairLightningModule(LightningModule):
         torch.Size([8])
     """
 
+    @explained
     def __init__(
         self,
         backbone: nn.Module | None = None,
