@@ -122,6 +122,16 @@ class Samples:
         other.dense = None if self.dense is None else np.abs(self.dense)
         return other
 
+    def sizes(self, x: FloatArray, s: FloatArray) -> FloatArray:
+        """Return the sums of the absolute values that s = B x adds up."""
+        if self.identity:
+            return np.abs(s)
+        return s if self._adds_up and float(x.min(initial=0.0)) >= 0.0 else self.absolute.measure(np.abs(x))
+
+    @cached_property
+    def _adds_up(self) -> bool:
+        return self.dense is None or float(self.dense.min(initial=0.0)) >= 0.0
+
     @property
     def _n(self) -> int:
         if self.codes is not None:

@@ -475,7 +475,7 @@ class _Search:
 
     def _measure(self) -> None:
         self.s = self.samples.measure(self.domain.x)
-        self.sizes = np.abs(self.s) if self.samples.identity else self.samples.absolute.measure(np.abs(self.domain.x))
+        self.sizes = self.samples.sizes(self.domain.x, self.s)
 
     def _read(self) -> tuple[FloatArray, FloatArray]:
         return self.faces.matrix @ self.s, self.faces.absolute @ self.sizes
