@@ -122,6 +122,16 @@ class Samples:
         other.dense = None if self.dense is None else np.abs(self.dense)
         return other
 
+    def sizes(self, x: FloatArray, s: FloatArray) -> FloatArray:
+        """Return the sums of the absolute values that s = B x adds up."""
+        if self.identity:
+            return np.abs(s)
+        return s if self._adds_up and float(x.min(initial=0.0)) >= 0.0 else self.absolute.measure(np.abs(x))
+
+    @cached_property
+    def _adds_up(self) -> bool:
+        return self.dense is None or float(self.dense.min(initial=0.0)) >= 0.0
+
     @property
     def _n(self) -> int:
         if self.codes is not None:
@@ -160,8 +170,11 @@ class Domain(Protocol):
     def shift(self, change: FloatArray) -> None:
         """Move the basic entries."""
 
-    def worst(self) -> tuple[float, int, float]:
-        """Return the largest violation of a basic entry in units of its rounding, which one, and its signed size."""
+    def exchange(self) -> bool:
+        """Make the basic entries those that can be out of their bounds; return whether their columns changed."""
+
+    def excess(self) -> tuple[FloatArray, FloatArray]:
+        """Return by how much each basic entry lies above (> 0) or below (< 0) its bounds, and the size of it all."""
 
     def breakpoints(self, reduced: FloatArray, change: FloatArray, noise: FloatArray) -> Breakpoints:
         """Return the breakpoints along `reduced + t change`, t >= 0, of what is not basic."""
@@ -251,17 +264,15 @@ class BoxDomain:
         """See `Domain.shift`."""
         self.x[self.basic] += change
 
-    def worst(self) -> tuple[float, int, float]:
-        """See `Domain.worst`."""
-        if not self.basic:
-            return -np.inf, -1, 0.0
+    def exchange(self) -> bool:
+        """See `Domain.exchange`."""
+        return False
+
+    def excess(self) -> tuple[FloatArray, FloatArray]:
+        """See `Domain.excess`."""
         x, lower, upper = self.x[self.basic], self.true_lower[self.basic], self.true_upper[self.basic]
-        excess = np.where(x > upper, x - upper, np.where(x < lower, x - lower, 0.0))
-        # A number is rounded relative to its size, and to that of the bound; near zero, to the width of the box.
-        unit = np.maximum(np.abs(x), np.where(x > upper, np.abs(upper), np.where(x < lower, np.abs(lower), 0.0)))
-        relative = np.abs(excess) / np.maximum(unit, 1e-300)
-        position = int((relative * self.size[self.basic]).argmax())
-        return float(relative[position]), position, float(excess[position])
+        end = np.where(x > upper, upper, np.where(x < lower, lower, x))
+        return x - end, np.maximum(np.abs(x), np.abs(end))
 
     def breakpoints(self, reduced: FloatArray, change: FloatArray, noise: FloatArray) -> Breakpoints:
         """See `Domain.breakpoints`."""
@@ -370,23 +381,21 @@ class SimplexDomain:
         self.x[rows, self.classes] += change
         np.add.at(self.x, (rows, self.key[rows]), -change)
 
-    def worst(self) -> tuple[float, int, float]:
-        """See `Domain.worst`; a key below the floor first changes place with a basic entry."""
-        if not self.rows:
-            return -np.inf, -1, 0.0
+    def exchange(self) -> bool:
+        """See `Domain.exchange`: a key below the floor changes place with the largest basic entry of its row."""
         rows = np.array(self.rows, int)
         classes = np.array(self.classes, int)
-        key_excess = self.x[rows, self.key[rows]] - self.floor
-        position = int(key_excess.argmin())
-        if key_excess[position] < 0.0:
-            same = np.flatnonzero(rows == rows[position])
-            swap = int(same[self.x[rows[same], classes[same]].argmax()])
-            row, old = self.rows[swap], int(self.key[self.rows[swap]])
-            self.key[row], self.classes[swap] = self.classes[swap], old
-            classes[swap] = old
-        excess = self.x[rows, classes] - self.floor
-        position = int((excess * self.size[rows]).argmin())
-        return max(0.0, -float(excess[position])), position, float(min(excess[position], 0.0))
+        low = np.unique(rows[self.x[rows, self.key[rows]] < self.floor])
+        for row in low.tolist():
+            same = np.flatnonzero(rows == row)
+            position = int(same[self.x[row, classes[same]].argmax()])
+            self.key[row], self.classes[position] = self.classes[position], int(self.key[row])
+        return len(low) > 0
+
+    def excess(self) -> tuple[FloatArray, FloatArray]:
+        """See `Domain.excess`."""
+        below = np.minimum(self.x[self.rows, self.classes] - self.floor, 0.0)
+        return below, np.ones(len(below))
 
     def breakpoints(self, reduced: FloatArray, change: FloatArray, noise: FloatArray) -> Breakpoints:
         """See `Domain.breakpoints`: each row follows the lower envelope of its k lines."""

@@ -260,6 +260,21 @@ class _Violation(NamedTuple):
         return self.excess > tolerance * self.rounding
 
 
+class _Choice(NamedTuple):
+    """What a step mends: a face that shall bind, or else a basic entry that shall go to its bound."""
+
+    face: _Face | None
+    position: int
+    slope: float  # by how much it is violated: how fast the dual rises at first
+    change: FloatArray  # of the weights of the faces that bind
+    rounding: FloatArray  # what `change` adds up
+
+    def steepness(self) -> float:
+        """Return the rise of the dual for a step of length 1."""
+        length = float(self.change @ self.change) + (self.face is not None)
+        return self.slope / length**0.5
+
+
 class _Spread(NamedTuple):
     block: int
     rows: slice
@@ -449,7 +464,7 @@ class _Search:
         while True:
             self._solve()
             value = self.w + float((self.costs * self.domain.x).sum())
-            best, stall = (value, 0) if value > best + 1e-15 * abs(best) else (best, stall + 1)
+            best, stall = (value, 0) if value > best else (best, stall + 1)
             if not self._step(stall):
                 return not self.met
             self.steps += 1
@@ -460,7 +475,7 @@ class _Search:
 
     def _measure(self) -> None:
         self.s = self.samples.measure(self.domain.x)
-        self.sizes = np.abs(self.s) if self.samples.identity else self.samples.absolute.measure(np.abs(self.domain.x))
+        self.sizes = self.samples.sizes(self.domain.x, self.s)
 
     def _read(self) -> tuple[FloatArray, FloatArray]:
         return self.faces.matrix @ self.s, self.faces.absolute @ self.sizes
@@ -482,6 +497,21 @@ class _Search:
         self.normals = np.array([f.normal for f in self.active])
         self.limits = np.array([f.limit for f in self.active])
         self.widens = np.array([f.widens for f in self.active])
+        self._invert()
+        self._measure()
+        for _ in range(4):
+            residual = self.limits - self.normals @ self.s + self.w * self.widens
+            size = np.abs(self.limits) + np.abs(self.normals) @ self.sizes + abs(self.w) * self.widens
+            change = self.inverse @ residual
+            self.w += float(change[0])
+            self.domain.shift(change[1:])
+            self._measure()
+            if bool((np.abs(residual) <= 2.0 * _EPS * size).all()):
+                break
+        if self.domain.exchange():
+            self._invert()
+
+    def _invert(self) -> None:
         self.K = np.concatenate([-self.widens[:, None], self.domain.columns(self.normals)], axis=1)
         even = 1.0 / np.abs(self.K).max(axis=1)
         self.inverse = np.linalg.inv(self.K * even[:, None]) * even
@@ -490,16 +520,6 @@ class _Search:
         costs = np.append(-1.0, -self.domain.costs(self.costs))
         weights = costs @ self.inverse
         self.weights = weights + (costs - weights @ self.K) @ self.inverse
-        self._measure()
-        for _ in range(4):
-            residual = self.limits - self.normals @ self.s + self.w * self.widens
-            change = self.inverse @ residual
-            self.w += float(change[0])
-            self.domain.shift(change[1:])
-            self._measure()
-            size = np.abs(self.limits) + np.abs(self.normals) @ self.sizes + abs(self.w) * self.widens
-            if bool((np.abs(residual) <= 2.0 * _EPS * size).all()):
-                break
 
     def _reduced(self) -> tuple[FloatArray, FloatArray]:
         """Return the reduced costs of all predictions, and their rounding."""
@@ -513,57 +533,45 @@ class _Search:
         choice = self._choose(stall)
         if choice is None:
             return False
-        face, position, slope = choice
-        if face is not None:
-            row = np.concatenate([[-face.widens], self.domain.columns(face.normal[None])[0]])
-            change = -(row @ self.inverse)
-            rounding = np.abs(row) @ self.doubt
-            q = face.normal + change @ self.normals
-        else:
-            change = self.inverse[1 + position] * (-1.0 if slope > 0.0 else 1.0)
-            rounding = self.doubt[1 + position]
-            q = change @ self.normals
-            slope = abs(slope)
-        noise = 1e-11 * (1.0 + float(np.abs(change).sum())) * self.domain.size
+        q = choice.change @ self.normals if choice.face is None else choice.face.normal + choice.change @ self.normals
+        noise = 1e-11 * (1.0 + float(np.abs(choice.change).sum())) * self.domain.size
         reduced, _ = self._reduced()
-        points = self.domain.breakpoints(reduced, self.samples.pull(q), noise)
-        self._advance(face, position, slope, change, rounding, points)
+        self._advance(choice, self.domain.breakpoints(reduced, self.samples.pull(q), noise))
         return True
 
-    def _choose(self, stall: int) -> tuple[_Face | None, int, float] | None:
-        """Return a violated face or the position of a basic entry out of its bounds, with the size of the violation."""
+    def _choose(self, stall: int) -> _Choice | None:
+        """Return what is violated most, for the change of the weights that it asks for (the steepest edge).
+
+        A face p binds from now on: K' change = -K_p. Or a basic entry r goes to its bound: K' change = -+ e_r.
+        """
         tolerance = (4.0 if stall < _PATIENCE else 64.0) * _EPS
-        relative, position, beyond = self.domain.worst()
-        value, size = self._read()
-        inside = relative <= tolerance
-        if inside and self.own_units and self.w <= tolerance:
-            plain = self.faces.violated(value, size, 0.0, own_units=True)
+        excess, size = self.domain.excess()
+        out = np.flatnonzero(np.abs(excess) > tolerance * size)
+        value, sizes = self._read()
+        if self.own_units and self.w <= tolerance and len(out) == 0:
+            plain = self.faces.violated(value, sizes, 0.0, own_units=True)
             if not any(f.clear(4.0 * _EPS) for f in plain):
                 self.met = True
                 return None
-        violated = self.faces.violated(value, size, self.w, own_units=self.own_units)
         held = {f.key for f in self.active}
-        options = [(f.excess, f) for f in violated if f.clear(tolerance) and f.key not in held]
-        sizes = [option[0] for option in options]
-        if not inside:
-            sizes.append(abs(beyond) * float(self.domain.size[self.domain.entry(position)]))
-        if not sizes:
-            return None
-        pick = int(np.argmax(sizes)) if stall < _PATIENCE else int(self.random.integers(len(sizes)))
-        if pick == len(options):
-            return None, position, beyond
-        return self.faces.face(options[pick][1], own_units=self.own_units), -1, options[pick][0]
+        options = []
+        for violation in self.faces.violated(value, sizes, self.w, own_units=self.own_units):
+            if violation.clear(tolerance) and violation.key not in held:
+                face = self.faces.face(violation, own_units=self.own_units)
+                row = np.append(-face.widens, self.domain.columns(face.normal[None])[0])
+                options.append(_Choice(face, -1, violation.excess, -(row @ self.inverse), np.abs(row) @ self.doubt))
+        if len(out) and (not options or stall < _PATIENCE or self.random.random() < 0.5):
+            rows = self.inverse[1 + out]
+            steep = np.abs(excess[out]) / np.sqrt((rows * rows).sum(axis=1))
+            best = int(steep.argmax()) if stall < _PATIENCE else int(self.random.integers(len(out)))
+            position, sign = int(out[best]), -1.0 if excess[out[best]] > 0.0 else 1.0
+            change, rounding = sign * rows[best], self.doubt[1 + position]
+            options.append(_Choice(None, position, float(np.abs(excess[position])), change, rounding))
+        return max(options, key=_Choice.steepness, default=None)
 
-    def _advance(  # noqa: PLR0917 - a step of the method
-        self,
-        face: _Face | None,
-        position: int,
-        slope: float,
-        change: FloatArray,
-        rounding: FloatArray,
-        points: Breakpoints,
-    ) -> None:
+    def _advance(self, choice: _Choice, points: Breakpoints) -> None:
         """Go along a line of weights to the breakpoint at which the dual no longer rises; change the basis there."""
+        face, position, slope, change, rounding = choice
         falling = np.flatnonzero(change < -1e-10 * rounding)
         ends = np.maximum(self.weights[falling], 0.0) / -change[falling]
         last = float(ends.min(initial=np.inf))
@@ -599,7 +607,7 @@ class _Search:
         size = self.domain.size[points.entry[order]]
         clear = np.concatenate([points.pivot[order] / size, -change[falling] / rounding[falling]])
         at = np.concatenate([points.at[order], ends])
-        slack = 1e-14 * scale + 1e-2 * self.least_cost
+        slack = 1e-14 * scale + 1e-5 * self.least_cost
         room = np.concatenate([slack * size / points.pivot[order], 1e-14 * scale / -change[falling]])
         near = np.flatnonzero(at <= (at + room).min())
         best = int(near[clear[near].argmax()])
