@@ -41,7 +41,7 @@ def alike(one: Any, other: Any) -> bool:
 
 
 @given(st.dictionaries(st.text(), TREES))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_containers_come_back_as_they_were(state: dict[str, Any]) -> None:
     assert alike(from_tensor("any", to_tensor("any", state)), state)
 
