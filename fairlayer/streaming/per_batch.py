@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.constraints import Measured
 from fairlayer.constraints.measure import headline, measure, tolerance_needed
 from fairlayer.constraints.statements import as_float
 from fairlayer.passes import NumpyPasses
@@ -52,7 +53,7 @@ class PerBatchDual:
         self.steps += 1.0
         self.samples += len(cells)
         self.weighted_gaps += len(cells) * (headline(measured) or 0.0)
-        excess = max((each.excess for each in measured if each.excess is not None), default=0.0)
+        excess = max(map(_excess, measured), default=0.0)
         self.multiplier = max(0.0, self.multiplier + policy.step / self.steps**0.5 * len(cells) * excess)
         return emitted
 
@@ -64,6 +65,13 @@ class PerBatchDual:
         """Restore what `to_state` returned."""
         for name, value in state.items():
             setattr(self, name, float(value))
+
+
+def _excess(found: Measured) -> float:
+    """A batch that compares nothing counts as a gap of 0, as in the published algorithm."""
+    if found.excess is not None:
+        return found.excess
+    return 0.0 if found.at_least else -found.limit
 
 
 def _penalised(passes: NumpyPasses, assembly: Assembly, price: float) -> FloatArray:
