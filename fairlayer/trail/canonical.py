@@ -6,16 +6,16 @@ prints them. So whoever holds the value can write the same bytes again, in any l
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from json.encoder import encode_basestring
+from typing import Any
 
 from fairlayer.errors import ParameterError
 
 __all__ = ["canonical"]
 
 _LARGEST_INTEGER = 2**53  # beyond it, two integers share one double
-_quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def canonical(value: object) -> bytes:
@@ -42,29 +42,36 @@ def canonical(value: object) -> bytes:
 
 
 def _written(value: object) -> str:
-    if isinstance(value, str):
-        return _quoted(str(value))
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else "true" if value else "false"
-    if isinstance(value, int):
-        return _integer(int(value))
-    if isinstance(value, float):
-        return _number(float(value))
+    writer = _WRITERS.get(type(value))  # the common types first; then what derives from them
+    return writer(value) if writer is not None else _derived(value)
+
+
+def _derived(value: object) -> str:
+    for kind, writer in _WRITERS.items():
+        if isinstance(value, kind):
+            return writer(value)
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_quoted(key)}:{_written(value[key])}" for key in _sorted_keys(value)) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_written, value)) + "]"
+        return _object(value)
     raise ParameterError(
         f"a value for the trail is of type {type(value).__name__}, which JSON does not know. "
         "Give None, bool, int, float, str, or lists and dictionaries of these."
     )
 
 
-def _sorted_keys(value: Mapping[object, object]) -> list[str]:
-    keys = [str(key) for key in value if isinstance(key, str)]
-    if len(keys) != len(value):
-        raise ParameterError(f"a dictionary for the trail has keys that are no text: {list(value)[:5]}.")
-    return sorted(keys) if all(map(str.isascii, keys)) else sorted(keys, key=lambda key: key.encode("utf-16-be"))
+def _object(value: Mapping[str, object]) -> str:
+    try:
+        keys = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=_utf16)
+    except TypeError as error:
+        raise ParameterError(f"a dictionary for the trail has keys that are no text: {list(value)[:5]}.") from error
+    return "{" + ",".join([f"{encode_basestring(key)}:{_written(value[key])}" for key in keys]) + "}"
+
+
+def _utf16(key: str) -> bytes:
+    return key.encode("utf-16-be")
+
+
+def _array(value: Sequence[object]) -> str:
+    return "[" + ",".join([_written(one) for one in value]) + "]"
 
 
 def _integer(value: int) -> str:
@@ -72,16 +79,15 @@ def _integer(value: int) -> str:
         raise ParameterError(
             f"the integer {value} lies beyond 2^53, where JSON readers round. Give it as text: '{value}'."
         )
-    return str(value)
+    return int.__repr__(value)
 
 
 def _number(value: float) -> str:
+    if 1e-3 <= abs(value) < 1e15 and not value.is_integer():
+        return float.__repr__(value)  # here both write the same
     if not math.isfinite(value):
         raise ParameterError(f"a number for the trail is {value}, which JSON does not know. Give a finite number.")
-    text = repr(value)
-    if text.endswith(".0") or "e" in text or abs(value) < 1e-3:
-        return _as_ecmascript(value)
-    return text
+    return _as_ecmascript(value)
 
 
 def _as_ecmascript(value: float) -> str:
@@ -89,7 +95,7 @@ def _as_ecmascript(value: float) -> str:
     # double. Python's repr has these digits; only where the point stands, and when an exponent is written, differ.
     if value == 0.0:
         return "0"
-    mantissa, _, exponent = repr(abs(value)).partition("e")
+    mantissa, _, exponent = float.__repr__(abs(value)).partition("e")
     whole, _, fraction = mantissa.partition(".")
     written = whole + fraction
     digits = written.lstrip("0")
@@ -107,3 +113,15 @@ def _placed(digits: str, point: int) -> str:
         return f"0.{'0' * -point}{digits}"
     rest = f".{digits[1:]}" if len(digits) > 1 else ""
     return f"{digits[0]}{rest}e{point - 1:+d}"
+
+
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    str: encode_basestring,
+    float: _number,
+    bool: lambda value: "true" if value else "false",
+    int: _integer,
+    type(None): lambda _: "null",
+    dict: _object,
+    list: _array,
+    tuple: _array,
+}

@@ -38,6 +38,7 @@ from fairlayer.trail.tables import (
 __all__ = ["AuditTrail"]
 
 SEGMENT_ROWS = 10_000
+_LOG_PAGES = 8000  # of the write-ahead log, 32 MB: each time it is full, a flush to the disk holds a writer up
 _SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
 
 
@@ -341,6 +342,7 @@ class AuditTrail:
             )
         db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self.durability]}")
         db.execute("PRAGMA secure_delete = ON")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         return db
 
     @contextmanager

@@ -110,6 +110,8 @@ class _Check:
         for checkpoint in self._checkpoints(db):
             self._segment(db, checkpoint)
         self.walk.rows(db, _LAST)
+        if self.about.segment_rows <= self.walk.row - self.closed:
+            self.findings.add("open segment", f"it has more rows than segments have ({self.about.segment_rows})")
         self._head(db)
         self._outside()
 
