@@ -156,13 +156,14 @@ class Ending:
         self.head = Head(size, link, time, segments, closed)
 
     def _subject_of(self, row: int, before: Sequence[tuple[int, bytes, bytes, str]]) -> bytes:
-        place = row - before[0][0] if before and isinstance(row, int) else -1
+        whole = isinstance(row, int) and not isinstance(row, bool)
+        place = row - before[0][0] if before and whole else -1
         if 0 <= place < len(before):  # a row of this very call
             return before[place][2]
         found = self.db.execute(
             "SELECT c.subject FROM trail_contents c JOIN trail_rows r ON r.row = c.row "
             "WHERE r.row = ? AND r.kind NOT IN ('checkpoint', 'erasure', 'pruning')",
-            (row,),
+            (row if whole else None,),
         ).fetchone()
         if found is None:
             raise TrailError(

@@ -39,6 +39,7 @@ __all__ = ["AuditTrail"]
 
 SEGMENT_ROWS = 10_000
 _LOG_PAGES = 8000  # of the write-ahead log, 32 MB: each time it is full, a flush to the disk holds a writer up
+_SPANS = 10_000  # of rows, in one record of an erasure; longer ones take several
 _SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
 
 
@@ -62,6 +63,7 @@ class AuditTrail:
             count it. "refuse": it is refused.
         floor_days: the shortest time that `prune` keeps rows, on the caller's clock.
         timeout: seconds to wait for other writers.
+        create: False refuses a file in which there is no trail yet.
 
     Raises:
         TrailError: the file cannot be opened, is of another format, or the settings are not those of this trail.
@@ -89,6 +91,7 @@ class AuditTrail:
         on_clock_back: Literal["flag", "refuse"] = "flag",
         floor_days: float = 183.0,
         timeout: float = 30.0,
+        create: bool = True,
     ) -> None:
         _check(durability, on_clock_back, segment_rows, floor_days, timeout)
         self.durability, self.floor_days = durability, float(floor_days)
@@ -103,7 +106,7 @@ class AuditTrail:
         self._path = None if isinstance(path, sqlite3.Connection) else Path(path)
         with named_errors(str(path), "open"):
             try:
-                self.description = self._begin(path, name, segment_rows)
+                self.description = self._begin(path, name, segment_rows, may_create=create)
             except BaseException:
                 self.close()
                 raise
@@ -208,8 +211,9 @@ class AuditTrail:
                     "If an erasure was cut off after it was recorded, `compact` ends it."
                 )
             erased = erase_content(db, rows)
-            body: dict[str, object] = {"rows": [list(span) for span in erased.rows], "who": who, "why": why}
-            self._add(db, [prepare_event("erasure", time, body)])
+            pieces = (erased.rows[start : start + _SPANS] for start in range(0, len(erased.rows), _SPANS))
+            said: list[dict[str, object]] = [{"rows": list(piece), "who": who, "why": why} for piece in pieces]
+            self._add(db, [prepare_event("erasure", time, body) for body in said])
         if vacuum:
             self.compact()
         return erased
@@ -307,10 +311,14 @@ class AuditTrail:
     ) -> None:
         self.close()
 
-    def _begin(self, path: str | Path | sqlite3.Connection, name: str | None, segment_rows: int | None) -> Description:
+    def _begin(
+        self, path: str | Path | sqlite3.Connection, name: str | None, segment_rows: int | None, *, may_create: bool
+    ) -> Description:
+        if not may_create and isinstance(path, str | Path) and not Path(path).is_file():
+            raise TrailError(f"there is no file '{path}'.")
         db = path if isinstance(path, sqlite3.Connection) else self._db
         with transaction(db):
-            if not is_trail(db):
+            if may_create and not is_trail(db):
                 check_name(name or "fairlayer-trail")
                 create(db, self._keys, name or "fairlayer-trail", segment_rows or SEGMENT_ROWS)
             found = described(db)

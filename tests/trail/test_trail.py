@@ -204,6 +204,12 @@ def test_a_trail_is_opened_as_it_was_begun(path: Path) -> None:
         open_trail(path.with_name("new.sqlite"), name="two words")
     with pytest.raises(TrailError, match="could not open"):
         AuditTrail(path.parent)
+    with pytest.raises(TrailError, match="there is no file"):
+        AuditTrail(path.with_name("absent.sqlite"), create=False)
+    sqlite3.connect(path.with_name("other.sqlite")).execute("CREATE TABLE t (x)")
+    with pytest.raises(TrailError, match="there is no trail in this file"):
+        AuditTrail(path.with_name("other.sqlite"), create=False)
+    assert not path.with_name("absent.sqlite").exists()
 
 
 def test_the_trail_of_another_format_is_refused(path: Path) -> None:
@@ -417,12 +423,12 @@ def test_a_fork_opens_a_connection_of_its_own(trail: AuditTrail, path: Path) -> 
 
 def test_the_trail_needs_no_torch(path: Path) -> None:
     program = (
-        "import sys, types\n"
-        f"package = types.ModuleType('fairlayer'); package.__path__ = [{str(ROOT / 'fairlayer')!r}]\n"
-        "sys.modules['fairlayer'] = package\n"
+        "import sys\n"
+        "import tests.trail.light\n"
         "from fairlayer.trail import AuditTrail, Decision, verify\n"
         f"trail = AuditTrail({str(path)!r}); trail.append(Decision(time=1.0)); trail.close()\n"
         f"print(verify({str(path)!r}).rows, 'torch' in sys.modules, 'pyarrow' in sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True, text=True)
     assert done.stdout.split() == ["1", "False", "False"]
