@@ -27,7 +27,7 @@ class Keys:
     Example:
         >>> keys = Keys(bytes(32))
         >>> keys.tag("applicant 17") == keys.tag("applicant 17"), keys.commit({"age": 40})[:16]
-        (True, 'a7a4951ef9fb8d48')
+        (True, '3c135c22eacc9259')
     """
 
     def __init__(self, key: bytes | None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -148,12 +149,13 @@ for what, old, new in (
     ("the number in the origin", "/2\n", "/3\n"),
     ("the size", "\n8\n", "\n7\n"),
     ("the rows", "rows 9-16", "rows 9-17"),
-    ("the former checkpoint", "former ", "former A"),
     ("a line added", "\n\n", "\nmore\n\n"),
     ("a signature line of another name added", "\n\n", "\n\n— other.example AAAAAAAA\n"),
     ("carriage returns", "\n", "\r\n"),
 ):
     column(S, "checkpoint", "number = 2", replaced(old, new), what)
+column(S, "checkpoint", "number = 2", lambda text: re.sub("former .", "former +", text), "the former checkpoint")
+column(S, "checkpoint", "number = 2", lambda text: re.sub("\n8\n.", "\n8\n+", text), "the root")
 column(S, "checkpoint", "number = 2", lambda text: text[:-20] + "A" + text[-19:], "a byte of the signature")
 column(S, "checkpoint", "number = 2", lambda text: text[: text.rindex("—")], "the signature taken away")
 column(S, "checkpoint", "number = 5", lambda text: text[: text.rindex("—")], "the last signature taken away")
@@ -419,6 +421,15 @@ forged(
 )
 forged(WITH_KEY, "a decision after the last signed checkpoint changed", LAST, key=KEY, found=None)
 
+
+forged(
+    WITH_KEY,
+    "the last checkpoint taken away, its rows left open",
+    "DELETE FROM trail_segments WHERE number = 6",
+    key=KEY,
+    found="chain",
+    short=False,
+)
 
 ALL_KEYS = "everything computed anew with all keys"
 for name, statements in {
