@@ -424,6 +424,21 @@ forged(WITH_KEY, "a decision after the last signed checkpoint changed", LAST, ke
 
 forged(
     WITH_KEY,
+    "the seal of the last checkpoint taken away",
+    "UPDATE trail_segments SET checkpoint = substr(checkpoint, 1, instr(checkpoint, '—') - 1) WHERE number = 6",
+    key=KEY,
+    untouched=99,
+    found="sealed",
+)
+forged(
+    KNOWING,
+    "a decision changed, the checkpoint of its segment left as it was",
+    (DECIDED, (20,)),
+    untouched=99,
+    found="chain",
+)
+forged(
+    WITH_KEY,
     "the last checkpoint taken away, its rows left open",
     "DELETE FROM trail_segments WHERE number = 6",
     key=KEY,
@@ -483,6 +498,30 @@ def _(path: Path, copies: Path) -> None:
         trail.checkpoint(time=1046.0)
 
 
+ERASURES = "erasures misused"
+ERASE_5 = {"time": 1050.0, "who": "privacy desk", "vacuum": False}
+
+
+@act(ERASURES, "an erased content put back, just as it was", "chain")
+def _(path: Path, copies: Path) -> None:
+    with sqlite3.connect(path) as db:
+        kept = db.execute("SELECT row, salt, subject, payload FROM trail_contents WHERE row = 5").fetchone()
+    db.close()
+    with open_trail(path) as trail:
+        trail.erase("applicant 5", **ERASE_5)  # type: ignore[arg-type]
+    edit(path, ("INSERT INTO trail_contents VALUES (?, ?, ?, ?)", kept))
+
+
+@act(ERASURES, "the record of an erasure erased itself, all computed anew with all keys", "chain")
+def _(path: Path, copies: Path) -> None:
+    with open_trail(path) as trail:
+        trail.erase("applicant 5", **ERASE_5)  # type: ignore[arg-type]
+    wider = (
+        "UPDATE trail_contents SET payload = replace(payload, '[[5,5]', '[[3,3],[10,10],[15,15],[5,5]') WHERE row = 46"
+    )
+    forge(path, "DELETE FROM trail_contents WHERE row = 15", wider, key=KEY, sign=SIGNING)
+
+
 BY_WRITERS = "written through the trail by who has the keys"
 
 
@@ -529,6 +568,10 @@ sql(
     "INSERT INTO trail_rows SELECT 5, time, kind, commitment, leaf FROM trail_rows WHERE row = 40",
     **OPTIONS,
 )
+
+
+_families = list(dict.fromkeys(attack.family for attack in ATTACKS))
+ATTACKS.sort(key=lambda attack: _families.index(attack.family))
 
 
 def mark(attack: Attack, level: Level) -> bool:

@@ -281,6 +281,14 @@ def test_incremental_verification_refuses_another_past(trail: AuditTrail, path: 
     assert "which is not in the file" in str(verify(path, checkpoint=held, incremental=True))
 
 
+def test_a_wrong_key_is_named(trail: AuditTrail, path: Path) -> None:
+    trail.append(decision(1))
+    assert "the one given is" in str(verify(path, key=OTHER_KEY))
+    with AuditTrail(path.with_name("open.sqlite")) as other:
+        other.append(Decision(time=1.0))
+    assert "the trail's key is none, the one given is" in str(verify(path.with_name("open.sqlite"), key=KEY))
+
+
 def test_what_a_cut_tail_needs_is_said(trail: AuditTrail, path: Path) -> None:
     trail.append(decision(1))
     said = "needs a later checkpoint held outside"
