@@ -21,7 +21,7 @@ PACKAGE = ROOT / "fairlayer"
 # units of lower rows, never a neighbour of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_typing"),
-    ("_arrays", "_keywords", "collective", "tensor_state", "tracing"),
+    ("_arrays", "_keywords", "collective", "tensor_state", "tracing", "trail"),
     ("groups",),
     ("constraints", "geometry"),
     ("passes", "edge"),
@@ -55,6 +55,7 @@ FRAMEWORKS = {"lightning", "pytorch_lightning", "ray", "sklearn", "torchmetrics"
 OPTIONAL = FRAMEWORKS | {
     "clarabel",
     "cooper",
+    "cryptography",
     "cvxpy",
     "cvxpylayers",
     "diffcp",

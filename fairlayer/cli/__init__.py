@@ -1,4 +1,4 @@
-"""The command line: `fairlayer train`, `predict`, `stream`, `serve`, `demo`."""
+"""The command line: `fairlayer train`, `predict`, `stream`, `serve`, `trail`, `demo`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 2 after a named error or an unusable path."""
+    """Run one command; returns the exit code: that of the command, 0 where it has none; 2 after a named error."""
     try:
         words = with_resumed_config(sys.argv[1:] if argv is None else list(argv))
         arguments = build_parser().parse_args(words)
-        COMMANDS[arguments.command](arguments[arguments.command])
+        return COMMANDS[arguments.command](arguments[arguments.command]) or 0
     except (FairlayerError, OSError) as error:
         print(f"fairlayer: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    return 0

@@ -15,6 +15,7 @@ from fairlayer.cli.loggers import Loggers
 from fairlayer.cli.progress import training_progress
 from fairlayer.cli.streaming import rows_progress, run_serve, run_stream
 from fairlayer.cli.tables import show_aggregate, show_comparison, show_prediction, show_stream
+from fairlayer.cli.trail import run_trail
 from fairlayer.data import Table, parse_cut, read_data_set, read_frame
 from fairlayer.data.columns import column_of
 from fairlayer.data.table import usual_positive
@@ -154,11 +155,12 @@ def _demo_stream(run: Run, unconstrained: torch.nn.Module, parts: Parts) -> Stre
     return stream_section(streamed)
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": run_train,
     "predict": run_predict,
     "stream": run_stream,
     "serve": run_serve,
+    "trail": run_trail,
     "demo": run_demo,
 }
 

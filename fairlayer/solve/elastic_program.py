@@ -23,6 +23,7 @@ rounding does not pile up. The end is a vertex: its weights are exact, and few.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -272,7 +273,7 @@ class _Choice(NamedTuple):
     def steepness(self) -> float:
         """Return the rise of the dual for a step of length 1."""
         length = float(self.change @ self.change) + (self.face is not None)
-        return self.slope / length**0.5
+        return self.slope / math.sqrt(length)
 
 
 class _Spread(NamedTuple):

@@ -1,0 +1,184 @@
+"""`fairlayer trail`: verify, report, export and checkpoint an audit trail."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import time
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from fairlayer.errors import DataError
+from fairlayer.trail import AuditTrail, PeriodReport, Verification, read_key, report, rows_between, verify
+
+__all__ = ["add_trail", "run_trail"]
+
+TAMPERED = 1
+
+
+def add_trail(commands: Any, new_parser: Any) -> None:
+    """Add the command and its four verbs."""
+    trail = new_parser(
+        description="An audit trail is one SQLite file, written by fairlayer.trail.AuditTrail. "
+        "`verify` exits with 0 where nothing was found, with 1 where something was; 2 is an error."
+    )
+    commands.add_subcommand("trail", trail, help="verify, report, export or checkpoint an audit trail")
+    verbs = trail.add_subcommands(dest="verb", required=True, metavar="VERB")
+    for verb, (what, options) in _VERBS.items():
+        parser = new_parser(description=what)
+        verbs.add_subcommand(verb, parser, help=what)
+        parser.add_argument("file", help="the trail's SQLite file")
+        for name in options:
+            parser.add_argument(f"--{name}", **_OPTIONS[name])
+
+
+def run_trail(arguments: argparse.Namespace) -> int:
+    """Run one of the four verbs; return the exit code."""
+    verb = {"verify": _verify, "report": _report, "export": _export, "checkpoint": _checkpoint}[arguments.verb]
+    return verb(getattr(arguments, arguments.verb))
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.incremental and arguments.checkpoint is None:
+        raise DataError("--incremental goes on from a checkpoint: name the file that holds it by --checkpoint.")
+    found = verify(
+        arguments.file,
+        checkpoint=_text(arguments.checkpoint),
+        key=_key(arguments),
+        public_key=_bytes(arguments.public_key),
+        incremental=arguments.incremental,
+    )
+    print(found)
+    start, end = _period(arguments)
+    if found.ok and (start is not None or end is not None):
+        _show_period(found, arguments.file, start, end)
+    return 0 if found.ok else TAMPERED
+
+
+def _show_period(found: Verification, path: str, start: float | None, end: float | None) -> None:
+    first = last = None
+    for row in rows_between(path, start, end):
+        first, last = row.row if first is None else first, row.row
+    if first is None or last is None:
+        print("The period holds no row.")
+    else:
+        print(f"The period holds rows {first} to {last}: {found.level_of(last)}.")
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    start, end = _period(arguments)
+    if arguments.who is not None:
+        with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
+            trail.read(time=time.time(), who=arguments.who, start=start, end=end)
+    counted = report(arguments.file, start, end)
+    if arguments.json is not None:
+        Path(arguments.json).write_text(json.dumps(counted.as_dict(), indent=2, ensure_ascii=False), encoding="utf-8")
+    print("\n".join(_lines(counted)))
+    return 0
+
+
+def _lines(counted: PeriodReport) -> list[str]:
+    lines = [f"Trail {counted.trail}: {counted.rows} rows from {_moment(counted.first_time)} to "
+             f"{_moment(counted.last_time)}. Counted, not verified: see `fairlayer trail verify`."]  # fmt: skip
+    for cell in counted.cells:
+        name = ", ".join(f"{key}={value}" for key, value in cell.cells.items()) or "(no cells)"
+        scores = f"; mean score {cell.mean_raw:.4f} -> {cell.mean_emitted:.4f}" if cell.scored else ""
+        lines.append(f"  {name}: {cell.rows} decisions ({_counts(cell.decisions)}){scores}")
+    for name, counts in (
+        ("rows by kind", counted.kinds),
+        ("models", counted.models),
+        ("policies", counted.policies),
+        ("overrides by", counted.overrides),
+        ("overridden", counted.overridden),
+        ("read by", counted.reads),
+        ("exported by", counted.exports),
+        ("rows erased by", counted.erased_by),
+    ):
+        lines.append(f"{name}: {_counts(counts)}")
+    lines += [f"changed: {json.dumps(change, ensure_ascii=False)}" for change in counted.configurations]
+    lines.append(f"rows without content: {counted.erased}; prunings: {counted.prunings}")
+    lines.append(f"gaps in the sequence: {counted.gaps or 'none'}; clock went back: {counted.clock_back} times")
+    return lines
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    start, end = _period(arguments)
+    out = arguments.out or str(Path(arguments.file).with_suffix(".parquet"))
+    who = arguments.who or getpass.getuser()
+    with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
+        count = trail.export(out, time=time.time(), who=who, start=start, end=end)
+    print(f"Rows: {out} ({count} rows; that {who} exported them is in the trail)")
+    return 0
+
+
+def _checkpoint(arguments: argparse.Namespace) -> int:
+    with AuditTrail(
+        arguments.file, key=_key(arguments), signing_key=_bytes(arguments.signing_key), create=False
+    ) as trail:
+        print(trail.checkpoint(time=time.time(), who=arguments.who or getpass.getuser()), end="")
+    return 0
+
+
+def _period(arguments: argparse.Namespace) -> tuple[float | None, float | None]:
+    """Return seconds since 1970 in UTC: from the first day's beginning to the last day's end."""
+    first, last = getattr(arguments, "from"), arguments.to
+    start = None if first is None else _midnight("--from", first)
+    return start, None if last is None else _midnight("--to", last, days=1)
+
+
+def _midnight(option: str, text: str, days: int = 0) -> float:
+    try:
+        day = date.fromisoformat(text) + timedelta(days=days)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{option} is a date such as 2026-10-01, but was given '{text}'.") from error
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+
+
+def _moment(seconds: float | None) -> str:
+    if seconds is None:
+        return "never"
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds!r}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())) or "none"
+
+
+def _key(arguments: argparse.Namespace) -> bytes | None:
+    return None if arguments.key_file is None else read_key(arguments.key_file)
+
+
+def _bytes(path: str | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()
+
+
+def _text(path: str | None) -> str | None:
+    return None if path is None else Path(path).read_text(encoding="utf-8")
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "from": {"metavar": "DATE", "help": "first day of the period, in UTC (default: from the beginning)"},
+    "to": {"metavar": "DATE", "help": "last day of the period, in UTC (default: to the end)"},
+    "key-file": {"metavar": "FILE", "help": "the trail's key, as hexadecimal digits"},
+    "public-key": {"metavar": "FILE", "help": "Ed25519 public key, PEM"},
+    "signing-key": {"metavar": "FILE", "help": "Ed25519 private key, PEM"},
+    "checkpoint": {"metavar": "FILE", "help": "a checkpoint that was held outside"},
+    "incremental": {"action": "store_true", "help": "read only what was written after the checkpoint"},
+    "who": {"metavar": "NAME", "help": "recorded in the trail (export, checkpoint: default your user name)"},
+    "json": {"metavar": "FILE", "help": "write the same numbers as JSON"},
+    "out": {"metavar": "PARQUET", "help": "file to write (default: beside the trail)"},
+}
+_VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "verify": (
+        "say what is not as it was written, and what that answer is worth",
+        ("key-file", "public-key", "checkpoint", "incremental", "from", "to"),
+    ),
+    "report": ("count decisions, overrides, reads and erasures of a period", ("from", "to", "json", "who", "key-file")),
+    "export": ("write the rows of a period as Parquet, and record who did", ("from", "to", "out", "who", "key-file")),
+    "checkpoint": ("close the open segment and print its checkpoint", ("who", "key-file", "signing-key")),
+}

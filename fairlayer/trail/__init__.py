@@ -1,0 +1,48 @@
+"""An append-only audit trail in one SQLite file, in which edits are found at a level that it names."""
+
+from fairlayer.trail.checkpoint import Checkpoint, read_checkpoint
+from fairlayer.trail.erasing import Erasure
+from fairlayer.trail.errors import RetentionError, TrailClockError, TrailError, TrailKeyError
+from fairlayer.trail.keys import read_key
+from fairlayer.trail.proofs import Proof, ProvenRow, check_proof, prove
+from fairlayer.trail.pruning import Pruning
+from fairlayer.trail.reading import Row, rows_between
+from fairlayer.trail.records import Access, Configuration, Decision, Override, Record
+from fairlayer.trail.report import CellCount, PeriodReport, report
+from fairlayer.trail.signatures import Ed25519Signer, Ed25519Verifier
+from fairlayer.trail.trail import AuditTrail
+from fairlayer.trail.verification import Finding, Level, Verification
+from fairlayer.trail.verifying import verify
+
+__all__ = [
+    "Access",
+    "AuditTrail",
+    "CellCount",
+    "Checkpoint",
+    "Configuration",
+    "Decision",
+    "Ed25519Signer",
+    "Ed25519Verifier",
+    "Erasure",
+    "Finding",
+    "Level",
+    "Override",
+    "PeriodReport",
+    "Proof",
+    "ProvenRow",
+    "Pruning",
+    "Record",
+    "RetentionError",
+    "Row",
+    "TrailClockError",
+    "TrailError",
+    "TrailKeyError",
+    "Verification",
+    "check_proof",
+    "prove",
+    "read_checkpoint",
+    "read_key",
+    "report",
+    "rows_between",
+    "verify",
+]

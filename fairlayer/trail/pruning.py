@@ -1,0 +1,76 @@
+"""Retention: the oldest segments are dropped whole, once they are old enough and a checkpoint pins them outside."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from dataclasses import dataclass
+
+from fairlayer.errors import ParameterError
+from fairlayer.trail.errors import RetentionError
+
+__all__ = ["Pruning", "check_exported", "drop", "through_which"]
+
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What was dropped: all segments up to number `through`, and how many rows these held."""
+
+    through: int
+    rows: int
+
+
+def through_which(db: sqlite3.Connection, time: float, keep_days: float | None, floor_days: float) -> tuple[int, int]:
+    """Return the last segment that may be dropped, and its last row; (0, 0) for none.
+
+    Raises:
+        RetentionError: the days are below the floor, or no checkpoint that covers the segment was exported.
+    """
+    if isinstance(time, bool) or not isinstance(time, int | float) or not math.isfinite(time):
+        raise ParameterError(f"a time is a finite number of seconds on the caller's clock, but was given {time!r:.80}.")
+    days = floor_days if keep_days is None else keep_days
+    if not days >= floor_days:
+        raise RetentionError(
+            f"rows are kept for at least {floor_days:g} days, but keep_days={days!r} was asked for. "
+            "Open the trail with a lower floor_days, if the law that you are under allows it."
+        )
+    number, last = _old_enough(db, time - days * _DAY)
+    exported = check_exported(db)
+    if number > exported:
+        raise RetentionError(
+            f"segments up to {number} are old enough, but the last checkpoint that was exported is that of segment "
+            f"{exported or 'none'}. Export one by checkpoint(), keep it outside, then prune."
+        )
+    return number, last
+
+
+def check_exported(db: sqlite3.Connection) -> int:
+    """Return the last segment whose checkpoint was handed out; it pins all segments before it."""
+    found = db.execute(
+        "SELECT CAST(c.payload AS BLOB) FROM trail_rows r JOIN trail_contents c ON c.row = r.row "
+        "WHERE r.kind = 'checkpoint' AND r.kind <> 'decision' ORDER BY r.row DESC LIMIT 1"
+    ).fetchone()
+    return int(json.loads(found[0])["segment"]) if found else 0
+
+
+def drop(db: sqlite3.Connection, through: int, last: int) -> Pruning:
+    """Delete the rows of segments, inside the transaction that is open; their checkpoints stay."""
+    db.execute("DELETE FROM trail_contents WHERE row <= ?", (last,))
+    dropped = db.execute("DELETE FROM trail_rows WHERE row <= ?", (last,)).rowcount
+    return Pruning(through, dropped)
+
+
+def _old_enough(db: sqlite3.Connection, before: float) -> tuple[int, int]:
+    oldest = db.execute("SELECT coalesce(min(row), 1) FROM trail_rows").fetchone()[0]
+    found = (0, 0)
+    for number, first, last in db.execute(
+        "SELECT number, first, last FROM trail_segments WHERE last >= ? ORDER BY number", (oldest,)
+    ):
+        latest = db.execute("SELECT max(time) FROM trail_rows WHERE row BETWEEN ? AND ?", (first, last)).fetchone()[0]
+        if latest is None or latest >= before:
+            break
+        found = (number, last)
+    return found
