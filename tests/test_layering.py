@@ -77,6 +77,7 @@ OPTIONAL = FRAMEWORKS | {
     "quadprog",
     "rich",
     "scipy",
+    "statsmodels",
     "torchjd",
     "transformers",
     "uvicorn",
