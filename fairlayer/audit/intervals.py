@@ -11,7 +11,8 @@ resampled interval around it misses the true one. So both limits are made from t
   range of G groups, q(.975; G) / sqrt 2, conservative for unequal sizes (Tukey-Kramer).
 * HIGH needs no correction: "the range is at least t" is a union over pairs, so missing it needs the one pair that is
   truly extreme to fail (an intersection-union test). z is the plain quantile.
-* The limits of a group are Wilson's (1927) for a share, so that 0 of 7 is no certainty; Student's t for a mean, with
+* The limits of a group are Wilson's (1927) for a share, so that 0 of 7 is no certainty, with those of a rare event
+  where there are one or two hits; Student's t for a mean, with
   four degrees of freedom borrowed from the other groups, so that a group of one row has limits; DeLong's variance on
   the logit for an area under the curve.
 * The estimate is the range of the empirical-Bayes means e_g = mu + tau2 / (tau2 + v_g) (m_g - mu), with the variance
@@ -241,15 +242,32 @@ def _limits(means: Means, c: float) -> tuple[FloatArray, FloatArray]:
 
 
 def _wilson(m: FloatArray, n: FloatArray, c: float) -> tuple[FloatArray, FloatArray]:
+    """Return Wilson's limits; where at most 2 rows (3 of more than 50) are hits, or misses, those of a rare event.
+
+    Wilson's lower limit of 1 hit in 5 rows is too high, and 20 such groups then show a gap that nobody has. Brown, Cai
+    and DasGupta (2001, section 4.1.1) take the limits of a Poisson number there, chi2(share; 2 x) / (2 n).
+    """
     scale = 1 + c * c / n
     middle = (m + c * c / (2 * n)) / scale
     half = c * np.sqrt(np.maximum(m * (1 - m), 0.0) / n + c * c / (4 * n * n)) / scale
-    return np.minimum(middle - half, m), np.maximum(middle + half, m)
+    low = np.minimum(np.minimum(middle - half, m), _rare(m, n, c))
+    high = np.maximum(np.maximum(middle + half, m), 1 - _rare(1 - m, n, c))
+    return low, high
+
+
+def _rare(m: FloatArray, n: FloatArray, c: float) -> FloatArray:
+    """Return the lower limits of the shares of rare events, infinity for the others."""
+    stats = require("scipy.stats", "audit")
+    hits = m * n
+    rare = (hits > 1e-9) & (hits <= np.where(n > 50, 3, 2) + 1e-9)
+    limits = np.full_like(m, np.inf)
+    limits[rare] = stats.chi2.ppf(stats.norm.sf(c), 2 * hits[rare]) / 2 / n[rare]
+    return limits
 
 
 def _student(m: FloatArray, means: Means, c: float) -> tuple[FloatArray, FloatArray]:
-    scipy = require("scipy.stats", "audit")
-    half = scipy.t.ppf(scipy.norm.cdf(c), _degrees(means)) * np.sqrt(_variance_of_mean(means))
+    stats = require("scipy.stats", "audit")
+    half = stats.t.ppf(stats.norm.cdf(c), _degrees(means)) * np.sqrt(_variance_of_mean(means))
     return m - half, m + half
 
 
@@ -325,8 +343,8 @@ def _checked(level: float) -> float:
 
 @lru_cache(maxsize=64)
 def _normal_quantile(level: float) -> float:
-    scipy: Any = require("scipy.stats", "audit")
-    return float(scipy.norm.ppf(0.5 + level / 2))
+    stats: Any = require("scipy.stats", "audit")
+    return float(stats.norm.ppf(0.5 + level / 2))
 
 
 @lru_cache(maxsize=1024)
@@ -342,6 +360,6 @@ def tukey(groups: int, level: float = 0.95, blocks: int = 1) -> float:
         >>> [round(tukey(groups), 2) for groups in (2, 3, 5, 10, 20)]
         [2.24, 2.6, 2.97, 3.38, 3.75]
     """
-    scipy: Any = require("scipy.stats", "audit")
+    stats: Any = require("scipy.stats", "audit")
     share = (0.5 + _checked(level) / 2) ** (1 / blocks)
-    return float(scipy.studentized_range.ppf(share, groups, np.inf) / math.sqrt(2))
+    return float(stats.studentized_range.ppf(share, groups, np.inf) / math.sqrt(2))
