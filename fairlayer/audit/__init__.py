@@ -7,6 +7,16 @@ from fairlayer.audit.intervals import Interval, pair_interval, range_interval, r
 from fairlayer.audit.means import Means
 from fairlayer.audit.metrics import Metric, mean_of, metric, metrics, register
 from fairlayer.audit.outcome import EXIT_CODES, Limit, Outcome, Verdict, gravest, judge, verdict
+from fairlayer.audit.people import Moved, Movement, Sides, movement, sides
+from fairlayer.audit.sequential import Watch
+from fairlayer.audit.significance import (
+    Comparison,
+    Significance,
+    StandardisedDifference,
+    compare,
+    standardised_differences,
+)
+from fairlayer.audit.strata import Stratified, Stratum, stratify
 from fairlayer.audit.table import AuditTable
 
 __all__ = [
@@ -14,6 +24,7 @@ __all__ = [
     "EXIT_CODES",
     "AuditTable",
     "Compared",
+    "Comparison",
     "Disparity",
     "GroupNumber",
     "Interval",
@@ -21,19 +32,32 @@ __all__ = [
     "Means",
     "Metric",
     "MetricError",
+    "Moved",
+    "Movement",
     "Outcome",
     "Part",
+    "Sides",
+    "Significance",
+    "StandardisedDifference",
+    "Stratified",
+    "Stratum",
     "TablesDifferError",
     "Verdict",
+    "Watch",
+    "compare",
     "disparity",
     "gravest",
     "judge",
     "mean_of",
     "metric",
     "metrics",
+    "movement",
     "pair_interval",
     "range_interval",
     "ratio_interval",
     "register",
+    "sides",
+    "standardised_differences",
+    "stratify",
     "verdict",
 ]
