@@ -1,5 +1,6 @@
 """Evidence from any predictions: one table of sufficient statistics, and every number of an audit read from it."""
 
+from fairlayer.audit.compatibility import BaseRate, Compatibility, Together, compatibility
 from fairlayer.audit.criteria import CRITERIA
 from fairlayer.audit.disparity import Compared, Disparity, GroupNumber, Part, disparity
 from fairlayer.audit.errors import MetricError, TablesDifferError
@@ -23,8 +24,10 @@ __all__ = [
     "CRITERIA",
     "EXIT_CODES",
     "AuditTable",
+    "BaseRate",
     "Compared",
     "Comparison",
+    "Compatibility",
     "Disparity",
     "GroupNumber",
     "Interval",
@@ -42,9 +45,11 @@ __all__ = [
     "Stratified",
     "Stratum",
     "TablesDifferError",
+    "Together",
     "Verdict",
     "Watch",
     "compare",
+    "compatibility",
     "disparity",
     "gravest",
     "judge",
