@@ -78,6 +78,7 @@ OPTIONAL = FRAMEWORKS | {
     "quadprog",
     "rich",
     "scipy",
+    "statsmodels",
     "torchjd",
     "transformers",
     "uvicorn",
