@@ -246,6 +246,7 @@ class _Face(NamedTuple):
     widens: float
     users: float  # what it widens by in the user's unit
     norm: float
+    row: int  # of the matrix; -1 for a pair of a spread
 
 
 class _Violation(NamedTuple):
@@ -320,7 +321,15 @@ class _Faces:
         sizes = [*(self.lower_size / self.norm), *(self.upper_size / self.norm), *(abs(s.width) for s in self.spreads)]
         return float(np.median([size for size in sizes if size > 0.0] or [1.0]))
 
-    def violated(self, value: FloatArray, size: FloatArray, w: float, *, own_units: bool) -> list[_Violation]:
+    def violated(
+        self,
+        value: FloatArray,
+        size: FloatArray,
+        w: float,
+        *,
+        own_units: bool,
+        held: Sequence[_Face] = (),
+    ) -> list[_Violation]:
         """Return the worst face of each block.
 
         Args:
@@ -328,6 +337,7 @@ class _Faces:
             size: the sums of the absolute values that were added up for them.
             w: the widening.
             own_units: whether it widens each row in the row's own unit, its norm, instead of the user's.
+            held: faces that bind, and are not asked for.
         """
         found = []
         if self.count:
@@ -337,7 +347,9 @@ class _Faces:
             excess = (np.where(above, over, under) - room) / self.norm
             limit = np.where(above, self.upper_size, self.lower_size)
             rounding = (size[: self.count] + limit + np.abs(room)) / self.norm
-            i = int(np.where(excess > 4.0 * _EPS * rounding, excess, -np.inf).argmax())
+            excess[excess <= 4.0 * _EPS * rounding] = -np.inf
+            excess[[f.row for f in held if f.row >= 0 and bool(above[f.row]) == (f.key[2] > 0)]] = -np.inf
+            i = int(excess.argmax())
             sign = 1 if above[i] else -1
             key = int(self.block[i]), int(self.row[i]), sign
             found.append(_Violation(float(excess[i]), float(rounding[i]), key, i, -1))
@@ -361,13 +373,13 @@ class _Faces:
             sign, norm = float(key[2]), float(self.norm[first])
             limit = float(self.upper[first] if sign > 0 else -self.lower[first])
             widens = float(self.widens[first]) / norm
-            face = _Face(key, self.matrix[first] * (sign / norm), limit / norm, widens, widens, norm)
+            face = _Face(key, self.matrix[first] * (sign / norm), limit / norm, widens, widens, norm, first)
             return face._replace(widens=1.0) if own_units else face
         spread = next(s for s in self.spreads if s.block == key[0])
         limit = spread.width
         if spread.offset is not None:
             limit += float(spread.offset[key[2]] - spread.scale * spread.offset[key[1]])
-        return _Face(key, spread.scale * self.matrix[first] - self.matrix[second], limit, 1.0, 1.0, 1.0)
+        return _Face(key, spread.scale * self.matrix[first] - self.matrix[second], limit, 1.0, 1.0, 1.0, -1)
 
     def excess(self, s: FloatArray) -> float:
         """Return the worst violation at some statistics in the user's units."""
@@ -555,7 +567,7 @@ class _Search:
                 return None
         held = {f.key for f in self.active}
         options = []
-        for violation in self.faces.violated(value, sizes, self.w, own_units=self.own_units):
+        for violation in self.faces.violated(value, sizes, self.w, own_units=self.own_units, held=self.active):
             if violation.clear(tolerance) and violation.key not in held:
                 face = self.faces.face(violation, own_units=self.own_units)
                 row = np.append(-face.widens, self.domain.columns(face.normal[None])[0])
@@ -572,7 +584,9 @@ class _Search:
     def _advance(self, choice: _Choice, points: Breakpoints) -> None:
         """Go along a line of weights to the breakpoint at which the dual no longer rises; change the basis there."""
         face, position, slope, change, rounding = choice
-        falling = np.flatnonzero(change < -1e-10 * rounding)
+        share = change * self.widens
+        noise = 1e-14 * max(float(np.abs(share).max()), 0.0 if face is None else face.widens)
+        falling = np.flatnonzero((change < -1e-10 * rounding) & (share < -noise))
         ends = np.maximum(self.weights[falling], 0.0) / -change[falling]
         last = float(ends.min(initial=np.inf))
         within = np.flatnonzero(points.at <= last)
@@ -581,7 +595,11 @@ class _Search:
         stops = np.flatnonzero(left <= 0.0)
         passed = int(stops[0]) if len(stops) else len(order)
         if not len(stops) and not len(falling):
-            raise _LostError
+            # A dual on a compact set cannot rise for ever: some face falls, however small its change beside rounding.
+            falling = np.flatnonzero(share == share.min())
+            ends = np.maximum(self.weights[falling], 0.0) / np.abs(change[falling])
+            if share[falling[0]] >= 0.0:
+                raise _LostError
         entering, leaving = self._pivot(points, order[passed:], falling, ends, change, rounding)
         self.domain.flip(Breakpoints(*(part[order[:passed]] for part in points)))
         if face is None:
