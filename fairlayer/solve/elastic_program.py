@@ -49,7 +49,8 @@ _TILT = 1e-7
 _NEAR = 8.0  # times the size of what is known: the first place to wait on the way to infinity
 _TRIES = 6
 _PATIENCE = 25  # steps without a rise, after which violated faces are taken at random, so that nothing cycles
-_MOST_STEPS = 5_000
+_MOST_STEPS = 3_000
+_FEW_STEPS = 100  # without costs: more mean that the method goes round in circles
 
 
 @dataclass(frozen=True)
@@ -175,19 +176,20 @@ def least_widening(
     """
     faces = _Faces(blocks)
     reach = _NEAR * (max(domain.reach(), 0.0 if near is None else float(np.abs(near).max(initial=0.0))) or faces.reach)
-    best: Elastic | None = None
+    found: Elastic | None = None
+    gap = np.inf
     for attempt in range(_TRIES):
         try:
-            found, accuracy = _Search(faces, domain.domain(near, reach), rtol, attempt).run()
+            answer, difference = _Search(faces, domain.domain(near, reach), rtol, attempt).run()
         except (np.linalg.LinAlgError, _LostError):
             continue
-        if found.upper - found.widening <= accuracy:
-            return found
-        if best is None or found.upper - found.widening < best.upper - best.widening:
-            best = found
-    if best is None:
+        if difference < gap:
+            found, gap = answer, difference
+        if gap == 0.0 or attempt > 1:
+            break
+    if found is None:
         raise SolverError("the least widening was not found: rows of very different size, or weights near rounding.")
-    return best
+    return found
 
 
 class _LostError(Exception):
@@ -418,7 +420,7 @@ class _Search:
         self.met, self.own_units = False, True
 
     def run(self) -> tuple[Elastic, float]:
-        """Return the answer, and how accurate it should be.
+        """Return the answer, and by how much its proof misses it beyond rounding.
 
         Whether the slabs are feasible is asked in the units of the rows, which are alike. Only where they are not, the
         widening is sought in the user's, which may differ by many powers of ten. The weights that prove the one are,
@@ -472,7 +474,8 @@ class _Search:
 
     def _rise(self) -> bool:
         """Take steps until nothing is violated; return whether some widening is needed."""
-        best, stall, started = -np.inf, 0, self.steps
+        most = self.steps + (_MOST_STEPS if self.least_cost else _FEW_STEPS)
+        best, stall = -np.inf, 0
         while True:
             self._solve()
             value = self.w + float((self.costs * self.domain.x).sum())
@@ -480,7 +483,7 @@ class _Search:
             if not self._step(stall):
                 return not self.met
             self.steps += 1
-            if self.steps - started > _MOST_STEPS:
+            if self.steps > most:
                 raise _LostError
 
     # The point, and what it violates.
@@ -501,7 +504,7 @@ class _Search:
 
     def _met(self) -> tuple[Elastic, float]:
         s = self.samples.measure(self.domain.clipped())
-        return Elastic(0.0, (), None, None, s, max(0.0, self.faces.excess(s)), self.steps), np.inf
+        return Elastic(0.0, (), None, None, s, max(0.0, self.faces.excess(s)), self.steps), 0.0
 
     # The equations.
 
@@ -646,13 +649,13 @@ class _Search:
         upper = self.faces.excess(s)
         size = float((weights * (np.abs(self.limits) + np.abs(self.normals) @ self.sizes)).sum())
         least = -float(weights @ self.limits) + self.domain.lowest(reduced, noise)
-        accuracy = 1e-13 * size + 1e-11 * abs(upper)
+        difference = max(0.0, abs(self.w - least) - 1e-13 * size)
         if max(self.w, least) <= self.rtol * size:
-            return Elastic(0.0, (), None, None, s, max(0.0, upper), self.steps), accuracy
+            return Elastic(0.0, (), None, None, s, max(0.0, upper), self.steps), difference
         used = [(f, float(p)) for f, p in zip(self.active, weights, strict=True) if p > 0.0]
         faces = tuple((f.key, p / f.norm) for f, p in used)
         by_lower = by_upper = None
         if isinstance(self.domain, BoxDomain):
             clear = np.where(np.abs(reduced) > noise, reduced, 0.0)
             by_lower, by_upper = np.maximum(clear, 0.0), np.minimum(clear, 0.0)
-        return Elastic(least, faces, by_lower, by_upper, s, upper, self.steps), accuracy
+        return Elastic(least, faces, by_lower, by_upper, s, upper, self.steps), difference
