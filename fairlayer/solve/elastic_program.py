@@ -50,7 +50,8 @@ _TILT = 1e-7
 _NEAR = 8.0  # times the size of what is known: the first place to wait on the way to infinity
 _TRIES = 6
 _PATIENCE = 25  # steps without a rise, after which violated faces are taken at random, so that nothing cycles
-_MOST_STEPS = 5_000
+_MOST_STEPS = 3_000
+_FEW_STEPS = 100  # without costs: more mean that the method goes round in circles
 
 
 @dataclass(frozen=True)
@@ -176,19 +177,20 @@ def least_widening(
     """
     faces = _Faces(blocks)
     reach = _NEAR * (max(domain.reach(), 0.0 if near is None else float(np.abs(near).max(initial=0.0))) or faces.reach)
-    best: Elastic | None = None
+    found: Elastic | None = None
+    gap = np.inf
     for attempt in range(_TRIES):
         try:
-            found, accuracy = _Search(faces, domain.domain(near, reach), rtol, attempt).run()
+            answer, difference = _Search(faces, domain.domain(near, reach), rtol, attempt).run()
         except (np.linalg.LinAlgError, _LostError):
             continue
-        if found.upper - found.widening <= accuracy:
-            return found
-        if best is None or found.upper - found.widening < best.upper - best.widening:
-            best = found
-    if best is None:
+        if difference < gap:
+            found, gap = answer, difference
+        if gap == 0.0 or attempt > 1:
+            break
+    if found is None:
         raise SolverError("the least widening was not found: rows of very different size, or weights near rounding.")
-    return best
+    return found
 
 
 class _LostError(Exception):
@@ -247,6 +249,7 @@ class _Face(NamedTuple):
     widens: float
     users: float  # what it widens by in the user's unit
     norm: float
+    row: int  # of the matrix; -1 for a pair of a spread
 
 
 class _Violation(NamedTuple):
@@ -321,7 +324,15 @@ class _Faces:
         sizes = [*(self.lower_size / self.norm), *(self.upper_size / self.norm), *(abs(s.width) for s in self.spreads)]
         return float(np.median([size for size in sizes if size > 0.0] or [1.0]))
 
-    def violated(self, value: FloatArray, size: FloatArray, w: float, *, own_units: bool) -> list[_Violation]:
+    def violated(
+        self,
+        value: FloatArray,
+        size: FloatArray,
+        w: float,
+        *,
+        own_units: bool,
+        held: Sequence[_Face] = (),
+    ) -> list[_Violation]:
         """Return the worst face of each block.
 
         Args:
@@ -329,6 +340,7 @@ class _Faces:
             size: the sums of the absolute values that were added up for them.
             w: the widening.
             own_units: whether it widens each row in the row's own unit, its norm, instead of the user's.
+            held: faces that bind, and are not asked for.
         """
         found = []
         if self.count:
@@ -338,7 +350,9 @@ class _Faces:
             excess = (np.where(above, over, under) - room) / self.norm
             limit = np.where(above, self.upper_size, self.lower_size)
             rounding = (size[: self.count] + limit + np.abs(room)) / self.norm
-            i = int(np.where(excess > 4.0 * _EPS * rounding, excess, -np.inf).argmax())
+            excess[excess <= 4.0 * _EPS * rounding] = -np.inf
+            excess[[f.row for f in held if f.row >= 0 and bool(above[f.row]) == (f.key[2] > 0)]] = -np.inf
+            i = int(excess.argmax())
             sign = 1 if above[i] else -1
             key = int(self.block[i]), int(self.row[i]), sign
             found.append(_Violation(float(excess[i]), float(rounding[i]), key, i, -1))
@@ -362,13 +376,13 @@ class _Faces:
             sign, norm = float(key[2]), float(self.norm[first])
             limit = float(self.upper[first] if sign > 0 else -self.lower[first])
             widens = float(self.widens[first]) / norm
-            face = _Face(key, self.matrix[first] * (sign / norm), limit / norm, widens, widens, norm)
+            face = _Face(key, self.matrix[first] * (sign / norm), limit / norm, widens, widens, norm, first)
             return face._replace(widens=1.0) if own_units else face
         spread = next(s for s in self.spreads if s.block == key[0])
         limit = spread.width
         if spread.offset is not None:
             limit += float(spread.offset[key[2]] - spread.scale * spread.offset[key[1]])
-        return _Face(key, spread.scale * self.matrix[first] - self.matrix[second], limit, 1.0, 1.0, 1.0)
+        return _Face(key, spread.scale * self.matrix[first] - self.matrix[second], limit, 1.0, 1.0, 1.0, -1)
 
     def excess(self, s: FloatArray) -> float:
         """Return the worst violation at some statistics in the user's units."""
@@ -407,7 +421,7 @@ class _Search:
         self.met, self.own_units = False, True
 
     def run(self) -> tuple[Elastic, float]:
-        """Return the answer, and how accurate it should be.
+        """Return the answer, and by how much its proof misses it beyond rounding.
 
         Whether the slabs are feasible is asked in the units of the rows, which are alike. Only where they are not, the
         widening is sought in the user's, which may differ by many powers of ten. The weights that prove the one are,
@@ -461,7 +475,8 @@ class _Search:
 
     def _rise(self) -> bool:
         """Take steps until nothing is violated; return whether some widening is needed."""
-        best, stall, started = -np.inf, 0, self.steps
+        most = self.steps + (_MOST_STEPS if self.least_cost else _FEW_STEPS)
+        best, stall = -np.inf, 0
         while True:
             self._solve()
             value = self.w + float((self.costs * self.domain.x).sum())
@@ -469,7 +484,7 @@ class _Search:
             if not self._step(stall):
                 return not self.met
             self.steps += 1
-            if self.steps - started > _MOST_STEPS:
+            if self.steps > most:
                 raise _LostError
 
     # The point, and what it violates.
@@ -490,7 +505,7 @@ class _Search:
 
     def _met(self) -> tuple[Elastic, float]:
         s = self.samples.measure(self.domain.clipped())
-        return Elastic(0.0, (), None, None, s, max(0.0, self.faces.excess(s)), self.steps), np.inf
+        return Elastic(0.0, (), None, None, s, max(0.0, self.faces.excess(s)), self.steps), 0.0
 
     # The equations.
 
@@ -556,7 +571,7 @@ class _Search:
                 return None
         held = {f.key for f in self.active}
         options = []
-        for violation in self.faces.violated(value, sizes, self.w, own_units=self.own_units):
+        for violation in self.faces.violated(value, sizes, self.w, own_units=self.own_units, held=self.active):
             if violation.clear(tolerance) and violation.key not in held:
                 face = self.faces.face(violation, own_units=self.own_units)
                 row = np.append(-face.widens, self.domain.columns(face.normal[None])[0])
@@ -573,7 +588,9 @@ class _Search:
     def _advance(self, choice: _Choice, points: Breakpoints) -> None:
         """Go along a line of weights to the breakpoint at which the dual no longer rises; change the basis there."""
         face, position, slope, change, rounding = choice
-        falling = np.flatnonzero(change < -1e-10 * rounding)
+        share = change * self.widens
+        noise = 1e-14 * max(float(np.abs(share).max()), 0.0 if face is None else face.widens)
+        falling = np.flatnonzero((change < -1e-10 * rounding) & (share < -noise))
         ends = np.maximum(self.weights[falling], 0.0) / -change[falling]
         last = float(ends.min(initial=np.inf))
         within = np.flatnonzero(points.at <= last)
@@ -582,7 +599,11 @@ class _Search:
         stops = np.flatnonzero(left <= 0.0)
         passed = int(stops[0]) if len(stops) else len(order)
         if not len(stops) and not len(falling):
-            raise _LostError
+            # A dual on a compact set cannot rise for ever: some face falls, however small its change beside rounding.
+            falling = np.flatnonzero(share == share.min())
+            ends = np.maximum(self.weights[falling], 0.0) / np.abs(change[falling])
+            if share[falling[0]] >= 0.0:
+                raise _LostError
         entering, leaving = self._pivot(points, order[passed:], falling, ends, change, rounding)
         self.domain.flip(points.first(order, passed))
         if face is None:
@@ -629,13 +650,13 @@ class _Search:
         upper = self.faces.excess(s)
         size = float((weights * (np.abs(self.limits) + np.abs(self.normals) @ self.sizes)).sum())
         least = -float(weights @ self.limits) + self.domain.lowest(reduced, noise)
-        accuracy = 1e-13 * size + 1e-11 * abs(upper)
+        difference = max(0.0, abs(self.w - least) - 1e-13 * size)
         if max(self.w, least) <= self.rtol * size:
-            return Elastic(0.0, (), None, None, s, max(0.0, upper), self.steps), accuracy
+            return Elastic(0.0, (), None, None, s, max(0.0, upper), self.steps), difference
         used = [(f, float(p)) for f, p in zip(self.active, weights, strict=True) if p > 0.0]
         faces = tuple((f.key, p / f.norm) for f, p in used)
         by_lower = by_upper = None
         if isinstance(self.domain, BoxDomain):
             clear = np.where(np.abs(reduced) > noise, reduced, 0.0)
             by_lower, by_upper = np.maximum(clear, 0.0), np.minimum(clear, 0.0)
-        return Elastic(least, faces, by_lower, by_upper, s, upper, self.steps), accuracy
+        return Elastic(least, faces, by_lower, by_upper, s, upper, self.steps), difference
