@@ -68,6 +68,8 @@ class Euclidean(Geometry):
 
 
 def _clip(moved: Any, lower: Any, upper: Any) -> Any:
+    if lower is None and upper is None:
+        return moved
     if isinstance(moved, torch.Tensor):
         return moved.clamp(lower, upper)
     xp = library(moved)

@@ -1,0 +1,316 @@
+"""The certificate by itself: it holds for what is right, and for nothing that broken passes or a later hand made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize, minimize_scalar
+
+import fairlayer as fl
+from fairlayer.geometry import Geometry, geometry_of
+from fairlayer.passes import NumpyPasses, Point, SimplexPasses, TorchPasses
+from fairlayer.projection.certificate import Certificate, certify
+
+N, GROUPS = 120, 3
+BOX = [("euclidean", False), ("entropic", False), ("likelihood", False)]
+SIMPLEX = [("euclidean", True), ("entropic", True)]
+EVERYWHERE = pytest.mark.parametrize(("geometry", "simplex"), BOX + SIMPLEX)
+CONSTRAINTS = [fl.DemographicParity("g", 0.01), fl.EqualOpportunity("h", 0.02)]
+
+
+def _batch(simplex: bool) -> tuple[torch.Tensor, dict[str, Any]]:
+    random = np.random.default_rng(0)
+    g, h = random.integers(0, GROUPS, N), random.integers(0, 2, N)
+    if simplex:
+        logits = random.normal(size=(N, 3)) + 0.7 * np.eye(3)[g]
+        scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        y = random.integers(0, 3, N)
+    else:
+        scores = np.clip(random.beta(2, 3, N) + 0.15 * g, 0.01, 0.99)
+        y = random.integers(0, 2, N)
+    features = {"g": g, "h": h}
+    return torch.tensor(scores), {"sensitive_features": features, "y": y, "bounds": "simplex" if simplex else (0, 1)}
+
+
+def _project(geometry: str, simplex: bool, **more: Any) -> fl.Projection:
+    scores, arguments = _batch(simplex)
+    return fl.project(scores, CONSTRAINTS, geometry=geometry, **{**arguments, **more})
+
+
+@pytest.fixture(params=["NumPy", "torch"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Small batches go through NumPy; have both backends take these."""
+    if request.param == "torch":
+        monkeypatch.setattr("fairlayer.passes._NUMPY_UP_TO", 0)
+    return str(request.param)
+
+
+@EVERYWHERE
+def test_holds_for_what_is_right(geometry: str, simplex: bool, backend: str) -> None:
+    result = _project(geometry, simplex)
+    assert result.status == "projected"
+    assert result.certificate.holds, result.certificate
+
+
+# --- broken passes
+
+
+def _factor_per_sample(kind: type, patch: pytest.MonkeyPatch) -> None:
+    """Each sample is moved further, or less far, than its pull says."""
+    pull = kind.pull
+
+    def wrong(self: Any, nu: Any) -> Any:
+        factors = np.linspace(0.5, 1.5, N)
+        right = pull(self, nu)
+        if isinstance(right, torch.Tensor):
+            return right * torch.from_numpy(factors)
+        return (np.broadcast_to(right.T, (*right.shape[1:], N)) * factors).T
+
+    patch.setattr(kind, "pull", wrong)
+
+
+def _a_dropped_chunk(kind: type, patch: pytest.MonkeyPatch) -> None:
+    """The last twenty samples are missing in every sum."""
+    sums = kind._plain_sums if kind is NumpyPasses else kind._sums
+    name = "_plain_sums" if kind is NumpyPasses else "_sums"
+
+    def wrong(self: Any, value: Any) -> Any:
+        kept = value.clone() if isinstance(value, torch.Tensor) else np.array(value)
+        kept[-20:] = 0.0
+        return sums(self, kept)
+
+    patch.setattr(kind, name, wrong)
+
+
+def _a_swapped_cell(kind: type, patch: pytest.MonkeyPatch) -> None:
+    """Ten samples of the first cell are taken for samples of the second, there and back."""
+    start = kind.__init__
+
+    def wrong(self: Any, scores: Any, cells: Any, *more: Any) -> None:
+        codes = cells.codes.copy()
+        codes[np.flatnonzero(codes == 0)[:10]] = 1
+        start(self, scores, cells._replace(codes=codes), *more)
+
+    patch.setattr(kind, "__init__", wrong)
+
+
+def _a_wrong_count(kind: type, patch: pytest.MonkeyPatch) -> None:
+    """One cell is taken for a twentieth larger than it is."""
+    start = kind.__init__
+
+    def wrong(self: Any, scores: Any, cells: Any, *more: Any) -> None:
+        counts = cells.counts.copy()
+        counts[0] *= 1.05
+        start(self, scores, cells._replace(counts=counts), *more)
+
+    patch.setattr(kind, "__init__", wrong)
+
+
+def _a_wrong_step(kind: type, patch: pytest.MonkeyPatch) -> None:
+    """The geometry's step goes elsewhere: feasible in the end, but not nearest."""
+    at = kind.at
+
+    def wrong(self: Any, nu: Any) -> Point:
+        right = at(self, nu)
+        value = 0.9 * right.value + 0.1 * right.value.mean(0)
+        return Point(value, right.free, self.measure(value))
+
+    patch.setattr(kind, "at", wrong)
+
+
+BREAKS = [
+    _factor_per_sample,
+    _a_dropped_chunk,
+    _a_swapped_cell,
+    _a_wrong_count,
+    _a_wrong_step,
+]
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("harm", BREAKS)
+def test_does_not_hold_for_broken_passes(
+    geometry: str, simplex: bool, harm: Callable[..., None], backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if simplex and (backend == "torch" or harm is _a_dropped_chunk):
+        pytest.skip("one backend there; without a chunk the means of the classes add up to less than 1 in one group")
+    right = _project(geometry, simplex).value
+    harm(SimplexPasses if simplex else NumpyPasses if backend == "NumPy" else TorchPasses, monkeypatch)
+    result = _project(geometry, simplex)
+    assert (result.value - right).abs().max() > 1e-6, "nothing was broken"
+    assert not result.certificate.holds, result.certificate
+
+
+@EVERYWHERE
+def test_does_not_hold_for_a_broken_step_of_the_geometry(
+    geometry: str, simplex: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`step` is the solver's; the certificate must have its minimum from elsewhere."""
+    kind = type(geometry_of(geometry, on_simplex=simplex))
+    step = kind.step
+
+    def wrong(self: Geometry, x: Any, pull: Any, lower: Any, upper: Any) -> Any:
+        value, free = step(self, x, pull, lower, upper)
+        return 0.95 * value + 0.05 * value[::-1], free
+
+    monkeypatch.setattr(kind, "step", wrong)
+    result = _project(geometry, simplex)
+    assert not result.certificate.holds
+
+
+# --- values and multipliers changed after the fact
+
+
+def _again(result: fl.Projection, value: torch.Tensor, factor: float = 1.0) -> Certificate:
+    column: Any = result.columns[0]
+    column.__dict__.pop("certificate", None)
+    held = [
+        fl.projection.certificate.Held(*face.key, factor * float(multiplier) / face.scale)
+        for face, multiplier in column._active()
+    ]
+    return certify(column.raw, held, 0.0, value)
+
+
+@EVERYWHERE
+def test_speaks_of_the_value_that_is_returned(geometry: str, simplex: bool) -> None:
+    result = _project(geometry, simplex)
+    value = result.value
+    assert _again(result, value).holds
+    other = torch.tensor(np.random.default_rng(1).permutation(value.numpy()))
+    raw = _batch(simplex)[0]
+    constant = value.mean(0).expand_as(value)
+    half = 0.5 * value + 0.5 * constant  # feasible, for a mix of feasible points; not nearest
+    assert _again(result, half).violation <= 1e-10
+    for wrong in (other, raw, constant, half):
+        assert not _again(result, wrong).holds
+    one = value.clone()
+    one[0] = one[0] + 1e-5 * (torch.tensor([1.0, -1.0, 0.0]) if simplex else 1.0)
+    assert not _again(result, one).holds
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("factor", [0.0, 0.9, 1.1])
+def test_wrong_multipliers_prove_nothing(geometry: str, simplex: bool, factor: float) -> None:
+    result = _project(geometry, simplex)
+    found = _again(result, result.value, factor)
+    assert not found.holds
+    assert found.duality_gap > found.gap_atol
+
+
+def test_outside_the_domain() -> None:
+    box, simplex = _project("euclidean", False), _project("euclidean", True)
+    low, off = box.value.clone(), simplex.value.clone()
+    low[0], off[0, 0] = -1e-6, off[0, 0] + 1e-6
+    assert _again(box, low).bound_violation == pytest.approx(1e-6)
+    assert _again(simplex, off).bound_violation == pytest.approx(1e-6)
+    negative = simplex.value.clone()
+    negative[0] = torch.tensor([-1e-6, 0.5, 0.5 + 1e-6])
+    assert _again(simplex, negative).bound_violation == pytest.approx(1e-6)
+
+
+def test_weights_of_any_unit_prove_the_same() -> None:
+    """A feasible value that is not nearest is refused, whatever the unit of the weights."""
+    for unit in (1e-3, 1.0, 1e6):
+        result = _project("entropic", False, sample_weight=np.full(N, unit))
+        assert result.certificate.holds, (unit, result.certificate)
+        constant = result.value.mean().expand_as(result.value)
+        near = result.value + 1e-5 * (constant - result.value)
+        assert _again(result, near).violation <= 1e-10
+        assert not _again(result, result.value + 1e-2 * (constant - result.value)).holds, unit
+
+
+def test_a_bound_that_float32_cannot_hold_is_not_broken() -> None:
+    """The nearest float32 to a bound of 500.1 is 7e-6 away, and scores far beyond it cost that much each."""
+    scores = torch.tensor([0.0, 0.0, 2000.0, 2000.0, 700.0, 600.0])
+    groups = {"g": [0, 0, 0, 1, 1, 1]}
+    result = fl.project(scores, [fl.DemographicParity("g", 50.0)], sensitive_features=groups, bounds=(500.1, 900.1))
+    assert result.value.dtype == torch.float32
+    assert float(result.value.min()) == np.float32(500.1)
+    assert result.certificate.holds, result.certificate
+
+
+# --- the closed forms, by brute force
+
+
+def _samples(rule: Geometry) -> list[tuple[np.ndarray, np.ndarray]]:
+    random = np.random.default_rng(0)
+    shape = (12, 4) if rule.on_simplex else (40,)
+    x = random.normal(size=shape) * 2
+    if rule.name == "likelihood":
+        x = 1 / (1 + np.exp(-x))
+    return [(x, scale * random.normal(size=shape)) for scale in (0.0, 0.1, 1.0, 10.0)]
+
+
+def _brute(rule: Geometry, x: np.ndarray, q: np.ndarray, lower: Any, upper: Any) -> float:
+    """min_y d(y, x) + q y by a numerical minimiser that knows neither `step` nor `least`."""
+    if not rule.on_simplex:
+        far = 50.0
+        low, high = (-far if lower is None else lower), (far if upper is None else upper)
+        inner = 0.0 if rule.name == "euclidean" else 1e-12
+        found = minimize_scalar(
+            lambda y: float(_divergence(rule, np.array(y), x) + q * y),
+            bounds=(low + inner, high - inner),
+            method="bounded",
+            options={"xatol": 1e-12},
+        )
+        ends = [float(_divergence(rule, np.array(y), x) + q * y) for y in (low + inner, high - inner)]
+        return min(found.fun, *ends)
+    best = min(
+        (
+            minimize(
+                lambda y: float(_divergence(rule, np.clip(y, 1e-300, None), x) + q @ y),
+                start,
+                bounds=[(0.0, 1.0)] * len(x),
+                constraints={"type": "eq", "fun": lambda y: y.sum() - 1.0},
+                options={"ftol": 1e-14, "maxiter": 500},
+            )
+            for start in (np.full(len(x), 1 / len(x)), 0.9 * np.eye(len(x))[(q + 0 * x).argmin()] + 0.1 / len(x))
+        ),
+        key=lambda found: found.fun,
+    )
+    return float(best.fun)
+
+
+def _divergence(rule: Geometry, y: np.ndarray, x: np.ndarray) -> Any:
+    if rule.name == "euclidean":
+        return 0.5 * ((y - x) ** 2).sum()
+    if rule.on_simplex:
+        z = np.exp(x) / np.exp(x).sum()
+        return (y * np.log(y / z)).sum()
+    if rule.name == "likelihood":
+        return x * np.log(x / y) + (1 - x) * np.log((1 - x) / (1 - y))
+    z = 1 / (1 + np.exp(-x))
+    return y * np.log(np.clip(y, 1e-300, None) / z) + (1 - y) * np.log((1 - y) / (1 - z))
+
+
+FORMS = [
+    (g, s, b)
+    for g, s in BOX + SIMPLEX
+    for b in ([(None, None), (0.0, 1.0), (-0.5, None)] if g == "euclidean" and not s else [(0.0, 1.0)])
+]
+
+
+@pytest.mark.parametrize(("geometry", "simplex", "bounds"), FORMS)
+def test_least_is_the_minimum(geometry: str, simplex: bool, bounds: tuple[Any, Any]) -> None:
+    rule = geometry_of(geometry, on_simplex=simplex)
+    for x, q in _samples(rule):
+        found = rule.least(x, q, *bounds)
+        zero = rule.least(x, 0.0 * q, *bounds)
+        np.testing.assert_allclose(zero, 0.0, atol=1e-9)
+        for i in range(len(x)):
+            nothing = _brute(rule, x[i], 0.0 * q[i], *bounds)
+            brute = _brute(rule, x[i], q[i], *bounds) - nothing
+            assert found[i] <= brute + 1e-9 * max(1.0, abs(brute)), "a dual value that is too high would prove what is wrong"
+            assert found[i] == pytest.approx(brute, rel=1e-6, abs=2e-6)
+
+
+@pytest.mark.parametrize(("geometry", "simplex", "bounds"), FORMS)
+def test_least_is_the_same_in_torch(geometry: str, simplex: bool, bounds: tuple[Any, Any]) -> None:
+    rule = geometry_of(geometry, on_simplex=simplex)
+    for x, q in _samples(rule):
+        found = rule.least(torch.from_numpy(x), torch.from_numpy(q), *bounds)
+        np.testing.assert_allclose(found.numpy(), rule.least(x, q, *bounds), rtol=1e-12, atol=1e-12)
