@@ -205,7 +205,11 @@ class Plan:
         """Tell the user, once each, of statements that cannot be meant, and of a batch that a bound holds whole."""
         options = self.options
         parts = (column.assembly for column in solved)
-        stated = [(self.stated[o], s) for part in parts for o, s in zip(part.owners, part.statements, strict=True)]
+        stated = (
+            (self.constraints[owner], statement)
+            for part in parts
+            for owner, (statement, _) in zip(part.owners, part.stated, strict=True)
+        )
         warn_of_unmeant(scores, stated, box, self.once, simplex=options.on_simplex, from_logits=options.from_logits)
         if value.requires_grad and all(column.clipped == len(value) for column in solved):
             self.once.warn(
