@@ -514,15 +514,16 @@ class _Search:
         self.widens = np.array([f.widens for f in self.active])
         self._invert()
         self._measure()
-        for _ in range(4):
+        for _ in range(3):
             residual = self.limits - self.normals @ self.s + self.w * self.widens
             size = np.abs(self.limits) + np.abs(self.normals) @ self.sizes + abs(self.w) * self.widens
+            if bool((np.abs(residual) <= 2.0 * _EPS * size).all()):
+                break
             change = self.inverse @ residual
+            change = change + self.inverse @ (residual - self.K @ change)
             self.w += float(change[0])
             self.domain.shift(change[1:])
             self._measure()
-            if bool((np.abs(residual) <= 2.0 * _EPS * size).all()):
-                break
         if self.domain.exchange():
             self._invert()
 
