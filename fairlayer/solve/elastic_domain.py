@@ -148,10 +148,18 @@ class Breakpoints(NamedTuple):
     target: IntArray  # box: 0 for the lower, 1 for the upper end; simplex: the class
     pivot: FloatArray  # rate at which the reduced cost reaches zero
 
+<<<<<<< HEAD
     def first(self, order: IntArray, count: int) -> Breakpoints:
         """Return those that come first in an order."""
         some = order[:count]
         return Breakpoints(self.at[some], self.drop[some], self.entry[some], self.target[some], self.pivot[some])
+=======
+    def at_places(self, places: IntArray) -> Breakpoints:
+        """Return some of the breakpoints."""
+        return Breakpoints(
+            self.at[places], self.drop[places], self.entry[places], self.target[places], self.pivot[places]
+        )
+>>>>>>> room-feasibility
 
 
 class Domain(Protocol):
@@ -161,8 +169,26 @@ class Domain(Protocol):
     x: FloatArray
     size: FloatArray  # of each column of B
 
+    def level(self) -> FloatArray:
+        """Return predictions that are all equal, or as nearly as the domain allows."""
+
+    def tilted(self, random: np.random.Generator) -> FloatArray:
+        """Return random costs, in units of `size`, that draw each entry to where it started; none for basic entries."""
+
+    def costs(self, costs: FloatArray) -> FloatArray:
+        """Return the costs of the basic entries."""
+
     def settle(self, reduced: FloatArray, noise: FloatArray) -> None:
         """Move every entry to the end that is cheapest at the reduced costs; nothing is basic."""
+
+    def settle_others(self, reduced: FloatArray, noise: FloatArray) -> None:
+        """Move every entry that is not basic to the end that is cheapest at the reduced costs."""
+
+    def beyond(self, reduced: FloatArray, noise: FloatArray) -> bool:
+        """Return whether the cheapest end of some entry is infinite."""
+
+    def enlarge(self, factor: float) -> None:
+        """Move the replacements of infinite bounds outwards."""
 
     def columns(self, normals: FloatArray) -> FloatArray:
         """Return normals @ B at the basic entries, (k, basic)."""
@@ -194,6 +220,9 @@ class Domain(Protocol):
     def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
         """Return the least value of `reduced` over the domain."""
 
+    def by_bounds(self, reduced: FloatArray) -> tuple[FloatArray | None, FloatArray | None]:
+        """Return the derivative of `lowest` in the lower and in the upper bounds; None where there are none."""
+
 
 class BoxDomain:
     """Numbers between bounds, which may be infinite.
@@ -223,8 +252,17 @@ class BoxDomain:
         free[self.basic] = False
         self.x = np.where(free & at_lower, self.lower, np.where(free & at_upper, self.upper, self.x))
 
+    def level(self) -> FloatArray:
+        """See `Domain.level`."""
+        level = np.full_like(self.x, self.x.mean() if len(self.x) else 0.0)
+        return np.minimum(np.maximum(level, self.lower), self.upper)
+
+    def by_bounds(self, reduced: FloatArray) -> tuple[FloatArray | None, FloatArray | None]:
+        """See `Domain.by_bounds`."""
+        return np.maximum(reduced, 0.0), np.minimum(reduced, 0.0)
+
     def beyond(self, reduced: FloatArray, noise: FloatArray) -> bool:
-        """Return whether the cheapest end of some entry is infinite."""
+        """See `Domain.beyond`."""
         pulled_down, pulled_up = reduced > noise, reduced < -noise
         return bool((pulled_down & np.isinf(self.true_lower)).any() or (pulled_up & np.isinf(self.true_upper)).any())
 
@@ -239,10 +277,6 @@ class BoxDomain:
     def costs(self, costs: FloatArray) -> FloatArray:
         """See `Domain.costs`."""
         return costs[self.basic]
-
-    def entry(self, position: int) -> int:
-        """See `Domain.entry`."""
-        return self.basic[position]
 
     def settle_others(self, reduced: FloatArray, noise: FloatArray) -> None:
         """See `Domain.settle_others`."""
@@ -333,6 +367,21 @@ class SimplexDomain:
         self.classes: list[int] = []
         self.size = samples.norms(self.n)
 
+    def level(self) -> FloatArray:
+        """See `Domain.level`."""
+        return np.broadcast_to(self.start.mean(axis=0), self.x.shape) if self.n else self.x
+
+    def by_bounds(self, reduced: FloatArray) -> tuple[FloatArray | None, FloatArray | None]:
+        """See `Domain.by_bounds`: a simplex has no bounds."""
+        return None, None
+
+    def beyond(self, reduced: FloatArray, noise: FloatArray) -> bool:
+        """See `Domain.beyond`: nothing is infinite."""
+        return False
+
+    def enlarge(self, factor: float) -> None:
+        """See `Domain.enlarge`: there is nothing to move."""
+
     def _corners(self, key: IntArray) -> FloatArray:
         x = np.full((len(key), self.k), self.floor)
         x[np.arange(len(key)), key] = self.most
@@ -348,10 +397,13 @@ class SimplexDomain:
         """See `Domain.costs`."""
         rows = np.array(self.rows, int)
         return np.asarray(costs[rows, np.array(self.classes, int)] - costs[rows, self.key[rows]])
+<<<<<<< HEAD
 
     def entry(self, position: int) -> int:
         """See `Domain.entry`."""
         return self.rows[position]
+=======
+>>>>>>> room-feasibility
 
     def settle_others(self, reduced: FloatArray, noise: FloatArray) -> None:
         """See `Domain.settle_others`."""

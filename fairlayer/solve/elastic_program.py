@@ -14,11 +14,7 @@ number that anybody can check: L at the weights is a lower limit, the worst viol
     elastic.widening, elastic.faces, elastic.by_lower, elastic.by_upper, elastic.statistics
     minimal_clash(blocks, domain, elastic)                         # keys of faces that cannot be met together, no fewer
 
-The method is a dual simplex method with two savings. Only faces that bind are held: a pair of a spread is made when
-it is violated, and the equations are as many as the faces that bind, however many predictions there are. And a step
-passes every breakpoint at which the dual still rises (the bound flipping ratio test: Maros, Computational Techniques
-of the Simplex Method, 2003, section 10.2), which is one sort. Each step solves its equations afresh, so that
-rounding does not pile up. The end is a vertex: its weights are exact, and few.
+The method is the dual simplex method of `elastic_search`.
 """
 
 from __future__ import annotations
@@ -32,11 +28,15 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import SolverError
-from fairlayer.solve.elastic_domain import BoxDomain, Breakpoints, Samples, SimplexDomain
+from fairlayer.solve.elastic_domain import BoxDomain, Samples, SimplexDomain
+from fairlayer.solve.elastic_faces import Faces
+from fairlayer.solve.elastic_search import Ascent, LostError, Proof
 from fairlayer.solve.slabs import FaceKey, RowSlabs, SpreadSlabs
 
 __all__ = [
+    "BoxSpec",
     "Elastic",
+    "SimplexSpec",
     "box_of_means",
     "box_of_samples",
     "least_widening",
@@ -45,13 +45,9 @@ __all__ = [
     "simplex_of_samples",
 ]
 
-_EPS = float(np.finfo(np.float64).eps)
-_TILT = 1e-7
 _NEAR = 8.0  # times the size of what is known: the first place to wait on the way to infinity
-_TRIES = 6
-_PATIENCE = 25  # steps without a rise, after which violated faces are taken at random, so that nothing cycles
-_MOST_STEPS = 3_000
-_FEW_STEPS = 100  # without costs: more mean that the method goes round in circles
+_TRIES = 6  # orders of steps
+_ENOUGH = 3  # of them, where each answered and none proved its answer to the last digit
 
 
 @dataclass(frozen=True)
@@ -63,8 +59,9 @@ class Elastic:
         faces: faces that clash with their weights p_j > 0; d widening / d limit_j = -p_j. Empty where feasible.
         by_lower: d widening / d lower bound, one number for each entry of the domain; None where feasible or simplex.
         by_upper: d widening / d upper bound.
-        statistics: a point that meets the widened slabs.
-        upper: the worst violation of that point in the user's units; `widening` lies below it by rounding only.
+        point: predictions of the domain that meet the widened slabs.
+        statistics: B point.
+        upper: the worst violation of the point in the user's units; `widening` lies below it by rounding only.
         steps: how many steps the method took.
     """
 
@@ -72,6 +69,7 @@ class Elastic:
     faces: tuple[tuple[FaceKey, float], ...]
     by_lower: FloatArray | None
     by_upper: FloatArray | None
+    point: FloatArray
     statistics: FloatArray
     upper: float
     steps: int
@@ -175,64 +173,73 @@ def least_widening(
     Raises:
         SolverError: the method did not end; no such problem is known.
     """
-    faces = _Faces(blocks)
-    reach = _NEAR * (max(domain.reach(), 0.0 if near is None else float(np.abs(near).max(initial=0.0))) or faces.reach)
-    found: Elastic | None = None
-    gap = np.inf
+    faces = Faces(blocks)
+    known = max(domain.reach(), 0.0 if near is None else float(np.abs(near).max(initial=0.0)))
+    proof = _proof(faces, domain, near, _NEAR * (known or faces.reach), rtol)
+    return Elastic(*proof[:7], proof.steps)
+
+
+def _proof(faces: Faces, domain: BoxSpec | SimplexSpec, near: FloatArray | None, reach: float, rtol: float) -> Proof:
+    found: Proof | None = None
     for attempt in range(_TRIES):
         try:
-            answer, difference = _Search(faces, domain.domain(near, reach), rtol, attempt).run()
-        except (np.linalg.LinAlgError, _LostError):
+            proof = Ascent(faces, domain.domain(near, reach), rtol, attempt).run()
+        except (np.linalg.LinAlgError, LostError):
             continue
-        if difference < gap:
-            found, gap = answer, difference
-        if gap == 0.0 or attempt > 1:
+        if found is None or proof.gap < found.gap:
+            found = proof
+        if found.gap == 0.0 or attempt + 1 >= _ENOUGH:
             break
     if found is None:
-        raise SolverError("the least widening was not found: rows of very different size, or weights near rounding.")
+        raise SolverError(
+            f"the least widening of {len(faces.matrix)} rows was asked for, but {_TRIES} orders of steps were lost to "
+            "rounding. Check for rows or weights of very different size."
+        )
     return found
-
-
-class _LostError(Exception):
-    """Rounding led the method astray; another order of steps may not."""
 
 
 def minimal_clash(
     blocks: Sequence[RowSlabs | SpreadSlabs], domain: BoxSpec | SimplexSpec, elastic: Elastic, rtol: float = 1e-13
 ) -> tuple[FaceKey, ...]:
-    """Return faces that no predictions of the domain meet together, though they meet any fewer of their blocks.
+    """Return faces that no predictions of the domain meet together, though they meet them without any one.
 
-    The weights of `elastic` say what the widening depends on; some of them may not be needed for a clash, since they
-    clash as well, only less, without one another.
+    The weights of `elastic` say what the widening depends on. Not all of these faces need be there for a clash: the
+    others may clash as well, only less. All pairs of a spread count as one.
+
+    Args:
+        blocks: what must hold, as given to `least_widening`.
+        domain: as given to `least_widening`.
+        elastic: its answer.
+        rtol: as given to `least_widening`.
     """
     faces = elastic.faces
-    while True:
-        names = list(dict.fromkeys(key[0] for key, _ in faces))
-        for name in names if len(names) > 1 else []:
-            without = least_widening(_only(blocks, [key for key, _ in faces if key[0] != name]), domain, rtol=rtol)
-            if not without.feasible:
-                faces = without.faces
-                break
-        else:
-            return tuple(key for key, _ in faces)
+    names = list(dict.fromkeys(_name(blocks, key) for key, _ in faces))
+    for name in names:
+        rest = [key for key, _ in faces if _name(blocks, key) != name]
+        if len(rest) < len(faces):
+            without = least_widening(_only(blocks, rest), domain, rtol=rtol)
+            faces = faces if without.feasible else without.faces
+    return tuple(key for key, _ in faces)
+
+
+def _name(blocks: Sequence[RowSlabs | SpreadSlabs], key: FaceKey) -> tuple[int, ...]:
+    return key if isinstance(blocks[key[0]], RowSlabs) else key[:1]
 
 
 def _only(blocks: Sequence[RowSlabs | SpreadSlabs], keys: Sequence[FaceKey]) -> list[RowSlabs | SpreadSlabs]:
     """Return the blocks with nothing but some faces; a pair of a spread stands for the whole spread."""
-    named = {key[0] for key in keys}
-    return [_face_rows(slabs, b, keys) if b in named else _nothing(slabs) for b, slabs in enumerate(blocks)]
+    return [_part(slabs, [key for key in keys if key[0] == block]) for block, slabs in enumerate(blocks)]
 
 
-def _face_rows(slabs: RowSlabs | SpreadSlabs, block: int, keys: Sequence[FaceKey]) -> RowSlabs | SpreadSlabs:
+def _part(slabs: RowSlabs | SpreadSlabs, keys: Sequence[FaceKey]) -> RowSlabs | SpreadSlabs:
     if isinstance(slabs, SpreadSlabs):
-        return slabs
+        return slabs if keys else slabs._replace(width=np.inf)
     lower, upper = np.full(len(slabs.lower), -np.inf), np.full(len(slabs.upper), np.inf)
-    for b, row, sign in keys:
-        if b == block and sign > 0:
-            upper[row] = slabs.upper[row]
-        elif b == block:
-            lower[row] = slabs.lower[row]
+    for _, row, sign in keys:
+        ends, given = (upper, slabs.upper) if sign > 0 else (lower, slabs.lower)
+        ends[row] = given[row]
     return slabs._replace(lower=lower, upper=upper)
+<<<<<<< HEAD
 
 
 def _nothing(slabs: RowSlabs | SpreadSlabs) -> RowSlabs | SpreadSlabs:
@@ -660,3 +667,5 @@ class _Search:
             clear = np.where(np.abs(reduced) > noise, reduced, 0.0)
             by_lower, by_upper = np.maximum(clear, 0.0), np.minimum(clear, 0.0)
         return Elastic(least, faces, by_lower, by_upper, s, upper, self.steps), difference
+=======
+>>>>>>> room-feasibility
