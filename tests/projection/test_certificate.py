@@ -304,7 +304,9 @@ def test_least_is_the_minimum(geometry: str, simplex: bool, bounds: tuple[Any, A
         for i in range(len(x)):
             nothing = _brute(rule, x[i], 0.0 * q[i], *bounds)
             brute = _brute(rule, x[i], q[i], *bounds) - nothing
-            assert found[i] <= brute + 1e-9 * max(1.0, abs(brute)), "a dual value that is too high would prove what is wrong"
+            assert found[i] <= brute + 1e-9 * max(1.0, abs(brute)), (
+                "a dual value that is too high would prove what is wrong"
+            )
             assert found[i] == pytest.approx(brute, rel=1e-6, abs=2e-6)
 
 
