@@ -34,8 +34,8 @@ class Likelihood(Geometry):
         xp = library(x)
         total = 1.0 + pull
         root = xp.sqrt((total * total - 4.0 * pull * x).clip(0.0, None))
-        # Of the two forms of the root each is taken where it does not cancel: for q < -1 the first is 0 / 0 at z = 0.
-        direct = total >= 0
+        # Of the two forms of the root each is taken where it does not cancel: for q <= -1 the first is 0 / 0 at z = 0.
+        direct = total > 0
         top = xp.where(direct, 2.0 * x, root - total)
         bottom = xp.where(direct, total + root, -2.0 * (pull + 0.0 * x))
         return top / bottom, None

@@ -148,18 +148,11 @@ class Breakpoints(NamedTuple):
     target: IntArray  # box: 0 for the lower, 1 for the upper end; simplex: the class
     pivot: FloatArray  # rate at which the reduced cost reaches zero
 
-<<<<<<< HEAD
-    def first(self, order: IntArray, count: int) -> Breakpoints:
-        """Return those that come first in an order."""
-        some = order[:count]
-        return Breakpoints(self.at[some], self.drop[some], self.entry[some], self.target[some], self.pivot[some])
-=======
     def at_places(self, places: IntArray) -> Breakpoints:
         """Return some of the breakpoints."""
         return Breakpoints(
             self.at[places], self.drop[places], self.entry[places], self.target[places], self.pivot[places]
         )
->>>>>>> room-feasibility
 
 
 class Domain(Protocol):
@@ -397,13 +390,6 @@ class SimplexDomain:
         """See `Domain.costs`."""
         rows = np.array(self.rows, int)
         return np.asarray(costs[rows, np.array(self.classes, int)] - costs[rows, self.key[rows]])
-<<<<<<< HEAD
-
-    def entry(self, position: int) -> int:
-        """See `Domain.entry`."""
-        return self.rows[position]
-=======
->>>>>>> room-feasibility
 
     def settle_others(self, reduced: FloatArray, noise: FloatArray) -> None:
         """See `Domain.settle_others`."""
