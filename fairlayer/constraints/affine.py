@@ -104,8 +104,7 @@ class Affine(Constraint):
         if means is not None:
             return means, rows
         names = tuple(f"row {j}" for j in range(len(rows)))
-        weighted = rows if batch.weights is None else rows * batch.weights  # a row stands for that many samples
-        return batch.rows(self.name, names, weighted), np.eye(len(rows))
+        return batch.rows(self.name, names, rows), np.eye(len(rows))
 
 
 def _numbers(value: Any) -> FloatArray:

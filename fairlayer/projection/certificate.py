@@ -278,7 +278,8 @@ def _pull(raw: RawBatch, held: Sequence[Held], widening: float, x: FloatArray) -
         else:
             pull[:, column] += each.multiplier * one
     weights = np.ones(len(x)) if raw.weights is None else raw.weights
-    price = raw.total(np.array([float((weights * np.abs(pull).reshape(len(x), -1).max(axis=1, initial=0.0)).sum())]))
+    largest = np.abs(pull) if pull.ndim == 1 else np.abs(pull).max(axis=1, initial=0.0)
+    price = raw.total(np.array([float(weights @ largest)]))
     return pull, sigma, float(price[0])
 
 

@@ -202,4 +202,4 @@ class TestOneProcess:
         layer = copy.deepcopy(fl.FairProjection([SEX], process_group="world"))
         torch.save(layer, tmp_path / "layer.pt")
         loaded = torch.load(tmp_path / "layer.pt", weights_only=False)
-        assert repr(loaded.plan.ranks) == "'world'"
+        assert repr(loaded.options.ranks) == "'world'"
