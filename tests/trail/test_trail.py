@@ -417,14 +417,15 @@ def test_threads_share_one_trail(trail: AuditTrail, path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_opens_a_connection_of_its_own(trail: AuditTrail, path: Path) -> None:
     trail.append(decision(1))
-    child = os.fork()
+    parents, child, code = trail._db, os.fork(), 1
     if not child:
         try:
+            code = trail._db is parents
             trail.append(decision(2))
             trail.close()
         finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     trail.append(decision(3))
     assert verify(path, key=KEY).rows == 3
 
