@@ -195,7 +195,8 @@ def _reach(statement: Statement, low: float, high: float) -> tuple[FloatArray, F
     means, matrix = statement.means, statement.matrix
     least, most = np.full(len(means), low), np.full(len(means), high)
     if means.weights is not None:
-        above, below = np.maximum(means.weights, 0.0).sum(axis=1), np.minimum(means.weights, 0.0).sum(axis=1)
+        rows = np.where(means.counts[:, None] > 0, means.weights, 0.0)  # an empty soft group has no numbers to speak of
+        above, below = np.maximum(rows, 0.0).sum(axis=1), np.minimum(rows, 0.0).sum(axis=1)
         least, most = above * low + below * high, above * high + below * low
     above, below = np.maximum(matrix, 0.0), np.minimum(matrix, 0.0)
     offset: Any = 0.0

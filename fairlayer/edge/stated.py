@@ -22,7 +22,7 @@ def as_constraints(constraints: Stated) -> tuple[Constraint, ...]:
 
     Example:
         >>> as_constraints("demographic_parity(sex, 0.02)")
-        (DemographicParity('sex')...,)
+        (DemographicParity('sex', tolerance=0.02),)
     """
     given = (constraints,) if isinstance(constraints, Constraint | str) else constraints
     if isinstance(given, Sequence) and all(map(_is_stated, given)):

@@ -207,7 +207,7 @@ def _worst(
             y = value if value.ndim == 1 else value[:, column]
             known[key] = raw.total(_measure(statement.means, raw.weights, y, sizes))
         for excess, scale, free, width in _excesses(statement, known[key], widening):
-            atol = base * max(1.0, scale) + _ROUNDING * free
+            atol = max(base * max(1.0, scale), _ROUNDING * free)
             loosest = max(loosest, atol)
             atol = max(base, 0.01 * width) if 0.0 < width < atol else atol
             if excess / atol > worst[0] / worst[1]:

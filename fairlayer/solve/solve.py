@@ -19,6 +19,7 @@ from fairlayer.solve.solution import Solution
 __all__ = ["Solved", "solve"]
 
 _FIRST_STEPS = 12  # of Newton's method, before feasibility is looked into
+_WITHIN = 10.0  # accuracies by which limits may clash and are still met as well as numbers can be
 _ROOM = 1e-9  # what relaxing adds to the least widening, relative to 1 or to it, so that there is room inside
 
 
@@ -66,13 +67,18 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
         if solution is not None:
             return Solved(solution, slabs, 0.0)
     elastic = widening_of(passes, slabs)
-    if elastic.feasible:
+    if elastic.widening <= _WITHIN * _accuracy_of_clash(slabs, elastic):  # what a sum of these numbers rounds to
         return Solved(_solve(passes, slabs, start), slabs, 0.0)
     if not relax:
         raise clash_of(passes, slabs, elastic)
     by = elastic.widening + _ROOM * max(1.0, elastic.widening)
     wide = slabs.widened(by)
     return Solved(_solve(passes, wide, start), wide, by, elastic)
+
+
+def _accuracy_of_clash(slabs: SlabSystem, elastic: Elastic) -> float:
+    """Return how accurately the faces that clash can be met, weighted as they ask for the widening."""
+    return sum(weight * slabs.face(key).atol for key, weight in elastic.faces)
 
 
 def _try(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:

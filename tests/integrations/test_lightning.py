@@ -486,7 +486,7 @@ def test_an_error_in_training_leaves_the_model_as_it_was() -> None:
     with pytest.raises(RuntimeError, match="on purpose"):
         trainer(FairnessCallback("sex", tolerance=linear(0.9, 0.05))).fit(module, loader(), loader())
     assert module.net.constraints[0].tolerance == 0.05
-    assert not module.net.projection.plan.relax
+    assert not module.net.projection.options.relax
     assert not any(part._forward_hooks for part in module.modules())
 
 

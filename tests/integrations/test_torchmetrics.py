@@ -385,7 +385,7 @@ def test_refused() -> None:
 def test_what_an_accelerator_counted_is_refused_at_the_end() -> None:
     metric = metrics.ScoreGap(2)
     metric.update(torch.tensor([0.9, 0.1]), torch.tensor([1, 1]), torch.tensor([0, 1]))
-    metric.unfit = metric.unfit + torch.tensor([0, 0, 5])
+    metric.unfit = metric.unfit + torch.tensor([0, 0, 5, 0])
     with pytest.raises(CategoryError, match="5 codes do not"):
         metric.compute()
 

@@ -73,7 +73,7 @@ def without_tolerance(rule: Rule) -> Rule:
 
 def value(problem: Problem, norm: str, scores: Any = None, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     given = scores if isinstance(scores, torch.Tensor) else torch.tensor(problem.scores, dtype=dtype)
-    arguments = {k: v for k, v in problem.arguments().items() if k != "bounds"}
+    arguments = {k: v for k, v in problem.arguments().items() if k not in ("bounds", "sample_weight")}
     return penalize(given, problem.constraints(), norm=norm, **arguments)
 
 
