@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fairlayer.errors import FairlayerWarning
 from tests.core import truth
 from tests.core.problems import Problem, hard_problem, random_problem, scaled
 
@@ -18,9 +19,7 @@ def _check(problem: Problem) -> None:
     """Value within 1e-6 of the oracle's, certificate true, every rule met as documented; no warning on the way."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.simplefilter(
-            "ignore", fl.errors.FairlayerWarning
-        )  # of random limits that cannot bind, and lone groups
+        warnings.simplefilter("ignore", FairlayerWarning)  # of random limits that cannot bind, and lone groups
         result = problem.project()
     y, certificate = result.value.numpy(), result.certificate
     off = truth.deviation(problem, y)
