@@ -81,9 +81,11 @@ def explained(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
         >>> @explained
         ... def add(left, right):
         ...     return left + right
-        >>> add(1, rihgt=2)
-        Traceback (most recent call last):
-        fairlayer.errors.KeywordError: add has no argument 'rihgt'; did you mean 'right'? Its arguments are: ...
+        >>> try:
+        ...     add(1, rihgt=2)
+        ... except KeywordError as error:
+        ...     print(error)
+        add has no argument 'rihgt'; did you mean 'right'? Its arguments are: left, right.
     """
 
     @wraps(function)
