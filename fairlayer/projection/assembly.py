@@ -263,7 +263,10 @@ def _divisors(codes: IntArray | None, k: int, weights: FloatArray | None, ranks:
         return np.zeros(0)
     counts = np.bincount(codes, weights=weights, minlength=k + 1)[:k].astype(np.float64)
     counts = counts if ranks is None else ranks.total(counts)
-    return np.where(counts > 0, counts, 1.0)
+    positive = counts[counts > 0]
+    # A cell of weight 0 moves with its groups and adds nothing to their means, whatever it is divided by; a number of
+    # the size of the others keeps the rows of its groups in proportion.
+    return np.where(counts > 0, counts, positive.min() if len(positive) else 1.0)
 
 
 def _joint_codes(measures: Sequence[Means]) -> tuple[IntArray | None, IntArray]:

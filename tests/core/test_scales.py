@@ -267,6 +267,27 @@ def test_a_group_without_weight(geometry: str, on_empty: str) -> None:
     assert result.certificate.holds
 
 
+@IN_EACH
+@pytest.mark.parametrize("unit", [1e-6, 1.0])
+def test_a_cell_without_weight_in_groups_that_have_some(geometry: str, unit: float) -> None:
+    """Its people count nowhere, and move with their group; the accuracy of their group's mean is not theirs."""
+    z, sex, race = _batch()
+    weights = unit * np.where((sex == 0) & (race == 1), 0.0, 1.0)
+    rules = [fl.DemographicParity("sex", 0.02), fl.DemographicParity("race", 0.01)]
+    result = fl.project(
+        torch.tensor(z),
+        rules,
+        sensitive_features={"sex": sex, "race": race},
+        geometry=geometry,
+        bounds=(0, 1),
+        sample_weight=weights,
+    )
+    assert _gap(result.value, sex, weights) <= 0.02 + 1e-10
+    assert _gap(result.value, race, weights) <= 0.01 + 1e-10
+    assert result.certificate.holds, result.certificate
+    assert (result.value - torch.tensor(z)).abs()[weights == 0].min() > 1e-3
+
+
 def test_an_empty_cell() -> None:
     """A label that one group does not have says nothing about it, and is recorded."""
     z, sex, _ = _batch()
