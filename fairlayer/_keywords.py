@@ -71,7 +71,9 @@ def refuse_foreign_keywords(where: str, given: Iterable[str], known: Collection[
     """
     answers = [f"no argument {name!r}{_answer(name, known)}" for name in given if name not in known]
     if answers:
-        raise KeywordError(f"{where} has {', and '.join(answers)}. Its arguments are: {', '.join(known)}.")
+        found = ", and ".join(answers)
+        end = "" if found.endswith("?") else "."
+        raise KeywordError(f"{where} has {found}{end} Its arguments are: {', '.join(known)}.")
 
 
 def explained(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -168,13 +168,7 @@ def _without_vacuous(statement: Statement) -> tuple[Statement | None, list[str]]
     missing = [name for name, kept in zip(statement.names, keep, strict=True) if not kept]
     if not _compares(statement, int(keep.sum())):
         return None, missing
-    names = tuple(name for name, kept in zip(statement.names, keep, strict=True) if kept)
-    if isinstance(statement, Spread):
-        offset = None if statement.offset is None else statement.offset[keep]
-        spread = Spread(statement.means, statement.matrix[keep], names, statement.tolerance, offset, statement.scale)
-        return spread, missing
-    lower, upper = statement.lower_offset[keep], statement.upper_offset[keep]
-    return Rows(statement.means, statement.matrix[keep], lower, upper, names, statement.tolerance), missing
+    return statement.keep(keep), missing
 
 
 def _compares(statement: Statement, members: int) -> bool:
