@@ -108,14 +108,6 @@ class NumpyPasses:
         """See `Passes.n`."""
         return len(self.scores)
 
-    def share(self, value: Any) -> FloatArray:
-        """See `Passes.share`."""
-        return self.measure(value)
-
-    def gather(self, vector: FloatArray) -> FloatArray:
-        """See `Passes.gather`."""
-        return vector[None]
-
     def total(self, sums: torch.Tensor) -> torch.Tensor:
         """See `Passes.total`."""
         return sums

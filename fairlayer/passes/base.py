@@ -124,9 +124,6 @@ class Passes(Protocol):
     def magnitudes(self, point: Point) -> FloatArray:
         """Return how large the numbers are that each statistic adds up at a point: |B| of `geometry.magnitude`."""
 
-    def share(self, value: Any) -> FloatArray:
-        """Return what this part of the batch adds to the statistics."""
-
     def lowest(self, nus: FloatArray) -> FloatArray:
         """Return the least `nu @ B y` over all predictions within the bounds, for each row of `nus`."""
 
@@ -137,9 +134,6 @@ class Passes(Protocol):
     @property
     def n(self) -> int:
         """Number of samples."""
-
-    def gather(self, vector: FloatArray) -> FloatArray:
-        """Return numbers of this part of the batch as those of all parts, (parts, len(vector))."""
 
     def total(self, sums: torch.Tensor) -> torch.Tensor:
         """Return sums over this part of the batch as sums over all, differentiably."""

@@ -69,10 +69,6 @@ class RankPasses:
         """See `Passes.measure`."""
         return self.ranks.total(self.here.measure(value, weighted=weighted), "statistics")
 
-    def share(self, value: Any) -> FloatArray:
-        """See `Passes.share`."""
-        return self.here.measure(value)
-
     def whole(self) -> WholeBatch:
         """See `Passes.whole`; every process gets the parts of all."""
         return WholeBatch.joined(self.ranks.objects(self.here.whole(), "samples of an infeasible batch"))
@@ -84,10 +80,6 @@ class RankPasses:
     def lowest(self, nus: FloatArray) -> FloatArray:
         """See `Passes.lowest`."""
         return self.ranks.total(self.here.lowest(nus), "lowest statistics")
-
-    def gather(self, vector: FloatArray) -> FloatArray:
-        """See `Passes.gather`."""
-        return self.ranks.gather(vector, "numbers of a batch")
 
     def total(self, sums: torch.Tensor) -> torch.Tensor:
         """See `Passes.total`."""

@@ -43,7 +43,8 @@ def statistic_sizes(passes: Passes, point: Point, nu: FloatArray | None) -> Floa
         return sizes
     k, counts = len(passes.cells.counts), passes.cells.counts
     largest = passes.size + float(np.abs(point.statistics).max(initial=0.0))
-    sizes[:k] += np.minimum(np.abs(nu[:k]) / counts, largest) / counts
+    heaviest = 1.0 if passes.cells.weights is None else float(passes.cells.weights.max(initial=0.0))
+    sizes[:k] += np.minimum(np.abs(nu[:k]) / counts, largest) * heaviest / counts
     return sizes
 
 

@@ -117,10 +117,6 @@ class _ElasticPasses:
         """See `Passes.magnitudes`."""
         return self.base.magnitudes(point)
 
-    def share(self, value: Any) -> FloatArray:
-        """See `Passes.share`."""
-        return self.base.share(value)
-
     def lowest(self, nus: FloatArray) -> FloatArray:
         """See `Passes.lowest`: what gives way has no least value."""
         return np.where(nus.any(axis=1), -np.inf, 0.0)
@@ -129,10 +125,6 @@ class _ElasticPasses:
     def n(self) -> int:
         """See `Passes.n`."""
         return self.base.n
-
-    def gather(self, vector: FloatArray) -> FloatArray:
-        """See `Passes.gather`."""
-        return self.base.gather(vector)
 
     def total(self, sums: torch.Tensor) -> torch.Tensor:
         """See `Passes.total`."""

@@ -78,7 +78,9 @@ class RowSlabs(NamedTuple):
         """Return how large the limits violated at s would make each statistic that their rows read, (s,)."""
         value = self.matrix @ s
         limit = np.where(value > self.upper, self.upper, np.where(value < self.lower, self.lower, 0.0))
-        return np.asarray((np.abs(limit)[:, None] * (self.matrix != 0)).max(axis=0, initial=0.0))
+        entries = np.abs(self.matrix)
+        reached = np.divide(np.abs(limit)[:, None], entries, out=np.zeros_like(entries), where=entries > 0)
+        return np.asarray(reached.max(axis=0, initial=0.0))
 
     def accurate_to(self, base: float, sizes: FloatArray) -> RowSlabs:
         """Return the slabs with the accuracy that sums of statistics of such sizes allow, `base` for a size of 1."""
