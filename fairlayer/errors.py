@@ -133,6 +133,10 @@ class TracingError(FairlayerError, RuntimeError):
     """A layer was recorded by an example batch, whose groups would be replayed for every other."""
 
 
+class ChangedBatchError(FairlayerError, RuntimeError):
+    """Tensors of a batch were changed in place before its result was read."""
+
+
 class MissingExtraError(FairlayerError, ImportError):
     """An optional library is not installed."""
 

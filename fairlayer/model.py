@@ -111,6 +111,7 @@ class FairModel(nn.Module):
         self.projection = FairProjection(
             [*as_constraints(constraints), *_column_constraints(self.protected_attr_idx, tolerance)], **options
         )
+        self._label_based = tuple(c.name for c in self.projection.constraints if c.needs_labels)
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -315,10 +316,10 @@ class FairModel(nn.Module):
         *,
         serving: bool = False,
     ) -> Tensor:
-        if y is None and label_probabilities is None:
+        layer: Any = self._modules["projection"]  # spares nn.Module's slow search
+        if self._label_based and y is None and label_probabilities is None:
             label_probabilities = self._estimated_labels(scores, serving)
-        layer = self.projection.alone if serving else self.projection
-        projected: Tensor = layer(
+        projected: Tensor = (layer.alone if serving else layer)(
             scores,
             sensitive_features=features,
             y=y,
@@ -384,12 +385,9 @@ class FairModel(nn.Module):
 
     def _estimated_labels(self, scores: Tensor, inference: bool) -> Tensor | None:
         """Raw scores stand in for labels in evaluation, where a constraint needs them and they are probabilities."""
-        needing = [constraint.name for constraint in self.constraints if constraint.needs_labels]
-        if not needing:
-            return None
         if self.training and not inference:
             raise MissingLabelsError(
-                f"{needing[0]} looks at labels, but no y was given in training mode. Pass y=labels; "
+                f"{self._label_based[0]} looks at labels, but no y was given in training mode. Pass y=labels; "
                 "in evaluation mode (model.eval()) label estimates are used instead."
             )
         options, plain = self.projection.options, scores.detach()

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "fairlayer"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_typing"),
     ("_arrays", "_keywords", "collective", "tensor_state", "tracing", "trail"),
-    ("groups",),
+    ("groups", "fused"),
     ("constraints", "geometry"),
     ("passes", "edge"),
     ("solve",),
@@ -69,6 +69,7 @@ OPTIONAL = FRAMEWORKS | {
     "jinja2",
     "jsonargparse",
     "matplotlib",
+    "numba",
     "pandas",
     "polars",
     "prometheus_client",
@@ -208,6 +209,8 @@ def test_optional_libraries_are_imported_where_used(module: str) -> None:
     allowed = CORE_LIBRARIES | {"fairlayer"} | sys.stdlib_module_names
     if module.startswith("fairlayer.integrations."):
         allowed = allowed | FRAMEWORKS
+    if module.startswith("fairlayer.fused."):  # what is compiled; `fairlayer.fused` itself imports none of it
+        allowed = allowed | {"numba"}
     wrong = [
         f"{MODULES[module].relative_to(ROOT)}:{item.line} imports {item.target}"
         for item in imports_of(module)

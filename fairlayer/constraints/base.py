@@ -53,6 +53,13 @@ class Constraint(ABC):
         if "__init__" in cls.__dict__:  # a keyword that it does not have is answered with the one that is meant
             cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
 
+    def spread_over(self) -> str | None:
+        """Return the feature over whose groups the constraint is one spread of means, within `self.tolerance`.
+
+        None says nothing: a constraint that is more than that, or that does not tell.
+        """
+        return None
+
     @property
     def features(self) -> tuple[str, ...]:
         """Names of every sensitive feature that `statements` reads."""

@@ -44,6 +44,11 @@ class DemographicParity(Constraint):
         self.name = title("DemographicParity", self.on, self.classes)
         self.tolerance = check_tolerance(self.name, tolerance)
 
+    def spread_over(self) -> str | None:
+        """See `Constraint.spread_over`."""
+        own = type(self).statements is DemographicParity.statements
+        return self.on[0] if own and len(self.on) == 1 else None
+
     def statements(self, batch: Batch) -> Sequence[Statement]:
         """Return one spread over the groups."""
         means = batch.means(self.on)

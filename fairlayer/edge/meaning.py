@@ -54,6 +54,14 @@ class OnceWarner:
         self._calls += 1
         return self._calls & (self._calls - 1) == 0
 
+    def due_next(self) -> bool:
+        """Return whether the next call is one to look closely at, without counting it."""
+        return self._calls & (self._calls + 1) == 0
+
+    def count(self) -> None:
+        """Count a call that nobody looks at."""
+        self._calls += 1
+
     def warn(self, topic: str, text: str) -> None:
         """Warn, unless this topic has been spoken of."""
         if topic not in self._said:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +22,37 @@ from fairlayer.projection.autograd import attach
 from fairlayer.projection.certificate import Certificate, Held, RawBatch, certify
 from fairlayer.projection.derivative import Derivative
 from fairlayer.projection.options import Options
-from fairlayer.solve import ClashingFaces, Face, Solved, StuckProblem, solve
+from fairlayer.solve import ClashingFaces, Face, SlabSystem, Solution, Solved, StuckProblem, accuracy_of, gauged, solve
 
-__all__ = ["ExactColumn", "project_exactly", "result_dtype"]
+__all__ = ["ExactColumn", "Found", "project_exactly", "result_dtype"]
 
 _LARGEST = 1e100  # squares and sums must not overflow
+
+
+class Found(NamedTuple):
+    """A solution with one face that another way has found: what is left is to put it in words.
+
+    Args:
+        value: the predictions, of the shape of the scores, after their last cast.
+        multiplier: of the face that the scores violate; 0 where none holds.
+        passes: sweeps over the batch that it took.
+    """
+
+    value: Tensor
+    multiplier: float
+    passes: int
+
+    def solved(self, passes: Passes, slabs: SlabSystem) -> Solved:
+        """Return it as the solver would."""
+        start = passes.at(None)
+        slabs = gauged(passes, slabs, start, accuracy_of(passes))
+        single = slabs.single()
+        if self.multiplier == 0.0 or single is None:
+            return Solved(Solution.unmoved(start), slabs, 0.0)
+        face = single.face(float(single.normal @ start.statistics))
+        nu = self.multiplier * face.normal
+        solution = Solution.at(passes.at(nu), nu, (face,), np.array([self.multiplier]), passes=self.passes)
+        return Solved(solution, slabs, 0.0)
 
 
 class ExactColumn:
@@ -147,6 +174,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     assembly: Assembly,
     box: Box,
     options: Options,
+    found: Found | None = None,
 ) -> tuple[Tensor, ExactColumn]:
     """Project scores (n,), or (n, k) on the simplex, given in the coordinate of the geometry.
 
@@ -157,6 +185,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
         assembly: the statements in numbers.
         box: the bounds.
         options: geometry, processes, whether limits may be widened.
+        found: the solution, where it is known.
 
     Raises:
         InfeasibleConstraintsError: nothing within the bounds meets the constraints, and they may not be widened.
@@ -170,13 +199,16 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
         _check_finite(here, plain)
         passes = here if ranks is None else RankPasses(here, ranks)
         try:
-            solved = solve(passes, assembly.slabs, relax=options.relax)
+            if found is not None:
+                solved = found.solved(passes, assembly.slabs)
+            else:
+                solved = solve(passes, assembly.slabs, relax=options.relax)
         except ClashingFaces as clash:
             raise _infeasible(clash, constraints, assembly, box) from None
         except SolverError as error:
             error.problem = StuckProblem.of(passes, assembly.slabs)
             raise
-        value = rule.inside(passes.export(solved.solution.value, dtype))
+        value = rule.inside(passes.export(solved.solution.value, dtype)) if found is None else found.value
     ends = (0.0, 1.0) if rule.on_simplex else (lower, upper)
     raw = RawBatch(plain, assembly.stated, rule, *ends, assembly.cells.weights, ranks)
     column = ExactColumn(assembly, raw, passes, solved, value)

@@ -10,8 +10,9 @@ from typing import Any, Unpack
 from torch import Tensor, nn
 
 from fairlayer.constraints import Constraint
-from fairlayer.edge import Stated, feature_names
+from fairlayer.edge import Stated, feature_names, read_per_sample
 from fairlayer.groups import Vocabulary
+from fairlayer.projection.lean import Unread
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection
@@ -43,7 +44,7 @@ class FairProjection(nn.Module):
         super().__init__()
         self.plan = Plan(constraints, options_of("FairProjection", options))
         self.vocabulary = Vocabulary()
-        self._last: Projection | None = None
+        self._last: Projection | Unread | None = None
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -57,8 +58,17 @@ class FairProjection(nn.Module):
 
     @property
     def last(self) -> Projection | None:
-        """The whole result of the latest forward, detached from the graph."""
-        return self._last
+        """The whole result of the latest forward, detached from the graph.
+
+        It keeps the batch of that forward: the scores, the columns of the features that were read, and the
+        predictions.
+
+        Raises:
+            ChangedBatchError: those tensors were changed in place before the result was first read.
+        """
+        if isinstance(self._last, Unread):
+            self._remember(self._last.read())
+        return self._last  # type: ignore[return-value]
 
     @contextmanager
     def relaxed(self) -> Iterator[None]:
@@ -97,6 +107,15 @@ class FairProjection(nn.Module):
         sample_weight: Any = None,
     ) -> Tensor:
         """Return the projected scores; `last` then holds the whole result, detached from the graph."""
+        lean = self.plan.lean
+        if lean is not None and sample_weight is None:
+            for what, given in (("y", y), ("label_probabilities", label_probabilities)):
+                if given is not None:  # nobody looks at labels here, but what is wrong with them is said
+                    read_per_sample(what, given, tuple(scores.shape))
+            solved = lean(scores, sensitive_features, self.vocabulary)
+            if solved is not None:
+                value, self.__dict__["_last"] = solved
+                return value
         refuse_tracing("FairProjection")
         result = self.plan.run(
             scores,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ from fairlayer.geometry import Geometry
 from fairlayer.geometry.probabilities import at_the_ends, check_probabilities, check_rows
 from fairlayer.groups import Vocabulary
 from fairlayer.projection.assembly import assemble
-from fairlayer.projection.exact import project_exactly, result_dtype
+from fairlayer.projection.exact import Found, project_exactly, result_dtype
+from fairlayer.projection.lean import LeanCall
 from fairlayer.projection.options import Options
 from fairlayer.projection.result import Projection, SolvedColumn
 
@@ -157,6 +158,15 @@ class Plan:
             run = outside
         return run(scores, sensitive_features, y, label_probabilities, sample_weight, vocabulary)
 
+    @cached_property
+    def lean(self) -> LeanCall | None:
+        """The lean way, where constraints and options have one; it serves the batches that it can."""
+        return LeanCall(self) if LeanCall.fits(self) else None
+
+    def resume(self, scores: Tensor, features: Any, vocabulary: Vocabulary, found: Found) -> Projection:
+        """Return the result of a batch whose solution is known."""
+        return self._run(scores, features, None, None, None, vocabulary, found=found)
+
     def _run_together(self, *inputs: Any) -> Projection:
         ranks = self.options.ranks
         assert ranks is not None
@@ -175,6 +185,7 @@ class Plan:
         vocabulary: Vocabulary | None,
         *,
         ranks: Ranks | None = None,
+        found: Found | None = None,
     ) -> Projection:
         scores = as_score_tensor(scores)
         columns = as_columns(scores, empty=ranks is not None)
@@ -196,8 +207,9 @@ class Plan:
         for j in others:
             seen = pick(labels, j), pick(estimates, j), partial(raw, j)
             views.append(first.of_column(j, *seen, one_class=simplex))
-        value, solved = self._solve(scores, columns, views)
-        self._warn(scores, value, solved, box)
+        value, solved = self._solve(scores, columns, views, found)
+        if found is None:
+            self._warn(scores, value, solved, box)
         about = _labels_of(self.constraints, labels, estimates)
         return Projection(value, self.names, solved, groups, options=self.options, labels=about, at_the_ends=ends)
 
@@ -220,7 +232,7 @@ class Plan:
             )
 
     def _solve(
-        self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch]
+        self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch], found: Found | None
     ) -> tuple[Tensor, tuple[SolvedColumn, ...]]:
         options, rule, dtype = self.options, self.options.rule, result_dtype(scores)
         coordinates = partial(rule.coordinates, from_logits=options.from_logits, margin=options.margin)
@@ -236,7 +248,8 @@ class Plan:
             box = options.box(column)
             outcome: SolvedColumn
             if options.backend == "exact":
-                value, outcome = project_exactly(coordinates(column), dtype, self.constraints, assembly, box, options)
+                x, stated = coordinates(column), self.constraints
+                value, outcome = project_exactly(x, dtype, stated, assembly, box, options, found)
             else:
                 from fairlayer.projection.reference import solve_by_reference
 

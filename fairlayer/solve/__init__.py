@@ -1,5 +1,6 @@
 """Plain arrays in, plain arrays out: the projection in the space of cell statistics."""
 
+from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import Face, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
@@ -15,5 +16,7 @@ __all__ = [
     "Solved",
     "SpreadSlabs",
     "StuckProblem",
+    "accuracy_of",
+    "gauged",
     "solve",
 ]

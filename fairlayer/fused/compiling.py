@@ -1,0 +1,47 @@
+"""How sweeps are compiled: once per machine, kept on disk where that can be written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba import types
+from numba.extending import intrinsic
+
+__all__ = ["compiled", "float32_at", "float64_at", "int64_at"]
+
+# Sums may be reordered, so that they vectorise. NaN and infinities keep their meaning: they are how a sweep finds that
+# a batch is not for it.
+_FAST = {"reassoc", "nsz", "contract", "arcp"}
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function of the module level; kept on disk, or in memory where no directory can be written."""
+    options: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy", "fastmath": _FAST}
+    try:
+        return numba.njit(function, cache=True, **options)
+    except RuntimeError:  # no locator for the cache: a read-only installation without a home
+        return numba.njit(function, cache=False, **options)
+
+
+@intrinsic
+def float32_at(typing_context: Any, address: Any) -> Any:
+    """Return the address of float32 numbers as a pointer."""
+    return types.CPointer(types.float32)(address), _as_pointer
+
+
+@intrinsic
+def float64_at(typing_context: Any, address: Any) -> Any:
+    """Return the address of float64 numbers as a pointer."""
+    return types.CPointer(types.float64)(address), _as_pointer
+
+
+@intrinsic
+def int64_at(typing_context: Any, address: Any) -> Any:
+    """Return the address of int64 numbers as a pointer."""
+    return types.CPointer(types.int64)(address), _as_pointer
+
+
+def _as_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
