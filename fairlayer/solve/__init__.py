@@ -1,5 +1,6 @@
 """Plain arrays in, plain arrays out: the projection in the space of cell statistics."""
 
+from fairlayer.solve.held import HeldRows
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import Face, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
@@ -9,6 +10,7 @@ from fairlayer.solve.stuck import StuckProblem
 __all__ = [
     "ClashingFaces",
     "Face",
+    "HeldRows",
     "RowSlabs",
     "SlabSystem",
     "Solution",
