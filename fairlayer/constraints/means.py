@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cache
-from typing import TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from fairlayer._rows import matrix_of
 from fairlayer._typing import FloatArray, IntArray
 
 __all__ = ["Means", "Values", "like"]
@@ -19,7 +20,7 @@ Values = TypeVar("Values", FloatArray, torch.Tensor)
 
 def like(array: FloatArray | float, values: torch.Tensor) -> torch.Tensor:
     """Return numbers as a tensor of the dtype and device of `values`."""
-    return torch.tensor(array, dtype=values.dtype, device=values.device)
+    return torch.tensor(np.asarray(array), dtype=values.dtype, device=values.device)
 
 
 @dataclass(slots=True)  # made on every batch; not frozen, which would triple the cost of making it
@@ -49,13 +50,17 @@ class Means:
 
     def names_in(self, stratum: int) -> tuple[str, ...]:
         """One name per group, within one stratum."""
-        return self.names[stratum :: len(self.strata)]
+        s = self.strata[stratum]
+        return tuple(f"{g}, {s}" if s else g for g in self.groups)
 
-    def select(self, stratum: int = 0) -> FloatArray:
-        """Return the matrix (groups, rows) that picks each group's mean within one stratum."""
+    def select(self, stratum: int = 0) -> Any:
+        """Return the matrix (groups, rows) that picks each group's mean within one stratum.
+
+        It is an array, or for many rows a matrix by its entries that reads like one.
+        """
         return _selection(len(self.groups), len(self.strata), stratum)
 
-    def pool(self, coefficients: FloatArray) -> FloatArray:
+    def pool(self, coefficients: FloatArray) -> Any:
         """Return the matrix (groups, rows) of `sum_s share_gs * coefficients[s] * mean_gs` per group.
 
         An empty group gets shares of 1, so that its row still points at means that do not exist.
@@ -63,10 +68,9 @@ class Means:
         counts = self.counts.reshape(len(self.groups), len(self.strata))
         total = counts.sum(axis=1, keepdims=True)
         share = np.where(total > 0, counts / np.maximum(total, np.finfo(float).tiny), 1.0)
-        matrix = np.zeros((len(self.groups), len(self)))
-        for s, coefficient in enumerate(coefficients):
-            matrix += self.select(s) * (share[:, s] * coefficient)[:, None]
-        return matrix
+        weights = (share * coefficients).reshape(-1)
+        rows = np.repeat(np.arange(len(self.groups)), len(self.strata))
+        return matrix_of(rows, np.arange(len(self)), weights, (len(self.groups), len(self)))
 
     def of(self, values: Values, *, total: Callable[[FloatArray], FloatArray] | None = None) -> Values:
         """Return the mean of `values` (n,) over each row of the measure, 0 for an empty row.
@@ -122,10 +126,10 @@ class Means:
         return np.asarray(member / self._divisors[:, None])
 
 
-@cache
-def _selection(groups: int, strata: int, stratum: int) -> FloatArray:
-    matrix = np.zeros((groups, groups * strata))
+@lru_cache(maxsize=1024)
+def _selection(groups: int, strata: int, stratum: int) -> Any:
     rows = np.arange(groups)
-    matrix[rows, rows * strata + stratum] = 1.0
-    matrix.flags.writeable = False
+    matrix = matrix_of(rows, rows * strata + stratum, np.ones(groups), (groups, groups * strata))
+    if isinstance(matrix, np.ndarray):
+        matrix.flags.writeable = False
     return matrix

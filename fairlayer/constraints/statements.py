@@ -27,6 +27,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+from fairlayer._rows import reads
 from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.constraints.means import Means, Values, like
 
@@ -288,7 +289,7 @@ Statement = Rows | Spread
 
 def _present(statement: Statement) -> BoolArray:
     empty = statement.means.counts == 0
-    return np.asarray(~(statement.matrix[:, empty] != 0).any(axis=1))
+    return ~reads(statement.matrix, empty)
 
 
 def _kept(names: tuple[str, ...], which: BoolArray) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fairlayer._arrays import is_followed, without_derivatives
+from fairlayer._rows import positive_part
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Spread, Statement
 from fairlayer.constraints.statements import as_float
@@ -206,7 +207,7 @@ def _reach(statement: Statement, low: float, high: float) -> tuple[FloatArray, F
         rows = np.where(means.counts[:, None] > 0, means.weights, 0.0)  # an empty soft group has no numbers to speak of
         above, below = np.maximum(rows, 0.0).sum(axis=1), np.minimum(rows, 0.0).sum(axis=1)
         least, most = above * low + below * high, above * high + below * low
-    above, below = np.maximum(matrix, 0.0), np.minimum(matrix, 0.0)
+    above, below = positive_part(matrix), -positive_part(-matrix)
     offset: Any = 0.0
     if isinstance(statement, Spread) and statement.offset is not None:
         offset = statement.offset

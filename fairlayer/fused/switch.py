@@ -6,11 +6,11 @@ import importlib
 import importlib.util
 import os
 import warnings
-from types import ModuleType
+from typing import Any, NamedTuple
 
 from fairlayer.errors import FairlayerWarning, ParameterError
 
-__all__ = ["SWITCH", "kernels", "loaded"]
+__all__ = ["SWITCH", "Sweeps", "kernels", "loaded"]
 
 SWITCH = "FAIRLAYER_FUSED"
 """The environment variable: 0 never loads compiled sweeps, 1 loads them at once; without it, work decides."""
@@ -19,11 +19,18 @@ _CALLS = 32  # calls, or rows, after which half a second for loading is worth it
 _ROWS = 200_000
 
 
+class Sweeps(NamedTuple):
+    """The compiled sweeps, as modules."""
+
+    two_groups: Any
+    cells: Any
+
+
 class _State:
     """What this process knows of its compiled sweeps."""
 
     def __init__(self) -> None:
-        self.module: ModuleType | None = None
+        self.sweeps: Sweeps | None = None
         self.settled = False  # loaded, or known to be out of reach
         self.calls = 0
         self.rows = 0
@@ -32,12 +39,12 @@ class _State:
 _state = _State()
 
 
-def loaded() -> ModuleType | None:
+def loaded() -> Sweeps | None:
     """Return the compiled sweeps where they are loaded already."""
-    return _state.module
+    return _state.sweeps
 
 
-def kernels(rows: int) -> ModuleType | None:
+def kernels(rows: int) -> Sweeps | None:
     """Return the compiled sweeps, loading them once there was enough work; None where the plain way serves.
 
     Args:
@@ -50,15 +57,15 @@ def kernels(rows: int) -> ModuleType | None:
         >>> _ = os.environ.pop("FAIRLAYER_FUSED")
     """
     if _state.settled:
-        return _state.module
+        return _state.sweeps
     _state.calls += 1
     _state.rows += rows
     asked = _asked()
     if asked == "0" or (asked is None and _state.calls < _CALLS and _state.rows < _ROWS):
         return None
     _state.settled = True
-    _state.module = _load()
-    return _state.module
+    _state.sweeps = _load()
+    return _state.sweeps
 
 
 def _asked() -> str | None:
@@ -70,14 +77,14 @@ def _asked() -> str | None:
     return asked
 
 
-def _load() -> ModuleType | None:
+def _load() -> Sweeps | None:
     """Import the compiled sweeps; a numba that is there and does not work is told of, and is done without."""
     if importlib.util.find_spec("numba") is None:
         return None
     try:
-        module = importlib.import_module("fairlayer.fused.two_groups")
-        module.check()
-        return module
+        sweeps = Sweeps(*(importlib.import_module(f"fairlayer.fused.{name}") for name in Sweeps._fields))
+        sweeps.two_groups.check()
+        return sweeps
     except Exception as error:
         warnings.warn(
             f"numba is installed, but its compiled code could not be loaded ({type(error).__name__}: {error}). The "

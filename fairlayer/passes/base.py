@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -43,12 +43,51 @@ class Cells(NamedTuple):
         return self.classes * len(self.counts) + (0 if self.dense is None else len(self.dense))
 
 
-class Point(NamedTuple):
-    """Predictions at one dual point, and their statistics."""
+class Point:
+    """Predictions at one dual point, and their statistics.
 
-    value: Any  # (n,), or (n, k) on the simplex; float64, NumPy or torch
-    free: Any  # which samples (or entries) the geometry can move there; None: all
-    statistics: FloatArray  # (s,)
+    Args:
+        value: (n,), or (n, k) on the simplex; float64, NumPy or torch. None where `emit` works it out on demand.
+        free: which samples (or entries) the geometry can move there; None: all.
+        statistics: (s,).
+        curvature: K, where the same sweep gave it.
+        emit: returns value and free, when either is first asked for.
+    """
+
+    __slots__ = ("_emit", "_free", "_value", "curvature", "statistics")
+
+    def __init__(
+        self,
+        value: Any,
+        free: Any,
+        statistics: FloatArray,
+        curvature: FloatArray | None = None,
+        emit: Callable[[], tuple[Any, Any]] | None = None,
+    ) -> None:
+        self._value, self._free, self._emit = value, free, emit
+        self.statistics, self.curvature = statistics, curvature
+
+    @property
+    def value(self) -> Any:
+        """The predictions."""
+        self._settle()
+        return self._value
+
+    @property
+    def free(self) -> Any:
+        """Which samples can move."""
+        self._settle()
+        return self._free
+
+    def counted(self, statistics: FloatArray, curvature: FloatArray | None = None) -> Point:
+        """Return the same predictions with other statistics, and another K where one is given."""
+        known = self.curvature if curvature is None else curvature
+        return Point(self._value, self._free, statistics, known, self._emit)
+
+    def _settle(self) -> None:
+        if self._emit is not None:
+            self._value, self._free = self._emit()
+            self._emit = None
 
 
 class WholeBatch(NamedTuple):

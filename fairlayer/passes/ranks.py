@@ -34,7 +34,6 @@ class RankPasses:
         self.lower, self.upper = here.lower, here.upper
         self.parts = ranks.size
         self._counts, self._sizes = ranks.gather(np.array([here.n, here.size]), "size of the batch").T
-        self._latest: tuple[Any, FloatArray] = (None, np.zeros(0))  # predictions of the latest pass, and their K
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`; K comes with it in the same exchange."""
@@ -43,14 +42,12 @@ class RankPasses:
         split = len(part.statistics)
         subject = f"pass at {0 if nu is None else zlib.crc32(nu.tobytes())}"
         whole = self.ranks.total(np.append(part.statistics, metric), subject)
-        point = part._replace(statistics=whole[:split])
-        self._latest = (point.value, whole[split:].reshape(metric.shape))
-        return point
+        return part.counted(whole[:split], whole[split:].reshape(metric.shape))
 
     def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
         """See `Passes.metric`: K + floor (B B' - K)."""
-        value, known = self._latest
-        metric = known if point.value is value else self.ranks.total(self.here.metric(point), "metric")
+        known = point.curvature
+        metric = self.ranks.total(self.here.metric(point), "metric") if known is None else known
         return metric + floor * (self._widest - metric) if floor else metric
 
     def widest_metric(self) -> FloatArray:

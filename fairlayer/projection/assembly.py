@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from fairlayer._rows import SparseRows, as_sparse, matrix_of, reads
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, Means, Rows, Spread, Statement
@@ -162,9 +163,9 @@ def _key(means: Means, column: int) -> Hashable:
 
 def _without_vacuous(statement: Statement) -> tuple[Statement | None, list[str]]:
     counts = statement.means.counts
-    if 0.0 not in counts.tolist():  # faster than counts.all() for the few there are
+    if counts.all() if len(counts) > 64 else 0.0 not in counts.tolist():  # the faster of the two
         return (statement if _compares(statement, len(statement.matrix)) else None), []
-    keep = ~(statement.matrix[:, counts == 0] != 0).any(axis=1)
+    keep = ~reads(statement.matrix, counts == 0)
     missing = [name for name, kept in zip(statement.names, keep, strict=True) if not kept]
     if not _compares(statement, int(keep.sum())):
         return None, missing
@@ -191,6 +192,7 @@ class _Refinement(NamedTuple):
     hard: tuple[Means, ...]
     table: IntArray  # (hard measures, cells): the row that each cell belongs to, -1 outside
     dense: tuple[tuple[Means, int], ...]  # with the class that each speaks of
+    lifts: dict[Hashable, SparseRows]  # by measure, made when first asked for
 
     @staticmethod
     def of(
@@ -211,7 +213,7 @@ class _Refinement(NamedTuple):
             cells = Cells(codes, _divisors(codes, k, sample_weights, ranks), rows, covering, sample_weights)
         if classes > 1:
             cells = cells._replace(classes=classes, dense_class=None if rows is None else of_rows)
-        return _Refinement(cells, hard, table, dense)
+        return _Refinement(cells, hard, table, dense, {})
 
     def names(self) -> tuple[str, ...]:
         """One name per cell, then one per dense row."""
@@ -219,22 +221,26 @@ class _Refinement(NamedTuple):
         cells = ("; ".join(rows[p][code] for p, code in enumerate(cell) if code >= 0) for cell in self.table.T)
         return (*cells, *(name for means, _ in self.dense for name in means.names))
 
-    def apply(self, matrix: FloatArray, means: Means, column: int) -> FloatArray:
+    def apply(self, matrix: Any, means: Means, column: int) -> Any:
         """Return a matrix over the rows of one measure as a matrix over the statistics."""
         if not self.dense and len(self.hard) == 1 and self.cells.classes == 1:
             return matrix
-        lifted = np.zeros((len(matrix), self.cells.size))
         m = self.table.shape[1]
-        for position, measure in enumerate(self.hard):
-            if measure.key == means.key:
-                here = slice(column * m, (column + 1) * m)
-                lifted[:, here] = matrix @ _lift(means, self.table[position], self.cells.counts)
-        start = self.cells.classes * m
-        for measure, of in self.dense:
-            if measure.key == means.key and of == column:
-                lifted[:, start : start + len(means)] = matrix
-            start += len(measure)
-        return lifted
+        found, start = as_sparse(matrix), self.cells.classes * m
+        if means.codes is not None:
+            found, start = found @ self._lift(means), column * m
+        else:
+            for measure, of in self.dense:
+                if measure.key == means.key and of == column:
+                    break
+                start += len(measure)
+        return matrix_of(found.rows, found.columns + start, found.data, (len(matrix), self.cells.size))
+
+    def _lift(self, means: Means) -> SparseRows:
+        if means.key not in self.lifts:
+            position = [measure.key for measure in self.hard].index(means.key)
+            self.lifts[means.key] = _lift(means, self.table[position], self.cells.counts)
+        return self.lifts[means.key]
 
 
 @lru_cache(maxsize=256)
@@ -303,15 +309,16 @@ def compress(keys: IntArray, size: int) -> tuple[IntArray, IntArray]:
     return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[keys]
 
 
-def _lift(means: Means, codes: IntArray, counts: FloatArray) -> FloatArray:
-    lift = np.zeros((len(means), len(counts)))
-    inside = np.flatnonzero(codes >= 0)
+def _lift(means: Means, codes: IntArray, counts: FloatArray) -> SparseRows:
+    """L: which share of each mean each cell has."""
+    order = np.argsort(codes, kind="stable")
+    inside = order[codes[order] >= 0]
     whole = means.counts[codes[inside]]
-    lift[codes[inside], inside] = counts[inside] / np.where(whole > 0, whole, 1.0)
-    return lift
+    share = counts[inside] / np.where(whole > 0, whole, 1.0)
+    return SparseRows(codes[inside], inside, share, (len(means), len(counts)))
 
 
-def _block(statement: Statement, matrix: FloatArray, batch: Batch) -> RowSlabs | SpreadSlabs:
+def _block(statement: Statement, matrix: Any, batch: Batch) -> RowSlabs | SpreadSlabs:
     tolerance = as_float(statement.tolerance)
     if isinstance(statement, Rows):
         size = _row_sizes(statement, batch)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -263,34 +264,43 @@ def _pull(raw: RawBatch, held: Sequence[Held], widening: float, x: FloatArray) -
     The last is sum_j multiplier_j times how far the statement moves per unit of prediction.
     """
     pull, sigma = np.zeros_like(x), 0.0
-    for each in held:
-        statement, column = raw.statements[each.statement]
-        normal, limit = _inequality(statement, each, widening)
-        sigma += each.multiplier * limit
-        means = statement.means
+    normals: dict[Any, tuple[Means, int, FloatArray]] = {}  # what is asked of each measure, all statements together
+    for index, group in groupby(sorted(held, key=lambda each: each.statement), key=lambda each: each.statement):
+        statement, column = raw.statements[index]
+        normal, limits = _combined(statement, list(group), widening)
+        sigma += limits
+        key = (statement.means.key, column)
+        normals[key] = (statement.means, column, normal + (normals[key][2] if key in normals else 0.0))
+    for means, column, normal in normals.values():
         if means.codes is None:
             assert means.weights is not None
             one = normal @ means.weights
         else:
             one = np.append(normal / np.where(means.counts > 0, means.counts, 1.0), 0.0)[means.codes]
         if pull.ndim == 1:
-            pull += each.multiplier * one
+            pull += one
         else:
-            pull[:, column] += each.multiplier * one
+            pull[:, column] += one
     weights = np.ones(len(x)) if raw.weights is None else raw.weights
     largest = np.abs(pull) if pull.ndim == 1 else np.abs(pull).max(axis=1, initial=0.0)
     price = raw.total(np.array([float(weights @ largest)]))
     return pull, sigma, float(price[0])
 
 
-def _inequality(statement: Statement, held: Held, widening: float) -> tuple[FloatArray, float]:
+def _combined(statement: Statement, held: Sequence[Held], widening: float) -> tuple[FloatArray, float]:
+    """Return sum_j multiplier_j normal_j over the means of a statement, and sum_j multiplier_j limit_j."""
     tolerance = as_float(statement.tolerance) + widening
+    prices = np.array([each.multiplier for each in held])
+    first, second = (np.array([each[place] for each in held]) for place in (1, 2))
+    members = np.zeros(len(statement.matrix))
     if isinstance(statement, Spread):
-        high, low = held.first, held.second
-        offset = np.zeros(len(statement.matrix)) if statement.offset is None else statement.offset
-        limit = tolerance + offset[low] - statement.scale * offset[high]
-        return statement.scale * statement.matrix[high] - statement.matrix[low], float(limit)
-    assert isinstance(statement, Rows)
-    if held.second > 0:
-        return statement.matrix[held.first], float(statement.upper_offset[held.first] + tolerance)
-    return -statement.matrix[held.first], float(tolerance - statement.lower_offset[held.first])
+        np.add.at(members, first, statement.scale * prices)
+        np.subtract.at(members, second, prices)
+        offset = np.zeros(len(members)) if statement.offset is None else statement.offset
+        limits = tolerance + offset[second] - statement.scale * offset[first]
+    else:
+        assert isinstance(statement, Rows)
+        np.add.at(members, first, np.where(second > 0, prices, -prices))
+        ends = np.where(second > 0, statement.upper_offset[first], -statement.lower_offset[first])
+        limits = ends + tolerance
+    return members @ statement.matrix, float(prices @ limits)

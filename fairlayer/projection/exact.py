@@ -152,18 +152,15 @@ class ExactColumn:
         return list(zip(solution.faces, solution.multipliers.tolist(), strict=True))
 
     def limits_by_tolerance(self, device: torch.device) -> Tensor:
-        """Return the matrix (tolerances, faces) of d limit / d tolerance.
+        """Return the matrix (tolerances, held rows) of d limit / d tolerance.
 
-        Only faces with a multiplier count: an equality without one does not open on either side. Where the limits were
+        Only rows with a price count: an equality without one does not open on either side. Where the limits were
         widened, the least widening depends on the tolerances too.
         """
-        faces, active = self.derivative.faces, len(self.solved.solution.faces)
-        slopes = np.array([1.0 / face.scale if j < active else 0.0 for j, face in enumerate(faces)])
-        table = []
+        held, table = self.derivative.held, []
         for block in self.assembly.differentiable_blocks:
-            own = np.array([float(face.key[0] == block) for face in faces])
-            table.append(slopes * (own - self.solved.widening_by_limit(block)))
-        shape = len(self.assembly.differentiable_blocks), len(faces)
+            table.append(held.opening * ((held.block == block) - self.solved.widening_by_limit(block)))
+        shape = len(self.assembly.differentiable_blocks), len(held)
         return torch.tensor(np.array(table), dtype=torch.float64, device=device).reshape(shape)
 
 

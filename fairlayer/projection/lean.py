@@ -187,9 +187,10 @@ class LeanCall:
 
     def _learn(self, dtype: torch.dtype, rows: int) -> _Kernels | None:
         """Look up what a dtype needs, once compiled sweeps are there."""
-        compiled = kernels(rows) if dtype in {torch.float32, torch.float64} else None
-        if compiled is None:
+        sweeps = kernels(rows) if dtype in {torch.float32, torch.float64} else None
+        if sweeps is None:
             return None
+        compiled = sweeps.two_groups
         solve, adjoint = (
             (compiled.solve_float32, compiled.adjoint_float32)
             if dtype == torch.float32

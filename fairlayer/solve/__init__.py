@@ -1,6 +1,7 @@
 """Plain arrays in, plain arrays out: the projection in the space of cell statistics."""
 
 from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.held import HeldRows
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import Face, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
@@ -10,6 +11,7 @@ from fairlayer.solve.stuck import StuckProblem
 __all__ = [
     "ClashingFaces",
     "Face",
+    "HeldRows",
     "RowSlabs",
     "SlabSystem",
     "Solution",

@@ -97,7 +97,7 @@ class _ElasticPasses:
         """See `Passes.at`."""
         point = self.base.at(nu)
         change = -self.centre if nu is None else nu - self.centre
-        return point._replace(statistics=point.statistics - self.softness * change)
+        return point.counted(point.statistics - self.softness * change)
 
     def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
         """See `Passes.metric`."""

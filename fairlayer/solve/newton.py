@@ -69,8 +69,7 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, most_steps: in
         ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
     """
     solution = descend(passes, slabs, start, most_steps)
-    end = Point(solution.value, solution.free, solution.statistics)
-    gauges = slabs, gauged(passes, slabs, end, accuracy_of(passes), solution.nu)
+    gauges = slabs, gauged(passes, slabs, solution.point, accuracy_of(passes), solution.nu)
     error = min(optimality_error(solution, each) for each in gauges)
     if error > ROUNDING:
         raise unfinished(error, solution.passes)

@@ -16,7 +16,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
-from fairlayer.solve.slabs import Face, SlabSystem
+from fairlayer.solve.slabs import Face, SlabSystem, normals_of
 
 __all__ = ["ClashingFaces", "QuadraticSolution", "solve_quadratic"]
 
@@ -114,6 +114,7 @@ class _ActiveSet:
 
         Return False where the face depends on active ones that already imply it: its violation is rounding.
         """
+        face = face._replace(normal=np.asarray(face.normal))
         step = self._apply(face.normal)
         size = float(face.normal @ step)
         price = 0.0
@@ -157,7 +158,7 @@ class _ActiveSet:
 
     def _set(self, faces: list[Face], multipliers: FloatArray | None = None) -> None:
         self.faces = faces
-        self.normals = np.array([face.normal for face in faces]).reshape(len(faces), len(self.center))
+        self.normals = normals_of(faces, len(self.center))
         self.multipliers = np.zeros(len(faces)) if multipliers is None else multipliers
 
     def _drop(self, index: int) -> None:

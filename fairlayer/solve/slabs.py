@@ -11,22 +11,40 @@ violation in another. Violations are counted in units of it; where nothing was s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from fairlayer._rows import SparseRows, largest_reach
 from fairlayer._typing import FloatArray
 
-__all__ = ["Face", "FaceKey", "RowSlabs", "SingleSlab", "SlabSystem", "SpreadSlabs"]
+__all__ = ["Combination", "Face", "FaceKey", "RowSlabs", "SingleSlab", "SlabSystem", "SpreadSlabs", "normals_of"]
 
 FaceKey: TypeAlias = tuple[int, int, int]  # (block, row, +1 | -1) for rows, (block, high, low) for spreads
+
+
+class Combination(NamedTuple):
+    """A normal that is a sum of rows of a sparse matrix, written out only when it is asked for as an array."""
+
+    matrix: SparseRows
+    rows: tuple[int, ...]
+    factors: tuple[float, ...]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
+        full = sum((f * self.matrix[row] for row, f in zip(self.rows, self.factors, strict=True)), np.zeros(1))
+        return np.asarray(full, dtype=dtype)
+
+
+def normals_of(faces: Sequence[Face], size: int) -> FloatArray:
+    """Return the normals of faces over `size` statistics as an array (faces, size)."""
+    return np.array([np.asarray(face.normal) for face in faces]).reshape(len(faces), size)
 
 
 class Face(NamedTuple):
     """The half-space `normal @ s <= limit`, in units of the predictions; `scale` times that is the user's row."""
 
     key: FaceKey
-    normal: FloatArray
+    normal: Any  # an array (statistics,), or for a large system a `Combination`
     limit: float
     scale: float = 1.0
     atol: float = 1.0
@@ -52,7 +70,7 @@ class SingleSlab(NamedTuple):
 class RowSlabs(NamedTuple):
     """`lower <= matrix @ s <= upper`; the user's rows are `scale` times these."""
 
-    matrix: FloatArray  # (rows, statistics)
+    matrix: Any  # (rows, statistics), an array or by its entries
     lower: FloatArray
     upper: FloatArray
     scale: FloatArray | None = None
@@ -72,15 +90,13 @@ class RowSlabs(NamedTuple):
         limit = self.upper[row] if sign > 0 else -self.lower[row]
         scale = 1.0 if self.scale is None else float(self.scale[row])
         atol = 1.0 if self.atol is None else float(self.atol[row])
-        return Face((block, row, sign), sign * self.matrix[row], float(limit), scale, atol)
+        return Face((block, row, sign), _row(self.matrix, row, sign), float(limit), scale, atol)
 
     def asked(self, s: FloatArray) -> FloatArray:
         """Return how large the limits violated at s would make each statistic that their rows read, (s,)."""
         value = self.matrix @ s
         limit = np.where(value > self.upper, self.upper, np.where(value < self.lower, self.lower, 0.0))
-        entries = np.abs(self.matrix)
-        reached = np.divide(np.abs(limit)[:, None], entries, out=np.zeros_like(entries), where=entries > 0)
-        return np.asarray(reached.max(axis=0, initial=0.0))
+        return largest_reach(limit, self.matrix)
 
     def accurate_to(self, base: float, sizes: FloatArray) -> RowSlabs:
         """Return the slabs with the accuracy that sums of statistics of such sizes allow, `base` for a size of 1."""
@@ -125,7 +141,7 @@ class RowSlabs(NamedTuple):
 class SpreadSlabs(NamedTuple):
     """`scale * v_i - v_j <= width` for all i, j with `v = matrix @ s + offset`."""
 
-    matrix: FloatArray  # (members, statistics)
+    matrix: Any  # (members, statistics), an array or by its entries
     offset: FloatArray | None
     scale: float
     width: float
@@ -144,7 +160,10 @@ class SpreadSlabs(NamedTuple):
         limit = self.width
         if self.offset is not None:
             limit += float(self.offset[low] - self.scale * self.offset[high])
-        normal = self.scale * self.matrix[high] - self.matrix[low]
+        if isinstance(self.matrix, SparseRows):
+            normal: Any = Combination(self.matrix, (high, low), (self.scale, -1.0))
+        else:
+            normal = self.scale * self.matrix[high] - self.matrix[low]
         return Face((block, high, low), normal, limit, atol=self.atol)
 
     def asked(self, s: FloatArray) -> FloatArray:
@@ -265,6 +284,12 @@ class SlabSystem:
     def single(self) -> SingleSlab | None:
         """Return the system as one two-sided slab where it is one, else None."""
         return self.blocks[0].single() if len(self.blocks) == 1 else None
+
+
+def _row(matrix: Any, row: int, sign: float) -> Any:
+    if isinstance(matrix, SparseRows):
+        return Combination(matrix, (row,), (sign,))
+    return sign * matrix[row]
 
 
 def _transport(pairs: dict[tuple[int, int], float]) -> list[tuple[int, int, float]]:

@@ -19,21 +19,33 @@ class Solution(NamedTuple):
     `value = y(scores, B' nu)`, the geometry's step, with `nu = sum_j multipliers[j] * faces[j].normal`.
     """
 
-    value: Any  # (n,), or (n, k) on the simplex; float64, NumPy or torch
-    free: Any  # which samples the geometry can move there; None: all
-    statistics: FloatArray
+    point: Point  # the predictions there, and their statistics
     nu: FloatArray
     faces: tuple[Face, ...]
     multipliers: FloatArray
     passes: int
 
+    @property
+    def value(self) -> Any:
+        """The predictions, (n,), or (n, k) on the simplex; float64, NumPy or torch."""
+        return self.point.value
+
+    @property
+    def free(self) -> Any:
+        """Which samples the geometry can move there; None: all."""
+        return self.point.free
+
+    @property
+    def statistics(self) -> FloatArray:
+        """The statistics of the predictions, (s,)."""
+        return self.point.statistics
+
     @staticmethod
     def unmoved(start: Point) -> Solution:
         """Build from the first pass, where nothing but the domain acts."""
-        zero = np.zeros(len(start.statistics))
-        return Solution(start.value, start.free, start.statistics, zero, (), np.zeros(0), 1)
+        return Solution(start, np.zeros(len(start.statistics)), (), np.zeros(0), 1)
 
     @staticmethod
     def at(point: Point, nu: FloatArray, faces: tuple[Face, ...], multipliers: FloatArray, *, passes: int) -> Solution:
         """Build from the last pass."""
-        return Solution(point.value, point.free, point.statistics, nu, faces, multipliers, passes)
+        return Solution(point, nu, faces, multipliers, passes)

@@ -10,11 +10,13 @@ from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.elastic import solve_proximal
 from fairlayer.solve.elastic_program import Elastic
 from fairlayer.solve.feasibility import clash_of, surely_feasible, widening_of
-from fairlayer.solve.newton import solve_newton
+from fairlayer.solve.newton import ROUNDING, optimality_error, solve_newton
 from fairlayer.solve.quadratic import ClashingFaces
+from fairlayer.solve.ranges import Units, solve_ranges
 from fairlayer.solve.scalar import solve_scalar
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
+from fairlayer.solve.table import RowTable
 
 __all__ = ["Solved", "solve"]
 
@@ -93,6 +95,11 @@ def _solve(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
     single = slabs.single()
     if single is not None and passes.cells.dense is None:
         return solve_scalar(passes, single, start)
+    if passes.cells.dense is None and not passes.geometry.on_simplex:
+        units = Units.of(RowTable.of(slabs))
+        solution = None if units is None else solve_ranges(passes, slabs, units, start, passes.widest_metric())
+        if solution is not None and optimality_error(solution, slabs) <= ROUNDING:
+            return solution
     try:
         return solve_newton(passes, slabs, start)
     except (SolverError, ClashingFaces):

@@ -1,0 +1,109 @@
+"""Sweeps over a batch whose samples lie cell by cell, so that each cell is one run of numbers with one pull.
+
+A counting sort brings the samples into that order once. Each sweep then gives the sums of y and of W = -dy/dq of every
+cell, and writes nothing; the predictions are written at the end, back in the order of the batch. The formulas are those
+of `fairlayer.fused.steps`; the entropic geometry sorts e = exp(-x) instead of the log-odds x.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fairlayer.fused.compiling import compiled
+from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN, odds
+
+__all__ = ["arrange", "emit", "sweep"]
+
+
+@compiled
+def arrange(scores: Any, codes: Any, counts: Any, logits: bool, starts: Any, order: Any, sorted_scores: Any) -> None:
+    """Sort samples by cell: `starts` (cells + 2), `order` (n), and their scores, as exp(-score) for `logits`."""
+    cells = counts.shape[0]
+    starts[0] = 0
+    for cell in range(cells):
+        starts[cell + 1] = starts[cell] + counts[cell]
+    place = starts[:cells].copy()
+    for i in range(codes.shape[0]):
+        cell = codes[i]
+        at = place[cell]
+        place[cell] = at + 1
+        order[at] = i
+        score = np.float64(scores[i])
+        sorted_scores[at] = math.exp(-score) if logits else score
+
+
+@compiled
+def _euclidean(z: Any, pull: float, lower: float, upper: float) -> Any:
+    total, free = 0.0, 0.0
+    for i in range(z.shape[0]):
+        moved = z[i] - pull
+        total += min(max(moved, lower), upper)
+        free += 1.0 if (moved >= lower) & (moved <= upper) else 0.0
+    return total, free
+
+
+@compiled
+def _entropic(e: Any, pull: float) -> Any:
+    a, b = odds(pull)
+    total, free = 0.0, 0.0
+    for i in range(e.shape[0]):
+        y = a / (a + b * e[i])
+        total += y
+        free += y * (1.0 - y)
+    return total, free
+
+
+@compiled
+def _root(z: float, pull: float) -> float:
+    """Return the root of q y^2 - (1 + q) y + z = 0 in (0, 1)."""
+    whole = 1.0 + pull
+    root = math.sqrt(max(whole * whole - 4.0 * pull * z, 0.0))
+    return 2.0 * z / (whole + root) if whole > 0.0 else (root - whole) / (-2.0 * pull)
+
+
+@compiled
+def _likelihood(z: Any, pull: float) -> Any:
+    total, free = 0.0, 0.0
+    for i in range(z.shape[0]):
+        y = _root(z[i], pull)
+        spread = y * (1.0 - y)
+        total += y
+        free += spread * spread / (z[i] * (1.0 - y) * (1.0 - y) + (1.0 - z[i]) * y * y)
+    return total, free
+
+
+@compiled
+def sweep(geometry: int, z: Any, starts: Any, pulls: Any, lower: float, upper: float, sums: Any, frees: Any) -> None:
+    """Write the sums of y and of W of each cell at its pull."""
+    for cell in range(pulls.shape[0]):
+        part, pull = z[starts[cell] : starts[cell + 1]], pulls[cell]
+        if geometry == EUCLIDEAN:
+            sums[cell], frees[cell] = _euclidean(part, pull, lower, upper)
+        elif geometry == ENTROPIC:
+            sums[cell], frees[cell] = _entropic(part, pull)
+        else:
+            sums[cell], frees[cell] = _likelihood(part, pull)
+
+
+@compiled
+def emit(
+    geometry: int, z: Any, starts: Any, order: Any, pulls: Any, lower: float, upper: float, value: Any, free: Any
+) -> None:
+    """Write the predictions in the order of the batch; on a box also which samples are not held by a bound."""
+    for cell in range(pulls.shape[0]):
+        pull = pulls[cell]
+        a, b = odds(pull)
+        for at in range(starts[cell], starts[cell + 1]):
+            i = order[at]
+            if geometry == EUCLIDEAN:
+                moved = z[at] - pull
+                y = min(max(moved, lower), upper)
+                free[i] = y == moved
+            elif geometry == ENTROPIC:
+                y = a / (a + b * z[at])
+            else:
+                y = _root(z[at], pull)
+            value[i] = y

@@ -1,0 +1,212 @@
+"""The rows that hold a solution in place, and how they answer a change.
+
+At the solution a member of a spread stands at one of its two ends, and all ends of a spread move together with its
+level. With M the rows that hold, E which level each belongs to, and K the answer of the statistics to a pull, a change
+h = M ds of where the rows would go is cancelled by prices p with
+
+    M K M' p - E d = h,     E' p = 0          (d: how far each level moves)
+
+Thousands of groups that share no sample make M K M' diagonal, and p follows in closed form; so the derivative of one
+range costs its groups, not their square. Otherwise d is eliminated by differences to one row of each level.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer.solve.slabs import RowSlabs, SlabSystem, SpreadSlabs
+from fairlayer.solve.solution import Solution
+from fairlayer.solve.table import RowTable
+
+__all__ = ["HeldRows"]
+
+_PSEUDO_UP_TO = 128  # rows of a system that is solved by its eigenvectors
+_REGULAR = 1e-10  # what is added to the diagonal of a larger one, and taken back by refinement
+
+
+class HeldRows:
+    """The rows that hold a solution.
+
+    Args:
+        solution: the solution.
+        slabs: what it meets.
+
+    Rows without slack hold even where their price is zero.
+    """
+
+    def __init__(self, solution: Solution, slabs: SlabSystem) -> None:
+        table = RowTable.of(slabs)
+        first = np.append(0, np.cumsum([len(block.matrix) for block in slabs.blocks]))
+        price: dict[tuple[int, bool], float] = {}  # by row, and whether it is held from above
+        for face, multiplier in zip(solution.faces, solution.multipliers.tolist(), strict=True):
+            block, i, j = face.key
+            spread = isinstance(slabs.blocks[block], SpreadSlabs)
+            sides = [(i, True), (j, False)] if spread else [(i, j > 0)]
+            for member, above in sides:
+                place = (int(first[block]) + member, above)
+                price[place] = price.get(place, 0.0) + multiplier
+        for block, slab in enumerate(slabs.blocks):
+            if not slab.has_equalities:
+                continue
+            tight = range(len(slab.matrix))
+            if isinstance(slab, RowSlabs):
+                tight = np.flatnonzero(slab.lower == slab.upper).tolist()
+            for member in tight:
+                row = int(first[block]) + member
+                if (row, True) not in price and (row, False) not in price:
+                    price[row, False] = 0.0
+        keys = sorted(price)
+        rows = np.array([row for row, _ in keys], dtype=np.int64)
+        above = np.array([high for _, high in keys], dtype=bool)
+        opens = np.array([price[key] > 0 for key in keys], dtype=bool)
+        self._read(slabs, table, rows, above, opens)
+
+    def _read(self, slabs: SlabSystem, table: RowTable, rows: IntArray, above: BoolArray, opens: BoolArray) -> None:
+        self.block: IntArray = table.block[rows]
+        level = table.level[rows]
+        _, self.level = np.unique(level, return_inverse=True)
+        self.tied: BoolArray = level >= 0
+        scale = np.append(table.scale, 1.0)[level]
+        factor = np.where(self.tied & above, scale, 1.0)
+        taken = table.matrix.take_rows(rows)
+        self.matrix = taken * factor[:, None] if len(rows) else taken
+        units = [
+            np.ones(len(b.matrix)) if b.scale is None else b.scale for b in slabs.blocks if isinstance(b, RowSlabs)
+        ]
+        per_row = np.ones(len(table.level))
+        if units:
+            per_row[~table.tied] = np.concatenate(units)
+        side = np.where(above, 1.0, np.where(self.tied, 0.0, -1.0))
+        # How far the limit of each row moves per unit of its block's tolerance, in the user's units.
+        self.opening: FloatArray = np.where(opens, side / per_row[rows], 0.0)
+
+    def __len__(self) -> int:
+        return len(self.level)
+
+    @cached_property
+    def disjoint(self) -> bool:
+        """Whether no two rows read the same statistic."""
+        return bool((np.bincount(self.matrix.columns[self.matrix.data != 0]) <= 1).all()) if len(self) else True
+
+    @cached_property
+    def differences(self) -> FloatArray:
+        """N: each row that is tied minus the first of its level, and every other row, (faces, rows)."""
+        made, first = [], {}
+        for row, (level, tied) in enumerate(zip(self.level.tolist(), self.tied.tolist(), strict=True)):
+            one = np.zeros(len(self))
+            one[row] = 1.0
+            if tied and level not in first:
+                first[level] = row
+                continue
+            if tied:
+                one[first[level]] = -1.0
+            made.append(one)
+        return np.array(made).reshape(len(made), len(self))
+
+    @cached_property
+    def normals(self) -> FloatArray:
+        """N M, (faces, statistics)."""
+        return np.array([row @ self.matrix for row in self.differences]).reshape(
+            len(self.differences), self.matrix.shape[1]
+        )
+
+    def curvature(self, metric: FloatArray) -> FloatArray:
+        """Return the diagonal of M K M' for a diagonal K."""
+        entries = self.matrix.data**2 * metric[self.matrix.columns]
+        return np.bincount(self.matrix.rows, entries, len(self)).astype(np.float64, copy=False)
+
+    def answer(self, metric: FloatArray) -> Answer:
+        """Return the map from h to prices at a metric K, (s,) or (s, s)."""
+        if metric.ndim == 1 and self.disjoint:
+            return _Apart(self, self.curvature(metric))
+        return _Together(self, metric)
+
+    def answer_followed(self, metric: torch.Tensor) -> Any:
+        """Return that map for a metric that torch follows, as a function of tensors."""
+        place = metric.device
+        if metric.ndim == 1 and self.disjoint:
+            columns, rows = (torch.from_numpy(each).to(place) for each in (self.matrix.columns, self.matrix.rows))
+            squares = torch.from_numpy(self.matrix.data**2).to(place)
+            curvature = metric.new_zeros(len(self)).index_add(0, rows, squares * metric.index_select(0, columns))
+            return _TorchApart(self, curvature)
+        normals = torch.from_numpy(self.normals).to(place)
+        square = (normals * metric) @ normals.T if metric.ndim == 1 else normals @ metric @ normals.T
+        diagonal = torch.diagonal(square).detach().clamp(min=1e-300) ** -0.5
+        scale = torch.outer(diagonal, diagonal)
+        inverse = torch.linalg.pinv(0.5 * (square + square.T) * scale, rtol=1e-11, hermitian=True) * scale
+        differences = torch.from_numpy(self.differences).to(place)
+        return lambda h: differences.T @ (inverse @ (differences @ h))
+
+
+class _Apart:
+    """Rows that share no statistic: p = (h + d) / k, with d such that the prices of each level cancel."""
+
+    def __init__(self, held: HeldRows, curvature: FloatArray) -> None:
+        self.tied, self.level = held.tied, held.level
+        dead = curvature <= 0.0
+        self.inverse = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, curvature))
+        self.levels = int(self.level.max(initial=-1)) + 1
+        weight = self._add(self.inverse)
+        stands = self._add(dead.astype(float)) > 0  # an end that nothing can move holds its level
+        self.share = np.where(stands | (weight <= 0), 0.0, 1.0 / np.where(weight > 0, weight, 1.0))
+
+    def _add(self, values: FloatArray) -> FloatArray:
+        return np.bincount(self.level[self.tied], values[self.tied], self.levels).astype(np.float64, copy=False)
+
+    def __call__(self, h: FloatArray) -> FloatArray:
+        d = -self._add(h * self.inverse) * self.share
+        return np.asarray((h + np.where(self.tied, d[self.level], 0.0)) * self.inverse)
+
+
+class _TorchApart:
+    """The same, followed by torch."""
+
+    def __init__(self, held: HeldRows, curvature: torch.Tensor) -> None:
+        place = curvature.device
+        dead = curvature.detach() <= 0.0
+        self.inverse = torch.where(dead, 0.0, 1.0 / torch.where(dead, 1.0, curvature))
+        self.tied = torch.from_numpy(held.tied.astype(float)).to(place)
+        self.level = torch.from_numpy(held.level).to(place)
+        self.levels = int(held.level.max(initial=-1)) + 1
+        weight = self._add(self.inverse)
+        stands = (self._add(dead.to(curvature.dtype)) > 0) | (weight.detach() <= 0)
+        self.share = torch.where(stands, 0.0, 1.0 / torch.where(stands, 1.0, weight))
+
+    def _add(self, values: torch.Tensor) -> torch.Tensor:
+        return values.new_zeros(self.levels).index_add(0, self.level, values * self.tied)
+
+    def __call__(self, h: torch.Tensor) -> torch.Tensor:
+        d = -self._add(h * self.inverse) * self.share
+        return (h + self.tied * d.index_select(0, self.level)) * self.inverse
+
+
+class _Together:
+    """Rows that share statistics: p = N' (N M K M' N')^+ N h, of the matrix scaled to unit diagonal."""
+
+    def __init__(self, held: HeldRows, metric: FloatArray) -> None:
+        self.held = held
+        normals = held.normals
+        square = np.asarray((normals * metric if metric.ndim == 1 else normals @ metric) @ normals.T)
+        diagonal = np.diag(square)
+        self.scale = np.where(diagonal > 0, 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 0.0)
+        self.square = square * np.outer(self.scale, self.scale)
+        size = len(square)
+        if size <= _PSEUDO_UP_TO:
+            self.inverse = np.linalg.pinv(self.square, rcond=1e-11, hermitian=True)
+        else:
+            self.inverse = np.linalg.inv(self.square + _REGULAR * np.eye(size))
+
+    def __call__(self, h: FloatArray) -> FloatArray:
+        right = self.scale * (self.held.differences @ h)
+        found = self.inverse @ right
+        for _ in range(0 if len(right) <= _PSEUDO_UP_TO else 6):
+            found = found + self.inverse @ (right - self.square @ found)
+        return np.asarray((self.scale * found) @ self.held.differences)
+
+
+Answer = _Apart | _Together
