@@ -5,8 +5,8 @@ the dense rows), dual nu, and the geometry's step y(x, q):
 
     y = y(x, B' nu),     s = B y,     K = B W B'   (W = -dy/dq)
 
-NumPy and torch for single numbers, compiled sweeps where they are there, NumPy for rows of class probabilities, and any of them over the processes of a
-group, of which each holds a part of the batch and only s and K travel.
+NumPy and torch for single numbers, compiled sweeps where they are there, NumPy for rows of class probabilities, and any
+of them over the processes of a group, of which each holds a part of the batch and only s and K travel.
 """
 
 from __future__ import annotations

@@ -114,6 +114,14 @@ def test_its_derivatives(options: Any) -> None:
     assert torch.autograd.gradgradcheck(value, z)
 
 
+def test_equal_means_at_tolerance_zero_are_held_together() -> None:
+    layer = _layer(BOXES[0], 0.0)
+    scores, codes = torch.tensor([0.2, 0.6, 0.3, 0.5], dtype=torch.float64), torch.tensor([0, 0, 1, 1])
+    (_, gradient, _), (_, slope, _) = _both(layer, scores, codes)
+    assert torch.allclose(gradient, slope, atol=1e-12)
+    assert float(gradient[:2].mean()) == pytest.approx(float(gradient[2:].mean()))
+
+
 def test_a_column_of_scores_and_a_bare_column_of_codes() -> None:
     layer = _layer(BOXES[0])
     scores, codes = _batch(BOXES[0], 30, 1, torch.float32)
