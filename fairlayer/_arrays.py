@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fairlayer._typing import FloatArray
 from fairlayer.errors import BackendError
 
 __all__ = [
+    "holds_no_numbers",
     "host_array",
     "host_float64",
     "is_batched",
@@ -20,6 +22,7 @@ __all__ = [
     "outside_transforms",
     "plain_tensor",
     "transforming",
+    "with_graph",
     "without_derivatives",
 ]
 
@@ -49,6 +52,22 @@ def outside_transforms() -> AbstractContextManager[object]:
     return context
 
 
+def holds_no_numbers(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has a shape and a dtype only: on the meta device, or fake while a program is being planned."""
+    return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
+
+
+@contextmanager
+def with_graph() -> Iterator[None]:
+    """Record a graph, also inside the implementation of an operator, where torch does not by itself."""
+    keys = (torch._C.DispatchKey.AutogradCPU, torch._C.DispatchKey.AutogradCUDA, torch._C.DispatchKey.ADInplaceOrView)
+    included, excluded = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    for key in keys:
+        excluded = excluded.remove(key)
+    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
+        yield
+
+
 def plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return the values of a tensor without any graph, tangent or torch.func transform around it.
 
@@ -70,15 +89,19 @@ def host_array(tensor: torch.Tensor) -> Any:
     """Return a tensor as an array; half precision becomes float32, which NumPy can hold.
 
     Raises:
-        BackendError: the tensor is one that a torch.func transform follows, so it has no data of its own.
+        BackendError: torch.vmap has hidden a batch dimension, so there is more than one array.
     """
     if not transforming():
         return _host_array(tensor)
-    if is_followed(tensor):
-        raise BackendError(
-            "groups, labels, and scores that are binned must be plain tensors inside a torch.func transform, "
-            "but one is being differentiated or batched. Differentiate with respect to other inputs only."
-        )
+    while is_followed(tensor):
+        if is_batched(tensor):
+            raise BackendError(
+                "torch.vmap has hidden a batch dimension of the groups, labels or binned scores, so that there is more "
+                "than one problem. Keep them outside of vmap (in_dims=None), or loop over the problems."
+            )
+        tensor = torch._C._functorch.get_unwrapped(
+            tensor
+        )  # groups and labels are constants: no derivative reaches them
     with torch._C._DisableFuncTorch():
         return _host_array(tensor)
 

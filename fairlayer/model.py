@@ -266,7 +266,8 @@ class FairModel(nn.Module):
             MissingLabelsError: a label-based constraint in training mode without y.
             TracingError: `torch.jit.trace` or `torch.onnx.export(dynamo=False)` records.
         """
-        refuse_tracing("FairModel")
+        if not torch.compiler.is_compiling():
+            refuse_tracing("FairModel")
         try:
             scores = as_scores(self.scores(*args, **kwargs))
         except TypeError as error:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairlayer._arrays import holds_no_numbers
 from fairlayer.edge.numbers import as_numbers
-from fairlayer.errors import EmptyBatchError, ShapeError
+from fairlayer.errors import BackendError, EmptyBatchError, ShapeError
 
 __all__ = ["as_columns", "as_score_tensor"]
 
@@ -24,13 +25,16 @@ def as_score_tensor(scores: Any, *, whole: bool = False) -> Tensor:
         whole: whether whole numbers are scores too (a rank, a credit score), which become float64.
 
     Raises:
-        ShapeError: they are no numbers; or whole numbers or bools, where these are no scores.
+        BackendError: they are a tensor without numbers (meta, fake).
+        ShapeError: they are no numbers, or not laid out row by row (sparse); or whole numbers or bools, where these
+            are no scores.
 
     Example:
         >>> as_score_tensor([0.25, 0.5])
         tensor([0.2500, 0.5000], dtype=torch.float64)
     """
     if isinstance(scores, Tensor):
+        _check_storage(scores)
         return scores if scores.is_floating_point() else _widened(scores, whole)
     try:
         array = as_numbers(scores)
@@ -43,6 +47,20 @@ def as_score_tensor(scores: Any, *, whole: bool = False) -> Tensor:
         return _widened(torch.from_numpy(array.astype(np.int64 if array.dtype.kind != "b" else np.bool_)), whole)
     held = array.dtype if array.dtype in (np.float16, np.float32) else np.float64
     return torch.from_numpy(array.astype(held, order="C"))  # a copy, as columns of pandas are read-only
+
+
+def _check_storage(scores: Tensor) -> None:
+    if scores.layout != torch.strided:
+        raise ShapeError(
+            f"scores must be a dense tensor, one number per sample, but have layout {scores.layout}. Pass "
+            "scores.to_dense()."
+        )
+    if holds_no_numbers(scores):
+        raise BackendError(
+            f"scores of shape {tuple(scores.shape)} are a {type(scores).__name__} on {scores.device} that holds no "
+            "numbers, so there is nothing to project. Move the model and its input to a real device; FairProjection "
+            "and FairModel return the shape alone."
+        )
 
 
 def as_columns(scores: Tensor, *, empty: bool = False) -> tuple[Tensor, ...]:

@@ -39,13 +39,13 @@ class CompiledPasses:
         self.lower, self.upper = lower, upper
         self._number = _NUMBERS[geometry]
         self._ends = (-np.inf if lower is None else lower), (np.inf if upper is None else upper)
-        self._scores = np.array(scores.numpy(), dtype=np.float64)  # a copy: the caller's may change
+        self.scores: FloatArray = np.array(scores.numpy(), dtype=np.float64)  # a copy: the caller's may change
         k, n = len(cells.counts), len(scores)
         counts = np.bincount(cells.codes, minlength=k + 1)  # type: ignore[arg-type]
         self._starts, self._order = np.zeros(k + 2, dtype=np.int64), np.empty(n, dtype=np.int32)
         self._sorted = np.empty(n)
         logits = self._number == _NUMBERS[Entropic()]
-        self._sweeps.arrange(self._scores, cells.codes, counts, logits, self._starts, self._order, self._sorted)
+        self._sweeps.arrange(self.scores, cells.codes, counts, logits, self._starts, self._order, self._sorted)
 
     @staticmethod
     def serve(scores: torch.Tensor, cells: Cells, lower: Any, upper: Any, geometry: Geometry) -> bool:
@@ -55,15 +55,10 @@ class CompiledPasses:
         known = geometry in _NUMBERS and scores.device.type == "cpu" and plain
         return hard and known and _FROM <= len(scores) < 2**31 and kernels(len(scores)) is not None
 
-    @property
-    def scores(self) -> FloatArray:
-        """The scores, float64."""
-        return self._scores
-
     @cached_property
     def _plain(self) -> NumpyPasses:
         """The same passes in NumPy, for what is asked for rarely."""
-        return NumpyPasses(self._scores, self.cells, self.lower, self.upper, self.geometry)
+        return NumpyPasses(self.scores, self.cells, self.lower, self.upper, self.geometry)
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`; K comes with it."""
@@ -124,7 +119,7 @@ class CompiledPasses:
     @property
     def n(self) -> int:
         """See `Passes.n`."""
-        return len(self._scores)
+        return len(self.scores)
 
     def total(self, sums: torch.Tensor) -> torch.Tensor:
         """See `Passes.total`."""

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor, nn
 
+from fairlayer._arrays import holds_no_numbers
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated, feature_names, read_per_sample
 from fairlayer.groups import Vocabulary
@@ -16,6 +18,7 @@ from fairlayer.projection.lean import Unread
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection
+from fairlayer.projection.traced import like, new_handle, project_in_graph
 from fairlayer.tensor_state import ROOM_OF_WORDS, from_tensor, to_tensor
 from fairlayer.tracing import refuse_tracing
 
@@ -45,6 +48,8 @@ class FairProjection(nn.Module):
         self.plan = Plan(constraints, options_of("FairProjection", options))
         self.vocabulary = Vocabulary()
         self._last: Projection | Unread | None = None
+        self.feature_names = tuple(feature_names(self.plan.constraints))
+        self.handle = new_handle(self)
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -107,6 +112,10 @@ class FairProjection(nn.Module):
         sample_weight: Any = None,
     ) -> Tensor:
         """Return the projected scores; `last` then holds the whole result, detached from the graph."""
+        if torch.compiler.is_compiling():
+            recorded = project_in_graph(self, scores, sensitive_features, y, label_probabilities, sample_weight)
+            if recorded is not None:
+                return recorded
         lean = self.plan.lean
         if lean is not None and sample_weight is None:
             for what, given in (("y", y), ("label_probabilities", label_probabilities)):
@@ -116,7 +125,10 @@ class FairProjection(nn.Module):
             if solved is not None:
                 value, self.__dict__["_last"] = solved
                 return value
-        refuse_tracing("FairProjection")
+        if isinstance(scores, Tensor) and holds_no_numbers(scores):
+            return like(scores)
+        if not torch.compiler.is_compiling():
+            refuse_tracing("FairProjection")
         result = self.plan.run(
             scores,
             sensitive_features,
@@ -125,9 +137,13 @@ class FairProjection(nn.Module):
             sample_weight=sample_weight,
             vocabulary=self.known(),
         )
+        self.learn(result)
+        return result.value
+
+    def learn(self, result: Projection) -> None:
+        """Keep a result, and the categories that its batch has shown."""
         self.__dict__["vocabulary"] = Vocabulary(result.groups.vocabulary.categories, self.vocabulary.open)
         self._remember(result)
-        return result.value
 
     def alone(
         self,
@@ -177,7 +193,11 @@ class FairProjection(nn.Module):
         self.vocabulary = Vocabulary.from_state(from_tensor("vocabulary", state))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}
+        return {**self.__dict__, "_last": None, "handle": ""}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.handle = new_handle(self)
 
     def extra_repr(self) -> str:
         """Show the constraints, and the options that are not the default."""

@@ -158,7 +158,6 @@ class LeanCall:
             or not (codes.is_cpu and scores.is_cpu and codes.is_contiguous() and scores.is_contiguous())
             or torch.is_inference_mode_enabled()
             or torch._C._get_tracing_state() is not None
-            or torch.compiler.is_compiling()
             or codes.is_inference()
             or transforming()
             or forward_ad._current_level >= 0

@@ -1,0 +1,230 @@
+"""The projection as one operator, for `torch.compile` and `torch.export`, which cannot look into a solver.
+
+A graph holds the call `fairlayer::project(scores, columns, y, label_probabilities, sample_weight, which)`. While a
+program runs in this process, `which` names the layer itself, so that its tolerance and its categories are those of the
+moment. An exported program has to live without the layer: `which` is then its text, constraints and options and
+categories, and the process that loads the program needs `import fairlayer` and nothing else.
+
+The operator never meets a transform of torch.func, for which `fairlayer.projection.autograd` has the form with
+tangents.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fairlayer._arrays import with_graph
+from fairlayer.constraints.text import parse_constraint, write_constraint
+from fairlayer.edge import feature_names
+from fairlayer.errors import ConstraintDefinitionError, TracingError
+from fairlayer.groups import Vocabulary
+from fairlayer.projection.options import Options
+from fairlayer.projection.plan import Plan
+from fairlayer.projection.result import Projection
+
+if TYPE_CHECKING:
+    from fairlayer.projection.layer import FairProjection
+
+__all__ = ["as_text", "like", "new_handle", "project_in_graph"]
+
+_INSTEAD = (
+    "Pass every feature as a tensor of numbers or codes; or export model.amortised(loader) or model.without_layer(), "
+    "which are plain modules."
+)
+_layers: weakref.WeakValueDictionary[str, FairProjection] = weakref.WeakValueDictionary()
+
+
+def new_handle(layer: FairProjection) -> str:
+    """Return the name under which graphs of this process find a layer."""
+    handle = f"layer {uuid.uuid4().hex}"  # which no other process knows
+    _layers[handle] = layer
+    return handle
+
+
+def as_text(layer: FairProjection) -> str:
+    """Return all that a layer's answer depends on.
+
+    Raises:
+        TracingError: its constraints or options have no text, or it knows no categories yet.
+    """
+    plan, options = layer.plan, layer.options
+    names = feature_names(plan.constraints)
+    unknown = [name for name in names if name not in layer.vocabulary.categories]
+    if unknown:
+        raise TracingError(
+            f"an exported program needs the categories of {unknown[0]!r}, but the layer has not met any. Call "
+            f"fit_categories({{{unknown[0]!r}: ...}}) on data that has every group, and export then."
+        )
+    plain = {
+        "margin": options.margin,
+        "geometry": options.geometry,
+        "from_logits": options.from_logits,
+        "on_empty": options.on_empty,
+        "on_infeasible": options.on_infeasible,
+    }
+    try:
+        written = [write_constraint(constraint) for constraint in plan.constraints]
+        text = json.dumps(
+            {
+                "constraints": written,
+                "options": {**plain, "bounds": options.bounds},
+                "categories": {name: list(layer.vocabulary.categories[name]) for name in names},
+            }
+        )
+    except (ConstraintDefinitionError, TypeError) as error:
+        raise TracingError(
+            f"an exported program holds its constraints and options as text, but these have none: {error}. {_INSTEAD}"
+        ) from error
+    if options.backend != "exact" or options.ranks is not None:
+        raise TracingError(f"a program is exported with backend='exact' and process_group=None only. {_INSTEAD}")
+    return text
+
+
+def project_in_graph(  # noqa: PLR0917 - the inputs of a call
+    layer: FairProjection, scores: Tensor, features: Any, y: Any, label_probabilities: Any, sample_weight: Any
+) -> Tensor | None:
+    """Return the projection as a node of the graph that is being recorded; None where only a graph break helps.
+
+    Raises:
+        TracingError: it is being exported, and a feature, or a label, is no tensor, or the layer has no text.
+    """
+    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    columns = _columns(features, layer.feature_names)
+    others = (y, label_probabilities, sample_weight)
+    if columns is None or not all(each is None or isinstance(each, Tensor) for each in others):
+        if not exporting:
+            return None
+        raise TracingError(
+            f"an exported program takes tensors, but {_named(features)} was given as sensitive_features (or labels or "
+            f"weights that are no tensors). {_INSTEAD}"
+        )
+    which = as_text(layer) if exporting else layer.handle  # an export by Dynamo (strict=True) would keep the handle
+    answer: Tensor = torch.ops.fairlayer.project(scores, columns, *others, which)
+    return answer
+
+
+def _columns(features: Any, names: Sequence[str]) -> list[Tensor] | None:
+    if isinstance(features, Tensor):
+        if features.ndim == 1 and len(names) == 1:
+            return [features]
+        return list(features.unbind(1)) if features.ndim == 2 and features.shape[1] == len(names) else None
+    if not isinstance(features, Mapping) or any(name not in features for name in names):
+        return None
+    columns = [features[name] for name in names]
+    return columns if all(isinstance(column, Tensor) for column in columns) else None
+
+
+def _named(features: Any) -> str:
+    if isinstance(features, Mapping):
+        return "a dict with " + ", ".join(f"{name!r}: {type(each).__name__}" for name, each in features.items())
+    return type(features).__name__
+
+
+def _run(  # noqa: PLR0917
+    scores: Tensor, columns: Sequence[Tensor], y: Any, label_probabilities: Any, sample_weight: Any, which: str
+) -> Projection:
+    layer = _layers.get(which)
+    if layer is not None:
+        plan, words, names = layer.plan, layer.known(), layer.feature_names
+    else:
+        plan, words, names = _read(which)
+    features = dict(zip(names, columns, strict=True))
+    given = {"label_probabilities": label_probabilities, "sample_weight": sample_weight}
+    result = plan.run(scores, features, y, **given, vocabulary=words)
+    if layer is not None:
+        layer.learn(result)
+    return result
+
+
+@lru_cache(maxsize=64)
+def _read(text: str) -> tuple[Plan, Vocabulary, tuple[str, ...]]:
+    try:
+        stated = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise TracingError(
+            "a graph asks for a layer that is not in this process: it was deleted, or the program was exported with "
+            "strict=True, which keeps no text of the layer. Compile again, or export with strict=False."
+        ) from error
+    options = stated["options"]
+    bounds = options["bounds"]
+    plan = Plan(
+        [parse_constraint(each) for each in stated["constraints"]],
+        Options(**{**options, "bounds": tuple(bounds) if isinstance(bounds, list) else bounds}),
+    )
+    categories = {name: tuple(each) for name, each in stated["categories"].items()}
+    return plan, Vocabulary(categories, open=False), tuple(categories)
+
+
+@torch.library.custom_op("fairlayer::project", mutates_args=())
+def _project(  # noqa: PLR0917
+    scores: Tensor,
+    columns: list[Tensor],
+    y: Tensor | None,
+    label_probabilities: Tensor | None,
+    sample_weight: Tensor | None,
+    which: str,
+) -> Tensor:
+    """Return the projected scores."""
+    value = _run(scores.detach(), columns, y, label_probabilities, sample_weight, which).value
+    return value.clone(memory_format=torch.contiguous_format)
+
+
+@_project.register_fake
+def _(scores: Tensor, *inputs: Any) -> Tensor:
+    return like(scores)
+
+
+@torch.library.custom_op("fairlayer::project_adjoint", mutates_args=())
+def _adjoint(  # noqa: PLR0917
+    upstream: Tensor,
+    scores: Tensor,
+    columns: list[Tensor],
+    y: Tensor | None,
+    label_probabilities: Tensor | None,
+    sample_weight: Tensor | None,
+    which: str,
+) -> Tensor:
+    """Return the gradient of the scores for an upstream of the shape of the projected ones."""
+    with with_graph():
+        followed = scores.detach().requires_grad_()
+        value = _run(followed, columns, y, label_probabilities, sample_weight, which).value
+        (gradient,) = torch.autograd.grad(value, followed, upstream.detach())
+    return gradient.clone(memory_format=torch.contiguous_format)
+
+
+@_adjoint.register_fake
+def _(upstream: Tensor, scores: Tensor, *inputs: Any) -> Tensor:
+    return torch.empty(scores.shape, dtype=scores.dtype, device=scores.device)
+
+
+def like(scores: Tensor) -> Tensor:
+    """Return an empty tensor of the shape, dtype and device of what is returned for the scores."""
+    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    return torch.empty(scores.shape, dtype=dtype, device=scores.device)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    scores, columns, y, label_probabilities, sample_weight, ctx.which = inputs
+    ctx.columns = len(columns)
+    ctx.given = [each is not None for each in (y, label_probabilities, sample_weight)]
+    others = [each for each in (y, label_probabilities, sample_weight) if each is not None]
+    ctx.save_for_backward(scores, *columns, *others)
+
+
+def _backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+    scores, *rest = ctx.saved_tensors
+    columns, others = rest[: ctx.columns], iter(rest[ctx.columns :])
+    optional = [next(others) if given else None for given in ctx.given]
+    gradient = torch.ops.fairlayer.project_adjoint(upstream, scores, columns, *optional, ctx.which)
+    return gradient, [None] * ctx.columns, None, None, None, None
+
+
+_project.register_autograd(_backward, setup_context=_keep)

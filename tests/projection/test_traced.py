@@ -1,0 +1,175 @@
+"""torch.compile and torch.export see one operator; what they cannot see is said by name."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import fairlayer as fl
+from fairlayer.errors import BackendError, FairlayerError, ShapeError, TracingError
+
+SEX = torch.arange(64) % 2
+
+
+class Batchwise(nn.Module):
+    """A model whose features are plain arguments, as exporters want them."""
+
+    def __init__(self, model: fl.FairModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor, s: Any) -> torch.Tensor:
+        return self.model(x, sensitive_features={"s": s})
+
+
+def _model(**options: Any) -> fl.FairModel:
+    torch.manual_seed(0)
+    layers = [nn.Linear(3, 1)] if options.get("from_logits") else [nn.Linear(3, 1), nn.Sigmoid()]
+    model = fl.FairModel(nn.Sequential(*layers), [fl.DemographicParity("s", 0.02)], **options)
+    model.fit_categories({"s": SEX})
+    return model
+
+
+OPTIONS = [{"bounds": (0.0, 1.0)}, {"geometry": "entropic", "from_logits": True}, {"geometry": "likelihood"}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_full_graph_for_ragged_batches(options: dict[str, Any]) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model = _model(**options)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for n in (64, 65, 70, 33, 128):
+        x, sex = torch.randn(n, 3), torch.arange(n) % 2
+        found = []
+        for each in (compiled, model):
+            value = each(x, sensitive_features={"s": sex})
+            (gradient,) = torch.autograd.grad(value.pow(2).sum(), model.backbone[0].weight)
+            found.append((value, gradient))
+        torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+    assert model.last_projection is not None
+    assert model.last_projection.certificate.holds
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
+def test_a_compiled_layer_follows_its_tolerance_and_its_copies_are_their_own() -> None:
+    torch._dynamo.reset()
+    model = _model(bounds=(0.0, 1.0))
+    compiled, x = torch.compile(model, fullgraph=True, backend="aot_eager"), torch.randn(64, 3) * 4
+    for tolerance in (0.0, 0.3):
+        model.constraints[0].tolerance = tolerance
+        value = compiled(x, sensitive_features={"s": SEX})
+        torch.testing.assert_close(value, model(x, sensitive_features={"s": SEX}))
+    twin = copy.deepcopy(model)
+    twin.constraints[0].tolerance = 0.0
+    gaps = []
+    for each in (model, twin):
+        value = torch.compile(each, fullgraph=True, backend="aot_eager")(x, sensitive_features={"s": SEX})
+        gaps.append(abs(float((value[SEX == 0].mean() - value[SEX == 1].mean()).detach())))
+    assert gaps[1] < 1e-6
+    assert gaps[0] > 0.01
+
+
+def test_a_graph_break_serves_what_is_no_tensor() -> None:
+    torch._dynamo.reset()
+    model = _model(bounds=(0.0, 1.0))
+    x, words = torch.randn(64, 3), [0, 1] * 32
+    value = torch.compile(model, backend="aot_eager")(x, sensitive_features={"s": words})
+    torch.testing.assert_close(value, model(x, sensitive_features={"s": words}))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_an_exported_program_runs_in_another_process(options: dict[str, Any], tmp_path: Path) -> None:
+    model = _model(**options).eval()
+    x = torch.randn(64, 3)
+    rows = torch.export.Dim("rows", min=2)
+    program = torch.export.export(Batchwise(model), (x, SEX), dynamic_shapes={"x": {0: rows}, "s": {0: rows}})
+    torch.export.save(program, tmp_path / "program.pt2")
+    expected = [model(x[:n], sensitive_features={"s": SEX[:n]}).detach() for n in (64, 20)]
+    torch.save((x, SEX, expected), tmp_path / "data.pt")
+    script = (
+        "import torch, fairlayer\n"
+        f"x, sex, expected = torch.load({str(tmp_path / 'data.pt')!r})\n"
+        f"program = torch.export.load({str(tmp_path / 'program.pt2')!r}).module()\n"
+        "print(max(float((program(x[:len(e)], sex[:len(e)]) - e).abs().max()) for e in expected))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout) <= 1e-6
+
+
+def test_what_cannot_be_exported_is_said() -> None:
+    model, x = _model(bounds=(0.0, 1.0)).eval(), torch.randn(64, 3)
+    with pytest.raises(TracingError, match=r"takes tensors, but a dict with 's': list .*amortised.*without_layer"):
+        torch.export.export(Batchwise(model), (x, [0, 1] * 32), strict=False)
+    fresh = fl.FairModel(nn.Linear(3, 1), [fl.DemographicParity("s", 0.02)]).eval()
+    with pytest.raises(TracingError, match="fit_categories"):
+        torch.export.export(Batchwise(fresh), (x, SEX), strict=False)
+
+    class Mine(fl.DemographicParity):
+        pass
+
+    own = fl.FairModel(nn.Linear(3, 1), [Mine("s", 0.02)]).eval()
+    own.fit_categories({"s": SEX})
+    with pytest.raises(TracingError, match="cannot be written as text"):
+        torch.export.export(Batchwise(own), (x, SEX), strict=False)
+
+
+def test_a_program_without_its_layer_names_the_reason() -> None:
+    with pytest.raises(TracingError, match="not in this process"):
+        torch.ops.fairlayer.project(torch.rand(4), [torch.tensor([0, 1, 0, 1])], None, None, None, "layer 0")
+
+
+def test_tensors_without_numbers() -> None:
+    model = _model(bounds=(0.0, 1.0))
+    shape = model.projection(torch.rand(64, device="meta"), sensitive_features={"s": SEX})
+    assert shape.is_meta
+    assert shape.shape == (64,)
+    with pytest.raises(BackendError, match="holds no numbers"):
+        fl.project(torch.rand(64, device="meta"), model.constraints, sensitive_features={"s": SEX})
+    with torch._subclasses.FakeTensorMode():
+        assert model.projection(torch.rand(64), sensitive_features={"s": torch.zeros(64)}).shape == (64,)
+    with pytest.raises(ShapeError, match="to_dense"):
+        fl.project(torch.rand(64).to_sparse(), model.constraints, sensitive_features={"s": SEX})
+
+
+def test_transforms_take_groups_that_are_columns_of_x_or_made_inside() -> None:
+    torch.manual_seed(0)
+    x = torch.cat([torch.randint(0, 2, (64, 1)).float(), torch.randn(64, 3)], 1)
+    net = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid())
+    model = fl.FairModel(net, protected_attr_idx=0, tolerance=0.02, bounds=(0.0, 1.0))
+    model(x).pow(2).mean().backward()
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+
+    def loss(given: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.func.functional_call(model, given, (x,)).pow(2).mean()
+
+    found = torch.func.grad(loss)(weights)
+    torch.testing.assert_close(found["backbone.0.weight"], net[0].weight.grad)
+
+    def inside(scores: torch.Tensor) -> torch.Tensor:
+        groups = (scores > scores.median()).long()
+        result = fl.project(scores, [fl.DemographicParity("s", 0.1)], sensitive_features={"s": groups})
+        return result.value.pow(2).sum()
+
+    scores = torch.rand(40, dtype=torch.float64)
+    plain = scores.clone().requires_grad_()
+    inside(plain).backward()
+    torch.testing.assert_close(torch.func.grad(inside)(scores), plain.grad)
+    with pytest.raises(FairlayerError, match="vmap"):
+        torch.func.vmap(inside)(torch.rand(3, 40))
+
+
+def test_the_operator_keeps_its_promises() -> None:
+    model = _model(bounds=(0.0, 1.0))
+    scores = torch.rand(32, dtype=torch.float64, requires_grad=True)
+    inputs = (scores, [SEX[:32]], None, None, None, model.projection.handle)
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+    torch.library.opcheck(torch.ops.fairlayer.project, inputs, test_utils=tests)
