@@ -51,9 +51,14 @@ class _Spread(NamedTuple):
 
 
 class Faces:
-    """All faces, from one matrix: rows first, then the members of the spreads."""
+    """All faces, from one matrix: rows first, then the members of the spreads.
 
-    def __init__(self, blocks: Sequence[RowSlabs | SpreadSlabs]) -> None:
+    Args:
+        blocks: the slabs.
+        unit: of the last statistics, the dense rows.
+    """
+
+    def __init__(self, blocks: Sequence[RowSlabs | SpreadSlabs], unit: FloatArray) -> None:
         rows = [(b, slabs) for b, slabs in enumerate(blocks) if isinstance(slabs, RowSlabs)]
         spreads = [
             (b, s)
@@ -62,6 +67,8 @@ class Faces:
         ]
         parts = [slabs.matrix for _, slabs in rows] + [slabs.matrix for _, slabs in spreads]
         self.matrix = np.concatenate(parts) if parts else np.zeros((0, 1))
+        if len(unit) and len(self.matrix):
+            self.matrix[:, -len(unit) :] *= unit
         self.absolute = np.abs(self.matrix)
         self.count = sum(len(slabs.matrix) for _, slabs in rows)
         none = np.zeros(0)

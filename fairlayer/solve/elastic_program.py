@@ -172,10 +172,13 @@ def least_widening(
     Raises:
         SolverError: the method did not end; no such problem is known.
     """
-    faces = Faces(blocks)
+    faces = Faces(blocks, domain.samples.unit)
     known = max(domain.reach(), 0.0 if near is None else float(np.abs(near).max(initial=0.0)))
     proof = _proof(faces, domain, near, _NEAR * (known or faces.reach), rtol)
-    return Elastic(*proof[:7], proof.steps)
+    statistics, unit = proof.statistics.copy(), domain.samples.unit
+    if len(unit):
+        statistics[-len(unit) :] *= unit
+    return Elastic(*proof[:5], statistics, proof.upper, proof.steps)
 
 
 def _proof(faces: Faces, domain: BoxSpec | SimplexSpec, near: FloatArray | None, reach: float, rtol: float) -> Proof:
