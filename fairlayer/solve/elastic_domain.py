@@ -216,7 +216,7 @@ class Domain(Protocol):
         """Return the point of the domain nearest to x."""
 
     def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
-        """Return the least value of `reduced` over the domain, infinite bounds replaced."""
+        """Return the least value of `reduced` over the domain, infinite bounds replaced by their first numbers."""
 
     def by_bounds(self, reduced: FloatArray) -> tuple[FloatArray | None, FloatArray | None]:
         """Return the derivative of `lowest` in the lower and in the upper bounds; None where there are none."""
@@ -233,6 +233,7 @@ class BoxDomain:
         self.samples, self.true_lower, self.true_upper = samples, lower, upper
         self.reach = reach
         self._place()
+        self.near_lower, self.near_upper = self.lower, self.upper
         self.x = np.minimum(np.maximum(start, self.lower), self.upper)
         self.basic: list[int] = []
         self.size = samples.norms(len(lower))
@@ -339,7 +340,7 @@ class BoxDomain:
 
     def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
         """See `Domain.lowest`."""
-        end = np.where(reduced > 0.0, self.lower, self.upper)
+        end = np.where(reduced > 0.0, self.near_lower, self.near_upper)
         true = np.where(reduced > 0.0, self.true_lower, self.true_upper)
         return float(np.where(np.isinf(true) & (np.abs(reduced) <= noise), 0.0, reduced * end).sum())
 

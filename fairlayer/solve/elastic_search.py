@@ -111,6 +111,7 @@ class Ascent:
         if self.faces.units_differ:
             self._climb()
             self._rise_from_afar()
+        self._rise()
         return self._answer()
 
     def _first(self) -> Face | None:
@@ -344,7 +345,8 @@ class Ascent:
         upper = self.faces.excess(s)
         size = self._size_of_proof()
         least = -float(weights @ self.limits) + self.domain.lowest(reduced, noise)
-        gap = max(0.0, abs(self.w - least) - 1e-13 * size)
+        clear = self.faces.excess(s, self.samples.sizes(point, s))
+        gap = max(0.0, max(abs(self.w - least), clear - max(least, 0.0)) - 1e-13 * size)
         if least <= self.rtol * size:
             return Proof(0.0, (), None, None, point, s, max(0.0, upper), gap, self.steps)
         used = [(f, float(p)) for f, p in zip(self.active, weights, strict=True) if p > 0.0]

@@ -51,6 +51,12 @@ class ElasticProblem:
     scale: float  # the size of the numbers
     own: float  # by how much the slabs clash by design; 0 where they were made feasible, NaN where nobody knows
 
+    @property
+    def reach(self) -> float:
+        """Return the size of the largest number that is known."""
+        bounds = np.abs(np.append(self.lower, self.upper))
+        return max(self.scale, float(bounds[np.isfinite(bounds)].max(initial=0.0)))
+
     def entries(self, point: np.ndarray) -> np.ndarray:
         """Return the entries of predictions."""
         return np.asarray(point).ravel()

@@ -22,7 +22,7 @@ def check(seed: int) -> Elastic:
     doubt = _check_weights(problem, elastic)
     _check_point(problem, elastic, doubt)
     if not np.isnan(problem.own):
-        assert elastic.widening >= problem.own * (1.0 - 1e-6) - 1e-12 * problem.scale, problem.name
+        assert elastic.widening >= problem.own * (1.0 - 1e-6) - 1e-12 * problem.reach, problem.name
     return elastic
 
 
@@ -59,14 +59,14 @@ def _check_weights(problem: ElasticProblem, elastic: Elastic) -> float:
     pull = sum(p * (f.normal @ problem.map) for f, p in chosen)
     parts = np.array([p * (f.absolute @ np.abs(problem.map)) for f, p in chosen])
     size, largest = parts.sum(axis=0), float(parts.sum(axis=1).max())  # a small weight rounds like the largest
-    pull = np.where(np.abs(pull) <= 1e-12 * np.maximum(size, largest), 0.0, pull)
+    noise = np.abs(pull) <= 1e-12 * np.maximum(size, largest)
     if problem.classes > 1:
         least = pull.reshape(-1, problem.classes).min(axis=1).sum()
         reach = float(size.sum())
     else:
         ends = np.where(pull > 0, problem.lower, problem.upper)
         with np.errstate(invalid="ignore"):
-            least = float(np.where(pull == 0, 0.0, pull * ends).sum())
+            least = float(np.where((pull == 0) | (noise & np.isinf(ends)), 0.0, pull * ends).sum())
         reach = float((size * np.where(np.isfinite(ends), np.abs(ends), 0.0)).sum())
     proved = least - sum(p * f.limit for f, p in chosen)
     doubt = 1e-12 * (reach + sum(p * f.size for f, p in chosen))
