@@ -215,6 +215,9 @@ class Domain(Protocol):
     def clipped(self) -> FloatArray:
         """Return the point of the domain nearest to x."""
 
+    def near(self) -> FloatArray:
+        """Return the point nearest to x that is no further out than the first replacements of infinite bounds."""
+
     def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
         """Return the least value of `reduced` over the domain, infinite bounds replaced by their first numbers."""
 
@@ -337,6 +340,10 @@ class BoxDomain:
     def clipped(self) -> FloatArray:
         """See `Domain.clipped`."""
         return np.minimum(np.maximum(self.x, self.true_lower), self.true_upper)
+
+    def near(self) -> FloatArray:
+        """See `Domain.near`."""
+        return np.minimum(np.maximum(self.x, self.near_lower), self.near_upper)
 
     def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
         """See `Domain.lowest`."""
@@ -499,6 +506,10 @@ class SimplexDomain:
         x = np.maximum(self.x, self.floor)
         over = (x - self.floor).sum(axis=1, keepdims=True)
         return np.asarray(self.floor + (x - self.floor) * ((self.most - self.floor) / over))
+
+    def near(self) -> FloatArray:
+        """See `Domain.near`: nothing is infinite."""
+        return self.x
 
     def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
         """See `Domain.lowest`."""

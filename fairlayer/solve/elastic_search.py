@@ -355,8 +355,10 @@ class Ascent:
         return Proof(least, faces, *ends, point, s, upper, gap, self.steps)
 
     def _size_of_proof(self) -> float:
-        """Return the sum of the absolute values that L adds up."""
-        return float(np.abs(self.weights) @ (np.abs(self.limits) + np.abs(self.normals) @ self.sizes))
+        """Return the sum of the absolute values that L adds up, however far out the point is."""
+        near = self.domain.near()
+        sizes = self.samples.sizes(near, self.samples.measure(near))
+        return float(np.abs(self.weights) @ (np.abs(self.limits) + np.abs(self.normals) @ sizes))
 
     def _each(self, noise: FloatArray) -> FloatArray:
         return noise if self.costs.ndim == 1 else noise[:, None]

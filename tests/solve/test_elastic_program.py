@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fairlayer.solve.elastic_program import Elastic, least_widening
+from fairlayer.solve.elastic_program import Elastic, box_of_samples, least_widening
+from fairlayer.solve.slabs import RowSlabs
 from tests.solve.elastic_problems import ElasticProblem, problem_of
 
 EPS = float(np.finfo(np.float64).eps)
@@ -22,13 +23,15 @@ def check(seed: int) -> Elastic:
     doubt = _check_weights(problem, elastic)
     _check_point(problem, elastic, doubt)
     if not np.isnan(problem.own):
-        assert elastic.widening >= problem.own * (1.0 - 1e-6) - 1e-12 * problem.reach, problem.name
+        assert elastic.widening >= problem.own * (1.0 - 1e-6) - 1e-11 * problem.reach, problem.name
     return elastic
 
 
-def agrees_with_highs(seed: int) -> bool:
+def _agrees_with_highs(seed: int) -> bool:
     problem = problem_of(seed)
     mine, least = least_widening(problem.blocks, problem.spec).widening, problem.by_highs()
+    if least is None:
+        return False
     unit = problem.scale * max([1.0, *(1.0 / face.widens for face in problem.faces())])
     return abs(mine - least) <= 2e-8 * unit + 1e-7 * least
 
@@ -41,14 +44,18 @@ def _check_point(problem: ElasticProblem, elastic: Elastic, doubt: float) -> Non
     if problem.classes > 1:
         np.testing.assert_allclose(x.reshape(-1, problem.classes).sum(axis=1), 1.0, atol=1e-14)
     s, sizes = problem.map @ x, np.abs(problem.map) @ np.maximum(np.abs(x), problem.scale)
+    share = 1e-12 if np.isfinite(problem.lower + problem.upper).all() else 1e-10  # far out
     for key, normal, limit, widens, size, absolute in problem.faces():
         total = float(absolute @ sizes) + size + elastic.widening * widens
         over = float(normal @ s) - limit - elastic.widening * widens
-        assert over <= 1e-12 * total + doubt * widens, (problem.name, key, over, total)
+        assert over <= share * total + doubt * widens, (problem.name, key, over, total)
 
 
 def _check_weights(problem: ElasticProblem, elastic: Elastic) -> float:
-    """p >= 0, p @ widens = 1, and -p limit + min (p A B) v over the domain is the widening; return their rounding."""
+    """p >= 0, p @ widens = 1, and -p limit + min (p A B) v over the domain is the widening; return their rounding.
+
+    Infinite bounds are replaced by numbers 8 times larger than all others, so the weights need be exact only so far.
+    """
     if elastic.feasible:
         assert not elastic.faces
         return 0.0
@@ -58,30 +65,48 @@ def _check_weights(problem: ElasticProblem, elastic: Elastic) -> float:
     assert sum(f.widens * p for f, p in chosen) == pytest.approx(1.0, rel=1e-9), problem.name
     pull = sum(p * (f.normal @ problem.map) for f, p in chosen)
     parts = np.array([p * (f.absolute @ np.abs(problem.map)) for f, p in chosen])
-    size, largest = parts.sum(axis=0), float(parts.sum(axis=1).max())  # a small weight rounds like the largest
-    noise = np.abs(pull) <= 1e-12 * np.maximum(size, largest)
+    far = 8.0 * problem.reach
     if problem.classes > 1:
-        least = pull.reshape(-1, problem.classes).min(axis=1).sum()
-        reach = float(size.sum())
+        least, ends = pull.reshape(-1, problem.classes).min(axis=1).sum(), np.ones(len(pull))
     else:
-        ends = np.where(pull > 0, problem.lower, problem.upper)
-        with np.errstate(invalid="ignore"):
-            least = float(np.where((pull == 0) | (noise & np.isinf(ends)), 0.0, pull * ends).sum())
-        reach = float((size * np.where(np.isfinite(ends), np.abs(ends), 0.0)).sum())
+        ends = np.clip(np.where(pull > 0, problem.lower, problem.upper), -far, far)
+        least = float(pull @ ends)
     proved = least - sum(p * f.limit for f, p in chosen)
-    doubt = 1e-12 * (reach + sum(p * f.size for f, p in chosen))
-    assert abs(proved - elastic.widening) <= doubt, (problem.name, proved, elastic.widening, doubt)
+    doubt = 1e-12 * (float((parts.sum(axis=0) * np.abs(ends)).sum()) + sum(p * f.size for f, p in chosen))
+    assert proved >= elastic.widening - doubt, (problem.name, proved, elastic.widening, doubt)
     return doubt
 
 
-@pytest.mark.parametrize("block", range(10))
-def test_the_least_widening_is_that_of_highs(block: int) -> None:
-    for seed in range(block * BLOCK, (block + 1) * BLOCK):
+def _check_block(block: int) -> None:
+    seeds = range(block * BLOCK, (block + 1) * BLOCK)
+    for seed in seeds:
         check(seed)
+    assert sum(not _agrees_with_highs(seed) for seed in seeds) <= 1
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_the_least_widening_is_proved_and_that_of_highs(block: int) -> None:
+    _check_block(block)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(10, 110))
-def test_the_least_widening_is_that_of_highs_on_thousands(block: int) -> None:
-    for seed in range(block * BLOCK, (block + 1) * BLOCK):
-        check(seed)
+@pytest.mark.parametrize("block", range(4, 110))
+def test_the_least_widening_is_proved_and_that_of_highs_in_thousands(block: int) -> None:
+    _check_block(block)
+
+
+@pytest.mark.parametrize("seed", [274, 779, 638, 1162, 1416, 2595, 3436])
+def test_infinite_bounds_rows_of_any_size_and_clashes_by_a_hair(seed: int) -> None:
+    """Those that an earlier form of the method called feasible, or did not finish."""
+    check(seed)
+
+
+def test_a_dense_row_in_tiny_units_is_no_smaller_than_others() -> None:
+    """The mean of x and 1e-9 times it clash by a tenth of what they ask for; in any unit they clash the same."""
+    codes, counts, x = np.zeros(4, int), np.array([4.0]), np.arange(1.0, 5.0)
+    for unit in (1.0, 1e-9, 1e9):
+        box = box_of_samples(codes, counts, unit * x[None] / 10.0, 0.0, 1.0, 4)
+        rows = RowSlabs(np.array([[1.0, 0.0], [0.0, 1.0 / unit]]), np.array([-np.inf, 0.9]), np.array([0.5, np.inf]))
+        elastic = least_widening([rows], box)
+        # At most .7 of the second is reached with mean .5; each further .25 of the mean gives .1 to .2 more.
+        assert elastic.widening == pytest.approx(0.2 / 1.8, rel=1e-12)
