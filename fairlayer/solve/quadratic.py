@@ -162,8 +162,12 @@ class _ActiveSet:
         self.multipliers = np.zeros(len(faces))
 
     def _append(self, face: Face, scaled: FloatArray, multiplier: float) -> None:
-        crossed = self.normals @ scaled
-        self.gram = np.block([[self.gram, crossed[:, None]], [crossed[None], np.array([[face.normal @ scaled]])]])
+        held = len(self.faces)
+        gram = np.empty((held + 1, held + 1))
+        gram[:held, :held] = self.gram
+        gram[held, :held] = gram[:held, held] = self.normals @ scaled
+        gram[held, held] = face.normal @ scaled
+        self.gram = gram
         self.faces = [*self.faces, face]
         self.normals = np.vstack([self.normals, face.normal])
         self.scaled = np.vstack([self.scaled, scaled])

@@ -190,7 +190,9 @@ def _samples(rng: np.random.Generator) -> Any:
     return codes, counts, dense, weights, n
 
 
-def _map(codes: Any, counts: Any, dense: Any, weights: Any, n: int, classes: int, dense_class: Any) -> np.ndarray:
+def _map(  # noqa: PLR0917 - a batch
+    codes: Any, counts: Any, dense: Any, weights: Any, n: int, classes: int, dense_class: Any
+) -> np.ndarray:
     cells, rows = len(counts), 0 if dense is None else len(dense)
     each = np.ones(n) if weights is None else weights
     linear = np.zeros((cells * classes + rows, n * classes))
@@ -204,7 +206,7 @@ def _map(codes: Any, counts: Any, dense: Any, weights: Any, n: int, classes: int
     return linear
 
 
-def _finished(  # noqa: PLR0917
+def _finished(  # noqa: PLR0917 - a problem
     rng: np.random.Generator,
     kind: str,
     seed: int,

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from fairlayer.geometry import geometry_of
+from fairlayer.passes import Cells, NumpyPasses
+from fairlayer.passes.simplex import SimplexPasses
 from fairlayer.solve.elastic_program import Elastic, box_of_samples, least_widening
-from fairlayer.solve.slabs import RowSlabs
+from fairlayer.solve.feasibility import attainable, widening_of
+from fairlayer.solve.slabs import RowSlabs, SlabSystem
 from tests.solve.elastic_problems import ElasticProblem, problem_of
 
 EPS = float(np.finfo(np.float64).eps)
@@ -44,7 +49,8 @@ def _check_point(problem: ElasticProblem, elastic: Elastic, doubt: float) -> Non
     if problem.classes > 1:
         np.testing.assert_allclose(x.reshape(-1, problem.classes).sum(axis=1), 1.0, atol=1e-14)
     s, sizes = problem.map @ x, np.abs(problem.map) @ np.maximum(np.abs(x), problem.scale)
-    share = 1e-12 if np.isfinite(problem.lower + problem.upper).all() else 1e-10  # far out
+    bounded = np.isfinite(problem.lower).all() and np.isfinite(problem.upper).all()
+    share = 1e-12 if bounded else 1e-10  # points may be far out
     for key, normal, limit, widens, size, absolute in problem.faces():
         total = float(absolute @ sizes) + size + elastic.widening * widens
         over = float(normal @ s) - limit - elastic.widening * widens
@@ -110,3 +116,17 @@ def test_a_dense_row_in_tiny_units_is_no_smaller_than_others() -> None:
         elastic = least_widening([rows], box)
         # At most .7 of the second is reached with mean .5; each further .25 of the mean gives .1 to .2 more.
         assert elastic.widening == pytest.approx(0.2 / 1.8, rel=1e-12)
+
+
+def test_a_cell_without_weight_has_statistics_of_zero() -> None:
+    """On a simplex the two classes of a cell add up to 1, but to 0 where nobody in it counts."""
+    codes, weights = np.array([0, 0, 1, 1]), np.array([1.0, 2.0, 0.0, 0.0])
+    cells = Cells(codes, np.array([3.0, 1.0]), None, weights=weights)
+    low, high = attainable(NumpyPasses(np.full(4, 0.5), cells, 0.2, 0.7))
+    assert (low.tolist(), high.tolist()) == ([0.2, 0.0], [0.7, 0.0])
+    geometry = geometry_of("euclidean", on_simplex=True)
+    passes = SimplexPasses(np.full((4, 2), 0.5), cells._replace(classes=2), geometry, torch.device("cpu"))
+    none, most = np.full(2, -np.inf), np.full(2, np.inf)
+    for lower, upper, widening in ((none, np.zeros(2), 0.0), (np.array([0.3, 0.0]), most, 0.3)):
+        slabs = SlabSystem([RowSlabs(np.eye(4)[[1, 3]], lower, upper)])
+        assert widening_of(passes, slabs).widening == pytest.approx(widening, abs=1e-15)
