@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairlayer._typing import FloatArray
+from fairlayer._typing import FloatArray, IntArray
 from fairlayer.geometry import Geometry
 from fairlayer.passes.base import Cells, Point, WholeBatch
 
@@ -41,8 +41,8 @@ class SimplexPasses:
         table = np.zeros((m + 1, self.classes))
         table[:m] = (nu[: m * self.classes].reshape(self.classes, m) / cells.counts).T
         pull = np.zeros_like(self.scores) if cells.codes is None else table[cells.codes]
-        for row, weights, price in self._dense(nu[m * self.classes :]):
-            pull[:, row] += price * weights
+        for c, places, rows in self._dense:
+            pull[:, c] += nu[m * self.classes :][places] @ rows
         return pull
 
     def small(self, array: FloatArray) -> FloatArray:
@@ -53,8 +53,7 @@ class SimplexPasses:
         """See `Passes.measure`."""
         whole = value if self.cells.weights is None or not weighted else value * self.cells.weights[:, None]
         means = [self._sums(column) / self.cells.counts for column in whole.T]
-        dense = [row @ whole[:, c] for c, row, _ in self._dense()]
-        return np.concatenate([*means, dense]) if dense else np.concatenate(means)
+        return np.concatenate([*means, self._dense_sums(whole)])
 
     def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
         """See `Passes.metric`; K + floor (K of free samples - K)."""
@@ -77,17 +76,19 @@ class SimplexPasses:
         """K, from the columns of W: (n, k) for each class."""
         cells, k, m = self.cells, self.classes, len(self.cells.counts)
         metric = np.zeros((cells.size, cells.size))
-        cell = np.arange(m)
+        cell, hard = np.arange(m), k * m
         for d, column in enumerate(columns):
             weighted = column if cells.weights is None else column * cells.weights[:, None]
             for c in range(k):
                 metric[c * m + cell, d * m + cell] = self._sums(weighted[:, c]) / cells.counts**2
-            for r, (c, row, _) in enumerate(self._dense(), start=k * m):
-                product = row * weighted[:, c]
-                metric[r, d * m + cell] = metric[d * m + cell, r] = self._sums(product) / cells.counts
-                for r2, (d2, row2, _) in enumerate(self._dense(), start=k * m):
-                    if d2 == d:
-                        metric[r, r2] = product @ row2
+            if cells.dense is None or cells.dense_class is None:
+                continue
+            products = cells.dense * weighted[:, cells.dense_class].T
+            metric[hard:, d * m : (d + 1) * m] = self._sums_of_rows(products) / cells.counts
+            metric[d * m : (d + 1) * m, hard:] = metric[hard:, d * m : (d + 1) * m].T
+            for d2, places, rows in self._dense:
+                if d2 == d:
+                    metric[hard:, hard + places] = products @ rows.T
         return metric
 
     def whole(self) -> WholeBatch:
@@ -97,8 +98,8 @@ class SimplexPasses:
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`; no probability is larger than 1."""
         weights = np.ones(self.n) if self.cells.weights is None else self.cells.weights
-        dense = [np.abs(row) @ weights for _, row, _ in self._dense()]
-        return np.append(np.ones(self.classes * len(self.cells.counts)), dense)
+        hard = np.ones(self.classes * len(self.cells.counts))
+        return hard if self.cells.dense is None else np.append(hard, np.abs(self.cells.dense) @ weights)
 
     def lowest(self, nus: FloatArray) -> FloatArray:
         """See `Passes.lowest`."""
@@ -132,13 +133,29 @@ class SimplexPasses:
         """See `Passes.from_tensor`."""
         return tensor.cpu().numpy()
 
-    def _dense(self, prices: FloatArray | None = None) -> list[tuple[int, FloatArray, float]]:
-        """Each dense row with its class and, if prices are given, its price."""
+    @cached_property
+    def _dense(self) -> list[tuple[int, IntArray, FloatArray]]:
+        """The dense rows of each class: their places among all dense rows, and their weights."""
         cells = self.cells
         if cells.dense is None or cells.dense_class is None:
             return []
-        given = np.zeros(len(cells.dense)) if prices is None else prices
-        return list(zip(cells.dense_class.tolist(), cells.dense, given.tolist(), strict=True))
+        places = [(c, np.flatnonzero(cells.dense_class == c)) for c in range(self.classes)]
+        return [(c, where, cells.dense[where]) for c, where in places if len(where)]
+
+    def _dense_sums(self, whole: FloatArray) -> FloatArray:
+        sums = np.zeros(0 if self.cells.dense is None else len(self.cells.dense))
+        for c, places, rows in self._dense:
+            sums[places] = rows @ whole[:, c]
+        return sums
+
+    def _sums_of_rows(self, rows: FloatArray) -> FloatArray:
+        """Return the sums over each cell of each of several rows (r, n)."""
+        m = len(self.cells.counts)
+        if self.cells.codes is None:
+            return np.zeros((len(rows), m))
+        codes = (self.cells.codes + (m + 1) * np.arange(len(rows))[:, None]).ravel()
+        sums = np.bincount(codes, weights=rows.ravel(), minlength=(m + 1) * len(rows)).reshape(len(rows), m + 1)
+        return sums[:, :m].astype(np.float64, copy=False)
 
     def _sums(self, value: FloatArray) -> FloatArray:
         m = len(self.cells.counts)

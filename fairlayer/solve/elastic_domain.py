@@ -24,7 +24,8 @@ __all__ = ["BoxDomain", "Breakpoints", "Domain", "Samples", "SimplexDomain"]
 class Samples:
     """The linear map B from predictions to statistics: cell means, then dense rows.
 
-    With m cells and k classes, entry c m + g is the mean of class c in cell g, and the dense rows follow.
+    With m cells and k classes, entry c m + g is the mean of class c in cell g, and the dense rows follow, each in a
+    unit of its own, the sum of its absolute weights: a feature in tiny units rounds like any other.
 
     Args:
         codes: cell of each sample, (n,); `len(counts)` marks samples in no cell. None with `counts` None: the
@@ -53,6 +54,10 @@ class Samples:
             if weights is not None:
                 self.share = self.share * weights
         self.dense = dense if dense is None or weights is None else dense * weights
+        self.unit = np.ones(0)  # of each dense row
+        if self.dense is not None:
+            self.unit = np.abs(self.dense).sum(axis=1)  # 0 for a row without weights, which nothing can move
+            self.dense = self.dense / np.where(self.unit > 0.0, self.unit, 1.0)[:, None]
         self.dense_class = np.zeros(0 if dense is None else len(dense), int) if dense_class is None else dense_class
 
     def measure(self, x: FloatArray) -> FloatArray:
@@ -210,8 +215,11 @@ class Domain(Protocol):
     def clipped(self) -> FloatArray:
         """Return the point of the domain nearest to x."""
 
+    def near(self) -> FloatArray:
+        """Return the point nearest to x that is no further out than the first replacements of infinite bounds."""
+
     def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
-        """Return the least value of `reduced` over the domain."""
+        """Return the least value of `reduced` over the domain, infinite bounds replaced by their first numbers."""
 
     def by_bounds(self, reduced: FloatArray) -> tuple[FloatArray | None, FloatArray | None]:
         """Return the derivative of `lowest` in the lower and in the upper bounds; None where there are none."""
@@ -228,6 +236,7 @@ class BoxDomain:
         self.samples, self.true_lower, self.true_upper = samples, lower, upper
         self.reach = reach
         self._place()
+        self.near_lower, self.near_upper = self.lower, self.upper
         self.x = np.minimum(np.maximum(start, self.lower), self.upper)
         self.basic: list[int] = []
         self.size = samples.norms(len(lower))
@@ -332,14 +341,15 @@ class BoxDomain:
         """See `Domain.clipped`."""
         return np.minimum(np.maximum(self.x, self.true_lower), self.true_upper)
 
+    def near(self) -> FloatArray:
+        """See `Domain.near`."""
+        return np.minimum(np.maximum(self.x, self.near_lower), self.near_upper)
+
     def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
         """See `Domain.lowest`."""
-        if self.beyond(reduced, noise):
-            return -np.inf
-        with np.errstate(invalid="ignore"):
-            end = np.where(reduced > 0.0, self.true_lower, self.true_upper)
-            product = np.where(np.isinf(end), 0.0, reduced * end)
-        return float(product.sum())
+        end = np.where(reduced > 0.0, self.near_lower, self.near_upper)
+        true = np.where(reduced > 0.0, self.true_lower, self.true_upper)
+        return float(np.where(np.isinf(true) & (np.abs(reduced) <= noise), 0.0, reduced * end).sum())
 
 
 class SimplexDomain:
@@ -496,6 +506,10 @@ class SimplexDomain:
         x = np.maximum(self.x, self.floor)
         over = (x - self.floor).sum(axis=1, keepdims=True)
         return np.asarray(self.floor + (x - self.floor) * ((self.most - self.floor) / over))
+
+    def near(self) -> FloatArray:
+        """See `Domain.near`: nothing is infinite."""
+        return self.x
 
     def lowest(self, reduced: FloatArray, noise: FloatArray) -> float:
         """See `Domain.lowest`."""

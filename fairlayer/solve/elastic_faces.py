@@ -16,6 +16,7 @@ from fairlayer.solve.slabs import FaceKey, RowSlabs, SpreadSlabs
 __all__ = ["EPS", "Face", "Faces", "Violation"]
 
 EPS = float(np.finfo(np.float64).eps)
+_ALLOWED = 64.0 * EPS  # of a sum, for its rounding
 
 
 class Face(NamedTuple):
@@ -51,9 +52,14 @@ class _Spread(NamedTuple):
 
 
 class Faces:
-    """All faces, from one matrix: rows first, then the members of the spreads."""
+    """All faces, from one matrix: rows first, then the members of the spreads.
 
-    def __init__(self, blocks: Sequence[RowSlabs | SpreadSlabs]) -> None:
+    Args:
+        blocks: the slabs.
+        unit: of the last statistics, the dense rows.
+    """
+
+    def __init__(self, blocks: Sequence[RowSlabs | SpreadSlabs], unit: FloatArray) -> None:
         rows = [(b, slabs) for b, slabs in enumerate(blocks) if isinstance(slabs, RowSlabs)]
         spreads = [
             (b, s)
@@ -62,6 +68,8 @@ class Faces:
         ]
         parts = [slabs.matrix for _, slabs in rows] + [slabs.matrix for _, slabs in spreads]
         self.matrix = np.concatenate(parts) if parts else np.zeros((0, 1))
+        if len(unit) and len(self.matrix):
+            self.matrix[:, -len(unit) :] *= unit
         self.absolute = np.abs(self.matrix)
         self.count = sum(len(slabs.matrix) for _, slabs in rows)
         none = np.zeros(0)
@@ -151,16 +159,27 @@ class Faces:
             limit += float(spread.offset[key[2]] - spread.scale * spread.offset[key[1]])
         return Face(key, spread.scale * self.matrix[first] - self.matrix[second], limit, 1.0, 1.0, 1.0, -1)
 
-    def excess(self, s: FloatArray) -> float:
-        """Return the worst violation at some statistics in the user's units."""
+    def excess(self, s: FloatArray, sizes: FloatArray | None = None) -> float:
+        """Return the worst violation at some statistics in the user's units.
+
+        Args:
+            s: the statistics.
+            sizes: the sums of the absolute values that s adds up; what a violation owes to rounding does not count.
+        """
         if not len(self.matrix):
             return -np.inf
-        value = self.matrix @ s
-        rows = value[: self.count]
-        worst = (np.maximum(rows - self.upper, self.lower - rows) / self.widens).max(initial=-np.inf)
+        value, allowed = self.matrix @ s, np.zeros(len(self.matrix))
+        if sizes is not None:
+            allowed = _ALLOWED * (self.absolute @ sizes)
+        rows, ends = value[: self.count], np.maximum(self.lower_size, self.upper_size)
+        over = np.maximum(rows - self.upper, self.lower - rows) - allowed[: self.count]
+        worst = ((over if sizes is None else over - _ALLOWED * ends) / self.widens).max(initial=-np.inf)
         for spread in self.spreads:
-            v = value[spread.rows] if spread.offset is None else value[spread.rows] + spread.offset
-            worst = max(worst, float(spread.scale * v.max() - v.min()) - spread.width)
+            v, doubt = value[spread.rows], allowed[spread.rows]
+            if spread.offset is not None:
+                v = v + spread.offset
+                doubt = doubt if sizes is None else doubt + _ALLOWED * np.abs(spread.offset)
+            worst = max(worst, float(spread.scale * (v - doubt).max() - (v + doubt).min()) - spread.width)
         return float(worst)
 
 

@@ -46,7 +46,6 @@ __all__ = [
 
 _NEAR = 8.0  # times the size of what is known: the first place to wait on the way to infinity
 _TRIES = 6  # orders of steps
-_ENOUGH = 3  # of them, where each answered and none proved its answer to the last digit
 
 
 @dataclass(frozen=True)
@@ -172,10 +171,13 @@ def least_widening(
     Raises:
         SolverError: the method did not end; no such problem is known.
     """
-    faces = Faces(blocks)
+    faces = Faces(blocks, domain.samples.unit)
     known = max(domain.reach(), 0.0 if near is None else float(np.abs(near).max(initial=0.0)))
     proof = _proof(faces, domain, near, _NEAR * (known or faces.reach), rtol)
-    return Elastic(*proof[:7], proof.steps)
+    statistics, unit = proof.statistics.copy(), domain.samples.unit
+    if len(unit):
+        statistics[-len(unit) :] *= unit
+    return Elastic(*proof[:5], statistics, proof.upper, proof.steps)
 
 
 def _proof(faces: Faces, domain: BoxSpec | SimplexSpec, near: FloatArray | None, reach: float, rtol: float) -> Proof:
@@ -187,7 +189,7 @@ def _proof(faces: Faces, domain: BoxSpec | SimplexSpec, near: FloatArray | None,
             continue
         if found is None or proof.gap < found.gap:
             found = proof
-        if found.gap == 0.0 or attempt + 1 >= _ENOUGH:
+        if found.gap == 0.0:
             break
     if found is None:
         raise SolverError(

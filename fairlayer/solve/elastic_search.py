@@ -22,6 +22,8 @@ __all__ = ["Ascent", "LostError", "Proof"]
 _COST = 1e-7  # of a prediction at first, in units of the weights
 _PATIENCE = 25  # steps without a rise, after which violated faces are taken at random, so that nothing cycles
 _MOST_STEPS = 3_000
+_INEXACT = 1e4  # roundings by which weights from nearly dependent equations may be wrong
+_FURTHER = 5  # times that infinite bounds are moved out, by 100 each
 _FEW_STEPS = 100  # without costs: more mean that the method goes round in circles
 
 
@@ -103,11 +105,12 @@ class Ascent:
             return self._met()
         self.active, self.weights = [start], np.ones(1)
         self.domain.settle(*self._reduced())
-        if not self._climb() or not self._rise_from_afar():
+        if not self._climb() or not self._rise_from_afar() or self.w <= self.rtol * self._size_of_proof():
             return self._met()
         self._in_users_units()
         if self.faces.units_differ:
             self._climb()
+            self._rise_from_afar()
         self._rise()
         return self._answer()
 
@@ -142,14 +145,24 @@ class Ascent:
         return self._rise()
 
     def _rise_from_afar(self) -> bool:
-        """Go on with infinite bounds further out, while something is still pulled there."""
-        for _ in range(8):
-            if not self.domain.beyond(*self._reduced()):
+        """Go on with infinite bounds further out, while something is still pulled there and that helps.
+
+        What is pulled so little that an inexact weight may be the cause does not count.
+        """
+        for _ in range(_FURTHER):
+            self.domain.settle_others(*self._reduced())
+            if not self._rise():
+                return False
+            reduced, noise = self._reduced()
+            if not self.domain.beyond(reduced, _INEXACT * noise):
                 return True
+            before = self.w
             self.domain.enlarge(100.0)
             if not self._rise():
                 return False
-        raise LostError
+            if self.w >= before - EPS * abs(before):
+                return True
+        return True
 
     def _in_users_units(self) -> None:
         self.own_units = False
@@ -330,15 +343,22 @@ class Ascent:
         point = self.domain.clipped()
         s = self.samples.measure(point)
         upper = self.faces.excess(s)
-        size = float((weights * (np.abs(self.limits) + np.abs(self.normals) @ self.sizes)).sum())
+        size = self._size_of_proof()
         least = -float(weights @ self.limits) + self.domain.lowest(reduced, noise)
-        gap = max(0.0, abs(self.w - least) - 1e-13 * size)
+        clear = self.faces.excess(s, self.samples.sizes(point, s))
+        gap = max(0.0, max(abs(self.w - least), clear - max(least, 0.0)) - 1e-13 * size)
         if least <= self.rtol * size:
             return Proof(0.0, (), None, None, point, s, max(0.0, upper), gap, self.steps)
         used = [(f, float(p)) for f, p in zip(self.active, weights, strict=True) if p > 0.0]
         faces = tuple((f.key, p / f.norm) for f, p in used)
         ends = self.domain.by_bounds(np.where(np.abs(reduced) > self._each(noise), reduced, 0.0))
         return Proof(least, faces, *ends, point, s, upper, gap, self.steps)
+
+    def _size_of_proof(self) -> float:
+        """Return the sum of the absolute values that L adds up, however far out the point is."""
+        near = self.domain.near()
+        sizes = self.samples.sizes(near, self.samples.measure(near))
+        return float(np.abs(self.weights) @ (np.abs(self.limits) + np.abs(self.normals) @ sizes))
 
     def _each(self, noise: FloatArray) -> FloatArray:
         return noise if self.costs.ndim == 1 else noise[:, None]

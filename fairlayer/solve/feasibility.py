@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fairlayer._typing import FloatArray
+from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.passes import Passes
 from fairlayer.solve.elastic_program import (
     BoxSpec,
@@ -35,10 +35,18 @@ def attainable(passes: Passes) -> tuple[FloatArray, FloatArray]:
     if passes.cells.dense is None and isinstance(passes.lower, _PLAIN) and isinstance(passes.upper, _PLAIN):
         low = -np.inf if passes.lower is None else passes.lower
         high = np.inf if passes.upper is None else passes.upper
-        return np.full(passes.cells.size, low), np.full(passes.cells.size, high)
+        if passes.cells.weights is None:
+            return np.full(passes.cells.size, low), np.full(passes.cells.size, high)
+        held = _held(passes)
+        return np.where(held, low, 0.0), np.where(held, high, 0.0)
     units = np.eye(passes.cells.size)
     ends = passes.lowest(np.concatenate([units, -units]))
     return ends[: len(units)], -ends[len(units) :]
+
+
+def _held(passes: Passes) -> BoolArray:
+    """Return which statistics of cells have any weight, (s,); the others are zero, whatever the predictions."""
+    return np.asarray(passes.measure(np.ones_like(passes.scores)) > 0.0)
 
 
 def surely_feasible(passes: Passes, slabs: SlabSystem, near: FloatArray) -> bool:
@@ -77,7 +85,11 @@ def _domain(passes: Passes) -> BoxSpec | SimplexSpec:
     cells, on_simplex = passes.cells, passes.geometry.on_simplex
     floor = _OPEN if on_simplex and passes.geometry.bounded else 0.0
     if cells.dense is None and on_simplex:
-        return simplex_of_means(len(cells.counts), cells.classes, floor)
+        m = len(cells.counts)
+        if cells.weights is None:
+            return simplex_of_means(m, cells.classes, floor)
+        held = _held(passes)[:m].astype(float)
+        return simplex_of_samples(np.arange(m), np.ones(m), None, None, cells.classes, m, held, floor)
     if cells.dense is None:
         return box_of_means(*attainable(passes))
     codes, dense, weights, lower, upper, n = passes.whole()

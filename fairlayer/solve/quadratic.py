@@ -83,7 +83,8 @@ class _ActiveSet:
         self.center, self.metric = center, metric
         self.point = center
         self.faces: list[Face] = []
-        self.normals = np.zeros((0, len(center)))
+        self.normals = self.scaled = np.zeros((0, len(center)))  # N and N K
+        self.gram = np.zeros((0, 0))  # N K N'
         self.multipliers = np.zeros(0)
 
     def warm_start(self, faces: Sequence[Face]) -> None:
@@ -100,10 +101,9 @@ class _ActiveSet:
         """Recompute multipliers and point from the faces: N K N' lambda = N center - limits."""
         if not self.faces:
             return
-        scaled = self._apply(self.normals)
         limits = np.array([face.limit for face in self.faces])
-        self.multipliers = _solve(self.normals @ scaled.T, self.normals @ self.center - limits)
-        self.point = self.center - self.multipliers @ scaled
+        self.multipliers = _solve(self.gram, self.normals @ self.center - limits)
+        self.point = self.center - self.multipliers @ self.scaled
 
     def solution(self) -> QuadraticSolution:
         self.refresh()
@@ -119,9 +119,8 @@ class _ActiveSet:
         size = float(face.normal @ step)
         price = 0.0
         while True:
-            scaled = self._apply(self.normals)
-            change = _solve(self.normals @ scaled.T, self.normals @ step)  # d lambda per unit of price
-            direction = step - change @ scaled
+            change = _solve(self.gram, self.normals @ step)  # d lambda per unit of price
+            direction = step - change @ self.scaled
             curvature = float(face.normal @ direction)
             dependent = curvature <= _DEPENDENT * size
             full = np.inf if dependent else (float(face.normal @ self.point) - face.limit) / curvature
@@ -135,7 +134,7 @@ class _ActiveSet:
             if not dependent:
                 self.point = self.point - length * direction
             if full <= partial:
-                self._set([*self.faces, face], np.append(self.multipliers, price))
+                self._append(face, step, price)
                 return True
             self._drop(blocking)
 
@@ -156,13 +155,30 @@ class _ActiveSet:
         if limit < -rounding:
             raise ClashingFaces([face, *(f for f, w in zip(self.faces, weights, strict=True) if w > 0)])
 
-    def _set(self, faces: list[Face], multipliers: FloatArray | None = None) -> None:
+    def _set(self, faces: list[Face]) -> None:
         self.faces = faces
         self.normals = normals_of(faces, len(self.center))
-        self.multipliers = np.zeros(len(faces)) if multipliers is None else multipliers
+        self.scaled = self._apply(self.normals)
+        self.gram = self.normals @ self.scaled.T
+        self.multipliers = np.zeros(len(faces))
+
+    def _append(self, face: Face, scaled: FloatArray, multiplier: float) -> None:
+        held = len(self.faces)
+        gram = np.empty((held + 1, held + 1))
+        gram[:held, :held] = self.gram
+        gram[held, :held] = gram[:held, held] = self.normals @ scaled
+        gram[held, held] = face.normal @ scaled
+        self.gram = gram
+        self.faces = [*self.faces, face]
+        self.normals = np.vstack([self.normals, face.normal])
+        self.scaled = np.vstack([self.scaled, scaled])
+        self.multipliers = np.append(self.multipliers, multiplier)
 
     def _drop(self, index: int) -> None:
-        self._set(self.faces[:index] + self.faces[index + 1 :], np.delete(self.multipliers, index))
+        self.faces = self.faces[:index] + self.faces[index + 1 :]
+        self.normals, self.scaled = (np.delete(rows, index, axis=0) for rows in (self.normals, self.scaled))
+        self.gram = np.delete(np.delete(self.gram, index, axis=0), index, axis=1)
+        self.multipliers = np.delete(self.multipliers, index)
 
     def _apply(self, normals: FloatArray) -> FloatArray:
         return normals * self.metric if self.metric.ndim == 1 else normals @ self.metric

@@ -64,8 +64,8 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
         return Solved(Solution.unmoved(start), slabs, 0.0)
     if surely_feasible(passes, slabs, start.statistics):
         return Solved(_solve(passes, slabs, start), slabs, 0.0)
-    if passes.cells.dense is not None:
-        solution = _try(passes, slabs, start)  # with dense rows a few steps cost less than the elastic program
+    if passes.cells.dense is not None or passes.geometry.on_simplex:
+        solution = _try(passes, slabs, start)  # here a few steps cost less than the elastic program
         if solution is not None:
             return Solved(solution, slabs, 0.0)
     elastic = widening_of(passes, slabs)

@@ -170,3 +170,47 @@ def test_ratio_with_zero_means() -> None:
     assert float(a) >= 0.8 * float(b) - 1e-10
     zeros = fl.project(torch.zeros(4), [fl.DisparateImpactRatio("g", 0.8)], sensitive_features={"g": [0, 0, 1, 1]})
     assert zeros.status == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("geometry", "bounds"), [("entropic", "simplex"), ("euclidean", "simplex"), ("euclidean", (0, 1))]
+)
+def test_a_cell_without_weight_asks_for_nothing(geometry: str, bounds: object) -> None:
+    """The members with label 1 of group 0 count for nothing, so their mean is no statistic that could clash."""
+    generator = np.random.default_rng(0)
+    n = 8
+    y, sex = np.arange(n) // 2 % 2, np.arange(n) % 2
+    weights = np.where((y == 1) & (sex == 0), 0.0, 1.0 + generator.random(n))
+    rows = generator.dirichlet(np.ones(2), n)
+    z = torch.tensor(rows if bounds == "simplex" else rows[:, 0])
+    rules = [fl.DisparateImpactRatio("sex", ratio=0.96), fl.ErrorRateParity("sex", tolerance=0.01)]
+    result = fl.project(
+        z, rules, y=y, sensitive_features={"sex": sex}, sample_weight=weights, geometry=geometry, bounds=bounds
+    )
+    assert result.certificate.holds
+    value = result.value.numpy().reshape(n, -1)
+    means = [np.average(value[sex == g], axis=0, weights=weights[sex == g]) for g in (0, 1)]
+    assert (np.minimum(*means) >= 0.96 * np.maximum(*means) - 1e-9).all()
+
+
+@pytest.mark.parametrize("geometry", ["euclidean", "entropic", "likelihood"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_clash_by_a_hair_is_named_or_relaxed(geometry: str, weighted: bool) -> None:
+    """Hard groups, dense rows and several constraints, infeasible by 1e-11 to 1e-4."""
+    rng = np.random.default_rng(1)
+    for by in 10.0 ** np.arange(-11.0, -3.0):
+        n = int(rng.integers(6, 40))
+        weights = rng.lognormal(size=n) if weighted else None
+        features = {"sex": np.arange(n) % 2, "soft": rng.dirichlet(np.full(3, 0.5), n)}
+        rules = [
+            fl.Affine([[1.0, 0.0]], on="sex", lower=0.5 + by),
+            fl.Affine([[1.0, 0.0]], on="sex", upper=0.5 - by),
+            fl.DemographicParity("soft" if rng.random() < 0.5 else "sex", tolerance=0.05),
+        ]
+        z = torch.tensor(rng.uniform(0.05, 0.95, n))
+        more = {"sensitive_features": features, "sample_weight": weights, "geometry": geometry, "bounds": (0, 1)}
+        with pytest.raises(fl.errors.InfeasibleConstraintsError, match="Affine"):
+            fl.project(z, rules, **more)
+        relaxed = fl.project(z, rules, on_infeasible="relax", **more)
+        assert relaxed.certificate.holds
+        assert relaxed.widening == pytest.approx(by, abs=2e-9)
