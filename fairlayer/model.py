@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -280,6 +280,9 @@ class FairModel(nn.Module):
                 "call the model without inference=True."
             )
         return self._stream_out(scores, features, y, ids, label_probabilities)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _common_bounds(self, what: str) -> tuple[float | None, float | None]:
         """Return the bounds as numbers, for what shifts and clips each group by itself.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from torch import Tensor, nn
 
@@ -109,6 +109,9 @@ class FairProjection(nn.Module):
         self.__dict__["vocabulary"] = Vocabulary(result.groups.vocabulary.categories, self.vocabulary.open)
         self._remember(result)
         return result.value
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def alone(
         self,
