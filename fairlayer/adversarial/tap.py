@@ -102,8 +102,8 @@ class Tap:
         if self._read_graphless and torch.is_grad_enabled():
             raise CaptureError(
                 f"{self.where} lies inside torch.utils.checkpoint(..., use_reentrant=True), which first runs it "
-                "without a graph, so that no reversed gradient reaches the model. Use checkpoint(..., use_reentrant=False), or "
-                "attach the adversary outside the checkpointed part."
+                "without a graph, so that no reversed gradient reaches the model. Use "
+                "checkpoint(..., use_reentrant=False), or attach the adversary outside the checkpointed part."
             )
 
     def _why_empty(self) -> str:

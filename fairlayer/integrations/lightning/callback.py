@@ -293,8 +293,8 @@ class FairnessCallback(Callback):
         if other.name == self.name and shared:
             raise ConstraintDefinitionError(
                 f"two FairnessCallbacks, of {list(self.reading.names)} and of {list(other.reading.names)}, would log "
-                f"the same keys in {', '.join(shared)}. Give one of them name=..., which goes into its keys, or give all "
-                "features to one callback."
+                f"the same keys in {', '.join(shared)}. Give one of them name=..., which goes into its keys, or give "
+                "all features to one callback."
             )
         for what, mine, theirs in (
             ("tolerance", self._tolerance, other._tolerance),
