@@ -443,7 +443,8 @@ def _as_backbone(backbone: Any) -> nn.Module | None:
     if callable(backbone) and not estimator:
         return backbone  # type: ignore[no-any-return]  # a function of tensors
     advice = (
-        "An estimator's predictions go to fairlayer.project(...), decide(...) or DecisionRule.fit(...), as arrays."
+        "An estimator goes into FairPostprocessor(estimator, constraints) of fairlayer.integrations.sklearn, or its "
+        "predictions, as arrays, into fairlayer.project(...), decide(...) or DecisionRule.fit(...)."
         if estimator
         else "Pass a torch.nn.Module, or a function of tensors."
     )
