@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -283,6 +283,9 @@ class FairModel(nn.Module):
             )
         return self._stream_out(scores, features, y, ids, label_probabilities)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def _common_bounds(self, what: str) -> tuple[float | None, float | None]:
         """Return the bounds as numbers, for what shifts and clips each group by itself.
 
@@ -439,7 +442,8 @@ def _as_backbone(backbone: Any) -> nn.Module | None:
     if callable(backbone) and not estimator:
         return backbone  # type: ignore[no-any-return]  # a function of tensors
     advice = (
-        "An estimator's predictions go to fairlayer.project(...), decide(...) or DecisionRule.fit(...), as arrays."
+        "An estimator goes into FairPostprocessor(estimator, constraints) of fairlayer.integrations.sklearn, or its "
+        "predictions, as arrays, into fairlayer.project(...), decide(...) or DecisionRule.fit(...)."
         if estimator
         else "Pass a torch.nn.Module, or a function of tensors."
     )

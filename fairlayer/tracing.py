@@ -1,4 +1,4 @@
-"""Tracing by example, which records what one batch did and replays it for every other."""
+"""What torch is doing around a call: recording by an example batch, or running a forward again in the backward."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import torch
 
 from fairlayer.errors import TracingError
 
-__all__ = ["refuse_tracing"]
+__all__ = ["in_backward", "refuse_tracing"]
+
+
+def in_backward() -> bool:
+    """Return whether a backward pass is running on this thread, where checkpointing runs forwards again.
+
+    Example:
+        >>> in_backward()
+        False
+    """
+    return torch._C._current_graph_task_id() != -1
 
 
 def refuse_tracing(what: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +142,9 @@ class Adversary(nn.Module):
         if self.given_label:
             reversed_ = _with_label(reversed_, y)
         return tuple(head(reversed_) for head in self._heads)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def remove(self) -> None:
         """Take the hook off the model; the heads remain."""

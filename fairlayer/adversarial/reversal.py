@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,9 @@ class GradientReversal(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return x, with the gradient reversed."""
         return gradient_reversal(x, self.strength)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def get_extra_state(self) -> Tensor:
         """Return the strength as a tensor; see `fairlayer.tensor_state`."""

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from fairlayer.adversarial.errors import AdversaryDefinitionError, CaptureError
 from fairlayer.errors import OutputError
+from fairlayer.tracing import in_backward
 
 __all__ = ["Read", "Tap", "find_module"]
 
@@ -36,6 +37,8 @@ class Tap:
         self._handle: RemovableHandle | None = None
         self._output: Tensor | None = None
         self._version = 0
+        self._graphless = False  # the output kept was computed without a graph
+        self._read_graphless = False  # and was read by a loss that has one
 
     @staticmethod
     def at(name: str | None, read: Read | None) -> Tap:
@@ -48,8 +51,15 @@ class Tap:
         return self
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Remember an output; called by torch after the module's forward."""
+        """Remember an output; called by torch after the module's forward.
+
+        Raises:
+            CaptureError: checkpointing of the old kind runs a forward again, whose first run had no graph.
+        """
         if self.closed:
+            return
+        if in_backward():  # checkpointing repeats a forward that was seen
+            self._refuse_reentrant()
             return
         self.keep(output)
 
@@ -57,6 +67,7 @@ class Tap:
         """Remember an output."""
         self._output = _as_tensor(output, self.read, self.where)
         self._version = _version(self._output)
+        self._graphless, self._read_graphless = not torch.is_grad_enabled(), False
         self.runs += 1
 
     def peek(self) -> Tensor:
@@ -73,6 +84,7 @@ class Tap:
                 "nn.ReLU(inplace=True)), so it is not what the adversary was to read. Attach the adversary to the "
                 "module that changes it, or use inplace=False."
             )
+        self._read_graphless = self._graphless and torch.is_grad_enabled()
         return self._output.flatten(1) if self._output.ndim > 1 else self._output[:, None]
 
     def clear(self) -> None:
@@ -85,6 +97,14 @@ class Tap:
         self.clear()
         if self._handle is not None:
             self._handle.remove()
+
+    def _refuse_reentrant(self) -> None:
+        if self._read_graphless and torch.is_grad_enabled():
+            raise CaptureError(
+                f"{self.where} lies inside torch.utils.checkpoint(..., use_reentrant=True), which first runs it "
+                "without a graph, so that no reversed gradient reaches the model. Use "
+                "checkpoint(..., use_reentrant=False), or attach the adversary outside the checkpointed part."
+            )
 
     def _why_empty(self) -> str:
         if self.closed:
@@ -101,7 +121,7 @@ class Tap:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None, "_output": None, "runs": 0}
+        return {**self.__dict__, "_handle": None, "_output": None, "_read_graphless": False, "runs": 0}
 
 
 def find_module(model: nn.Module, name: str | None) -> nn.Module:

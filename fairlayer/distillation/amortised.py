@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,9 @@ class AmortisedModel(nn.Module):
             )
         shifted: Tensor = self.shifts(scores, cells, label_probabilities)
         return shifted
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 def single_feature(constraints: Sequence[Constraint]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,9 @@ class WithoutLayer(nn.Module):
             scores = torch.sigmoid(scores) if self.squash == "sigmoid" else torch.softmax(scores, dim=-1)
         low, high = self.bounds
         return scores if low is None and high is None else scores.clamp(low, high)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         """Show the bounds."""

@@ -6,12 +6,14 @@ from fairlayer.penalties.excess import Excess
 from fairlayer.penalties.fairret_adapter import fairret_penalty
 from fairlayer.penalties.lagrangian import AugmentedLagrangian
 from fairlayer.penalties.penalty import Penalty, penalize
+from fairlayer.penalties.term import LossTerm
 
 __all__ = [
     "HSIC",
     "MMD",
     "AugmentedLagrangian",
     "Excess",
+    "LossTerm",
     "Penalty",
     "cooper_problem",
     "dual_optimizer",

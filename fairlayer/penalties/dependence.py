@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairlayer._typing import BoolArray
 from fairlayer.constraints.base import as_names
@@ -17,14 +17,23 @@ from fairlayer.edge import check_choice
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.penalties.kernels import gaussian_kernel, hsic_biased, hsic_unbiased, mmd_from_pool
 from fairlayer.penalties.reading import outside_graphs
-from fairlayer.penalties.samples import Feature, crossed_membership, label_strata, read_features, read_points, rows_of
+from fairlayer.penalties.samples import (
+    Feature,
+    check_columns,
+    crossed_membership,
+    label_strata,
+    read_features,
+    read_points,
+    rows_of,
+)
+from fairlayer.penalties.term import LossTerm
 
 __all__ = ["HSIC", "MMD"]
 
 _ESTIMATORS = {"biased": hsic_biased, "unbiased": hsic_unbiased}
 
 
-class HSIC(nn.Module):
+class HSIC(LossTerm):
     """Dependence between scores (or representations) and a sensitive feature, of any form, as a loss.
 
         HSIC = tr(K H L H) / (n - 1)^2     K: Gaussian kernel on the scores;  L: 1 within a group, 0 across
@@ -74,13 +83,20 @@ class HSIC(nn.Module):
         self.estimator = check_choice("estimator", estimator, tuple(_ESTIMATORS))
         self.given_label = given_label
 
+    def fit_categories(self, sensitive_features: Any) -> None:
+        """Check that the columns are there and can be read; no category is kept."""
+        check_columns(sensitive_features, self.on, self.continuous)
+
     @outside_graphs
-    def forward(self, scores: Tensor, *, sensitive_features: Any, y: Any = None) -> Tensor:
+    def forward(self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None) -> Tensor:
         """Return the penalty, 0-d; scores (n,), or representations (n, d), which count as one whole."""
         points = read_points(scores)
         features = read_features(sensitive_features, self.on, len(points), self.continuous)
         statistic = lambda x, rows: self._within(x, [f.rows[rows] for f in features], features)  # noqa: E731
         return _over_strata(points, features, self.given_label, y, "HSIC", statistic)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _within(self, x: Tensor, rows: list[Any], features: Sequence[Feature]) -> Tensor:
         each = [torch.as_tensor(r, dtype=x.dtype, device=x.device) for r in rows]
@@ -93,7 +109,7 @@ class HSIC(nn.Module):
         return f"{', '.join(map(repr, self.on))}, estimator={self.estimator!r}, given_label={self.given_label}"
 
 
-class MMD(nn.Module):
+class MMD(LossTerm):
     """Distance between each group's distribution of scores (or representations) and that of all, as a loss.
 
         mean over groups g of MMD^2(g, all),   MMD^2 = (w_g - 1/n)' K (w_g - 1/n),   w_g: 1/n_g on the group, else 0
@@ -127,8 +143,12 @@ class MMD(nn.Module):
         self.bandwidth = _checked_bandwidth("MMD", bandwidth)
         self.given_label = given_label
 
+    def fit_categories(self, sensitive_features: Any) -> None:
+        """Check that the columns are there and can be read; no category is kept."""
+        check_columns(sensitive_features, self.on)
+
     @outside_graphs
-    def forward(self, scores: Tensor, *, sensitive_features: Any, y: Any = None) -> Tensor:
+    def forward(self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None) -> Tensor:
         """Return the penalty, 0-d; scores (n,), or representations (n, d), which count as one whole."""
         points = read_points(scores)
         features = read_features(sensitive_features, self.on, len(points))
@@ -136,6 +156,9 @@ class MMD(nn.Module):
         return _over_strata(
             points, features, self.given_label, y, "MMD", lambda x, rows: self._within(x, crossed[rows])
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _within(self, x: Tensor, membership: Any) -> Tensor:
         weights = torch.as_tensor(membership, dtype=x.dtype, device=x.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -125,6 +125,9 @@ class Excess(nn.Module):
         return self.named(
             scores, sensitive_features=sensitive_features, y=y, label_probabilities=label_probabilities
         ).excess
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 @lru_cache(maxsize=256)

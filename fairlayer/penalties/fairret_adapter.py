@@ -13,7 +13,8 @@ from fairlayer.constraints.base import as_names
 from fairlayer.edge import read_per_sample
 from fairlayer.errors import MissingLabelsError, ShapeError, require
 from fairlayer.penalties.reading import outside_graphs
-from fairlayer.penalties.samples import crossed_membership, read_features, read_points
+from fairlayer.penalties.samples import check_columns, crossed_membership, read_features, read_points
+from fairlayer.penalties.term import LossTerm
 
 __all__ = ["fairret_penalty"]
 
@@ -24,7 +25,7 @@ def fairret_penalty(
     *,
     loss: Callable[[Any], nn.Module] | None = None,
     logits: bool = False,
-) -> nn.Module:
+) -> LossTerm:
     """Return a fairret as a penalty with the call of `Penalty`, for statistics that are not affine in the scores.
 
     With fairret's statistic s_g of each group and s of all, its violation is `|s_g / s - 1|`, and the loss its norm:
@@ -54,7 +55,7 @@ def fairret_penalty(
     return _FairretPenalty(statistic, as_names(on), make(statistic), logits)
 
 
-class _FairretPenalty(nn.Module):
+class _FairretPenalty(LossTerm):
     def __init__(self, statistic: Any, on: tuple[str, ...], loss: nn.Module, logits: bool) -> None:
         super().__init__()
         self.statistic, self.on, self.loss, self.logits = statistic, on, loss, logits
@@ -62,8 +63,12 @@ class _FairretPenalty(nn.Module):
             inspect.signature(part.num_intercept).parameters for part in getattr(statistic, "statistics", [statistic])
         )
 
+    def fit_categories(self, sensitive_features: Any) -> None:
+        """Check that the columns are there and can be read; no category is kept."""
+        check_columns(sensitive_features, self.on)
+
     @outside_graphs
-    def forward(self, scores: Tensor, *, sensitive_features: Any, y: Any = None) -> Tensor:
+    def forward(self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None) -> Tensor:
         """Return the penalty of a batch, 0-d; scores (n,) or (n, 1)."""
         points = read_points(scores)
         if points.shape[1] != 1:

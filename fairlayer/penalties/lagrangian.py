@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated
 from fairlayer.errors import ConstraintDefinitionError, FairlayerError
 from fairlayer.penalties.excess import FaceValues, face_values
 from fairlayer.penalties.reading import BatchReader, outside_graphs, result_dtype
+from fairlayer.penalties.term import LossTerm
 from fairlayer.tensor_state import PAGE, from_tensor, moved, to_tensor
 
 __all__ = ["AugmentedLagrangian", "NothingObservedError", "augmented_term", "controlled_update"]
@@ -70,7 +71,7 @@ def controlled_update(
     return (multipliers + step).clamp_min(0.0), smoothing * mean + (1.0 - smoothing) * excess
 
 
-class AugmentedLagrangian(nn.Module):
+class AugmentedLagrangian(LossTerm):
     """The constraints as a term of the loss whose weights are learnt, so that nobody has to tune them.
 
         loss + lagrangian(scores, sensitive_features=..., y=...)        minimised by the model's optimiser
@@ -159,6 +160,9 @@ class AugmentedLagrangian(nn.Module):
         in_graph = (scores.to(result_dtype(scores)) * 0.0).sum()
         return in_graph + augmented_term(values.excess, multipliers, self.augmentation)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     @torch.no_grad()
     def update(self) -> None:
         """Move the multipliers of the faces that the latest training batch spoke of.
@@ -185,6 +189,11 @@ class AugmentedLagrangian(nn.Module):
             smoothing=self.smoothing,
         )
         self.seen[index] = True
+
+    def after_step(self) -> None:
+        """Update, if a training batch went through since the last update."""
+        if self._observed is not None:
+            self.update()
 
     def reset(self) -> None:
         """Set every multiplier to 0 and forget the excesses; the categories stay."""

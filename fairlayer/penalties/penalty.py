@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairlayer._keywords import explained
 from fairlayer.constraints import Constraint
@@ -24,6 +24,7 @@ from fairlayer.penalties.reading import (
     result_dtype,
     widened,
 )
+from fairlayer.penalties.term import LossTerm
 
 __all__ = ["Penalty", "penalize", "soft_decisions"]
 
@@ -90,7 +91,7 @@ def penalize(
     return settings.total(scores, read)
 
 
-class Penalty(nn.Module):
+class Penalty(LossTerm):
     """The constraints as a loss for training; arguments as for `penalize`.
 
     Bounds nothing: how far the gap falls depends on the weight that the loss gives to it. Absent groups add 0.
@@ -139,6 +140,9 @@ class Penalty(nn.Module):
         """Return the penalty of a batch, 0-d, of the dtype of the scores (float32 for half precision)."""
         read = self.reader(scores, sensitive_features, y, label_probabilities)
         return self._settings.total(scores, read)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         """Show the norm."""

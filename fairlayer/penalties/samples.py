@@ -13,10 +13,18 @@ from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.edge import read_features as read_groups_of
 from fairlayer.edge import read_per_sample
 from fairlayer.errors import EmptyBatchError, LabelValueError, MissingLabelsError, ShapeError
-from fairlayer.groups import Groups
+from fairlayer.groups import Groups, read_sensitive_features
 from fairlayer.penalties.reading import finite, result_dtype
 
-__all__ = ["Feature", "crossed_membership", "label_strata", "read_features", "read_points", "rows_of"]
+__all__ = [
+    "Feature",
+    "check_columns",
+    "crossed_membership",
+    "label_strata",
+    "read_features",
+    "read_points",
+    "rows_of",
+]
 
 
 class Feature(NamedTuple):
@@ -52,6 +60,15 @@ def read_features(sensitive_features: Any, on: Sequence[str], n: int, continuous
     """
     groups = read_groups_of(sensitive_features, on, n)
     return [_amount(groups, name) if name in continuous else _membership(groups, name) for name in on]
+
+
+def check_columns(sensitive_features: Any, on: Sequence[str], continuous: Sequence[str] = ()) -> None:
+    """Refuse sensitive features that lack one of `on`, or hold one that cannot be read as asked.
+
+    Raises:
+        CategoryError, MissingSensitiveFeatureError, ShapeError: such a feature.
+    """
+    read_features(sensitive_features, on, read_sensitive_features(sensitive_features, tuple(on)).n, continuous)
 
 
 def label_strata(y: Any, n: int, asked_by: str) -> list[BoolArray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -144,6 +144,9 @@ class FairProjection(nn.Module):
         """Keep a result, and the categories that its batch has shown."""
         self.__dict__["vocabulary"] = Vocabulary(result.groups.vocabulary.categories, self.vocabulary.open)
         self._remember(result)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def alone(
         self,

@@ -164,7 +164,7 @@ def refusals() -> dict[str, tuple[type[Exception], list[str], Callable[[Any, Any
         ),
         "too short": (
             ShapeError,
-            ["120", "5 entries"],
+            ["120", "'g': 5"],
             lambda x, y, g: FairRidge(PARITY).fit(x, y, **features(g[:5])),
         ),
         "alpha 0": (

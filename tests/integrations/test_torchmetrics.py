@@ -419,9 +419,27 @@ def test_definitions() -> None:
             metrics.ScoreGap(categories)
     with pytest.raises(ConstraintDefinitionError, match="'worst_case' or 'mean'"):
         metrics.EqualizedOddsDifference(2, agg="max")
-    for threshold in (0.0, math.nan):
-        with pytest.raises(ConstraintDefinitionError, match="must be above 0"):
+    for threshold in (math.inf, math.nan):
+        with pytest.raises(ConstraintDefinitionError, match="must be finite"):
             metrics.ScoreGap(2, threshold=threshold)
+
+
+@pytest.mark.parametrize("threshold", [0.0, -1.0])
+def test_logits_are_decided_at_zero_or_below(threshold: float) -> None:
+    metric = metrics.DemographicParityDifference(2, threshold=threshold)
+    metric.update(torch.tensor([-2.0, 0.0, -0.5, 3.0]), None, torch.tensor([0, 0, 1, 1]))
+    assert float(metric.compute()) == (0.0 if threshold == 0.0 else 0.5)
+
+
+def test_a_collection_is_called_with_groups_as_the_third() -> None:
+    classification = pytest.importorskip("torchmetrics.classification")
+    preds, target, groups = torch.tensor([0.2, 0.9, 0.4]), torch.tensor([0, 1, 1]), torch.tensor([0, 1, 1])
+    both = metrics.GroupMetricCollection({"acc": classification.BinaryAccuracy(), "gap": metrics.ScoreGap(2)})
+    both.update(preds, target, groups)
+    both(preds, target, groups, torch.tensor([1.0, 0.0, 1.0]))
+    found = both.compute()
+    assert float(found["acc"]) == pytest.approx(2 / 3)
+    assert float(found["gap"]) == pytest.approx((0.9 + 0.4 + 0.4) / 3 - 0.2)
 
 
 # Any constraint

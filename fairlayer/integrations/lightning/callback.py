@@ -14,7 +14,13 @@ from fairlayer.constraints.base import as_names
 from fairlayer.edge import check_choice
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.integrations.lightning.layers import Streams, Vocabularies, key_of, layers_of
-from fairlayer.integrations.lightning.schedules import Schedule, ToleranceSchedule, adversaries_of, steps_of
+from fairlayer.integrations.lightning.schedules import (
+    Course,
+    Schedule,
+    ToleranceSchedule,
+    adversaries_of,
+    check_weighted,
+)
 from fairlayer.integrations.lightning.stage import Found, Reading, Stage
 from fairlayer.projection import FairProjection
 
@@ -42,9 +48,15 @@ class FairnessCallback(Callback):
         <stage>/widening                         largest widening of the limits of a batch (also for train)
         train/tolerance/<constraint>, train/adversary_strength       where they are scheduled
 
+        train/penalty_weight                     where it is scheduled
+
     The batch is read as `(x, y, sensitive)`, or as a dict with the keys x, y, sensitive_features. The predictions are
     those that the step returned (`{"preds": ...}`), else what forward hooks caught in the step; no second forward is
-    made.
+    made. Where several forwards of a module gave scores for the batch, or the step returned a bare tensor of one number
+    per row, which may be losses, the callback asks which are meant. Schedules count batches.
+
+    Several callbacks may measure one module, each under a `name` of its own; the first of them in the trainer's list
+    speaks for the layers and keeps the streams.
 
     Streams (`inference=True`) begin empty in each validation and test, and go on afterwards where they were: what was
     emitted there is counted in no stream of production. The sanity check leaves no trace.
@@ -56,6 +68,9 @@ class FairnessCallback(Callback):
         stages: where to measure; "train" costs a look at each training batch.
         tolerance: schedule (progress in [0, 1] -> tolerance) while training, for every constraint with a tolerance or
             by its name. Validation, test and the model after training have the tolerances they were made with.
+        penalty_weight: schedule of the module's attribute of this name, such as that of `FairLightningModule`, while
+            training; afterwards it is what it was.
+        name: goes between stage and key, as `val/<name>/score_gap`; needed for the second callback of a trainer.
         stop_on_infeasible: where a layer would raise InfeasibleConstraintsError, end the fit in order after that batch
             (its limits are widened by the least), with a warning; False lets it raise.
         batch_adapter: function from your batch to one of the forms above.
@@ -78,6 +93,8 @@ class FairnessCallback(Callback):
         logits: bool = False,
         stages: Sequence[str] = ("val", "test"),
         tolerance: Schedule | Mapping[str, Schedule] | None = None,
+        penalty_weight: Schedule | None = None,
+        name: str | None = None,
         stop_on_infeasible: bool = True,
         batch_adapter: Callable[[Any], Any] | None = None,
         predict: Callable[[nn.Module, Any, Any], Tensor] | None = None,
@@ -90,7 +107,11 @@ class FairnessCallback(Callback):
         self.stop_on_infeasible = stop_on_infeasible
         self.history: list[dict[str, float]] = []
         self.stopped: str | None = None
+        self.name = name
         self._tolerance = tolerance
+        self._penalty_weight = penalty_weight
+        self._weighted: tuple[Any, float] | None = None
+        self._leads = True
         self._train: Stage | None = None
         self._evaluated: Stage | None = None
         self._streams: Streams | None = None
@@ -98,10 +119,27 @@ class FairnessCallback(Callback):
         self._schedule: ToleranceSchedule | None = None
         self._relaxed: list[FairProjection] = []
         self._relaxing = ExitStack()
-        self._steps = 1.0
+        self._course: Course | None = None
         self._clash: str | None = None
         self._scheduled: dict[str, float] = {}
         self._said: set[str] = set()
+
+    @property
+    def state_key(self) -> str:
+        """What tells this callback from others of its kind in a checkpoint."""
+        return self._generate_state_key(name=self.name, sensitive_features=self.reading.names, stages=self.stages)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Agree with the other callbacks of this kind.
+
+        Raises:
+            ConstraintDefinitionError: another one writes the same keys, or schedules tolerances or weights as well.
+        """
+        alike = [other for other in trainer.callbacks if isinstance(other, FairnessCallback)]  # type: ignore[attr-defined]
+        self._leads = not alike or alike[0] is self
+        for other in alike:
+            if other is not self:
+                self._check_against(other)
 
     # ---- fit
 
@@ -110,6 +148,8 @@ class FairnessCallback(Callback):
         self._clash = self.stopped = None
         if self._tolerance is not None:
             self._schedule = ToleranceSchedule(pl_module, self._tolerance)
+        if self._penalty_weight is not None:
+            self._weighted = pl_module, check_weighted(pl_module)
         if self.stop_on_infeasible:
             self._relaxed = [layer for layer in layers_of(pl_module) if not layer.options.relax]
         for layer in self._relaxed:
@@ -117,16 +157,21 @@ class FairnessCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to look at training batches."""
-        self._adversaries = adversaries_of(pl_module)
-        if self._schedule is not None or self._adversaries:
-            self._steps = steps_of(trainer)
+        self._adversaries = adversaries_of(pl_module) if self._leads else []
+        scheduled = self._schedule is not None or self._weighted is not None or self._adversaries
+        self._course = Course(trainer) if scheduled else None
         self._train = self._stage(pl_module, "train", 1)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set tolerances and adversary strengths for this step."""
+        """Set tolerances, weights and adversary strengths for this step."""
         if self._train is not None:
             self._train.begin_step()
-        progress = min(1.0, trainer.global_step / self._steps)
+        if self._course is None:
+            return
+        progress = self._course.progress(trainer, batch_idx)
+        if self._penalty_weight is not None:
+            pl_module.penalty_weight = self._penalty_weight(progress)  # type: ignore[assignment]
+            self._scheduled["penalty_weight"] = float(pl_module.penalty_weight)  # type: ignore[arg-type]
         if self._schedule is not None:
             tolerances = self._schedule.advance(progress)
             self._scheduled |= {f"tolerance/{key_of(name)}": value for name, value in tolerances.items()}
@@ -234,15 +279,41 @@ class FairnessCallback(Callback):
     # ---- internals
 
     def _stage(self, module: nn.Module, name: str, loaders: int) -> Stage:
-        return Stage(module, self.reading, loaders, measure=name in self.stages, on_widened=self._note_widened)
+        return Stage(
+            module,
+            self.reading,
+            loaders,
+            measure=name in self.stages,
+            of_layers=self._leads,
+            on_widened=self._note_widened,
+        )
+
+    def _check_against(self, other: FairnessCallback) -> None:
+        shared = [stage for stage in self.stages if stage in other.stages]
+        if other.name == self.name and shared:
+            raise ConstraintDefinitionError(
+                f"two FairnessCallbacks, of {list(self.reading.names)} and of {list(other.reading.names)}, would log "
+                f"the same keys in {', '.join(shared)}. Give one of them name=..., which goes into its keys, or give "
+                "all features to one callback."
+            )
+        for what, mine, theirs in (
+            ("tolerance", self._tolerance, other._tolerance),
+            ("penalty_weight", self._penalty_weight, other._penalty_weight),
+        ):
+            if mine is not None and theirs is not None:
+                raise ConstraintDefinitionError(
+                    f"two FairnessCallbacks were given a schedule {what}=, and the second would undo the first. Give "
+                    "all of it to one of them."
+                )
 
     def _begin(self, module: nn.Module, name: str, loaders: int) -> None:
         if self._schedule is not None:
             self._schedule.put_back()
         if self._train is not None:
             self._train.pause(True)
-        self._streams = Streams(module)
-        self._streams.begin()
+        if self._leads:
+            self._streams = Streams(module)
+            self._streams.begin()
         self._evaluated = self._stage(module, name, loaders)
 
     def _end(self) -> None:
@@ -258,10 +329,13 @@ class FairnessCallback(Callback):
         self._relaxing.close()
         if self._schedule is not None:
             self._schedule.put_back()
+        if self._weighted is not None:
+            module, weight = self._weighted
+            module.penalty_weight = weight
         for stage in (self._train, self._evaluated):
             if stage is not None:
                 stage.close()
-        self._train = self._evaluated = self._streams = self._schedule = None
+        self._train = self._evaluated = self._streams = self._schedule = self._weighted = self._course = None
         self._relaxed = []
 
     def _log(
@@ -274,7 +348,11 @@ class FairnessCallback(Callback):
         more: Mapping[str, float] | None = None,
     ) -> dict[str, float]:
         found = stage.found(trainer.world_size)
-        logged = {f"{name}/{key}": value for key, value in {**found.numbers, **(more or {})}.items()}
+        prefix = name if self.name is None else f"{name}/{self.name}"
+        numbers = {**found.numbers, **(more or {})}
+        if not (self._leads or numbers):
+            return {}
+        logged = {f"{prefix}/{key}": value for key, value in numbers.items()}
         shown = {key: value for key, value in logged.items() if "/score_gap" in key or "/multiplier/" in key}
         # the values of all processes are equal already, but Lightning wants to be told so; the keys name the loaders
         options: dict[str, Any] = {"sync_dist": trainer.world_size > 1, "add_dataloader_idx": False}

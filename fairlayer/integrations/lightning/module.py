@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from fairlayer.edge import LoaderBatch, check_choice, read_batch
 from fairlayer.errors import ConstraintDefinitionError, NonFiniteScoresError
 from fairlayer.integrations.lightning.arguments import check_kept, plain_data
 from fairlayer.model import FairModel
-from fairlayer.penalties import Penalty
+from fairlayer.penalties import LossTerm
 
 __all__ = ["FairLightningModule"]
 
@@ -47,8 +47,10 @@ class FairLightningModule(LightningModule):
         margin: see `FairModel`.
         b_tau: see `FairModel`.
         on_infeasible: see `FairModel`.
-        penalties: each is called on the emitted predictions.
-        penalty_weight: of their sum.
+        penalties: each is called on the emitted predictions, as `penalty(scores, sensitive_features=..., y=...)`. Any
+            `LossTerm` (Penalty, HSIC, MMD, AugmentedLagrangian, a fairret, one of your own) learns the categories
+            before training and is told of each step of the optimiser; any other module is only called.
+        penalty_weight: of their sum; `FairnessCallback(penalty_weight=...)` schedules it.
         adversary: reads the backbone; `FairnessCallback` schedules its strength.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
@@ -77,7 +79,7 @@ class FairLightningModule(LightningModule):
         margin: float = 1e-4,
         b_tau: int = 256,
         on_infeasible: str = "raise",
-        penalties: Sequence[Penalty] = (),
+        penalties: Sequence[nn.Module] = (),
         penalty_weight: float = 1.0,
         adversary: Adversary | None = None,
         learning_rate: float = 3e-3,
@@ -106,14 +108,17 @@ class FairLightningModule(LightningModule):
         known = getattr(getattr(self.trainer, "datamodule", None), "all_groups", None)
         if known and stage == "fit":
             for part in [self.model, *self.penalties]:
-                if isinstance(part, FairModel | Penalty):
+                if isinstance(part, FairModel | LossTerm):
                     part.fit_categories(known)
 
     def forward(self, x: Any, sensitive_features: Any = None, y: Any = None) -> Tensor:
         """Return predictions."""
         if isinstance(self.model, FairModel):
-            return self.model(x, sensitive_features=sensitive_features, y=y)  # type: ignore[no-any-return]
+            return self.model(x, sensitive_features=sensitive_features, y=y)
         return self.model(x)  # type: ignore[no-any-return]
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _read(self, batch: Any) -> LoaderBatch:
         """Return what a batch holds; a pair is (x, y) where the groups are columns of x, or nothing reads groups."""
@@ -155,7 +160,14 @@ class FairLightningModule(LightningModule):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return predictions; labels are not read."""
         x, _, sensitive = self._read(batch)
-        return self(x, sensitive)  # type: ignore[no-any-return]
+        return self(x, sensitive)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step, and tell the penalties, whose multipliers move after it."""
+        super().optimizer_step(*args, **kwargs)
+        for penalty in self.penalties:
+            if isinstance(penalty, LossTerm):
+                penalty.after_step()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the backbone, and the adversary's heads."""

@@ -13,7 +13,7 @@ from fairlayer.errors import ShapeError
 from fairlayer.groups.reading import ReadColumns, named_columns
 from fairlayer.integrations.lightning.errors import BatchReadingError
 
-__all__ = ["Labelled", "as_scores", "read_labelled", "scores_in"]
+__all__ = ["Labelled", "as_scores", "check_returned", "read_labelled", "scores_in"]
 
 PREDICTIONS = ("preds", "scores", "logits")  # keys of a step's output, of a model's output
 
@@ -54,14 +54,29 @@ def read_labelled(batch: Any, names: Sequence[str]) -> Labelled:
     return Labelled(read.y, {name: columns.column(name) for name in names})
 
 
-def scores_in(outputs: Any, n: int) -> Tensor | None:
-    """Return the predictions in what a step returned, None where it holds none (a loss only)."""
+def scores_in(outputs: Any) -> Tensor | None:
+    """Return the predictions that a step, or a model, named as such; None where it named none."""
     if isinstance(outputs, Mapping):
         return next((outputs[key] for key in PREDICTIONS if isinstance(outputs.get(key), Tensor)), None)
-    if isinstance(outputs, Tensor):
-        return outputs if outputs.ndim > 0 and len(outputs) == n else None
     logits = getattr(outputs, "logits", None)
     return logits if isinstance(logits, Tensor) else None
+
+
+def check_returned(outputs: Any, caught: Tensor) -> None:
+    """Refuse a bare tensor of one number per row, unless it is the predictions that were caught: it may be losses.
+
+    Raises:
+        BatchReadingError: nobody can tell what it is.
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != len(caught):
+        return
+    returned, known = outputs.detach().reshape(-1), caught.detach().reshape(-1)
+    if returned.shape != known.shape or not bool((returned == known).all()):
+        raise BatchReadingError(
+            f"the step returned a tensor of shape {tuple(outputs.shape)}, which may be predictions or losses, and is "
+            "not what the module gave in this step. Return {'preds': ...} or {'loss': ...} in the step, or pass "
+            "predict=, a function of (module, batch, outputs) that returns the predictions."
+        )
 
 
 def as_scores(predictions: Tensor, n: int, *, logits: bool) -> Tensor:

@@ -13,33 +13,60 @@ from fairlayer.constraints import Constraint
 from fairlayer.constraints.base import check_tolerance
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.integrations.lightning.errors import ScheduleLengthError
-from fairlayer.penalties import Penalty
+from fairlayer.penalties import LossTerm
 from fairlayer.projection import FairProjection
 
-__all__ = ["Schedule", "ToleranceSchedule", "adversaries_of", "steps_of"]
+__all__ = ["Course", "Schedule", "ToleranceSchedule", "adversaries_of", "check_weighted"]
 
 Schedule = Callable[[float], float]  # progress of training in [0, 1] -> value
 
 
-def steps_of(trainer: Any) -> float:
-    """Return how many optimiser steps this fit will have.
+class Course:
+    """How far a fit has come: the share of its batches, or of its `max_steps`, whichever is nearer to the end.
+
+    Batches are counted, not optimiser steps: these are fewer with accumulated gradients, and more with several
+    optimisers. A resumed fit goes on where it was.
 
     Raises:
         ScheduleLengthError: the trainer has no end.
     """
-    steps = float(trainer.estimated_stepping_batches)
-    if not math.isfinite(steps):
-        raise ScheduleLengthError(
-            "a schedule over the course of training was asked for (tolerance=, or an adversary in the module), but "
-            "the trainer cannot tell how many steps there will be. Give it max_steps=, or max_epochs= and a loader "
-            "that has a length."
-        )
-    return max(1.0, steps)
+
+    def __init__(self, trainer: Any) -> None:
+        epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+        self._in_epoch = float(trainer.num_training_batches)
+        self._batches = epochs * self._in_epoch if self._in_epoch else 0.0
+        self._steps = math.inf if trainer.max_steps in (None, -1) else float(trainer.max_steps)
+        if math.isinf(self._batches) and math.isinf(self._steps):
+            raise ScheduleLengthError(
+                "a schedule over the course of training was asked for (tolerance=, penalty_weight=, or an adversary in "
+                "the module), but the trainer cannot tell how many batches there will be. Give it max_steps=, or "
+                "max_epochs= and a loader that has a length."
+            )
+
+    def progress(self, trainer: Any, batch_idx: int) -> float:
+        """Return the progress in [0, 1] before a batch."""
+        done = 0.0 if math.isinf(self._batches) else trainer.current_epoch * self._in_epoch + batch_idx
+        return min(1.0, max(done / max(1.0, self._batches), float(trainer.global_step) / max(1.0, self._steps)))
 
 
 def adversaries_of(module: nn.Module) -> list[Adversary]:
     """Every adversary."""
     return [found for found in module.modules() if isinstance(found, Adversary)]
+
+
+def check_weighted(module: Any) -> float:
+    """Return the module's weight of its penalties, which a schedule is to change.
+
+    Raises:
+        ConstraintDefinitionError: it has none.
+    """
+    weight = getattr(module, "penalty_weight", None)
+    if isinstance(weight, int | float):
+        return weight
+    raise ConstraintDefinitionError(
+        f"a schedule penalty_weight= was given, but {type(module).__name__} has no number of this name. Let its "
+        "training_step multiply the penalties by self.penalty_weight, set in __init__, or leave the schedule out."
+    )
 
 
 class ToleranceSchedule:
@@ -71,7 +98,7 @@ class ToleranceSchedule:
 
 
 def _constraints_of(module: nn.Module) -> list[Constraint]:
-    owners = [found for found in module.modules() if isinstance(found, FairProjection | Penalty)]
+    owners = [found for found in module.modules() if isinstance(found, FairProjection | LossTerm)]
     found = {id(constraint): constraint for owner in owners for constraint in owner.constraints}
     return [constraint for constraint in found.values() if hasattr(constraint, "tolerance")]
 

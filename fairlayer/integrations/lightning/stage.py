@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 from fairlayer.integrations.lightning.capture import Capture
 from fairlayer.integrations.lightning.errors import BatchReadingError
 from fairlayer.integrations.lightning.layers import LayerWatch, layer_numbers
-from fairlayer.integrations.lightning.reading import Labelled, as_scores, read_labelled, scores_in
+from fairlayer.integrations.lightning.reading import Labelled, as_scores, check_returned, read_labelled, scores_in
 from fairlayer.integrations.lightning.sums import Counted, Disparities, GroupSums, disparities, merged
 from fairlayer.projection import FairProjection
 
@@ -48,10 +48,13 @@ class Reading:
             with torch.no_grad():
                 found: Tensor | None = self.predict(module, batch, outputs)
         else:
-            found = scores_in(outputs, n)
+            found = scores_in(outputs)
         if found is None and self.predict is not None:
             raise BatchReadingError("predict= returned None; it is to return the predictions of the batch.")
-        return as_scores(capture.predictions(n) if found is None else found, n, logits=self.logits)
+        if found is None:
+            found = capture.predictions(n)
+            check_returned(outputs, found)
+        return as_scores(found, n, logits=self.logits)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Stage:
     Args:
         loaders: their number.
         measure: gather group sums and certificates, not only whether limits were widened.
+        of_layers: return the numbers of the layers; one of several callbacks does.
     """
 
     def __init__(
@@ -86,10 +90,11 @@ class Stage:
         loaders: int,
         *,
         measure: bool,
+        of_layers: bool = True,
         on_widened: Callable[[FairProjection], None],
     ) -> None:
-        self.reading, self.measure = reading, measure
-        self.layers = LayerWatch(module, certified=measure, on_widened=on_widened)
+        self.reading, self.measure, self.of_layers = reading, measure, of_layers
+        self.layers = LayerWatch(module, certified=measure and of_layers, on_widened=on_widened)
         self._capture = Capture(module) if measure and reading.predict is None else None
         self._loaders = loaders
         self.clear()
@@ -141,7 +146,7 @@ class Stage:
         return Found(numbers, pooled, broken, any(part[3] for part in parts))
 
     def _of_layers(self, parts: Sequence[Mapping[str, list[float]]]) -> dict[str, float]:
-        if not self.layers:
+        if not (self.layers and self.of_layers):
             return {}
         together = {key: [value for part in parts for value in part[key]] for key in parts[0]}
         numbers = layer_numbers(together)

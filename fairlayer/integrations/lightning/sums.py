@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairlayer.errors import CategoryError, ShapeError
+from fairlayer.errors import CategoryError, LabelValueError, ShapeError
 from fairlayer.groups import Groups, Vocabulary, read_column
 from fairlayer.groups.encoding import judge_signs
 from fairlayer.integrations.torchmetrics.table import (
@@ -49,6 +49,7 @@ class GroupSums:
         self._words = Vocabulary()
         self._unreadable = torch.zeros((), dtype=torch.long)  # on an accelerator
         self._unknown_codes = torch.zeros((), dtype=torch.long)
+        self._odd_labels = torch.zeros((), dtype=torch.long)
 
     def update(self, scores: Tensor, y: Any, column: Any) -> None:
         """Add a batch: scores (n,), labels (n,) or None, and the feature's column (n,), or (n, k) for soft groups."""
@@ -57,13 +58,19 @@ class GroupSums:
         groups, size = self._codes_there(column) if on_device else self._groups(column, wide)
         if len(groups) != len(scores):
             raise ShapeError(f"'{self.name}' has {len(groups)} entries, but there are {len(scores)} predictions.")
-        self._add(tabulate(wide, _labels(y, scores), groups.to(scores.device), size, self._threshold))
+        labels, odd = _labels(y, scores)
+        if not math.isinf(self._threshold):
+            self._odd_labels = self._odd_labels.to(odd.device) + odd
+            if odd.device.type == "cpu":
+                self._check_labels()
+        self._add(tabulate(wide, labels, groups.to(scores.device), size, self._threshold))
 
     def counted(self) -> Counted:
         """Return the sums of the groups that were seen, on the host.
 
         Raises:
             CategoryError: a column on an accelerator held something that cannot be a group.
+            LabelValueError: labels on an accelerator were neither 0 nor 1.
         """
         if int(self._unreadable):
             raise CategoryError(
@@ -71,6 +78,7 @@ class GroupSums:
                 f"accelerator whole numbers from 0 to {CAPACITY - 1} are read, with -1 or NaN for unknown. Code it as "
                 "groups (batch_adapter=), or give the column on the host."
             )
+        self._check_labels()
         if self._table is None:
             return {}
         table = self._table.cpu()
@@ -79,6 +87,15 @@ class GroupSums:
         if seen == [1] and not names and int(self._unknown_codes):
             judge_signs(self.name, int(self._unknown_codes), int(table[1, :, ROWS].sum()), "judge")
         return {names[code] if names else code: table[code] for code in seen}
+
+    def _check_labels(self) -> None:
+        if int(self._odd_labels):
+            raise LabelValueError(
+                f"decisions are compared within the labels 0 and 1 (NaN: unknown), but the batches held "
+                f"{int(self._odd_labels)} labels of other values. Recode them, for example with batch_adapter=lambda "
+                "batch: (x, (y > 0).float(), sensitive) for labels -1 and +1, or pass threshold=None where the "
+                "predictions are no decisions (regression)."
+            )
 
     def _add(self, table: Tensor) -> None:
         if self._table is None:
@@ -108,13 +125,17 @@ class GroupSums:
         return torch.where(readable & ~missing & ~unknown_code, column, -1).long(), CAPACITY
 
 
-def _labels(y: Any, scores: Tensor) -> Tensor:
+def _labels(y: Any, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return labels 0, 1, and 2 for all else; and how many were neither 0, nor 1, nor NaN, a 0-d tensor."""
     if y is None:
-        return torch.full(scores.shape, LABELS - 1, dtype=torch.long, device=scores.device)
+        unknown = torch.full(scores.shape, LABELS - 1, dtype=torch.long, device=scores.device)
+        return unknown, torch.zeros((), dtype=torch.long)
     labels = torch.as_tensor(y, device=scores.device).reshape(-1)
     if len(labels) != len(scores):
         raise ShapeError(f"y has {len(labels)} entries, but there are {len(scores)} predictions.")
-    return torch.where(labels == 1, 1, torch.where(labels == 0, 0, LABELS - 1))
+    missing = labels.isnan() if labels.is_floating_point() else torch.zeros_like(labels, dtype=torch.bool)
+    odd = (labels != 0) & (labels != 1) & ~missing
+    return torch.where(labels == 1, 1, torch.where(labels == 0, 0, LABELS - 1)), odd.sum()
 
 
 def merged(parts: Sequence[Counted]) -> Counted:

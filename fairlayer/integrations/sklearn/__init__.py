@@ -1,7 +1,17 @@
-"""Linear models as scikit-learn estimators, with the constraints inside the convex program that fits them."""
+"""scikit-learn estimators: linear models with the constraints in their program, and any model with them behind it."""
 
 from fairlayer.integrations.sklearn.logistic import FairLogisticRegression, LogisticGaps
 from fairlayer.integrations.sklearn.optimality import Optimality
+from fairlayer.integrations.sklearn.postprocessor import FairPostprocessor
 from fairlayer.integrations.sklearn.ridge import FairRidge
+from fairlayer.integrations.sklearn.wrapped import FairClassifier, FairRegressor
 
-__all__ = ["FairLogisticRegression", "FairRidge", "LogisticGaps", "Optimality"]
+__all__ = [
+    "FairClassifier",
+    "FairLogisticRegression",
+    "FairPostprocessor",
+    "FairRegressor",
+    "FairRidge",
+    "LogisticGaps",
+    "Optimality",
+]

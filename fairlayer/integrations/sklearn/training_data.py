@@ -14,6 +14,7 @@ from fairlayer.constraints import Batch, Constraint, Statement
 from fairlayer.constraints.measure import measure
 from fairlayer.edge import read_groups
 from fairlayer.errors import BackendError, ParameterError
+from fairlayer.integrations.sklearn.groups_of_rows import check_rows
 from fairlayer.integrations.sklearn.limits import Limits
 from fairlayer.projection import Plan
 from fairlayer.projection.assembly import assemble
@@ -93,6 +94,7 @@ def read_demands(
     """
     # A plan checks the constraints, and numbers those of one name.
     plan = Plan(constraints)
+    check_rows(owner, len(labels), sensitive_features)
     groups = read_groups(sensitive_features, plan.constraints, len(labels), None)
     batch = Batch(groups, len(labels), labels, raw_scores=partial(_refuse_bins, owner), weights=weights)
     assembly = assemble(plan.constraints, batch, on_empty="skip")

@@ -1,5 +1,6 @@
 """fairlayer in torchmetrics: group disparities pooled over batches and ranks."""
 
+from fairlayer.integrations.torchmetrics.collection import GroupMetricCollection
 from fairlayer.integrations.torchmetrics.constraint_excess import ConstraintExcess
 from fairlayer.integrations.torchmetrics.pooled import GroupRow
 from fairlayer.integrations.torchmetrics.rates import (
@@ -22,6 +23,7 @@ __all__ = [
     "EqualOpportunityRatio",
     "EqualizedOddsDifference",
     "EqualizedOddsRatio",
+    "GroupMetricCollection",
     "GroupRow",
     "PredictiveEqualityDifference",
     "PredictiveEqualityRatio",

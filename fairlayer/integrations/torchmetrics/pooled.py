@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -77,9 +78,9 @@ class PooledByGroup(Metric, ABC):
 
     def __init__(self, categories: Categories, *, threshold: float = 0.5, **options: Any) -> None:
         super().__init__(**options)
-        if not 0.0 < threshold < float("inf"):
+        if not math.isfinite(threshold):
             raise ConstraintDefinitionError(
-                f"threshold={threshold!r} was given; decisions are scores at or above it, so it must be above 0."
+                f"threshold={threshold!r} was given; decisions are scores at or above it, so it must be finite."
             )
         self.cells = Cells.of(categories)
         self.threshold = threshold

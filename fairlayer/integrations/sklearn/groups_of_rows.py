@@ -1,0 +1,64 @@
+"""The sensitive features of the rows of a table: those given, or the table's own columns of these names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fairlayer.constraints import Constraint
+from fairlayer.edge import feature_names
+from fairlayer.errors import MissingSensitiveFeatureError, ShapeError
+
+__all__ = ["check_rows", "rows_features", "without_columns"]
+
+
+def rows_features(owner: str, constraints: Sequence[Constraint], X: Any, n: int, given: Any) -> Any:
+    """Return the sensitive features of the n rows of X.
+
+    Raises:
+        MissingSensitiveFeatureError: none were given, and X has no such columns.
+        ShapeError: see `check_rows`.
+    """
+    if given is None:
+        return _own_columns(owner, feature_names(constraints), X)
+    check_rows(owner, n, given)
+    return given
+
+
+def check_rows(owner: str, n: int, given: Any) -> None:
+    """Refuse a dict whose columns have another length than n, as they have where a search split X and not the dict.
+
+    Raises:
+        ShapeError: such a dict.
+    """
+    if isinstance(given, Mapping):
+        lengths = {str(name): len(column) for name, column in given.items() if hasattr(column, "__len__")}
+        other = {name: length for name, length in lengths.items() if length != n}
+        if other:
+            raise ShapeError(
+                f"{owner} was given {n} rows, but sensitive_features has columns of other lengths: {other}. "
+                "GridSearchCV and cross_validate split frames and arrays along with X, and hand a dict over whole. "
+                "Pass pandas.DataFrame(sensitive_features)."
+            )
+
+
+def without_columns(constraints: Sequence[Constraint], X: Any) -> Any:
+    """Return a frame without the columns that the constraints name; anything else as it is."""
+    names = [name for name in feature_names(constraints) if name in _columns(X)]
+    return X.drop(columns=names) if names else X
+
+
+def _own_columns(owner: str, names: Sequence[str], X: Any) -> Any:
+    missing = [name for name in names if name not in _columns(X)]
+    if missing:
+        raise MissingSensitiveFeatureError(
+            f"{owner} needs the sensitive features {list(names)}, but none were given and X has no columns {missing}. "
+            "Pass sensitive_features=, or make them columns of a frame X. In a pipeline or a search, ask for it: "
+            "sklearn.set_config(enable_metadata_routing=True) and set_fit_request, set_predict_request, "
+            "set_predict_proba_request and set_score_request(sensitive_features=True)."
+        )
+    return {name: X[name] for name in names} if names else None
+
+
+def _columns(X: Any) -> list[str]:
+    return [str(name) for name in X.columns] if hasattr(X, "columns") and hasattr(X, "drop") else []

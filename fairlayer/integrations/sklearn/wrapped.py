@@ -1,0 +1,401 @@
+"""Any model behind the interface of scikit-learn, its predictions moved until they meet constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn import get_config
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.utils import get_tags, indexable
+from sklearn.utils._indexing import _safe_indexing
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import (
+    _check_method_params,
+    _check_sample_weight,
+    _num_samples,
+    check_is_fitted,
+    column_or_1d,
+    has_fit_parameter,
+    validate_data,
+)
+
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.constraints import Constraint
+from fairlayer.decisions import DecisionRule, Decisions, decide
+from fairlayer.edge import Bounds, Stated, as_constraints
+from fairlayer.errors import ParameterError
+from fairlayer.integrations.sklearn.groups_of_rows import rows_features, without_columns
+from fairlayer.integrations.sklearn.scores import amounts_of, has_fit, probabilities_of, ranking_of
+from fairlayer.projection import Projection, project
+
+__all__ = ["FairClassifier", "FairRegressor", "router_of"]
+
+
+class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Any classifier of two classes whose mean probabilities, or whose decisions, meet the constraints.
+
+        predict_proba(X)    the classifier's probabilities, projected onto the constraints over the rows of X
+        predict(X)          the more probable class; with `decisions=True` thresholds per group, which meet the
+                            constraints on the rows that they were fitted to
+
+    The estimator is anything with `fit` and `predict_proba` (scikit-learn, XGBoost, LightGBM, CatBoost, a pipeline), a
+    compiled Keras model that ends in a sigmoid or a softmax, or a trained torch module that gives probabilities. It is
+    copied, and learns from labels 0 and 1. One that is trained already goes into `sklearn.frozen.FrozenEstimator`.
+
+    Args:
+        estimator: the classifier.
+        constraints: what must hold: a constraint, its text, or several.
+        decisions: bound the decisions instead of the mean probabilities. `predict_proba` then gives the probabilities
+            as they are, and `predict` need not be its more probable class.
+        randomised: with `decisions`, draw lots between thresholds, where exact parity needs it.
+        cv: with `decisions`, the number of folds, or a splitter of scikit-learn: the thresholds are fitted to scores of
+            rows that the estimator has not learnt from. A torch module or a frozen estimator does not learn here, and
+            scores all rows at once.
+        hide_features: leave columns of a frame X that the constraints name out of what the estimator sees.
+        on_infeasible: "raise", or "relax" as in `project`.
+
+    Attributes:
+        estimator_: the fitted estimator.
+        classes_: the two classes.
+        rule_: the `DecisionRule`, with `decisions`.
+
+    Raises (from `fit` and the predictions):
+        FairlayerError: a named subclass; see `fairlayer.errors`.
+
+    Source: Hardt, Price, Srebro (2016) for thresholds per group; see `project` and `decide`.
+    Limits: a projection holds on the rows of the call, all at once: predict for the batch that the promise is about,
+        and not row by row. Thresholds hold on the rows that they were fitted to, on others up to chance.
+
+    Example:
+        >>> import numpy as np
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> sex = np.arange(200) % 2
+        >>> X = np.random.default_rng(0).normal(size=(200, 2)) + sex[:, None]
+        >>> model = FairClassifier(LogisticRegression(), "demographic_parity(sex, 0.02)")
+        >>> shown = model.fit(X, X[:, 0] > 0.5).predict_proba(X, sensitive_features={"sex": sex})[:, 1]
+        >>> round(float(shown[sex == 1].mean() - shown[sex == 0].mean()), 4)
+        0.02
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        constraints: Stated = (),
+        *,
+        decisions: bool = False,
+        randomised: bool = False,
+        cv: Any = 5,
+        hide_features: bool = False,
+        on_infeasible: str = "raise",
+    ) -> None:
+        self.estimator = estimator
+        self.constraints = constraints
+        self.decisions = decisions
+        self.randomised = randomised
+        self.cv = cv
+        self.hide_features = hide_features
+        self.on_infeasible = on_infeasible
+
+    def fit(
+        self, X: Any, y: Any, *, sensitive_features: Any = None, sample_weight: Any = None, **fit_params: Any
+    ) -> FairClassifier:
+        """Fit a copy of the estimator, and with `decisions` the thresholds.
+
+        Args:
+            X: rows, in any form that the estimator takes.
+            y: labels of two classes (n,).
+            sensitive_features: needed with `decisions`; as for `project`, or None to take columns of a frame X.
+            sample_weight: how many samples each row stands for (n,), for the estimator and the rates.
+            fit_params: for the estimator's own `fit`.
+        """
+        validate_data(self, X, skip_check_array=True)
+        stated = _stated(self.constraints)
+        classes, codes = _two_classes(type(self).__name__, y)
+        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        if len(codes) != _num_samples(X):
+            raise ParameterError(
+                f"{type(self).__name__} was given {_num_samples(X)} rows of X, but {len(codes)} labels. Give one label "
+                "per row."
+            )
+        seen = without_columns(stated, X) if self.hide_features else X
+        params = _routed(self, fit_params, weights)
+        rule = self._rule(stated, X, seen, codes, sensitive_features, weights, params) if self.decisions else None
+        self.estimator_ = _fitted(self.estimator, seen, codes, params)
+        self.classes_ = classes
+        if rule is not None:
+            self.rule_ = rule
+        return self
+
+    def predict_proba(self, X: Any, *, sensitive_features: Any = None) -> FloatArray:
+        """Return the probabilities of both classes (n, 2); with `decisions` as the estimator has them."""
+        check_is_fitted(self)
+        if self.decisions:
+            second = probabilities_of(self.estimator_, self._seen(X))
+        else:
+            second = np.asarray(self.project(X, sensitive_features=sensitive_features).value)
+        return np.column_stack([1.0 - second, second])
+
+    def predict(self, X: Any, *, sensitive_features: Any = None) -> Any:
+        """Return the class of each row (n,)."""
+        check_is_fitted(self)
+        if not self.decisions:
+            second = self.predict_proba(X, sensitive_features=sensitive_features)[:, 1] >= 0.5
+            return self.classes_[second.astype(int)]
+        features = self._features(X, sensitive_features)
+        scores = ranking_of(self.estimator_, self._seen(X))
+        return self.classes_[self.rule_.apply(scores, sensitive_features=features, seed=0).numpy()]
+
+    def project(self, X: Any, *, sensitive_features: Any = None) -> Projection:
+        """Return the projection of the second class's probabilities over the rows of X, with its certificate.
+
+        Constraints on labels take the estimator's own probabilities as estimates of the labels.
+        """
+        check_is_fitted(self)
+        scores = probabilities_of(self.estimator_, self._seen(X))
+        return _projected(self, scores, (0.0, 1.0), self._features(X, sensitive_features))
+
+    def decide(self, X: Any, *, sensitive_features: Any = None, **options: Any) -> Decisions:
+        """Return decisions for the rows of X together, which meet the constraints there; options as for `decide`."""
+        check_is_fitted(self)
+        scores, features = probabilities_of(self.estimator_, self._seen(X)), self._features(X, sensitive_features)
+        return decide(scores, _stated(self.constraints), sensitive_features=features, **options)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, sensitive_features: Any = None) -> float:
+        """Return the accuracy."""
+        found = self.predict(X, sensitive_features=sensitive_features)
+        return float(accuracy_score(y, found, sample_weight=sample_weight))
+
+    def get_metadata_routing(self) -> Any:
+        """Return what this estimator, and the one inside, ask for."""
+        return router_of(self)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = _inner_tags(super().__sklearn_tags__(), self.estimator)
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    def _seen(self, X: Any) -> Any:
+        return without_columns(_stated(self.constraints), X) if self.hide_features else X
+
+    def _features(self, X: Any, given: Any) -> Any:
+        return rows_features(type(self).__name__, _stated(self.constraints), X, _num_samples(X), given)
+
+    def _rule(  # noqa: PLR0917 - what `fit` has read
+        self,
+        stated: tuple[Constraint, ...],
+        X: Any,
+        seen: Any,
+        codes: IntArray,
+        given: Any,
+        weights: FloatArray | None,
+        params: Mapping[str, Any],
+    ) -> DecisionRule:
+        features = rows_features(type(self).__name__, stated, X, len(codes), given)
+        scores = self._scores_unseen(seen, codes, params)
+        return DecisionRule.fit(
+            scores,
+            stated,
+            sensitive_features=features,
+            y=codes,
+            randomised=self.randomised,
+            sample_weight=weights,
+        )
+
+    def _scores_unseen(self, X: Any, codes: IntArray, params: Mapping[str, Any]) -> FloatArray:
+        """Return scores of rows that the estimator has not learnt from."""
+        if not _learns(self.estimator):
+            return ranking_of(_fitted(self.estimator, X, codes, params), X)
+        [rows] = indexable(X)
+        scores = np.full(len(codes), np.nan)
+        for train, test in _folds(self.cv, codes):
+            part = _check_method_params(rows, params, indices=train)
+            model = _fitted(self.estimator, _safe_indexing(rows, train), codes[train], part)
+            scores[test] = ranking_of(model, _safe_indexing(rows, test))
+        return scores
+
+
+class FairRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Any regressor whose predictions meet the constraints over the rows that it predicts for.
+
+        predict(X)    the regressor's predictions, projected onto the constraints over the rows of X
+
+    The estimator is anything with `fit` and `predict`, a compiled Keras model, or a trained torch module.
+
+    Args:
+        estimator: the regressor; it is copied.
+        constraints: what must hold: a constraint, its text, or several.
+        bounds: (lower, upper) of the predictions; None for no bounds.
+        hide_features: leave columns of a frame X that the constraints name out of what the estimator sees.
+        on_infeasible: "raise", or "relax" as in `project`.
+
+    Attributes:
+        estimator_: the fitted estimator.
+
+    Raises (from `fit` and `predict`):
+        FairlayerError: a named subclass; see `fairlayer.errors`.
+
+    Limits: as for `FairClassifier`; the constraints hold on the rows of one call.
+
+    Example:
+        >>> import numpy as np
+        >>> from sklearn.linear_model import Ridge
+        >>> sex = np.arange(200) % 2
+        >>> X = np.random.default_rng(0).normal(size=(200, 2)) + sex[:, None]
+        >>> model = FairRegressor(Ridge(), "demographic_parity(sex, 0.1)").fit(X, X.sum(axis=1))
+        >>> found = model.predict(X, sensitive_features=sex)
+        >>> round(float(found[sex == 1].mean() - found[sex == 0].mean()), 4)
+        0.1
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        constraints: Stated = (),
+        *,
+        bounds: Bounds = None,
+        hide_features: bool = False,
+        on_infeasible: str = "raise",
+    ) -> None:
+        self.estimator = estimator
+        self.constraints = constraints
+        self.bounds = bounds
+        self.hide_features = hide_features
+        self.on_infeasible = on_infeasible
+
+    def fit(
+        self, X: Any, y: Any, *, sensitive_features: Any = None, sample_weight: Any = None, **fit_params: Any
+    ) -> FairRegressor:
+        """Fit a copy of the estimator.
+
+        Args:
+            X: rows, in any form that the estimator takes.
+            y: numbers (n,).
+            sensitive_features: not needed; accepted so that both kinds are called alike.
+            sample_weight: for the estimator (n,).
+            fit_params: for the estimator's own `fit`.
+        """
+        validate_data(self, X, skip_check_array=True)
+        stated = _stated(self.constraints)
+        seen = without_columns(stated, X) if self.hide_features else X
+        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        self.estimator_ = _fitted(self.estimator, seen, column_or_1d(y, warn=True), _routed(self, fit_params, weights))
+        return self
+
+    def predict(self, X: Any, *, sensitive_features: Any = None) -> FloatArray:
+        """Return the predictions (n,)."""
+        return np.asarray(self.project(X, sensitive_features=sensitive_features).value)
+
+    def project(self, X: Any, *, sensitive_features: Any = None) -> Projection:
+        """Return the projection of the predictions over the rows of X, with its certificate."""
+        check_is_fitted(self)
+        stated = _stated(self.constraints)
+        scores = amounts_of(self.estimator_, without_columns(stated, X) if self.hide_features else X)
+        features = rows_features(type(self).__name__, stated, X, _num_samples(X), sensitive_features)
+        return _projected(self, scores, self.bounds, features)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, sensitive_features: Any = None) -> float:
+        """Return the coefficient of determination."""
+        found = self.predict(X, sensitive_features=sensitive_features)
+        return float(r2_score(y, found, sample_weight=sample_weight))
+
+    def get_metadata_routing(self) -> Any:
+        """Return what this estimator, and the one inside, ask for."""
+        return router_of(self)
+
+    def __sklearn_tags__(self) -> Any:
+        return _inner_tags(super().__sklearn_tags__(), self.estimator)
+
+
+def _stated(constraints: Stated) -> tuple[Constraint, ...]:
+    empty = isinstance(constraints, list | tuple) and not constraints
+    return () if empty else as_constraints(constraints)
+
+
+def _two_classes(owner: str, y: Any) -> tuple[Any, IntArray]:
+    """Return the classes, and 1 where the label is the second."""
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    kind = type_of_target(y)
+    classes, codes = np.unique(y, return_inverse=True)
+    if kind != "binary":
+        raise ParameterError(
+            f"Only binary classification is supported. The type of the target is {kind}. Fit one {owner} per class, "
+            "each on (y == class)."
+        )
+    if len(classes) < 2:
+        raise ParameterError(f"{owner} needs samples of two classes, but found one class: {classes.tolist()}.")
+    return classes, codes.astype(np.int64)
+
+
+def _folds(cv: Any, codes: IntArray) -> Any:
+    """Return pairs of rows to learn from and rows to score."""
+    if not isinstance(cv, int):
+        return check_cv(cv, codes, classifier=True).split(np.zeros(len(codes)), codes)
+    fewest = int(np.bincount(codes, minlength=2).min())
+    if not 2 <= cv <= fewest:
+        raise ParameterError(
+            f"FairClassifier(decisions=True) was given cv={cv!r}, and the rarer class has {fewest} rows. Each of at "
+            "least 2 folds needs one of them: give a cv between 2 and that number, or a trained estimator in "
+            "sklearn.frozen.FrozenEstimator."
+        )
+    return StratifiedKFold(cv, shuffle=True, random_state=0).split(np.zeros(len(codes)), codes)
+
+
+def _learns(estimator: Any) -> bool:
+    return has_fit(estimator) and type(estimator).__name__ != "FrozenEstimator"
+
+
+def _fitted(estimator: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
+    """Return a fitted copy of an estimator; a trained torch module is copied only."""
+    copy = clone(estimator, safe=False)
+    if has_fit(copy):
+        if "sample_weight" in params and not has_fit_parameter(copy, "sample_weight") and not hasattr(copy, "steps"):
+            raise ParameterError(
+                f"sample_weight was given, but {type(copy).__name__}.fit takes none. Leave it out, or use an estimator "
+                "that weighs its samples."
+            )
+        copy.fit(X, y, **params)
+    return copy
+
+
+def _projected(owner: Any, scores: FloatArray, bounds: Bounds, features: Any) -> Projection:
+    stated = _stated(owner.constraints)
+    labels = scores if any(constraint.needs_labels for constraint in stated) else None
+    return project(
+        scores,
+        stated,
+        sensitive_features=features,
+        label_probabilities=labels,
+        bounds=bounds,
+        on_infeasible=owner.on_infeasible,
+    )
+
+
+def _routed(owner: Any, fit_params: Mapping[str, Any], weights: FloatArray | None) -> dict[str, Any]:
+    """Return what the inner `fit` gets: by scikit-learn's routing where it is on, else everything."""
+    given = dict(fit_params) if weights is None else {**fit_params, "sample_weight": weights}
+    if not get_config()["enable_metadata_routing"] or not hasattr(owner.estimator, "get_metadata_routing"):
+        return given
+    return dict(process_routing(owner, "fit", **given).estimator.fit)
+
+
+def router_of(owner: Any) -> Any:
+    """Return what an estimator, and the one inside it, ask for, in scikit-learn's metadata routing."""
+    router = MetadataRouter(owner=type(owner).__name__).add_self_request(owner)
+    if hasattr(owner.estimator, "get_metadata_routing"):
+        router.add(estimator=owner.estimator, method_mapping=MethodMapping().add(caller="fit", callee="fit"))
+    return router
+
+
+def _inner_tags(tags: Any, estimator: Any) -> Any:
+    """Return the tags with what the inner estimator says of its input."""
+    if hasattr(estimator, "__sklearn_tags__"):
+        inner = get_tags(estimator)
+        tags.input_tags = inner.input_tags
+        tags.non_deterministic = inner.non_deterministic
+    return tags

@@ -1,0 +1,40 @@
+"""What a training loop asks of a penalty."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from fairlayer.constraints import Constraint
+
+__all__ = ["LossTerm"]
+
+
+class LossTerm(nn.Module, ABC):
+    """A term of the loss that looks at sensitive features; every penalty of this package is one.
+
+        loss = task loss + weight * term(scores, sensitive_features=..., y=...)
+
+    A loop calls `fit_categories` once before training, the term itself in each step, and `after_step` once after each
+    step of the optimiser. A penalty of one's own defines `forward`, and of the others what it needs.
+    """
+
+    __call__: Callable[..., Tensor]
+
+    @abstractmethod
+    def forward(self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None) -> Tensor:
+        """Return the term of a batch, 0-d."""
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The constraints whose tolerances a schedule may change; a term without tolerances has none."""
+        return ()
+
+    def fit_categories(self, sensitive_features: Any) -> None:
+        """Learn the categories of the training data; a term that keeps no categories only checks its columns."""
+
+    def after_step(self) -> None:
+        """Do what is due after a step of the optimiser; a term without multipliers has nothing to do."""
