@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fairlayer.cli.audit import add_audit
 from fairlayer.cli.trail import add_trail
 from fairlayer.data import READERS
 from fairlayer.errors import require
@@ -49,6 +50,7 @@ def build_parser() -> Any:
     _add_predict(commands)
     _add_stream(commands)
     _add_serve(commands)
+    add_audit(commands, _parser, Repeat)
     add_trail(commands, _parser)
     _add_demo(commands)
     return parser

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fairlayer.cli.audit import run_audit
 from fairlayer.cli.config import check_record, write_config
 from fairlayer.cli.loggers import Loggers
 from fairlayer.cli.progress import training_progress
@@ -160,6 +161,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "predict": run_predict,
     "stream": run_stream,
     "serve": run_serve,
+    "audit": run_audit,
     "trail": run_trail,
     "demo": run_demo,
 }
