@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fairlayer.audit.changes import ChangeLimit, read_change
 from fairlayer.audit.outcome import Limit
 from fairlayer.audit.table import AuditTable
 from fairlayer.errors import ParameterError
@@ -18,11 +19,11 @@ class AskedLimit:
     """A limit with the groups it is put on.
 
     Args:
-        limit: the largest difference, or the smallest ratio, that is allowed.
+        limit: the largest difference, the smallest ratio, or the change, that is allowed.
         by: the features whose categories make the groups.
     """
 
-    limit: Limit
+    limit: Limit | ChangeLimit
     by: tuple[str, ...]
 
 
@@ -105,7 +106,13 @@ def read_limits(
     found: list[AskedLimit] = []
     for one in limits:
         text, by, named = one.rpartition(" by ") if isinstance(one, str) else ("", "", "")
-        limit = one if isinstance(one, Limit) else Limit.fails_on(text if by else one)
+        limit = one if isinstance(one, Limit) else _limit(text if by else one)
         on = read_groupings([named], features) if by else groupings
+        if isinstance(limit, ChangeLimit) and not limit.improvement:
+            on = on[:1]  # it speaks of everybody together, and is judged once
         found += [AskedLimit(limit, each) for each in on]
     return tuple(found)
+
+
+def _limit(text: str) -> Limit | ChangeLimit:
+    return read_change(text) or Limit.fails_on(text)

@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer.audit.asked import Asked, AskedLimit, read_groupings, read_limits
+from fairlayer.audit.asked import Asked, read_groupings, read_limits
 from fairlayer.audit.checklists import annex_iv, audit_list, validation_list
 from fairlayer.audit.compatibility import Compatibility, compatibility
 from fairlayer.audit.cost import Cost, cost_of
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.grouping import Grouping, grouping_of, plain
 from fairlayer.audit.headline import headline
+from fairlayer.audit.judging import judged, metrics_asked, people_of
 from fairlayer.audit.leakage import score_warnings
-from fairlayer.audit.outcome import EXIT_CODES, Limit, Outcome, Verdict, gravest, judge
+from fairlayer.audit.outcome import EXIT_CODES, Limit, Outcome, gravest
 from fairlayer.audit.people import movement
-from fairlayer.audit.plainly import answer, question
 from fairlayer.audit.provenance import Provenance
 from fairlayer.audit.reading import Task
+from fairlayer.audit.statement import Statement
 from fairlayer.audit.strata import Stratified, stratify
 from fairlayer.audit.supplied import Supplied
 from fairlayer.audit.table import AuditTable, names_of
@@ -45,7 +46,7 @@ class Audit:
         asked: the question.
         table: what was counted.
         before: the same people's predictions before; None where none were given.
-        judged: every limit with its verdict.
+        statements: every limit with its outcome.
         groupings: the groups of every grouping, first those that were asked for.
         costs: the quality of the predictions, before and after.
         strata: groups compared within strata.
@@ -61,7 +62,7 @@ class Audit:
     asked: Asked
     table: AuditTable
     before: AuditTable | None
-    judged: tuple[tuple[AskedLimit, Verdict], ...]
+    statements: tuple[Statement, ...]
     groupings: tuple[Grouping, ...]
     costs: tuple[Cost, ...]
     strata: tuple[Stratified, ...]
@@ -75,7 +76,7 @@ class Audit:
     @property
     def outcome(self) -> Outcome:
         """The gravest of the verdicts; NOT EVALUATED where no limit was asked for."""
-        return gravest(found.outcome for _, found in self.judged)
+        return gravest(said.outcome for said in self.statements)
 
     @property
     def exit_code(self) -> int:
@@ -95,8 +96,9 @@ class Audit:
             "exit_code": self.exit_code,
             "headline": headline(
                 self.outcome,
-                self.judged,
+                self.statements,
                 self.groupings,
+                shown=metrics_asked(self.asked.limits),
                 costs=self.costs,
                 table=self.table,
                 before=self.before,
@@ -105,10 +107,7 @@ class Audit:
             ),
             "asked": self.asked.to_dict(self.table),
             "rows": self._rows(),
-            "verdicts": [
-                {**found.to_dict(), "question": question(asked), "answer": answer(found)}
-                for asked, found in self.judged
-            ],
+            "verdicts": [said.to_dict() for said in self.statements],
             "groupings": [one.to_dict() for one in self.groupings],
             "cost": [one.to_dict() for one in self.costs],
             "strata": [_plain_strata(one) for one in self.strata],
@@ -169,6 +168,7 @@ def audit(
     practical: float = 0.8,
     reference: Iterable[str] = (),
     words: Mapping[str, str] | None = None,
+    statements: Iterable[Statement] = (),
     warnings: Iterable[str] = (),
     left_out: Iterable[tuple[str, int]] = (),
     provenance: Provenance | None = None,
@@ -184,7 +184,8 @@ def audit(
         sensitive_features: a dict of name -> (n,) column, or a frame; what is missing is counted as unknown.
         by: the groupings, such as "sex" and "race+sex"; by default each feature alone, and all of them crossed.
         limits: conditions of failure, such as "demographic_parity_difference > 0.1" or "selection_rate_ratio < 0.8",
-            each for all groupings, or for one: "... by race+sex".
+            each for all groupings, or for one: "... by race+sex"; and on a change: "accuracy_drop > 0.01",
+            "log_loss_rise > 0.02", "demographic_parity_improvement < 0.05".
         scores_before: (n,) the same people's scores before a correction.
         decisions_before: (n,) their decisions before it.
         threshold: where the decision is made, in units of the score.
@@ -198,6 +199,7 @@ def audit(
         practical: a ratio below this is called practically significant.
         reference: groups to compare with, such as "sex=M"; the best group where none is named.
         words: what a member of a group is called, such as {"sex=F": "woman"}.
+        statements: limits that were judged elsewhere, such as by a certificate.
         warnings: what a reader must know, beside what is found here.
         left_out: (reason, rows) of rows that were left out before.
         provenance: where the numbers come from.
@@ -263,6 +265,15 @@ def audit(
             words=words,
         )
 
+    people = people_of(
+        y=y,
+        scores=scores,
+        scores_before=scores_before,
+        decisions=decisions,
+        decisions_before=decisions_before,
+        sample_weight=sample_weight,
+        threshold=threshold,
+    )
     found = tuple(
         grouping_of(
             table,
@@ -280,7 +291,7 @@ def audit(
         asked,
         table,
         before,
-        tuple((one, judge(table, one.limit, one.by, level=level)) for one in asked.limits),
+        (*statements, *(judged(one, people, before, table, level) for one in asked.limits)),
         found,
         cost_of(table, before),
         _stratified(table, found),

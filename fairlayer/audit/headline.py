@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fairlayer.audit.asked import AskedLimit
 from fairlayer.audit.cost import Cost
 from fairlayer.audit.criteria import metrics_of
 from fairlayer.audit.grouping import Grouping
 from fairlayer.audit.metrics import metric
-from fairlayer.audit.outcome import Outcome, Verdict
-from fairlayer.audit.plainly import answer, outcome_sentence, question
+from fairlayer.audit.outcome import Outcome
+from fairlayer.audit.plainly import outcome_sentence
+from fairlayer.audit.statement import Statement
 from fairlayer.audit.strata import Stratified
 from fairlayer.audit.table import AuditTable
 
@@ -20,9 +20,10 @@ __all__ = ["headline"]
 
 def headline(
     outcome: Outcome,
-    judged: Sequence[tuple[AskedLimit, Verdict]],
+    statements: Sequence[Statement],
     groupings: Sequence[Grouping],
     *,
+    shown: Mapping[tuple[str, ...], Sequence[str]],
     costs: Sequence[Cost],
     table: AuditTable,
     before: AuditTable | None,
@@ -32,14 +33,13 @@ def headline(
     """Return the sentences of the first screen."""
     asked = [one for one in groupings if one.asked]
     return {
-        "outcome": outcome_sentence(outcome, len(judged)),
+        "outcome": outcome_sentence(outcome, len(statements)),
         "asked": [
-            {"question": question(limit), "answer": answer(found), "outcome": str(found.outcome)}
-            for limit, found in judged
+            {"question": said.question, "answer": said.answer, "outcome": str(said.outcome)} for said in statements
         ],
         "reversals": _reversals(asked, strata),
         "on_whom": _on_whom(table, left_out),
-        "worse_off": [sentence for one in asked for sentence in _worse_off(one, judged)],
+        "worse_off": [sentence for one in asked for sentence in _worse_off(one, shown.get(one.by, ()))],
         "moved": _moved(asked, before),
         "cost": _cost(costs, before),
     }
@@ -64,8 +64,7 @@ def _on_whom(table: AuditTable, left_out: Sequence[tuple[str, int]]) -> list[str
     return said
 
 
-def _worse_off(one: Grouping, judged: Sequence[tuple[AskedLimit, Verdict]]) -> list[str]:
-    names = [metrics_of(limit.limit.name)[0] for limit, _ in judged if limit.by == one.by]
+def _worse_off(one: Grouping, names: Sequence[str]) -> list[str]:
     usual = [name for name in ("selection_rate", "mean_score") if name in one.disparities or _criterion(one, name)]
     found = []
     for name in dict.fromkeys(names or usual[:1]):

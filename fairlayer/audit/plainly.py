@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from fairlayer.audit.asked import AskedLimit
 from fairlayer.audit.criteria import metrics_of
 from fairlayer.audit.metrics import metric
-from fairlayer.audit.outcome import Outcome, Verdict
+from fairlayer.audit.outcome import Limit, Outcome, Verdict
 
 __all__ = ["MEANINGS", "amount", "answer", "between", "outcome_sentence", "question"]
 
@@ -35,19 +34,18 @@ def outcome_sentence(outcome: Outcome, verdicts: int) -> str:
     return (MEANINGS if verdicts == 1 else _SEVERAL)[outcome]
 
 
-def question(asked: AskedLimit) -> str:
+def question(limit: Limit, by: tuple[str, ...]) -> str:
     """Return what was asked.
 
     Example:
-        >>> from fairlayer.audit.outcome import Limit
-        >>> print(question(AskedLimit(Limit("demographic_parity", 0.1), ("sex",))))
+        >>> print(question(Limit("demographic_parity", 0.1), ("sex",)))
         Between the groups of sex, does the share of people with a positive decision differ by at most 10 points?
     """
-    limit, names = asked.limit, metrics_of(asked.limit.name)
+    names = metrics_of(limit.name)
     words = " or the ".join(metric(name).words for name in names)
     if limit.kind == "ratio":
-        return f"Between {between(asked.by)}, is the smallest {words} at least {limit.bound:g} times the largest one?"
-    return f"Between {between(asked.by)}, does the {words} differ by at most {amount(limit.bound, names[0])}?"
+        return f"Between {between(by)}, is the smallest {words} at least {limit.bound:g} times the largest one?"
+    return f"Between {between(by)}, does the {words} differ by at most {amount(limit.bound, names[0])}?"
 
 
 def between(by: tuple[str, ...]) -> str:

@@ -65,8 +65,12 @@ class Provenance:
         Raises:
             DataError: there is no such file.
         """
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        return Provenance(date=now, data=Path(path).name, data_sha256=sha256_of(path), **supplied)
+        return Provenance.now(data=Path(path).name, data_sha256=sha256_of(path), **supplied)
+
+    @staticmethod
+    def now(**supplied: Any) -> Provenance:
+        """Return the provenance of a result made now."""
+        return Provenance(date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), **supplied)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers for JSON."""

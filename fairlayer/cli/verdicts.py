@@ -9,7 +9,7 @@ from typing import Any
 from fairlayer.report.figures import count, named, percent
 from fairlayer.report.reading import Reader
 
-__all__ = ["show_audit"]
+__all__ = ["show_audit", "show_verdicts"]
 
 WIDTH = 80
 
@@ -32,6 +32,14 @@ def show_audit(document: Mapping[str, Any]) -> None:
             _say(Reader.readable(sentence), "  ")
     _groups(document)
     for sentence in document["warnings"]:
+        _say(f"Warning: {sentence}")
+
+
+def show_verdicts(document: Mapping[str, Any]) -> None:
+    """Print every limit with its outcome, and what a reader must know."""
+    for one in document["verdicts"]:
+        _say(f"{one['outcome']}: {one['question']} {one['answer']}")
+    for sentence in document["headline"]["reversals"] + document["warnings"]:
         _say(f"Warning: {sentence}")
 
 

@@ -173,6 +173,13 @@ class Reader:
         return " and ".join(kinds) or "neither"
 
     @staticmethod
+    def limits(held: Mapping[str, Any]) -> str:
+        """Return the limits of an interval, or that there is none."""
+        if held["low"] is None or held["high"] is None:
+            return "none"
+        return f"{figures.number(held['low'])} to {figures.number(held['high'])}"
+
+    @staticmethod
     def limit(gap: Mapping[str, Any]) -> str:
         """Return which side of which limit."""
         return f"at {'least' if gap['at_least'] else 'most'} {gap['limit']:g}"

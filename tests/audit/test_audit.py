@@ -221,3 +221,30 @@ def test_supplied_words_are_read_and_roles_are_checked(tmp_path: Any) -> None:
     path.write_text("- a list\n")
     with pytest.raises(DataError, match="mapping"):
         read_supplied(path)
+
+
+def test_costs_and_improvements_are_limits_with_intervals() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    frame = people()
+    limits = [
+        "accuracy_drop > 0.5",
+        "brier_score_rise > 0.0001",
+        "demographic_parity_improvement < 0.9",
+        "demographic_parity_improvement < 0.05",
+    ]
+    found = audit_frame(frame, Columns(["sex"], score="after", score_before="before", target="repaid"), limits=limits)
+    drop, rise, much, some = found.statements
+    assert [str(one.outcome) for one in (drop, much, some)] == ["PASS", "FAIL", "PASS"]
+    right = [(frame[name] >= 0.5).astype(int) == frame.repaid for name in ("before", "after")]
+    assert drop.interval.measured == pytest.approx(right[0].mean() - right[1].mean(), abs=1e-12)
+    each = (frame.after - frame.repaid) ** 2 - (frame.before - frame.repaid) ** 2
+    low, high = stats.t.interval(0.95, len(each) - 1, each.mean(), each.std(ddof=1) / len(each) ** 0.5)
+    assert (rise.interval.low, rise.interval.high) == pytest.approx((low, high), rel=5e-3)
+    assert some.interval.low <= some.interval.measured <= some.interval.high
+
+
+def test_a_change_without_a_before_is_not_evaluated() -> None:
+    found = audit_frame(people(200), Columns(["sex"], score="after", target="repaid"), limits=["accuracy_drop > 0.01"])
+    assert str(found.outcome) == "NOT EVALUATED"
+    with pytest.raises(ParameterError, match="accuracy_drop > 0.01"):
+        audit_frame(people(200), Columns(["sex"], score="after"), limits=["accuracy_drop < 0.01"])
