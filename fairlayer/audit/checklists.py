@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["annex_iv", "audit_list", "validation_list"]
+__all__ = ["annex_iv", "audit_list", "record", "validation_list"]
 
 DONE, NOT_SUPPLIED, NOT_DONE = "done", "not supplied", "not done"
 
@@ -82,6 +82,27 @@ def annex_iv(document: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         ),
         "9_monitoring": _point("Plan for monitoring after placing on the market", told["monitoring"]),
     }
+
+
+def record(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of an audit: groups, metric and reason, rejected criteria, timing, cost, limits."""
+    told = document["supplied"]
+    asked = [one for one in document["groupings"] if one["asked"]]
+    return {
+        "groups": {" x ".join(one["by"]): {group["name"]: group["rows"] for group in one["groups"]} for one in asked},
+        "limits": [_judged(one) for one in document["verdicts"]],
+        "metric_reason": told["metric_reason"] or NOT_SUPPLIED,
+        "rejected_criteria": told["rejected_criteria"] or NOT_SUPPLIED,
+        "technique": told["technique"] or NOT_SUPPLIED,
+        "date": document["provenance"]["date"] or NOT_SUPPLIED,
+        "seconds": (document["run"] or {}).get("seconds"),
+        "cost": {one["name"]: one["lost"] for one in document["cost"]},
+    }
+
+
+def _judged(verdict: Mapping[str, Any]) -> str:
+    by = f" by {' x '.join(verdict['by'])}" if verdict["by"] else ""
+    return f"{verdict['limit']}{by}: {verdict['outcome']}"
 
 
 def _recorded(document: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer.audit.asked import Asked, read_groupings, read_limits
-from fairlayer.audit.checklists import annex_iv, audit_list, validation_list
+from fairlayer.audit.checklists import annex_iv, audit_list, record, validation_list
 from fairlayer.audit.compatibility import Compatibility, compatibility
 from fairlayer.audit.cost import Cost, cost_of
 from fairlayer.audit.errors import MetricError
@@ -125,7 +125,7 @@ class Audit:
             **self.sections,
         }
         lists = {"audit": audit_list(document), "validation": validation_list(document)}
-        return {**document, "checklists": lists, "annex_iv": annex_iv(document)}
+        return {**document, "checklists": lists, "annex_iv": annex_iv(document), "record": record(document)}
 
     def to_json(self) -> str:
         """Return the document as JSON."""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray
+from fairlayer.audit.checklists import record
 from fairlayer.audit.grouped import UNKNOWN
 from fairlayer.errors import ParameterError
 
@@ -52,13 +53,13 @@ def public_document(document: Mapping[str, Any], *, smallest: int = 10) -> dict[
     groupings = [_grouping(one, shown[_key(one)], metrics) for one in document["groupings"]]
     left_out = sum(len(one["groups"]) for one in document["groupings"]) - sum(len(one["groups"]) for one in groupings)
     told = {name: document[name] for name in _KEPT}
-    return {
+    public = {
         **told,
         "public": {"smallest": smallest, "left_out": left_out},
         "headline": {
             **document["headline"],
             "reversals": [],
-            "worse_off": [],
+            "worse_off": ["The tables of the groups show it."],
             "moved": ["Who was moved is not part of the public version."],
             "on_whom": [f"{document['rows']['counted']:,.0f} people were counted."],
         },
@@ -81,6 +82,7 @@ def public_document(document: Mapping[str, Any], *, smallest: int = 10) -> dict[
         "proxies": [],
         "provenance": {**document["provenance"], "command": None},
     }
+    return {**public, "record": record(public)}
 
 
 def published(document: Mapping[str, Any], smallest: int) -> dict[str, set[str]]:

@@ -14,8 +14,8 @@ from fairlayer.report.reading import Reader
 
 __all__ = ["FORMATS", "Format", "document_text", "render_page", "write_page"]
 
-Format: TypeAlias = Literal["audit", "ll144", "lending"]
-FORMATS = ("audit", "ll144", "lending")
+Format: TypeAlias = Literal["audit", "brief", "ll144", "lending"]
+FORMATS = ("audit", "brief", "ll144", "lending")
 
 _CONTENTS = (
     ("verdicts", "Verdicts", ""),
@@ -34,6 +34,7 @@ _CONTENTS = (
     ("lending", "Adverse impact ratio", "lending"),
     ("impact", "Rates and impact ratios", "impact"),
     ("supplied", "What only people can say", ""),
+    ("record", "Record", ""),
     ("checklists", "Checklists", ""),
     ("annex-iv", "Map to Annex IV", ""),
     ("provenance", "Where the numbers come from", ""),
@@ -48,7 +49,8 @@ def render_page(found: Audit | Mapping[str, Any], *, format: Format = "audit") -
 
     Args:
         found: an audit, or the document that its `to_dict` returned.
-        format: "audit" for everything; "ll144" for the tables of New York City's rule alone, "lending" for those of
+        format: "audit" for everything; "brief" for a few pages to be signed: the first screen, verdicts, variables and
+            pathways, record, checklists; "ll144" for the tables of New York City's rule alone, "lending" for those of
             lending practice with the first screen.
 
     Raises:

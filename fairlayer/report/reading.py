@@ -194,6 +194,10 @@ class Reader:
         """Return an entry that people gave: a text, or a mapping as "key: value" pairs."""
         return "; ".join(f"{key}: {value}" for key, value in one.items()) if isinstance(one, Mapping) else str(one)
 
+    def entries(self, told: Any) -> str:
+        """Return several entries as one text."""
+        return told if isinstance(told, str) else "; ".join(self.entry(one) for one in told)
+
     @staticmethod
     def measures(alternatives: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the names of what was measured of the candidates; five at most."""

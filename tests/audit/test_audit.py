@@ -246,5 +246,5 @@ def test_costs_and_improvements_are_limits_with_intervals() -> None:
 def test_a_change_without_a_before_is_not_evaluated() -> None:
     found = audit_frame(people(200), Columns(["sex"], score="after", target="repaid"), limits=["accuracy_drop > 0.01"])
     assert str(found.outcome) == "NOT EVALUATED"
-    with pytest.raises(ParameterError, match="accuracy_drop > 0.01"):
+    with pytest.raises(ParameterError, match=r"accuracy_drop > 0\.01"):
         audit_frame(people(200), Columns(["sex"], score="after"), limits=["accuracy_drop < 0.01"])

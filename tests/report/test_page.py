@@ -98,7 +98,7 @@ def checked(page: str) -> Checker:
     return checker
 
 
-@pytest.mark.parametrize("format", ["audit", "ll144", "lending"])
+@pytest.mark.parametrize("format", ["audit", "brief", "ll144", "lending"])
 def test_the_page_is_whole_accessible_and_loads_nothing(found: Audit, format: Any) -> None:
     text = render_page(found, format=format)
     seen = checked(text)
