@@ -78,7 +78,7 @@ def answer(verdict: Verdict) -> str:
     if verdict.beyond:
         text += f" {' and '.join(verdict.beyond)} has few people, and is certainly beyond the limit."
     if verdict.rows_needed:
-        text += f" About {verdict.rows_needed:,} people per group could tell."
+        text += f" Were the groups equal, about {verdict.rows_needed:,} people in each would be enough to tell."
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -12,6 +13,8 @@ __all__ = ["bar", "count", "figure", "named", "number", "p_value", "percent", "s
 
 DASH = "–"
 SPACE = "\u00a0"  # one at which no line breaks
+# The column of groups that were cut from a number, before a group that names the number itself: age_group=age<=25.
+CUT = re.compile(r"\b(\w+)_group=(?=[^\s&]*\b\1\b)")
 _WIDTH = 100  # of a bar, in units of its own
 
 
@@ -83,9 +86,10 @@ def named(name: str) -> str:
 
     Example:
         >>> named("sex=F & race=Black"), named("age_group=age<=25")
-        ('sex F, race Black', 'age_group age<=25')
+        ('sex F, race Black', 'age<=25')
     """
-    return ", ".join(part.replace("=", " ", 1) for part in name.split(" & "))
+    parts = name.split(" & ")
+    return ", ".join(CUT.sub("", part) if CUT.match(part) else part.replace("=", " ", 1) for part in parts)
 
 
 def bar(

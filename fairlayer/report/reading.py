@@ -100,7 +100,7 @@ class Reader:
     @staticmethod
     def readable(sentence: str) -> str:
         """Return a sentence with the names of groups as people read them."""
-        return _EQUALS.sub(" ", sentence).replace(" & ", ", ")
+        return _EQUALS.sub(" ", figures.CUT.sub("", sentence)).replace(" & ", ", ")
 
     @staticmethod
     def names(groups: Sequence[str]) -> str:
