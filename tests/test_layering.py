@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pareto",),
     ("integrations",),
     ("training",),
-    ("report",),
+    ("report", "routes"),
     ("serving",),
     ("cli",),
     ("__main__",),

@@ -1,17 +1,27 @@
 """Evidence from any predictions: one table of sufficient statistics, and every number of an audit read from it."""
 
+from fairlayer.audit.asked import Asked, AskedLimit
 from fairlayer.audit.compatibility import BaseRate, Compatibility, Together, compatibility
+from fairlayer.audit.cost import Cost
 from fairlayer.audit.coverage import Coverage, Covered, coverage
 from fairlayer.audit.criteria import CRITERIA
 from fairlayer.audit.disparity import Compared, Disparity, GroupNumber, Part, disparity
 from fairlayer.audit.errors import MetricError, TablesDifferError
+from fairlayer.audit.examination import Audit, audit
+from fairlayer.audit.frame import Columns, Wanted, audit_frame
+from fairlayer.audit.grouping import Grouping
+from fairlayer.audit.impact import ImpactAudit, impact_audit
 from fairlayer.audit.individual import Flips, Violations, consistency, flip_test, lipschitz_violations
 from fairlayer.audit.intervals import Interval, pair_interval, range_interval, ratio_interval
+from fairlayer.audit.leakage import column_warnings, score_warnings
+from fairlayer.audit.lending import lending_table
 from fairlayer.audit.means import Means
 from fairlayer.audit.metrics import Metric, mean_of, metric, metrics, register
 from fairlayer.audit.outcome import EXIT_CODES, Limit, Outcome, Verdict, gravest, judge, verdict
 from fairlayer.audit.people import Moved, Movement, Sides, movement, sides
+from fairlayer.audit.provenance import Provenance, sha256_of
 from fairlayer.audit.proxies import Proxies, Proxy, proxies
+from fairlayer.audit.public import public_document
 from fairlayer.audit.sequential import Watch
 from fairlayer.audit.significance import (
     Comparison,
@@ -21,21 +31,29 @@ from fairlayer.audit.significance import (
     standardised_differences,
 )
 from fairlayer.audit.strata import Stratified, Stratum, stratify
+from fairlayer.audit.supplied import Supplied, read_supplied
 from fairlayer.audit.table import AuditTable
 
 __all__ = [
     "CRITERIA",
     "EXIT_CODES",
+    "Asked",
+    "AskedLimit",
+    "Audit",
     "AuditTable",
     "BaseRate",
+    "Columns",
     "Compared",
     "Comparison",
     "Compatibility",
+    "Cost",
     "Coverage",
     "Covered",
     "Disparity",
     "Flips",
     "GroupNumber",
+    "Grouping",
+    "ImpactAudit",
     "Interval",
     "Limit",
     "Means",
@@ -45,6 +63,7 @@ __all__ = [
     "Movement",
     "Outcome",
     "Part",
+    "Provenance",
     "Proxies",
     "Proxy",
     "Sides",
@@ -52,11 +71,16 @@ __all__ = [
     "StandardisedDifference",
     "Stratified",
     "Stratum",
+    "Supplied",
     "TablesDifferError",
     "Together",
     "Verdict",
     "Violations",
+    "Wanted",
     "Watch",
+    "audit",
+    "audit_frame",
+    "column_warnings",
     "compare",
     "compatibility",
     "consistency",
@@ -64,7 +88,9 @@ __all__ = [
     "disparity",
     "flip_test",
     "gravest",
+    "impact_audit",
     "judge",
+    "lending_table",
     "lipschitz_violations",
     "mean_of",
     "metric",
@@ -72,9 +98,13 @@ __all__ = [
     "movement",
     "pair_interval",
     "proxies",
+    "public_document",
     "range_interval",
     "ratio_interval",
+    "read_supplied",
     "register",
+    "score_warnings",
+    "sha256_of",
     "sides",
     "standardised_differences",
     "stratify",

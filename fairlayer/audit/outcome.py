@@ -238,7 +238,7 @@ def _reason(found: Disparity, limit: Limit, outcome: Outcome, beyond: tuple[str,
             return "No interval that covers is known for this number, so that it cannot be held against a limit."
         return f"Fewer than two groups have enough rows to be compared (rows: {rows}), or the number is not defined."
     if outcome is Outcome.INCONCLUSIVE:
-        more = f" About {needed:,} rows per group could tell." if needed else ""
+        more = f" Were the groups equal, about {needed:,} rows in each would be enough." if needed else ""
         return f"The limit lies inside the interval: too few rows to tell (rows: {rows}).{more}"
     worse = f" Worse off: {found.worst.worse_off}." if found.worst.worse_off else ""
     kept = "keeps" if outcome is Outcome.PASS else "breaks"

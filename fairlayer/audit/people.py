@@ -14,6 +14,7 @@ from fairlayer.audit.cells import read_cells
 from fairlayer.audit.disparity import Part, disparity
 from fairlayer.audit.grouped import UNKNOWN
 from fairlayer.audit.intervals import Interval, pair_interval
+from fairlayer.audit.metrics import metric as metric_of
 from fairlayer.audit.reading import read_rows
 from fairlayer.audit.slots import SELECTED, UNDECIDED
 from fairlayer.audit.table import AuditTable, names_of
@@ -199,7 +200,8 @@ class Sides:
         worse_after: the group that is worse off now.
         better_after: the group that is better off now.
         reversed: whether the two groups have changed sides.
-        certain: whether the interval of the difference afterwards lies on the other side as a whole.
+        certain: whether both differences are more than chance may make: the interval before lies on one side of 0 as a
+            whole, and the interval afterwards on the other.
     """
 
     metric: str
@@ -213,22 +215,27 @@ class Sides:
     certain: bool
 
     @property
+    def words(self) -> str:
+        """What the metric is, for a sentence."""
+        return f"the {metric_of(self.metric).words}"
+
+    @property
     def headline(self) -> str:
         """A sentence; a reversal comes first."""
         if not self.worse_before:
-            return f"{self.metric}: no two groups differed before."
+            return f"In {self.words}, no two groups differed before."
         if self.reversed:
-            doubt = "" if self.certain else ", by no more than chance may do"
+            doubt = "" if self.certain else "; before or after, that is no more than chance may do"
             return (
-                f"REVERSED: {self.worse_before} was worse off than {self.better_before} in {self.metric} "
+                f"REVERSED: {self.worse_before} was worse off than {self.better_before} in {self.words} "
                 f"({self.before.measured:+.3f}), and is now better off ({self.after.measured:+.3f}){doubt}."
             )
         if not self.worse_after:
-            was = f"{self.worse_before} was worse off in {self.metric} ({self.before.measured:+.3f})"
+            was = f"{self.worse_before} was worse off in {self.words} ({self.before.measured:+.3f})"
             return f"{was}; no groups differ now."
         now = "still" if self.worse_after == self.worse_before else f"now {self.worse_after}"
         return (
-            f"{self.worse_before} was worse off in {self.metric}, {self.better_before} better "
+            f"{self.worse_before} was worse off in {self.words}, {self.better_before} better "
             f"({self.before.measured:+.3f}); {now} is worse off, and {self.better_after} better (the first two: "
             f"{self.after.measured:+.3f})."
         )
@@ -252,7 +259,8 @@ def sides(before: AuditTable, after: AuditTable, metric: str, by: str | Sequence
         >>> before = AuditTable.of(decisions=[1] * 30 + [0] * 70 + [1] * 60 + [0] * 40, sensitive_features=sex)
         >>> after = AuditTable.of(decisions=[1] * 70 + [0] * 30 + [1] * 45 + [0] * 55, sensitive_features=sex)
         >>> print(sides(before, after, "selection_rate", "sex").headline)
-        REVERSED: sex=F was worse off than sex=M in selection_rate (-0.300), and is now better off (+0.250).
+        REVERSED: sex=F was worse off than sex=M in the share of people with a positive decision (-0.300), and is now
+        better off (+0.250).
     """
     (old,) = disparity(before, metric, names_of(by), level=level).parts
     (new,) = disparity(after, metric, names_of(by), level=level).parts
@@ -261,7 +269,7 @@ def sides(before: AuditTable, after: AuditTable, metric: str, by: str | Sequence
         return Sides(metric, nothing, nothing, "", "", new.worse_off, new.better_off, False, False)
     first, second = (_pair(part, old.worse_off, old.better_off) for part in (old, new))
     turned = first.measured * second.measured < 0
-    certain = turned and (second.low > 0 or second.high < 0)
+    certain = turned and all(one.low > 0 or one.high < 0 for one in (first, second))
     return Sides(metric, first, second, old.worse_off, old.better_off, new.worse_off, new.better_off, turned, certain)
 
 

@@ -1,4 +1,4 @@
-"""The command line: `fairlayer train`, `predict`, `stream`, `serve`, `trail`, `demo`."""
+"""The command line: `fairlayer audit`, `report`, `train`, `predict`, `stream`, `serve`, `trail`, `demo`."""
 
 from __future__ import annotations
 

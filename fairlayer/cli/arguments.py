@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fairlayer.cli.audit import add_audit
+from fairlayer.cli.report import add_report
+from fairlayer.cli.routes import add_check, add_recommend
 from fairlayer.cli.trail import add_trail
 from fairlayer.data import READERS
 from fairlayer.errors import require
@@ -49,6 +52,10 @@ def build_parser() -> Any:
     _add_predict(commands)
     _add_stream(commands)
     _add_serve(commands)
+    add_audit(commands, _parser, Repeat)
+    add_report(commands, _parser, Repeat)
+    add_check(commands, _parser, Repeat)
+    add_recommend(commands, _parser)
     add_trail(commands, _parser)
     _add_demo(commands)
     return parser
@@ -96,6 +103,13 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_keeping(train: Any) -> None:
+    train.add_argument(
+        "--fail-on",
+        action=Repeat,
+        default=[],
+        metavar="CONDITION",
+        help="such as 'demographic_parity_difference > 0.1', 'accuracy_drop > 0.01', 'seconds > 600'; repeat",
+    )
     train.add_argument("--seeds", type=int, nargs="+", help="several runs, one folder each, and a table of them")
     train.add_argument(
         "--logger",

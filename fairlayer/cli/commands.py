@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fairlayer.cli.config import check_record, write_config
+from fairlayer.audit import Audit
+from fairlayer.cli.arguments import build_parser
+from fairlayer.cli.audit import run_audit
+from fairlayer.cli.config import CONFIG, check_record, write_config
 from fairlayer.cli.loggers import Loggers
 from fairlayer.cli.progress import training_progress
+from fairlayer.cli.report import AUDIT, PAGE, run_report, write_report
+from fairlayer.cli.routes import run_check, run_recommend
 from fairlayer.cli.streaming import rows_progress, run_serve, run_stream
 from fairlayer.cli.tables import show_aggregate, show_comparison, show_prediction, show_stream
 from fairlayer.cli.trail import run_trail
+from fairlayer.cli.verdicts import show_verdicts
 from fairlayer.data import Table, parse_cut, read_data_set, read_frame
 from fairlayer.data.columns import column_of
 from fairlayer.data.table import usual_positive
 from fairlayer.errors import DataError, require
-from fairlayer.report import StreamSection, write_html
+from fairlayer.report import StreamSection
 from fairlayer.serving import stream_sample, stream_section
 from fairlayer.training import (
     Comparison,
     FitOptions,
     Run,
     aggregate,
+    audit_trained,
     load_run,
     parse_constraint,
     prepare,
@@ -50,27 +58,60 @@ DEMO_CONSTRAINTS = {
     "acsincome": ("demographic_parity(SEX, 0.02)",),
 }
 STREAM_BATCH = 256
+_GRAVITY = ("PASS", "INCONCLUSIVE", "NOT EVALUATED", "FAIL")
 
 
-def run_train(arguments: argparse.Namespace) -> None:
-    """Train on the user's table, print the comparison, write the run folder; once per seed, if several are given."""
+def run_train(arguments: argparse.Namespace) -> int:
+    """Train on the user's table, print the comparison, write the run folder; once per seed, if several are given.
+
+    Returns the exit code of the verdict where limits were asked for, else 0.
+    """
     if arguments.table is None:
         raise DataError("no table was given. Name a CSV or parquet file, or a --config that names one.")
     if not arguments.seeds:
-        show_comparison(_run_one(arguments, Path(arguments.out)))
-        return
+        comparison, document = _run_one(arguments, Path(arguments.out))
+        show_comparison(comparison)
+        show_verdicts(document)
+        return int(document["exit_code"]) if arguments.fail_on else 0
     out = Path(arguments.out)
     check_record(arguments)
     write_config(out, vars(arguments))  # before the first of them, so that a run cut short can be resumed
-    each = {seed: _run_one(_seeded(arguments, seed), out / f"seed_{seed}") for seed in dict.fromkeys(arguments.seeds)}
+    runs = {seed: _run_one(_seeded(arguments, seed), out / f"seed_{seed}") for seed in dict.fromkeys(arguments.seeds)}
+    each = {seed: comparison for seed, (comparison, _) in runs.items()}
     write_json(out / "aggregate.json", aggregate(each))
     show_aggregate(each)
     print(f"Seeds: {out} (aggregate.json, a run folder for each seed)")
+    worst = max((document for _, document in runs.values()), key=lambda one: _GRAVITY.index(one["outcome"]))
+    return int(worst["exit_code"]) if arguments.fail_on else 0
 
 
-def _run_one(arguments: argparse.Namespace, folder: Path) -> Comparison:
+def _run_one(arguments: argparse.Namespace, folder: Path) -> tuple[Comparison, dict[str, Any]]:
     check_record(arguments)
-    parts = prepare(
+    parts = _parts(arguments)
+    options, loggers = _options(arguments), Loggers(arguments.logger, folder / "logs")
+    write_config(folder, vars(arguments))
+    begun = time.perf_counter()
+    with _threads(arguments.threads), training_progress(options.epochs, parts.recipe.config.parsed()) as on_epoch:
+        trained = train(
+            parts,
+            options,
+            on_epoch=on_epoch,
+            checkpoints=folder / "checkpoints",
+            resume=arguments.resume is not None,
+            logger=loggers,
+        )
+    seconds = time.perf_counter() - begun
+    loggers.end()
+    save_run(folder, trained)
+    document = write_report(
+        folder, parts, trained, table=arguments.table, limits=arguments.fail_on, seconds=round(seconds, 1)
+    )
+    print(f"Run folder: {folder} ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})")
+    return trained.comparison, document
+
+
+def _parts(arguments: argparse.Namespace) -> Parts:
+    return prepare(
         _table(arguments),
         arguments.constraint,
         hidden=_whole_numbers("--hidden", arguments.hidden),
@@ -81,21 +122,6 @@ def _run_one(arguments: argparse.Namespace, folder: Path) -> Comparison:
         drop_sensitive=arguments.drop_sensitive,
         seed=arguments.seed,
     )
-    options, loggers = _options(arguments), Loggers(arguments.logger, folder / "logs")
-    write_config(folder, vars(arguments))
-    with _threads(arguments.threads), training_progress(options.epochs, parts.recipe.config.parsed()) as on_epoch:
-        trained = train(
-            parts,
-            options,
-            on_epoch=on_epoch,
-            checkpoints=folder / "checkpoints",
-            resume=arguments.resume is not None,
-            logger=loggers,
-        )
-    loggers.end()
-    save_run(folder, trained)
-    print(f"Run folder: {folder} ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})")
-    return trained.comparison
 
 
 def _seeded(arguments: argparse.Namespace, seed: int) -> argparse.Namespace:
@@ -135,14 +161,8 @@ def run_demo(arguments: argparse.Namespace) -> None:
     folder = save_run(arguments.out, trained)
     section = _demo_stream(load_run(folder), trained.plain, parts)
     show_stream(section)
-    page = write_html(
-        folder / "report.html",
-        trained.comparison,
-        title=f"fairlayer demo: {table.name}",
-        history=trained.history_svg(),
-        stream=section,
-    )
-    print(f"Report: {page} (numbers in metrics.json beside it)")
+    write_report(folder, parts, trained, table=None, stream=section, inference=True)
+    print(f"Report: {folder / PAGE} (the same as {AUDIT} beside it)")
 
 
 def _demo_stream(run: Run, unconstrained: torch.nn.Module, parts: Parts) -> StreamSection:
@@ -155,11 +175,31 @@ def _demo_stream(run: Run, unconstrained: torch.nn.Module, parts: Parts) -> Stre
     return stream_section(streamed)
 
 
+def _check(arguments: argparse.Namespace) -> int:
+    """Check a run; other seeds are trained as the run's own configuration says."""
+
+    def train_again(folder: Path, seed: int) -> Audit:
+        if not (folder / CONFIG).is_file():
+            raise DataError(f"'{folder}' has no {CONFIG}, so that it cannot be trained with other seeds. Train again.")
+        words = ["train", "--config", str(folder / CONFIG), "--out", str(folder), "--seed", str(seed)]
+        told = build_parser().parse_args(words).train
+        check_record(told)
+        parts, options = _parts(told), _options(told)
+        with _threads(told.threads):
+            return audit_trained(parts, train(parts, options), limits=arguments.fail_on)
+
+    return run_check(arguments, train_again)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": run_train,
     "predict": run_predict,
     "stream": run_stream,
     "serve": run_serve,
+    "audit": run_audit,
+    "report": run_report,
+    "check": _check,
+    "recommend": run_recommend,
     "trail": run_trail,
     "demo": run_demo,
 }

@@ -1,6 +1,22 @@
-"""A comparison as an HTML page. Computes nothing."""
+"""An audit as a page, as Markdown and as a model card. Computes nothing."""
 
-from fairlayer.report.html import render_html, write_html
+from fairlayer.audit import public_document
+from fairlayer.report.alternatives import alternatives_of
+from fairlayer.report.markdown import render_card, render_markdown, write_card, write_markdown
+from fairlayer.report.page import FORMATS, Format, document_text, render_page, write_page
 from fairlayer.report.stream import StreamSection
 
-__all__ = ["StreamSection", "render_html", "write_html"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "StreamSection",
+    "alternatives_of",
+    "document_text",
+    "public_document",
+    "render_card",
+    "render_markdown",
+    "render_page",
+    "write_card",
+    "write_markdown",
+    "write_page",
+]

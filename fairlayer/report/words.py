@@ -59,6 +59,7 @@ def what_is_measured(result: ConstraintResult) -> str:
 
 
 def cost_sentence(comparison: Comparison) -> str:
-    """What the constraints cost, in points (percent); a negative cost is a gain."""
+    """What the constraints cost, in points (percent), or what they gained."""
     what = "accuracy" if comparison.task == "classification" else "R2"
-    return f"Cost of the constraints on these test rows: {comparison.cost:+.2f} points of {what}."
+    way = "cost" if comparison.cost >= 0 else "gained"
+    return f"On these test rows, the constraints {way} {abs(comparison.cost):.2f} points of {what}."

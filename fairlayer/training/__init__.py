@@ -6,6 +6,7 @@ from fairlayer.training.compare import compare
 from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
 from fairlayer.training.config import FitOptions, ModelConfig
 from fairlayer.training.emission import Emission, emit_in_batches
+from fairlayer.training.evidence import audit_run, audit_trained, model_hash
 from fairlayer.training.fit import Epoch, Fit, FitFolder, fit
 from fairlayer.training.gaps import Gap, measure
 from fairlayer.training.history import history_rows, history_svg
@@ -31,6 +32,8 @@ __all__ = [
     "Run",
     "Trained",
     "aggregate",
+    "audit_run",
+    "audit_trained",
     "check_data",
     "compare",
     "emit_in_batches",
@@ -40,6 +43,7 @@ __all__ = [
     "known_constraints",
     "load_run",
     "measure",
+    "model_hash",
     "other_versions",
     "parse_constraint",
     "prepare",

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fairlayer.audit.provenance import library_versions, sha256_of
 from fairlayer.errors import DataError
 
 __all__ = ["ChangedDataError", "check_data", "other_versions", "record_of"]
-
-LIBRARIES = ("fairlayer", "torch", "numpy", "lightning")
 
 
 class ChangedDataError(DataError):
@@ -22,7 +18,7 @@ class ChangedDataError(DataError):
 
 def record_of(table: str | Path) -> dict[str, Any]:
     """Return the SHA-256 of a table's file, and the versions of Python and of what computes."""
-    return {"data_sha256": _sha256(Path(table)), "versions": _versions()}
+    return {"data_sha256": sha256_of(table), "versions": library_versions()}
 
 
 def check_data(table: str | Path, record: Mapping[str, Any]) -> None:
@@ -31,7 +27,7 @@ def check_data(table: str | Path, record: Mapping[str, Any]) -> None:
     Raises:
         ChangedDataError: the file's content is another one.
     """
-    expected, found = record.get("data_sha256"), _sha256(Path(table))
+    expected, found = record.get("data_sha256"), sha256_of(table)
     if expected is not None and expected != found:
         raise ChangedDataError(
             f"the configuration was written for a table with SHA-256 {expected[:12]}..., but '{table}' has "
@@ -41,23 +37,6 @@ def check_data(table: str | Path, record: Mapping[str, Any]) -> None:
 
 def other_versions(record: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return library -> (version recorded, version here), where they differ."""
-    here = _versions()
+    here = library_versions()
     then = record.get("versions", {})
     return {name: (then[name], here.get(name, "-")) for name in then if then[name] != here.get(name)}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "-"
-    return found
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise DataError(f"no file at '{path}'. Give the path of a .csv, .csv.gz or .parquet file.")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

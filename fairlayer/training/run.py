@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fairlayer.data import Sample
 from fairlayer.errors import DataError
@@ -24,9 +25,9 @@ from fairlayer.training.session import Trained
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Prediction", "Run", "load_run", "save_run", "write_json"]
+__all__ = ["Prediction", "Run", "finite", "load_run", "save_run", "write_json"]
 
-FORMAT = 2
+FORMAT = 3
 # what torch.load raises for a damaged archive
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError)
 
@@ -41,10 +42,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model that knows how to read a table."""
+    """A trained model that knows how to read a table, and the unconstrained one that was trained beside it."""
 
     model: FairModel
     recipe: Recipe
+    plain: nn.Module
 
     def predict(self, frame: pd.DataFrame, *, inference: bool = True) -> Prediction:
         """Project the whole frame as one batch; labels are neither needed nor read.
@@ -63,7 +65,10 @@ def save_run(folder: str | Path, trained: Trained) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = trained.recipe.to_dict()
-    torch.save({"format": FORMAT, "model": trained.model.state_dict(), "recipe": recipe}, folder / "checkpoint.pt")
+    torch.save(
+        {"format": FORMAT, "model": trained.model.state_dict(), "recipe": recipe, "plain": trained.plain.state_dict()},
+        folder / "checkpoint.pt",
+    )
     write_json(folder / "config.json", {**recipe, "fit": asdict(trained.options)})
     write_json(folder / "metrics.json", trained.comparison.to_dict())
     fits = {"unconstrained": trained.fits.unconstrained, "constrained": trained.fits.constrained}
@@ -85,7 +90,9 @@ def load_run(folder: str | Path) -> Run:
     model = recipe.config.model()
     model.load_state_dict(state["model"])
     model.eval()
-    return Run(model, recipe)
+    plain = recipe.config.network()
+    plain.load_state_dict(state["plain"])
+    return Run(model, recipe, plain.eval())
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -102,14 +109,15 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON; NaN and infinity become null."""
-    path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return nested values for JSON, with None for NaN and infinity."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fairlayer.audit.leakage import column_warnings
 from fairlayer.constraints import Constraint
 from fairlayer.data import Encoder, Sample, Split, Table, split_rows
 from fairlayer.data.errors import ColumnError
@@ -41,6 +42,7 @@ class Parts:
     split: Split
     sensitive: tuple[str, ...]
     data: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def rows(self) -> dict[str, int]:
@@ -100,7 +102,13 @@ def prepare(
     _check_comparable(config.parsed(), everything)
     train, valid, test = (everything.take(rows) for rows in (split.train, split.valid, split.test))
     _check_feasible(config, train)
-    return Parts(recipe, train, valid, test, split, table.sensitive, table.description or table.name)
+    warnings = column_warnings(
+        {name: table.frame[name].to_numpy() for name in names},
+        everything.y.numpy() if table.positive is not None else None,
+        sensitive=table.sensitive,
+        sources=[cut.source for cut in table.cuts],
+    )
+    return Parts(recipe, train, valid, test, split, table.sensitive, table.description or table.name, warnings)
 
 
 def train(

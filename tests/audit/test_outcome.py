@@ -57,7 +57,7 @@ def test_the_four_outcomes_of_tables() -> None:
     assert (few.outcome, few.exit_code) == (INCONCLUSIVE, 3)
     assert few.interval.measured == pytest.approx(0.2)  # the plug-in is over the limit, and does not decide
     assert few.rows_needed == pytest.approx(2 * 0.4 * 0.6 * 32.4**2, abs=1)
-    assert "About 504 rows per group could tell" in few.reason
+    assert "about 504 rows in each would be enough" in few.reason
     tiny = judge(counted((3, 10), (50, 100)), limit, "group")
     assert (tiny.outcome, tiny.exit_code) == (NOT_EVALUATED, 4)
     assert "Fewer than two groups have enough rows" in tiny.reason

@@ -117,7 +117,7 @@ def test_a_reversal_is_a_headline() -> None:
     slight = sides(table(0.3, 0.6), table(0.51, 0.50), "selection_rate", "group")
     assert slight.reversed
     assert not slight.certain
-    assert "by no more than chance may do" in slight.headline
+    assert "no more than chance may do" in slight.headline
 
 
 def test_a_gap_that_only_shrinks_is_no_reversal() -> None:

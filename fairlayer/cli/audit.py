@@ -1,0 +1,202 @@
+"""`fairlayer audit`: a table of predictions -> verdict, page, JSON and exit code."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fairlayer.audit import Columns, Provenance, Supplied, Wanted, audit_frame, read_supplied
+from fairlayer.cli.verdicts import show_audit
+from fairlayer.data import parse_cut, read_frame
+from fairlayer.errors import DataError
+from fairlayer.report import FORMATS, document_text, public_document, write_card, write_markdown, write_page
+
+__all__ = ["add_audit", "add_outputs", "run_audit", "write_outputs"]
+
+EPILOG = """exit codes:
+  0  PASS           every limit holds, allowing for chance
+  1  FAIL           a limit is broken by more than chance can explain
+  2                 a named error; nothing was judged
+  3  INCONCLUSIVE   too few people to tell
+  4  NOT EVALUATED  no limit was asked for, or one could not be judged
+
+example:
+  fairlayer audit scored.csv --target repaid --score score --sensitive sex --sensitive race+sex \\
+    --fail-on 'demographic_parity_difference > 0.1' --html report.html --json audit.json"""
+
+
+def add_audit(commands: Any, new_parser: Any, repeat: Any) -> None:
+    """Add the command."""
+    audit = new_parser(
+        description="Audit the scores or decisions of any model: who is worse off, and whether limits hold.",
+        epilog=EPILOG,
+    )
+    commands.add_subcommand("audit", audit, help="audit predictions of any model by group")
+    audit.add_argument("table", help="CSV (plain or compressed) or parquet file, one row for each person")
+    _add_columns(audit, repeat)
+    _add_question(audit, repeat)
+    audit.add_argument("--about", metavar="YAML", help="file with what only people can say: purpose, reasons, roles")
+    audit.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of an audit trail, to be named in the page")
+    audit.add_argument("--proxies", action="store_true", help="measure what the other columns tell about the groups")
+    add_outputs(audit)
+    audit.add_argument("--kind", choices=("selection", "scoring"), default="selection", help="for --format ll144")
+    audit.add_argument("--sex", metavar="COLUMN", help="for --format ll144")
+    audit.add_argument("--race", metavar="COLUMN", help="for --format ll144: race or ethnicity")
+    audit.add_argument(
+        "--leave-out-small",
+        metavar="REASON",
+        help="for --format ll144: leave categories of less than 2 %% out of the ratios, for this reason",
+    )
+
+
+def add_outputs(command: Any) -> None:
+    """Add what a document can be written as."""
+    command.add_argument("--html", metavar="FILE", help="page to write, self-contained and printable")
+    command.add_argument("--json", metavar="FILE", help="document to write; its schema is fairlayer/audit/schema.json")
+    command.add_argument("--markdown", metavar="FILE", help="the same in Markdown")
+    command.add_argument("--card", metavar="FILE", help="model card to write, as Hugging Face reads it")
+    command.add_argument("--format", choices=FORMATS, default="audit", help="of the page (default: %(default)s)")
+    command.add_argument(
+        "--public",
+        type=int,
+        metavar="K",
+        help="write a version for the public, in which no group of fewer than K people can be found or computed",
+    )
+
+
+def _add_columns(audit: Any, repeat: Any) -> None:
+    audit.add_argument("--score", metavar="COLUMN", help="the prediction")
+    audit.add_argument("--decision", metavar="COLUMN", help="the decision taken (default: score >= threshold)")
+    audit.add_argument("--decision-positive", metavar="VALUE", help="the value that is a positive decision (1, True)")
+    audit.add_argument("--target", metavar="COLUMN", help="the outcome; without it nothing is said about errors")
+    audit.add_argument("--positive", metavar="VALUE", help="value of the target that counts as 1 (default: 1, True)")
+    audit.add_argument("--task", choices=("classification", "regression"), default="classification")
+    audit.add_argument(
+        "--sensitive",
+        action=repeat,
+        default=[],
+        metavar="COLUMN",
+        help="column of groups; 'race+sex' crosses two; repeat",
+    )
+    audit.add_argument(
+        "--cut", action=repeat, default=[], metavar="COLUMN=EDGES", help="groups from a number: age=25,59"
+    )
+    audit.add_argument("--unknown", action=repeat, default=[], metavar="VALUE", help="a value for 'not known'; repeat")
+    audit.add_argument("--before", metavar="COLUMN", help="the prediction before a correction: shows who was moved")
+    audit.add_argument("--decision-before", metavar="COLUMN", help="the decision before a correction")
+    audit.add_argument("--weight", metavar="COLUMN", help="how many people a row stands for")
+    audit.add_argument(
+        "--stratum", action=repeat, default=[], metavar="COLUMN", help="compare within its values too; repeat"
+    )
+
+
+def _add_question(audit: Any, repeat: Any) -> None:
+    audit.add_argument("--threshold", type=float, default=0.5, help="a score from here on is positive (%(default)s)")
+    audit.add_argument(
+        "--fail-on",
+        action=repeat,
+        default=[],
+        metavar="CONDITION",
+        help="such as 'demographic_parity_difference > 0.1', 'selection_rate_ratio < 0.8 by race+sex'; repeat",
+    )
+    audit.add_argument(
+        "--reference", action=repeat, default=[], metavar="GROUP", help="compare with it: sex=Male; repeat"
+    )
+    audit.add_argument("--favourable", type=int, choices=(0, 1), default=1, help="the decision that is good for people")
+    audit.add_argument("--min-group-size", type=int, default=30, help="smaller groups stay out of headlines")
+    audit.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
+    audit.add_argument("--practical", type=float, default=0.8, help="a ratio below it is practically significant")
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    """Audit a table; return the exit code of the verdict."""
+    if not arguments.sensitive:
+        raise DataError("an audit compares groups. Name their column, or several, by --sensitive COLUMN.")
+    frame = read_frame(arguments.table)
+    cuts = tuple(parse_cut(text) for text in arguments.cut)
+    supplied = Supplied() if arguments.about is None else read_supplied(arguments.about, [*map(str, frame.columns)])
+    found = audit_frame(
+        frame,
+        Columns(
+            [_cut_name(name, cuts) for name in arguments.sensitive],
+            score=arguments.score,
+            decision=arguments.decision,
+            decision_positive=arguments.decision_positive,
+            target=arguments.target,
+            positive=arguments.positive,
+            score_before=arguments.before,
+            decision_before=arguments.decision_before,
+            weight=arguments.weight,
+            strata=arguments.stratum,
+            cuts=cuts,
+            unknown=arguments.unknown,
+        ),
+        wanted=_wanted(arguments),
+        task=arguments.task,
+        limits=arguments.fail_on,
+        reference=arguments.reference,
+        threshold=arguments.threshold,
+        favourable=arguments.favourable,
+        min_group_size=arguments.min_group_size,
+        level=arguments.level,
+        practical=arguments.practical,
+        supplied=supplied,
+        provenance=Provenance.of_file(
+            arguments.table, command=command_line(sys.argv), trail_checkpoint=_text(arguments.checkpoint)
+        ),
+    )
+    document = found.to_dict()
+    show_audit(document)
+    write_outputs(document, arguments)
+    return found.exit_code
+
+
+def write_outputs(document: Mapping[str, Any], arguments: argparse.Namespace) -> None:
+    """Write what was asked for, and say where it is."""
+    if arguments.public is not None:
+        document = public_document(document, smallest=arguments.public)
+    if arguments.json is not None:
+        Path(arguments.json).write_text(document_text(document), encoding="utf-8")
+        print(f"Document: {arguments.json}")
+    if arguments.html is not None:
+        print(f"Page: {write_page(arguments.html, document, format=arguments.format)}")
+    if arguments.markdown is not None:
+        print(f"Markdown: {write_markdown(arguments.markdown, document)}")
+    if arguments.card is not None:
+        print(f"Model card: {write_card(arguments.card, document)}")
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return what was typed, without the folder of the program.
+
+    Example:
+        >>> command_line(["/usr/bin/fairlayer", "audit", "a b.csv"])
+        "fairlayer audit 'a b.csv'"
+    """
+    return shlex.join(["fairlayer", *words[1:]])
+
+
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    impact = arguments.kind if arguments.format == "ll144" else None
+    return Wanted(
+        impact=impact,
+        sex=arguments.sex,
+        race=arguments.race,
+        left_out_reason=arguments.leave_out_small,
+        lending=arguments.format == "lending",
+        proxies=arguments.proxies,
+    )
+
+
+def _cut_name(name: str, cuts: Sequence[Any]) -> str:
+    """Return a grouping in which a number that is cut stands for its groups: age, cut at 25, is age_group."""
+    made = {cut.source: cut.column for cut in cuts}
+    return "+".join(made.get(part.strip(), part.strip()) for part in name.split("+"))
+
+
+def _text(path: str | None) -> str | None:
+    return None if path is None else Path(path).read_text(encoding="utf-8").strip()

@@ -1,0 +1,146 @@
+"""`fairlayer report`: the page of a trained run, at any time, and of new rows with outcomes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fairlayer.audit import Provenance, Supplied, read_supplied
+from fairlayer.cli.audit import add_outputs, command_line, write_outputs
+from fairlayer.cli.verdicts import show_audit
+from fairlayer.data import read_frame
+from fairlayer.errors import DataError
+from fairlayer.report import StreamSection, alternatives_of, document_text, write_page
+from fairlayer.training import Trained, audit_run, audit_trained, load_run, model_hash
+from fairlayer.training.session import Parts
+
+__all__ = ["AUDIT", "PAGE", "add_report", "run_report", "write_report"]
+
+AUDIT, PAGE = "audit.json", "report.html"
+
+
+def add_report(commands: Any, new_parser: Any, repeat: Any) -> None:
+    """Add the command."""
+    report = new_parser(
+        description="Write the page of a trained run: what it bounds, whom it moved, what it cost. With a table of new "
+        "rows that have outcomes, the same is measured on those. Exit codes as those of `fairlayer audit`.",
+    )
+    commands.add_subcommand("report", report, help="write the page of a trained run")
+    report.add_argument("run", help="run folder that `train` wrote")
+    report.add_argument("table", nargs="?", help="CSV or parquet file of new rows, with the target")
+    report.add_argument("--sensitive", action=repeat, default=[], metavar="COLUMN", help="further groups of the table")
+    report.add_argument(
+        "--fail-on",
+        action=repeat,
+        default=[],
+        metavar="CONDITION",
+        help="with a table: such as 'demographic_parity_difference > 0.1', 'accuracy_drop > 0.01'; repeat",
+    )
+    report.add_argument("--about", metavar="YAML", help="with a table: file with what only people can say")
+    report.add_argument(
+        "--alternatives", metavar="FOLDER", help="folder of a sweep: its candidates, and why each was not chosen"
+    )
+    report.add_argument("--chosen", metavar="VALUE", help="the value of the sweep that was chosen")
+    report.add_argument("--maximise", default="accuracy", metavar="MEASURE", help="of the sweep (default: %(default)s)")
+    report.add_argument("--minimise", default="gap", metavar="MEASURE", help="of the sweep (default: %(default)s)")
+    add_outputs(report)
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """Write the page; return the exit code of its verdict."""
+    folder = Path(arguments.run)
+    document = _kept(folder, arguments) if arguments.table is None else _measured(folder, arguments)
+    if arguments.alternatives is not None:
+        document["alternatives"] = alternatives_of(
+            arguments.alternatives,
+            chosen=arguments.chosen,
+            maximise=arguments.maximise,
+            minimise=arguments.minimise,
+        )
+    if not any((arguments.html, arguments.json, arguments.markdown, arguments.card)):
+        arguments.html = str(folder / PAGE)
+    show_audit(document)
+    write_outputs(document, arguments)
+    return int(document["exit_code"])
+
+
+def write_report(
+    folder: Path,
+    parts: Parts,
+    trained: Trained,
+    *,
+    table: str | None,
+    limits: Iterable[str] = (),
+    seconds: float | None = None,
+    stream: StreamSection | None = None,
+    inference: bool = False,
+) -> dict[str, Any]:
+    """Write the document and the page of a training into its run folder; return the document."""
+    origin: dict[str, Any] = {
+        "model": folder.name,
+        "model_sha256": model_hash(folder),
+        "command": command_line(sys.argv),
+        "seed": trained.options.seed,
+    }
+    provenance = Provenance.now(**origin) if table is None else Provenance.of_file(table, **origin)
+    found = audit_trained(
+        parts,
+        trained,
+        limits=limits,
+        seconds=seconds,
+        provenance=provenance,
+        supplied=Supplied({"title": f"Audit of the run {folder.name}"}),
+        sections={} if stream is None else {"stream": _plain_stream(stream)},
+        inference=inference,
+    )
+    document = found.to_dict()
+    (folder / AUDIT).write_text(document_text(document), encoding="utf-8")
+    write_page(folder / PAGE, document)
+    return document
+
+
+def _kept(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.fail_on or arguments.about or arguments.sensitive:
+        raise DataError(
+            "--fail-on, --about and --sensitive need the rows themselves: name a table after the run folder. Without "
+            "one, the page is made from what `train` kept."
+        )
+    path = folder / AUDIT
+    if not path.is_file():
+        raise DataError(
+            f"'{folder}' holds no {AUDIT}, which `fairlayer train` writes. Train again, or name a table with outcomes: "
+            f"fairlayer report {folder} new.csv."
+        )
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def _measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    frame = read_frame(arguments.table)
+    supplied = Supplied() if arguments.about is None else read_supplied(arguments.about, [*map(str, frame.columns)])
+    found = audit_run(
+        load_run(folder),
+        frame,
+        data=Path(arguments.table).name,
+        sensitive=arguments.sensitive,
+        limits=arguments.fail_on,
+        supplied=supplied,
+        provenance=Provenance.of_file(
+            arguments.table, model=folder.name, model_sha256=model_hash(folder), command=command_line(sys.argv)
+        ),
+    )
+    return found.to_dict()
+
+
+def _plain_stream(stream: StreamSection) -> dict[str, Any]:
+    return {
+        "title": stream.title,
+        "blocks": [[list(row) for row in block] for block in stream.blocks],
+        "caption": stream.caption,
+        "sentences": list(stream.sentences),
+        "picture": stream.picture,
+    }

@@ -1,0 +1,62 @@
+"""An audit on the console, in 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from fairlayer.report.figures import count, named, percent
+from fairlayer.report.reading import Reader
+
+__all__ = ["show_audit", "show_verdicts"]
+
+WIDTH = 80
+
+
+def show_audit(document: Mapping[str, Any]) -> None:
+    """Print the first screen of a document: outcome, question and answer, who is worse off, who was moved, the cost."""
+    head = document["headline"]
+    _say(f"{document['outcome']}: {head['outcome']}")
+    for sentence in head["reversals"]:
+        _say(sentence)
+    for one in head["asked"]:
+        _say(f"{one['question']}")
+        _say(f"{one['outcome']}: {one['answer']}", "  ")
+    if not head["asked"]:
+        _say("Say when it fails: --fail-on 'demographic_parity_difference > 0.1'.")
+    _say(" ".join(head["on_whom"]))
+    for title, name in (("Worse off", "worse_off"), ("Moved", "moved"), ("Cost", "cost")):
+        print(f"{title}:")
+        for sentence in head[name] or ["nobody, as far as groups with enough people tell."]:
+            _say(Reader.readable(sentence), "  ")
+    _groups(document)
+    for sentence in document["warnings"]:
+        _say(f"Warning: {sentence}")
+
+
+def show_verdicts(document: Mapping[str, Any]) -> None:
+    """Print every limit with its outcome, and what a reader must know."""
+    for one in document["verdicts"]:
+        _say(f"{one['outcome']}: {one['question']} {one['answer']}")
+    for sentence in document["headline"]["reversals"] + document["warnings"]:
+        _say(f"Warning: {sentence}")
+
+
+def _groups(document: Mapping[str, Any]) -> None:
+    for grouping in document["groupings"]:
+        if not grouping["asked"]:
+            continue
+        print(f"By {' x '.join(grouping['by'])}:")
+        for group in grouping["groups"]:
+            rate = group["numbers"].get("selection_rate")
+            told = "" if rate is None else f", positive {percent(rate['value'])}"
+            mark = "" if group["standing"] == "counted" else f" ({_STANDINGS[group['standing']]})"
+            _say(f"{named(group['name'])}: {count(group['rows'])} people{told}{mark}", "  ")
+
+
+_STANDINGS = {"small": "too few for the headline", "unknown": "group not known", "empty": "nobody"}
+
+
+def _say(text: str, indent: str = "") -> None:
+    print(textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  "))

@@ -1,0 +1,70 @@
+"""The candidates of a sweep as alternatives: what each measured, and why it was not chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fairlayer.errors import ParameterError
+from fairlayer.pareto import Point, Sweep
+
+__all__ = ["alternatives_of"]
+
+
+def alternatives_of(
+    sweep: Sweep | str | Path, *, chosen: Any, maximise: str = "accuracy", minimise: str = "gap"
+) -> list[dict[str, Any]]:
+    """Return every candidate with its measures, whether it was chosen, and if not, what it loses or gains.
+
+    Args:
+        sweep: a sweep, or the folder of one.
+        chosen: the value that was chosen, as it is or as text; None where nothing was.
+        maximise: the measure of quality.
+        minimise: the measure of the gap.
+
+    Raises:
+        ParameterError: the sweep has no such value, or has not measured these.
+
+    Example:
+        >>> from fairlayer.pareto.runs import Run
+        >>> sweep = Sweep((Run(0.02, 0, {"accuracy": 0.80, "gap": 0.02}), Run(0.1, 0, {"accuracy": 0.84, "gap": 0.1})))
+        >>> alternatives_of(sweep, chosen=0.1)[0]["why_not"]
+        'its gap is smaller by 0.080, and its accuracy lower by 0.040'
+    """
+    points = (sweep if isinstance(sweep, Sweep) else Sweep.read(sweep)).points()
+    names = [str(point.value) for point in points]
+    measured = set(points[0].mean) if points else set()
+    if not {maximise, minimise} <= measured:
+        raise ParameterError(
+            f"alternatives are shown by '{maximise}' and '{minimise}', but the sweep measured "
+            f"{', '.join(sorted(measured)) or 'nothing'}. Name two of these (--maximise, --minimise)."
+        )
+    if chosen is not None and str(chosen) not in names:
+        raise ParameterError(f"the sweep has no value '{chosen}', only {', '.join(names)}.")
+    best = next((point for point in points if str(point.value) == str(chosen)), None)
+    order = [maximise, minimise, *sorted(measured - {maximise, minimise})]
+    return [
+        {
+            "name": str(point.value),
+            "measures": {name: float(point.mean[name]) for name in order},
+            "chosen": point is best,
+            "why_not": _why_not(point, best, maximise, minimise),
+        }
+        for point in points
+    ]
+
+
+def _why_not(point: Point, best: Point | None, maximise: str, minimise: str) -> str:
+    if point is best:
+        return ""
+    if best is None:
+        return "nothing was chosen"
+    gap = point.mean[minimise] - best.mean[minimise]
+    quality = point.mean[maximise] - best.mean[maximise]
+    gap_said = f"its {minimise} is {'larger' if gap > 0 else 'smaller'} by {abs(gap):.3f}"
+    quality_said = f"its {maximise} {'higher' if quality > 0 else 'lower'} by {abs(quality):.3f}"
+    if gap >= 0 and quality <= 0:
+        return f"worse in both: {gap_said}, and {quality_said}"
+    if gap <= 0 and quality >= 0:
+        return f"better in both, and yet not chosen: {gap_said}, and {quality_said}"
+    return f"{gap_said}, and {quality_said}"

@@ -1,0 +1,270 @@
+"""A trained run -> an audit: the unconstrained model before, the constrained one now, on rows that neither has seen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fairlayer.audit import (
+    Audit,
+    Interval,
+    Limit,
+    Outcome,
+    Provenance,
+    Supplied,
+    audit,
+    column_warnings,
+    sha256_of,
+)
+from fairlayer.audit.plainly import between
+from fairlayer.audit.statement import Statement
+from fairlayer.constraints import Constraint, CovarianceBound, DemographicParity, EqualOpportunity
+from fairlayer.data import Sample, Table
+from fairlayer.errors import DataError, ParameterError
+from fairlayer.training.compare import compare
+from fairlayer.training.comparison import Comparison, ConstraintResult
+from fairlayer.training.emission import emit_in_batches
+from fairlayer.training.quality import THRESHOLD
+from fairlayer.training.recipe import Recipe
+from fairlayer.training.run import Run, finite
+from fairlayer.training.session import Parts, Trained
+
+__all__ = ["audit_run", "audit_trained", "model_hash"]
+
+_SECONDS = re.compile(r"\s*seconds\s*>=?\s*(?P<bound>\d+(\.\d+)?)\s*")
+KEPT = 1e-6  # how far a certificate may be from a limit in float32
+
+
+def audit_trained(
+    parts: Parts,
+    trained: Trained,
+    *,
+    limits: Iterable[str | Limit] = (),
+    provenance: Provenance | None = None,
+    supplied: Supplied | None = None,
+    sections: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+    inference: bool = False,
+) -> Audit:
+    """Audit a training on its test rows.
+
+    Args:
+        parts: the table made ready.
+        trained: both models, and their comparison.
+        limits: conditions of failure on decisions and costs, beside the constraints themselves: see `audit`.
+        provenance: where the numbers come from.
+        supplied: what only people can say.
+        sections: further parts of the document, such as a stream.
+        seconds: how long the training took; a limit on it is "seconds > 600".
+        inference: whether the comparison used the layer's inference regime.
+    """
+    emission = emit_in_batches(trained.model, parts.test, trained.comparison.batch_size, inference=inference)
+    return _audited(
+        trained.comparison,
+        trained.recipe,
+        parts.test,
+        (_scores(trained.plain, parts.test), emission.scores),
+        limits=limits,
+        provenance=provenance,
+        supplied=supplied,
+        warnings=parts.warnings,
+        seconds=seconds,
+        sections={
+            "run": {**_run(trained.comparison, trained.recipe, trained.history_svg()), "seconds": seconds},
+            **(sections or {}),
+        },
+    )
+
+
+def audit_run(
+    run: Run,
+    frame: Any,
+    *,
+    data: str,
+    sensitive: Sequence[str] = (),
+    limits: Iterable[str | Limit] = (),
+    provenance: Provenance | None = None,
+    supplied: Supplied | None = None,
+) -> Audit:
+    """Audit a trained run on a table with outcomes, projected as one batch.
+
+    Args:
+        run: what `load_run` read.
+        frame: the rows, with the target.
+        data: where they come from, for the reader.
+        sensitive: further columns of groups, beside those that the constraints read.
+        limits: conditions of failure, beside the constraints themselves: see `audit`.
+        provenance: where the numbers come from.
+        supplied: what only people can say.
+
+    Raises:
+        DataError: the table has no outcomes, or lacks a column that the model reads.
+        SmallBatchError: it has fewer rows than the smallest batch of the run.
+    """
+    recipe = run.recipe
+    table = Table(data, frame, target=recipe.target, positive=recipe.positive, sensitive=(), cuts=recipe.cuts)
+    sample = recipe.sample(frame, table.labels(), watched=sensitive)
+    comparison = compare(
+        run.plain,
+        run.model,
+        sample,
+        task=recipe.config.task,
+        watched=sensitive,
+        batch_size=len(sample),
+        data=data,
+        split="all rows of the table",
+        rows={"test": len(sample)},
+    )
+    emission = emit_in_batches(run.model, sample, len(sample))
+    return _audited(
+        comparison,
+        recipe,
+        sample,
+        (_scores(run.plain, sample), emission.scores),
+        limits=limits,
+        provenance=provenance,
+        supplied=supplied,
+        warnings=column_warnings(
+            {column.name: frame[column.name].to_numpy() for column in recipe.encoder.columns},
+            sample.y.numpy() if recipe.positive is not None else None,
+            sensitive=tuple(sample.sensitive),
+            sources=[cut.source for cut in recipe.cuts],
+        ),
+        seconds=None,
+        sections={"run": {**_run(comparison, recipe, None), "seconds": None}},
+    )
+
+
+def _audited(
+    comparison: Comparison,
+    recipe: Recipe,
+    sample: Sample,
+    scores: tuple[Any, Any],
+    *,
+    limits: Iterable[str | Limit],
+    seconds: float | None,
+    warnings: Sequence[str],
+    sections: Mapping[str, Any],
+    **told: Any,
+) -> Audit:
+    constraints = recipe.config.parsed()
+    by = [c.on for c in constraints if c.on and not isinstance(c, CovarianceBound)]
+    groups = {name: column for name, column in sample.sensitive.items() if column.dtype.kind != "f"}
+    by += [(name,) for name in groups if (name,) not in by]
+    if not groups:
+        raise ParameterError(
+            "an audit compares groups, but the constraints of this run read no feature that is groups. Name a column "
+            "by --sensitive when training."
+        )
+    before, now = (np.asarray(each, dtype=np.float64) for each in scores)
+    asked = list(limits)
+    timed = [one for one in asked if isinstance(one, str) and _SECONDS.fullmatch(one)]
+    statements = [_certified(c, r, comparison) for c, r in zip(constraints, comparison.constraints, strict=True)]
+    statements += [_in_time(one, seconds) for one in timed]
+    return audit(
+        scores=now,
+        scores_before=before,
+        y=sample.y.double().numpy(),
+        sensitive_features=groups,
+        by=by,
+        threshold=comparison.threshold if comparison.task == "classification" else THRESHOLD,
+        task="regression" if comparison.task == "regression" else "classification",
+        statements=statements,
+        limits=[one for one in asked if one not in timed],
+        warnings=warnings,
+        sections=sections,
+        **told,
+    )
+
+
+def _certified(constraint: Constraint, result: ConstraintResult, comparison: Comparison) -> Statement:
+    """Return what the certificates say of a constraint: it speaks of each batch, and needs no interval."""
+    gap = result.scores.constrained
+    limit = f"at {'least' if gap.at_least else 'most'} {gap.limit:g}"
+    asked = f"In every batch, {_asked(constraint, result.name)} {limit}?"
+    value = result.worst_batch
+    worst = "Nothing was compared." if value is None else f"In the worst batch it is {value:.4f}."
+    named = f"{result.name} {limit} in every batch"
+    interval = Interval(np.nan if value is None else value, np.nan, np.nan, np.nan)
+    if result.bounded_by != "groups":
+        reason = "It was bounded on label estimates, since labels are not known when scores are made."
+        answer = f"Not evaluated. {reason} With the true labels: {worst}"
+        return Statement(named, Outcome.NOT_EVALUATED, asked, answer, reason, constraint.on, interval)
+    kept = comparison.violation <= KEPT and comparison.widening <= 0
+    batches = f"all {comparison.batches} batches" if comparison.batches > 1 else "the one batch"
+    answer = f"Yes, in {batches}. {worst}" if kept else f"No. {worst}"
+    violation = max(comparison.violation, 0.0)
+    reason = (
+        f"The certificate of each batch, computed without the solver, shows a violation of at most {violation:.1e}. "
+        "Decisions are not bounded by it."
+    )
+    if comparison.widening > 0:
+        reason = f"No predictions could meet every limit, so that all were widened by up to {comparison.widening:.4f}."
+    outcome = Outcome.PASS if kept else Outcome.FAIL
+    return Statement(named, outcome, asked, answer, reason, constraint.on, interval)
+
+
+def _asked(constraint: Constraint, name: str) -> str:
+    """Return the question about a constraint, in words where there are some."""
+    if type(constraint) is DemographicParity:
+        return f"do the mean scores of {between(constraint.on)} differ by"
+    if type(constraint) is EqualOpportunity:
+        return f"do the mean scores of the people with outcome 1, of {between(constraint.on)}, differ by"
+    return f"is what {name} bounds, for the scores,"
+
+
+def _in_time(text: str, seconds: float | None) -> Statement:
+    found = _SECONDS.fullmatch(text)
+    assert found is not None
+    bound = float(found["bound"])
+    asked = f"Did the training take at most {bound:g} seconds?"
+    limit = f"seconds <= {bound:g}"
+    if seconds is None:
+        reason = "The time of the training was not recorded."
+        return Statement(limit, Outcome.NOT_EVALUATED, asked, f"Not evaluated. {reason}", reason)
+    kept = seconds <= bound
+    answer = f"{'Yes' if kept else 'No'}. It took {seconds:.1f} seconds."
+    return Statement(limit, Outcome.PASS if kept else Outcome.FAIL, asked, answer, "Measured by the clock.")
+
+
+@torch.no_grad()
+def _scores(plain: torch.nn.Module, sample: Sample) -> Any:
+    plain.eval()
+    return plain(sample.x).numpy()
+
+
+def _run(comparison: Comparison, recipe: Recipe, history: str | None) -> dict[str, Any]:
+    split = f"Split: {comparison.split}." if comparison.split else ""
+    rows = ", ".join(f"{part} {count:,}" for part, count in comparison.rows.items())
+    told: dict[str, Any] = finite(
+        {
+            "description": f"{comparison.data} {split} Rows: {rows}.".strip(),
+            "batches": comparison.batches,
+            "batch_size": comparison.batch_size,
+            "violation": comparison.violation,
+            "duality_gap": comparison.duality_gap,
+            "widening": comparison.widening,
+            "notes": comparison.notes,
+            "constraints": [asdict(result) for result in comparison.constraints],
+            "features": [column.name for column in recipe.encoder.columns],
+        }
+    )
+    return {**told, "history": history}
+
+
+def model_hash(folder: str | Path) -> str:
+    """Return the SHA-256 of a run's checkpoint.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(folder) / "checkpoint.pt"
+    if not path.is_file():
+        raise DataError(f"no checkpoint at '{path}'. Give the folder that `fairlayer train ... --out FOLDER` wrote.")
+    return sha256_of(path)

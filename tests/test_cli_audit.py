@@ -1,0 +1,221 @@
+"""`fairlayer audit`, run as an auditor would: exit codes, files, messy tables, real data."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairlayer.cli import main
+
+CODES = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3, "NOT EVALUATED": 4}
+
+
+def table(path: Path, n: int = 2000) -> Path:
+    rng = np.random.default_rng(1)
+    sex = rng.choice(["Female", "Male"], n)
+    repaid = rng.random(n) < 0.5
+    score = np.clip(0.4 + 0.2 * repaid + 0.1 * (sex == "Male") + rng.normal(0, 0.15, n), 0, 1)
+    frame = pd.DataFrame({"sex": sex, "race": rng.choice(["A", "B"], n), "score": score.round(4), "repaid": repaid + 0})
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    return table(tmp_path / "scored.csv")
+
+
+def audited(scored: Path, *more: str) -> int:
+    return main(["audit", str(scored), "--target", "repaid", "--score", "score", "--sensitive", "sex", *more])
+
+
+@pytest.mark.parametrize(
+    ("condition", "outcome"),
+    [
+        ("demographic_parity_difference > 0.5", "PASS"),
+        ("demographic_parity_difference > 0.1", "FAIL"),
+        ("equal_opportunity_ratio < 0.84", "INCONCLUSIVE"),
+        ("calibration_error_difference > 0.1", "NOT EVALUATED"),
+    ],
+)
+def test_one_outcome_in_console_json_page_and_exit_code(
+    scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], condition: str, outcome: str
+) -> None:
+    page, document = tmp_path / "r.html", tmp_path / "a.json"
+    code = audited(scored, "--fail-on", condition, "--html", str(page), "--json", str(document))
+    assert code == CODES[outcome]
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{outcome}: ")
+    told = json.loads(document.read_text(encoding="utf-8"))
+    assert (told["outcome"], told["exit_code"], told["verdicts"][0]["outcome"]) == (outcome, code, outcome)
+    text = page.read_text(encoding="utf-8")
+    assert re.search(rf'<span class="outcome [a-z-]+">{outcome}</span>', text)
+    assert told["provenance"]["data_sha256"] in text
+    assert max(map(len, [line for line in shown.splitlines() if not line.startswith(("Page", "Document"))])) <= 80
+
+
+def test_every_file_is_written_and_the_page_names_the_hash_of_the_document(scored: Path, tmp_path: Path) -> None:
+    import hashlib
+
+    about = tmp_path / "about.yaml"
+    about.write_text("title: Loans\nroles: {sex: sensitive}\n", encoding="utf-8")
+    names = {"--html": "r.html", "--json": "a.json", "--markdown": "a.md", "--card": "c.md"}
+    files = [word for option, name in names.items() for word in (option, str(tmp_path / name))]
+    audited(scored, *files, "--about", str(about), "--fail-on", "demographic_parity_difference > 0.1")
+    digest = hashlib.sha256((tmp_path / "a.json").read_bytes()).hexdigest()
+    assert digest in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert (tmp_path / "a.md").read_text(encoding="utf-8").startswith("# Loans")
+    assert (tmp_path / "c.md").read_text(encoding="utf-8").startswith("---")
+
+
+def test_the_formats_and_the_public_version(scored: Path, tmp_path: Path) -> None:
+    page = tmp_path / "r.html"
+    both = ("--sensitive", "race", "--html", str(page))
+    audited(scored, *both, "--format", "ll144", "--sex", "sex", "--race", "race", "--kind", "scoring")
+    assert "Scoring rate" in page.read_text(encoding="utf-8")
+    audited(scored, "--html", str(page), "--format", "lending", "--reference", "sex=Male")
+    assert "AIR" in page.read_text(encoding="utf-8")
+    audited(scored, *both, "--public", "10")
+    assert "version for the public" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--score", "scor", "--sensitive", "sex"), "no such column"),
+        (("--score", "score"), "--sensitive COLUMN"),
+        (("--sensitive", "sex"), "--score"),
+        (("--score", "score", "--sensitive", "sex", "--fail-on", "gap > 1"), "cannot read the condition"),
+        (("--score", "score", "--sensitive", "sex", "--format", "ll144"), "--sex"),
+        (("--score", "score", "--sensitive", "sex", "--format", "lending"), "--reference"),
+        (("--score", "race", "--sensitive", "sex"), "read as numbers"),
+        (("--score", "score", "--sensitive", "sex", "--about", "nothing.yaml"), "no file"),
+        (("--score", "score", "--sensitive", "score"), "distinct values"),
+    ],
+)
+def test_errors_end_with_2_and_one_message(
+    scored: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert main(["audit", str(scored), *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.startswith("fairlayer: ")
+    assert "Traceback" not in shown
+
+
+def test_a_messy_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame(
+        {
+            "geschlecht": ["weiblich", "männlich", "unknown", "", "divers"] * 40,
+            "Alter": [19, 34, 61, None, 45] * 40,
+            "logit": [-2.0, 1.5, 0.2, 3.0, float("nan")] * 40,
+            "zurückgezahlt": ["ja", "nein", "", "ja", "nein"] * 40,
+        }
+    )
+    path = tmp_path / "tabelle.csv"
+    frame.to_csv(path, index=False)
+    words = [
+        "audit",
+        str(path),
+        "--score",
+        "logit",
+        "--threshold",
+        "0",
+        "--target",
+        "zurückgezahlt",
+        "--positive",
+        "ja",
+    ]
+    code = main(
+        [
+            *words,
+            "--sensitive",
+            "geschlecht",
+            "--sensitive",
+            "age",
+            "--cut",
+            "Alter=25,59",
+            "--html",
+            str(tmp_path / "r.html"),
+        ]
+    )
+    assert code == 2  # 'age' is no column; the cut made Alter_group
+    assert "'age'" in capsys.readouterr().err
+    code = main(
+        [*words, "--sensitive", "geschlecht+Alter", "--cut", "Alter=25,59", "--json", str(tmp_path / "a.json"),
+         "--html", str(tmp_path / "r.html")]
+    )  # fmt: skip
+    assert code == 4
+    document = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert document["rows"]["left_out"] == [{"why": "the score is missing", "rows": 40}]
+    assert document["rows"]["labelled"] == 120
+    assert any("outside [0, 1]" in warning for warning in document["warnings"])
+    [grouping] = [one for one in document["groupings"] if one["by"] == ["geschlecht", "Alter_group"]]
+    assert {one["name"]: one["rows"] for one in grouping["groups"]}["unknown"] == 80
+
+
+def scores_of(frame: pd.DataFrame, target: pd.Series) -> np.ndarray:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    features = StandardScaler().fit_transform(pd.get_dummies(frame).fillna(0).astype(float))
+    half = np.arange(len(frame)) % 2 == 0
+    return np.asarray(LogisticRegression(max_iter=300).fit(features[half], target[half]).predict_proba(features)[:, 1])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "outcome", "sensitive", "more"),
+    [
+        ("adult", "income=>50K", ["sex", "race+sex"], ()),
+        ("german", "credit_risk=1", ["age"], ("--cut", "age=25")),
+        ("bank", "y=yes", ["age"], ("--cut", "age=24,59")),
+        ("acsincome_ne", "income_over_50k=1", ["SEX", "RAC1P"], ()),
+    ],
+)
+def test_on_real_data(
+    data_folder: Path, tmp_path: Path, *, name: str, outcome: str, sensitive: list[str], more: Any
+) -> None:
+    target, _, positive = outcome.partition("=")
+    frame = pd.read_csv(data_folder / f"{name}.csv.gz", keep_default_na=False, na_values=[""])
+    label = frame[target].astype(str) == positive
+    columns = [c for c in frame.columns if c not in (target, "split", "duration") and frame[c].nunique() < 60]
+    frame["score"] = scores_of(frame[columns], label)
+    frame.to_csv(tmp_path / "scored.csv", index=False)
+    words = [word for one in sensitive for word in ("--sensitive", one)]
+    code = main(
+        ["audit", str(tmp_path / "scored.csv"), "--target", target, "--positive", positive, "--score", "score", *words,
+         *more, "--fail-on", "demographic_parity_difference > 0.02", "--json", str(tmp_path / "a.json"),
+         "--html", str(tmp_path / "r.html")]
+    )  # fmt: skip
+    document = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert code == document["exit_code"]
+    for verdict in document["verdicts"]:
+        assert verdict["low"] <= verdict["estimate"] <= verdict["high"]
+        assert verdict["low"] <= verdict["measured"] <= verdict["high"]
+    first = document["groupings"][0]
+    decided = frame.score >= 0.5
+    if not more:
+        for group in first["groups"]:
+            rows = frame[sensitive[0]].astype(str) == group["name"].partition("=")[2]
+            assert group["numbers"]["selection_rate"]["value"] == pytest.approx(decided[rows].mean(), abs=1e-9)
+
+
+@pytest.mark.data
+def test_a_regression_on_real_data(data_folder: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(data_folder / "communities_crime.csv.gz")
+    score = frame.ViolentCrimesPerPop.rolling(5, min_periods=1).mean()
+    pd.concat([frame, score.rename("score")], axis=1).to_csv(tmp_path / "scored.csv", index=False)
+    code = main(
+        ["audit", str(tmp_path / "scored.csv"), "--task", "regression", "--target", "ViolentCrimesPerPop",
+         "--score", "score", "--sensitive", "racepctblack", "--cut", "racepctblack=0.06",
+         "--fail-on", "mean_residual_difference > 0.5",
+         "--html", str(tmp_path / "r.html")]
+    )  # fmt: skip
+    assert code == 0
