@@ -9,10 +9,12 @@ from fairlayer.training.emission import Emission, emit_in_batches
 from fairlayer.training.fit import Epoch, Fit, FitFolder, fit
 from fairlayer.training.gaps import Gap, measure
 from fairlayer.training.history import history_rows, history_svg
+from fairlayer.training.kept import KeptRoute
 from fairlayer.training.observed import Observed
 from fairlayer.training.record import ChangedDataError, check_data, other_versions, record_of
-from fairlayer.training.run import Run, load_run, save_run
+from fairlayer.training.run import NoDecisionsError, Prediction, Run, load_run, save_run
 from fairlayer.training.session import Trained, prepare, train
+from fairlayer.training.trees import Trees, TreesNotServedError, fit_trees
 
 __all__ = [
     "Beside",
@@ -26,15 +28,21 @@ __all__ = [
     "FitOptions",
     "Gap",
     "GroupResult",
+    "KeptRoute",
     "ModelConfig",
+    "NoDecisionsError",
     "Observed",
+    "Prediction",
     "Run",
     "Trained",
+    "Trees",
+    "TreesNotServedError",
     "aggregate",
     "check_data",
     "compare",
     "emit_in_batches",
     "fit",
+    "fit_trees",
     "history_rows",
     "history_svg",
     "known_constraints",

@@ -93,9 +93,11 @@ def test_trained_through_is_no_worse_than_projected_afterwards_on_its_own_loss(
     table = READERS[name](data_folder)
     frame = table.frame if rows is None else table.frame.sample(rows, random_state=0)
     parts = prepare(
-        replace(table, frame=frame.reset_index(drop=True), split=None), [f"demographic_parity({table.sensitive[0]}, 0.02)"],
-        hidden=(16,), drop_sensitive=True,
-    )  # fmt: skip
+        replace(table, frame=frame.reset_index(drop=True), split=None),
+        [f"demographic_parity({table.sensitive[0]}, 0.02)"],
+        hidden=(16,),
+        drop_sensitive=True,
+    )
     trained = train(parts, FitOptions(epochs=8, batch_size=256))
     afterwards = parts.recipe.config.around(copy.deepcopy(trained.plain))
 
