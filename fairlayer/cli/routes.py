@@ -105,6 +105,8 @@ def keep_best(folder: str | Path, found: TrainedRoutes) -> Route:
         kept = routes.among([route.name for route in routes.routes if route.candidate != TREES]).best
     save_routes(folder, found, kept.name)
     print(best_sentence(routes))
+    if kept.expected is not None:
+        print(f"Decision gap of {kept.name}, {kept.expected}.")
     if kept is not best:
         print(
             f"Kept in the run folder: {kept.name}. Trees are kept by the library skops, which is not installed; "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Constraint
-from fairlayer.decisions import DecisionRule
+from fairlayer.decisions import DecisionRule, ExpectedGap
 from fairlayer.decisions.inputs import ACCURACY
 from fairlayer.edge import Stated, as_constraints, feature_names
 from fairlayer.errors import FairlayerError
@@ -41,6 +41,7 @@ class Route:
         test: numbers on the test rows.
         seconds: to train and to apply.
         rule: the thresholds of a decision rule.
+        expected: the gap that the rule is expected to show on new rows, as many as the test rows, and in the long run.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Route:
     test: RouteNumbers
     seconds: float
     rule: DecisionRule | None = field(default=None, repr=False)
+    expected: ExpectedGap | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -58,6 +60,7 @@ class Route:
             "candidate": self.candidate,
             "step": self.step,
             "seconds": self.seconds,
+            "expected_gap": None if self.expected is None else asdict(self.expected),
             "valid": self.valid.to_dict(),
             "test": self.test.to_dict(),
         }
@@ -233,6 +236,7 @@ class _Shape:
             self._numbers(1, raw, scores, decisions, step),
             candidate.seconds + time.perf_counter() - start,
             rule,
+            None if rule is None else rule.expected_gap(self.constraints, sizes=len(self.test)),
         )
 
     @property

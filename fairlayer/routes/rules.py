@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Constraint
 from fairlayer.decisions import DecisionRule
 from fairlayer.edge import feature_names
-from fairlayer.errors import FairlayerError
+from fairlayer.errors import FairlayerError, FairlayerWarning
 from fairlayer.training.observed import Observed
 
 __all__ = ["FittedRule", "fit_rule"]
@@ -44,14 +45,16 @@ def fit_rule(
 
     def fitted(kept: IntArray) -> DecisionRule:
         assert rows.labels is not None
-        return DecisionRule.fit(
-            scores[kept],
-            constraints,
-            sensitive_features=_taken(sensitive, kept),
-            y=rows.labels[kept],
-            utility=utility,
-            randomised=randomised,
-        )
+        with warnings.catch_warnings():  # of small cells; a comparison tells the gap to expect instead
+            warnings.simplefilter("ignore", FairlayerWarning)
+            return DecisionRule.fit(
+                scores[kept],
+                constraints,
+                sensitive_features=_taken(sensitive, kept),
+                y=rows.labels[kept],
+                utility=utility,
+                randomised=randomised,
+            )
 
     everything = np.arange(len(scores))
     rule = fitted(everything)
