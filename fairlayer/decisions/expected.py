@@ -20,7 +20,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint
-from fairlayer.constraints.statements import Reading, Statement, miss
+from fairlayer.constraints.statements import Reading, Spread, Statement, miss
 from fairlayer.errors import MissingLabelsError, ParameterError
 from fairlayer.groups import Groups
 
@@ -89,7 +89,7 @@ def expected_gap(
     gap_of = _GapOf(rule, constraint, labelled, fitted[:, 0], new)
     random = np.random.default_rng(seed)
     p = _rates(random, fitted, rule.cells)
-    long_run = [gap_of(each, gap_of.fitted) for each in p]
+    long_run = gap_of.each(p, gap_of.fitted)
     counts = np.maximum(np.rint(new).astype(np.int64), 1)
     drawn = random.binomial(counts, p) / counts
     level = float(fitted[:, 1].sum() / max(fitted[:, 0].sum(), 1e-12))
@@ -105,9 +105,9 @@ def expected_gap(
         constraint.name,
         gap_of(fitted[:, 1] / np.maximum(fitted[:, 0], 1e-12), gap_of.fitted),
         gap_of.limit,
-        _spreading([gap_of(each, gap_of.new) for each in drawn]),
+        _spreading(gap_of.each(drawn, gap_of.new)),
         _spreading(long_run),
-        float(np.mean([gap_of(each, gap_of.new) for each in equal])),
+        float(gap_of.each(equal, gap_of.new).mean()),
         tuple(f"{rule.names[i]} ({rule.cells[i].count} rows)" for i in order[:3].tolist()),
     )
 
@@ -131,6 +131,19 @@ class _GapOf:
         )
         readings = [statement.read(statement.means.of(np.zeros(n))) for statement in self.fitted]
         self.limit = readings[0].limit if readings else float("nan")
+
+    def each(self, rates: FloatArray, statements: Sequence[Statement]) -> FloatArray:
+        """Return the number for each draw of rates (draws, pseudo-rows): at once where all statements are ranges."""
+        if not all(isinstance(s, Spread) and s.scale == 1.0 and s.offset is None for s in statements):
+            return np.array([self(drawn, statements) for drawn in rates])
+        found = np.zeros(len(rates))
+        for statement in statements:
+            units = np.eye(rates.shape[1])
+            means = np.array([statement.means.of(unit) for unit in units])  # (pseudo-rows, rows)
+            members = (rates @ means @ np.asarray(statement.matrix).T)[:, statement.present]
+            if members.shape[1] > 1:
+                found = np.maximum(found, np.ptp(members, axis=1))
+        return found
 
     def __call__(self, rates: FloatArray, statements: Sequence[Statement]) -> float:
         readings: list[Reading] = [statement.read(statement.means.of(rates)) for statement in statements]
@@ -170,6 +183,6 @@ def _rates(random: np.random.Generator, fitted: FloatArray, cells: Sequence[Cell
     return p
 
 
-def _spreading(drawn: Sequence[float]) -> Spreading:
+def _spreading(drawn: FloatArray) -> Spreading:
     low, high = np.percentile(drawn, LEVEL)
     return Spreading(float(np.mean(drawn)), float(low), float(high))
