@@ -30,6 +30,7 @@ from fairlayer.errors import (
 )
 from fairlayer.geometry import EUCLIDEAN
 from fairlayer.projection import FairProjection
+from fairlayer.projection.labelled import NOTHING_LEARNT
 from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.result import Projection
 from fairlayer.streaming import InferenceState, Policy
@@ -40,7 +41,7 @@ from fairlayer.tracing import refuse_tracing
 
 __all__ = ["FairModel"]
 
-_OWN_KEYWORDS = ("b_tau", "policy", "half_life", "non_blocking", "protected_attr_idx", "tolerance")
+_OWN_KEYWORDS = ("anchor", "b_tau", "policy", "half_life", "non_blocking", "protected_attr_idx", "tolerance")
 
 _ROOM = 16 * PAGE  # for the state of a stream of about 80 cells
 
@@ -64,6 +65,7 @@ class FairModel(nn.Module):
             come late.
         protected_attr_idx: a column of x, or several, used as sensitive features named `x[i]`.
         tolerance: with `protected_attr_idx`: one DemographicParity(`x[i]`, tolerance) for each column.
+        anchor: see `FairProjection`.
         on_empty: "skip" or "raise", see `project`.
         on_infeasible: "raise" or "relax", see `project`.
         backend: "exact", or "cvxpylayers", the reference.
@@ -94,6 +96,7 @@ class FairModel(nn.Module):
         non_blocking: bool = False,
         protected_attr_idx: int | Sequence[int] | None = None,
         tolerance: Tolerance | None = None,
+        anchor: float = 1.0,
         **options: Unpack[ProjectionOptions],
     ) -> None:
         super().__init__()
@@ -109,7 +112,9 @@ class FairModel(nn.Module):
         self._stream: InferenceState | None = None
         self._stream_lock = threading.Lock()
         self.projection = FairProjection(
-            [*as_constraints(constraints), *_column_constraints(self.protected_attr_idx, tolerance)], **options
+            [*as_constraints(constraints), *_column_constraints(self.protected_attr_idx, tolerance)],
+            anchor=anchor,
+            **options,
         )
         self._label_based = tuple(c.name for c in self.projection.constraints if c.needs_labels)
 
@@ -321,7 +326,7 @@ class FairModel(nn.Module):
         serving: bool = False,
     ) -> Tensor:
         layer: Any = self._modules["projection"]  # spares nn.Module's slow search
-        if self._label_based and y is None and label_probabilities is None:
+        if self._label_based and y is None and label_probabilities is None and not layer.uses_running_shifts:
             label_probabilities = self._estimated_labels(scores, serving)
         projected: Tensor = (layer.alone if serving else layer)(
             scores,
@@ -394,6 +399,8 @@ class FairModel(nn.Module):
                 f"{self._label_based[0]} looks at labels, but no y was given in training mode. Pass y=labels; "
                 "in evaluation mode (model.eval()) label estimates are used instead."
             )
+        if self.projection.running is not None:  # scores in place of labels: such a constraint moves nobody
+            self.projection.plan.once.warn("nothing learnt", NOTHING_LEARNT.format(name=self._label_based[0]))
         options, plain = self.projection.options, scores.detach()
         if options.from_logits:
             return torch.softmax(plain, dim=-1) if options.on_simplex else torch.sigmoid(plain)

@@ -1,12 +1,19 @@
-"""What torch is doing around a call: recording by an example batch, or running a forward again in the backward."""
+"""What torch is doing around a call: recording by an example, compiling a graph, or running a forward again."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from fairlayer.errors import TracingError
 
-__all__ = ["in_backward", "refuse_tracing"]
+__all__ = ["in_backward", "outside_graphs", "refuse_tracing"]
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def in_backward() -> bool:
@@ -34,3 +41,16 @@ def refuse_tracing(what: str) -> None:
             "cannot record: the groups and shifts of the example would be replayed for every batch. Export "
             "model.amortised(loader) or model.without_layer(), and keep the layer in Python where it must hold."
         )
+
+
+def outside_graphs(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let `torch.compile` break its graph at this function: groups are read on the host."""
+
+    @wraps(function)
+    def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if torch.compiler.is_compiling():
+            eager: Callable[Arguments, Result] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+            return eager(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return called

@@ -96,11 +96,15 @@ def test_predict_keeps_the_bound_on_the_whole_file(run: Path, rows: pd.DataFrame
     rows.drop(columns="label").to_csv(tmp_path / "new.csv", index=False)
     assert main(["predict", str(run), str(tmp_path / "new.csv"), "--out", str(tmp_path / "scores.csv")]) == 0
     scores = pd.read_csv(tmp_path / "scores.csv")
-    assert list(scores.columns) == ["score", "projected_score"]
+    assert list(scores.columns) == ["raw_score", "score", "decision", "group", "moved_by", "covered"]
     assert len(scores) == len(rows)
-    means = scores["projected_score"].groupby(rows["sex"]).mean()
+    means = scores["score"].groupby(rows["sex"]).mean()
     assert abs(means["female"] - means["male"]) <= 0.02 + 1e-6
-    assert scores["projected_score"].between(0, 1).all()
+    assert scores["score"].between(0, 1).all()
+    assert np.allclose(scores["raw_score"] + scores["moved_by"], scores["score"], atol=1e-6)
+    assert (scores["group"] == "sex=" + rows["sex"]).all()
+    assert scores["covered"].all()
+    assert (scores["decision"] == (scores["score"] >= 0.5)).all()
 
 
 def changed(rows: pd.DataFrame, path: Path, **columns: object) -> str:
@@ -143,6 +147,10 @@ def test_predict_accepts_a_smaller_file_when_told(run: Path, rows: pd.DataFrame,
         (("--target", "label", "--drop", "gone"), "'gone'"),
         (("--target", "label", "--split-column", "part"), "'part'"),
         (("--target", "label", "--hidden", "a"), "64,32"),
+        (("--target", "label", "--choose", "best"), "MEASURE at score_gap"),
+        (("--target", "label", "--choose", "beauty at no_gap"), "'beauty'"),
+        (("--target", "label", "--utility", "1,2"), "four numbers"),
+        (("--target", "amount", "--task", "regression", "--geometry", "entropic"), "regression"),
         (("--target", "amount", "--task", "regression", "--bounds", "1"), "LOW,HIGH"),
         (("--target", "amount", "--task", "regression", "--bounds", "9,1"), "lower <= upper"),
         (("--target", "label", "--constraint", "minimum_rate(sex, 1.5)"), "MinimumRate"),

@@ -6,8 +6,9 @@ import argparse
 from typing import Any
 
 from fairlayer.cli.audit import add_audit
+from fairlayer.cli.recommend import add_check, add_recommend
 from fairlayer.cli.report import add_report
-from fairlayer.cli.routes import add_check, add_recommend
+from fairlayer.cli.routes import add_predict_routes, add_train_routes
 from fairlayer.cli.trail import add_trail
 from fairlayer.data import READERS
 from fairlayer.errors import require
@@ -98,6 +99,7 @@ def _add_train(commands: Any) -> None:
         default="raise",
         help="when no prediction meets every limit: stop, or widen all limits by the least (default: raise)",
     )
+    add_train_routes(train)
     _add_training(train)
     _add_keeping(train)
 
@@ -182,7 +184,8 @@ def _add_predict(commands: Any) -> None:
     commands.add_subcommand("predict", predict, help="apply a trained run to new rows")
     predict.add_argument("run", help="run folder that `train` wrote")
     predict.add_argument("table", help="CSV or parquet file with the columns of the training table")
-    predict.add_argument("--out", required=True, help="CSV file to write: score, projected_score")
+    predict.add_argument("--out", required=True, help="CSV file to write: raw_score, score, decision, group, ...")
+    add_predict_routes(predict)
     predict.add_argument("--b-tau", type=int, help="smallest file to accept (default: as trained)")
 
 
@@ -234,4 +237,5 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument("--data", default="lending", help=f"one of {', '.join(READERS)}, or the path of such a file")
     demo.add_argument("--out", default="demo-report", help="folder to write (default: %(default)s)")
     _add_constraints(demo, required=False)
+    add_train_routes(demo)
     _add_training(demo)

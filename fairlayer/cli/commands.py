@@ -17,8 +17,9 @@ from fairlayer.cli.audit import run_audit
 from fairlayer.cli.config import CONFIG, check_record, write_config
 from fairlayer.cli.loggers import Loggers
 from fairlayer.cli.progress import training_progress
+from fairlayer.cli.recommend import run_check, run_recommend
 from fairlayer.cli.report import AUDIT, PAGE, run_report, write_report
-from fairlayer.cli.routes import run_check, run_recommend
+from fairlayer.cli.routes import criterion_of, keep_best, prediction_columns, show_routes, utility_of
 from fairlayer.cli.streaming import rows_progress, run_serve, run_stream
 from fairlayer.cli.tables import show_aggregate, show_comparison, show_prediction, show_stream
 from fairlayer.cli.trail import run_trail
@@ -28,6 +29,8 @@ from fairlayer.data.columns import column_of
 from fairlayer.data.table import usual_positive
 from fairlayer.errors import DataError, require
 from fairlayer.report import StreamSection
+from fairlayer.routes import train_routes
+from fairlayer.routes.training import THROUGH
 from fairlayer.serving import stream_sample, stream_section
 from fairlayer.training import (
     Comparison,
@@ -38,10 +41,9 @@ from fairlayer.training import (
     load_run,
     parse_constraint,
     prepare,
-    save_run,
     train,
 )
-from fairlayer.training.run import write_json
+from fairlayer.training.run import around, write_json
 from fairlayer.training.session import Parts
 
 if TYPE_CHECKING:
@@ -87,14 +89,19 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def _run_one(arguments: argparse.Namespace, folder: Path) -> tuple[Comparison, dict[str, Any]]:
     check_record(arguments)
+    criterion, utility = criterion_of(arguments), utility_of(arguments)
     parts = _parts(arguments)
     options, loggers = _options(arguments), Loggers(arguments.logger, folder / "logs")
     write_config(folder, vars(arguments))
     begun = time.perf_counter()
     with _threads(arguments.threads), training_progress(options.epochs, parts.recipe.config.parsed()) as on_epoch:
-        trained = train(
+        found = train_routes(
             parts,
             options,
+            trees=not arguments.no_trees,
+            decisions=arguments.decisions,
+            criterion=criterion,
+            utility=utility,
             on_epoch=on_epoch,
             checkpoints=folder / "checkpoints",
             resume=arguments.resume is not None,
@@ -102,12 +109,13 @@ def _run_one(arguments: argparse.Namespace, folder: Path) -> tuple[Comparison, d
         )
     seconds = time.perf_counter() - begun
     loggers.end()
-    save_run(folder, trained)
+    show_routes(found.routes)
+    keep_best(folder, found)
     document = write_report(
-        folder, parts, trained, table=arguments.table, limits=arguments.fail_on, seconds=round(seconds, 1)
+        folder, parts, found.trained, table=arguments.table, limits=arguments.fail_on, seconds=round(seconds, 1)
     )
     print(f"Run folder: {folder} ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})")
-    return trained.comparison, document
+    return found.trained.comparison, document
 
 
 def _parts(arguments: argparse.Namespace) -> Parts:
@@ -119,6 +127,7 @@ def _parts(arguments: argparse.Namespace) -> Parts:
         margin=arguments.margin,
         b_tau=arguments.b_tau,
         on_infeasible=arguments.on_infeasible,
+        geometry=arguments.geometry,
         drop_sensitive=arguments.drop_sensitive,
         seed=arguments.seed,
     )
@@ -131,11 +140,14 @@ def _seeded(arguments: argparse.Namespace, seed: int) -> argparse.Namespace:
 def run_predict(arguments: argparse.Namespace) -> None:
     """Score a table as one batch."""
     run = load_run(arguments.run)
-    run.model.b_tau = arguments.b_tau or run.model.b_tau
-    prediction = run.predict(read_frame(arguments.table))
+    run.layered.b_tau = arguments.b_tau or run.layered.b_tau
+    frame = read_frame(arguments.table)
+    identifiers = {} if arguments.id is None else {arguments.id: column_of(frame, arguments.id, "id").to_numpy()}
+    prediction = run.predict(
+        frame, decisions=arguments.decisions, capacity=arguments.capacity, utility=utility_of(arguments)
+    )
     pandas = require("pandas", "train")
-    columns = {"score": prediction.emission.raw, "projected_score": prediction.emission.scores}
-    pandas.DataFrame(columns).to_csv(arguments.out, index=False)
+    pandas.DataFrame(prediction_columns(run, prediction, identifiers)).to_csv(arguments.out, index=False)
     show_prediction(run, prediction)
     print(f"Scores: {arguments.out}")
 
@@ -152,14 +164,28 @@ def run_demo(arguments: argparse.Namespace) -> None:
         bounds=(0.0, 1.0),
         margin=0.0 if regression else 1e-4,
         b_tau=min(STREAM_BATCH, arguments.batch_size),
+        geometry=arguments.geometry,
         seed=arguments.seed,
     )
     options = _options(arguments)
     with _threads(arguments.threads), training_progress(options.epochs, parts.recipe.config.parsed()) as on_epoch:
-        trained = train(parts, options, batch_size=STREAM_BATCH, inference=True, on_epoch=on_epoch)
+        found = train_routes(
+            parts,
+            options,
+            trees=not arguments.no_trees,
+            decisions=arguments.decisions,
+            criterion=criterion_of(arguments),
+            utility=utility_of(arguments),
+            batch_size=STREAM_BATCH,
+            inference=True,
+            on_epoch=on_epoch,
+        )
+    trained = found.trained
     show_comparison(trained.comparison)
-    folder = save_run(arguments.out, trained)
-    section = _demo_stream(load_run(folder), trained.plain, parts)
+    show_routes(found.routes)
+    keep_best(arguments.out, found)
+    folder = Path(arguments.out)
+    section = _demo_stream(found.run(THROUGH), trained.plain, parts)
     show_stream(section)
     write_report(folder, parts, trained, table=None, stream=section, inference=True)
     print(f"Report: {folder / PAGE} (the same as {AUDIT} beside it)")
@@ -168,7 +194,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
 def _demo_stream(run: Run, unconstrained: torch.nn.Module, parts: Parts) -> StreamSection:
     """Stream the test rows through the layer behind the unconstrained network, which leaves the stream most to do."""
     print("\nThe scores of the unconstrained model, one test row at a time through a stream:")
-    run.model.backbone = unconstrained
+    run = Run(around(run.model, unconstrained).eval(), run.recipe, unconstrained)
     with rows_progress(len(parts.test)) as on_rows:
         labels = parts.test.y.double().numpy()
         streamed = stream_sample(run, parts.test, labels, warm_start=parts.valid, on_rows=on_rows)

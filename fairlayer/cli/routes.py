@@ -1,106 +1,218 @@
-"""`fairlayer recommend` and `fairlayer check`."""
+"""Routes on the command line: their options, their table, what `predict` writes of the one that was kept."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import textwrap
-from collections.abc import Callable
+import math
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fairlayer.audit import EXIT_CODES, Audit, gravest
-from fairlayer.audit.checklists import validation_list
-from fairlayer.cli.report import AUDIT, PAGE
-from fairlayer.data import read_frame
-from fairlayer.errors import DataError
-from fairlayer.report import document_text, write_page
-from fairlayer.routes import Check, Situation, check_run, check_seeds, recommend
-from fairlayer.routes.recommend import DEFINITIONS, MODELS, PROMISES
-from fairlayer.training import load_run
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["add_check", "add_recommend", "run_check", "run_recommend"]
+from fairlayer.data import Sample
+from fairlayer.decisions.inputs import ACCURACY
+from fairlayer.edge import feature_names
+from fairlayer.errors import DataError, require
+from fairlayer.report import words
+from fairlayer.routes import Criterion, Route, Routes, TrainedRoutes, parse_criterion, save_routes
+from fairlayer.routes.training import TREES
+from fairlayer.training import Prediction, Run
 
-# seed -> the audit of a run that is trained anew, as its folder's configuration says
-Train = Callable[[Path, int], Audit]
+__all__ = [
+    "add_predict_routes",
+    "add_train_routes",
+    "criterion_of",
+    "keep_best",
+    "prediction_columns",
+    "show_routes",
+    "utility_of",
+]
 
-
-def add_recommend(commands: Any, new_parser: Any) -> None:
-    """Add the command."""
-    parser = new_parser(description="Say which method fits a situation, why, and what it does not give.")
-    commands.add_subcommand("recommend", parser, help="say which method fits a situation")
-    parser.add_argument("--model", choices=MODELS, default="any", help="what gives the scores (default: %(default)s)")
-    parser.add_argument("--definition", choices=DEFINITIONS, default="demographic_parity", help="what should be equal")
-    parser.add_argument("--promise", choices=PROMISES, default="scores", help="what the promise is about")
-    parser.add_argument("--no-group", action="store_true", help="the group is not known when a score is made")
-    parser.add_argument("--group-is-input", action="store_true", help="the model reads the group")
-    parser.add_argument("--soft", action="store_true", help="no bound has to hold in every batch")
-    parser.add_argument("--stream", action="store_true", help="people come one by one")
-    parser.add_argument("--smallest-group", type=int, metavar="N", help="people in the smallest group")
+_HEADS = ("acc.", "AUC", "log loss", "calib.", "score", "dec.", "flips", "s")
+_AMOUNT_HEADS = ("R2", "MAE", "MSE", "score", "s")
 
 
-def run_recommend(arguments: argparse.Namespace) -> None:
-    """Print the recommendation."""
-    found = recommend(
-        Situation(
-            arguments.model,
-            arguments.definition,
-            arguments.promise,
-            group_at_inference=not arguments.no_group,
-            group_is_input=arguments.group_is_input,
-            hard=not arguments.soft,
-            stream=arguments.stream,
-            smallest_group=arguments.smallest_group,
-        )
+def add_train_routes(command: Any) -> None:
+    """Add the options of `train` and `demo`."""
+    command.add_argument(
+        "--geometry",
+        choices=("entropic", "euclidean", "likelihood"),
+        help="what nearest means; the loss follows it: cross-entropy, with euclidean squared error "
+        "(default: entropic, for a regression euclidean)",
     )
-    for line in str(found).splitlines():
-        print(textwrap.fill(line, 80, subsequent_indent="  "))
-
-
-def add_check(commands: Any, new_parser: Any, repeat: Any) -> None:
-    """Add the command."""
-    parser = new_parser(
-        description="Check a trained run under other limits, reweighted and shifted people, other people, other seeds. "
-        "One line each; exit codes as those of `fairlayer audit`.",
+    command.add_argument(
+        "--decisions", action="store_true", help="choose the route for its decisions instead of for its scores"
     )
-    commands.add_subcommand("check", parser, help="check a trained run under changes")
-    parser.add_argument("run", help="run folder that `train` wrote")
-    parser.add_argument("table", help="CSV or parquet file with the target, of rows that were not trained on")
-    parser.add_argument("--population", action=repeat, default=[], metavar="TABLE", help="other people; repeat")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="train anew with these seeds, and compare")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default: %(default)s)")
-    parser.add_argument(
-        "--fail-on", action=repeat, default=[], metavar="CONDITION", help="as in `fairlayer audit`; repeat"
+    command.add_argument(
+        "--choose",
+        metavar="TEXT",
+        help="criterion on the validation rows, such as 'brier at score_gap', 'accuracy at decision_gap <= 0.05' "
+        "(default: log_loss at score_gap, with --decisions accuracy at decision_gap; of a regression mse at "
+        "score_gap)",
+    )
+    command.add_argument("--no-trees", action="store_true", help="compare without boosted trees")
+    command.add_argument(
+        "--utility",
+        metavar="A,B,C,D",
+        help="worth of a no and a yes for label 0, then for label 1, for the decision rules (default: 1,0,0,1)",
     )
 
 
-def run_check(arguments: argparse.Namespace, train: Train) -> int:
-    """Run every check, print a line for each, add them to the run's page; return the gravest exit code."""
-    folder = Path(arguments.run)
-    frame = read_frame(arguments.table)
-    run = load_run(folder)
-    if len(frame) < run.model.b_tau:
+def add_predict_routes(predict: Any) -> None:
+    """Add the options of `predict`."""
+    predict.add_argument("--id", metavar="COLUMN", help="column that names the rows, written first")
+    predict.add_argument(
+        "--decisions",
+        choices=("rule", "batch"),
+        help="rule: thresholds per group, fitted in training; batch: the best decisions on this very file "
+        "(default: the rule where that is the route kept, else 0.5)",
+    )
+    predict.add_argument("--capacity", type=int, help="with --decisions batch: the most rows to select")
+    predict.add_argument("--utility", metavar="A,B,C,D", help="with --decisions batch: as for train")
+
+
+def criterion_of(arguments: argparse.Namespace) -> Criterion | None:
+    """Return the criterion that was stated, or None."""
+    return None if arguments.choose is None else parse_criterion(arguments.choose)
+
+
+def utility_of(arguments: argparse.Namespace) -> Any:
+    """Return the table of utilities.
+
+    Raises:
+        DataError: it is not written as four numbers.
+    """
+    if arguments.utility is None:
+        return ACCURACY
+    try:
+        a, b, c, d = (float(part) for part in arguments.utility.split(","))
+    except ValueError as error:
         raise DataError(
-            f"'{arguments.table}' has {len(frame)} rows, fewer than the smallest batch of the run, {run.model.b_tau}. "
-            "Name a larger table."
+            f"--utility is written as four numbers with commas, for example 0,-5,0,1 (a no and a yes for label 0, then "
+            f"for label 1); got '{arguments.utility}'."
+        ) from error
+    return ((a, b), (c, d))
+
+
+def keep_best(folder: str | Path, found: TrainedRoutes) -> Route:
+    """Write the run folder of the best route that can be kept, and say which one it is, and why."""
+    routes, best = found.routes, found.routes.best
+    kept = best
+    if best.candidate == TREES and find_spec("skops") is None:
+        kept = routes.among([route.name for route in routes.routes if route.candidate != TREES]).best
+    save_routes(folder, found, kept.name)
+    print(best_sentence(routes))
+    if kept.expected is not None:
+        print(f"Decision gap of {kept.name}, {kept.expected}.")
+    if kept is not best:
+        print(
+            f"Kept in the run folder: {kept.name}. Trees are kept by the library skops, which is not installed; "
+            "install it with: pip install 'fairlayer[trees]'"
         )
-    populations = {Path(path).name: read_frame(path) for path in arguments.population}
-    checks = list(check_run(run, frame, limits=arguments.fail_on, populations=populations, seed=arguments.seed))
-    if arguments.seeds:
-        checks.append(check_seeds({seed: train(folder, seed) for seed in dict.fromkeys(arguments.seeds)}))
-    for check in checks:
-        print(textwrap.fill(str(check), 80, subsequent_indent="  "))
-    _keep(folder, checks)
-    return EXIT_CODES[gravest(check.outcome for check in checks)]
+    return kept
 
 
-def _keep(folder: Path, checks: list[Check]) -> None:
-    path = folder / AUDIT
-    if not path.is_file():
-        return
-    document = json.loads(path.read_text(encoding="utf-8"))
-    document["checks"] = [check.to_dict() for check in checks]
-    document["checklists"]["validation"] = validation_list(document)
-    path.write_text(document_text(document), encoding="utf-8")
-    write_page(folder / PAGE, document)
-    print(f"The checks were added to {folder / PAGE}.")
+def best_sentence(routes: Routes) -> str:
+    """Return which route is the best, by what, and whether it keeps the gap."""
+    best = routes.best
+    said = f"Best by {routes.criterion}, on {routes.rows['valid']} validation rows: {best.name}."
+    if not routes.kept:
+        said += " No route keeps the gap there; this one is the nearest to it."
+    return said
+
+
+def show_routes(routes: Routes) -> None:
+    """Print every route on the test rows; the best one, chosen on validation rows, is marked."""
+    console = require("rich.console", "train").Console(highlight=False)
+    if not console.is_terminal:
+        console = require("rich.console", "train").Console(highlight=False, width=80)
+    decided = any(route.test.decision_gaps for route in routes.routes)
+    table = require("rich.table", "train").Table(
+        title=f"Routes on {routes.rows['test']} test rows",
+        title_justify="left",
+        box=require("rich.box", "train").SIMPLE,
+        padding=(0, 1, 0, 0),
+        caption="*: best on the validation rows. Gaps: the worst of the constraints, in points; calib.: the largest "
+        "calibration error of a group, in points; flips: share decided otherwise than by the same scores at 0.5."
+        if decided
+        else "*: best on the validation rows. score: the worst gap of the constraints.",
+        caption_justify="left",
+    )
+    table.add_column("", overflow="fold", min_width=17)
+    for head in _HEADS if decided else _AMOUNT_HEADS:
+        table.add_column(head, justify="right", no_wrap=True)
+    for route in routes.routes:
+        mark = "*" if route.name == routes.best.name else " "
+        table.add_row(f"{mark} {route.name}", *(_cells(route) if decided else _amount_cells(route)))
+    console.print(table)
+    for name, reason in routes.left_out:
+        console.print(f"Left out: {name}. {reason}")
+
+
+def prediction_columns(
+    run: Run, prediction: Prediction, identifiers: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what `predict` writes: id, raw score, score, decision, group, by how much it was moved, covered or not."""
+    groups, covered = _groups(run, prediction.sample)
+    columns: dict[str, Any] = dict(identifiers or {})
+    columns |= {"raw_score": prediction.raw, "score": prediction.scores}
+    if prediction.decisions is not None:
+        columns["decision"] = prediction.decisions
+    moved = prediction.scores.astype(np.float64) - prediction.raw.astype(np.float64)
+    return {**columns, "group": groups, "moved_by": moved.round(7), "covered": covered}
+
+
+def _groups(run: Run, sample: Sample) -> tuple[list[str], NDArray[np.bool_]]:
+    """The group of each row in words, and whether every feature that a constraint reads is known."""
+    names = feature_names(run.recipe.config.parsed())
+    columns = [sample.sensitive[name] for name in names]
+    unknown = [np.array([_is_unknown(value) for value in column.tolist()]) for column in columns]
+    said = [
+        " & ".join(f"{name} unknown" if _is_unknown(v) else f"{name}={v}" for name, v in zip(names, row, strict=True))
+        for row in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+    return said, ~np.any(unknown, axis=0)
+
+
+def _is_unknown(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _cells(route: Route) -> list[str]:
+    measures, test = route.test.measures, route.test
+    return [
+        _points(measures["accuracy"]),
+        _points(measures["auc"]),
+        words.number(measures["log_loss"]),
+        _points(measures["calibration"]),
+        _gap(test.score_gaps),
+        _gap(test.decision_gaps),
+        _points(test.flips.get("all")),
+        f"{route.seconds:.0f}",
+    ]
+
+
+def _amount_cells(route: Route) -> list[str]:
+    measures = route.test.measures
+    return [
+        *(words.number(measures[name]) for name in ("r2", "mae", "mse")),
+        words.number(_worst(route.test.score_gaps)),
+        f"{route.seconds:.0f}",
+    ]
+
+
+def _gap(gaps: Mapping[str, Any]) -> str:
+    return _points(_worst(gaps))
+
+
+def _worst(gaps: Mapping[str, Any]) -> float | None:
+    """The number of the constraint that is furthest beyond its limit."""
+    known = [gap for gap in gaps.values() if gap.value is not None]
+    return max(known, key=lambda gap: gap.excess or 0.0).value if known else None
+
+
+def _points(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"

@@ -31,19 +31,26 @@ def show_comparison(comparison: Comparison) -> None:
 
 def show_prediction(run: Run, prediction: Prediction) -> None:
     """Print what each label-free constraint reads before and after the layer."""
-    table = _table(f"{len(prediction.sample)} rows, projected as one batch", "raw", "projected")
+    title = f"{len(prediction.sample)} rows as one batch; route: {prediction.route.name}"
+    table = _table(title, "raw", "score", *(() if prediction.decisions is None else ("decision",)))
+    shown: list[Any] = [prediction.emission.raw, prediction.scores]
+    shown += [] if prediction.decisions is None else [prediction.decisions]
     observed = Observed(prediction.sample.sensitive, None, prediction.emission.raw)
     for constraint in run.recipe.config.parsed():
         if constraint.needs_labels:
-            table.add_row(f"{constraint.name}: on label estimates", "", "")
+            table.add_row(f"{constraint.name}: on label estimates", *[""] * len(shown))
             continue
-        before, after = (
-            measure(constraint, observed, s) for s in (prediction.emission.raw, prediction.emission.scores)
-        )
-        table.add_row(f"{constraint.name}, {words.limit_text(after)}", words.gap_text(before), words.gap_text(after))
+        gaps = [measure(constraint, observed, each) for each in shown]
+        table.add_row(f"{constraint.name}, {words.limit_text(gaps[1])}", *map(words.gap_text, gaps))
     console = _console()
     console.print(table)
-    console.print(f"Largest violation: {words.violation_text(prediction.emission.violation)}.")
+    if prediction.decisions is not None:
+        share = prediction.decisions.mean()
+        console.print(f"Decided yes: {share:.1%} of the rows, by {prediction.decided_by}.")
+    if prediction.route.step == "projected":
+        console.print(f"Largest violation of the scores: {words.violation_text(prediction.emission.violation)}.")
+    else:
+        console.print(f"The route '{prediction.route.name}' emits raw scores, whose gap nothing bounds.")
 
 
 def show_aggregate(runs: Mapping[int, Comparison]) -> None:

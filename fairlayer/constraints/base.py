@@ -39,6 +39,12 @@ class Constraint(ABC):
     needs_labels: bool
     """Whether `statements` reads labels (true ones, or estimates at inference)."""
 
+    frees_level: bool = False
+    """Whether, while labels are shown, it holds whatever the level of a group's raw scores is; see `anchor`."""
+
+    shifts_groups: bool = False
+    """Whether it moves all of a group alike, whatever their labels, so that a running shift can stand for it."""
+
     streamable: bool = True
     """Whether pooled group means can state it, so that a stream can hold it."""
 

@@ -38,6 +38,7 @@ class GroupCalibration(Constraint):
     """
 
     needs_labels = True
+    frees_level = True
     streamable = False
     limit_argument = "tolerance"
 

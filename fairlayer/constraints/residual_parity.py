@@ -27,8 +27,9 @@ class MeanResidualParity(Constraint):
         ConstraintDefinitionError: the tolerance is negative or not finite.
 
     Source: Calders et al. (2013), "Controlling attribute effect in linear regression".
-    Limits: with label estimates instead of labels it keeps group means near the estimates' means. In evaluation
-        the raw scores stand in by default, and nothing moves: a score has no residual against itself.
+    Limits: with label estimates instead of labels it keeps group means near the estimates' means. A `FairProjection`
+        or `FairModel` that was trained with labels uses, in evaluation without labels, the running shift of each
+        group; the constraint then holds on new rows within sampling error, not exactly.
 
     Example:
         >>> import fairlayer as fl
@@ -37,6 +38,8 @@ class MeanResidualParity(Constraint):
     """
 
     needs_labels = True
+    frees_level = True
+    shifts_groups = True
     limit_argument = "tolerance"
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from fairlayer.decisions.decide import decide
 from fairlayer.decisions.errors import NeedsRandomisationError, UnseenCellError, UtilityError
+from fairlayer.decisions.expected import ExpectedGap, Spreading
 from fairlayer.decisions.result import Decisions
 from fairlayer.decisions.rule import CellRule, DecisionRule
 from fairlayer.decisions.stream import DecisionStream
@@ -11,7 +12,9 @@ __all__ = [
     "DecisionRule",
     "DecisionStream",
     "Decisions",
+    "ExpectedGap",
     "NeedsRandomisationError",
+    "Spreading",
     "UnseenCellError",
     "UtilityError",
     "decide",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,21 @@ from torch import Tensor
 
 from fairlayer._keywords import explained
 from fairlayer._typing import Category, FloatArray, IntArray
+from fairlayer.constraints import Constraint
 from fairlayer.decisions.curves import Curve, Partition
 from fairlayer.decisions.errors import UnseenCellError
+from fairlayer.decisions.expected import ExpectedGap, expected_gap
 from fairlayer.decisions.inputs import ACCURACY, as_scores, like, read_scores
 from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of
 from fairlayer.decisions.plan import Plan, make_plan
 from fairlayer.decisions.program import Mixture
-from fairlayer.edge import Stated, read_features
+from fairlayer.edge import Stated, as_constraints, read_features
+from fairlayer.errors import FairlayerWarning
 from fairlayer.groups import Groups, Vocabulary, cell_name
 
 __all__ = ["CellRule", "DecisionRule", "rule_of"]
+
+_WORTH_A_WORD = 0.02  # a gap to be expected below this is not warned of, whatever the tolerance
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class CellRule:
         weights: one per threshold, in (0, 1]; what they lack to 1 selects nobody.
         count: samples in this cell when the rule was fitted.
         rate: share of them selected, by their weights where they have any.
+        by_label: (samples, selected) of label 0 and of label 1, where the rule was fitted with labels; else None.
     """
 
     categories: tuple[Category | None, ...]
@@ -42,6 +49,7 @@ class CellRule:
     weights: tuple[float, ...]
     count: int
     rate: float
+    by_label: tuple[tuple[float, float], ...] | None = None
 
     def probabilities(self, scores: FloatArray) -> FloatArray:
         """Return the probability of being selected at each score."""
@@ -60,7 +68,9 @@ class DecisionRule:
         cells: one rule per combination of their categories that was fitted.
         randomised: whether lots are drawn between thresholds; otherwise only among equal scores is there a share.
 
-    Limits: fitted to one batch. On others the rates and gaps differ by chance, and by any drift: measure them.
+    Limits: fitted to one batch. On others the rates and gaps differ by chance, as `expected_gap` says, and by any
+        drift: measure them. Where the promise is about the batch at hand, as with many small intersections, use
+        `decide` on that batch instead.
 
     Example:
         >>> import torch, fairlayer as fl
@@ -90,7 +100,11 @@ class DecisionRule:
         randomised: bool = False,
         sample_weight: Any = None,
     ) -> DecisionRule:
-        """Return the rule that `decide` would use on this batch; arguments and errors as there."""
+        """Return the rule that `decide` would use on this batch; arguments and errors as there.
+
+        A `FairlayerWarning` tells of cells so small that the gap in the long run is expected to be more than twice the
+        tolerance (and more than two points), and names them.
+        """
         plan = make_plan(
             read_scores(as_scores(scores)),
             constraints,
@@ -102,7 +116,40 @@ class DecisionRule:
             randomised=randomised,
             sample_weight=sample_weight,
         )
-        return rule_of(plan)
+        rule = rule_of(plan)
+        for constraint in plan.problem.constraints:
+            _warn_of_small_cells(rule, constraint)
+        return rule
+
+    def expected_gap(
+        self, constraints: Stated, *, sizes: int | Mapping[str, int] | None = None, seed: int = 0
+    ) -> ExpectedGap:
+        """Return what gap to expect of this rule on new rows, and in the long run, with 95 % intervals.
+
+            p_c ~ Beta(k_c + 1/2, n_c - k_c + 1/2),    x_c ~ Binomial(n'_c, p_c),    gap of x_c / n'_c, and of p_c
+
+        with k_c of the n_c fitted samples of cell c above its threshold; for constraints on labels counted per label.
+
+        Args:
+            constraints: the constraint whose gap it is; of several, the one of the largest long-run gap.
+            sizes: the number of new rows, in the proportions of the fitted ones; or a number for each cell, by name;
+                by default as many as were fitted.
+            seed: of the 2,000 draws.
+
+        Raises:
+            MissingLabelsError: a constraint on labels, and the rule was fitted without labels.
+            ParameterError: sizes names a cell that the rule does not have.
+
+        Example:
+            >>> import numpy as np, fairlayer as fl
+            >>> scores, sex = np.linspace(0.01, 0.99, 400), {"sex": ["F", "M"] * 200}
+            >>> parity = fl.DemographicParity("sex", tolerance=0.02)
+            >>> found = DecisionRule.fit(scores, parity, sensitive_features=sex).expected_gap(parity, sizes=4000)
+            >>> found.at_fit, round(found.long_run.mean, 2), found.long_run.high > found.limit
+            (0.0, 0.04, True)
+        """
+        each = [expected_gap(self, constraint, sizes=sizes, seed=seed) for constraint in as_constraints(constraints)]
+        return max(each, key=lambda found: found.long_run.mean)
 
     def apply(self, scores: Any, *, sensitive_features: Any = None, seed: int | None = None) -> Tensor:
         """Return decisions 0 or 1 for new scores (n,) or (n, 1), in their shape and on their device.
@@ -172,6 +219,7 @@ class DecisionRule:
                     "weights": list(cell.weights),
                     "count": cell.count,
                     "rate": cell.rate,
+                    "by_label": None if cell.by_label is None else [list(pair) for pair in cell.by_label],
                 }
                 for cell in self.cells
             ],
@@ -187,6 +235,7 @@ class DecisionRule:
                 tuple(float(w) for w in cell["weights"]),
                 int(cell["count"]),
                 float(cell["rate"]),
+                _pairs(cell.get("by_label")),
             )
             for cell in state["cells"]
         )
@@ -208,21 +257,52 @@ class DecisionRule:
         )
 
 
+def _pairs(state: Any) -> tuple[tuple[float, float], ...] | None:
+    return None if state is None else tuple((float(n), float(k)) for n, k in state)
+
+
+def _warn_of_small_cells(rule: DecisionRule, constraint: Constraint) -> None:
+    if constraint.needs_labels and any(cell.by_label is None for cell in rule.cells):
+        return
+    found = expected_gap(rule, constraint)
+    upper = found.limit == constraint.limit and constraint.limit_argument == "tolerance"
+    if upper and found.long_run.mean > max(2 * found.limit, _WORTH_A_WORD):
+        warnings.warn(
+            f"the rule keeps {found.constraint} within {found.limit:g} on the rows it was fitted to, but in the long "
+            f"run a gap of {found.long_run} is to be expected, because cells are small: {', '.join(found.causes)}. "
+            "Fit it to more rows, or decide on each batch by itself (fairlayer.decisions.decide), which keeps the gap "
+            "of that batch.",
+            FairlayerWarning,
+            stacklevel=4,
+        )
+
+
 def rule_of(plan: Plan) -> DecisionRule:
     """Return the thresholds of a plan."""
     partition, groups = plan.problem.partition, plan.problem.groups
+    problem = plan.problem
     cells = [
-        _cell_rule(_categories(codes, groups, partition.features), curve, mixture)
+        _cell_rule(_categories(codes, groups, partition.features), curve, mixture, problem.batch.labels, problem.scores)
         for codes, curve, mixture in zip(partition.codes.tolist(), plan.problem.curves, plan.mixtures, strict=True)
     ]
     return DecisionRule(partition.features, tuple(cells), plan.randomised)
 
 
-def _cell_rule(categories: tuple[Category | None, ...], curve: Curve, mixture: Mixture) -> CellRule:
+def _cell_rule(
+    categories: tuple[Category | None, ...],
+    curve: Curve,
+    mixture: Mixture,
+    labels: FloatArray | None,
+    scores: FloatArray,
+) -> CellRule:
     chosen = [(_threshold(curve, j), w) for j, w in zip(mixture.breaks.tolist(), mixture.weights.tolist(), strict=True)]
     chosen = [(threshold, weight) for threshold, weight in chosen if threshold < math.inf]
     rate = float(mixture.weights @ curve.mass[mixture.breaks]) / float(curve.mass[-1] or 1.0)
-    return CellRule(categories, tuple(t for t, _ in chosen), tuple(w for _, w in chosen), curve.size, rate)
+    rule = CellRule(categories, tuple(t for t, _ in chosen), tuple(w for _, w in chosen), curve.size, rate)
+    if labels is None:
+        return rule
+    y, selected = labels[curve.members], rule.probabilities(scores[curve.members])
+    return replace(rule, by_label=tuple((float((y == k).sum()), float(selected[y == k].sum())) for k in (0.0, 1.0)))
 
 
 def _threshold(curve: Curve, j: int) -> float:

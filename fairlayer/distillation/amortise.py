@@ -16,6 +16,7 @@ from fairlayer.distillation.without_layer import WithoutLayer, as_scores
 from fairlayer.edge import feature_names, read_batch, read_groups
 from fairlayer.errors import EmptyBatchError
 from fairlayer.projection import FairProjection
+from fairlayer.projection.labelled import running_scores
 
 __all__ = ["amortise"]
 
@@ -44,7 +45,7 @@ def amortise(
         layer.constraints,
         sensitive_features=features,
         y=labels,
-        label_probabilities=scores if plain.bounds == (None, None) else scores.clamp(*plain.bounds),
+        label_probabilities=_estimates(plain, layer, scores, features),
         bounds=plan.options.numeric_bounds,
         margin=plan.options.margin,
         on_infeasible=plan.options.on_infeasible,
@@ -52,6 +53,13 @@ def amortise(
         vocabulary=layer.vocabulary,
     )
     return AmortisedModel(plain.scores, shifts, proxy).eval()
+
+
+def _estimates(plain: WithoutLayer, layer: FairProjection, scores: Tensor, features: dict[str, Any]) -> Tensor:
+    """What stands in for labels: scores moved by the running shifts that the layer learnt, else the scores."""
+    moved = running_scores(layer, scores, features, layer.known())
+    moved = scores if moved is None else moved
+    return moved if plain.bounds == (None, None) else moved.clamp(*plain.bounds)
 
 
 def _gather(

@@ -49,6 +49,9 @@ class Geometry(ABC):
     unit: str
     """The unit of a shift, for reports."""
 
+    loss: str = "cross_entropy"
+    """The loss that a model trained through it should take: "cross_entropy", or "squared_error"."""
+
     on_simplex: bool = False
     """Whether a sample is a row of class probabilities (n, k) that sum to 1, instead of one number."""
 

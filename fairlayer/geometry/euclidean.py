@@ -19,6 +19,7 @@ class Euclidean(Geometry):
 
     name = "euclidean"
     unit = "prediction units"
+    loss = "squared_error"
     smooth = False
     bounded = False
     takes_logits = False

@@ -21,6 +21,7 @@ class EuclideanSimplex(Geometry):
 
     name = "euclidean"
     unit = "prediction units"
+    loss = "squared_error"
     on_simplex = True
     smooth = False
     bounded = False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial, wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from fairlayer.edge import (
 from fairlayer.errors import NonFiniteScoresError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.tensor_state import ROOM_OF_WORDS, from_tensor, to_tensor
+from fairlayer.tracing import outside_graphs
 
 __all__ = [
     "BatchReader",
@@ -37,28 +38,11 @@ __all__ = [
 ]
 
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-
 class ColumnStatements(NamedTuple):
     """One column of scores, and what each constraint says about it."""
 
     scores: Tensor  # (n,)
     statements: tuple[tuple[int, Statement], ...]  # with the index of the constraint
-
-
-def outside_graphs(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let `torch.compile` break its graph at this function: groups are read on the host."""
-
-    @wraps(function)
-    def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        if torch.compiler.is_compiling():
-            eager: Callable[Arguments, Result] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
-            return eager(*args, **kwargs)
-        return function(*args, **kwargs)
-
-    return called
 
 
 def read_statements(  # noqa: PLR0917 - the order of `Plan.run`

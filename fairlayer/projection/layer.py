@@ -14,6 +14,8 @@ from fairlayer._arrays import holds_no_numbers
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated, feature_names, read_per_sample
 from fairlayer.groups import Vocabulary
+from fairlayer.projection.anchor import check_anchor
+from fairlayer.projection.labelled import anchors, held_in_training, running_scores, running_shifts_of
 from fairlayer.projection.lean import Unread
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
@@ -30,6 +32,9 @@ class FairProjection(nn.Module):
 
     Args:
         constraints: what must hold for the mean predictions of each batch.
+        anchor: in training mode, with labels given to MeanResidualParity or GroupCalibration: share of a pull that
+            keeps the raw scores at the level of the emitted ones, see `docs/labels-at-inference.md`; 0 for the exact
+            derivative alone.
         options: `bounds`, `margin`, `geometry`, `from_logits`, `on_empty`, `on_infeasible`, `backend` and
             `process_group`, as for `project`.
 
@@ -43,9 +48,11 @@ class FairProjection(nn.Module):
         tensor([2., 2.])
     """
 
-    def __init__(self, constraints: Stated, **options: Unpack[ProjectionOptions]) -> None:
+    def __init__(self, constraints: Stated, *, anchor: float = 1.0, **options: Unpack[ProjectionOptions]) -> None:
         super().__init__()
-        self.plan = Plan(constraints, options_of("FairProjection", options))
+        self.plan = Plan(constraints, options_of("FairProjection", options, ("anchor",)))
+        self.anchor, self.anchors = check_anchor(anchor), anchors(self.constraints)
+        self.running = running_shifts_of(self.constraints, self.options)
         self.vocabulary = Vocabulary()
         self._last: Projection | Unread | None = None
         self.feature_names = tuple(feature_names(self.plan.constraints))
@@ -129,6 +136,10 @@ class FairProjection(nn.Module):
             return like(scores)
         if not torch.compiler.is_compiling():
             refuse_tracing("FairProjection")
+        if self.running is not None and y is None and label_probabilities is None and not self.training:
+            emitted = self._by_running_shifts(scores, sensitive_features)
+            if emitted is not None:
+                return emitted
         result = self.plan.run(
             scores,
             sensitive_features,
@@ -138,7 +149,7 @@ class FairProjection(nn.Module):
             vocabulary=self.known(),
         )
         self.learn(result)
-        return result.value
+        return held_in_training(self, scores, result, y) if self.anchors else result.value
 
     def learn(self, result: Projection) -> None:
         """Keep a result, and the categories that its batch has shown."""
@@ -147,6 +158,25 @@ class FairProjection(nn.Module):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def uses_running_shifts(self) -> bool:
+        """Whether evaluation without labels uses shifts that were learnt in training."""
+        return self.running is not None and self.running.learnt and not self.training
+
+    def _by_running_shifts(self, scores: Tensor, sensitive_features: Any) -> Tensor | None:
+        """Return the scores moved by the running shifts, with a result that says so; None where there are none."""
+        moved = running_scores(self, scores, sensitive_features, self.known())
+        if moved is None:
+            return None
+        options = replace(self.options, from_logits=False) if self.options.from_logits else self.options
+        plan = self.plan if options is self.options else Plan(self.constraints, options)
+        result = plan.run(
+            moved.detach(), sensitive_features, None, label_probabilities=moved.detach(), vocabulary=self.known()
+        )
+        result.labels = "running shifts"
+        self._remember(result)
+        return moved.to(result.value.dtype)
 
     def alone(
         self,
@@ -161,6 +191,10 @@ class FairProjection(nn.Module):
 
         It teaches no categories: a stream, whose batches these are, keeps its own.
         """
+        if self.running is not None and y is None and label_probabilities is None:
+            emitted = self._by_running_shifts(scores, sensitive_features)
+            if emitted is not None:
+                return emitted
         result = self.plan.run(
             scores,
             sensitive_features,
@@ -208,4 +242,6 @@ class FairProjection(nn.Module):
         names = ("bounds", "margin", "geometry", "from_logits", "on_empty", "on_infeasible", "backend")
         given = [(name, getattr(self.options, name)) for name in names]
         said = [f"{name}={value!r}" for name, value in given if value is not getattr(default, name)]
+        if self.anchors and self.anchor != 1.0:
+            said.append(f"anchor={self.anchor:g}")
         return ", ".join([*map(repr, self.constraints), *said])

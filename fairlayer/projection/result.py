@@ -62,7 +62,8 @@ class Projection:
         columns: one solved problem per column of scores; a single one for all of them on the simplex.
         groups: the groups of the batch.
         options: how it was projected.
-        labels: what label-based constraints looked at: "given", "estimates", or None where none looks at labels.
+        labels: what label-based constraints looked at: "given", "estimates", "running shifts", or None where none looks
+            at labels.
         at_the_ends: scores of exactly 0 or 1 that a geometry of probabilities first moved inside.
     """
 
@@ -104,7 +105,9 @@ class Projection:
     def summary(self) -> list[tuple[str, str]]:
         """Return what a reader asks first, as (what, in words)."""
         proof, rule = self.certificate, self.options.rule
-        labels = {None: "", "given": ", labels given", "estimates": ", label estimates instead of labels"}[self.labels]
+        labels = {None: "", "given": ", labels given", "estimates": ", label estimates instead of labels"}.get(
+            self.labels, ", labels unknown: running shifts of the groups, which no batch bounds"
+        )
         limits = f", every limit widened by {self.widening:.3g}" if self.widening > 0 else ""
         rows = [
             ("bounded", f"mean scores of this batch of {self.rows}{labels}{limits}"),
@@ -130,7 +133,12 @@ class Projection:
 
     @property
     def status(self) -> str:
-        """`unchanged` (the scores met the constraints), `projected`, or `relaxed` (limits were widened)."""
+        """`unchanged` (the scores met the constraints), `projected`, or `relaxed` (limits were widened).
+
+        `running shift`: a layer in evaluation without labels moved each group by what it learnt in training.
+        """
+        if self.labels == "running shifts":
+            return "running shift"
         if self.widening > 0:
             return "relaxed"
         return "projected" if any(column.changed for column in self.columns) else "unchanged"

@@ -97,6 +97,13 @@ def project_in_graph(  # noqa: PLR0917 - the inputs of a call
         TracingError: it is being exported, and a feature, or a label, is no tensor, or the layer has no text.
     """
     exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    if layer.anchors or layer.running is not None:
+        if not exporting:
+            return None
+        raise TracingError(
+            f"{layer.constraints[0].name} reads labels, for which training and evaluation differ, and no exported "
+            f"program can hold both. {_INSTEAD}"
+        )
     columns = _columns(features, layer.feature_names)
     others = (y, label_probabilities, sample_weight)
     if columns is None or not all(each is None or isinstance(each, Tensor) for each in others):

@@ -1,16 +1,31 @@
-"""Ways to a bounded disparity: which one to take, and whether the one taken bears a load."""
+"""Ways to the same promise: compared side by side, which one to take, and whether the one taken bears a load."""
 
+from fairlayer.routes.candidates import Candidate
 from fairlayer.routes.check import Check, check_run, check_seeds
+from fairlayer.routes.compare import Route, Routes, compare_routes
+from fairlayer.routes.criterion import Criterion, parse_criterion
+from fairlayer.routes.numbers import RouteNumbers
 from fairlayer.routes.recommend import METHODS, Method, Recommendation, Situation, methods_table, recommend
+from fairlayer.routes.training import TrainedRoutes, save_routes, train_routes
 
 __all__ = [
     "METHODS",
+    "Candidate",
     "Check",
+    "Criterion",
     "Method",
     "Recommendation",
+    "Route",
+    "RouteNumbers",
+    "Routes",
     "Situation",
+    "TrainedRoutes",
     "check_run",
     "check_seeds",
+    "compare_routes",
     "methods_table",
+    "parse_criterion",
     "recommend",
+    "save_routes",
+    "train_routes",
 ]

@@ -10,10 +10,12 @@ from fairlayer.training.evidence import audit_run, audit_trained, model_hash
 from fairlayer.training.fit import Epoch, Fit, FitFolder, fit
 from fairlayer.training.gaps import Gap, measure
 from fairlayer.training.history import history_rows, history_svg
+from fairlayer.training.kept import KeptRoute
 from fairlayer.training.observed import Observed
 from fairlayer.training.record import ChangedDataError, check_data, other_versions, record_of
-from fairlayer.training.run import Run, load_run, save_run
+from fairlayer.training.run import NoDecisionsError, Prediction, Run, load_run, save_run
 from fairlayer.training.session import Trained, prepare, train
+from fairlayer.training.trees import Trees, TreesNotServedError, fit_trees
 
 __all__ = [
     "Beside",
@@ -27,10 +29,15 @@ __all__ = [
     "FitOptions",
     "Gap",
     "GroupResult",
+    "KeptRoute",
     "ModelConfig",
+    "NoDecisionsError",
     "Observed",
+    "Prediction",
     "Run",
     "Trained",
+    "Trees",
+    "TreesNotServedError",
     "aggregate",
     "audit_run",
     "audit_trained",
@@ -38,6 +45,7 @@ __all__ = [
     "compare",
     "emit_in_batches",
     "fit",
+    "fit_trees",
     "history_rows",
     "history_svg",
     "known_constraints",

@@ -13,6 +13,7 @@ from torch import nn
 from fairlayer.constraints import Constraint, CovarianceBound
 from fairlayer.constraints.text import parse_constraint
 from fairlayer.errors import DataError
+from fairlayer.geometry import Geometry, geometry_of
 from fairlayer.model import FairModel
 
 __all__ = ["FitOptions", "ModelConfig", "Task"]
@@ -60,9 +61,11 @@ class ModelConfig:
         width: number of encoded features.
         constraints: as text, see `parse_constraint`.
         bounds: lowest and highest prediction; None for no bounds (regression only).
-        margin: keeps predictions this far inside the bounds, so that cross-entropy keeps its gradient.
+        margin: keeps predictions this far inside the bounds in the euclidean geometry, which clips them.
         b_tau: smallest inference batch that is projected as a whole.
         on_infeasible: "raise", or "relax" by the smallest widening of all limits.
+        geometry: what nearest means, see `project`; None for the one that belongs to the task: "entropic" for
+            classification, "euclidean" for regression. The loss is the one that belongs to the geometry.
         center, scale: mean and standard deviation of a regression's target; the backbone starts from them.
     """
 
@@ -74,6 +77,7 @@ class ModelConfig:
     margin: float = 1e-4
     b_tau: int = 256
     on_infeasible: str = "raise"
+    geometry: str | None = None
     center: float = 0.0
     scale: float = 1.0
 
@@ -82,6 +86,21 @@ class ModelConfig:
             raise DataError(f"bounds={self.bounds} with classification; its scores are probabilities in (0, 1).")
         if any(size < 1 for size in self.hidden):
             raise DataError(f"hidden={self.hidden}: the sizes of hidden layers are at least 1.")
+        if self.task == "regression" and self.rule.bounded:
+            raise DataError(
+                f"geometry={self.geometry!r} moves probabilities, but the task is a regression. Use "
+                "geometry='euclidean', or leave it out."
+            )
+
+    @property
+    def rule(self) -> Geometry:
+        """The geometry."""
+        return geometry_of(self.geometry or ("entropic" if self.task == "classification" else "euclidean"))
+
+    @property
+    def loss(self) -> str:
+        """The loss that belongs to the geometry: "cross_entropy" or "squared_error"."""
+        return self.rule.loss
 
     def parsed(self) -> tuple[Constraint, ...]:
         return tuple(parse_constraint(text) for text in self.constraints)
@@ -97,12 +116,18 @@ class ModelConfig:
 
     def model(self) -> FairModel:
         """A fresh backbone inside the layer."""
-        margin = 0.0 if self.bounds is None else self.margin
+        return self.around(self.network())
+
+    def around(self, backbone: nn.Module) -> FairModel:
+        """The layer after a backbone of one's own."""
+        # a geometry of probabilities never reaches 0 or 1, so that cross-entropy keeps its gradient without a margin
+        margin = 0.0 if self.bounds is None or self.rule.bounded else self.margin
         return FairModel(
-            self.network(),
+            backbone,
             self.parsed(),
             bounds=self.bounds,
             margin=margin,
+            geometry=self.rule.name,
             b_tau=self.b_tau,
             on_infeasible=self.on_infeasible,
         )

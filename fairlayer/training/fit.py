@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,10 +46,11 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fit:
-    """The epochs run; the model was left at the weights of epoch `best`."""
+    """The epochs run; the model was left at the weights of epoch `best`, 0 for those that it came with."""
 
     history: tuple[Epoch, ...]
     best: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def fit(
     valid: Sample,
     *,
     task: Task = "classification",
+    loss: str | None = None,
+    start_competes: bool = False,
     options: FitOptions | None = None,
     watched: Sequence[Constraint] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -77,10 +81,13 @@ def fit(
 ) -> Fit:
     """Train `model` in place: a `FairModel` through its layer, any other module as it is.
 
-    The loss is binary cross-entropy for classification and the mean squared error for regression, both on
-    what the model emits.
+    The loss is on what the model emits.
 
     Args:
+        loss: "cross_entropy" or "squared_error"; None for the one that belongs to the geometry of a `FairModel`, else
+            to the task.
+        start_competes: whether the weights that the model comes with are left in it, as epoch 0, where no epoch has a
+            lower validation loss.
         watched: constraints whose gap each epoch tells; by default those of the model.
         on_epoch: told of each epoch.
         folder: keeps a checkpoint there after each epoch (weights, optimiser, batches to come, random numbers, and the
@@ -97,23 +104,29 @@ def fit(
         >>> len(fit(net, rows, rows, options=FitOptions(epochs=2, batch_size=16)).history)
         2
     """
-    options = options or FitOptions()
+    options, start = options or FitOptions(), time.perf_counter()
     with _quiet():
         tools = require("fairlayer.integrations.lightning", "train")
-        keeper = tools.BestWeights(options.patience)
+        keeper = tools.BestWeights(options.patience, start_competes=start_competes)
         journal = tools.Journal(_Watch(model, watched), _telling(on_epoch))
         trainer = _trainer(
-            options, [journal, keeper, tools.RandomNumbers(), *_measured(tools, train, task)], folder, logger
+            options,
+            [journal, keeper, tools.RandomNumbers(), *_measured(tools, train, task)],
+            folder,
+            logger,
+            start_competes=start_competes,
         )
         module = tools.FairLightningModule(
-            model, task=task, learning_rate=options.learning_rate, weight_decay=options.weight_decay
+            model, task=task, loss=loss, learning_rate=options.learning_rate, weight_decay=options.weight_decay
         )
         rows = tools.SampleDataModule(train, valid, batch_size=options.batch_size, seed=options.seed)
         trainer.fit(module, datamodule=rows, ckpt_path=_checkpoint(folder), weights_only=True)
-    return Fit(tuple(_epoch(entry) for entry in journal.entries), keeper.epoch)
+    return Fit(tuple(_epoch(entry) for entry in journal.entries), keeper.epoch, time.perf_counter() - start)
 
 
-def _trainer(options: FitOptions, callbacks: list[Any], folder: FitFolder | None, logger: Any) -> Any:
+def _trainer(
+    options: FitOptions, callbacks: list[Any], folder: FitFolder | None, logger: Any, *, start_competes: bool
+) -> Any:
     lightning = require("lightning.pytorch", "train")
     if folder is not None:
         callbacks = [*callbacks, _keeping(lightning, folder)]
@@ -127,7 +140,7 @@ def _trainer(options: FitOptions, callbacks: list[Any], folder: FitFolder | None
         enable_checkpointing=folder is not None,
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=-1 if start_competes else 0,
     )
 
 

@@ -3,72 +3,195 @@ as history.json, history.csv and history.svg."""
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fairlayer.data import Sample
-from fairlayer.errors import DataError
+from fairlayer.decisions import decide
+from fairlayer.decisions.inputs import ACCURACY
+from fairlayer.errors import DataError, require
 from fairlayer.model import FairModel
 from fairlayer.training.emission import Emission, emit_in_batches
 from fairlayer.training.history import write_history_csv
+from fairlayer.training.kept import THROUGH, KeptRoute
+from fairlayer.training.quality import THRESHOLD
 from fairlayer.training.recipe import Recipe
 from fairlayer.training.session import Trained
+from fairlayer.training.trees import Trees, TreesNotServedError, load_trees, save_trees
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Prediction", "Run", "finite", "load_run", "save_run", "write_json"]
+__all__ = ["NoDecisionsError", "Prediction", "Run", "around", "finite", "load_run", "save_run", "write_json"]
 
 FORMAT = 3
 # what torch.load raises for a damaged archive
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError)
 
 
+class NoDecisionsError(DataError):
+    """Decisions were asked of a run that cannot make them in that way."""
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """Scores of new rows before and after the layer, with the sensitive features that were read."""
+    """Scores of new rows before and after the layer, with the sensitive features that were read.
+
+    Args:
+        sample: the rows.
+        emission: raw scores, and what the layer makes of them.
+        route: the route that the run keeps.
+        decisions: 0 or 1 per row; None for regression.
+        decided_by: in words, what made the decisions.
+    """
 
     sample: Sample
     emission: Emission
+    route: KeptRoute = THROUGH
+    decisions: NDArray[np.int64] | None = None
+    decided_by: str = ""
+
+    @property
+    def raw(self) -> NDArray[np.float32]:
+        """The scores of the model by itself."""
+        return self.emission.raw
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The scores that the route emits: those of the layer where it projects, else those of the model by itself."""
+        return self.emission.scores if self.route.step == "projected" else self.emission.raw
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model that knows how to read a table, and the unconstrained one that was trained beside it."""
+    """A trained model that knows how to read a table, and the unconstrained one that was trained beside it.
 
-    model: FairModel
+    Args:
+        layered: the model whose scores count, in its layer.
+        recipe: how rows become model input.
+        route: what is done to the scores.
+    """
+
+    layered: FairModel
     recipe: Recipe
     plain: nn.Module
+    route: KeptRoute = THROUGH
 
-    def predict(self, frame: pd.DataFrame, *, inference: bool = True) -> Prediction:
+    @property
+    def model(self) -> FairModel:
+        """The network in its layer, for streams and services.
+
+        Raises:
+            TreesNotServedError: the run keeps boosted trees.
+        """
+        if self.route.trees:
+            raise TreesNotServedError(
+                f"this run keeps '{self.route.name}', and boosted trees are neither streamed nor served. Use "
+                "`fairlayer predict`, or train with --no-trees."
+            )
+        return self.layered
+
+    def predict(
+        self,
+        frame: pd.DataFrame,
+        *,
+        inference: bool = True,
+        decisions: str | None = None,
+        capacity: int | None = None,
+        utility: Any = ACCURACY,
+    ) -> Prediction:
         """Project the whole frame as one batch; labels are neither needed nor read.
+
+        Args:
+            frame: the rows.
+            inference: refuse a frame smaller than `b_tau`.
+            decisions: "rule" decides by the thresholds fitted in training, "batch" by `decide` on this frame, None by
+                the rule where the route that was kept is one, else at 0.5.
+            capacity: with "batch", the most rows to select.
+            utility: with "batch", see `decide`.
 
         Raises:
             SmallBatchError: the frame has fewer than `b_tau` rows.
             CategoryError: a sensitive feature holds a category that was not in the training table.
             MissingColumnError: a column that the model reads is missing.
+            NoDecisionsError: decisions were asked of a run that has none.
         """
         sample = self.recipe.sample(frame)
-        return Prediction(sample, emit_in_batches(self.model, sample, len(sample), inference=inference))
+        emission = emit_in_batches(self.layered, sample, len(sample), inference=inference)
+        prediction = Prediction(sample, emission, self.route)
+        if self.recipe.config.task == "regression":
+            if decisions is not None:
+                raise NoDecisionsError(
+                    "decisions were asked for, but this run predicts amounts. Leave --decisions out."
+                )
+            return prediction
+        how = decisions or ("rule" if self.route.step == "decision rule" else "threshold")
+        if how != "batch" and (capacity is not None or utility is not ACCURACY):
+            raise NoDecisionsError(
+                "a capacity or a utility was given, which only decisions on this very batch can keep. Use "
+                "--decisions batch; the utility of a rule is given to `train`."
+            )
+        return _decided(self, prediction, how, capacity, utility)
 
 
-def save_run(folder: str | Path, trained: Trained) -> Path:
-    """Write the run folder; returns it."""
-    folder = Path(folder)
+def _decided(run: Run, prediction: Prediction, how: str, capacity: int | None, utility: Any) -> Prediction:
+    raw, sensitive, rule = prediction.raw.astype(np.float64), prediction.sample.sensitive, run.route.rule
+    if how == "threshold":
+        chosen, words = prediction.scores >= THRESHOLD, f"score at least {THRESHOLD}"
+    elif how == "batch":
+        found = decide(
+            raw, run.recipe.config.parsed(), sensitive_features=sensitive, capacity=capacity, utility=utility
+        )
+        chosen, words = found.decisions.numpy(), "decide on this batch"
+    elif rule is None:
+        raise NoDecisionsError(
+            f"this run keeps '{run.route.name}' and no decision rule. Train with --decisions, or decide on this very "
+            "batch with --decisions batch."
+        )
+    else:
+        chosen = rule.apply(raw, sensitive_features=sensitive).numpy()
+        words = "thresholds per group, fitted to the validation rows"
+    return replace(prediction, decisions=np.asarray(chosen, dtype=np.int64), decided_by=words)
+
+
+def save_run(folder: str | Path, trained: Trained, route: KeptRoute | None = None, trees: Trees | None = None) -> Path:
+    """Write the run folder; returns it.
+
+    Args:
+        folder: to be made where it is not there.
+        trained: the networks.
+        route: what the run keeps; the network trained through its layer where none is given.
+        trees: the trees of a route that keeps some.
+
+    Raises:
+        MissingExtraError: the route keeps trees, and skops is not installed; nothing was written.
+    """
+    folder, route = Path(folder), route or THROUGH
+    if route.trees:
+        require("skops.io", "trees")
     folder.mkdir(parents=True, exist_ok=True)
+    if trees is not None and route.trees:
+        save_trees(folder, trees)
     recipe = trained.recipe.to_dict()
-    torch.save(
-        {"format": FORMAT, "model": trained.model.state_dict(), "recipe": recipe, "plain": trained.plain.state_dict()},
-        folder / "checkpoint.pt",
-    )
+    layered = trained.model if route.name == THROUGH.name else around(trained.model, trained.plain)
+    state = {
+        "format": FORMAT,
+        "model": layered.state_dict(),
+        "recipe": recipe,
+        "plain": trained.plain.state_dict(),
+        "route": route.to_dict(),
+    }
+    torch.save(state, folder / "checkpoint.pt")
     write_json(folder / "config.json", {**recipe, "fit": asdict(trained.options)})
     write_json(folder / "metrics.json", trained.comparison.to_dict())
     fits = {"unconstrained": trained.fits.unconstrained, "constrained": trained.fits.constrained}
@@ -79,20 +202,30 @@ def save_run(folder: str | Path, trained: Trained) -> Path:
     return folder
 
 
+def around(model: FairModel, backbone: nn.Module) -> FairModel:
+    """A copy of a model's layer, with what it knows, after another backbone of the same shape."""
+    other = copy.deepcopy(model)
+    other.backbone = backbone
+    return other
+
+
 def load_run(folder: str | Path) -> Run:
     """Read the checkpoint of a run folder; no code is unpickled.
 
     Raises:
         DataError: the folder holds no checkpoint of this format.
+        MissingExtraError: the run keeps boosted trees, and skops is not installed.
     """
     state = _checkpoint(Path(folder) / "checkpoint.pt")
-    recipe = Recipe.from_dict(state["recipe"])
+    recipe, route = Recipe.from_dict(state["recipe"]), KeptRoute.from_dict(state["route"])
     model = recipe.config.model()
     model.load_state_dict(state["model"])
+    if route.trees:
+        model = around(model, load_trees(Path(folder), recipe.config.task))
     model.eval()
     plain = recipe.config.network()
     plain.load_state_dict(state["plain"])
-    return Run(model, recipe, plain.eval())
+    return Run(model, recipe, plain.eval(), route)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def prepare(
     Args:
         drop_sensitive: keep the sensitive columns out of the features.
         seed: of a random split.
-        **model: further fields of `ModelConfig` (hidden, bounds, margin, b_tau, on_infeasible).
+        **model: further fields of `ModelConfig` (hidden, bounds, margin, b_tau, on_infeasible, geometry).
 
     Raises:
         DataError: the table does not fit what is asked of it.
@@ -122,7 +123,11 @@ def train(
     resume: bool = False,
     logger: Callable[[str], Any] | None = None,
 ) -> Trained:
-    """Train an unconstrained and a constrained model, same architecture and seed; compare on test rows.
+    """Train a network without constraints, then through the layer from there; compare on test rows.
+
+    Geometry and loss are those of the recipe's configuration, the same loss for both. The unconstrained network with
+    the layer after it competes, as epoch 0, for the epoch of the lowest validation loss, so that a model trained
+    through the layer is kept only where it is better than one that is projected afterwards.
 
     Args:
         batch_size: of the test batches; the training one where not given.
@@ -135,12 +140,14 @@ def train(
     options = options or FitOptions()
     config = parts.recipe.config
 
-    def fitted(model: nn.Module, which: str) -> Fit:
+    def fitted(model: nn.Module, which: str, *, start_competes: bool = False) -> Fit:
         return fit(
             model,
             parts.train,
             parts.valid,
             task=config.task,
+            loss=config.loss,
+            start_competes=start_competes,
             options=options,
             watched=config.parsed(),
             on_epoch=None if on_epoch is None else (lambda epoch: on_epoch(which, epoch)),
@@ -151,10 +158,11 @@ def train(
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
         torch.manual_seed(options.seed)
         plain = config.network()
-        torch.manual_seed(options.seed)
-        model = config.model()
+        alone = fitted(plain, "unconstrained")
+        model = config.around(copy.deepcopy(plain))
         model.fit_categories(_all_groups(parts))
-        fits = Beside(fitted(plain, "unconstrained"), fitted(model, "constrained"))
+        torch.manual_seed(options.seed)
+        fits = Beside(alone, fitted(model, "constrained", start_competes=True))
     comparison = compare(
         plain,
         model,

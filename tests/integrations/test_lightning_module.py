@@ -149,7 +149,8 @@ def test_a_fit_resumed_with_the_data_module_sees_the_batches_it_would_have_seen(
 
 def saved(table: Path, path: Path, *constraints: Any, **more: Any) -> tuple[FairLightningModule, Any]:
     data = rows(table)
-    fitted, model = trainer(max_epochs=1), FairLightningModule(constraints=constraints, **{"width": data.width, **more})
+    options = {"width": data.width, "geometry": "euclidean", **more}  # the geometry of streams
+    fitted, model = trainer(max_epochs=1), FairLightningModule(constraints=constraints, **options)
     fitted.fit(model, datamodule=data)
     batch = next(iter(data.val_dataloader()))
     with torch.no_grad():  # a stream, which a checkpoint keeps

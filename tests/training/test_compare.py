@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import torch
 from fairlayer import constraints as c
 from fairlayer.data import Sample, Table
 from fairlayer.data.errors import ColumnError
-from fairlayer.data.readers import read_lending
+from fairlayer.data.readers import READERS, read_lending
 from fairlayer.errors import DataError, SmallBatchError
 from fairlayer.model import FairModel
 from fairlayer.training import FitOptions, Trained, compare, emit_in_batches, prepare, train
@@ -66,17 +69,48 @@ def test_the_result_is_json(trained: Trained) -> None:
     assert "not bounded" in state["notes"][0]
 
 
-def test_both_models_start_from_the_same_weights_and_leave_the_callers_seed_alone(parts: Parts) -> None:
+def test_training_through_the_layer_starts_from_the_unconstrained_network_which_competes(lending: Table) -> None:
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    loose = prepare(read_lending(n=600, seed=2), ["demographic_parity(sex, 1.0)"], hidden=(4,), margin=1e-6)
-    trained = train(loose, FitOptions(epochs=1, batch_size=64))
-    assert torch.equal(torch.rand(3), expected)
+    loose = prepare(read_lending(n=600, seed=2), ["demographic_parity(sex, 0.02)"], hidden=(4,))
+    flipped = Sample(loose.valid.x, 1 - loose.valid.y, loose.valid.sensitive)  # learning more makes it worse
+    options = FitOptions(epochs=4, batch_size=64, learning_rate=0.05)
+    trained = train(replace(loose, valid=flipped), options)
+    assert torch.equal(torch.rand(3), expected)  # the caller's random numbers are where they were
+    assert trained.fits.constrained.best == 0
     backbone = trained.model.backbone
     assert backbone is not None
     for ours, theirs in zip(backbone.parameters(), trained.plain.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)  # a limit that never binds changes nothing
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "rows"), [("adult", 4000), ("german", None)])
+def test_trained_through_is_no_worse_than_projected_afterwards_on_its_own_loss(
+    name: str, rows: int | None, data_folder: Path
+) -> None:
+    table = READERS[name](data_folder)
+    frame = table.frame if rows is None else table.frame.sample(rows, random_state=0)
+    parts = prepare(
+        replace(table, frame=frame.reset_index(drop=True), split=None),
+        [f"demographic_parity({table.sensitive[0]}, 0.02)"],
+        hidden=(16,),
+        drop_sensitive=True,
+    )
+    trained = train(parts, FitOptions(epochs=8, batch_size=256))
+    afterwards = parts.recipe.config.around(copy.deepcopy(trained.plain))
+
+    def losses(model: FairModel, rows: Sample) -> torch.Tensor:
+        scores = torch.from_numpy(emit_in_batches(model, rows, len(rows)).scores)
+        return torch.nn.functional.binary_cross_entropy(scores, rows.y, reduction="none")
+
+    assert parts.recipe.config.loss == "cross_entropy"
+    paired = losses(trained.model, parts.test) - losses(afterwards, parts.test)
+    assert paired.mean() <= paired.std() / len(paired) ** 0.5 + 1e-6
+    best = min(epoch.valid_loss for epoch in trained.fits.constrained.history)
+    assert losses(trained.model, parts.valid).mean() <= losses(afterwards, parts.valid).mean() + 2e-3
+    assert trained.fits.constrained.best > 0 or best >= losses(afterwards, parts.valid).mean() - 2e-3
 
 
 def test_labels_are_never_shown_to_the_model_under_test(parts: Parts) -> None:

@@ -33,7 +33,7 @@ def network() -> nn.Sequential:
 
 def layered(*constraints: object) -> FairModel:
     chosen = constraints or (DemographicParity("sex", 0.05),)
-    return FairModel(network(), chosen, bounds=(0.0, 1.0), margin=1e-4)  # type: ignore[arg-type]
+    return FairModel(network(), chosen, geometry="entropic")  # type: ignore[arg-type]
 
 
 def test_training_lowers_the_loss_of_either_model() -> None:
@@ -62,6 +62,29 @@ def test_early_stopping_leaves_the_best_weights() -> None:
     assert len(fitted.history) == 4
     best = min(seen, key=lambda pair: pair[0])[1]
     assert all(torch.equal(model.state_dict()[name], best[name]) for name in best)
+
+
+def test_the_start_competes_for_the_best_epoch() -> None:
+    model = layered()
+    fit(model, rows(), rows(1), options=FitOptions(epochs=8, batch_size=100))
+    before = copy.deepcopy(model.state_dict())
+    options = FitOptions(epochs=2, batch_size=100, learning_rate=5.0)  # steps so long that no epoch can be better
+    fitted = fit(model, rows(), rows(1), options=options, start_competes=True)
+    assert (fitted.best, len(fitted.history)) == (0, 2)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert fit(model, rows(), rows(1), options=options).best > 0  # and only where it is asked to
+
+
+@pytest.mark.parametrize(
+    ("geometry", "expected"), [("entropic", "cross_entropy"), ("likelihood", "cross_entropy"), ("euclidean", "mse")]
+)
+def test_the_loss_is_the_one_of_the_geometry(geometry: str, expected: str) -> None:
+    model = FairModel(network(), [DemographicParity("sex", 1.0)], bounds=(0.0, 1.0), geometry=geometry)
+    fitted = fit(model, rows(), rows(1), options=FitOptions(epochs=1, batch_size=100))
+    with torch.no_grad():
+        scores, y = model(rows(1).x, sensitive_features=rows(1).sensitive), rows(1).y
+    loss = nn.functional.mse_loss if expected == "mse" else nn.functional.binary_cross_entropy
+    assert fitted.history[0].valid_loss == pytest.approx(float(loss(scores, y)), abs=1e-6)
 
 
 def test_epochs_tell_gap_and_multiplier_of_each_constraint() -> None:

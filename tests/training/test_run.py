@@ -36,7 +36,7 @@ def test_it_holds_files_of_plain_values(folder: Path) -> None:
 def test_a_loaded_run_predicts_the_same(folder: Path, trained: Trained, lending: Table) -> None:
     frame = lending.frame.drop(columns=["label", "repays"])
     sample = trained.recipe.sample(frame)
-    expected = trained.model.eval()(sample.x, sensitive_features=sample.sensitive, inference=True)
+    expected = trained.model.eval()(sample.x, sensitive_features=sample.sensitive)
     prediction = load_run(folder).predict(frame)
     assert np.array_equal(prediction.emission.scores, expected.detach().numpy())
     assert prediction.emission.violation <= 1e-6

@@ -76,12 +76,23 @@ class BestWeights(Callback):
 
     Unlike a checkpoint of the best epoch they need no folder; in checkpoints they travel along, so that a resumed fit
     stops where the uninterrupted one would have stopped.
+
+    Args:
+        patience: epochs without a lower loss after which training stops.
+        start_competes: whether the weights before the first epoch are kept too, as epoch 0, where no epoch is better.
+            The trainer then needs `num_sanity_val_steps=-1`, which measures them.
     """
 
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
+    def __init__(self, patience: int, *, start_competes: bool = False) -> None:
+        self.patience, self.start_competes = patience, start_competes
         self.epoch, self.loss = 0, float("inf")
         self.weights: dict[str, Any] = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the weights before the first epoch, where they compete."""
+        if trainer.sanity_checking and self.start_competes:
+            self.loss = float(trainer.callback_metrics["val/loss"])
+            self.weights = copy.deepcopy(pl_module.state_dict())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A fit that had stopped already does not go on."""

@@ -22,6 +22,8 @@ from fairlayer.penalties import LossTerm
 
 __all__ = ["FairLightningModule"]
 
+_LOSSES = {"cross_entropy": F.binary_cross_entropy, "squared_error": F.mse_loss}
+
 
 class FairLightningModule(LightningModule):
     """A model that is trained through its layer, by any Trainer or LightningCLI.
@@ -42,9 +44,13 @@ class FairLightningModule(LightningModule):
             leaves it as it is.
         width: number of features of the MLP.
         hidden: sizes of its hidden layers.
-        task: "classification" (scores are probabilities, binary cross-entropy), or "regression" (squared error).
+        task: "classification" (scores are probabilities), or "regression".
+        geometry: of the layer that `constraints` put there, see `project`; None for "entropic" in classification with
+            bounds (0, 1), else "euclidean".
+        loss: "cross_entropy" or "squared_error"; None for the one that belongs to the layer's geometry: cross-entropy
+            to "entropic" and "likelihood", squared error to "euclidean". Without a layer it goes by the task.
         bounds: of the predictions, see `FairModel`.
-        margin: see `FairModel`.
+        margin: see `FairModel`; of the euclidean geometry, the others never reach the bounds.
         b_tau: see `FairModel`.
         on_infeasible: see `FairModel`.
         penalties: each is called on the emitted predictions, as `penalty(scores, sensitive_features=..., y=...)`. Any
@@ -75,6 +81,8 @@ class FairLightningModule(LightningModule):
         width: int | None = None,
         hidden: Sequence[int] = (64, 32),
         task: str = "classification",
+        geometry: str | None = None,
+        loss: str | None = None,
         bounds: tuple[float, float] | None = (0.0, 1.0),
         margin: float = 1e-4,
         b_tau: int = 256,
@@ -91,13 +99,17 @@ class FairLightningModule(LightningModule):
         self._keep(given)
         self.task = check_choice("task", task, ("classification", "regression"))
         net = _network(width, hidden, self.task) if backbone is None else backbone
+        matching = "entropic" if self.task == "classification" and bounds == (0.0, 1.0) else "euclidean"
+        chosen = geometry or matching
         layer = {
+            "geometry": chosen,
             "bounds": bounds,
-            "margin": 0.0 if bounds is None else margin,
+            "margin": margin if bounds is not None and chosen == "euclidean" else 0.0,
             "b_tau": b_tau,
             "on_infeasible": on_infeasible,
         }
         self.model = net if constraints is None else FairModel(net, constraints, **layer)  # type: ignore[arg-type]
+        self.loss_name = check_choice("loss", loss or _loss_of(self.model, self.task), tuple(_LOSSES))
         self.penalties = nn.ModuleList(penalties)
         self.penalty_weight = penalty_weight
         self.adversary = adversary
@@ -203,9 +215,14 @@ class FairLightningModule(LightningModule):
         wide = torch.promote_types(predictions.dtype, torch.float32)
         flat, labels = predictions.reshape(-1).to(wide), y.reshape(-1).to(wide)
         with torch.autocast(predictions.device.type, enabled=False):  # cross-entropy of probabilities needs float32
-            if self.task == "classification":
-                return F.binary_cross_entropy(flat, labels)
-            return F.mse_loss(flat, labels)
+            return _LOSSES[self.loss_name](flat, labels)
+
+
+def _loss_of(model: nn.Module, task: str) -> str:
+    """The loss that belongs to the layer's geometry; without a layer, to the task."""
+    if isinstance(model, FairModel) and task == "classification":
+        return model.projection.options.rule.loss
+    return "cross_entropy" if task == "classification" else "squared_error"
 
 
 def _network(width: int | None, hidden: Sequence[int], task: str) -> nn.Sequential:

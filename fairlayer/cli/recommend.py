@@ -1,0 +1,106 @@
+"""`fairlayer recommend` and `fairlayer check`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fairlayer.audit import EXIT_CODES, Audit, gravest
+from fairlayer.audit.checklists import validation_list
+from fairlayer.cli.report import AUDIT, PAGE
+from fairlayer.data import read_frame
+from fairlayer.errors import DataError
+from fairlayer.report import document_text, write_page
+from fairlayer.routes import Check, Situation, check_run, check_seeds, recommend
+from fairlayer.routes.recommend import DEFINITIONS, MODELS, PROMISES
+from fairlayer.training import load_run
+
+__all__ = ["add_check", "add_recommend", "run_check", "run_recommend"]
+
+# seed -> the audit of a run that is trained anew, as its folder's configuration says
+Train = Callable[[Path, int], Audit]
+
+
+def add_recommend(commands: Any, new_parser: Any) -> None:
+    """Add the command."""
+    parser = new_parser(description="Say which method fits a situation, why, and what it does not give.")
+    commands.add_subcommand("recommend", parser, help="say which method fits a situation")
+    parser.add_argument("--model", choices=MODELS, default="any", help="what gives the scores (default: %(default)s)")
+    parser.add_argument("--definition", choices=DEFINITIONS, default="demographic_parity", help="what should be equal")
+    parser.add_argument("--promise", choices=PROMISES, default="scores", help="what the promise is about")
+    parser.add_argument("--no-group", action="store_true", help="the group is not known when a score is made")
+    parser.add_argument("--group-is-input", action="store_true", help="the model reads the group")
+    parser.add_argument("--soft", action="store_true", help="no bound has to hold in every batch")
+    parser.add_argument("--stream", action="store_true", help="people come one by one")
+    parser.add_argument("--smallest-group", type=int, metavar="N", help="people in the smallest group")
+
+
+def run_recommend(arguments: argparse.Namespace) -> None:
+    """Print the recommendation."""
+    found = recommend(
+        Situation(
+            arguments.model,
+            arguments.definition,
+            arguments.promise,
+            group_at_inference=not arguments.no_group,
+            group_is_input=arguments.group_is_input,
+            hard=not arguments.soft,
+            stream=arguments.stream,
+            smallest_group=arguments.smallest_group,
+        )
+    )
+    for line in str(found).splitlines():
+        print(textwrap.fill(line, 80, subsequent_indent="  "))
+
+
+def add_check(commands: Any, new_parser: Any, repeat: Any) -> None:
+    """Add the command."""
+    parser = new_parser(
+        description="Check a trained run under other limits, reweighted and shifted people, other people, other seeds. "
+        "One line each; exit codes as those of `fairlayer audit`.",
+    )
+    commands.add_subcommand("check", parser, help="check a trained run under changes")
+    parser.add_argument("run", help="run folder that `train` wrote")
+    parser.add_argument("table", help="CSV or parquet file with the target, of rows that were not trained on")
+    parser.add_argument("--population", action=repeat, default=[], metavar="TABLE", help="other people; repeat")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="train anew with these seeds, and compare")
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default: %(default)s)")
+    parser.add_argument(
+        "--fail-on", action=repeat, default=[], metavar="CONDITION", help="as in `fairlayer audit`; repeat"
+    )
+
+
+def run_check(arguments: argparse.Namespace, train: Train) -> int:
+    """Run every check, print a line for each, add them to the run's page; return the gravest exit code."""
+    folder = Path(arguments.run)
+    frame = read_frame(arguments.table)
+    run = load_run(folder)
+    if len(frame) < run.model.b_tau:
+        raise DataError(
+            f"'{arguments.table}' has {len(frame)} rows, fewer than the smallest batch of the run, {run.model.b_tau}. "
+            "Name a larger table."
+        )
+    populations = {Path(path).name: read_frame(path) for path in arguments.population}
+    checks = list(check_run(run, frame, limits=arguments.fail_on, populations=populations, seed=arguments.seed))
+    if arguments.seeds:
+        checks.append(check_seeds({seed: train(folder, seed) for seed in dict.fromkeys(arguments.seeds)}))
+    for check in checks:
+        print(textwrap.fill(str(check), 80, subsequent_indent="  "))
+    _keep(folder, checks)
+    return EXIT_CODES[gravest(check.outcome for check in checks)]
+
+
+def _keep(folder: Path, checks: list[Check]) -> None:
+    path = folder / AUDIT
+    if not path.is_file():
+        return
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["checks"] = [check.to_dict() for check in checks]
+    document["checklists"]["validation"] = validation_list(document)
+    path.write_text(document_text(document), encoding="utf-8")
+    write_page(folder / PAGE, document)
+    print(f"The checks were added to {folder / PAGE}.")

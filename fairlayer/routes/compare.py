@@ -1,0 +1,302 @@
+"""Candidates and steps -> routes, each measured on validation and on test rows, and the best of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.constraints import Constraint
+from fairlayer.decisions import DecisionRule, ExpectedGap
+from fairlayer.decisions.inputs import ACCURACY
+from fairlayer.edge import Stated, as_constraints, feature_names
+from fairlayer.errors import FairlayerError
+from fairlayer.projection import project
+from fairlayer.routes.candidates import Candidate
+from fairlayer.routes.criterion import Criterion, default_criterion
+from fairlayer.routes.errors import RouteError
+from fairlayer.routes.numbers import RouteNumbers, numbers_of
+from fairlayer.routes.rules import fit_rule
+from fairlayer.training.config import Task
+from fairlayer.training.kept import Step
+from fairlayer.training.observed import Observed
+from fairlayer.training.quality import THRESHOLD
+
+__all__ = ["Route", "Routes", "compare_routes"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way to predictions.
+
+    Args:
+        name: as tables show it.
+        candidate: the name of the model whose scores it takes.
+        step: what is done to them.
+        valid: numbers on the validation rows, by which it is chosen; of a rule, those of folds that it has not seen.
+        test: numbers on the test rows.
+        seconds: to train and to apply.
+        rule: the thresholds of a decision rule.
+        expected: the gap that the rule is expected to show on new rows, as many as the test rows, and in the long run.
+    """
+
+    name: str
+    candidate: str
+    step: Step
+    valid: RouteNumbers
+    test: RouteNumbers
+    seconds: float
+    rule: DecisionRule | None = field(default=None, repr=False)
+    expected: ExpectedGap | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "name": self.name,
+            "candidate": self.candidate,
+            "step": self.step,
+            "seconds": self.seconds,
+            "expected_gap": None if self.expected is None else asdict(self.expected),
+            "valid": self.valid.to_dict(),
+            "test": self.test.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Every route, and the one that a criterion chooses on the validation rows.
+
+    Args:
+        routes: in the order of the candidates.
+        criterion: by which one is chosen.
+        left_out: routes that could not be made, with the reason.
+        rows: numbers of validation and of test rows.
+    """
+
+    routes: tuple[Route, ...]
+    criterion: Criterion
+    left_out: tuple[tuple[str, str], ...]
+    rows: dict[str, int]
+
+    @property
+    def best(self) -> Route:
+        """The route that the criterion chooses."""
+        return self.routes[self.criterion.best([route.valid for route in self.routes])]
+
+    @property
+    def kept(self) -> bool:
+        """Whether the best route keeps the gap on the validation rows; otherwise it is the one nearest to it."""
+        return self.criterion.keeps(self.best.valid)
+
+    def chosen_by(self, criterion: Criterion) -> Route:
+        """Return the route that another criterion would choose."""
+        return self.routes[criterion.best([route.valid for route in self.routes])]
+
+    def named(self, name: str) -> Route:
+        """Return a route by its name.
+
+        Raises:
+            RouteError: there is none.
+        """
+        for route in self.routes:
+            if route.name == name:
+                return route
+        raise RouteError(f"there is no route '{name}', only {', '.join(route.name for route in self.routes)}.")
+
+    def among(self, names: Sequence[str]) -> Routes:
+        """Return the comparison of some of the routes.
+
+        Raises:
+            RouteError: none of them is there.
+        """
+        some = tuple(route for route in self.routes if route.name in names)
+        if not some:
+            raise RouteError(f"none of {', '.join(names)} is a route here.")
+        return Routes(some, self.criterion, self.left_out, self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "criterion": str(self.criterion),
+            "best": self.best.name,
+            "keeps_the_gap": self.kept,
+            "rows": dict(self.rows),
+            "routes": [route.to_dict() for route in self.routes],
+            "left_out": [list(each) for each in self.left_out],
+        }
+
+
+def compare_routes(
+    candidates: Sequence[Candidate],
+    constraints: Stated,
+    *,
+    valid: Observed,
+    test: Observed,
+    task: Task = "classification",
+    geometry: str | None = None,
+    bounds: Any = (0.0, 1.0),
+    margin: float = 0.0,
+    on_infeasible: str = "raise",
+    criterion: Criterion | None = None,
+    utility: Any = ACCURACY,
+) -> Routes:
+    """Take each candidate's scores as they are, projected, and decided by a rule; measure all; choose one.
+
+    The projection takes the validation rows, and the test rows, as one batch each, without labels: constraints on
+    labels see the raw scores in their place. Rules of thresholds per group are fitted to the validation rows with
+    their labels. A route that cannot be made (no thresholds meet the constraints, a cell has no validation row) is
+    left out, and the reason told.
+
+    Args:
+        candidates: the models' scores.
+        constraints: what must hold.
+        valid: labels and groups of the validation rows.
+        test: labels and groups of the test rows.
+        task: classification or regression.
+        geometry: of the projection; None for the one of the task, see `ModelConfig`.
+        bounds: of the scores, see `project`; the probabilities' own in classification.
+        margin: see `project`.
+        on_infeasible: see `project`.
+        criterion: None for the default of the task.
+        utility: of the rules, see `decide`.
+
+    Raises:
+        RouteError: there are no candidates, or two routes of one name.
+
+    Example:
+        >>> import numpy as np
+        >>> random = np.random.default_rng(0)
+        >>> sex = random.integers(0, 2, 400)
+        >>> scores = np.clip(random.normal(0.4 + 0.2 * sex, 0.15), 0.01, 0.99)
+        >>> rows = Observed({"sex": sex}, random.uniform(size=400) < scores)
+        >>> found = compare_routes([Candidate("mine", scores, scores)], "demographic_parity(sex, 0.02)",
+        ...                        valid=rows, test=rows)
+        >>> [route.name for route in found.routes], found.best.name
+        (['mine', 'mine, projected', 'mine, rule'], 'mine, projected')
+    """
+    held = as_constraints(constraints)
+    shape = _Shape(held, valid, test, task, geometry, bounds, margin, on_infeasible, utility)
+    routes: list[Route] = []
+    left_out: list[tuple[str, str]] = []
+    for candidate in candidates:
+        for step in candidate.steps:
+            if step == "decision rule" and task == "regression":
+                continue
+            try:
+                routes.append(shape.route(candidate, step))
+            except FairlayerError as error:
+                if step != "decision rule":
+                    raise
+                left_out.append((candidate.title(step), str(error)))
+    names = [route.name for route in routes]
+    if not routes or len(set(names)) < len(names):
+        raise RouteError(f"routes need names of their own, and at least one candidate; got {names}.")
+    rows = {"valid": len(valid), "test": len(test)}
+    return Routes(tuple(routes), criterion or default_criterion(task), tuple(left_out), rows)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What all routes have in common."""
+
+    constraints: tuple[Constraint, ...]
+    valid: Observed
+    test: Observed
+    task: Task
+    geometry: str | None
+    bounds: Any
+    margin: float
+    on_infeasible: str
+    utility: Any
+
+    def route(self, candidate: Candidate, step: Step) -> Route:
+        start = time.perf_counter()
+        rule, decisions, crossed = None, None, None
+        raw = candidate.valid, candidate.test
+        scores = (
+            tuple(self._projected(*pair) for pair in zip(raw, self._parts, strict=True)) if step == "projected" else raw
+        )
+        if step == "decision rule":
+            fitted = fit_rule(candidate.valid, self.constraints, self.valid, utility=self.utility)
+            rule = fitted.rule
+            sensitive = {name: self.test.sensitive[name] for name in feature_names(self.constraints)}
+            decided = rule.apply(candidate.test, sensitive_features=sensitive, seed=0).numpy()
+            decisions, crossed = (fitted.decisions, decided), fitted.crossed
+        elif self.task == "classification":
+            decisions = (_at_threshold(scores[0]), _at_threshold(scores[1]))
+        return Route(
+            candidate.title(step),
+            candidate.name,
+            step,
+            self._numbers(0, raw, scores, decisions, step, crossed),
+            self._numbers(1, raw, scores, decisions, step),
+            candidate.seconds + time.perf_counter() - start,
+            rule,
+            None if rule is None else rule.expected_gap(self.constraints, sizes=len(self.test)),
+        )
+
+    @property
+    def _parts(self) -> tuple[Observed, Observed]:
+        return self.valid, self.test
+
+    def _projected(self, scores: FloatArray, rows: Observed) -> FloatArray:
+        found = project(
+            scores,
+            self.constraints,
+            sensitive_features={name: rows.sensitive[name] for name in feature_names(self.constraints)},
+            label_probabilities=self._estimates(scores),
+            geometry=self.geometry or ("entropic" if self.task == "classification" else "euclidean"),
+            bounds=self.bounds,
+            margin=self.margin,
+            on_infeasible=self.on_infeasible,
+        )
+        return np.asarray(found.value.numpy(), dtype=np.float64)
+
+    def _estimates(self, scores: FloatArray) -> FloatArray | None:
+        if not any(constraint.needs_labels for constraint in self.constraints):
+            return None
+        low, high = self.bounds if self.bounds is not None else (None, None)
+        return scores if low is None and high is None else np.clip(scores, low, high)
+
+    def _numbers(  # noqa: PLR0917 - a route, and on which rows
+        self,
+        part: int,
+        raw: Any,
+        scores: Any,
+        decisions: tuple[IntArray, IntArray] | None,
+        step: Step,
+        crossed: IntArray | None = None,
+    ) -> RouteNumbers:
+        rows = self._parts[part]
+        before = None if decisions is None else _at_threshold(raw[part])
+        labelled = any(constraint.needs_labels for constraint in self.constraints)
+        held = {"projected": "" if labelled else "scores", "decision rule": "" if part else "decisions"}.get(step, "")
+
+        def measured(chosen: IntArray | None) -> RouteNumbers:
+            return numbers_of(
+                scores[part],
+                chosen,
+                before,
+                rows,
+                self.constraints,
+                task=self.task,
+                held=held,
+                utility=None if self.utility is ACCURACY else self.utility,
+            )
+
+        found = measured(None if decisions is None else decisions[part])
+        if crossed is None:
+            return found
+        unseen = measured(crossed).measures  # of rows that the thresholds were not fitted to
+        honest = {name: unseen[name] for name in ("accuracy", "utility") if name in unseen}
+        return RouteNumbers(
+            {**found.measures, **honest}, found.calibration, found.score_gaps, found.decision_gaps, found.flips
+        )
+
+
+def _at_threshold(scores: FloatArray) -> IntArray:
+    return np.asarray(scores >= THRESHOLD, dtype=np.int64)

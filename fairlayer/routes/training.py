@@ -1,0 +1,158 @@
+"""From a table made ready to the routes of a network and of boosted trees, and to the run folder that keeps one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fairlayer._typing import FloatArray
+from fairlayer.data import Sample
+from fairlayer.decisions.inputs import ACCURACY
+from fairlayer.errors import FairlayerError
+from fairlayer.routes.candidates import Candidate
+from fairlayer.routes.compare import Route, Routes, compare_routes
+from fairlayer.routes.criterion import Criterion, default_criterion
+from fairlayer.routes.rules import fit_rule
+from fairlayer.training.config import FitOptions
+from fairlayer.training.kept import KeptRoute
+from fairlayer.training.observed import Observed
+from fairlayer.training.run import Run, around, save_run, write_json
+from fairlayer.training.session import Parts, Trained, train
+from fairlayer.training.trees import Trees, fit_trees
+
+__all__ = ["TREES", "TrainedRoutes", "save_routes", "train_routes"]
+
+PLAIN, THROUGH, TREES = "plain", "trained through", "trees"
+
+
+@dataclass(frozen=True)
+class TrainedRoutes:
+    """The networks and trees of a table, and the comparison of what can be done with them.
+
+    Args:
+        parts: the table made ready.
+        trained: the networks.
+        trees: the boosted trees; None where none were asked for.
+        routes: the comparison.
+        rules: a decision rule for each candidate that has one, by name.
+    """
+
+    parts: Parts
+    trained: Trained
+    trees: Trees | None
+    routes: Routes
+    rules: dict[str, Any]
+
+    def kept(self, route: Route) -> KeptRoute:
+        """Return what a run folder keeps of a route."""
+        return KeptRoute(route.name, route.candidate == TREES, route.step, self.rules.get(route.candidate))
+
+    def run(self, name: str | None = None) -> Run:
+        """Return the run of a route, in memory; of the best one where none is named."""
+        route = self.routes.best if name is None else self.routes.named(name)
+        if route.candidate == THROUGH:
+            return Run(self.trained.model, self.trained.recipe, self.trained.plain, self.kept(route))
+        backbone = self.trees if route.candidate == TREES else self.trained.plain
+        assert backbone is not None
+        layered = around(self.trained.model, backbone).eval()
+        return Run(layered, self.trained.recipe, self.trained.plain, self.kept(route))
+
+
+def train_routes(
+    parts: Parts,
+    options: FitOptions | None = None,
+    *,
+    trees: bool = True,
+    decisions: bool = False,
+    criterion: Criterion | None = None,
+    utility: Any = ACCURACY,
+    **training: Any,
+) -> TrainedRoutes:
+    """Train networks and boosted trees on the training rows, and compare every route on validation and test rows.
+
+    Args:
+        parts: what `prepare` makes of a table.
+        options: of the networks' training.
+        trees: whether boosted trees take part; they need scikit-learn.
+        decisions: whether the default criterion chooses a route for its decisions, not for its scores.
+        criterion: how a route is chosen; None for the default.
+        utility: of the decision rules, see `decide`.
+        **training: further arguments of `fairlayer.training.train`.
+    """
+    options, config = options or FitOptions(), parts.recipe.config
+    trained = train(parts, options, **training)
+    candidates = [*_networks(trained, parts)]
+    forest: Trees | None = None
+    if trees:
+        start = time.perf_counter()
+        forest = fit_trees(parts.train, task=config.task, seed=options.seed)
+        scores = forest.scores(parts.valid.x), forest.scores(parts.test.x)
+        candidates.append(Candidate(TREES, *scores, seconds=time.perf_counter() - start))
+    constraints, valid = config.parsed(), _observed(parts.valid)
+    routes = compare_routes(
+        candidates,
+        constraints,
+        valid=valid,
+        test=_observed(parts.test),
+        task=config.task,
+        geometry=config.rule.name,
+        bounds=config.bounds,
+        margin=0.0 if config.rule.bounded or config.bounds is None else config.margin,
+        on_infeasible=config.on_infeasible,
+        criterion=criterion or default_criterion(config.task, decisions=decisions),
+        utility=utility,
+    )
+    rules = {route.candidate: route.rule for route in routes.routes if route.rule is not None}
+    if config.task == "classification":
+        try:
+            through = next(candidate for candidate in candidates if candidate.name == THROUGH)
+            rules[THROUGH] = fit_rule(through.valid, constraints, valid, utility=utility).rule
+        except FairlayerError:  # then its run has no rule, and says so when it is asked for decisions
+            rules.pop(THROUGH, None)
+    return TrainedRoutes(parts, trained, forest, routes, rules)
+
+
+def save_routes(folder: str | Path, found: TrainedRoutes, name: str | None = None) -> Path:
+    """Write the run folder of a route, the best one where none is named, with routes.json beside it.
+
+    Raises:
+        MissingExtraError: the route keeps boosted trees, and skops is not installed; nothing was written.
+    """
+    route = found.routes.best if name is None else found.routes.named(name)
+    folder = save_run(folder, found.trained, found.kept(route), found.trees)
+    write_json(folder / "routes.json", {**found.routes.to_dict(), "kept": route.name})
+    return folder
+
+
+def _networks(trained: Trained, parts: Parts) -> list[Candidate]:
+    alone, through = trained.fits.unconstrained.seconds, trained.fits.constrained.seconds
+    backbone = trained.model.backbone
+    assert backbone is not None
+    plain = _scores(trained.plain, parts)
+    return [
+        Candidate(PLAIN, *plain, seconds=alone),
+        Candidate(
+            THROUGH,
+            *_scores(backbone, parts),
+            steps=("projected",),
+            titles={"projected": THROUGH},
+            seconds=alone + through,
+        ),
+    ]
+
+
+@torch.no_grad()
+def _scores(network: nn.Module, parts: Parts) -> tuple[FloatArray, FloatArray]:
+    network.eval()
+    valid, test = (np.asarray(network(each.x).numpy(), dtype=np.float64) for each in (parts.valid, parts.test))
+    return valid, test
+
+
+def _observed(sample: Sample) -> Observed:
+    return Observed(sample.sensitive, sample.y.numpy())

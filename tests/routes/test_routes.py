@@ -1,0 +1,207 @@
+"""Routes: what each row says, against other libraries; how one is chosen; what a run folder keeps of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fairlayer as fl
+from fairlayer.data.readers import read_lending
+from fairlayer.errors import MissingExtraError
+from fairlayer.routes import (
+    Candidate,
+    Criterion,
+    RouteNumbers,
+    TrainedRoutes,
+    compare_routes,
+    parse_criterion,
+    save_routes,
+)
+from fairlayer.routes.errors import CriterionError, RouteError
+from fairlayer.routes.numbers import RouteGap, calibration_errors, gap_of
+from fairlayer.training import NoDecisionsError, Observed, TreesNotServedError, load_run
+
+PARITY = "DemographicParity('sex')"
+NAMES = ["plain", "plain, projected", "plain, rule", "trained through", "trees", "trees, projected", "trees, rule"]
+
+
+def test_every_way_has_a_row(found: TrainedRoutes) -> None:
+    assert [route.name for route in found.routes.routes] == NAMES
+    assert found.routes.left_out == ()
+    json.dumps(found.routes.to_dict())
+
+
+def test_the_numbers_are_those_of_sklearn_and_fairlearn(found: TrainedRoutes) -> None:
+    metrics, fairness = pytest.importorskip("sklearn.metrics"), pytest.importorskip("fairlearn.metrics")
+    test = found.parts.test
+    labels, sex = test.y.numpy(), test.sensitive["sex"]
+    assert found.trees is not None
+    scores = found.trees.scores(test.x)
+    row = found.routes.named("trees").test
+    assert row.measures["auc"] == pytest.approx(metrics.roc_auc_score(labels, scores))
+    assert row.measures["brier"] == pytest.approx(metrics.brier_score_loss(labels, scores))
+    assert row.measures["log_loss"] == pytest.approx(metrics.log_loss(labels, scores), rel=1e-6)
+    assert row.measures["accuracy"] == pytest.approx(metrics.accuracy_score(labels, scores >= 0.5))
+    gap = fairness.demographic_parity_difference(labels, scores >= 0.5, sensitive_features=sex)
+    assert row.decision_gaps[PARITY].value == pytest.approx(gap)
+    assert row.flips["all"] == 0.0
+
+
+def test_projected_routes_keep_the_score_gap_and_rules_the_decision_gap_where_they_were_fitted(
+    found: TrainedRoutes,
+) -> None:
+    for name in ("plain, projected", "trained through", "trees, projected"):
+        assert found.routes.named(name).test.score_gaps[PARITY].value <= 0.02 + 1e-6  # type: ignore[operator]
+    for name in ("plain, rule", "trees, rule"):
+        assert found.routes.named(name).valid.decision_gaps[PARITY].value <= 0.02 + 0.02  # type: ignore[operator]
+        assert found.routes.named(name).test.flips["all"] > 0
+    raw = found.routes.named("plain"), found.routes.named("plain, rule")
+    assert raw[0].test.measures["log_loss"] == raw[1].test.measures["log_loss"]  # a rule moves no score
+
+
+def test_the_best_is_the_best_of_those_that_keep_the_gap_on_validation_rows(found: TrainedRoutes) -> None:
+    routes = found.routes
+    kept = [route for route in routes.routes if route.valid.score_gaps[PARITY].beyond() <= 1e-6]
+    assert routes.best is min(kept, key=lambda route: route.valid.measures["log_loss"])  # type: ignore[arg-type,return-value]
+    assert routes.kept
+    free = routes.chosen_by(parse_criterion("log_loss at no_gap"))
+    assert free.valid.measures["log_loss"] == min(route.valid.measures["log_loss"] for route in routes.routes)  # type: ignore[type-var]
+    decided = routes.chosen_by(parse_criterion("accuracy at decision_gap"))
+    assert decided.valid.decision_gaps[PARITY].beyond() <= 1e-6
+
+
+def numbers(loss: float, gap: float, limit: float = 0.02) -> RouteNumbers:
+    gaps = {"parity": RouteGap(gap, limit, at_least=False, estimate=gap, excess=gap - limit)}
+    return RouteNumbers({"log_loss": loss}, {}, gaps, {}, {})
+
+
+def test_where_nothing_keeps_the_gap_the_nearest_is_taken() -> None:
+    rows = [numbers(0.2, 0.30), numbers(0.4, 0.05), numbers(0.3, 0.20)]
+    assert Criterion("log_loss", "score gap").best(rows) == 1
+    assert Criterion("log_loss", "score gap", within=0.25).best(rows) == 2
+    assert Criterion("log_loss", "no gap").best(rows) == 0
+    with pytest.raises(CriterionError, match="needs decisions"):
+        Criterion("log_loss", "decision gap").best(rows)
+    with pytest.raises(CriterionError, match="no route has the measure 'auc'"):
+        Criterion("auc", "no gap").best(rows)
+
+
+@pytest.mark.parametrize("text", ["log_loss", "log_loss at the gap", "beauty at no_gap", "auc at score_gap <= much"])
+def test_a_criterion_that_cannot_be_read_is_named(text: str) -> None:
+    with pytest.raises(CriterionError):
+        parse_criterion(text)
+
+
+def test_the_noise_of_small_cells_does_not_rule_a_route_out() -> None:
+    """20 groups of 30 with one true rate: the measured range is large, the estimate is not."""
+    random = np.random.default_rng(0)
+    group = np.repeat(np.arange(20), 30)
+    decisions = (random.uniform(size=600) < 0.4).astype(np.float64)
+    gap = gap_of(fl.DemographicParity("g", tolerance=0.1), Observed({"g": group.astype(str)}), decisions)
+    assert gap.value is not None
+    assert gap.estimate is not None
+    assert gap.value > 0.25
+    assert gap.estimate < 0.1
+    assert gap.beyond() <= 0
+
+
+def test_calibration_error_is_that_of_the_definition() -> None:
+    random = np.random.default_rng(0)
+    scores = random.uniform(size=500)
+    labels = (random.uniform(size=500) < scores**2).astype(np.float64)
+    inside = np.ones(500, dtype=bool)
+    expected = 0.0
+    for b in range(10):
+        here = (scores >= b / 10) & (scores < (b + 1) / 10)
+        expected += here.sum() / 500 * abs(labels[here].mean() - scores[here].mean())
+    assert calibration_errors(labels, scores, {"all": inside})["all"] == pytest.approx(expected)
+
+
+def test_a_rule_is_judged_on_rows_that_it_was_not_fitted_to() -> None:
+    """Scores that say nothing: thresholds fitted to few rows look better than chance on them, and only there."""
+    random = np.random.default_rng(3)
+    sex = np.tile([0, 1], 40)
+    scores, labels = random.uniform(size=80), random.integers(0, 2, 80).astype(np.float64)
+    rows = Observed({"sex": sex}, labels)
+    [route] = compare_routes(
+        [Candidate("noise", scores, scores, steps=("decision rule",))],
+        fl.DemographicParity("sex", tolerance=0.05),
+        valid=rows,
+        test=rows,
+    ).routes
+    assert route.test.measures["accuracy"] > 0.55  # type: ignore[operator]  # the same rows, and flattered
+    assert route.valid.measures["accuracy"] < route.test.measures["accuracy"]  # type: ignore[operator]
+
+
+def test_a_rule_that_cannot_be_made_is_left_out_and_told() -> None:
+    scores = np.linspace(0.1, 0.9, 40)
+    rows = Observed({"sex": np.tile([0, 1], 20)}, (scores > 0.4).astype(np.float64))
+    found = compare_routes(
+        [Candidate("mine", scores, scores)], fl.CovarianceBound("sex", tolerance=0.1), valid=rows, test=rows
+    )
+    assert [route.name for route in found.routes] == ["mine", "mine, projected"]
+    [(name, reason)] = found.left_out
+    assert name == "mine, rule"
+    assert "CovarianceBound" in reason
+    with pytest.raises(RouteError, match="no route 'mine, rule'"):
+        found.named("mine, rule")
+
+
+@pytest.mark.parametrize("name", ["plain", "plain, projected", "plain, rule", "trained through"])
+def test_a_run_folder_keeps_the_route(found: TrainedRoutes, tmp_path: Path, name: str) -> None:
+    frame = read_lending(n=700, seed=9).frame.drop(columns=["label", "repays"])
+    run = load_run(save_routes(tmp_path / "run", found, name))
+    kept, fresh = run.predict(frame), found.run(name).predict(frame)
+    assert run.route == found.run(name).route
+    assert np.array_equal(kept.scores, fresh.scores)
+    assert kept.decisions is not None
+    assert np.array_equal(kept.decisions, fresh.decisions)  # type: ignore[arg-type]
+    means = {sex: kept.scores[(frame["sex"] == sex).to_numpy()].mean() for sex in ("female", "male")}
+    gap = abs(means["female"] - means["male"])
+    assert (gap <= 0.02 + 1e-6) == (name in ("plain, projected", "trained through"))
+    assert json.loads((tmp_path / "run" / "routes.json").read_text())["kept"] == name
+    assert run.model is run.layered  # it may be streamed and served
+
+
+def test_trees_are_kept_by_skops_predicted_and_not_served(found: TrainedRoutes, tmp_path: Path) -> None:
+    pytest.importorskip("skops")
+    frame = read_lending(n=700, seed=9).frame.drop(columns=["label", "repays"])
+    run = load_run(save_routes(tmp_path / "run", found, "trees, projected"))
+    assert np.array_equal(run.predict(frame).scores, found.run("trees, projected").predict(frame).scores)
+    with pytest.raises(TreesNotServedError, match=r"neither streamed nor served.*--no-trees"):
+        _ = run.model
+    (tmp_path / "run" / "trees.skops").unlink()
+    with pytest.raises(fl.FairlayerError, match=r"trees\.skops"):
+        load_run(tmp_path / "run")
+
+
+def test_trees_are_refused_by_name_where_skops_is_not_installed(
+    found: TrainedRoutes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "skops.io", None)
+    with pytest.raises(MissingExtraError, match=r"skops.*fairlayer\[trees\]"):
+        save_routes(tmp_path / "run", found, "trees")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_decides_by_its_rule_or_on_the_batch(found: TrainedRoutes) -> None:
+    frame = read_lending(n=700, seed=9).frame.drop(columns=["label", "repays"])
+    run = found.run("plain, projected")
+    sex = frame["sex"].to_numpy()
+    batch = run.predict(frame, decisions="batch", capacity=100)
+    assert batch.decisions is not None
+    assert batch.decisions.sum() <= 100
+    rates = [batch.decisions[sex == each].mean() for each in ("female", "male")]
+    assert abs(rates[0] - rates[1]) <= 0.02 + 1 / 300
+    rule = run.predict(frame, decisions="rule")
+    assert run.route.rule is not None
+    expected = run.route.rule.apply(rule.raw, sensitive_features={"sex": sex}).numpy()
+    assert np.array_equal(rule.decisions, expected)  # type: ignore[arg-type]
+    with pytest.raises(NoDecisionsError, match="--decisions batch"):
+        run.predict(frame, capacity=5)
+    with pytest.raises(NoDecisionsError, match="no decision rule"):
+        replace(run, route=replace(run.route, rule=None)).predict(frame, decisions="rule")
