@@ -33,6 +33,12 @@ class Entropic(Geometry):
         """Return sigmoid(x - q)."""
         return stable_sigmoid(x if pull is None else x - pull), None
 
+    def answer(self, scores: Any, pull: Any, lower: Any, upper: Any) -> Any:
+        """Return z / (z + exp(q) (1 - z)), within the bounds."""
+        z = scores.clip(_RESOLUTION, 1.0 - _RESOLUTION)
+        y = z / (z + library(z).exp(pull.clip(-300.0, 300.0)) * (1.0 - z))
+        return y if lower is None and upper is None else y.clip(lower, upper)
+
     def answer_one(self, score: float, pull: float, lower: float | None, upper: float | None) -> float:
         """Return z / (z + exp(q) (1 - z)), which is sigmoid(logit z - q)."""
         z = min(max(score, _RESOLUTION), 1.0 - _RESOLUTION)

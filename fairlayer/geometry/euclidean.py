@@ -36,6 +36,10 @@ class Euclidean(Geometry):
         value = _clip(moved, lower, upper)
         return value, value == moved
 
+    def answer(self, scores: Any, pull: Any, lower: Any, upper: Any) -> Any:
+        """Return clip(z - q)."""
+        return _clip(scores - pull, lower, upper)
+
     def answer_one(self, score: float, pull: float, lower: float | None, upper: float | None) -> float:
         """Return clip(z - q)."""
         y = score - pull

@@ -91,6 +91,22 @@ class Guarded:
         if n > 0.0:
             self.mean[g] = e / n
 
+    def add_block(self, sums: Sequence[Sequence[float]], weight: float) -> None:
+        """Count a block, given the sums of its cells as `fill` takes them, in units of the newest sample."""
+        for cell, count in enumerate(sums[0]):
+            g = self.member[cell]
+            if g < 0 or not count:
+                continue
+            n, e, r = (row[cell] for row in (sums[3:] if self.kind == 1 else sums[:3]))
+            if self.kind == 2:
+                n, e, r = n - sums[3][cell], e - sums[4][cell], r - sums[5][cell]
+            self.count[g] += weight * n
+            self.emitted[g] += weight * e
+            self.raw[g] += weight * r
+            if self.count[g] > 0.0:
+                self.mean[g] = self.emitted[g] / self.count[g]
+        self.complete = self.complete or all(n > 0.0 for n in self.count)
+
     def ends(self, sample: Sample, noise: float) -> tuple[float, float] | None:
         """Return the least and the largest prediction that the guard allows; None where it has nothing to say.
 

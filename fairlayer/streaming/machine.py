@@ -332,6 +332,8 @@ class Machine:
 
     def _prepare(self, cells: IntArray, raw: FloatArray) -> None:
         """Let the policy solve anew, where that is due."""
+        if self.transition is not None and not self.transition.left(self.rule.samples):
+            self.transition = None
         state = self.policy.prepare(self.own, self, cells, raw)
         if state is not self.own:
             self.take_on(state)

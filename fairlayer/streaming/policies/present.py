@@ -131,6 +131,8 @@ class Present(Policy):
             "weight": 1.0,
             "wait": _FIRST_WAIT,
             "next_refresh": _FIRST_WAIT,
+            "solved": -math.inf,
+            "solved_at": [[], []],
             "noise": 0.0,
             "unmet": 0.0,
             "guarded": 0.0,
@@ -171,6 +173,9 @@ class Present(Policy):
         """
         large = len(raw) >= state["wait"]
         if stream.samples < state["next_refresh"] and not large:
+            return state
+        if not large and self._rests(state, stream):
+            state["next_refresh"] = stream.samples + state["wait"]  # type: ignore[index]
             return state
         return self._solved(self._cut(state, stream), stream, (cells, raw) if large else None)
 
@@ -220,10 +225,36 @@ class Present(Policy):
             "prices": prices,
             "wait": wait,
             "next_refresh": stream.samples + wait,
+            "solved": stream.samples,
+            "solved_at": self._means_now(state, spread),
             "noise": 0.0 if self.guard is None else self.guard * spread,
             "unmet": 0.0 if solved.unmet <= allowed + _UNMET[1] else solved.unmet,
         }
         return _lightened(new, stream)
+
+    def _means_now(self, state: State, spread: float) -> list[list[float]]:
+        """Return the present raw mean of each cell, and its slack."""
+        counts, raw, weight = np.array(state["sums"][0]), np.array(state["sums"][2]), state["weight"]
+        safe = np.maximum(counts, 1e-300)
+        return [(raw / safe).tolist(), (self.doubt * spread / np.sqrt(np.maximum(safe / weight, 1e-9))).tolist()]
+
+    def _rests(self, state: State, stream: Machine) -> bool:
+        """Return whether the raw means have hardly moved beyond the slack of their groups since the last solution.
+
+        A solution is due all the same after half of the memory, after the first, where labels matter, on the way to
+        other limits, and where something is repaid.
+        """
+        due = stream.samples - state["solved"] > 0.5 * (stream.memory or 1e3) or state["wait"] <= 2.0 * _FIRST_WAIT
+        busy = _reads_labels(stream) or stream.transition is not None or state["next_refresh"] == 0.0
+        if due or busy or self.repair is not None or stream.setting.hold is not None:
+            return False
+        moved, means = 0.0, state["solved_at"][0]
+        if len(means) < len(state["sums"][0]):
+            return False
+        for count, raw, mean, slack in zip(state["sums"][0], state["sums"][2], *state["solved_at"], strict=False):
+            if count > 0.0:
+                moved += (count / state["weight"]) * (raw / count - mean) ** 2 / max(slack, 1e-12) ** 2
+        return bool(moved <= 2.0 * sum(state["sums"][0]) / state["weight"])
 
     def _bands(self, state: State, stream: Machine, points: _Points, spread: float) -> list[Band]:
         """Return the band of every statement, with slack, the room of a transition, and debt."""
@@ -239,10 +270,10 @@ class Present(Policy):
         found: list[Band] = []
         for constraint in stream.constraints:
             for statement in constraint.statements(batch):
-                excess = statement.excess(statement.means.of(values))
                 room = 0.0
-                if stream.transition is not None and excess is not None:
-                    room = stream.transition.room(constraint.name, stream.samples, excess)
+                if stream.transition is not None:
+                    excess = statement.excess(statement.means.of(values))
+                    room = stream.transition.room(constraint.name, stream.samples, excess or 0.0)
                 for band in bands_of(constraint.name, statement, weights):
                     size = band.size
                     if constraint.needs_labels:
@@ -291,7 +322,7 @@ class Present(Policy):
         """Return the shifted scores, and where the guard would not hold, those that it allows."""
         estimates = self.estimate_labels(state, stream, cells, raw)
         shifted = _shifted(state, stream, cells, raw, estimates)
-        emitted, moved = self._guarded_block(state, stream, _block(state, stream, cells, raw, shifted))
+        emitted, moved = self._guarded_block(state, stream, (cells, raw, estimates), shifted)
         after = {**state, "guarded": state["guarded"] + moved} if moved else None
         return Answer(emitted, shifted, state["unmet"], after)
 
@@ -332,20 +363,28 @@ class Present(Policy):
         self._count_block(state, stream, call.cells, call.raw, answer.emitted)
         return True
 
-    def _guarded_block(self, state: State, stream: Machine, block: list[Sample]) -> tuple[FloatArray, int]:
-        """Return a block as it is where the guard then holds, else one after the other; and how many were moved."""
-        shifted = np.array([sample.emitted for sample in block])
+    def _guarded_block(
+        self, state: State, stream: Machine, call: tuple[IntArray, FloatArray, FloatArray], shifted: FloatArray
+    ) -> tuple[FloatArray, int]:
+        """Return a block as it is where the guard then holds, else one after the other; and how many were moved.
+
+        `call` are cells, raw scores and label estimates.
+        """
         guards = [guard.copy() for guard in _guards(state, stream)] if self.guard is not None else []
+        if not guards:
+            return shifted, 0
+        weight = _weight_after(state, stream, len(shifted))
+        sums = _sums_of(stream, *call, shifted)
         for guard in guards:
-            for sample in block:
-                guard.add(sample)
-        if all(guard.holds(state["noise"], block[-1].weight) for guard in guards):
+            guard.add_block(sums, weight)
+        if all(guard.holds(state["noise"], weight) for guard in guards):
             return shifted, 0
         guards = [guard.copy() for guard in _guards(state, stream)]
         emitted, moved = shifted.copy(), 0
-        for i, sample in enumerate(block):
+        for i, (cell, z, p, y) in enumerate(zip(*(part.tolist() for part in (*call, shifted)), strict=True)):
+            sample = Sample(cell, weight, p, z, y)
             emitted[i] = new = _allowed(guards, sample, state["noise"], stream.bounds)
-            moved += abs(new - sample.emitted) > 1e-12
+            moved += abs(new - y) > 1e-12
             for guard in guards:
                 guard.add(sample._replace(emitted=new))
         return emitted, moved
@@ -360,10 +399,15 @@ class Present(Policy):
     def _count_block(
         self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray
     ) -> None:
-        guards = _guards(state, stream)
-        for sample in _block(state, stream, cells, raw, emitted):
-            _add(state, guards, stream.scratch["labelled"], sample)
-            state["weight"] = sample.weight  # type: ignore[index]
+        guards, weight = _guards(state, stream), _weight_after(state, stream, len(raw))
+        block = _sums_of(stream, cells, raw, self.estimate_labels(state, stream, cells, raw), emitted)
+        for total, new in zip(state["sums"], block, strict=False):
+            for cell, value in enumerate(new):
+                total[cell] += weight * value
+        for guard in guards:
+            guard.add_block(block, weight)
+        _run_short_means(state["short"], block, cells, raw)
+        state["weight"] = weight  # type: ignore[index]
         if _contradicted(state):
             state["next_refresh"] = 0.0  # type: ignore[index]
 
@@ -524,12 +568,38 @@ def _allowed(guards: list[Guarded], sample: Sample, noise: float, bounds: tuple[
     return min(max(sample.emitted, least), most)
 
 
-def _block(state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> list[Sample]:
-    """Return the samples of a call, all of which weigh as much as the newest."""
-    weight = state["weight"] * math.exp(len(raw) / (stream.memory or math.inf))
-    estimates = stream.policy.estimate_labels(state, stream, cells, raw)
-    rows = zip(cells.tolist(), estimates.tolist(), raw.tolist(), emitted.tolist(), strict=True)
-    return [Sample(cell, weight, p, z, y) for cell, p, z, y in rows]
+def _weight_after(state: State, stream: Machine, n: int) -> float:
+    """Return the weight of the newest of n samples that come together, all of which weigh as much."""
+    return float(state["weight"] * math.exp(n / (stream.memory or math.inf)))
+
+
+def _sums_of(
+    stream: Machine, cells: IntArray, raw: FloatArray, estimates: FloatArray, emitted: FloatArray
+) -> list[list[float]]:
+    """Return the sums of a block per cell: counts, predictions, raw scores; where labels matter, those of label 1."""
+    k = len(stream.history.cells)
+    rows: list[FloatArray | None] = [None, emitted, raw]
+    if stream.scratch["labelled"]:
+        rows += [estimates, estimates * emitted, estimates * raw]
+    return [np.bincount(cells, weights=row, minlength=k).tolist() for row in rows]
+
+
+def _run_short_means(short: list[list[float]], block: list[list[float]], cells: IntArray, raw: FloatArray) -> None:
+    """Let the short means of each cell go on: one by one while it has few samples, then by the mean of its block."""
+    for cell, n in enumerate(block[0]):
+        if not n:
+            continue
+        seen = short[0][cell]
+        if seen < _SHORT[-1]:
+            for z in raw[cells == cell].tolist():
+                seen += 1.0
+                for i, length in ((1, _SHORT[0]), (2, _SHORT[1])):
+                    short[i][cell] += (z - short[i][cell]) / min(seen, length)
+        else:
+            seen, mean = seen + n, block[2][cell] / n
+            for i, length in ((1, _SHORT[0]), (2, _SHORT[1])):
+                short[i][cell] += (1.0 - (1.0 - 1.0 / length) ** n) * (mean - short[i][cell])
+        short[0][cell] = seen
 
 
 def _add(state: State, guards: list[Guarded], labelled: bool, sample: Sample) -> None:
