@@ -117,7 +117,7 @@ def plot_report(report: StreamReport, axes: Any = None) -> Any:
         for what, color in (("raw", "0.55"), ("emitted", "tab:blue")):
             found = [getattr(bucket.gaps[name], what) for bucket in report.buckets]
             values = [float("nan") if each is None else float(each) for each in found]
-            axis.stairs(values, edges, baseline=None, color=color, linewidth=1.6, label=what)
+            axis.stairs(values or [float("nan")], edges, baseline=None, color=color, linewidth=1.6, label=what)
         limit = report.limits[name]
         if limit is not None:
             floor = any(g.emitted is not None and g.emitted.at_least for b in report.buckets for g in [b.gaps[name]])
@@ -125,7 +125,8 @@ def plot_report(report: StreamReport, axes: Any = None) -> Any:
             axis.axhspan(*band, color="tab:green", alpha=0.12, linewidth=0, label="held")
         axis.set(ylabel=name)
     for what, label in (("moved", "moved"), ("at_bound", "at a bound"), ("flips", "decision changed")):
-        shares.stairs([getattr(bucket, what) for bucket in report.buckets], edges, baseline=None, label=label)
+        values = [getattr(bucket, what) for bucket in report.buckets]
+        shares.stairs(values or [float("nan")], edges, baseline=None, label=label)
     named: set[Phase] = set()
     for bucket in report.buckets:
         if bucket.phase is not None:
