@@ -25,7 +25,7 @@ from fairlayer.model import FairModel
 from fairlayer.penalties import HSIC, MMD, AugmentedLagrangian, Penalty
 from fairlayer.projection import FairProjection, project
 from fairlayer.projection.result import Projection
-from fairlayer.streaming import Anytime, InferenceState, PerBatch, Phase, Tracking
+from fairlayer.streaming import Anytime, InferenceState, PerBatch, Phase, Present, Tracking
 
 __version__ = "0.1.0"
 
@@ -60,6 +60,7 @@ __all__ = [
     "PerBatch",
     "Phase",
     "PredictiveEquality",
+    "Present",
     "Projection",
     "Tracking",
     "decide",

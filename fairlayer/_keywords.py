@@ -37,6 +37,7 @@ FOREIGN = {
     "protected_attr_idx": ("sensitive_idx", "protected_idx", "protected_attr_index"),
     "bounds": ("bound", "limits", "clip"),
     "ratio": ("ratio_bound", "min_ratio"),
+    "memory": ("half_life",),
 }
 
 

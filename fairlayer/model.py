@@ -28,20 +28,21 @@ from fairlayer.errors import (
     ParameterError,
     ShapeError,
 )
-from fairlayer.geometry import EUCLIDEAN
 from fairlayer.projection import FairProjection
 from fairlayer.projection.labelled import NOTHING_LEARNT
 from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.result import Projection
 from fairlayer.streaming import InferenceState, Policy
 from fairlayer.streaming.batches import StreamGaps
-from fairlayer.streaming.policy import as_half_life, as_policy
+from fairlayer.streaming.policies import as_policy
+from fairlayer.streaming.setting import as_memory, as_window
 from fairlayer.tensor_state import PAGE, from_tensor, to_tensor
 from fairlayer.tracing import refuse_tracing
 
 __all__ = ["FairModel"]
 
-_OWN_KEYWORDS = ("anchor", "b_tau", "policy", "half_life", "non_blocking", "protected_attr_idx", "tolerance")
+_STREAM_KEYWORDS = ("policy", "memory", "window", "hold", "transition", "non_blocking")
+_OWN_KEYWORDS = ("anchor", "b_tau", *_STREAM_KEYWORDS, "protected_attr_idx", "tolerance")
 
 _ROOM = 16 * PAGE  # for the state of a stream of about 80 cells
 
@@ -59,8 +60,11 @@ class FairModel(nn.Module):
         bounds: (lower, upper) of the predictions, for example (0.0, 1.0); None for no bounds.
         margin: inner box (lower + margin, upper - margin), so that a log loss keeps its gradient.
         b_tau: batch size from which `inference=True` projects the batch by itself; smaller ones are streamed.
-        policy: how a stream is held: "tracking", "anytime", "per_batch", or a policy object.
-        half_life: samples after which the stream's feed-forward forgets half, to follow drift; None for never.
+        policy: how a stream is held: "present", "tracking", "anytime", "per_batch", or a policy object.
+        memory: samples that a stream counts as recent, see `InferenceState`.
+        window: over which the gaps of a stream are reported: samples, or a time such as "30d".
+        hold: "window" to hold the gap of the window too.
+        transition: samples over which a stream reaches a changed limit.
         non_blocking: whether streamed calls on a CUDA device do not wait for it, see `InferenceState`; errors then
             come late.
         protected_attr_idx: a column of x, or several, used as sensitive features named `x[i]`.
@@ -91,8 +95,11 @@ class FairModel(nn.Module):
         constraints: Stated = (),
         *,
         b_tau: int = 256,
-        policy: str | Policy = "tracking",
-        half_life: float | None = None,
+        policy: str | Policy = "present",
+        memory: float | None = None,
+        window: Any = None,
+        hold: str | None = None,
+        transition: float | None = None,
         non_blocking: bool = False,
         protected_attr_idx: int | Sequence[int] | None = None,
         tolerance: Tolerance | None = None,
@@ -106,7 +113,10 @@ class FairModel(nn.Module):
         self.b_tau = _as_batch_size(b_tau)
         self._stream_options: dict[str, Any] = {
             "policy": as_policy(policy),
-            "half_life": as_half_life(half_life),
+            "memory": as_memory(memory),
+            "window": as_window(window),
+            "hold": hold,
+            "transition": transition,
             "non_blocking": non_blocking,
         }
         self._stream: InferenceState | None = None
@@ -133,8 +143,16 @@ class FairModel(nn.Module):
         """What the stream of `inference=True` predictions has done so far."""
         with self._stream_lock:
             if self._stream is None:
-                bounds = self._common_bounds("a stream")
-                self._stream = InferenceState(self.constraints, bounds=bounds, **self._stream_options)
+                options = self.projection.options
+                if options.on_simplex:
+                    self._common_bounds("a stream")
+                self._stream = InferenceState(
+                    self.constraints,
+                    bounds=plain_bounds(options.numeric_bounds, options.margin),
+                    geometry=options.geometry,
+                    from_logits=options.from_logits,
+                    **self._stream_options,
+                )
         return self._stream
 
     def reset_inference_state(self) -> None:
@@ -250,6 +268,7 @@ class FairModel(nn.Module):
         sample_weight: Any = None,
         inference: bool = False,
         ids: Sequence[str | int] | None = None,
+        at: float | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Return predictions that meet the constraints; shape and device of the backbone's output.
@@ -265,6 +284,7 @@ class FairModel(nn.Module):
                 the policy for batches smaller than `b_tau`; larger ones are projected by themselves and counted.
                 Predictions are then detached.
             ids: one per sample of a streamed batch, for `observe_labels`.
+            at: seconds on the caller's clock, for a streamed batch, see `InferenceState.emit`.
             **kwargs: passed to the backbone.
 
         Raises:
@@ -286,7 +306,7 @@ class FairModel(nn.Module):
                 "sample_weight was given with inference=True, but a stream counts each request once. Leave it out, or "
                 "call the model without inference=True."
             )
-        return self._stream_out(scores, features, y, ids, label_probabilities)
+        return self._stream_out(scores, features, y, ids, label_probabilities, at=at)
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -338,24 +358,29 @@ class FairModel(nn.Module):
         return projected
 
     def _stream_out(
-        self, scores: Tensor, features: Any, y: Any, ids: Sequence[str | int] | None, label_probabilities: Any = None
+        self,
+        scores: Tensor,
+        features: Any,
+        y: Any,
+        ids: Sequence[str | int] | None,
+        label_probabilities: Any = None,
+        *,
+        at: float | None = None,
     ) -> Tensor:
-        if self.projection.options.rule is not EUCLIDEAN:
-            self._common_bounds("a stream")
         if self._stream is not None and y is None and ids is None:
-            emitted = self._stream.emit_simply(scores, features, self.b_tau)
+            emitted = self._stream.emit_simply(scores, features, self.b_tau, at)
             if emitted is not None:
                 return emitted
         if (scores.shape[0] if scores.ndim else 0) < self.b_tau:
             words = self.projection.known()
-            return self.inference_state.emit(scores, features, ids=ids, y=y, vocabulary=words)
+            return self.inference_state.emit(scores, features, ids=ids, y=y, vocabulary=words, at=at)
         with torch.no_grad():
             projected = self._project(scores, features, y, label_probabilities, serving=True)
         many = scores.ndim == 2 and scores.shape[1] > 1
         if many or not all(c.streamable for c in self.constraints):
             return projected  # nothing that a stream can hold
         words = self.projection.known()
-        return self.inference_state.settle(scores, projected, features, ids=ids, y=y, vocabulary=words)
+        return self.inference_state.settle(scores, projected, features, ids=ids, y=y, vocabulary=words, at=at)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_stream_lock": None}
@@ -409,7 +434,7 @@ class FairModel(nn.Module):
 
     def _explain_keywords(self, given: Mapping[str, Any], error: TypeError) -> None:
         """Answer a keyword that the backbone has refused, where it stands for one of this model's own."""
-        known = ("sensitive_features", "y", "label_probabilities", "sample_weight", "inference", "ids")
+        known = ("sensitive_features", "y", "label_probabilities", "sample_weight", "inference", "ids", "at")
         if any(f"'{name}'" in str(error) for name in given if ours_for(name, known)):
             refuse_foreign_keywords(f"{type(self).__name__}(...), or its backbone,", given, known)
 

@@ -200,6 +200,13 @@ def _add_stream(commands: Any) -> None:
     stream.add_argument("--out", help="CSV file to write: score, streamed_score")
     stream.add_argument("--batch-size", type=int, default=1, help="rows that arrive together (default: %(default)s)")
     stream.add_argument("--plot", metavar="PNG", help="picture to write: pooled gap, shifts and phases over the stream")
+    stream.add_argument(
+        "--plot-report",
+        metavar="PNG",
+        help="picture to write: raw and emitted gap of each bucket, who was moved, phases",
+    )
+    stream.add_argument("--at", metavar="COLUMN", help="column of seconds that never fall: the clock of the window")
+    stream.add_argument("--buckets", action="store_true", help="print the report of the stream, bucket by bucket")
     _add_policy(stream)
 
 
@@ -223,9 +230,15 @@ def _add_serve(commands: Any) -> None:
 
 def _add_policy(command: Any) -> None:
     command.add_argument(
-        "--policy", choices=("tracking", "anytime", "per_batch"), default="tracking", help="default: %(default)s"
+        "--policy",
+        default="present",
+        help="present, tracking, anytime or per_batch, or a policy of your own as package.module:Class "
+        "(default: %(default)s)",
     )
-    command.add_argument("--half-life", type=float, help="rows after which the feed-forward forgets half, for drift")
+    command.add_argument("--memory", type=float, help="rows that count as recent (default: what the policy says)")
+    command.add_argument("--half-life", type=float, help=argparse.SUPPRESS)
+    command.add_argument("--window", help="rows, or a time such as 12h or 30d, over which gaps are reported")
+    command.add_argument("--hold", choices=("window",), help="hold the gap of the window too (policy present)")
     command.add_argument("--warm-start", metavar="TABLE", help="rows like those to come, to begin from; not counted")
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import ipaddress
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fairlayer.cli.tables import show_stream
 from fairlayer.data import read_frame
-from fairlayer.errors import require
+from fairlayer.data.columns import as_numbers
+from fairlayer.errors import ConstraintDefinitionError, DataError, KeywordError, require
 from fairlayer.serving import create_app, stream_section, stream_table
+from fairlayer.streaming import Policy
+from fairlayer.streaming.policies import as_policy
 from fairlayer.streaming.store import StreamStore
 from fairlayer.training import load_run
 
@@ -32,8 +37,8 @@ def run_stream(arguments: argparse.Namespace) -> None:
             run,
             frame,
             batch_size=arguments.batch_size,
-            policy=arguments.policy,
-            half_life=arguments.half_life,
+            **_policy_options(arguments),
+            at=None if arguments.at is None else _clock(frame, arguments.at),
             warm_start=_warm_start(arguments),
             on_rows=on_rows,
         )
@@ -45,6 +50,11 @@ def run_stream(arguments: argparse.Namespace) -> None:
     if arguments.plot:
         streamed.state.plot().savefig(arguments.plot, dpi=150)
         print(f"Picture: {arguments.plot}")
+    if arguments.plot_report:
+        streamed.state.plot_report().savefig(arguments.plot_report, dpi=150)
+        print(f"Picture: {arguments.plot_report}")
+    if arguments.buckets:
+        print(streamed.state.report())
 
 
 def run_serve(arguments: argparse.Namespace) -> None:
@@ -55,8 +65,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
     app = create_app(
         arguments.run,
         store=store,
-        policy=arguments.policy,
-        half_life=arguments.half_life,
+        **_policy_options(arguments),
         warm_start=_warm_start(arguments),
     )
     if not _is_loopback(arguments.host):
@@ -66,6 +75,48 @@ def run_serve(arguments: argparse.Namespace) -> None:
     samples = app.state.scorer.stream.state.samples
     print(f"Listening on http://{arguments.host}:{arguments.port}; {samples} predictions so far.", flush=True)
     uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
+
+
+def _policy_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the command says about how the stream is held."""
+    if arguments.half_life is not None:
+        raise KeywordError(
+            "--half-life is now --memory: rows that count as recent, of which one weighs exp(-k / memory) after k "
+            f"others. A half-life of {arguments.half_life:g} is --memory {arguments.half_life / math.log(2):.0f}."
+        )
+    return {
+        "policy": _policy(arguments.policy),
+        "memory": arguments.memory,
+        "window": arguments.window,
+        "hold": arguments.hold,
+    }
+
+
+def _policy(text: str) -> Policy:
+    """Return a registered policy, or one of the user's own, given as package.module:Class.
+
+    Raises:
+        ConstraintDefinitionError: there is none.
+    """
+    module, colon, name = text.partition(":")
+    if not colon:
+        return as_policy(text)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConstraintDefinitionError(f"--policy {text} cannot be imported ({error}).") from error
+    return as_policy(found() if isinstance(found, type) else found)
+
+
+def _clock(frame: pd.DataFrame, name: str) -> list[float]:
+    """Return the column of seconds.
+
+    Raises:
+        DataError: the table has no such column, or it holds no numbers.
+    """
+    if name not in frame.columns:
+        raise DataError(f"--at {name} names no column of the table. It has: {', '.join(map(str, frame.columns))}.")
+    return [float(value) for value in as_numbers(frame[name])]
 
 
 def _warm_start(arguments: argparse.Namespace) -> pd.DataFrame | None:

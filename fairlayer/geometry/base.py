@@ -94,6 +94,15 @@ class Geometry(ABC):
     def least(self, x: Any, pull: Any, lower: Any, upper: Any) -> Any:
         """Return a lower limit of min_y [d(y, x) + q y] - min_y d(y, x) of each sample, without the code of `step`."""
 
+    def answer(self, scores: Any, pull: Any, lower: Any, upper: Any) -> Any:
+        """Return y of raw scores (n,), NumPy arrays: the step from the coordinates of the scores."""
+        x = self.coordinates(torch.from_numpy(scores), from_logits=False, margin=0.0).numpy()
+        return self.step(x, pull, lower, upper)[0]
+
+    def answer_one(self, score: float, pull: float, lower: float | None, upper: float | None) -> float:
+        """Return y of one raw score, in plain numbers: for requests that come alone."""
+        return float(self.answer(np.array([score]), np.array([pull]), lower, upper)[0])
+
     def magnitude(self, value: Any, x: Any, free: Any) -> Any:
         """Return how large the numbers are that made each prediction, which bounds how it rounds."""
         return abs(value)

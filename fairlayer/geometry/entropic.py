@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from fairlayer.geometry.base import Geometry, library, softplus, stable_sigmoid
 from fairlayer.geometry.probabilities import inside_unit_interval, moved_inside
 
 __all__ = ["Entropic"]
+
+_RESOLUTION = float(torch.finfo(torch.float64).eps)
 
 
 class Entropic(Geometry):
@@ -29,6 +32,19 @@ class Entropic(Geometry):
     def step(self, x: Any, pull: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
         """Return sigmoid(x - q)."""
         return stable_sigmoid(x if pull is None else x - pull), None
+
+    def answer(self, scores: Any, pull: Any, lower: Any, upper: Any) -> Any:
+        """Return z / (z + exp(q) (1 - z)), within the bounds."""
+        z = scores.clip(_RESOLUTION, 1.0 - _RESOLUTION)
+        y = z / (z + library(z).exp(pull.clip(-300.0, 300.0)) * (1.0 - z))
+        return y if lower is None and upper is None else y.clip(lower, upper)
+
+    def answer_one(self, score: float, pull: float, lower: float | None, upper: float | None) -> float:
+        """Return z / (z + exp(q) (1 - z)), which is sigmoid(logit z - q)."""
+        z = min(max(score, _RESOLUTION), 1.0 - _RESOLUTION)
+        y = z / (z + math.exp(min(max(pull, -300.0), 300.0)) * (1.0 - z))
+        y = y if lower is None or y > lower else lower
+        return y if upper is None or y < upper else upper
 
     def weigh(self, value: Any, x: Any, free: Any, v: Any) -> Any:
         """Return y (1 - y) v."""

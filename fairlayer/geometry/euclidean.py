@@ -37,6 +37,16 @@ class Euclidean(Geometry):
         value = _clip(moved, lower, upper)
         return value, value == moved
 
+    def answer(self, scores: Any, pull: Any, lower: Any, upper: Any) -> Any:
+        """Return clip(z - q)."""
+        return _clip(scores - pull, lower, upper)
+
+    def answer_one(self, score: float, pull: float, lower: float | None, upper: float | None) -> float:
+        """Return clip(z - q)."""
+        y = score - pull
+        y = y if lower is None or y > lower else lower
+        return y if upper is None or y < upper else upper
+
     def weigh(self, value: Any, x: Any, free: Any, v: Any) -> Any:
         """Return v of the samples that were not clipped."""
         return v if free is None else v * free

@@ -36,7 +36,7 @@ def create_app(run: Any, *, most_bytes: int = 4_000_000, **options: Any) -> "Fas
     Args:
         run: a run folder, a `Run`, or a `Scorer`.
         most_bytes: largest request body.
-        **options: of the `Scorer` (store, policy, half_life, warm_start, most_records).
+        **options: of the `Scorer` (store, policy, memory, warm_start, most_records).
 
     Endpoints: POST /score {"records": [...], "ids": [...] or absent}, POST /labels {"ids": [...], "labels": [...]},
     GET /state, GET /metrics, GET /health. A bad request gets a 422 with {"error", "detail"} and changes nothing.
@@ -70,8 +70,9 @@ def _add_posts(app: "FastAPI", scorer: Scorer, most_bytes: int) -> None:
     @app.post("/score", openapi_extra=_takes("records", "object", optional="ids"))
     async def score(request: Request) -> dict[str, Any]:
         """Score records; each prediction is counted once, whatever becomes of the answer."""
-        body = read_body(await _body(request, most_bytes), needed=("records",), allowed=("ids",))
-        return {"scores": await run_in_threadpool(scorer.score, body["records"], body.get("ids"))}
+        body = read_body(await _body(request, most_bytes), needed=("records",), allowed=("ids", "at"))
+        call = (body["records"], body.get("ids"), body.get("at"))
+        return {"scores": await run_in_threadpool(scorer.score, *call)}
 
     @app.post("/labels", openapi_extra=_takes("labels", "number", optional="ids"))
     async def labels(request: Request) -> dict[str, Any]:

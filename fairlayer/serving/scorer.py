@@ -27,11 +27,25 @@ __all__ = ["Scorer", "new_stream"]
 
 
 def new_stream(
-    model: FairModel, *, policy: str | Policy = "tracking", half_life: float | None = None
+    model: FairModel,
+    *,
+    policy: str | Policy = "present",
+    memory: float | None = None,
+    window: Any = None,
+    hold: str | None = None,
 ) -> InferenceState:
     """Return an empty stream under the model's constraints and bounds; what the model emitted before is left out."""
-    bounds = plain_bounds(model.projection.options.numeric_bounds, model.projection.options.margin)
-    return InferenceState(model.constraints, bounds=bounds, policy=policy, half_life=half_life)
+    options = model.projection.options
+    return InferenceState(
+        model.constraints,
+        bounds=plain_bounds(options.numeric_bounds, options.margin),
+        policy=policy,
+        memory=memory,
+        geometry=options.geometry,
+        from_logits=options.from_logits,
+        window=window,
+        hold=hold,
+    )
 
 
 class Scorer:
@@ -44,7 +58,9 @@ class Scorer:
         run: a run, or the folder that `fairlayer train` wrote.
         store: where the stream is kept; None keeps it in memory only.
         policy: see `FairModel`.
-        half_life: see `FairModel`.
+        memory: see `FairModel`.
+        window: see `FairModel`.
+        hold: see `FairModel`.
         warm_start: rows (raw scores of which) a new stream's feed-forward begins with; nothing of them is counted.
         most_records: most records of one request.
 
@@ -57,8 +73,10 @@ class Scorer:
         run: Run | str | Path,
         *,
         store: StreamStore | None = None,
-        policy: str | Policy = "tracking",
-        half_life: float | None = None,
+        policy: str | Policy = "present",
+        memory: float | None = None,
+        window: Any = None,
+        hold: str | None = None,
         warm_start: pd.DataFrame | None = None,
         most_records: int = 1000,
     ) -> None:
@@ -67,25 +85,26 @@ class Scorer:
         self.columns, self.most_records = read_columns(self.run.recipe), most_records
         self.unseen: Counter[str] = Counter()
         words = self.run.model.projection.vocabulary
-        state = new_stream(self.run.model, policy=policy, half_life=half_life)
+        state = new_stream(self.run.model, policy=policy, memory=memory, window=window, hold=hold)
         if warm_start is not None:
             raw, sensitive = self._raw(warm_start)
             state.warm_start(raw, sensitive, words)
         self.stream = DurableStream(state, store or StreamStore(":memory:"), vocabulary=words)
 
-    def score(self, records: Any, ids: Sequence[str | int] | None = None) -> list[float]:
+    def score(self, records: Any, ids: Sequence[str | int] | None = None, at: float | None = None) -> list[float]:
         """Return a prediction for each record, counted and stored.
 
         Args:
             records: list of objects, column -> value, null where missing.
             ids: one per record; see `DurableStream.emit`.
+            at: seconds on the caller's clock; see `InferenceState.emit`.
 
         Raises:
             RequestError, CategoryError, ...: what is wrong with them; nothing is counted.
         """
         frame = frame_of(records, self.columns, most=self.most_records)
         raw, sensitive = self._raw(frame)
-        emitted = self.stream.emit(raw.double(), sensitive, ids=ids)
+        emitted = self.stream.emit(raw.double(), sensitive, ids=ids, at=at)
         with self.stream.lock:
             self.unseen.update(unseen_levels(self.run.recipe, frame))
         return [float(value) for value in emitted.reshape(-1)]

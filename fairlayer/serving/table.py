@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -108,8 +108,11 @@ def stream_table(
     frame: pd.DataFrame,
     *,
     batch_size: int = 1,
-    policy: str | Policy = "tracking",
-    half_life: float | None = None,
+    policy: str | Policy = "present",
+    memory: float | None = None,
+    window: Any = None,
+    hold: str | None = None,
+    at: Sequence[float] | None = None,
     warm_start: pd.DataFrame | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> StreamedTable:
@@ -118,7 +121,10 @@ def stream_table(
     Args:
         batch_size: rows that arrive together.
         policy: see `FairModel`.
-        half_life: see `FairModel`.
+        memory: see `FairModel`.
+        window: see `FairModel`.
+        hold: see `FairModel`.
+        at: seconds of each row on a clock that never goes back; a call has the time of its first row.
         warm_start: rows whose raw scores the feed-forward begins with.
         on_rows: told how many rows have been emitted as the stream goes.
 
@@ -131,7 +137,10 @@ def stream_table(
         _labels(run, frame),
         batch_size=batch_size,
         policy=policy,
-        half_life=half_life,
+        memory=memory,
+        window=window,
+        hold=hold,
+        at=at,
         warm_start=None if warm_start is None else run.recipe.sample(warm_start),
         on_rows=on_rows,
     )
@@ -143,8 +152,11 @@ def stream_sample(
     labels: FloatArray | None,
     *,
     batch_size: int = 1,
-    policy: str | Policy = "tracking",
-    half_life: float | None = None,
+    policy: str | Policy = "present",
+    memory: float | None = None,
+    window: Any = None,
+    hold: str | None = None,
+    at: Sequence[float] | None = None,
     warm_start: Sample | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> StreamedTable:
@@ -152,13 +164,13 @@ def stream_sample(
     if batch_size < 1:
         raise DataError(f"a batch size of {batch_size} was asked for; at least one row is needed.")
     offline = emit_in_batches(run.model, sample, len(sample))
-    state = new_stream(run.model, policy=policy, half_life=half_life)
+    state = new_stream(run.model, policy=policy, memory=memory, window=window, hold=hold)
     if warm_start is not None:
         with torch.no_grad():
             raw_scores = run.model.raw_scores(warm_start.x)
         state.warm_start(raw_scores, warm_start.sensitive, run.model.projection.vocabulary)
     raw = torch.from_numpy(offline.raw).double()
-    streamed, phases = _emit(run, state, sample, raw, labels=labels, batch_size=batch_size, on_rows=on_rows)
+    streamed, phases = _emit(run, state, sample, raw, labels=labels, batch_size=batch_size, at=at, on_rows=on_rows)
     arrays = (raw.numpy(), streamed, offline.scores.astype(np.float64))
     return StreamedTable(run, sample, *arrays, state, batch_size, phases, labels)
 
@@ -171,6 +183,7 @@ def _emit(
     *,
     labels: FloatArray | None,
     batch_size: int,
+    at: Sequence[float] | None,
     on_rows: Callable[[int], None] | None,
 ) -> tuple[FloatArray, dict[str, int]]:
     words = run.model.projection.vocabulary
@@ -180,7 +193,8 @@ def _emit(
     for part in _parts(len(raw), batch_size):
         features = {name: column[part] for name, column in columns.items()}
         y = None if known is None else known[part]
-        streamed[part] = state.emit(raw[part], features, y=y, vocabulary=words).numpy()
+        now = None if at is None else at[part.start]
+        streamed[part] = state.emit(raw[part], features, y=y, vocabulary=words, at=now).numpy()
         phases[state.phase.value] += part.stop - part.start
         if on_rows is not None:
             on_rows(part.stop)

@@ -1,7 +1,22 @@
-"""Streaming inference: predictions in small batches whose pooled means stay within the tolerances."""
+"""Streaming inference: predictions in small batches whose group gaps are held by a policy."""
 
 from fairlayer.streaming.phases import Phase
-from fairlayer.streaming.policy import Anytime, PerBatch, Policy, Tracking
+from fairlayer.streaming.policies import Answer, Anytime, PerBatch, Policy, Present, Tracking, register_policy
+from fairlayer.streaming.report import BucketReport, StreamReport
 from fairlayer.streaming.state import InferenceState
+from fairlayer.streaming.transition import Event
 
-__all__ = ["Anytime", "InferenceState", "PerBatch", "Phase", "Policy", "Tracking"]
+__all__ = [
+    "Answer",
+    "Anytime",
+    "BucketReport",
+    "Event",
+    "InferenceState",
+    "PerBatch",
+    "Phase",
+    "Policy",
+    "Present",
+    "StreamReport",
+    "Tracking",
+    "register_policy",
+]

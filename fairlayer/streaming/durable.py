@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairlayer.edge import feature_names, read_groups, read_per_sample
+from fairlayer.edge import as_columns, feature_names, read_groups, read_per_sample
 from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.state import InferenceState
@@ -59,14 +59,22 @@ class DurableStream:
         self._ahead = False  # the state in memory holds a step that the store does not
         self._resume()
 
-    def emit(self, scores: Tensor, sensitive_features: Any, *, ids: Sequence[Id] | None = None) -> Tensor:
-        """Return predictions for raw scores (n,) or (n, 1), counted and stored.
+    def emit(
+        self,
+        scores: Tensor,
+        sensitive_features: Any,
+        *,
+        ids: Sequence[Id] | None = None,
+        at: float | None = None,
+    ) -> Tensor:
+        """Return predictions for raw scores (n,) or (n, 1), counted and stored; half precision becomes float32.
 
         Args:
             scores: raw scores.
             sensitive_features: see `project`.
             ids: one per sample. An id that has come before gets the prediction that it got then, and is not counted
                 again, whatever its score is now.
+            at: seconds on the caller's clock, see `InferenceState.emit`.
 
         Raises:
             StoreError: the step could not be written; nothing is counted.
@@ -80,11 +88,12 @@ class DurableStream:
             fresh = [i for i in range(len(raw)) if keys is None or keys[i] not in known]
             if fresh or not len(raw):
                 part = {name: [column[i] for i in fresh] for name, column in columns.items()}
-                raw[fresh] = self._step(raw[fresh], part, None if keys is None else [keys[i] for i in fresh])
+                raw[fresh] = self._step(raw[fresh], part, None if keys is None else [keys[i] for i in fresh], at)
         for i, key in enumerate(keys or ()):
             if key in known:
                 raw[i] = known[key].emitted
-        return raw.to(scores.dtype).to(scores.device).reshape(scores.shape)
+        kept = torch.float64 if scores.dtype is torch.float64 else torch.float32
+        return raw.to(kept).to(scores.device).reshape(scores.shape)
 
     def observe_labels(self, ids: Sequence[Id], y: Any) -> int:
         """Deliver labels of earlier predictions; return how many were new (the same label again counts once).
@@ -134,11 +143,11 @@ class DurableStream:
 
     # ---- steps
 
-    def _step(self, raw: Tensor, features: dict[str, list[Any]], ids: list[Id] | None) -> Tensor:
+    def _step(self, raw: Tensor, features: dict[str, list[Any]], ids: list[Id] | None, at: float | None) -> Tensor:
         self._catch_up()
         # In double precision, so that the number counted is the number stored and, as JSON, the number sent.
-        emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words)
-        self._write(ids, raw=raw.tolist(), emitted=emitted.tolist(), features=features)
+        emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
+        self._write(ids, raw=raw.tolist(), emitted=emitted.tolist(), features=features, at=at)
         return emitted
 
     def _label(self, ids: list[Id], labels: list[float]) -> None:
@@ -183,7 +192,8 @@ class DurableStream:
             self._recount(step)
         if steps:
             saved = self.state.state_dict()
-            saved["machine"].update(steps[-1].meters)
+            saved["machine"]["rule"] = steps[-1].meters["rule"]
+            saved["machine"]["policy"].update(steps[-1].meters["policy"])
             self.state.load_state_dict(saved)
         self._ahead = False
 
@@ -212,7 +222,9 @@ class DurableStream:
             self.state.observe_labels(step.ids or [], step.labels)
             return
         raw, emitted = (torch.tensor(values, dtype=torch.float64) for values in (step.raw, step.emitted))
-        self.state.absorb(raw, emitted, step.features, self._words, ids=step.ids if self._labelled else None)
+        self.state.absorb(
+            raw, emitted, step.features, self._words, ids=step.ids if self._labelled else None, at=step.at
+        )
 
 
 def _categories(groups: Groups, name: str) -> list[Any]:
@@ -225,6 +237,7 @@ def _categories(groups: Groups, name: str) -> list[Any]:
 
 
 def _column(scores: Tensor) -> Tensor:
+    as_columns(scores, empty=True)  # whole numbers and bools are no scores
     if scores.ndim == 2 and scores.shape[1] != 1:
         raise ShapeError(f"a stream takes one score per sample, (n,) or (n, 1), but found {tuple(scores.shape)}.")
     return scores.detach().to("cpu", torch.float64, copy=True).reshape(-1)

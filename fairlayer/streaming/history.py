@@ -7,7 +7,7 @@ and a report read a stream exactly as they read a batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from fairlayer.streaming.sketch import Sketch
 __all__ = ["History", "batch_of"]
 
 _JOURNAL = 4096
-_RANGE = ("low", "high", "weight", "seen", "outside")
+_RANGE = ("low", "high", "weight", "seen", "outside", "arcsine")
 _SUMS = ("count", "emitted", "raw", "moved", "count0", "count1", "emitted0", "emitted1", "labels")
 
 
@@ -48,6 +48,7 @@ class History:
         self.index: dict[tuple[int, ...], int] = {}
         self._sketch = sketch
         self._sums: dict[str, FloatArray] = {name: np.zeros(0) for name in _SUMS}
+        self.listeners: list[Callable[[IntArray, FloatArray, FloatArray], None]] = []  # told of all that is summed up
         self._written = 0  # samples in the journal
         self._cells, self._raw, self._emitted = np.empty(_JOURNAL, np.int64), np.empty(_JOURNAL), np.empty(_JOURNAL)
 
@@ -107,7 +108,7 @@ class History:
             del self.index[cell]
         del self.cells[known:]
         self._sums = {name: sums[:known] for name, sums in self._sums.items()}
-        self._sketch.counts = self._sketch.counts[:known]
+        self._sketch.shrink(known)
 
     def recode(self, cells: list[tuple[int, ...]]) -> None:
         """Give the cells new codes, one for one."""
@@ -123,6 +124,13 @@ class History:
         for name, values in (("count", None), ("emitted", emitted), ("raw", raw), ("moved", (emitted - raw) ** 2)):
             self._sums[name] += np.bincount(cells, weights=values, minlength=k)
         self._sketch.add(cells, raw)
+        for told in self.listeners:
+            told(cells, raw, emitted)
+
+    def flush(self) -> None:
+        """Sum up the journal."""
+        if self._written:
+            self._flush()
 
     def label(self, cells: IntArray, emitted: FloatArray, labels: FloatArray) -> None:
         """Count labels of predictions emitted before."""
@@ -136,23 +144,36 @@ class History:
         """Return the codes of all cells, (cells, features)."""
         return np.array(self.cells, dtype=np.int64).reshape(len(self.cells), len(self.features))
 
-    def merge(self, other: History, sign: float = 1.0) -> None:
-        """Add another history, cell by cell (take it off, for sign -1)."""
+    def rows_of(self, other: History) -> IntArray:
+        """Return the cell here of each cell of another history, making new cells where needed."""
         if other.features != self.features:
             raise ShapeError(f"histories over {self.features} and {other.features} cannot be merged.")
-        rows = self.locate(other.codes())
+        return self.locate(other.codes())
+
+    def take_over(self, other: History, rows: IntArray) -> None:
+        """Add the sums and the sketch of another history, whose cell i is the cell `rows[i]` here."""
         for name, sums in self.sums.items():
-            np.add.at(sums, rows, sign * other.sums[name])
-        self.sketch.merge(other.sketch, rows, sign)
+            np.add.at(sums, rows, other.sums[name])
+        self.sketch.take_over(other.sketch, rows)
+
+    def merge(self, other: History, sign: float = 1.0) -> None:
+        """Add the sums of another history, cell by cell (take them off, for sign -1); the sketch stays as it is."""
+        rows, theirs = self.rows_of(other), other.sums
+        for name, sums in self.sums.items():
+            np.add.at(sums, rows, sign * theirs[name])
 
     def to_state(self) -> dict[str, torch.Tensor]:
-        """Return tensors; a few hundred bytes per cell and 512 for its sketch."""
+        """Return tensors; a few kilobytes per cell."""
         sketch = self.sketch.to_state()
         table = np.stack([self.sums[name] for name in _SUMS]) if self.cells else np.zeros((len(_SUMS), 0))
         return {
             "cells": torch.from_numpy(self.codes()),
             "sums": torch.from_numpy(table.copy()),
             "sketch": torch.from_numpy(sketch["counts"]),
+            "totals": torch.from_numpy(sketch["totals"]),
+            "borrowed": torch.from_numpy(sketch["borrowed"] if sketch["borrowed"].any() else np.zeros((2, 0, 0))),
+            "latest": torch.from_numpy(sketch["latest"]),
+            "filled": torch.from_numpy(sketch["filled"]),
             "range": torch.tensor([sketch[name] for name in _RANGE], dtype=torch.float64),
         }
 
@@ -164,7 +185,11 @@ class History:
         self._written = 0
         self._sums = {name: row.copy() for name, row in zip(_SUMS, table, strict=True)}
         saved = dict(zip(_RANGE, state["range"].tolist(), strict=True))
-        self._sketch.load_state({**saved, "counts": state["sketch"].cpu().double().numpy()})
+        arrays = {name: state[name].cpu().numpy() for name in ("totals", "borrowed", "latest", "filled")}
+        counts = state["sketch"].cpu().double().numpy()
+        if not arrays["borrowed"].size:
+            arrays["borrowed"] = np.zeros((2, *counts.shape))
+        self._sketch.load_state({**saved, "counts": counts, **arrays})
 
     def _add_cell(self, row: tuple[int, ...]) -> None:
         self.index[row] = len(self.cells)

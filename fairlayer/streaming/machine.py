@@ -1,15 +1,15 @@
-"""The inference state machine: a step takes raw scores and cells, emits predictions, and counts them.
+"""The machine of a stream: it reads cells, asks the policy, and counts what is emitted.
 
-    target = raw - feed_forward[cell]           the projection of the sketch, re-solved as the stream grows
-    emitted = correct(target, history)          hard, soft, or per batch: the policy
+    state, emitted = policy(state, new scores; what was counted)
+    counts of everything, of recent scores, of buckets
 
-Small batches under plain parity constraints take a short way on group sums; everything else the general one, the
-core's projection with the history folded in. Nothing is counted before everything that can fail has been computed.
+It knows no kind of policy. Nothing is counted before everything that can fail has been computed.
 """
 
 from __future__ import annotations
 
-import warnings
+import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,68 +17,86 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.constraints import Batch, Constraint, Measured
-from fairlayer.errors import CategoryError, ConstraintDefinitionError, InfeasibleConstraintsError, SolverError
+from fairlayer.constraints import Batch, Measured
+from fairlayer.errors import CategoryError, ConstraintDefinitionError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.projection.assembly import assemble
-from fairlayer.solve.quadratic import ClashingFaces
-from fairlayer.streaming.correction import (
-    Frame,
-    excess,
-    feed_forward,
-    feedback,
-    hard_step,
-    large_step,
-    measure_past,
-    soft_step,
-)
+from fairlayer.streaming.correction import Frame, measure_past
 from fairlayer.streaming.history import History, batch_of
-from fairlayer.streaming.per_batch import PerBatchDual
+from fairlayer.streaming.pending import Waiting
 from fairlayer.streaming.phases import Phase, PhaseRule
-from fairlayer.streaming.policy import Anytime, PerBatch, Policy, Tracking
-from fairlayer.streaming.single import SpreadSums, clip
+from fairlayer.streaming.policies.base import Answer, Call, Labelled, State
+from fairlayer.streaming.setting import Setting
+from fairlayer.streaming.single import clip
 from fairlayer.streaming.sketch import Sketch
+from fairlayer.streaming.transition import Event, Transition, changed_limits, limits_of
+from fairlayer.streaming.windows import Windows
 
 __all__ = ["Machine"]
 
-_FIRST_REFRESH, _REFRESH_SHARE = 8, 8
 _LARGEST_SQUARE = 1e200  # sum of squares that no finite scores reach
-_LABEL_RATE = 0.1  # feedback rate for label-based constraints under a hard policy, which has none of its own
+_FIRST_BUCKET = 100.0
+_BLOCK = 8  # samples of a call before which the policy is asked whether it wants to solve anew
+_MOST_EVENTS = 200
 
 
 class Machine:
     """State and step of one stream. Not thread-safe by itself; `InferenceState` guards it.
 
     Args:
-        constraints: what must hold for the pooled means of everything emitted.
-        bounds: of every prediction, numbers or None.
-        policy: how.
-        half_life: samples after which the feed-forward forgets half; None for never.
+        setting: what is asked of the stream.
     """
 
-    def __init__(
-        self,
-        constraints: Sequence[Constraint],
-        bounds: tuple[float | None, float | None],
-        policy: Policy,
-        half_life: float | None,
-    ) -> None:
-        self.constraints, self.bounds, self.policy, self.half_life = tuple(constraints), bounds, policy, half_life
-        self.settle = 1000 if isinstance(policy, PerBatch) else policy.settle
-        self.features = tuple(dict.fromkeys(name for c in constraints for name in c.features))
-        low, high = (0.0 if bounds[0] is None else bounds[0]), (1.0 if bounds[1] is None else bounds[1])
-        self.history = History(self.features, Sketch(low, high if high > low else low + 1.0, half_life=half_life))
-        self.shifts = np.zeros(0)
-        self.prices: dict[str, float] = {}
-        self.next_refresh = 0.0
-        self.revision = 0  # counts the times that the feed-forward, or the dual, was computed anew
-        self.dual = PerBatchDual()
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.policy, self.constraints = setting, setting.policy, setting.constraints
+        self.bounds, self.memory, self.geometry = setting.bounds, setting.memory, setting.geometry
+        self.features = setting.features
+        self.history = History(self.features, self._new_sketch())
+        labelled = any(constraint.needs_labels for constraint in self.constraints)
+        low, high = self._range()
+        self.windows = Windows(
+            setting.window,
+            first=_FIRST_BUCKET,
+            labelled=labelled,
+            threshold=0.5 * (low + high),
+            bounds=self.bounds,
+        )
+        self.history.listeners.append(self._to_windows)
+        self.own: State = self.policy.begin()
+        self.revision = 0  # counts the times that the policy's state was computed anew
         self.rule = PhaseRule()
         self.vocabulary = Vocabulary()
-        self._sums: SpreadSums | None = None
-        self._plain = True  # whether `_sums` may exist
+        self.transition: Transition | None = None
+        self.events: list[Event] = []
+        self.now: float | None = None  # the caller's clock at the call under way
+        self.lost_labels = 0  # predictions that waited for a label and had to make room
+        self.scratch: dict[str, Any] = {}  # what a policy derives from the counts, dropped when cells change
         self._frame: Frame | None = None
         self.arrears: Callable[[], None] | None = None  # counts what was emitted elsewhere, see `lend`
+
+    # ---- what a policy reads
+
+    @property
+    def samples(self) -> float:
+        """Predictions emitted so far."""
+        return self.rule.samples
+
+    @property
+    def frame(self) -> Frame:
+        """The counts and constraints as the general step reads them."""
+        if self._frame is None:
+            self._frame = Frame(self.history, self.constraints, self.vocabulary, self.bounds)
+        return self._frame
+
+    @property
+    def transition_room(self) -> float:
+        """The room above every limit that a transition leaves, in prediction units."""
+        return 0.0 if self.transition is None else self.transition.largest(self.rule.samples)
+
+    def note(self, kind: str, text: str) -> None:
+        """Note an event."""
+        self.events.append(Event(self.rule.samples, self.windows.at, kind, text))
+        del self.events[:-_MOST_EVENTS]
 
     # ---- steps
 
@@ -89,116 +107,65 @@ class Machine:
             InfeasibleConstraintsError: the constraints contradict each other for any predictions.
         """
         cells = self._cells(groups)
-        if isinstance(self.policy, PerBatch):
-            emitted = self.dual.step(self._frame_now(), cells, raw, self.policy)
-            self.revision += 1
-            return self._commit(cells, raw, raw, emitted, 0.0)
-        held = self.step_many(cells, raw)
+        held = None if self.now is not None else self.step_many(cells, raw)
         if held is not None:
             return held.copy()
-        self._refresh()
-        target = self.target(raw - self.shifts[cells])
-        emitted, widening = self._correct(cells, target)
-        return self._commit(cells, raw, target, emitted, widening)
+        self._prepare(cells, raw)
+        return self._commit(cells, raw, self.policy.answer(self.own, self, cells, raw))
 
     def step_large(self, groups: Groups, raw: FloatArray, projected: FloatArray) -> FloatArray:
-        """Emit a batch that meets the constraints by itself, where the pooled means then hold too.
-
-        Otherwise emit the predictions nearest to the raw scores under which the batch and the pool both meet them; if
-        none do, the pool goes first.
-        """
+        """Emit a batch that meets the constraints by itself, as far as the policy lets it."""
         cells = self._cells(groups)
-        frame = self._frame_now()
-        if isinstance(self.policy, PerBatch) or not frame.unlabelled:
-            return self._commit(cells, raw, raw, projected, 0.0)
-        self._refresh()
-        slack = max(self.policy.slack(self.rule.samples + len(cells)), 0.0)
-        if excess(frame, cells, projected) <= slack + 1e-9:
-            return self._commit(cells, raw, projected, projected, 0.0)
-        target = projected if frame.labelled else raw
-        emitted, widening = large_step(frame, cells, target, slack)
-        return self._commit(cells, raw, projected, emitted, widening)
+        self._prepare(cells, raw)
+        return self._commit(cells, raw, self.policy.answer_large(self.own, self, cells, raw, projected))
 
     def step_one(self, cell: int, raw: float) -> float | None:
-        """Emit one prediction where group sums suffice, else None (and nothing has changed)."""
-        policy = self.policy
-        sums = self._sums or self.group_sums()
-        if sums is None or isinstance(policy, PerBatch):
+        """Emit one prediction where the policy has a short way, else None (and nothing has changed)."""
+        if self.rule.samples >= self.own.get("next_refresh", math.inf):
+            self._prepare(np.array([cell]), np.array([raw]))
+        found = self.policy.answer_one(self.own, self, cell, raw)
+        if found is None:
             return None
-        samples = self.rule.samples
-        if samples >= self.next_refresh:
-            self._refresh()
-        target = raw - float(self.shifts[cell])
-        soft = isinstance(policy, Tracking)
-        if soft:
-            target = min(max(target, sums.low - policy.limit), sums.high + policy.limit)  # type: ignore[union-attr]
-        interval = sums.interval(cell, policy.slack(samples + 1.0))
-        if interval is None:
-            return None
-        low, high = interval
-        start = emitted = min(max(target, sums.low), sums.high)
-        if not low <= emitted <= high:
-            end = low if emitted < low else high
-            if isinstance(policy, Tracking):
-                k = sums.stiffness(cell, policy.rate) if policy.implicit else None
-                if k is None:
-                    return None
-                end = (target + k * end) / (1.0 + k)
-                ends = sums.interval(cell, policy.cap(samples + 1.0))
-                if ends is None:
-                    return None
-                end = min(max(end, ends[0]), ends[1])
-            emitted = min(max(end, sums.low), sums.high)
-        stuck = 0.0
-        if emitted in (sums.low, sums.high) and not low <= emitted <= high:
-            low, high = sums.interval(cell, max(policy.slack(samples + 1.0), 0.0)) or interval
-            stuck = max(low - emitted, emitted - high)  # of the limits themselves, not of what is kept inside them
-        fresh = self.rule.cold and sums.new_to(cell)
+        emitted, correction, widening = found
+        if self.now is not None:
+            self._tick(self.now)
         self.history.emit_one(cell, raw, emitted)
-        sums.add(cell, 1.0, emitted)
-        self.rule.observe(1.0, abs(emitted - start), stuck)
-        if fresh:
-            self.rule.cold = self.unseen()
+        rule = self.rule
+        rule.observe(1.0, correction, widening)
+        if rule.cold:
+            self._look_for_groups([cell])
         return emitted
 
     def step_many(self, cells: IntArray, scores: np.ndarray[Any, Any]) -> FloatArray | None:
-        """Emit a batch by the feed-forward alone where every spread then holds, else None (and nothing has changed).
+        """Emit a batch where the policy has a short way, else None (and nothing has changed).
 
         None, too, where a score is not finite. A cell one past the last stands for a sample of a cell that the stream
         has not met. The predictions are the journal's own: copy them before the next step.
         """
-        sums, history = self._sums or self.group_sums(), self.history
-        k, n, samples = len(history.cells), len(cells), self.rule.samples
-        if sums is None or n > history.longest_draft or isinstance(self.policy, PerBatch):
+        history, n = self.history, len(cells)
+        k = len(history.cells)
+        if n > history.longest_draft:
             return None
-        if samples >= self.next_refresh:
-            if not (np.isfinite(scores).all() and cells.max() < k):
-                return None  # before anything changes
-            self._refresh()
+        counts = np.bincount(cells, minlength=k + 1).tolist()
+        if counts[k] or not float(scores.dot(scores)) < _LARGEST_SQUARE:
+            return None
+        if self.rule.samples >= self.own.get("next_refresh", math.inf) or n >= _BLOCK:
+            self._prepare(cells, np.asarray(scores, dtype=np.float64))
         raw, emitted = history.draft(n)
         raw[:] = scores
-        counts = np.bincount(cells, minlength=k + 1).tolist()
-        if counts[k] or not raw.dot(raw) < _LARGEST_SQUARE:
-            return None
-        np.subtract(raw, self.shifts[cells], out=emitted)
-        np.maximum(emitted, sums.box[0], out=emitted)
-        np.minimum(emitted, sums.box[1], out=emitted)
-        fresh = self.rule.cold and any(sums.new_to(cell) for cell, count in enumerate(counts) if count)
-        totals = np.bincount(cells, emitted, k).tolist()
-        if not sums.add_if_held(counts, totals, self.policy.slack(samples + n)):
+        if not self.policy.answer_many(self.own, self, Call(cells, counts, raw), emitted):
             return None
         history.emit_draft(cells)
         self.rule.observe(float(n), 0.0, 0.0)
-        if fresh:
-            self.rule.cold = self.unseen()
+        if self.rule.cold:
+            self._look_for_groups(np.unique(cells).tolist())
         return emitted
 
     def absorb(self, groups: Groups, raw: FloatArray, emitted: FloatArray) -> None:
         """Count predictions that were made elsewhere, as they are."""
         cells = self._cells(groups)
-        if not isinstance(self.policy, PerBatch):
-            self._refresh()
-        self._commit(cells, raw, raw, emitted, 0.0)
+        self._prepare(cells, raw)
+        self._commit(cells, raw, Answer(emitted, raw))
 
     def check_labels(self, groups: Groups, labels: FloatArray) -> None:
         """Let the constraints refuse labels of a few samples, as those of a batch, before they are counted.
@@ -209,20 +176,34 @@ class Machine:
         labelled = [constraint for constraint in self.constraints if constraint.needs_labels]
         assemble(labelled, Batch(groups, len(labels), labels=labels), on_empty="skip")
 
-    def observe_labels(self, codes: IntArray, emitted: FloatArray, labels: FloatArray) -> None:
-        """Count labels of earlier predictions, made for samples with these codes."""
-        self.history.label(self.history.locate(codes), emitted, labels)
-        if any(constraint.needs_labels for constraint in self.constraints):
-            self.next_refresh = 0.0
+    def estimates(self, cells: IntArray, raw: FloatArray) -> FloatArray:
+        """Return the policy's label estimates."""
+        return self.policy.estimate_labels(self.own, self, cells, raw)
+
+    def observe_labels(self, waiting: Waiting, labels: FloatArray) -> None:
+        """Count labels (n,) of predictions that waited for them."""
+        cells = self.history.locate(waiting.codes)
+        labelled = Labelled(cells, waiting.raw, waiting.emitted, waiting.estimates, labels)
+        self.history.label(cells, waiting.emitted, labels)
+        self.windows.label(labelled, waiting.numbers, len(self.history.cells))
+        self.own = self.policy.count_labels(self.own, self, labelled)
 
     def warm_start(self, groups: Groups, raw: FloatArray) -> None:
         """Feed raw scores to the sketch, as if the stream had begun with them; nothing is counted as emitted."""
-        self.history.sketch.add(self._cells(groups), raw)
-        self.next_refresh = 0.0
+        cells = self._cells(groups)
+        self.history.sketch.add(cells, raw)
+        self.own = {**self.own, "next_refresh": 0.0}
+
+    def _tick(self, at: float) -> None:
+        """Take note of the time of the samples that are about to be counted."""
+        if self.windows.begins_bucket(at):
+            self.history.flush()
+        self.windows.tick(at)
 
     def lend(self, collect: Callable[[], None]) -> None:
         """Leave the group sums to steps elsewhere, until `catch_up` has these counted by `collect`."""
-        self._sums, self.arrears = None, collect
+        self.scratch.clear()
+        self.arrears = collect
 
     def catch_up(self) -> None:
         """Count what was emitted elsewhere; to be called before anything else reads or steps."""
@@ -232,16 +213,14 @@ class Machine:
 
     # ---- what it knows
 
+    @property
+    def shifts(self) -> FloatArray:
+        """How far each cell's raw scores are moved down."""
+        return self.policy.shifts(self.own, self)
+
     def measured(self) -> dict[str, Measured | None]:
         """Return what each constraint says about everything emitted."""
-        return measure_past(self._frame_now())
-
-    def group_sums(self) -> SpreadSums | None:
-        """Return the sums of plain groups; None where these do not suffice, or are lent."""
-        if self._sums is None and self._plain and self.arrears is None:
-            self._sums = SpreadSums.of(self._frame_now())
-            self._plain = self._sums is not None
-        return self._sums
+        return measure_past(self.frame)
 
     def unseen(self) -> bool:
         """Whether some group that a constraint compares has emitted nothing yet, or it compares nothing."""
@@ -256,7 +235,7 @@ class Machine:
 
     def phase(self) -> Phase:
         """Return the phase of the stream."""
-        return self.rule.phase(self.settle)
+        return self.rule.phase(self.policy.settle)
 
     def adopt(self, vocabulary: Vocabulary) -> None:
         """Take on categories; cells keep their meaning, under new codes where the order changed.
@@ -271,7 +250,7 @@ class Machine:
             return
         self.history.recode([self.recoded(codes, old, new) for codes in self.history.cells])
         self.vocabulary = vocabulary.closed()
-        self._frame, self._sums, self._plain = None, None, True
+        self._forget_derived()
 
     def recoded(
         self, codes: tuple[int, ...], old: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]]
@@ -292,12 +271,79 @@ class Machine:
             recoded.append(-1 if category is None else list(new[name]).index(category))
         return tuple(recoded)
 
+    # ---- changes on a live stream
+
+    def changed(self, setting: Setting, over: float | None) -> tuple[Machine, Callable[[tuple[int, ...]], Any]]:
+        """Return a machine under another setting that has counted all that this one has, and how codes are recoded.
+
+        Features that no constraint reads any more are left out of the cells; new ones are unknown for what was counted.
+        """
+        new = Machine(setting)
+        places = [self.features.index(name) if name in self.features else None for name in new.features]
+        words = self.vocabulary.categories
+        if words:
+            new.vocabulary = Vocabulary({name: words.get(name, ()) for name in new.features}, open=False)
+
+        def recode(codes: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(-1 if place is None else codes[place] for place in places)
+
+        self.history.flush()
+        codes = [recode(cell) for cell in self.history.cells]
+        rows = new.history.locate(np.array(codes, dtype=np.int64).reshape(len(codes), len(new.features)))
+        new.history.take_over(self.history, rows)
+        new.windows.take_over(self.windows, rows, len(new.history.cells))
+        new.rule.load_state(self.rule.to_state())
+        new.events, new.lost_labels = list(self.events), self.lost_labels
+        new.own = setting.policy.taken_over(setting.policy.grow(new.own, new), self.own, new, rows)
+        new.begin_transition(limits_of(self.constraints), over)
+        new.rule.cold = new.unseen()
+        return new, recode
+
+    def begin_transition(self, before: Mapping[str, Sequence[Any]], over: float | None = None) -> None:
+        """Begin the way from the limits held before to those of the constraints, where they differ."""
+        extra = changed_limits(before, self.constraints)
+        gone = [name for name in before if name not in {c.name for c in self.constraints}]
+        if (not extra and not gone) or not self.rule.samples:
+            return
+        asked = self.setting.transition if over is None else over
+        length = self.policy.transition_length(self) if asked is None else asked
+        self.transition = Transition(extra, self.rule.samples, float(length))
+        self.rule.changing_until = self.rule.samples + float(length)
+        self.own = {**self.own, "next_refresh": 0.0}
+        said = [*(f"{name} is new or changed" for name in extra), *(f"{name} is gone" for name in gone)]
+        self.note("limits changed", f"{'; '.join(said)}; reached after {length:g} predictions")
+
     # ---- internals
 
-    def _frame_now(self) -> Frame:
-        if self._frame is None:
-            self._frame = Frame(self.history, self.constraints, self.vocabulary, self.bounds)
-        return self._frame
+    def _range(self) -> tuple[float, float]:
+        """The range in which raw scores are expected."""
+        low, high = (
+            (0.0 if self.bounds[0] is None else self.bounds[0]),
+            (1.0 if self.bounds[1] is None else self.bounds[1]),
+        )
+        return low, high if high > low else low + 1.0
+
+    def _new_sketch(self) -> Sketch:
+        between = None not in self.bounds and self.bounds[0] != self.bounds[1]
+        return Sketch(*self._range(), memory=self.memory, arcsine=between, latest=self.policy.latest)
+
+    def _to_windows(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
+        self.windows.add(cells, raw, emitted, self.phase(), len(self.history.cells))
+
+    def _prepare(self, cells: IntArray, raw: FloatArray) -> None:
+        """Let the policy solve anew, where that is due."""
+        if self.transition is not None and not self.transition.left(self.rule.samples):
+            self.transition = None
+        state = self.policy.prepare(self.own, self, cells, raw)
+        if state is not self.own:
+            self.take_on(state)
+
+    def take_on(self, state: State) -> None:
+        """Go on with a state that the policy has computed anew."""
+        self.own = state
+        self.revision += 1
+        weights = self.history.sketch.counts.sum(axis=1) + 1e-300
+        self.rule.forward = float(np.abs(self.shifts).dot(weights) / weights.sum())
 
     def _cells(self, groups: Groups) -> IntArray:
         codes = [groups.column(name).codes for name in self.features]
@@ -316,132 +362,123 @@ class Machine:
         known = len(self.history.cells)
         cells = self.history.locate(codes)
         if len(self.history.cells) > known:
-            self.shifts = np.append(self.shifts, np.zeros(len(self.history.cells) - known))
-            self._sums, self._plain, self.next_refresh = None, True, 0.0
+            self.own = self.policy.grow(self.own, self)
+            self.scratch.clear()
         return cells
 
-    def _refresh(self) -> None:
-        """Solve for the feed-forward anew once the stream has grown by an eighth."""
-        if self.rule.samples >= self.next_refresh and not isinstance(self.policy, PerBatch):
-            self.solve(self.rule.samples)
+    def _look_for_groups(self, cells: list[int]) -> None:
+        """See whether all groups have been met, after a step with samples of these cells while some had not."""
+        met = self.scratch.setdefault("met", set())
+        if not met.issuperset(cells):
+            met.update(cells)
+            self.rule.cold = self.unseen()
 
-    def solve(self, samples: float) -> None:
-        """Solve for the feed-forward of a stream of so many samples."""
-        policy, frame, sketch = self.policy, self._frame_now(), self.history.sketch
-        assert not isinstance(policy, PerBatch)
-        try:
-            shifts, prices = feed_forward(frame, policy.inset(max(samples, sketch.total(), 1.0)))
-            if frame.labelled:
-                rate = policy.rate if isinstance(policy, Tracking) else _LABEL_RATE
-                shifts = shifts + feedback(frame, rate, 0.0, labelled=True)
-        except SolverError as error:  # a request must not fail for it: what is held does not depend on it
-            warnings.warn(f"the feed-forward of a stream stays as it was: {error}", stacklevel=2)
-            shifts, prices = self.shifts, self.prices
-        self.prices = prices
-        self.shifts = np.clip(shifts, -policy.limit, policy.limit) if isinstance(policy, Tracking) else shifts
-        weights = sketch.counts.sum(axis=1) + 1e-300
-        self.rule.forward = float(np.abs(self.shifts).dot(weights) / weights.sum())
-        recent = samples if self.half_life is None else min(samples, self.half_life)
-        self.next_refresh = samples + max(_FIRST_REFRESH, recent // _REFRESH_SHARE)
-        self.revision += 1
-
-    def target(self, target: FloatArray) -> FloatArray:
-        """Keep a soft step's target within `limit` of the bounds, so that its shift can always saturate."""
-        if not isinstance(self.policy, Tracking):
-            return target
-        low, high = self.bounds
-        limit = self.policy.limit
-        return clip(target, (None if low is None else low - limit, None if high is None else high + limit))
-
-    def _correct(self, cells: IntArray, target: FloatArray) -> tuple[FloatArray, float]:
-        policy, frame = self.policy, self._frame_now()
-        assert not isinstance(policy, PerBatch)
-        slack, start = policy.slack(self.rule.samples + len(cells)), clip(target, self.bounds)
-        if not frame.unlabelled or excess(frame, cells, start) <= slack:
-            return start, 0.0
-        try:
-            if isinstance(policy, Anytime):
-                return hard_step(frame, cells, target, slack)
-            emitted = self._soft(policy, cells, target, slack)
-            cap = policy.cap(self.rule.samples + len(cells))
-            if excess(frame, cells, emitted) > cap + 1e-12:
-                return hard_step(frame, cells, emitted, cap)
-        except ClashingFaces as clash:
-            raise InfeasibleConstraintsError(
-                f"no stream of predictions can meet {', '.join(c.name for c in self.constraints)} together "
-                f"({len(clash.faces)} statements clash). Loosen one of them."
-            ) from None
-        stuck = self.at_bounds(emitted)
-        return emitted, max(excess(frame, cells, emitted) - max(slack, 0.0), 0.0) if stuck else 0.0
-
-    def at_bounds(self, emitted: FloatArray) -> bool:
-        """Whether every prediction is at a bound."""
-        return bool(np.isin(emitted, [bound for bound in self.bounds if bound is not None]).all())
-
-    def _soft(self, policy: Tracking, cells: IntArray, target: FloatArray, slack: float) -> FloatArray:
-        if policy.implicit:
-            return soft_step(self._frame_now(), cells, target, slack, policy.rate)
-        return clip(target - feedback(self._frame_now(), policy.rate, slack, labelled=False)[cells], self.bounds)
-
-    def _commit(
-        self, cells: IntArray, raw: FloatArray, target: FloatArray, emitted: FloatArray, widening: float
-    ) -> FloatArray:
+    def _commit(self, cells: IntArray, raw: FloatArray, answer: Answer) -> FloatArray:
+        emitted = answer.emitted
+        if answer.state is not None:
+            self.own = answer.state
+            self.revision += 1
+        if self.now is not None:
+            self._tick(self.now)
         self.history.emit(cells, raw, emitted)
-        if self._sums is not None:
-            k = len(self.history.cells)
-            counts, totals = np.bincount(cells, minlength=k).tolist(), np.bincount(cells, emitted, k).tolist()
-            self._sums.add_if_held(counts, totals, np.inf)
-        self.rule.observe(float(len(cells)), float(np.abs(emitted - clip(target, self.bounds)).mean()), widening)
+        self.own = self.policy.count(self.own, self, cells, raw, emitted)
+        correction = float(np.abs(emitted - clip(answer.start, self.bounds)).mean())
+        self.rule.observe(float(len(cells)), correction, answer.widening)
         if self.rule.cold:
             self.rule.cold = self.unseen()
         return emitted
+
+    def _forget_derived(self) -> None:
+        self._frame = None
+        self.scratch.clear()
 
     # ---- state
 
     def to_state(self) -> dict[str, Any]:
         """Return tensors and plain containers, loadable with `weights_only=True`."""
+        self.history.flush()
         return {
             "history": self.history.to_state(),
-            "shifts": torch.from_numpy(self.shifts.copy()),
-            "prices": dict(self.prices),
-            "next_refresh": self.next_refresh,
-            "dual": self.dual.to_state(),
+            "policy": {name: _saved(value) for name, value in self.own.items()},
+            "windows": self.windows.to_state(),
             "rule": self.rule.to_state(),
             "vocabulary": self.vocabulary.to_state(),
             "features": list(self.features),
+            "limits": limits_of(self.constraints),
+            "policy_name": self.policy.name,
+            "transition": None if self.transition is None else list(self.transition),
+            "events": [list(event) for event in self.events],
+            "lost_labels": self.lost_labels,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `to_state` returned."""
+        """Restore what `to_state` returned; limits that have changed since are reached by a transition."""
         if tuple(state["features"]) != self.features:
             raise ConstraintDefinitionError(
                 f"the saved stream is over the features {state['features']}, but this model's constraints read "
-                f"{list(self.features)}. Load it into a model with the same constraints."
+                f"{list(self.features)}. Load it into a model with the same constraints, then change them with "
+                "change_constraints(...)."
             )
         self.history.load_state(state["history"])
-        self.shifts = state["shifts"].cpu().double().numpy().copy()
-        self.prices = {name: float(price) for name, price in state["prices"].items()}
-        self.next_refresh = float(state["next_refresh"])
-        self.dual.load_state(state["dual"])
         self.rule.load_state(state["rule"])
         self.vocabulary = Vocabulary.from_state(state["vocabulary"])
-        self._frame, self._sums, self._plain = None, None, True
+        self.windows.load_state(state["windows"])
+        self._forget_derived()
+        saved = {name: _loaded(value) for name, value in state["policy"].items()}
+        if state["policy_name"] == self.policy.name:
+            self.own = self.policy.loaded(saved, self)
+        else:
+            self.own = self.policy.grow(self.policy.begin(), self)
+        self.transition = None if state["transition"] is None else Transition(*state["transition"])
+        self.events = [Event(*event) for event in state["events"]]
+        self.lost_labels = int(state["lost_labels"])
+        self.begin_transition(state["limits"])
 
-    def mark(self) -> tuple[int, Vocabulary, FloatArray, float, dict[str, float], float]:
+    def mark(self) -> tuple[int, Vocabulary, State, float]:
         """Return what a failing step may have changed; counts are not among it."""
-        rule = self.rule.forward
-        return len(self.history.cells), self.vocabulary, self.shifts, self.next_refresh, self.prices, rule
+        return len(self.history.cells), self.vocabulary, self.own, self.rule.forward
 
-    def restore(self, mark: tuple[int, Vocabulary, FloatArray, float, dict[str, float], float]) -> None:
+    def restore(self, mark: tuple[int, Vocabulary, State, float]) -> None:
         """Undo a failing step."""
-        known, vocabulary, self.shifts, self.next_refresh, self.prices, self.rule.forward = mark
+        known, vocabulary, self.own, self.rule.forward = mark
         self.history.forget_cells(known)
         if vocabulary.categories != self.vocabulary.categories:
             self.adopt(vocabulary)
-        self._frame, self._sums, self._plain = None, None, True
+        self._forget_derived()
 
-    def merge(self, other: Machine, sign: float = 1.0) -> None:
-        """Add the history of another stream under the same categories (take it off, for sign -1)."""
+    def merge(self, other: Machine) -> None:
+        """Add all that another stream has counted, recent scores too."""
+        rows = self._joined(other)
+        self.history.merge(other.history)
+        self.history.sketch.merge(other.history.sketch, rows)
+        self.rule.samples += other.rule.samples
+        self.own = self.policy.merged(self.own, other.own, self, rows)
+        self._after_merger("merged", f"{other.rule.samples:g} predictions of another stream")
+
+    def hear(self, others: Sequence[tuple[Machine, Machine | None]]) -> None:
+        """Add what each other replica has counted since its base (its second part), and learn its recent scores."""
+        added = 0.0
+        placed = []
+        for other, base in others:
+            rows = self._joined(other)
+            placed.append((other, rows))
+            self.history.merge(other.history)
+            added += other.rule.samples
+            if base is not None:
+                self._joined(base)
+                self.history.merge(base.history, sign=-1.0)
+                added -= base.rule.samples
+        self.rule.samples += added
+        self.history.sketch.hear([(other.history.sketch, rows) for other, rows in placed])
+        self.own = self.policy.heard(self.own, self, placed)
+        self._after_merger("synchronised", f"{len(others)} replicas, {added:g} predictions that were not known here")
+
+    def _joined(self, other: Machine) -> IntArray:
+        """Return the cell here of each cell of another stream.
+
+        Raises:
+            ConstraintDefinitionError: it has other categories.
+        """
         if other.vocabulary.categories and self.vocabulary.categories != other.vocabulary.categories:
             if self.vocabulary.categories:
                 raise ConstraintDefinitionError(
@@ -449,8 +486,20 @@ class Machine:
                     f"{dict(other.vocabulary.categories)}. Call fit_categories(...) before streaming."
                 )
             self.vocabulary = other.vocabulary
-        self.history.merge(other.history, sign)
-        self.shifts = np.zeros(len(self.history.cells))
-        self.rule.samples += sign * other.rule.samples
-        self.next_refresh, self._frame, self._sums, self._plain = 0.0, None, None, True
+        other.history.flush()
+        self.history.flush()
+        return self.locate(other.history.codes())
+
+    def _after_merger(self, kind: str, text: str) -> None:
+        self._forget_derived()
         self.rule.cold = self.unseen()
+        self.note(kind, text)
+
+
+def _saved(value: Any) -> Any:
+    """An array as a tensor, and lists and dicts of numbers as copies."""
+    return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else copy.deepcopy(value)
+
+
+def _loaded(value: Any) -> Any:
+    return value.cpu().numpy().copy() if isinstance(value, torch.Tensor) else copy.deepcopy(value)

@@ -21,7 +21,7 @@ from fairlayer.streaming.device import LARGEST_CALL, Call, Rule
 from fairlayer.streaming.lane import Block, Lane, place_of
 from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
-from fairlayer.streaming.policy import Anytime, PerBatch, Tracking
+from fairlayer.streaming.policies.pooled import Pooled, at_bounds, sums_of
 from fairlayer.streaming.single import clip
 
 __all__ = ["NonBlocking"]
@@ -71,16 +71,16 @@ class NonBlocking:
         machine.catch_up()
         if self.closed is None:
             return None
-        policy, reason = machine.policy, _reason(machine, self.closed)
+        reason = _reason(machine, self.closed)
         if reason is None and not {(0,), (1,)} <= machine.history.index.keys():
             return None  # the host meets a group for the first time
-        sums = machine.group_sums()
+        sums = sums_of(machine)
         if reason is None and (sums is None or len(sums.spreads) != 1 or len(sums.spreads[0].count) != 2):
             reason = f"{machine.constraints[0].name} compares no plain means of two groups"
-        if reason is not None or sums is None or isinstance(policy, PerBatch):
+        if reason is not None or sums is None or not isinstance(machine.policy, Pooled):
             self._explain(str(reason))
             return None
-        return _Run(machine, policy, sums.spreads[0].tolerance, device, self._rejected)
+        return _Run(machine, machine.policy, sums.spreads[0].tolerance, device, self._rejected)
 
     def _explain(self, reason: str) -> None:
         if reason not in self._said:
@@ -102,11 +102,11 @@ _GIVEN = {
 
 def _reason(machine: Machine, closed: bool) -> str | None:
     """Why the calls of a stream wait, as far as its arguments and categories tell."""
-    policy, names = machine.policy, ", ".join(constraint.name for constraint in machine.constraints)
+    names = ", ".join(constraint.name for constraint in machine.constraints)
     if len(machine.constraints) != 1 or len(machine.features) != 1:
         return f"one parity over one feature can be held there, not [{names}]"
-    if isinstance(policy, PerBatch) or (isinstance(policy, Tracking) and not policy.implicit):
-        return f"the policy {policy} runs on the host"
+    if machine.policy.device_rule() is None:
+        return f"the policy {machine.policy} runs on the host"
     if not closed:
         return "a new category may come; call fit_categories(...), or pass a closed vocabulary=, before streaming"
     categories = machine.vocabulary.categories.get(machine.features[0], ())
@@ -152,7 +152,7 @@ class _Run:
     def __init__(
         self,
         machine: Machine,
-        policy: Anytime | Tracking,
+        policy: Pooled,
         tolerance: float,
         device: torch.device,
         rejected: _Rejected,
@@ -166,8 +166,9 @@ class _Run:
         self.numbers = np.zeros(max(cells) + 1, dtype=np.int64)  # of each cell
         self.numbers[cells] = numbers
         past = [history.sums[name][cells].tolist() for name in ("count", "emitted")]
-        softness = (policy.rate, policy.limit) if isinstance(policy, Tracking) else ()
-        self.lane = Lane(numbers, cells, past, Rule(device, machine.bounds, *softness))
+        rule = policy.device_rule()
+        assert rule is not None
+        self.lane = Lane(numbers, cells, past, Rule(device, machine.bounds, *rule))
         self.lane.shift(machine.shifts)
         machine.lend(self.collect)
 
@@ -186,13 +187,13 @@ class _Run:
         """Emit one call of scores (n,) or (n, 1)."""
         machine, lane, policy = self.machine, self.lane, self.policy
         samples = machine.rule.samples + lane.uncounted
-        if samples >= machine.next_refresh:
+        if samples >= machine.own["next_refresh"]:
             self._count()
-            machine.solve(machine.rule.samples + lane.uncounted)
+            machine.take_on(policy.solved(machine.own, machine, machine.rule.samples + lane.uncounted))
             lane.shift(machine.shifts)
         samples += len(scores)
         width = max(self.tolerance + policy.slack(samples), 0.0)
-        cap = policy.cap(samples) if isinstance(policy, Tracking) else inf
+        cap = policy.cap(samples)
         return lane.emit(column, scores, Call(width, None if cap == inf else self.tolerance + cap))
 
     def collect(self) -> None:
@@ -209,11 +210,11 @@ class _Run:
         machine, rule, good = self.machine, self.machine.rule, block.good
         codes, raw, emitted = block.codes[good], block.raw[good], block.emitted[good]
         machine.history.emit(machine.locate(codes[:, None]), raw, emitted)
-        moved = np.abs(emitted - clip(machine.target(raw - block.shifts[codes]), machine.bounds))
+        moved = np.abs(emitted - clip(self.policy.near(machine, raw - block.shifts[codes]), machine.bounds))
         calls = block.per_call(good, moved)
         for n, correction in calls:
             rule.observe(float(n), correction, 0.0)
-        if calls and machine.at_bounds(emitted[-calls[-1][0] :]):
+        if calls and at_bounds(emitted[-calls[-1][0] :], machine.bounds):
             found, slack = machine.measured()[machine.constraints[0].name], self.policy.slack(rule.samples)
             excess = 0.0 if found is None or found.excess is None else found.excess
             rule.widening = max(excess - max(slack, 0.0), 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,30 +14,51 @@ from fairlayer.errors import ShapeError
 __all__ = ["Pending", "read_ids"]
 
 
+class Waiting(NamedTuple):
+    """What is remembered of predictions whose labels have come.
+
+    Args:
+        codes: (n, features) of their cells.
+        raw: (n,) raw scores.
+        emitted: (n,) predictions.
+        estimates: (n,) label estimates at the time.
+        numbers: (n,) the buckets in which they were emitted.
+    """
+
+    codes: IntArray
+    raw: FloatArray
+    emitted: FloatArray
+    estimates: FloatArray
+    numbers: IntArray
+
+
 class Pending:
-    """An insertion-ordered table id -> (codes of its cell, emitted prediction).
+    """An insertion-ordered table id -> what is remembered of the prediction.
 
     Args:
         limit: most predictions that wait; the oldest make room.
     """
 
-    def __init__(self, limit: int = 10_000) -> None:
+    def __init__(self, limit: int = 50_000) -> None:
         self.limit = limit
-        self._waiting: dict[str | int, tuple[tuple[int, ...], float]] = {}
+        self._waiting: dict[str | int, tuple[tuple[int, ...], float, float, float, int]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, ids: Sequence[str | int], codes: IntArray, emitted: FloatArray) -> None:
-        """Remember predictions; codes are (n, features)."""
-        for key, cell, value in zip(ids, codes.tolist(), emitted.tolist(), strict=True):
+    def add(self, ids: Sequence[str | int], waiting: Waiting) -> int:
+        """Remember predictions; return how many had to make room."""
+        rows = zip(map(tuple, waiting.codes.tolist()), *(part.tolist() for part in waiting[1:]), strict=True)
+        for key, row in zip(ids, rows, strict=True):
             self._waiting.pop(key, None)
-            self._waiting[key] = (tuple(cell), value)
-        while len(self._waiting) > self.limit:
+            self._waiting[key] = row
+        lost = max(0, len(self._waiting) - self.limit)
+        for _ in range(lost):
             del self._waiting[next(iter(self._waiting))]
+        return lost
 
-    def find(self, ids: Sequence[str | int]) -> tuple[IntArray, FloatArray]:
-        """Return the codes (n, features) and predictions of some ids.
+    def find(self, ids: Sequence[str | int]) -> Waiting:
+        """Return what is remembered of some ids.
 
         Raises:
             ShapeError: an id is unknown, was labelled before, or is given twice.
@@ -48,9 +69,7 @@ class Pending:
                 f"labels came for ids {missing[:5] or 'given twice'}, which wait for none. "
                 f"Pass ids= when predicting; each id takes one label, and the latest {self.limit} predictions wait."
             )
-        found = [self._waiting[key] for key in ids]
-        codes, emitted = zip(*found, strict=True) if found else ((), ())
-        return np.array(codes, dtype=np.int64).reshape(len(found), -1), np.array(emitted, dtype=np.float64)
+        return _table([self._waiting[key] for key in ids])
 
     def drop(self, ids: Sequence[str | int]) -> None:
         """Forget some ids, all of which wait."""
@@ -59,21 +78,25 @@ class Pending:
 
     def to_state(self) -> dict[str, Any]:
         """Return plain containers and tensors."""
-        found = list(self._waiting.values())
-        return {
-            "ids": list(self._waiting),
-            "codes": torch.tensor([codes for codes, _ in found], dtype=torch.int64),
-            "emitted": torch.tensor([value for _, value in found], dtype=torch.float64),
-        }
+        found = _table(list(self._waiting.values()))
+        return {"ids": list(self._waiting), **{name: torch.from_numpy(part) for name, part in found._asdict().items()}}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `to_state` returned."""
-        codes = [tuple(row) for row in state["codes"].tolist()]
-        self._waiting = dict(zip(state["ids"], zip(codes, state["emitted"].tolist(), strict=True), strict=True))
+        codes = map(tuple, state["codes"].tolist())
+        rest = (state[name].tolist() for name in Waiting._fields[1:])
+        self._waiting = dict(zip(state["ids"], zip(codes, *rest, strict=True), strict=True))
 
     def recode(self, change: Callable[[tuple[int, ...]], tuple[int, ...]]) -> None:
         """Give every waiting prediction's cell new codes."""
-        self._waiting = {key: (change(codes), value) for key, (codes, value) in self._waiting.items()}
+        self._waiting = {key: (change(codes), *rest) for key, (codes, *rest) in self._waiting.items()}  # type: ignore[misc]
+
+
+def _table(rows: list[tuple[tuple[int, ...], float, float, float, int]]) -> Waiting:
+    columns = list(zip(*rows, strict=True)) if rows else [(), (), (), (), ()]
+    codes = np.array(columns[0], dtype=np.int64).reshape(len(rows), -1 if rows and columns[0][0] else 0)
+    raw, emitted, estimates = (np.array(column, dtype=np.float64) for column in columns[1:4])
+    return Waiting(codes, raw, emitted, estimates, np.array(columns[4], dtype=np.int64))
 
 
 def read_ids(ids: Any, n: int | None = None) -> list[str | int]:

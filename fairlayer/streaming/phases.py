@@ -2,10 +2,11 @@
 
 | phase | when |
 |---|---|
+| CHANGING | limits, constraints or categories were changed, and their transition is under way |
 | COLD | a group that a constraint compares has not been seen |
 | WARMING | fewer samples than the policy's `settle` |
 | SATURATED | the last step could not meet the limits: predictions stood at their bounds |
-| DRIFTING | for long, corrections have been large beside the feed-forward |
+| DRIFTING | a clear change was seen a moment ago, or corrections have been large beside the feed-forward |
 | STEADY | otherwise |
 """
 
@@ -25,6 +26,7 @@ _NOISE = 0.02  # least feed-forward, in prediction units, that corrections are m
 class Phase(StrEnum):
     """Where a stream stands."""
 
+    CHANGING = "changing"
     COLD = "cold"
     WARMING = "warming"
     STEADY = "steady"
@@ -42,6 +44,8 @@ class PhaseRule:
         self.forward = 0.0  # mean of |target - raw|, as of the last feed-forward
         self.widening = 0.0  # of the last step
         self.drifting = False
+        self.changing_until = 0.0  # samples at which the transition under way ends
+        self.unsettled_until = 0.0  # samples until which a clear change makes the stream DRIFTING
 
     def observe(self, samples: float, correction: float, widening: float) -> None:
         """Count one step."""
@@ -54,13 +58,15 @@ class PhaseRule:
 
     def phase(self, settle: int) -> Phase:
         """Return the phase."""
+        if self.samples < self.changing_until:
+            return Phase.CHANGING
         if self.cold:
             return Phase.COLD
         if self.widening > 1e-9:
             return Phase.SATURATED
         if self.samples < settle:
             return Phase.WARMING
-        return Phase.DRIFTING if self.drifting else Phase.STEADY
+        return Phase.DRIFTING if self.drifting or self.samples < self.unsettled_until else Phase.STEADY
 
     def to_state(self) -> dict[str, float]:
         """Return plain numbers."""

@@ -8,12 +8,14 @@ from typing import Any
 from fairlayer.constraints import Constraint
 from fairlayer.errors import require
 from fairlayer.streaming.phases import Phase
-from fairlayer.streaming.policy import PerBatch, Policy
+from fairlayer.streaming.policies import Policy
+from fairlayer.streaming.report import StreamReport
 from fairlayer.streaming.trace import TracePoint
 
-__all__ = ["plot_trace"]
+__all__ = ["plot_report", "plot_trace"]
 
 _COLORS = {
+    Phase.CHANGING: "tab:purple",
     Phase.COLD: "tab:blue",
     Phase.WARMING: "tab:cyan",
     Phase.STEADY: "tab:green",
@@ -69,7 +71,7 @@ def _limit(point: TracePoint, name: str, policy: Policy) -> float:
     found = point.measured.get(name)
     if found is None:
         return float("nan")
-    slack = 0.0 if isinstance(policy, PerBatch) or found.is_ratio else max(policy.slack(point.samples), 0.0)
+    slack = 0.0 if found.is_ratio else policy.room(point.samples)
     return found.limit - slack if found.at_least else found.limit + slack
 
 
@@ -94,3 +96,48 @@ def _shade(axis: Any, points: Sequence[TracePoint]) -> None:
         label = None if point.phase in named else point.phase.value
         axis.axvspan(point.samples, end, color=_COLORS[point.phase], alpha=0.15, linewidth=0, label=label)
         named.add(point.phase)
+
+
+def plot_report(report: StreamReport, axes: Any = None) -> Any:
+    """Draw a report: raw and emitted number of each constraint per bucket, its band, phases, and who was moved.
+
+    Args:
+        report: what to draw.
+        axes: as many matplotlib axes as there are constraints, and one more for the shares; None for a new figure.
+    """
+    names = list(report.limits)
+    if axes is None:
+        size = (10, 2.6 * (len(names) + 1))
+        figure = require("matplotlib.figure", "train").Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(len(names) + 1, 1, sharex=True, squeeze=False)[:, 0]
+    *gaps, shares = axes
+    starts = [float(bucket.start) for bucket in report.buckets]
+    edges = [*starts, starts[-1] + report.buckets[-1].samples] if starts else [0.0, 1.0]
+    for axis, name in zip(gaps, names, strict=True):
+        for what, color in (("raw", "0.55"), ("emitted", "tab:blue")):
+            found = [getattr(bucket.gaps[name], what) for bucket in report.buckets]
+            values = [float("nan") if each is None else float(each) for each in found]
+            axis.stairs(values or [float("nan")], edges, baseline=None, color=color, linewidth=1.6, label=what)
+        limit = report.limits[name]
+        if limit is not None:
+            floor = any(g.emitted is not None and g.emitted.at_least for b in report.buckets for g in [b.gaps[name]])
+            band = (limit, 1.0) if floor else (0.0, limit)
+            axis.axhspan(*band, color="tab:green", alpha=0.12, linewidth=0, label="held")
+        axis.set(ylabel=name)
+    for what, label in (("moved", "moved"), ("at_bound", "at a bound"), ("flips", "decision changed")):
+        values = [getattr(bucket, what) for bucket in report.buckets]
+        shares.stairs(values or [float("nan")], edges, baseline=None, label=label)
+    named: set[Phase] = set()
+    for bucket in report.buckets:
+        if bucket.phase is not None:
+            text = None if bucket.phase in named else bucket.phase.value
+            ends = (float(bucket.start), float(bucket.start + bucket.samples))
+            shares.axvspan(*ends, color=_COLORS[bucket.phase], alpha=0.15, linewidth=0, label=text)
+            named.add(bucket.phase)
+    shares.set(
+        ylabel="share of predictions", xlabel="predictions emitted", ylim=(0.0, 1.05), xlim=(edges[0], edges[-1])
+    )
+    for axis in (*gaps, shares):
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+    return shares.figure

@@ -37,7 +37,9 @@ class _Spread:
         simple = members == 2 and member.count(0) == member.count(1) == 1
         self.pair = (member.index(0), member.index(1)) if simple else None  # two groups of one cell each
 
-    def add_pair_if_held(self, first: int, second: int, counts: list[float], totals: list[float], slack: float) -> bool:
+    def add_pair_if_held(
+        self, first: int, second: int, counts: Sequence[float], totals: Sequence[float], slack: float
+    ) -> bool:
         """The same as `SpreadSums.add_if_held`, for two groups of one cell each: the case of most streams."""
         n, m = self.count[0] + counts[first], self.count[1] + counts[second]
         s, t = self.total[0] + totals[first], self.total[1] + totals[second]
@@ -82,7 +84,7 @@ class SpreadSums:
                 spread.count[member] += count
                 spread.total[member] += total
 
-    def add_if_held(self, counts: list[float], totals: list[float], slack: float) -> bool:
+    def add_if_held(self, counts: Sequence[float], totals: Sequence[float], slack: float) -> bool:
         """Count predictions, given per cell, after which every spread holds, and return whether they did."""
         if len(self.spreads) == 1 and self.spreads[0].pair:
             return self.spreads[0].add_pair_if_held(*self.spreads[0].pair, counts, totals, slack)

@@ -1,7 +1,8 @@
-"""The running distribution of raw scores in each cell: a histogram that grows its range and can forget."""
+"""The running distribution of raw scores in each cell: a histogram that can grow its range, and forget."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,26 +16,44 @@ _RARE = 0.02
 
 
 class Sketch:
-    """Histograms of equal bins over one common range, one row per cell. Scores outside count in the end bins.
+    """Histograms over one common range, one row per cell. Scores outside it count as its ends.
+
+    Each bin keeps the mean of its scores, so that the mean of a cell is exact. Between two bounds the bins are even in
+    `asin(sqrt(.))` of the range, finer near its ends, where predictions are cut off; otherwise they are equal.
 
     Args:
         low: lower end of the range; where more than 2 % of scores fall outside, it doubles and bins merge in pairs.
         high: upper end.
         bins: number of bins, even.
-        half_life: samples after which a sample counts half; None to forget nothing.
+        memory: samples that count as recent: one counts `exp(-k / memory)` after k others; None to forget nothing.
+        arcsine: whether the bins are even in `asin(sqrt(.))`, as long as few scores fall outside.
+        latest: how many of the latest scores of each cell are kept as they are, for `restart`.
     """
 
-    def __init__(self, low: float = 0.0, high: float = 1.0, bins: int = 64, half_life: float | None = None) -> None:
-        self.low, self.high, self.bins, self.half_life = low, high, bins, half_life
-        self.counts = np.zeros((0, bins))
+    def __init__(
+        self,
+        low: float = 0.0,
+        high: float = 1.0,
+        bins: int = 64,
+        memory: float | None = None,
+        *,
+        arcsine: bool = False,
+        latest: int = 0,
+    ) -> None:
+        self.low, self.high, self.bins, self.memory, self.arcsine = low, high, bins, memory, arcsine
+        self.counts, self.totals = np.zeros((0, bins)), np.zeros((0, bins))
+        self.borrowed = np.zeros((2, 0, bins))  # the part of both that other replicas have told
+        self.latest, self.filled = np.zeros((0, latest)), np.zeros(0, np.int64)
         self.seen, self.outside = 0, 0  # scores counted, and those outside since the range was last widened
         self.weight = 1.0  # of the next sample; grows instead of shrinking all counts
 
     def add(self, cells: IntArray, scores: FloatArray) -> None:
         """Count scores, one after the other."""
-        chunk = len(scores) if self.half_life is None else max(1, int(10 * self.half_life))
+        chunk = len(scores) if self.memory is None else max(1, int(10 * self.memory))
         for start in range(0, len(scores), max(chunk, 1)):
             self._add(cells[start : start + chunk], scores[start : start + chunk])
+        if self.latest.shape[1]:
+            self._keep_latest(cells, scores)
 
     def _add(self, cells: IntArray, scores: FloatArray) -> None:
         """Count scores as if each came alone, so that nothing depends on when a journal of them is summed up."""
@@ -60,63 +79,165 @@ class Sketch:
         self.seen += len(scores)
         if scores.max() > self.high or scores.min() < self.low:
             self.outside += int(((scores > self.high) | (scores < self.low)).sum())
+            scores = np.clip(scores, self.low, self.high)
         flat = cells * self.bins + self._bin(scores)
-        growth = None if self.half_life is None else np.exp2(np.arange(1, len(scores) + 1) / self.half_life)
-        added = np.bincount(flat, weights=growth, minlength=self.counts.size)
-        self.counts += self.weight * added.reshape(self.counts.shape)
+        growth = None if self.memory is None else np.exp(np.arange(1, len(scores) + 1) / self.memory)
+        weights = scores if growth is None else scores * growth
+        shape, size = self.counts.shape, self.counts.size
+        self.counts += self.weight * np.bincount(flat, weights=growth, minlength=size).reshape(shape)
+        self.totals += self.weight * np.bincount(flat, weights=weights, minlength=size).reshape(shape)
         if growth is not None:
             self._advance(self.weight * growth[-1])
 
+    def _keep_latest(self, cells: IntArray, scores: FloatArray) -> None:
+        """Write scores to the ring of each cell, at the place of the oldest."""
+        length = self.latest.shape[1]
+        for cell in np.unique(cells).tolist():
+            new = scores[cells == cell]
+            places = (self.filled[cell] + np.arange(len(new))[-length:]) % length
+            self.latest[cell, places] = new[-length:]
+            self.filled[cell] += len(new)
+
     def grow(self, cells: int) -> None:
         """Make room for more cells."""
-        self.counts = np.vstack([self.counts, np.zeros((cells - len(self.counts), self.bins))])
+        new = cells - len(self.counts)
+        empty = np.zeros((new, self.bins))
+        self.counts, self.totals = np.vstack([self.counts, empty]), np.vstack([self.totals, empty])
+        self.borrowed = np.concatenate([self.borrowed, np.zeros((2, new, self.bins))], axis=1)
+        self.latest = np.vstack([self.latest, np.zeros((new, self.latest.shape[1]))])
+        self.filled = np.append(self.filled, np.zeros(new, np.int64))
+
+    def shrink(self, cells: int) -> None:
+        """Drop the last cells, in which nothing was counted."""
+        self.counts, self.totals, self.borrowed = self.counts[:cells], self.totals[:cells], self.borrowed[:, :cells]
+        self.latest, self.filled = self.latest[:cells], self.filled[:cells]
 
     def total(self) -> float:
         """Return the number of scores that still count."""
         return float(self.counts.sum()) / self.weight
 
     def points(self) -> tuple[IntArray, FloatArray, FloatArray]:
-        """Return (cell, score, weight) of every bin that holds anything; the newest sample has weight 1."""
-        cell, position = (part.astype(np.int64, copy=False) for part in np.nonzero(self.counts))
-        width = (self.high - self.low) / self.bins
-        score = np.asarray(self.low + (position + 0.5) * width, dtype=np.float64)
-        return cell, score, self.counts[cell, position] / self.weight
+        """Return (cell, mean score, weight) of every bin that holds anything; the newest sample has weight 1."""
+        return _points(self.counts, self.totals, self.weight)
 
-    def merge(self, other: Sketch, rows: IntArray, sign: float = 1.0) -> None:
-        """Add the counts of another sketch, whose row i is this one's `rows[i]` (take them off, for sign -1)."""
-        cell, score, weight = other.points()
-        if not len(cell):
-            return
-        while other.high - other.low > 1.5 * (self.high - self.low):
-            self._double(upwards=other.high > self.high)
-        np.add.at(self.counts, (rows[cell], self._bin(score)), sign * weight * self.weight)
+    def own_points(self) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Return the same of what was counted here, without what other replicas have told."""
+        if not self.borrowed.any():
+            return self.points()
+        return _points(self.counts - self.borrowed[0], self.totals - self.borrowed[1], self.weight)
+
+    def restart(self, cell: int, keep: int) -> None:
+        """Forget all scores of a cell but the latest `keep` of them."""
+        length = self.latest.shape[1]
+        kept = int(min(keep, length, self.filled[cell]))
+        places = (self.filled[cell] - 1 - np.arange(kept)) % max(length, 1)
+        scores = np.clip(self.latest[cell, places], self.low, self.high)
+        bins = self._bin(scores)
+        self.counts[cell] = self.weight * np.bincount(bins, minlength=self.bins)
+        self.totals[cell] = self.weight * np.bincount(bins, scores, minlength=self.bins)
+        self.borrowed[:, cell] = 0.0
+
+    def merge(self, other: Sketch, rows: IntArray) -> None:
+        """Add the counts of another sketch, whose row i is this one's `rows[i]`."""
+        counts, totals = self._placed(other, other.points(), rows)
+        self.counts += counts
+        self.totals += totals
+
+    def take_over(self, other: Sketch, rows: IntArray) -> None:
+        """Add the counts of another sketch, and go on with its clock; `latest` only of cells that were not joined."""
+        self.merge(other, rows)
+        self.seen, self.outside = other.seen, other.outside
+        single = np.bincount(rows, minlength=len(self.counts)) == 1
+        if self.latest.shape == other.latest.shape or self.latest.shape[1:] == other.latest.shape[1:]:
+            kept = np.flatnonzero(single[rows]) if len(rows) else rows
+            self.latest[rows[kept]], self.filled[rows[kept]] = other.latest[kept], other.filled[kept]
+
+    def hear(self, others: Iterable[tuple[Sketch, IntArray]]) -> None:
+        """Let what other replicas have counted themselves take the place of what they had told before."""
+        found = np.zeros_like(self.borrowed)
+        for other, rows in others:
+            found += np.stack(self._placed(other, other.own_points(), rows))
+        self.counts += found[0] - self.borrowed[0]
+        self.totals += found[1] - self.borrowed[1]
         np.maximum(self.counts, 0.0, out=self.counts)
+        self.borrowed = found
 
     def to_state(self) -> dict[str, Any]:
-        """Return plain numbers and one array."""
-        numbers = {name: getattr(self, name) for name in ("low", "high", "weight", "seen", "outside")}
-        return {**numbers, "counts": self.counts.copy()}
+        """Return plain numbers and arrays."""
+        numbers = {name: float(getattr(self, name)) for name in _NUMBERS}
+        return {**numbers, **{name: getattr(self, name).copy() for name in _ARRAYS}}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `to_state` returned."""
         self.low, self.high, self.weight = float(state["low"]), float(state["high"]), float(state["weight"])
-        self.seen, self.outside = int(state["seen"]), int(state["outside"])
-        self.counts = np.array(state["counts"], dtype=np.float64)
+        self.seen, self.outside, self.arcsine = int(state["seen"]), int(state["outside"]), bool(state["arcsine"])
+        for name in ("counts", "totals", "borrowed", "latest"):
+            setattr(self, name, np.array(state[name], dtype=np.float64))
+        self.filled = np.array(state["filled"], dtype=np.int64)
         self.bins = self.counts.shape[1]
 
+    def _placed(
+        self, other: Sketch, points: tuple[IntArray, FloatArray, FloatArray], rows: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return counts and totals of points of another sketch, in bins and weights of this one."""
+        while other.high - other.low > 1.5 * (self.high - self.low):
+            self._double(upwards=other.high > self.high)
+        counts, totals = np.zeros_like(self.counts), np.zeros_like(self.totals)
+        cell, score, weight = points
+        if len(cell):
+            place = (rows[cell], self._bin(score))
+            np.add.at(counts, place, self.weight * weight)
+            np.add.at(totals, place, self.weight * weight * score)
+        return counts, totals
+
     def _bin(self, scores: FloatArray) -> IntArray:
-        position = (scores - self.low) * (self.bins / (self.high - self.low))
-        return np.minimum(np.maximum(position, 0.0), self.bins - 1.0).astype(np.int64)
+        share = np.minimum(np.maximum((scores - self.low) / (self.high - self.low), 0.0), 1.0)
+        if self.arcsine:
+            share = np.arcsin(np.sqrt(share)) * (2.0 / np.pi)
+        return np.asarray(np.minimum(share * self.bins, self.bins - 1.0), dtype=np.int64)
 
     def _advance(self, weight: float) -> None:
         self.weight = float(weight)
         if self.weight > _RESCALE:
-            self.counts /= self.weight
+            self.counts, self.totals = self.counts / self.weight, self.totals / self.weight
+            self.borrowed = self.borrowed / self.weight
             self.weight = 1.0
 
     def _double(self, *, upwards: bool) -> None:
-        pairs = self.counts.reshape(len(self.counts), self.bins // 2, 2).sum(axis=2)
-        empty = np.zeros_like(pairs)
+        if self.arcsine:
+            self._make_even()
         width = self.high - self.low
-        self.counts = np.hstack([pairs, empty] if upwards else [empty, pairs])
+        self.counts, self.totals = _paired(self.counts, upwards=upwards), _paired(self.totals, upwards=upwards)
+        self.borrowed = np.stack([_paired(part, upwards=upwards) for part in self.borrowed])
         self.low, self.high = (self.low, self.high + width) if upwards else (self.low - width, self.high)
+
+    def _make_even(self) -> None:
+        """Move what was counted into bins of equal width."""
+        self.arcsine = False
+        parts = [(self.counts, self.totals), (self.borrowed[0], self.borrowed[1])]
+        moved = []
+        for counts, totals in parts:
+            new = np.zeros((2, *counts.shape))
+            cell, score, weight = _points(counts, totals, 1.0)
+            place = (cell, self._bin(score))
+            np.add.at(new[0], place, weight)
+            np.add.at(new[1], place, weight * score)
+            moved.append(new)
+        (self.counts, self.totals), self.borrowed = moved[0], moved[1]
+
+
+_NUMBERS = ("low", "high", "weight", "seen", "outside", "arcsine")
+_ARRAYS = ("counts", "totals", "borrowed", "latest", "filled")
+
+
+def _points(counts: FloatArray, totals: FloatArray, unit: float) -> tuple[IntArray, FloatArray, FloatArray]:
+    cell, position = (part.astype(np.int64, copy=False) for part in np.nonzero(counts > 1e-9 * unit))
+    held = counts[cell, position]
+    return cell, totals[cell, position] / held, held / unit
+
+
+def _paired(array: FloatArray, *, upwards: bool) -> FloatArray:
+    """Return bins merged in pairs, beside as many empty ones."""
+    pairs = array.reshape(len(array), array.shape[1] // 2, 2).sum(axis=2)
+    empty = np.zeros_like(pairs)
+    return np.hstack([pairs, empty] if upwards else [empty, pairs])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,18 +32,25 @@ from fairlayer.edge import (
 from fairlayer.errors import (
     ConstraintDefinitionError,
     FairlayerError,
+    InvalidBoundsError,
     NonFiniteScoresError,
     ParameterError,
     ShapeError,
 )
+from fairlayer.geometry import Geometry, geometry_of
+from fairlayer.geometry.base import stable_sigmoid
+from fairlayer.geometry.probabilities import check_probabilities, inner_margin
 from fairlayer.groups import Groups, Vocabulary, cell_name
 from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
 from fairlayer.streaming.non_blocking import NonBlocking
-from fairlayer.streaming.pending import Pending, read_ids
+from fairlayer.streaming.pending import Pending, Waiting, read_ids
 from fairlayer.streaming.phases import Phase
-from fairlayer.streaming.policy import PerBatch, Policy, as_half_life, as_policy
+from fairlayer.streaming.policies import Policy, as_policy
+from fairlayer.streaming.report import StreamReport, report_of
+from fairlayer.streaming.setting import Setting, as_memory, as_window
 from fairlayer.streaming.trace import Trace
+from fairlayer.streaming.transition import Event
 
 __all__ = ["InferenceState"]
 
@@ -56,10 +64,19 @@ class InferenceState:
     """What a stream of predictions has done so far, and the step that extends it.
 
     Args:
-        constraints: what must hold for the pooled means of all predictions emitted since the last reset.
+        constraints: what must hold: for the present means under the policy "present", for the pooled means of all
+            predictions since the last reset under "tracking" and "anytime".
         bounds: of every prediction, numbers or None.
-        policy: "anytime", "tracking", "per_batch", or a policy object.
-        half_life: samples after which the feed-forward forgets half; None for never.
+        policy: "present", "tracking", "anytime", "per_batch", the name of a registered policy, or a policy object.
+        memory: samples that count as recent: one weighs `exp(-k / memory)` after k others. None is 1,000 for
+            "present", and everything for the others.
+        geometry: "euclidean", "entropic" or "likelihood", or an object, see `project`; only "present" takes others
+            than the first.
+        from_logits: whether scores are log-odds; the raw prediction is then the sigmoid of the score.
+        window: over which gaps are reported: a number of samples, a timedelta, or a text such as "30d". A time is read
+            on the clock that the caller passes with `at=`.
+        hold: "window" to hold the gap of the window too (policy "present"); None to report it only.
+        transition: samples over which a changed limit is reached; None for what the policy says.
         non_blocking: whether calls with scores on a CUDA device do not wait for it, where that can be (a warning says
             where not). Bad samples are then emitted as NaN, and the error comes with the next question to this object;
             see "On an accelerator" in docs/streaming.md. On the CPU it changes nothing.
@@ -75,6 +92,8 @@ class InferenceState:
         ...     y = stream.emit(torch.tensor([score]), {"sex": [sex]})
         >>> round(stream.pooled_gap()["DemographicParity('sex')"], 6), stream.phase.value
         (0.05, 'warming')
+        >>> stream.report().samples
+        3
     """
 
     @explained
@@ -83,21 +102,42 @@ class InferenceState:
         constraints: Stated,
         *,
         bounds: tuple[float | None, float | None] | None = None,
-        policy: str | Policy = "tracking",
-        half_life: float | None = None,
+        policy: str | Policy = "present",
+        memory: float | None = None,
+        geometry: str | Geometry = "euclidean",
+        from_logits: bool = False,
+        window: Any = None,
+        hold: str | None = None,
+        transition: float | None = None,
         non_blocking: bool = False,
     ) -> None:
-        held = as_constraints(constraints)
-        unheld = [constraint.name for constraint in held if not constraint.streamable]
-        if unheld:
-            raise ConstraintDefinitionError(
-                f"{', '.join(unheld)} cannot be held in a stream, which knows pooled group means only. Project batches "
-                "of at least b_tau, or use constraints on groups."
+        held = _streamable(as_constraints(constraints))
+        rule = geometry_of(geometry)
+        if from_logits and not rule.takes_logits:
+            raise ParameterError(
+                f"geometry={rule.name!r} moves the scores themselves, so from_logits=True has no meaning there. Use "
+                "geometry='entropic' (or 'likelihood'), or pass probabilities."
             )
-        box = Box.read(bounds, 0.0, torch.zeros(1))
-        self._arguments = (held, plain_bounds((box.lower, box.upper), 0.0), as_policy(policy), as_half_life(half_life))
+        self._setting = Setting(
+            held,
+            _read_bounds(bounds, rule),
+            as_policy(policy),
+            as_memory(memory),
+            rule,
+            from_logits,
+            as_window(window),
+            hold,
+            None if transition is None else float(transition),
+        )
+        # Scores that the short ways take: finite ones, and for a geometry of probabilities those in [0, 1].
+        self._least, self._most = (0.0, 1.0) if rule.bounded else (-1e100, 1e100)
         self.non_blocking = non_blocking
         self._lock = threading.Lock()
+        self._syncing = threading.Lock()  # one sync at a time; requests do not take it
+        self._resets = 0
+        self._machine = Machine(self._setting)
+        self._pending = Pending()
+        self._base: dict[str, Any] | None = None
         self._callbacks: list[Callable[[Phase, Phase], None]] = []
         self._changes: list[tuple[Phase, Phase]] = []
         self._once = OnceWarner()
@@ -114,6 +154,7 @@ class InferenceState:
         ids: Sequence[str | int] | None = None,
         y: Any = None,
         vocabulary: Vocabulary | None = None,
+        at: float | None = None,
     ) -> Tensor:
         """Return predictions for raw scores (n,) or (n, 1), detached, and count them.
 
@@ -123,17 +164,20 @@ class InferenceState:
             ids: one per sample, to deliver labels later with `observe_labels`.
             y: labels, where they are known at once.
             vocabulary: known categories; while it is open, those that the stream has met are known too.
+            at: seconds on the caller's clock, never less than before; needed where the window is a time.
 
         Raises:
             NonFiniteScoresError, ShapeError, CategoryError, ...: bad input; the state is unchanged.
         """
         if ids is None and y is None and isinstance(scores, Tensor):
-            emitted = self.emit_simply(scores, sensitive_features)
+            emitted = self.emit_simply(scores, sensitive_features, at=at)
             if emitted is not None:
                 return emitted
-        return self._general(scores, None, sensitive_features, ids=ids, y=y, vocabulary=vocabulary)
+        return self._general(scores, None, sensitive_features, ids=ids, y=y, vocabulary=vocabulary, at=at)
 
-    def emit_simply(self, scores: Tensor, features: Any, limit: float = math.inf) -> Tensor | None:
+    def emit_simply(
+        self, scores: Tensor, features: Any, limit: float = math.inf, at: float | None = None
+    ) -> Tensor | None:
         """Emit fewer than `limit` samples where known categories and group sums suffice.
 
         None where it needs `emit`, and nothing has changed. Each attribute of a tensor is read once: they cost.
@@ -149,8 +193,8 @@ class InferenceState:
                 return emitted
         kept = dtype if dtype in _EXACT else torch.float32
         if shape[0] == 1:
-            return self._one(scores, shape, kept, features)
-        return self._many(scores, shape, kept, features)
+            return self._one(scores, shape, kept, features, at)
+        return self._many(scores, shape, kept, features, at)
 
     def _on_device(self, scores: Tensor, features: Any) -> Tensor | None:
         with self._lock:
@@ -159,12 +203,19 @@ class InferenceState:
         self._tell()
         return emitted
 
-    def _one(self, scores: Tensor, shape: torch.Size, dtype: torch.dtype, features: Any) -> Tensor | None:
+    def _one(
+        self, scores: Tensor, shape: torch.Size, dtype: torch.dtype, features: Any, at: float | None
+    ) -> Tensor | None:
         raw = scores.item()
-        if not -1e100 < raw < 1e100:
+        if self._setting.from_logits:
+            raw = _sigmoid(raw)
+        if not self._least <= raw <= self._most:
             return None
         with self._lock:
+            if at is not None or self._machine.windows.clocked:
+                self._machine.windows.check(at)
             cell = self._lookup.one(features)
+            self._machine.now = at
             value = None if cell is None else self._machine.step_one(cell, raw)
             if value is None:
                 return None
@@ -173,11 +224,19 @@ class InferenceState:
             self._tell()
         return torch.full(shape, value, dtype=dtype, device=scores.device)
 
-    def _many(self, scores: Tensor, shape: torch.Size, dtype: torch.dtype, features: Any) -> Tensor | None:
+    def _many(
+        self, scores: Tensor, shape: torch.Size, dtype: torch.dtype, features: Any, at: float | None
+    ) -> Tensor | None:
+        if at is not None or self._machine.windows.clocked:
+            return None  # the general way keeps the time
         try:
             raw, device = scores.numpy().ravel(), None
         except (RuntimeError, TypeError):  # of another device or precision, or with a graph
             raw, device = host_float64(scores).reshape(-1), scores.device
+        if self._setting.geometry.bounded:
+            raw = _probabilities(raw, self._setting.from_logits)
+            if not (raw.min() >= 0.0 and raw.max() <= 1.0):
+                return None
         with self._lock:
             cells = self._lookup.many(features, len(raw))
             emitted = None if cells is None else self._machine.step_many(cells, raw)
@@ -200,12 +259,14 @@ class InferenceState:
         ids: Sequence[str | int] | None = None,
         y: Any = None,
         vocabulary: Vocabulary | None = None,
+        at: float | None = None,
     ) -> Tensor:
-        """Return and count a large batch: as it was projected by itself where the pooled means then hold.
+        """Return and count a large batch that was projected by itself.
 
-        Otherwise the nearest predictions under which both hold; if none do, the pool goes first.
+        The policies that hold pooled means return it where these then hold too; otherwise the nearest predictions under
+        which both hold, and if none do, the pool goes first. Others return it as it is.
         """
-        return self._general(scores, _flat(projected), sensitive_features, ids=ids, y=y, vocabulary=vocabulary)
+        return self._general(scores, _flat(projected), sensitive_features, ids=ids, y=y, vocabulary=vocabulary, at=at)
 
     def absorb(
         self,
@@ -215,17 +276,19 @@ class InferenceState:
         vocabulary: Vocabulary | None = None,
         *,
         ids: Sequence[str | int] | None = None,
+        at: float | None = None,
     ) -> None:
         """Count predictions that were made elsewhere, as they are; those with ids wait for their labels."""
-        raw, values = _flat(scores), _flat(emitted)
+        raw, values = self._raw(scores), _flat(emitted)
         keys = None if ids is None else read_ids(ids, len(raw))
         if len(raw) != len(values):
             raise ShapeError(f"there are {len(raw)} scores, but {len(values)} predictions. Give one for each score.")
         with self._lock:
             groups = self._read(sensitive_features, len(raw), vocabulary)
-            self._whole(lambda: self._machine.absorb(groups, raw, values))
+            self._machine.windows.check(at)
+            self._whole(lambda: self._machine.absorb(groups, raw, values), at)
             if keys is not None:
-                self._pending.add(keys, self._codes(groups), values)
+                self._wait_for_labels(keys, groups, raw, values)
             self._after_step()
         self._tell()
 
@@ -244,18 +307,49 @@ class InferenceState:
             return
         with self._lock:
             self._catch_up()
-            codes, emitted = self._pending.find(keys)
-            self._machine.check_labels(self._groups(codes), labels[:, 0])
+            found = self._pending.find(keys)
+            self._machine.check_labels(self._groups(found.codes), labels[:, 0])
             self._pending.drop(keys)
-            self._machine.observe_labels(codes, emitted, labels[:, 0])
+            self._machine.observe_labels(found, labels[:, 0])
 
     def warm_start(self, scores: Tensor, sensitive_features: Any, vocabulary: Vocabulary | None = None) -> None:
         """Let the feed-forward begin from raw scores of validation data; nothing counts as emitted."""
-        raw = _flat(scores)
+        raw = self._raw(scores)
         with self._lock:
             groups = self._read(sensitive_features, len(raw), vocabulary)
             self._whole(lambda: self._machine.warm_start(groups, raw))
             self._know()
+
+    def change_constraints(self, constraints: Stated, *, over: float | None = None) -> None:
+        """Hold other constraints, or the same with other limits, from now on; what was counted stays.
+
+        The limits are reached in a straight line over the next `over` predictions, during which the phase is CHANGING.
+        A constraint that was not held before begins at the gap that raw scores have now.
+
+        Args:
+            constraints: all that are to be held.
+            over: samples; None for `transition`, or what the policy says: its memory for "present".
+
+        Raises:
+            ConstraintDefinitionError: a stream cannot hold one of them; nothing has changed.
+
+        Example:
+            >>> stream = InferenceState([], bounds=(0.0, 1.0))
+            >>> from fairlayer.constraints import DemographicParity
+            >>> stream.change_constraints([DemographicParity("sex", tolerance=0.1)], over=500)
+            >>> stream.constraints
+            (DemographicParity('sex', tolerance=0.1),)
+        """
+        setting = self._setting.with_constraints(_streamable(as_constraints(constraints)))
+        with self._lock:
+            self._catch_up()
+            machine, recode = self._machine.changed(setting, over)
+            self._pending.recode(recode)
+            self._setting, self._machine, self._on_devices = setting, machine, NonBlocking()
+            self._base = None
+            self._know()
+            self._after_step()
+        self._tell()
 
     def adopt(self, vocabulary: Vocabulary) -> None:
         """Take on categories; what was counted and what waits for labels keep their meaning.
@@ -272,12 +366,13 @@ class InferenceState:
     def reset(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._machine = Machine(*self._arguments)
+            self._machine = Machine(self._setting)
             self._on_devices = NonBlocking()
             self._pending = Pending()
             self._trace = Trace()
+            self._resets += 1
             self._last_phase = self._machine.phase()
-            self._base: dict[str, Any] | None = None
+            self._base = None
             self._know()
 
     # ---- what it knows
@@ -285,16 +380,16 @@ class InferenceState:
     @property
     def constraints(self) -> tuple[Constraint, ...]:
         """The constraints that it holds."""
-        return self._arguments[0]
+        return self._setting.constraints
 
     @property
     def policy(self) -> Policy:
         """The policy."""
-        return self._arguments[2]
+        return self._setting.policy
 
     @property
     def phase(self) -> Phase:
-        """COLD, WARMING, STEADY, SATURATED or DRIFTING."""
+        """CHANGING, COLD, WARMING, STEADY, SATURATED or DRIFTING."""
         with self._up_to_date() as machine:
             return machine.phase()
 
@@ -306,20 +401,36 @@ class InferenceState:
 
     @property
     def multipliers(self) -> dict[str, float]:
-        """Price of each constraint per sample: minus d mean(1/2 (y - z)^2) / d tolerance, from the feed-forward."""
+        """Price of each constraint per sample: minus d mean(d(y, z)) / d tolerance, from the feed-forward."""
         with self._up_to_date() as machine:
-            if isinstance(self.policy, PerBatch):
-                return {constraint.name: machine.dual.multiplier for constraint in machine.constraints}
-            return dict(machine.prices)
+            return machine.policy.prices(machine.own, machine)
 
     @property
     def per_batch_gap(self) -> float:
         """Sample-weighted mean of per-batch gaps (kept by the "per_batch" policy only)."""
         with self._up_to_date() as machine:
-            return machine.dual.average_gap
+            samples, total = (float(machine.own.get(name, 0.0)) for name in ("samples", "weighted_gaps"))
+            return total / samples if samples else 0.0
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The latest things that happened: changed limits, new categories, sudden changes, lost labels, mergers."""
+        with self._up_to_date() as machine:
+            return tuple(machine.events)
+
+    @property
+    def waiting_labels(self) -> int:
+        """Predictions with an id whose label has not come."""
+        with self._up_to_date():
+            return len(self._pending)
+
+    def report(self) -> StreamReport:
+        """Return the stream bucket by bucket, its window, and everything since the reset; `print` shows a table."""
+        with self._up_to_date() as machine:
+            return report_of(machine, self._cell_names(), waiting=len(self._pending))
 
     def shifts(self) -> dict[str, float]:
-        """Return how far the feed-forward moves each cell, in prediction units (added to the raw score)."""
+        """Return how far the feed-forward moves each cell, in the unit of the geometry (added to the raw score)."""
         with self._up_to_date() as machine:
             return dict(zip(self._cell_names(), (-machine.shifts).tolist(), strict=True))
 
@@ -345,7 +456,7 @@ class InferenceState:
     def meters(self) -> dict[str, dict[str, float]]:
         """Return the parts of `state_dict()["machine"]` that counting emitted predictions again cannot rebuild."""
         with self._up_to_date() as machine:
-            return {"rule": machine.rule.to_state(), "dual": machine.dual.to_state()}
+            return {"rule": machine.rule.to_state(), "policy": machine.policy.meters(machine.own)}
 
     def mean_squared_change(self) -> float:
         """Return the mean of (emitted - raw)^2 over everything emitted."""
@@ -365,6 +476,12 @@ class InferenceState:
             points = self._trace.until_now(machine, machine.phase(), self._cell_names())
             return plot_trace(points, machine.constraints, self.policy, axes)
 
+    def plot_report(self, axes: Any = None) -> Any:
+        """Draw raw and emitted gap per bucket with the band that is held, shares moved and at a bound, and phases."""
+        from fairlayer.streaming.plot import plot_report
+
+        return plot_report(self.report(), axes)
+
     # ---- state as data
 
     def state_dict(self) -> dict[str, Any]:
@@ -380,7 +497,7 @@ class InferenceState:
             ConstraintDefinitionError: it belongs to other features; the state is unchanged.
             ParameterError: it is no such state, or one of another version; the state is unchanged.
         """
-        machine, pending = Machine(*self._arguments), Pending()
+        machine, pending = Machine(self._setting), Pending()
         try:
             machine.load_state(state["machine"])
             pending.load_state(state["pending"])
@@ -393,6 +510,7 @@ class InferenceState:
             ) from error
         with self._lock:
             self._machine, self._pending, self._base = machine, pending, state.get("base")
+            self._resets += 1
             self._on_devices, self._trace = NonBlocking(), Trace()
             self._know()
             self._last_phase = machine.phase()
@@ -400,38 +518,58 @@ class InferenceState:
     def merge(self, other: InferenceState) -> None:
         """Add what another replica has emitted: pooled sums become those of one process that saw both streams."""
         state = other.state_dict()["machine"]
-        addition = Machine(*self._arguments)
-        addition.load_state(state)
+        addition = self._loaded(state)
         with self._lock:
             self._catch_up()
-            self._machine.merge(addition)
+            self._whole(lambda: self._machine.merge(addition))
             self._know()
 
     def sync(self, group: Any = None) -> None:
-        """Add what every replica of a torch.distributed group has emitted since its last sync, on all of them."""
+        """Learn what every replica of a torch.distributed group has emitted, on all of them.
+
+        Each replica publishes its own counts and recent scores, and adds what the others have counted since their last
+        sync. Requests are answered meanwhile; a peer that is late keeps this call waiting, and no request.
+        """
         from torch import distributed
 
-        with self._lock:
-            self._catch_up()
-            own = self._machine.to_state()
+        with self._syncing:
+            with self._lock:
+                self._catch_up()
+                own, base, reset = self._machine.to_state(), self._base, self._resets
+            token = uuid.uuid4().hex
             everyone: list[Any] = [None] * distributed.get_world_size(group)
-            distributed.all_gather_object(everyone, (own, self._base), group=group)
-            total = Machine(*self._arguments)
-            if self._base is not None:
-                total.load_state(self._base)
-            for state, base in everyone:
-                total.merge(self._loaded(state))
-                if base is not None:
-                    total.merge(self._loaded(base), sign=-1.0)
-            self._machine, self._base = total, total.to_state()
-            self._know()
+            distributed.all_gather_object(everyone, (token, own, base), group=group)
+            others = [
+                (self._loaded(state), None if before is None else self._loaded(before))
+                for name, state, before in everyone
+                if name != token
+            ]
+            known = self._loaded(own)
+            known.hear(others)
+            with self._lock:
+                self._catch_up()
+                if self._resets != reset:
+                    return  # the stream that was published is no more
+                self._whole(lambda: self._machine.hear(others))
+                self._base = known.to_state()
+                self._know()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"arguments": self._arguments, "non_blocking": self.non_blocking, "state": self.state_dict()}
+        return {"setting": self._setting, "non_blocking": self.non_blocking, "state": self.state_dict()}
 
     def __setstate__(self, saved: Mapping[str, Any]) -> None:
-        constraints, bounds, policy, half_life = saved["arguments"]
-        self.__init__(constraints, bounds=bounds, policy=policy, half_life=half_life)  # type: ignore[misc]
+        setting = saved["setting"]
+        self.__init__(  # type: ignore[misc]
+            setting.constraints,
+            bounds=setting.bounds,
+            policy=setting.policy,
+            memory=setting.memory,
+            geometry=setting.geometry,
+            from_logits=setting.from_logits,
+            window=setting.window,
+            hold=setting.hold,
+            transition=setting.transition,
+        )
         self.non_blocking = saved.get("non_blocking", False)
         self.load_state_dict(saved["state"])
 
@@ -446,10 +584,11 @@ class InferenceState:
         ids: Sequence[str | int] | None,
         y: Any,
         vocabulary: Vocabulary | None,
+        at: float | None = None,
     ) -> Tensor:
         if self.non_blocking and scores.is_cuda:
             self._on_devices.explain_what_is_given(ids=ids, y=y, projected=projected)
-        raw = _flat(scores)
+        raw = self._raw(scores)
         keys = None if ids is None else read_ids(ids, len(raw))
         labels = read_per_sample("y", y, tuple(scores.shape))
         with self._lock:
@@ -457,25 +596,51 @@ class InferenceState:
             machine = self._machine
             if labels is not None:
                 machine.check_labels(groups, labels[:, 0])
+            machine.windows.check(at)
             if projected is None:
-                emitted = self._whole(lambda: machine.step(groups, raw))
+                emitted = self._whole(lambda: machine.step(groups, raw), at)
             else:
-                emitted = self._whole(lambda: machine.step_large(groups, raw, projected))
-            codes = self._codes(groups)
+                emitted = self._whole(lambda: machine.step_large(groups, raw, projected), at)
             if keys is not None and labels is None:
-                self._pending.add(keys, codes, emitted)
+                self._wait_for_labels(keys, groups, raw, emitted)
             if labels is not None:
-                machine.observe_labels(codes, emitted, labels[:, 0])
+                machine.history.flush()
+                machine.observe_labels(self._waiting(groups, raw, emitted), labels[:, 0])
             self._after_step()
         self._tell()
         return _as_scores(emitted, scores)
+
+    def _raw(self, scores: Tensor) -> FloatArray:
+        """Return raw predictions (n,): the scores, or their sigmoid.
+
+        Raises:
+            ProbabilityError: the geometry moves probabilities, and these are none.
+        """
+        raw, setting = _flat(scores), self._setting
+        if not setting.geometry.bounded:
+            return raw
+        raw = _probabilities(raw, setting.from_logits)
+        check_probabilities(float(raw.min()), float(raw.max()), setting.geometry.name)
+        return np.clip(raw, 0.0, 1.0)
+
+    def _wait_for_labels(self, keys: Sequence[str | int], groups: Groups, raw: FloatArray, emitted: FloatArray) -> None:
+        machine = self._machine
+        lost = self._pending.add(keys, self._waiting(groups, raw, emitted))
+        if lost and not machine.lost_labels:
+            machine.note("labels lost", f"more than {self._pending.limit} predictions wait; the oldest make room")
+        machine.lost_labels += lost
+
+    def _waiting(self, groups: Groups, raw: FloatArray, emitted: FloatArray) -> Waiting:
+        machine, codes = self._machine, self._codes(groups)
+        estimates = machine.estimates(machine.history.locate(codes), raw)
+        return Waiting(codes, raw, emitted, estimates, np.full(len(raw), machine.windows.number))
 
     def _read(self, features: Any, n: int, vocabulary: Vocabulary | None) -> Groups:
         """Read every feature before anything changes, so that a bad one changes nothing."""
         self._catch_up()
         self._on_devices.know(vocabulary)
-        names = feature_names(self._arguments[0])
-        groups = read_groups(features, self._arguments[0], n, self._vocabulary(vocabulary))
+        names = feature_names(self._setting.constraints)
+        groups = read_groups(features, self._setting.constraints, n, self._vocabulary(vocabulary))
         for name in names:
             groups.column(name)
         return groups
@@ -495,11 +660,12 @@ class InferenceState:
             yield self._machine
         self._tell()
 
-    def _whole(self, step: Callable[[], Any]) -> Any:
-        """Run a step so that it changes the machine whole or not at all."""
+    def _whole(self, step: Callable[[], Any], at: float | None = None) -> Any:
+        """Run a step so that it changes the machine whole or not at all; `at` was checked."""
         machine = self._machine
         mark, before = machine.mark(), machine.vocabulary
         try:
+            machine.now = at
             result = step()
         except BaseException:
             machine.restore(mark)
@@ -531,7 +697,7 @@ class InferenceState:
         """Book-keeping of a step: trace and phase. Callbacks wait until the lock is free."""
         machine = self._machine
         rule = machine.rule
-        phase = rule.phase(machine.settle)
+        phase = rule.phase(machine.policy.settle)
         if machine.revision != self._trace.revision:
             self._trace.record(machine, phase, self._cell_names)
             self._untold |= self._without_comparison()
@@ -582,7 +748,7 @@ class InferenceState:
         self._lookup = CellLookup(machine.features, machine.vocabulary, machine.history.cells)
 
     def _loaded(self, state: Mapping[str, Any]) -> Machine:
-        machine = Machine(*self._arguments)
+        machine = Machine(self._setting)
         machine.load_state(state)
         return machine
 
@@ -590,6 +756,42 @@ class InferenceState:
         machine = self._machine
         words = [machine.vocabulary.categories.get(name, ()) for name in machine.features]
         return [cell_name(machine.features, words, cell) for cell in machine.history.cells]
+
+
+def _streamable(constraints: tuple[Constraint, ...]) -> tuple[Constraint, ...]:
+    unheld = [constraint.name for constraint in constraints if not constraint.streamable]
+    if unheld:
+        raise ConstraintDefinitionError(
+            f"{', '.join(unheld)} cannot be held in a stream, which knows pooled group means only. Project batches "
+            "of at least b_tau, or use constraints on groups."
+        )
+    return constraints
+
+
+def _read_bounds(bounds: tuple[float | None, float | None] | None, rule: Geometry) -> tuple[float | None, float | None]:
+    """Return bounds as numbers; an open domain ends a resolution of float32 before its ends."""
+    box = Box.read(bounds, 0.0, torch.zeros(1))
+    low, high = plain_bounds((box.lower, box.upper), 0.0)
+    if not rule.bounded:
+        return low, high
+    if (low is not None and low < 0.0) or (high is not None and high > 1.0):
+        raise InvalidBoundsError(
+            f"geometry={rule.name!r} moves probabilities, whose bounds are (0, 1), but bounds={bounds!r} was asked. "
+            "Leave bounds out, or use geometry='euclidean'."
+        )
+    inner = inner_margin(torch.float32, 0.0)
+    return max(low or 0.0, inner), min(1.0 if high is None else high, 1.0 - inner)
+
+
+def _sigmoid(score: float) -> float:
+    if score >= 0.0:
+        return 1.0 / (1.0 + math.exp(-score)) if score < 745.0 else 1.0
+    small = math.exp(score) if score > -745.0 else 0.0
+    return small / (1.0 + small)
+
+
+def _probabilities(raw: FloatArray, from_logits: bool) -> FloatArray:
+    return stable_sigmoid(raw) if from_logits else raw
 
 
 def _flat(scores: Tensor) -> FloatArray:

@@ -22,7 +22,7 @@ from fairlayer.errors import ConstraintDefinitionError, FairlayerError
 
 __all__ = ["Answer", "Step", "StoreError", "StreamStore"]
 
-FORMAT = "1"
+FORMAT = "2"
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT);
     CREATE TABLE IF NOT EXISTS snapshot (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER, state BLOB);
@@ -52,6 +52,7 @@ class Step(NamedTuple):
     emitted: list[float] | None = None
     features: dict[str, list[Any]] | None = None
     labels: list[float] | None = None
+    at: float | None = None
 
 
 class Answer(NamedTuple):

@@ -43,7 +43,7 @@ def test_it_prints_a_table_that_fits_a_terminal(
 def test_scores_and_picture_are_written(run: Path, table: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
     out, picture = tmp_path / "scores.csv", tmp_path / "stream.png"
     given = ("--policy", "anytime", "--out", str(out), "--plot", str(picture), "--warm-start", str(table))
-    assert main(["stream", str(run), str(table), *given, "--half-life", "200"]) == 0
+    assert main(["stream", str(run), str(table), *given, "--memory", "200"]) == 0
     scores = pd.read_csv(out)
     assert list(scores.columns) == ["score", "streamed_score"]
     means = scores["streamed_score"].groupby(rows["sex"]).mean()

@@ -92,7 +92,7 @@ def main(path: str, rounds: int, seed: int) -> None:
     in_flight, wrong = 0, []
     for _ in range(rounds):
         # The client asks again for what it has no answer to, under the same id.
-        seen.update(kill_once(path, len(seen), draw.uniform(0.0, 0.03)))
+        seen.update(kill_once(path, len(seen), draw.uniform(0.0, 0.08)))
         stream = open_stream(path)
         lost = stream.store.answers([len(seen)])
         in_flight += len(lost)

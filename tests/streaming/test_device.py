@@ -55,7 +55,7 @@ def on_device(stream: fl.InferenceState, scores: torch.Tensor, groups: Any) -> t
 def hold(stream: fl.InferenceState, shifts: Any) -> None:
     """Fix the feed-forward."""
     stream.warm_start(tensor([0.5, 0.5, 0.5]), {"g": [0, 1, -1]}, SEXES)  # all groups are known, and none was emitted
-    stream._machine.shifts, stream._machine.next_refresh = np.array([*shifts, 0.0]), np.inf
+    stream._machine.own = {**stream._machine.own, "shifts": np.array([*shifts, 0.0]), "next_refresh": np.inf}
 
 
 def calls(seed: int, n: int, *, largest: int = 64, span: float = 1.0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -117,7 +117,7 @@ def test_saturated_is_seen(policy: Any, size: int) -> None:
         hold(stream, [0.0, 0.0])
         past = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(100)
         stream.absorb(past, past, {"g": torch.tensor([0, 1]).repeat(100)}, SEXES)  # a gap that no call can close
-        stream._machine.shifts, stream._machine.next_refresh = np.zeros(3), np.inf
+        stream._machine.own = {**stream._machine.own, "shifts": np.zeros(3), "next_refresh": np.inf}
         found.append(step(stream, torch.full((size,), 0.5, dtype=torch.float64), torch.ones(size, dtype=torch.long)))
         phases.append(stream.phase)
     assert phases[0] is phases[1]
@@ -139,11 +139,11 @@ class Sums:
         return float(np.ptp(self.total / self.count)) if self.count.all() else 0.0
 
 
-@pytest.mark.parametrize("half_life", [None, 50.0])
+@pytest.mark.parametrize("memory", [None, 50.0])
 @pytest.mark.parametrize("tolerance", [0.0, 0.05])
 @pytest.mark.parametrize("seed", range(3))
-def test_anytime_holds_with_its_late_feed_forward(seed: int, tolerance: float, half_life: float | None) -> None:
-    stream, sums = new_stream("anytime", tolerance, half_life=half_life), Sums()
+def test_anytime_holds_with_its_late_feed_forward(seed: int, tolerance: float, memory: float | None) -> None:
+    stream, sums = new_stream("anytime", tolerance, memory=memory), Sums()
     for scores, groups in calls(seed, 250):
         gap = sums.add(groups, on_device(stream, tensor(scores), torch.from_numpy(groups)))
         assert gap <= tolerance + 1e-6

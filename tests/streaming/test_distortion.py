@@ -105,16 +105,16 @@ def hindsight(scores: np.ndarray, sex: np.ndarray, window: int = 1000) -> float:
     return sum(projected_change(scores[s : s + window], PARITY, {"sex": sex[s : s + window]}) for s in starts)
 
 
-@pytest.mark.parametrize("half_life", [None, 500.0, 1000.0])
-def test_drift(half_life: float | None) -> None:
+@pytest.mark.parametrize("memory", [None, 500.0, 1000.0])
+def test_drift(memory: float | None) -> None:
     ratios = []
     for seed in range(3):
         scores, sex = drifting(seed)
-        stream = fl.InferenceState(PARITY, bounds=(0.0, 1.0), policy="tracking", half_life=half_life)
+        stream = fl.InferenceState(PARITY, bounds=(0.0, 1.0), policy="tracking", memory=memory)
         emitted = emit_all(stream, scores, sex, 1)
         assert running_gap(emitted, sex)[1000:].max() <= TOLERANCE + 1e-9
         ratios.append(float(((emitted - scores) ** 2).sum()) / hindsight(scores, sex))
-    print(f"drift, half_life {half_life}: {np.round(ratios, 3)} of windows of 1,000 in hindsight")
+    print(f"drift, memory {memory}: {np.round(ratios, 3)} of windows of 1,000 in hindsight")
     assert np.mean(ratios) <= 1.3
 
 
@@ -123,8 +123,8 @@ def test_forgetting_follows_a_step() -> None:
     scores, sex = lending(0, 8000)
     flipped = np.where(np.arange(8000) < 6000, sex, 1 - sex)
     shifts = {}
-    for half_life in (None, 300.0):
-        stream = fl.InferenceState(PARITY, bounds=(0.0, 1.0), policy="tracking", half_life=half_life)
+    for memory in (None, 300.0):
+        stream = fl.InferenceState(PARITY, bounds=(0.0, 1.0), policy="tracking", memory=memory)
         emit_all(stream, scores, flipped, 1)
-        shifts[half_life] = stream.shifts()["sex=1"]
+        shifts[memory] = stream.shifts()["sex=1"]
     assert shifts[None] > 0.0 > shifts[300.0]

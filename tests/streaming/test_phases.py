@@ -54,7 +54,7 @@ def test_from_cold_to_steady(policy: str, size: int) -> None:
 @pytest.mark.parametrize("general", [False, True])
 def test_each_change_is_told_once_and_in_order(general: bool) -> None:
     """Also a change that lasts for a few requests, late in a stream."""
-    stream, changes = new_stream("anytime", half_life=200.0)
+    stream, changes = new_stream("anytime", memory=200.0)
     scores, sex = lending(0, 6000)
     flipped = np.where((np.arange(6000) // 1500) % 2 == 0, sex, 1 - sex)
     phases = []
@@ -123,7 +123,7 @@ def test_saturated_under_a_parity(size: int) -> None:
 
 @pytest.mark.parametrize("policy", ["anytime", "tracking"])
 def test_drifting_on_a_change_of_regime_and_back(policy: str) -> None:
-    stream, changes = new_stream(policy, half_life=500.0)
+    stream, changes = new_stream(policy, memory=720.0)
     scores, sex = lending(3, 12_000)
     flipped = np.where(np.arange(12_000) < 4000, sex, 1 - sex)
     phases = []
@@ -197,7 +197,7 @@ def test_a_feed_forward_that_cannot_be_solved_fails_no_request(monkeypatch: pyte
 
     stream, _ = new_stream()
     stream.emit(tensor([0.1, 0.9] * 4), {"sex": [0, 1] * 4})
-    monkeypatch.setattr("fairlayer.streaming.machine.feed_forward", unsolved)
+    monkeypatch.setattr("fairlayer.streaming.policies.pooled.feed_forward", unsolved)
     with pytest.warns(UserWarning, match="stays as it was: it did not settle"):
         stream.emit(tensor([0.1, 0.9] * 4), {"sex": [0, 1] * 4})
     gap = stream.pooled_gap()[PARITY.name]

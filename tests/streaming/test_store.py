@@ -56,6 +56,10 @@ def assert_same(first: Any, second: Any) -> None:
         assert first.keys() == second.keys()
         for key in first:
             assert_same(first[key], second[key])
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_same(one, other)
     elif isinstance(first, float):
         assert first == pytest.approx(second, rel=1e-9, abs=1e-9)
     else:
@@ -80,7 +84,7 @@ def test_a_killed_process_loses_nothing_and_counts_nothing_twice(tmp_path: Path)
     assert found["in_flight"] > 0  # some were killed between the store and the client
 
 
-@pytest.mark.parametrize("options", [{}, {"policy": "anytime"}, {"half_life": 50.0}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"policy": "anytime"}, {"memory": 50.0}], ids=str)
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_stream_resumed_anywhere_is_the_uninterrupted_one(options: dict[str, Any], size: int, tmp_path: Path) -> None:
     draw, whole = random.Random(size), new_state(**options)

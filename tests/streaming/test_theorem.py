@@ -35,12 +35,12 @@ class Watch:
         limit: float,
         *,
         implicit: bool,
-        half_life: float | None = None,
+        memory: float | None = None,
         general: bool = False,
     ) -> None:
         policy = fl.Tracking(rate=rate, limit=limit, implicit=implicit, allowance=0.0, aim=0.0)
         parity = fl.DemographicParity("g", tolerance)
-        self.stream = fl.InferenceState([parity], bounds=(0.0, 1.0), policy=policy, half_life=half_life)
+        self.stream = fl.InferenceState([parity], bounds=(0.0, 1.0), policy=policy, memory=memory)
         self.tolerance, self.room, self.implicit, self.general = tolerance, (1.0 + limit) / rate, implicit, general
         self.count, self.total = [0.0, 0.0], [0.0, 0.0]
         self.largest_block = 1
@@ -83,7 +83,7 @@ PARAMETERS = st.fixed_dictionaries(
         "rate": st.sampled_from([0.01, 0.1, 1.0, 3.0, 20.0, 1e3]),
         "limit": st.sampled_from([0.0, 0.1, 1.0, 5.0]),
         "implicit": st.booleans(),
-        "half_life": st.sampled_from([None, 1.0, 20.0, 1000.0]),
+        "memory": st.sampled_from([None, 1.0, 20.0, 1000.0]),
     }
 )
 

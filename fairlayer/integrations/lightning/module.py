@@ -215,7 +215,8 @@ class FairLightningModule(LightningModule):
         wide = torch.promote_types(predictions.dtype, torch.float32)
         flat, labels = predictions.reshape(-1).to(wide), y.reshape(-1).to(wide)
         with torch.autocast(predictions.device.type, enabled=False):  # cross-entropy of probabilities needs float32
-            return _LOSSES[self.loss_name](flat, labels)
+            loss: Tensor = _LOSSES[self.loss_name](flat, labels)
+        return loss
 
 
 def _loss_of(model: nn.Module, task: str) -> str:

@@ -9,8 +9,8 @@ reaches `multiplier * n / 2` (for 1/2 |y - z|^2), found by bisection; width 0 wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -22,49 +22,71 @@ from fairlayer.passes import NumpyPasses
 from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.solve import SlabSystem, solve
 from fairlayer.solve.slabs import RowSlabs, SpreadSlabs
-from fairlayer.streaming.correction import Frame
 from fairlayer.streaming.history import batch_of
-from fairlayer.streaming.policy import PerBatch
+from fairlayer.streaming.policies.base import Answer, Policy, State, check_numbers, register_policy
 
-__all__ = ["PerBatchDual"]
+if TYPE_CHECKING:
+    from fairlayer.streaming.machine import Machine
+
+__all__ = ["PerBatch"]
 
 
-class PerBatchDual:
-    """The dual state: multiplier, step count, and the sample-weighted sum of per-batch gaps."""
+@register_policy
+@dataclass(frozen=True)
+class PerBatch(Policy):
+    """The published primal-dual, for reproduction: it bounds the average *per-batch* gap, not the pooled one.
 
-    def __init__(self) -> None:
-        self.multiplier = 0.0
-        self.steps = 0.0
-        self.samples = 0.0
-        self.weighted_gaps = 0.0
+        y = argmin |y - z|^2 + multiplier * n * gap(y),     multiplier += step / sqrt(t) * n * (gap(y) - tolerance)
 
-    @property
-    def average_gap(self) -> float:
-        """Sample-weighted mean of the per-batch gaps."""
-        return self.weighted_gaps / self.samples if self.samples else 0.0
+    A batch with one group counts as gap 0, so at batch size 1 nothing is ever moved.
 
-    def step(self, frame: Frame, cells: IntArray, raw: FloatArray, policy: PerBatch) -> FloatArray:
+    Args:
+        step: first step size (eta0).
+
+    Source: the fairness_training package, version 0.1.0 (ICML 2026), online inference.
+    """
+
+    name: ClassVar[str] = "per_batch"
+
+    step: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, at_least_zero=("step",), above_zero=())
+
+    def begin(self) -> State:
+        """Return the dual before the first batch: multiplier, step count, and the sum of per-batch gaps."""
+        return {"multiplier": 0.0, "steps": 0.0, "samples": 0.0, "weighted_gaps": 0.0}
+
+    def answer(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> Answer:
         """Emit one batch and move the multiplier."""
-        batch = batch_of(frame.history, frame.vocabulary, cells, weights=np.ones(len(cells)))
+        frame, n = stream.frame, len(cells)
+        batch = batch_of(stream.history, stream.vocabulary, cells, weights=np.ones(n))
         assembly = assemble(frame.unlabelled, batch, on_empty="skip")
         passes = NumpyPasses(raw, assembly.cells, *frame.bounds)
-        emitted = _penalised(passes, assembly, 0.5 * self.multiplier * len(cells))
+        emitted = _penalised(passes, assembly, 0.5 * state["multiplier"] * n)
         measured = [measure(constraint, batch, emitted) for constraint in frame.unlabelled]
-        self.steps += 1.0
-        self.samples += len(cells)
-        self.weighted_gaps += len(cells) * (headline(measured) or 0.0)
-        excess = max(map(_excess, measured), default=0.0)
-        self.multiplier = max(0.0, self.multiplier + policy.step / self.steps**0.5 * len(cells) * excess)
-        return emitted
+        steps, excess = state["steps"] + 1.0, max(map(_excess, measured), default=0.0)
+        after = {
+            "multiplier": max(0.0, state["multiplier"] + self.step / steps**0.5 * n * excess),
+            "steps": steps,
+            "samples": state["samples"] + n,
+            "weighted_gaps": state["weighted_gaps"] + n * (headline(measured) or 0.0),
+        }
+        return Answer(emitted, raw, state=after)
 
-    def to_state(self) -> dict[str, float]:
-        """Return plain numbers."""
-        return dict(vars(self))
+    def answer_large(
+        self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, projected: FloatArray
+    ) -> Answer:
+        """Return what was projected, which the multiplier does not see."""
+        return Answer(projected, raw)
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `to_state` returned."""
-        for name, value in state.items():
-            setattr(self, name, float(value))
+    def meters(self, state: State) -> dict[str, float]:
+        """Return the whole dual."""
+        return dict(state)
+
+    def prices(self, state: State, stream: Machine) -> dict[str, float]:
+        """Return the one multiplier, for every constraint."""
+        return {constraint.name: state["multiplier"] for constraint in stream.constraints}
 
 
 def _excess(found: Measured) -> float:

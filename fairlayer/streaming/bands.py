@@ -1,0 +1,288 @@
+"""The feed-forward of the present: the nearest shifts of recent raw scores that bring every group into its band.
+
+A statement compares members g, each linear in the predictions: v_g = sum_i a_gi y_i + b_g. A point i (a bin of the
+sketch, of weight h_i) belongs to one member of a statement, and answers its pull
+
+    q_i = sum over statements of t_g k_i,       k_i = a_gi / h_i over its largest,      y_i = y(x_i, q_i)
+
+so v_g falls as t_g grows. With slack s_g the bands are
+
+    spread     r M - tolerance - s_g  <=  v_g  <=  M + s_g          for some M; r is 1, or the ratio
+    rows       lower_g - s_g  <=  v_g  <=  upper_g + s_g
+
+and t_g is the least shift that brings v_g into its band. Of a spread, M is where its own multiplier vanishes:
+sum_g nu_g+ = r sum_g nu_g-, with nu_g = t_g / (largest a_gi / h_i), which falls as M grows. Several statements take
+turns, each solved exactly while the others rest: ascent in blocks of the dual, which for finite scores cannot fail.
+
+Shifts are looked up in a table of v_g at shifts around the last ones, between which it is taken to be linear; it is
+made anew until the shifts rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.constraints import Rows, Spread, Statement
+from fairlayer.constraints.statements import as_float
+
+__all__ = ["Band", "Solved", "bands_of", "solve_bands"]
+
+_STEPS = np.array([1.0, 0.6, 0.3, 0.15, 0.08, 0.04, 0.02, 0.01, 0.005, 0.002, 0.0005])
+_GRID = np.concatenate([-_STEPS, _STEPS[::-1]])
+_LEVELS = np.linspace(0.0, 1.0, 33)
+_RESTS = 2e-5  # change of a shift, as a share of the largest, below which it rests
+
+
+@dataclass(frozen=True)
+class Band:
+    """One statement about recent scores.
+
+    Args:
+        owner: the name of its constraint.
+        names: of the members.
+        points: (p,) which points belong to a member, sorted by member.
+        member: (p,) the member of each.
+        starts: (members,) where each member's points begin.
+        share: (p,) k of each.
+        weight: (p,) h k of each.
+        unit: (members,) the largest a_gi / h_i.
+        offset: (members,) b_g.
+        size: (members,) how many recent samples each member stands for.
+        lower: (members,) lower limits of rows; None for a spread.
+        upper: (members,) upper limits of rows; None for a spread.
+        tolerance: of a spread.
+        ratio: of a spread.
+        slack: (members,) s_g.
+        debt: (members,) how much lower (above 0) or higher (below 0) each is to aim within its band.
+    """
+
+    owner: str
+    names: tuple[str, ...]
+    points: IntArray
+    member: IntArray
+    starts: IntArray
+    share: FloatArray
+    weight: FloatArray
+    unit: FloatArray
+    offset: FloatArray
+    size: FloatArray
+    lower: FloatArray | None
+    upper: FloatArray | None
+    tolerance: float
+    ratio: float
+    slack: FloatArray
+    debt: FloatArray
+
+    def with_room(self, slack: FloatArray, room: float, debt: FloatArray | None = None) -> Band:
+        """Return the band with this slack, wider by a room, and aiming by a debt."""
+        lower = None if self.lower is None else self.lower - room
+        upper = None if self.upper is None else self.upper + room
+        debt = self.debt if debt is None else debt
+        tolerance = max(self.tolerance + room, 0.0) if self.lower is None else self.tolerance
+        return replace(self, slack=slack, lower=lower, upper=upper, tolerance=tolerance, debt=debt)
+
+    def values(self, answers: FloatArray) -> FloatArray:
+        """Return v (members, ...) of predictions (p, ...) of its points."""
+        weights = self.weight if answers.ndim == 1 else self.weight[:, None]
+        sums = np.add.reduceat(weights * answers, self.starts, axis=0)
+        unit, offset = (self.unit, self.offset) if answers.ndim == 1 else (self.unit[:, None], self.offset[:, None])
+        return np.asarray(sums * unit + offset)
+
+    def edges(self, level: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return lower and upper edge (members, levels) of the bands of a spread at levels M (levels,)."""
+        up, down = np.maximum(self.debt, 0.0), np.minimum(self.debt, 0.0)
+        upper = level[None, :] + (self.slack - up)[:, None]
+        lower = self.ratio * level[None, :] - (self.tolerance + self.slack + down)[:, None]
+        return np.minimum(lower, upper), upper
+
+    def outside(self, v: FloatArray) -> float:
+        """Return by how much the values lie outside their bands, 0 inside."""
+        if self.lower is not None and self.upper is not None:
+            away = np.maximum(v - self.upper - self.slack, self.lower - self.slack - v)
+            return float(np.maximum(away, 0.0).max(initial=0.0))
+        here = np.isfinite(self.slack)
+        if here.sum() < 2:
+            return 0.0
+        top, bottom = (v - self.slack)[here].max(), (v + self.slack)[here].min()
+        return max(float(self.ratio * top - bottom - self.tolerance), 0.0)
+
+
+class Solved(NamedTuple):
+    """What `solve_bands` found.
+
+    Args:
+        pulls: (points,) the pull of each point.
+        shifts: of each band, t (members,).
+        unmet: by how much the worst band is not reached, in prediction units.
+    """
+
+    pulls: FloatArray
+    shifts: tuple[FloatArray, ...]
+    unmet: float
+
+
+def bands_of(owner: str, statement: Statement, weights: FloatArray) -> list[Band]:
+    """Return the bands of a statement about points of these weights; several where members share points."""
+    functionals = statement.matrix @ statement.means.as_weights()
+    present = statement.present & (functionals != 0.0).any(axis=1)
+    if not present.any():
+        return []
+    if ((functionals[present] != 0.0).sum(axis=0) <= 1).all():
+        found = _band(owner, statement, functionals, np.flatnonzero(present), weights)
+        return [] if found is None else [found]
+    rows = _as_rows(statement, functionals, present)
+    singles = [_band(owner, rows, rows.matrix, np.array([i]), weights) for i in range(len(rows.matrix))]
+    return [band for band in singles if band is not None]
+
+
+def solve_bands(
+    bands: Sequence[Band],
+    answer: Callable[[IntArray, FloatArray], FloatArray],
+    points: int,
+    *,
+    limit: float,
+    before: Mapping[str, float],
+    sweeps: int = 12,
+) -> Solved:
+    """Return the least shifts that bring every member into its band, as far as shifts within the limit can.
+
+    Args:
+        bands: what must hold.
+        answer: from points (p,) and pulls (p, k) to predictions (p, k).
+        points: how many there are.
+        limit: the largest shift.
+        before: the shifts of an earlier solution by "owner/member", to begin from.
+        sweeps: most turns of all bands.
+    """
+    pulls = np.zeros(points)
+    shifts = [np.array([before.get(f"{band.owner}/{name}", 0.0) for name in band.names]) for band in bands]
+    for band, t in zip(bands, shifts, strict=True):
+        np.add.at(pulls, band.points, t[band.member] * band.share)
+    for _ in range(sweeps):
+        moved = 0.0
+        for j, band in enumerate(bands):
+            rest = pulls[band.points] - shifts[j][band.member] * band.share
+            t = _shifts(band, rest, shifts[j], answer, limit)
+            moved = max(moved, float(np.abs(t - shifts[j]).max(initial=0.0)))
+            shifts[j] = t
+            pulls[band.points] = rest + t[band.member] * band.share
+        if moved <= _RESTS * limit:
+            break
+    unmet = [band.outside(band.values(answer(band.points, pulls[band.points][:, None])[:, 0])) for band in bands]
+    return Solved(pulls, tuple(shifts), max(unmet, default=0.0))
+
+
+def _shifts(
+    band: Band,
+    rest: FloatArray,
+    now: FloatArray,
+    answer: Callable[[IntArray, FloatArray], FloatArray],
+    limit: float,
+) -> FloatArray:
+    """Return the shifts of one band while the others rest."""
+    around = np.clip(now[:, None] + limit * _GRID, -limit, limit)
+    table = np.sort(np.hstack([around, now[:, None], np.zeros((len(now), 1))]), axis=1)
+    v = band.values(answer(band.points, rest[:, None] + table[band.member] * band.share[:, None]))
+    if band.lower is not None and band.upper is not None:
+        upper, lower = band.upper + band.slack, band.lower - band.slack
+        return _least(table, v, lower[:, None], upper[:, None])[:, 0]
+    still = v[np.arange(len(v)), np.argmax(table == 0.0, axis=1)]
+    up, down = np.maximum(band.debt, 0.0), np.minimum(band.debt, 0.0)
+    high = float((still - band.slack + up).max())
+    low = float(((still + band.tolerance + band.slack + down) / max(band.ratio, 1e-9)).min())
+    if not low < high:
+        return np.zeros(len(now))
+    for _ in range(2):
+        levels = low + (high - low) * _LEVELS
+        balance = _balance(band, table, v, levels)
+        i = int(np.clip(np.searchsorted(-balance, 0.0), 1, len(levels) - 1))
+        low, high = float(levels[i - 1]), float(levels[i])
+    fall = balance[i - 1] - balance[i]
+    level = low + (high - low) * (min(max(balance[i - 1] / fall, 0.0), 1.0) if fall > 0.0 else 0.0)
+    return _least(table, v, *band.edges(np.array([level])))[:, 0]
+
+
+def _balance(band: Band, table: FloatArray, v: FloatArray, levels: FloatArray) -> FloatArray:
+    """Return what remains of the multipliers of a spread at each level; it falls as the level grows."""
+    t = _least(table, v, *band.edges(levels)) / band.unit[:, None]
+    return np.asarray(np.maximum(t, 0.0).sum(axis=0) + band.ratio * np.minimum(t, 0.0).sum(axis=0))
+
+
+def _least(table: FloatArray, v: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
+    """Return the least shifts (members, levels) that bring values between two edges (members, levels)."""
+    return np.asarray(np.maximum(_inverse(table, v, upper), 0.0) + np.minimum(_inverse(table, v, lower), 0.0))
+
+
+def _inverse(table: FloatArray, v: FloatArray, wanted: FloatArray) -> FloatArray:
+    """Return the shifts (members, levels) at which falling values (members, k) are those wanted (members, levels)."""
+    found = np.empty(wanted.shape)
+    for g in range(len(v)):
+        found[g] = np.interp(-wanted[g], -v[g], table[g])
+    return found
+
+
+def _band(
+    owner: str, statement: Statement, functionals: FloatArray, members: IntArray, weights: FloatArray
+) -> Band | None:
+    a = functionals[members]
+    points = np.flatnonzero((a != 0.0).any(axis=0) & (weights > 0.0))
+    if not len(points):
+        return None
+    member = np.abs(a[:, points]).argmax(axis=0)
+    order = np.argsort(member, kind="stable")
+    points, member = points[order], member[order]
+    reach = a[member, points] / weights[points]
+    unit = np.zeros(len(members))
+    np.maximum.at(unit, member, np.abs(reach))
+    kept = np.flatnonzero(unit > 0.0)
+    if len(kept) < len(members):
+        return _band(owner, statement, functionals, members[kept], weights)
+    share = reach / unit[member]
+    size = np.bincount(member, weights=weights[points] * np.abs(share), minlength=len(members)).astype(np.float64)
+    spread = isinstance(statement, Spread)
+    offset = np.zeros(len(members))
+    if isinstance(statement, Spread) and statement.offset is not None:
+        offset = statement.offset[members]
+    tolerance = as_float(statement.tolerance)
+    rows = statement if isinstance(statement, Rows) else None
+    return Band(
+        owner=owner,
+        names=tuple(f"{'' if spread else 'row '}{statement.names[m]}" for m in members.tolist()),
+        points=points,
+        member=member,
+        starts=np.searchsorted(member, np.arange(len(members))),
+        share=share,
+        weight=weights[points] * share,
+        unit=unit,
+        offset=offset,
+        size=size,
+        lower=None if rows is None else rows.lower_offset[members] - tolerance,
+        upper=None if rows is None else rows.upper_offset[members] + tolerance,
+        tolerance=tolerance,
+        ratio=statement.scale if isinstance(statement, Spread) else 1.0,
+        slack=np.zeros(len(members)),
+        debt=np.zeros(len(members)),
+    )
+
+
+def _as_rows(statement: Statement, functionals: FloatArray, present: FloatArray) -> Rows:
+    """Return a statement whose members share points as rows over the points: of a spread, every pair of members."""
+    here = np.flatnonzero(present)
+    if isinstance(statement, Rows):
+        kept = statement.keep(np.asarray(present, dtype=bool))
+        return kept._replace(matrix=functionals[here])
+    pairs = [(g, h) for g in here.tolist() for h in here.tolist() if g != h]
+    offset = np.zeros(len(statement.matrix)) if statement.offset is None else statement.offset
+    return Rows(
+        means=statement.means,
+        matrix=np.array([statement.scale * functionals[g] - functionals[h] for g, h in pairs]),
+        lower_offset=np.full(len(pairs), -np.inf),
+        upper_offset=np.array([offset[h] - statement.scale * offset[g] for g, h in pairs]),
+        names=tuple(f"{statement.names[g]} over {statement.names[h]}" for g, h in pairs),
+        tolerance=statement.tolerance,
+    )

@@ -1,0 +1,33 @@
+"""How a stream is held: one file for each policy, registered by its name."""
+
+from fairlayer.streaming.policies.anytime import Anytime
+from fairlayer.streaming.policies.base import (
+    Answer,
+    Call,
+    DeviceRule,
+    Labelled,
+    Policy,
+    State,
+    as_policy,
+    policy_names,
+    register_policy,
+)
+from fairlayer.streaming.policies.per_batch import PerBatch
+from fairlayer.streaming.policies.present import Present
+from fairlayer.streaming.policies.tracking import Tracking
+
+__all__ = [
+    "Answer",
+    "Anytime",
+    "Call",
+    "DeviceRule",
+    "Labelled",
+    "PerBatch",
+    "Policy",
+    "Present",
+    "State",
+    "Tracking",
+    "as_policy",
+    "policy_names",
+    "register_policy",
+]
