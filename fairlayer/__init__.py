@@ -24,6 +24,7 @@ from fairlayer.errors import FairlayerError
 from fairlayer.model import FairModel
 from fairlayer.penalties import HSIC, MMD, AugmentedLagrangian, Penalty
 from fairlayer.projection import FairProjection, project
+from fairlayer.projection.path import FairnessPath, fairness_path
 from fairlayer.projection.result import Projection
 from fairlayer.streaming import Anytime, InferenceState, PerBatch, Phase, Present, Tracking
 
@@ -52,6 +53,7 @@ __all__ = [
     "FairModel",
     "FairProjection",
     "FairlayerError",
+    "FairnessPath",
     "GroupCalibration",
     "InferenceState",
     "MeanResidualParity",
@@ -65,5 +67,6 @@ __all__ = [
     "Tracking",
     "decide",
     "errors",
+    "fairness_path",
     "project",
 ]

@@ -1,0 +1,204 @@
+"""What a tolerance costs: the projection along a grid of limits, for little more than one of them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+import numpy as np
+
+from fairlayer._keywords import explained
+from fairlayer._typing import FloatArray
+from fairlayer.constraints import Constraint
+from fairlayer.constraints.measure import measure
+from fairlayer.edge import Stated, as_constraints
+from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
+from fairlayer.projection.assembly import assemble
+from fairlayer.projection.exact import ExactColumn
+from fairlayer.projection.options import Options, ProjectionOptions, options_of
+from fairlayer.projection.plan import Plan
+from fairlayer.solve import ClashingFaces, solve
+
+__all__ = ["FairnessPath", "fairness_path"]
+
+
+@dataclass(frozen=True)
+class FairnessPath:
+    """The projection of one batch at each limit of a grid; rows follow `tolerances`.
+
+    Args:
+        tolerances: the limits, (t,), rising.
+        distance: `sum_i weight_i d(value_i, score_i)` at each, (t,): squared prediction units halved in the Euclidean
+            geometry, nats in the others. NaN where nothing within the bounds meets the limit.
+        multipliers: price of each constraint, (t, constraints): by how much the distance falls per unit of its limit.
+        shifts: of each cell, in the unit of the geometry, (t, cells).
+        gaps: the number that each constraint bounds, of the predictions, (t, constraints).
+        decision_gaps: the same of the decisions `value >= threshold`, (t, constraints).
+        moved: share of the decisions that changed, (t,).
+        names: of the constraints.
+        cells: names of the cells.
+        threshold: of the decisions.
+    """
+
+    tolerances: FloatArray
+    distance: FloatArray
+    multipliers: FloatArray
+    shifts: FloatArray
+    gaps: FloatArray
+    decision_gaps: FloatArray
+    moved: FloatArray
+    names: tuple[str, ...]
+    cells: tuple[str, ...]
+    threshold: float
+
+    def __repr__(self) -> str:
+        head = f"{'tolerance':>10} {'distance':>11} {'price':>11} {'gap':>8} {'decisions':>10} {'changed':>8}"
+        rows = [
+            f"{t:>10.4g} {d:>11.4g} {p.max(initial=0.0):>11.4g} {g.max():>8.4f} {y.max():>10.4f} {m:>8.2%}"
+            for t, d, p, g, y, m in zip(
+                self.tolerances, self.distance, self.multipliers, self.gaps, self.decision_gaps, self.moved, strict=True
+            )
+        ]
+        return "\n".join([f"FairnessPath({', '.join(self.names)}; decisions at {self.threshold:g})", head, *rows])
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the distance and the decision gap over the tolerance, for a person to pick one; return the figure.
+
+        Args:
+            axes: matplotlib axes, or None for a new figure.
+
+        Raises:
+            MissingExtraError: Matplotlib is not installed.
+        """
+        if axes is None:
+            axes = require("matplotlib.figure", "train").Figure(figsize=(7, 4.5), layout="constrained").subplots()
+        gap = axes.twinx()
+        (cost,) = axes.plot(self.tolerances, self.distance, color="tab:blue", marker="o", markersize=3)
+        (decided,) = gap.plot(self.tolerances, self.decision_gaps.max(axis=1), color="tab:orange", linestyle="--")
+        (scored,) = gap.plot(self.tolerances, self.gaps.max(axis=1), color="0.5", linestyle=":")
+        axes.set(xlabel="tolerance", ylabel="distance of the predictions from the raw scores")
+        gap.set(ylabel=f"gap of scores, and of decisions at {self.threshold:g}", ylim=(0.0, None))
+        lines = {"distance (left)": cost, "gap of decisions": decided, "gap of scores": scored}
+        axes.legend(list(lines.values()), list(lines), fontsize="small", frameon=False)
+        axes.spines["top"].set_visible(False)
+        gap.spines["top"].set_visible(False)
+        return axes.figure
+
+
+@explained
+def fairness_path(
+    scores: Any,
+    constraints: Stated,
+    tolerances: Sequence[float],
+    *,
+    sensitive_features: Any = None,
+    y: Any = None,
+    sample_weight: Any = None,
+    label_probabilities: Any = None,
+    threshold: float = 0.5,
+    **options: Unpack[ProjectionOptions],
+) -> FairnessPath:
+    """Return what each limit of a grid costs: distance, prices, shifts and gaps of the projection at it.
+
+        d(t) = min_y sum_i weight_i d(y_i, score_i)   subject to   every constraint at the limit t, bounds
+
+    The batch is read, and its samples are sorted into cells, once.
+
+    Args:
+        scores: (n,) or (n, 1), see `project`.
+        constraints: whose limit (`tolerance`, `cap`, `floor`, `ratio`) is put to each number in turn, of all at once.
+        tolerances: the limits, finite, in any order.
+        sensitive_features: see `project`.
+        y: labels.
+        sample_weight: see `project`.
+        label_probabilities: see `project`.
+        threshold: from which a prediction is a yes.
+        options: as for `project`.
+
+    Raises:
+        ConstraintDefinitionError: a constraint has no single limit, or refuses one of the numbers.
+        ShapeError: the scores have several columns.
+        FairlayerError: a named subclass, as for `project`.
+
+    Source: the price is the derivative of the optimal value by its limit; Boyd, Vandenberghe (2004), section 5.6.2.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([0.9, 0.7, 0.2, 0.4]), {"sex": ["F", "F", "M", "M"]}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> path = fl.fairness_path(scores, parity, [0.0, 0.1, 0.5], sensitive_features=groups, bounds=(0.0, 1.0))
+        >>> path.distance.round(3).tolist(), path.multipliers[:, 0].round(3).tolist()
+        ([0.125, 0.08, 0.0], [0.5, 0.4, 0.0])
+    """
+    stated = as_constraints(constraints)
+    grid = np.unique(np.asarray(list(tolerances), dtype=np.float64))
+    if not len(grid) or not np.isfinite(grid).all():
+        raise ConstraintDefinitionError(f"tolerances must be finite numbers, at least one, but are {list(tolerances)}.")
+    at_limits = [[_at_limit(each, float(limit)) for each in stated] for limit in grid]
+    read = options_of("fairness_path", options, ("threshold", "y", "sample_weight", "label_probabilities"))
+    relaxed = options_of("fairness_path", {**options, "on_infeasible": "relax"})
+    given = {"label_probabilities": label_probabilities, "sample_weight": sample_weight}
+    first = Plan(at_limits[-1], relaxed).run(scores, sensitive_features, y, **given)
+    if len(first.columns) != 1 or not isinstance(first.columns[0], ExactColumn) or read.on_simplex:
+        raise ShapeError("fairness_path takes one column of scores, (n,) or (n, 1), on a box, by the exact backend.")
+    column = first.columns[0]
+    steps = [_Step.of(column, each, read, threshold) for each in at_limits]
+    fields = [np.array([getattr(step, each.name) for step in steps]) for each in dataclasses.fields(_Step)]
+    return FairnessPath(grid, *fields, first.names, first.cells, threshold)
+
+
+def _at_limit(constraint: Constraint, limit: float) -> Constraint:
+    """Return the constraint with another limit, checked as its own would be."""
+    name = constraint.limit_argument
+    if name is None:
+        raise ConstraintDefinitionError(
+            f"{constraint!r} has no single limit that could be varied. Use constraints with a tolerance, cap, floor or "
+            "ratio."
+        )
+    twin = copy.copy(constraint)
+    setattr(twin, name, limit)
+    parameters = inspect.signature(type(constraint)).parameters
+    if all(hasattr(constraint, each) for each in parameters):  # through its own checks, where its arguments are kept
+        twin = type(constraint)(**{each: getattr(twin, each) for each in parameters})
+    return twin
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One limit; the fields are those of the path."""
+
+    distance: float
+    multipliers: FloatArray
+    shifts: FloatArray
+    gaps: list[float]
+    decision_gaps: list[float]
+    moved: float
+
+    @staticmethod
+    def of(column: ExactColumn, constraints: Sequence[Constraint], options: Options, threshold: float) -> _Step:
+        """Solve a batch that was read before for other limits."""
+        batch, passes, raw = column.assembly.batch, column.solver_passes, column.raw
+        assembly = assemble(constraints, batch, on_empty=options.on_empty)
+        try:
+            solved = solve(passes, assembly.slabs, relax=options.relax)
+        except ClashingFaces:
+            none = [math.nan] * len(constraints)
+            return _Step(math.nan, np.array(none), np.full(len(assembly.cell_names), math.nan), none, none, math.nan)
+        found = ExactColumn(assembly, raw, passes, solved, column.value)
+        value, x = (passes.as_tensor(array).double().cpu().numpy() for array in (solved.solution.value, passes.scores))
+        weights = np.ones(len(value)) if passes.cells.weights is None else passes.cells.weights
+        before = raw.geometry.step(x, None, passes.lower, passes.upper)[0]
+        decided, was = (np.asarray(scores >= threshold, dtype=np.float64) for scores in (value, before))
+        return _Step(
+            float(weights @ raw.geometry.divergence(value, x, None, None)),
+            found.prices()[:, 0],
+            found.shift(),
+            [float(measure(each, batch, value)) for each in constraints],
+            [float(measure(each, batch, decided)) for each in constraints],
+            float(weights @ (decided != was) / weights.sum()),
+        )
