@@ -148,8 +148,10 @@ def fairness_path(
         raise ShapeError("fairness_path takes one column of scores, (n,) or (n, 1), on a box, by the exact backend.")
     column = first.columns[0]
     steps = [_Step.of(column, each, read, threshold) for each in at_limits]
-    fields: list[Any] = [np.array([getattr(step, each.name) for step in steps]) for each in dataclasses.fields(_Step)]
-    return FairnessPath(grid, *fields, first.names, first.cells, threshold)
+    each: dict[str, Any] = {
+        field.name: np.array([getattr(step, field.name) for step in steps]) for field in dataclasses.fields(_Step)
+    }
+    return FairnessPath(tolerances=grid, **each, names=first.names, cells=first.cells, threshold=threshold)
 
 
 def _at_limit(constraint: Constraint, limit: float) -> Constraint:
