@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairlayer._rows import SparseRows
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.solve.slabs import RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution

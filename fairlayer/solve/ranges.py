@@ -118,16 +118,31 @@ class Units:
         Args:
             reach: least and largest value that each unit can take.
         """
+        c_low, c_high = self.level_domain(np.maximum(self.lower, reach[0]), np.minimum(self.upper, reach[1]))
+        return c_low, np.maximum(c_high, c_low)
+
+    def level_domain(self, least: FloatArray, most: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the range of each level for units between given values; empty where the first is the larger."""
         c_low, c_high = np.full(len(self.scale), -np.inf), np.full(len(self.scale), np.inf)
         narrow = self.scale < 1.0
         c_low[narrow] = -self.width[narrow] / (1.0 - self.scale[narrow])
         wide = self.scale > 1.0
         c_high[wide] = self.width[wide] / (self.scale[wide] - 1.0)
         own, at = self.level[self.inside], self.inside
-        least, most = np.maximum(self.lower, reach[0])[at], np.minimum(self.upper, reach[1])[at]
-        np.minimum.at(c_high, own, most + self.offset[at])
-        np.maximum.at(c_low, own, (least + self.offset[at]) * self.scale[own] - self.width[own])
-        return c_low, np.maximum(c_high, c_low)
+        np.minimum.at(c_high, own, most[at] + self.offset[at])
+        np.maximum.at(c_low, own, (least[at] + self.offset[at]) * self.scale[own] - self.width[own])
+        return c_low, c_high
+
+    def fit(self, passes: Passes) -> bool:
+        """Whether the limits leave every unit somewhere to be, with a margin for rounding; False says nothing."""
+        least, most = _reach(passes, self)
+        if not _common(passes.lower) or not _common(passes.upper):
+            return False
+        low, high = np.maximum(self.lower, least), np.minimum(self.upper, most)
+        c_low, c_high = self.level_domain(low, high)
+        return bool(
+            (low <= high - 4.0 * self.atol).all() and (c_low + 1e-12 * np.maximum(1.0, np.abs(c_low)) <= c_high).all()
+        )
 
     @cached_property
     def scales(self) -> FloatArray:
@@ -426,10 +441,10 @@ class _Search:
         """The parts of the prices that the spreads bear, chosen so that they cancel where they can."""
         units = self.units
         above, above_most, below, below_most = units.most_and_least(self.price, self.c)
-        for least, most, other in ((above, above_most, below), (below, below_most, above)):
-            missing, room = units.add(other - least), units.add(most - least)
+        for part_of, most, other in ((above, above_most, below), (below, below_most, above)):
+            missing, room = units.add(other - part_of), units.add(most - part_of)
             part = np.clip(np.divide(missing, room, out=np.zeros_like(room), where=room > 0), 0.0, 1.0)
-            least += (most - least) * np.append(part, 0.0)[units.level]
+            part_of += (most - part_of) * np.append(part, 0.0)[units.level]
         return above, below
 
     def _levelled(self, above: FloatArray, below: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -453,6 +468,10 @@ class _Search:
                 holder = members[int((high[members] - units.lower[members]).argmin())]
                 above[holder] -= left[r]
         return above, below
+
+
+def _common(bound: object) -> bool:
+    return bound is None or isinstance(bound, float)
 
 
 def _reach(passes: Passes, units: Units) -> tuple[FloatArray, FloatArray]:
