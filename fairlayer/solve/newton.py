@@ -29,7 +29,15 @@ from fairlayer.solve.slabs import Face, SlabSystem, normals_of
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.table import RowTable, faces_of_prices
 
-__all__ = ["ROUNDING", "descend", "optimality_error", "raise_if_unbounded", "solve_newton", "unfinished"]
+__all__ = [
+    "ROUNDING",
+    "accurate_enough",
+    "descend",
+    "optimality_error",
+    "raise_if_unbounded",
+    "solve_newton",
+    "unfinished",
+]
 
 _MOST_STEPS = 200
 _MOST_TRIALS = 60
@@ -78,12 +86,23 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, most_steps: in
         ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
     """
     solution = descend(passes, slabs, start, most_steps)
-    end = Point(solution.value, solution.free, solution.statistics)
-    gauges = slabs, gauged(passes, slabs, end, accuracy_of(passes), solution.nu)
-    error = min(optimality_error(solution, each) for each in gauges)
+    error = _error(passes, slabs, solution)
     if error > ROUNDING:
         raise unfinished(error, solution.passes)
     return solution
+
+
+def accurate_enough(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
+    """Whether a solution meets the slabs, and its multipliers theirs, as well as its numbers allow."""
+    return _error(passes, slabs, solution) <= ROUNDING
+
+
+def _error(passes: Passes, slabs: SlabSystem, solution: Solution) -> float:
+    error = optimality_error(solution, slabs)
+    if error <= ROUNDING:
+        return error
+    end = Point(solution.value, solution.free, solution.statistics)
+    return min(error, optimality_error(solution, gauged(passes, slabs, end, accuracy_of(passes), solution.nu)))
 
 
 def unfinished(error: float, passes: int) -> SolverError:

@@ -110,7 +110,7 @@ class _Run:
         matrix = self.matrix
         if self.metric.ndim == 1:
             entries = matrix.data**2 * self.metric[matrix.columns]
-            found = np.bincount(matrix.rows, entries, len(matrix)).astype(np.float64, copy=False)
+            found = _sum(matrix.rows, entries, len(matrix))
         else:
             found = np.array([row @ self.metric @ row for row in np.asarray(matrix)])
         return np.where(found > 0, found, 1.0)
@@ -172,7 +172,7 @@ class _Run:
     def _sums(self, values: FloatArray) -> FloatArray:
         table = self.program.table
         rows = table.tied
-        return np.bincount(table.level[rows], values[rows], len(table.scale)).astype(np.float64, copy=False)
+        return _sum(table.level[rows], values[rows], len(table.scale))
 
     def _forces(self, value: FloatArray, c: FloatArray) -> FloatArray:
         """P: the price that each row asks at a value and at levels."""
@@ -271,7 +271,7 @@ class _Run:
         active, slope, levels, right = self.last
         shifted = slope * np.append(c, 0.0)[levels]
         left = right - (self._answer(q)[active] + q[active] / self.stiff[active] + shifted)
-        pulled = np.bincount(levels[levels >= 0], (slope * q[active])[levels >= 0], len(c))
+        pulled = _sum(levels[levels >= 0], (slope * q[active])[levels >= 0], len(c))
         left_level = -self.loose * self.level - (pulled - self.loose * c)
         more, more_level = self._eliminated(active, slope, levels, left, left_level)
         found = q.copy()
@@ -308,22 +308,26 @@ class _Run:
         level_rest[np.flatnonzero(tied), levels[rest][tied]] += slope[rest][tied]
         level_rest = level_rest[:, :count]
         h_rest = right[rest] - h_rest[kept]
-        level_diagonal = -self.loose - np.bincount(at, slopes**2 * weight, count + 1)[:count]
-        h_level = r_level - np.bincount(at, slopes * rights * weight, count + 1)[:count]
+        level_diagonal = -self.loose - _sum(at, slopes**2 * weight, count + 1)[:count]
+        h_level = r_level - _sum(at, slopes * rights * weight, count + 1)[:count]
         # eliminate the levels that have a diagonal of their own
-        part = level_rest[:, inner] / level_diagonal[inner]
+        of_outer = level_rest[:, outer]
+        row, level = np.nonzero(level_rest)
+        row, level = row[mine[level]], level[mine[level]]
+        entry = level_rest[row, level]
         system, h = np.empty((size, size)), np.empty(size)
-        system[:k, :k] = square - part @ level_rest[:, inner].T
-        system[:k, k:] = level_rest[:, outer]
-        system[k:, :k] = level_rest[:, outer].T
+        system[:k, :k] = square - _gram(row, level, entry, level_diagonal, k)
+        system[:k, k:] = of_outer
+        system[k:, :k] = of_outer.T
         system[k:, k:] = np.diag(level_diagonal[outer])
-        h[:k] = h_rest - part @ h_level[inner]
+        h[:k] = h_rest - _sum(row, entry * (h_level / level_diagonal)[level], k)
         h[k:] = h_level[outer]
         self.solved.append(size)
         found = np.linalg.solve(system, h) if size else h
         c = np.zeros(count + 1)
         c[outer] = found[k:]
-        c[inner] = (h_level[inner] - level_rest[:, inner].T @ found[:k]) / level_diagonal[inner]
+        met_level = _sum(level, entry * found[:k][row], count)
+        c[inner] = (h_level - met_level)[inner] / level_diagonal[inner]
         q, of_all = np.zeros(len(active)), np.zeros(len(self.rest))
         q[rest], of_all[kept] = found[:k], found[:k]
         met = np.zeros(len(self.one)) if self.cross is None else self.cross.met(of_all, len(self.one))
@@ -338,12 +342,12 @@ class _Run:
         if self.cross is None:
             return self.square, np.zeros((size, count + 1)), np.zeros(size)
         cross = self.cross
-        taken = np.bincount(cross.first * size + cross.second, cross.products * weight[cross.pair], size * size)
+        taken = _sum(cross.first * size + cross.second, cross.products * weight[cross.pair], size * size)
         scaled = cross.data * weight[cross.one]
         place = cross.rest * (count + 1) + at[cross.one]
-        levels = -np.bincount(place, scaled * slopes[cross.one], size * (count + 1)).reshape(size, count + 1)
+        levels = -_sum(place, scaled * slopes[cross.one], size * (count + 1)).reshape(size, count + 1)
         levels[:, count] = 0.0
-        right = np.bincount(cross.rest, scaled * rights[cross.one], size)
+        right = _sum(cross.rest, scaled * rights[cross.one], size)
         return self.square - taken.reshape(size, size), levels, right
 
     def _cross(self) -> _Cross:
@@ -367,7 +371,7 @@ class _Run:
         size = len(rows)
         pair, first, second = _pairs_of(rows.columns)
         entries = self.metric[rows.columns[pair]] * rows.data[first] * rows.data[second]
-        return np.bincount(rows.rows[first] * size + rows.rows[second], entries, size * size).reshape(size, size)
+        return _sum(rows.rows[first] * size + rows.rows[second], entries, size * size).reshape(size, size)
 
 
 @dataclass(frozen=True)
@@ -386,13 +390,30 @@ class _Cross:
     def of(one: IntArray, rest: IntArray, data: FloatArray, size: int) -> _Cross:
         place, inverse = np.unique(one * size + rest, return_inverse=True)
         one, rest = place // max(size, 1), place % max(size, 1)
-        data = np.bincount(inverse, data, len(place)).astype(np.float64, copy=False)
+        data = _sum(inverse, data, len(place))
         _, first, second = _pairs_of(one)
         return _Cross(one, rest, data, one[first], rest[first], rest[second], data[first] * data[second])
 
     def met(self, of_rest: FloatArray, size: int) -> FloatArray:
         """Return what prices of the other rows do to the rows of the first set."""
-        return np.bincount(self.one, self.data * of_rest[self.rest], size).astype(np.float64, copy=False)
+        return _sum(self.one, self.data * of_rest[self.rest], size)
+
+
+def _sum(place: IntArray, values: FloatArray, size: int) -> FloatArray:
+    """Return the sum of the values of each place; floats, also where there are none."""
+    return np.bincount(place, values, size).astype(np.float64, copy=False)
+
+
+def _gram(row: IntArray, level: IntArray, entry: FloatArray, diagonal: FloatArray, size: int) -> FloatArray:
+    """A D^-1 A' of a matrix with few entries, or of a full one."""
+    counts = np.bincount(level, minlength=len(diagonal))
+    if 4 * int((counts**2).sum()) > size * len(row):
+        full = np.zeros((size, len(diagonal)))
+        full[row, level] = entry
+        return np.asarray((full / diagonal) @ full.T)
+    _, first, second = _pairs_of(level)
+    product = entry[first] * entry[second] / diagonal[level[first]]
+    return _sum(row[first] * size + row[second], product, size * size).reshape(size, size)
 
 
 def _pairs_of(key: IntArray) -> tuple[IntArray, IntArray, IntArray]:

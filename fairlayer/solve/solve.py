@@ -7,15 +7,17 @@ from typing import NamedTuple
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.elastic import solve_proximal
 from fairlayer.solve.elastic_program import Elastic
 from fairlayer.solve.feasibility import clash_of, surely_feasible, widening_of
-from fairlayer.solve.newton import ROUNDING, optimality_error, solve_newton
+from fairlayer.solve.newton import accurate_enough, solve_newton
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.ranges import Units, solve_ranges
 from fairlayer.solve.scalar import solve_scalar
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
+from fairlayer.solve.sorted import lies_far_outside
 from fairlayer.solve.table import RowTable
 
 __all__ = ["Solved", "solve"]
@@ -56,6 +58,12 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
         ClashingFaces: nothing in the domain meets the slabs, and `relax` is False.
         SolverError: the accuracy was not reached.
     """
+    counted = CountedPasses(passes)
+    solved = _solve_counted(counted, slabs, relax=relax)  # type: ignore[arg-type]
+    return solved._replace(solution=solved.solution._replace(passes=counted.count))
+
+
+def _solve_counted(passes: Passes, slabs: SlabSystem, *, relax: bool) -> Solved:
     start = passes.at(None)
     if not slabs.blocks:
         return Solved(Solution.unmoved(start), slabs, 0.0)
@@ -101,12 +109,15 @@ def _units(passes: Passes, slabs: SlabSystem) -> Units | None:
 def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None) -> Solution:
     """Solve a feasible system, by Newton's method or, where that stalls, by a slower and safer one."""
     single = slabs.single()
-    if single is not None and passes.cells.dense is None:
+    alone = single is not None and passes.cells.dense is None
+    if single is not None and alone and not (units and lies_far_outside(passes)):
         return solve_scalar(passes, single, start)
     if units is not None:
         solution = solve_ranges(passes, slabs, units, start, passes.widest_metric())
-        if solution is not None and optimality_error(solution, slabs) <= ROUNDING:
+        if solution is not None and accurate_enough(passes, slabs, solution):
             return solution
+    if single is not None and alone:
+        return solve_scalar(passes, single, start)
     try:
         return solve_newton(passes, slabs, start)
     except (SolverError, ClashingFaces):
