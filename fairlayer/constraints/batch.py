@@ -203,7 +203,6 @@ class Batch:
         rows = np.ascontiguousarray(weights)
         return Means(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
 
-
     def _soft_strata(self, key: Hashable, groups: _Split, strata: _Split) -> Means:
         """Return hard groups within soft strata; row by row, so that nothing but the rows is as long as the batch."""
         assert groups.codes is not None
@@ -216,8 +215,7 @@ class Batch:
                 np.copyto(rows[g * size + s], strata.membership[:, s], where=inside)
         each = np.ones(self.n) if self.weights is None else self.weights
         counts = self.total(np.array([row @ each for row in rows]))
-        for row, count in zip(rows, counts.tolist(), strict=True):
-            row /= max(count, np.finfo(float).tiny)
+        np.divide(rows, np.maximum(counts, np.finfo(float).tiny)[:, None], out=rows)
         return Means(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
 
 

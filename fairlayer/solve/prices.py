@@ -152,7 +152,7 @@ class _Run:
         low, high = np.full(len(table.scale), np.inf), np.full(len(table.scale), -np.inf)
         np.minimum.at(low, table.level[table.tied], value)
         np.maximum.at(high, table.level[table.tied], value)
-        return 0.5 * (low + table.scale * high - table.width)
+        return np.asarray(0.5 * (low + table.scale * high - table.width))
 
     def _looseness(self, stiffness: float) -> FloatArray:
         table = self.program.table

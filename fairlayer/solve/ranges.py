@@ -437,12 +437,25 @@ class _Search:
         with np.errstate(divide="ignore", invalid="ignore"):
             newton = c + balance / rise
         middle = 0.5 * (self.c_low + self.c_high)
-        newton = np.where((newton > self.c_low) & (newton < self.c_high), newton, middle)
+        within = (newton > self.c_low) & (newton < self.c_high)
+        newton = np.where(within, newton, middle)
+        for r in np.flatnonzero(arrived & ~within).tolist():
+            newton[r] = self._kink_near(r, float(middle[r]))
         tight = self.c_high - self.c_low <= 1e-15 * np.maximum(np.abs(c), 1.0)
         if (tight & arrived).any() and (~late).all() and (tight | ~arrived).all():
             return self._between(only_place=only_place)
         self.c = np.where(arrived & ~tight, newton, c)
         return None
+
+    def _kink_near(self, r: int, middle: float) -> float:
+        """The level in the bracket at which a unit's own limit takes over from its spread's: the balance jumps there."""
+        units = self.units
+        members = np.flatnonzero(units.level == r)
+        at_low = units.lower[members] + units.offset[members]
+        at_high = units.scale[r] * (units.upper[members] + units.offset[members]) - units.width[r]
+        kinks = np.concatenate([at_low, at_high])
+        kinks = kinks[(kinks > self.c_low[r]) & (kinks < self.c_high[r])]
+        return float(kinks[np.abs(kinks - middle).argmin()]) if len(kinks) else middle
 
     def _between(self, *, only_place: bool) -> Solution | None:
         """A level at which a unit is flat: its price is any between two, and the one that cancels the others is it."""

@@ -59,7 +59,7 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
         SolverError: the accuracy was not reached.
     """
     counted = CountedPasses(passes)
-    solved = _solve_counted(counted, slabs, relax=relax)  # type: ignore[arg-type]
+    solved = _solve_counted(counted, slabs, relax=relax)
     return solved._replace(solution=solved.solution._replace(passes=counted.count))
 
 
