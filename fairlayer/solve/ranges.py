@@ -448,7 +448,7 @@ class _Search:
         return None
 
     def _kink_near(self, r: int, middle: float) -> float:
-        """The level in the bracket at which a unit's own limit takes over from its spread's: the balance jumps there."""
+        """The level at which a unit's own limit takes over from its spread's; the balance jumps there."""
         units = self.units
         members = np.flatnonzero(units.level == r)
         at_low = units.lower[members] + units.offset[members]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -335,3 +337,18 @@ def test_rows_read_like_an_array(shape: tuple[int, int]) -> None:
     other = _rows.as_sparse(full.T)
     np.testing.assert_allclose(np.asarray(sparse @ other), full @ full.T, atol=1e-13)
     np.testing.assert_array_equal(_rows.reads(sparse, vector > 0), _rows.reads(full, vector > 0))
+
+
+@pytest.mark.parametrize("groups", [2, 10])
+def test_soft_rows_need_no_room_beside_themselves(groups: int) -> None:
+    rng = np.random.default_rng(0)
+    n = 40_000
+    codes, estimates, z = rng.integers(0, groups, n), rng.random(n), torch.tensor(rng.random(n))
+    tracemalloc.start()
+    try:
+        rules = [fl.EqualizedOdds("g", 0.001)]
+        fl.project(z, rules, sensitive_features={"g": codes}, label_probabilities=estimates, bounds=(0.0, 1.0))
+        peak = tracemalloc.get_traced_memory()[1] / 8 / n
+    finally:
+        tracemalloc.stop()
+    assert peak <= 2 * groups + 12, peak  # two rows per group, and a dozen vectors whatever the groups
