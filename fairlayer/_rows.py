@@ -55,7 +55,8 @@ class SparseRows(NDArrayOperatorsMixin):
     def __getitem__(self, which: Any) -> Any:
         if isinstance(which, int | np.integer):
             full = np.zeros(self.shape[1])
-            here = slice(self.starts[which], self.starts[which + 1 if which != -1 else len(self)])
+            at = range(len(self))[which]
+            here = slice(self.starts[at], self.starts[at + 1])
             np.add.at(full, self.columns[here], self.data[here])
             return full
         if isinstance(which, tuple):

@@ -188,8 +188,10 @@ class Batch:
 
     def _build(self, key: Hashable, on: tuple[str, ...], strata: _Split) -> Means:
         groups = self._columns(on)
-        both = groups if strata.names == ("",) else _cross(groups, strata)
         k = len(groups.names) * len(strata.names)
+        if groups.codes is not None and strata.membership is not None:
+            return self._soft_strata(key, groups, strata)
+        both = groups if strata.names == ("",) else _cross(groups, strata)
         if both.codes is not None:
             known = both.counts if self.weights is None else None
             counts = self.total(_count(both.codes, k, self.weights) if known is None else known)
@@ -199,6 +201,21 @@ class Batch:
         counts = self.total(membership.sum(axis=0))
         weights = both.membership.T / np.maximum(counts, np.finfo(float).tiny)[:, None]
         rows = np.ascontiguousarray(weights)
+        return Means(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
+
+    def _soft_strata(self, key: Hashable, groups: _Split, strata: _Split) -> Means:
+        """Return hard groups within soft strata; row by row, so that nothing but the rows is as long as the batch."""
+        assert groups.codes is not None
+        assert strata.membership is not None
+        size = len(strata.names)
+        rows = np.zeros((len(groups.names) * size, self.n))
+        for g in range(len(groups.names)):
+            inside = groups.codes == g
+            for s in range(size):
+                np.copyto(rows[g * size + s], strata.membership[:, s], where=inside)
+        each = np.ones(self.n) if self.weights is None else self.weights
+        counts = self.total(np.array([row @ each for row in rows]))
+        np.divide(rows, np.maximum(counts, np.finfo(float).tiny)[:, None], out=rows)
         return Means(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
 
 

@@ -204,8 +204,9 @@ def _reach(statement: Statement, low: float, high: float) -> tuple[FloatArray, F
     means, matrix = statement.means, statement.matrix
     least, most = np.full(len(means), low), np.full(len(means), high)
     if means.weights is not None:
-        rows = np.where(means.counts[:, None] > 0, means.weights, 0.0)  # an empty soft group has no numbers to speak of
-        above, below = np.maximum(rows, 0.0).sum(axis=1), np.minimum(rows, 0.0).sum(axis=1)
+        present = means.counts > 0  # an empty soft group has no numbers to speak of
+        above = np.where(present, [np.maximum(row, 0.0).sum() for row in means.weights], 0.0)
+        below = np.where(present, [np.minimum(row, 0.0).sum() for row in means.weights], 0.0)
         least, most = above * low + below * high, above * high + below * low
     above, below = positive_part(matrix), -positive_part(-matrix)
     offset: Any = 0.0

@@ -69,10 +69,13 @@ class NumpyPasses:
         diagonal: FloatArray = self._sums(weight) / (self.cells.counts * self.cells.counts)
         if self.cells.dense is None:
             return diagonal
-        masked = self.cells.dense * weight
-        cross = np.array([self._sums(row) / self.cells.counts for row in masked])
-        weighted = masked if self.cells.weights is None else masked * self.cells.weights
-        return blocks(diagonal, cross, weighted @ self.cells.dense.T)
+        cross, square = [], []
+        for row in self.cells.dense:  # one at a time: together they would be as large as the rows themselves
+            masked = row * weight
+            cross.append(self._sums(masked) / self.cells.counts)
+            weighted = masked if self.cells.weights is None else masked * self.cells.weights
+            square.append(self.cells.dense @ weighted)
+        return blocks(diagonal, np.array(cross), np.array(square))
 
     def whole(self) -> WholeBatch:
         """See `Passes.whole`."""
@@ -93,7 +96,8 @@ class NumpyPasses:
 
     def _lowest(self, nu: FloatArray) -> float:
         pull = self.pull(nu) if self.cells.weights is None else self.pull(nu) * self.cells.weights
-        noise = noise_of(nu, self.cells)
+        bounded = self.lower is not None and self.upper is not None
+        noise = 0.0 if bounded else noise_of(nu, self.cells)  # what a missing bound makes infinite
         return least_product(np.maximum(pull, 0.0), self.lower, noise) + least_product(
             np.minimum(pull, 0.0), self.upper, noise
         )

@@ -202,8 +202,12 @@ def noise_of(nu: FloatArray, cells: Cells) -> float:
     """Return the pull below which it is the rounding of one that cancels."""
     k = len(cells.counts)
     hard = float(np.abs(nu[:k] / cells.counts).max(initial=0.0))
-    dense = 0.0 if cells.dense is None else float((np.abs(nu[k:]) @ np.abs(cells.dense)).max(initial=0.0))
-    return 1e-9 * (hard + dense)
+    if cells.dense is None:
+        return 1e-9 * hard
+    size = np.zeros(cells.dense.shape[1])
+    for price, row in zip(np.abs(nu[k:]).tolist(), cells.dense, strict=True):
+        size += price * np.abs(row)
+    return 1e-9 * (hard + float(size.max(initial=0.0)))
 
 
 def least_product(pull: Any, bound: Any, noise: float) -> float:
@@ -212,4 +216,6 @@ def least_product(pull: Any, bound: Any, noise: float) -> float:
         return -np.inf if bool((abs(pull) > noise).any()) else 0.0
     if isinstance(bound, np.ndarray) and not np.isfinite(bound).all():
         bound = np.where(pull == 0.0, 0.0, bound)  # what is not pulled stays finite
+    if isinstance(bound, float):
+        return bound * float(pull.sum())
     return float((pull * bound).sum())

@@ -43,11 +43,12 @@ class TorchPasses:
     def pull(self, nu: FloatArray) -> Any:
         """See `Passes.pull`."""
         k = len(self.cells.counts)
-        pull = torch.zeros((), dtype=torch.float64, device=self.scores.device)
-        if self.codes is not None:
-            table = torch.from_numpy(table_of(nu[:k], self.cells)).to(self.scores.device)
-            pull = table.index_select(0, self.codes)
-        return pull if self.dense is None else pull + torch.from_numpy(nu[k:]).to(pull.device) @ self.dense
+        place = self.scores.device
+        rows = None if self.dense is None else torch.from_numpy(nu[k:]).to(place) @ self.dense
+        if self.codes is None:
+            return torch.zeros((), dtype=torch.float64, device=place) if rows is None else rows
+        pull = torch.from_numpy(table_of(nu[:k], self.cells)).to(place).index_select(0, self.codes)
+        return pull if rows is None else pull.add_(rows)
 
     def small(self, array: FloatArray) -> FloatArray:
         """See `Passes.small`."""
@@ -71,9 +72,12 @@ class TorchPasses:
         diagonal = self._sums(weight) / self.cells.counts**2
         if self.dense is None:
             return diagonal
-        masked = self.dense * weight
-        cross = np.array([self._sums(row) / self.cells.counts for row in masked])
-        return blocks(diagonal, cross, (masked @ self.dense.T).cpu().numpy())
+        cross, square, masked = [], [], torch.empty_like(weight)
+        for row in self.dense:  # one at a time: together they would be as large as the rows themselves
+            torch.mul(row, weight, out=masked)
+            cross.append(self._sums(masked) / self.cells.counts)
+            square.append((self.dense @ masked).cpu().numpy())
+        return blocks(diagonal, np.array(cross), np.array(square))
 
     def whole(self) -> WholeBatch:
         """See `Passes.whole`."""
@@ -83,14 +87,19 @@ class TorchPasses:
         """See `Passes.magnitudes`."""
         size = self.geometry.magnitude(point.value, self.scores, point.free)
         means = self._sums(size) / self.cells.counts
-        return means if self.dense is None else np.append(means, [float(row.abs() @ size) for row in self.dense])
+        if self.dense is None:
+            return means
+        room = torch.empty_like(size)
+        return np.append(means, [float(torch.abs(row, out=room) @ size) for row in self.dense])
 
     def lowest(self, nus: FloatArray) -> FloatArray:
         """See `Passes.lowest`."""
         return np.array([self._lowest(nu) for nu in nus])
 
     def _lowest(self, nu: FloatArray) -> float:
-        pull, noise = self.pull(nu).expand_as(self.scores), noise_of(nu, self.cells)
+        pull = self.pull(nu).expand_as(self.scores)
+        bounded = self.lower is not None and self.upper is not None
+        noise = 0.0 if bounded else noise_of(nu, self.cells)  # what a missing bound makes infinite
         return least_product(pull.clamp(min=0.0), self.lower, noise) + least_product(
             pull.clamp(max=0.0), self.upper, noise
         )

@@ -200,7 +200,8 @@ class _Refinement(NamedTuple):
     ) -> _Refinement:
         hard = tuple(means for means, _ in measures if means.codes is not None)
         dense = tuple((means, column) for means, column in measures if means.codes is None)
-        rows = np.concatenate([means.weights for means, _ in dense if means.weights is not None]) if dense else None
+        parts = [means.weights for means, _ in dense if means.weights is not None]
+        rows = None if not parts else parts[0] if len(parts) == 1 else np.concatenate(parts)
         of_rows = np.repeat([c for _, c in dense], [len(m) for m, _ in dense]).astype(np.int64) if classes > 1 else None
         if len(hard) == 1:
             cells, table = _single(hard[0], rows, ranks), _identity(len(hard[0]))

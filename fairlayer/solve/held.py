@@ -53,7 +53,7 @@ class HeldRows:
         for block, slab in enumerate(slabs.blocks):
             if not slab.has_equalities:
                 continue
-            tight = range(len(slab.matrix))
+            tight = list(range(len(slab.matrix)))
             if isinstance(slab, RowSlabs):
                 tight = np.flatnonzero(slab.lower == slab.upper).tolist()
             for member in tight:
@@ -62,9 +62,9 @@ class HeldRows:
                     price[row, False] = 0.0
         keys = sorted(price)
         rows = np.array([row for row, _ in keys], dtype=np.int64)
-        above = np.array([high for _, high in keys], dtype=bool)
+        from_above = np.array([high for _, high in keys], dtype=bool)
         opens = np.array([price[key] > 0 for key in keys], dtype=bool)
-        self._read(slabs, table, rows, above, opens)
+        self._read(slabs, table, rows, from_above, opens)
 
     def _read(self, slabs: SlabSystem, table: RowTable, rows: IntArray, above: BoolArray, opens: BoolArray) -> None:
         self.block: IntArray = table.block[rows]

@@ -22,15 +22,26 @@ from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.prices import PriceProgram
 from fairlayer.solve.quadratic import ClashingFaces, solve_quadratic
 from fairlayer.solve.scalar import largest_pull
-from fairlayer.solve.slabs import Face, SlabSystem
+from fairlayer.solve.slabs import Face, SlabSystem, normals_of
 from fairlayer.solve.solution import Solution
+from fairlayer.solve.table import RowTable, faces_of_prices
 
-__all__ = ["ROUNDING", "descend", "optimality_error", "raise_if_unbounded", "solve_newton", "unfinished"]
+__all__ = [
+    "ROUNDING",
+    "accurate_enough",
+    "descend",
+    "optimality_error",
+    "raise_if_unbounded",
+    "solve_newton",
+    "unfinished",
+]
 
 _MOST_STEPS = 200
 _MOST_TRIALS = 60
+MANY_ROWS = 48  # from which the program over statistics is solved by a price per row
 ROUNDING = 50.0  # an error that no step reduces, up to this many times the accuracy, is rounding
 
 
@@ -42,6 +53,12 @@ class _Dual:
     sigma: float
     faces: tuple[Face, ...]
     multipliers: FloatArray
+
+    @staticmethod
+    def of(faces: tuple[Face, ...], multipliers: FloatArray, size: int) -> _Dual:
+        """Build from faces over `size` statistics."""
+        sigma = float(multipliers @ np.array([face.limit for face in faces])) if faces else 0.0
+        return _Dual(multipliers @ normals_of(faces, size), sigma, faces, multipliers)
 
     def towards(self, other: _Dual, share: float) -> _Dual:
         if share == 1.0:
@@ -69,11 +86,23 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, most_steps: in
         ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
     """
     solution = descend(passes, slabs, start, most_steps)
-    gauges = slabs, gauged(passes, slabs, solution.point, accuracy_of(passes), solution.nu)
-    error = min(optimality_error(solution, each) for each in gauges)
+    error = _error(passes, slabs, solution)
     if error > ROUNDING:
         raise unfinished(error, solution.passes)
     return solution
+
+
+def accurate_enough(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
+    """Whether a solution meets the slabs, and its multipliers theirs, as well as its numbers allow."""
+    return _error(passes, slabs, solution) <= ROUNDING
+
+
+def _error(passes: Passes, slabs: SlabSystem, solution: Solution) -> float:
+    error = optimality_error(solution, slabs)
+    if error <= ROUNDING:
+        return error
+    wider = gauged(passes, slabs, solution.point, accuracy_of(passes), solution.nu)
+    return min(error, optimality_error(solution, wider))
 
 
 def unfinished(error: float, passes: int) -> SolverError:
@@ -90,7 +119,7 @@ def descend(passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _
         return Solution.unmoved(start)
     dual = _Dual(np.zeros(len(start.statistics)), 0.0, (), np.zeros(0))
     point, count = start, 1
-    guess: tuple[Face, ...] = ()
+    programs = _Programs()
     error = np.inf
     for step in range(most_steps):
         last, error = error, optimality_error(_finish(dual, point, count), slabs)
@@ -100,8 +129,7 @@ def descend(passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _
         if error <= 1.0 or last <= error <= ROUNDING:
             return _shortened(_finish(dual, point, count), slabs)
         metric = _floored(passes, point, step)
-        target = _newton_target(dual, point, slabs, metric, guess=guess)
-        guess = target.faces
+        target = programs.target(dual, point, slabs, metric)
         share, candidate, used = _search(passes, dual, target, point)
         count += used
         raise_if_unbounded(passes, target)
@@ -138,15 +166,36 @@ def _floored(passes: Passes, point: Point, step: int) -> FloatArray:
     return np.where(saturated, passes.metric(point, floor=max(0.05 * 0.5**step, 1e-9)), metric)
 
 
-def _newton_target(
-    dual: _Dual, point: Point, slabs: SlabSystem, metric: FloatArray, *, guess: tuple[Face, ...]
-) -> _Dual:
-    predicted = metric * dual.nu if metric.ndim == 1 else metric @ dual.nu
-    quadratic = solve_quadratic(point.statistics + predicted, metric, slabs, guess, 0.1)
-    faces, multipliers = quadratic.faces, quadratic.multipliers
-    nu = multipliers @ np.array([f.normal for f in faces]) if faces else np.zeros_like(dual.nu)
-    sigma = float(multipliers @ np.array([f.limit for f in faces])) if faces else 0.0
-    return _Dual(nu, sigma, faces, multipliers)
+class _Programs:
+    """The quadratic programs of one search, each started from where the one before ended."""
+
+    def __init__(self) -> None:
+        self.guess: tuple[Face, ...] = ()
+        self.slabs: SlabSystem | None = None
+        self.program: PriceProgram | None = None
+
+    def target(self, dual: _Dual, point: Point, slabs: SlabSystem, metric: FloatArray) -> _Dual:
+        """Return the solution of the program around a point: by prices where there are many rows, else by faces."""
+        centre = point.statistics + (metric * dual.nu if metric.ndim == 1 else metric @ dual.nu)
+        if sum(len(block.matrix) for block in slabs.blocks) > MANY_ROWS:
+            found = self._by_prices(centre, metric, slabs)
+            if found is not None:
+                return found
+        quadratic = solve_quadratic(centre, metric, slabs, self.guess, 0.1)
+        self.guess = quadratic.faces
+        return _Dual.of(quadratic.faces, quadratic.multipliers, len(centre))
+
+    def _by_prices(self, centre: FloatArray, metric: FloatArray, slabs: SlabSystem) -> _Dual | None:
+        if self.program is None or self.slabs is not slabs:
+            self.slabs, self.program = slabs, PriceProgram(RowTable.of(slabs))
+        found = self.program.solve(centre, metric)
+        if found is None:
+            return None
+        table, price = self.program.table, found.price
+        high = np.maximum(price, 0.0) / np.append(table.scale, 1.0)[table.level]
+        faces, multipliers = faces_of_prices(slabs, table, high, np.maximum(-price, 0.0))
+        sigma = float(multipliers @ np.array([face.limit for face in faces])) if faces else 0.0
+        return _Dual(price @ table.matrix, sigma, faces, multipliers)
 
 
 def _search(passes: Passes, dual: _Dual, target: _Dual, point: Point) -> tuple[float, Point | None, int]:

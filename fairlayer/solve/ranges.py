@@ -14,7 +14,7 @@ then bracketed itself, so that the method always ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,14 +22,17 @@ import numpy as np
 from fairlayer._rows import SparseRows
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.passes import Passes, Point
+from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
+from fairlayer.solve.sorted import SortedBatch, lies_far_outside, sortable
 from fairlayer.solve.table import RowTable, faces_of_prices
 
 __all__ = ["Units", "level_of", "solve_ranges"]
 
 _TOGETHER = 7  # passes in which levels and prices move at once
-_MOST_PASSES = 300
+_MOST_PASSES, _MOST_SEARCHES = 60, 300  # over the batch, and over the sorted one
 
 
 @dataclass(frozen=True)
@@ -118,16 +121,31 @@ class Units:
         Args:
             reach: least and largest value that each unit can take.
         """
+        c_low, c_high = self.level_domain(np.maximum(self.lower, reach[0]), np.minimum(self.upper, reach[1]))
+        return c_low, np.maximum(c_high, c_low)
+
+    def level_domain(self, least: FloatArray, most: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the range of each level for units between given values; empty where the first is the larger."""
         c_low, c_high = np.full(len(self.scale), -np.inf), np.full(len(self.scale), np.inf)
         narrow = self.scale < 1.0
         c_low[narrow] = -self.width[narrow] / (1.0 - self.scale[narrow])
         wide = self.scale > 1.0
         c_high[wide] = self.width[wide] / (self.scale[wide] - 1.0)
         own, at = self.level[self.inside], self.inside
-        least, most = np.maximum(self.lower, reach[0])[at], np.minimum(self.upper, reach[1])[at]
-        np.minimum.at(c_high, own, most + self.offset[at])
-        np.maximum.at(c_low, own, (least + self.offset[at]) * self.scale[own] - self.width[own])
-        return c_low, np.maximum(c_high, c_low)
+        np.minimum.at(c_high, own, most[at] + self.offset[at])
+        np.maximum.at(c_low, own, (least[at] + self.offset[at]) * self.scale[own] - self.width[own])
+        return c_low, c_high
+
+    def fit(self, passes: Passes) -> bool:
+        """Whether the limits leave every unit somewhere to be, with a margin for rounding; False says nothing."""
+        least, most = _reach(passes, self)
+        if not _common(passes.lower) or not _common(passes.upper):
+            return False
+        low, high = np.maximum(self.lower, least), np.minimum(self.upper, most)
+        c_low, c_high = self.level_domain(low, high)
+        return bool(
+            (low <= high - 4.0 * self.atol).all() and (c_low + 1e-12 * np.maximum(1.0, np.abs(c_low)) <= c_high).all()
+        )
 
     @cached_property
     def scales(self) -> FloatArray:
@@ -215,16 +233,22 @@ def solve_ranges(passes: Passes, slabs: SlabSystem, units: Units, start: Point, 
         start: the point at price zero.
         wide: K where every sample is free to move.
     """
-    return _Search(passes, slabs, units, start, wide).run()
+    search = _Search(passes, slabs, units, start, wide)
+    if lies_far_outside(passes):
+        search.jump()
+    return search.run()
 
 
 class _Search:
     """The state of the search: prices and what was measured at them, brackets of the levels."""
 
-    def __init__(self, passes: Passes, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray) -> None:
+    def __init__(
+        self, passes: Passes | SortedBatch, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray
+    ) -> None:
         self.passes, self.slabs, self.units, self.point = passes, slabs, units, start
         square = SparseRows(units.matrix.rows, units.matrix.columns, units.matrix.data**2, units.matrix.shape)
-        self.square, self.wide = square, square @ wide
+        self.square, self.wide, self.wide_of_cells = square, square @ wide, wide
+        self.jumped, self.done = isinstance(passes, SortedBatch), False
         counts = passes.cells.counts
         pull = np.zeros(len(units.level))
         np.maximum.at(pull, units.matrix.rows, np.abs(units.matrix.data) / counts[units.matrix.columns])
@@ -239,9 +263,39 @@ class _Search:
         self.at_high: FloatArray | None = None
         self.c = np.zeros(len(units.scale))
 
-    def run(self) -> Solution | None:
-        held = False
-        for step in range(_MOST_PASSES):
+    def jump(self) -> bool:
+        """Look for the solution in the sorted batch, and measure what it finds; the sort counts as a pass."""
+        passes = self.passes
+        if isinstance(passes, SortedBatch) or self.jumped or not sortable(passes):
+            return False
+        self.jumped = True
+        batch = SortedBatch(passes)
+        rough = 1e-12 * (1.0 + passes.size)  # what the sums of the sorted scores round to
+        units = replace(self.units, atol=np.maximum(self.units.atol, rough))
+        inner = _Search(batch, self.slabs, units, batch.at(None), self.wide_of_cells)
+        inner.run(only_place=True)
+        if isinstance(passes, CountedPasses):
+            passes.count += 1
+        self.count += 1
+        self.c = np.clip(inner.c, *self.domain)
+        self._measure(inner.price)
+        self._gauge(passes)
+        return True
+
+    def _gauge(self, passes: Passes) -> None:
+        """Read anew how accurately each unit can be met, where prices are as large as the scores that they move."""
+        nu = self.price @ self.units.matrix
+        table = RowTable.of(gauged(passes, self.slabs, self.point, accuracy_of(passes), nu))
+        atol = np.full(len(self.price), np.inf)
+        np.minimum.at(atol, self.units.unit, table.atol)
+        self.units = replace(self.units, atol=atol)
+
+    def run(self, *, only_place: bool = False) -> Solution | None:  # noqa: PLR0911 - each way to be done
+        """Search; `only_place`: stop where it is found, without its faces."""
+        held, began = False, 0
+        if self.count > 1 and self._settled():
+            return self._solution()
+        for step in range(_MOST_SEARCHES if isinstance(self.passes, SortedBatch) else _MOST_PASSES):
             slope = self._slope()
             slope = np.where(slope > 0, slope, self.wide * max(0.05 * 0.5**step, 1e-9))
             centre = self.value + slope * self.price
@@ -253,12 +307,19 @@ class _Search:
             price = self._bracketed(price)
             self._measure(price)
             if self._settled():
-                return self._solution()
-            if step + 1 >= _TOGETHER:
+                return None if only_place else self._solution()
+            if step + 1 >= began + _TOGETHER:
+                if not held and self.jump():
+                    began = step + 1
+                    if self._settled():
+                        return self._solution()
+                    continue
                 held = True
                 if self._rebalanced():
-                    return self._solution()
-                found = self._hold(slope)
+                    return None if only_place else self._solution()
+                found = self._hold(slope, only_place=only_place)
+                if only_place and self.done:
+                    return None
                 if found is not None:
                     return found
         return None
@@ -357,7 +418,7 @@ class _Search:
         at_end = (self.c <= self.domain[0]) | (self.c >= self.domain[1])
         return bool((self._missed() <= 1.0).all() and ((np.abs(balance) <= 1e-12 * size) | at_end).all())
 
-    def _hold(self, slope: FloatArray) -> Solution | None:
+    def _hold(self, slope: FloatArray, *, only_place: bool) -> Solution | None:
         """Move the levels whose units have arrived; return the solution where a level jumps between two prices."""
         units, c = self.units, self.c
         late = np.zeros(len(c), dtype=bool)
@@ -376,14 +437,27 @@ class _Search:
         with np.errstate(divide="ignore", invalid="ignore"):
             newton = c + balance / rise
         middle = 0.5 * (self.c_low + self.c_high)
-        newton = np.where((newton > self.c_low) & (newton < self.c_high), newton, middle)
+        within = (newton > self.c_low) & (newton < self.c_high)
+        newton = np.where(within, newton, middle)
+        for r in np.flatnonzero(arrived & ~within).tolist():
+            newton[r] = self._kink_near(r, float(middle[r]))
         tight = self.c_high - self.c_low <= 1e-15 * np.maximum(np.abs(c), 1.0)
         if (tight & arrived).any() and (~late).all() and (tight | ~arrived).all():
-            return self._between()
+            return self._between(only_place=only_place)
         self.c = np.where(arrived & ~tight, newton, c)
         return None
 
-    def _between(self) -> Solution | None:
+    def _kink_near(self, r: int, middle: float) -> float:
+        """The level at which a unit's own limit takes over from its spread's; the balance jumps there."""
+        units = self.units
+        members = np.flatnonzero(units.level == r)
+        at_low = units.lower[members] + units.offset[members]
+        at_high = units.scale[r] * (units.upper[members] + units.offset[members]) - units.width[r]
+        kinks = np.concatenate([at_low, at_high])
+        kinks = kinks[(kinks > self.c_low[r]) & (kinks < self.c_high[r])]
+        return float(kinks[np.abs(kinks - middle).argmin()]) if len(kinks) else middle
+
+    def _between(self, *, only_place: bool) -> Solution | None:
         """A level at which a unit is flat: its price is any between two, and the one that cancels the others is it."""
         assert self.at_low is not None
         assert self.at_high is not None
@@ -396,7 +470,8 @@ class _Search:
         part = share[np.maximum(units.level, 0)]
         price = np.where(mixed, (1.0 - part) * self.at_low + part * self.at_high, self.price)
         self._measure(price)
-        return self._solution() if (self._missed() <= 10.0).all() else None
+        self.done = bool((self._missed() <= 10.0).all())
+        return self._solution() if self.done and not only_place else None
 
     def _solution(self) -> Solution | None:
         """The solution with its faces; None where those do not add up to the prices (the full KKT check)."""
@@ -426,10 +501,10 @@ class _Search:
         """The parts of the prices that the spreads bear, chosen so that they cancel where they can."""
         units = self.units
         above, above_most, below, below_most = units.most_and_least(self.price, self.c)
-        for least, most, other in ((above, above_most, below), (below, below_most, above)):
-            missing, room = units.add(other - least), units.add(most - least)
+        for bears, most, other in ((above, above_most, below), (below, below_most, above)):
+            missing, room = units.add(other - bears), units.add(most - bears)
             part = np.clip(np.divide(missing, room, out=np.zeros_like(room), where=room > 0), 0.0, 1.0)
-            least += (most - least) * np.append(part, 0.0)[units.level]
+            np.add(bears, (most - bears) * np.append(part, 0.0)[units.level], out=bears)
         return above, below
 
     def _levelled(self, above: FloatArray, below: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -455,7 +530,11 @@ class _Search:
         return above, below
 
 
-def _reach(passes: Passes, units: Units) -> tuple[FloatArray, FloatArray]:
+def _common(bound: object) -> bool:
+    return bound is None or isinstance(bound, float)
+
+
+def _reach(passes: Passes | SortedBatch, units: Units) -> tuple[FloatArray, FloatArray]:
     """Return the least and the largest value of each unit over the domain; all reals where bounds differ by sample."""
     lower, upper = passes.lower, passes.upper
     low = -np.inf if lower is None or not isinstance(lower, float) else lower

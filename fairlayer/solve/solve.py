@@ -7,15 +7,17 @@ from typing import NamedTuple
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.elastic import solve_proximal
 from fairlayer.solve.elastic_program import Elastic
 from fairlayer.solve.feasibility import clash_of, surely_feasible, widening_of
-from fairlayer.solve.newton import ROUNDING, optimality_error, solve_newton
+from fairlayer.solve.newton import accurate_enough, solve_newton
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.ranges import Units, solve_ranges
 from fairlayer.solve.scalar import solve_scalar
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
+from fairlayer.solve.sorted import lies_far_outside
 from fairlayer.solve.table import RowTable
 
 __all__ = ["Solved", "solve"]
@@ -56,26 +58,33 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
         ClashingFaces: nothing in the domain meets the slabs, and `relax` is False.
         SolverError: the accuracy was not reached.
     """
+    counted = CountedPasses(passes)
+    solved = _solve_counted(counted, slabs, relax=relax)
+    return solved._replace(solution=solved.solution._replace(passes=counted.count))
+
+
+def _solve_counted(passes: Passes, slabs: SlabSystem, *, relax: bool) -> Solved:
     start = passes.at(None)
     if not slabs.blocks:
         return Solved(Solution.unmoved(start), slabs, 0.0)
     slabs = gauged(passes, slabs, start, accuracy_of(passes))
     if slabs.worst(start.statistics)[0] <= 1.0:
         return Solved(Solution.unmoved(start), slabs, 0.0)
-    if surely_feasible(passes, slabs, start.statistics):
-        return Solved(_solve(passes, slabs, start), slabs, 0.0)
+    units = _units(passes, slabs)
+    if surely_feasible(passes, slabs, start.statistics) or (units is not None and units.fit(passes)):
+        return Solved(_solve(passes, slabs, start, units), slabs, 0.0)
     if passes.cells.dense is not None or passes.geometry.on_simplex:
         solution = _try(passes, slabs, start)  # here a few steps cost less than the elastic program
         if solution is not None:
             return Solved(solution, slabs, 0.0)
     elastic = widening_of(passes, slabs)
     if elastic.widening <= _WITHIN * _accuracy_of_clash(slabs, elastic):  # what a sum of these numbers rounds to
-        return Solved(_solve(passes, slabs, start), slabs, 0.0)
+        return Solved(_solve(passes, slabs, start, units), slabs, 0.0)
     if not relax:
         raise clash_of(passes, slabs, elastic)
     by = elastic.widening + _ROOM * max(1.0, elastic.widening)
     wide = slabs.widened(by)
-    return Solved(_solve(passes, wide, start), wide, by, elastic)
+    return Solved(_solve(passes, wide, start, _units(passes, wide)), wide, by, elastic)
 
 
 def _accuracy_of_clash(slabs: SlabSystem, elastic: Elastic) -> float:
@@ -90,16 +99,25 @@ def _try(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
         return None
 
 
-def _solve(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
+def _units(passes: Passes, slabs: SlabSystem) -> Units | None:
+    """The rows of the slabs where no two of them share a statistic, and no statistic a sample."""
+    if passes.cells.dense is not None or passes.geometry.on_simplex:
+        return None
+    return Units.of(RowTable.of(slabs))
+
+
+def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None) -> Solution:
     """Solve a feasible system, by Newton's method or, where that stalls, by a slower and safer one."""
     single = slabs.single()
-    if single is not None and passes.cells.dense is None:
+    alone = single is not None and passes.cells.dense is None
+    if single is not None and alone and not (units and lies_far_outside(passes)):
         return solve_scalar(passes, single, start)
-    if passes.cells.dense is None and not passes.geometry.on_simplex:
-        units = Units.of(RowTable.of(slabs))
-        solution = None if units is None else solve_ranges(passes, slabs, units, start, passes.widest_metric())
-        if solution is not None and optimality_error(solution, slabs) <= ROUNDING:
+    if units is not None:
+        solution = solve_ranges(passes, slabs, units, start, passes.widest_metric())
+        if solution is not None and accurate_enough(passes, slabs, solution):
             return solution
+    if single is not None and alone:
+        return solve_scalar(passes, single, start)
     try:
         return solve_newton(passes, slabs, start)
     except (SolverError, ClashingFaces):
