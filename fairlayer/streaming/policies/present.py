@@ -153,7 +153,7 @@ class Present(Policy):
             stream.note("category added", f"{new} combinations of categories that the stream had not met")
         empty, bins = np.zeros(new), BINS if _reads_labels(stream) else 0
         more = np.zeros((2, new, bins))
-        curve = np.tile(LabelScale(stream.bounds).centres[:bins], (new, 1))
+        curve = np.tile(_scale(stream).centres[:bins], (new, 1))
         return {
             **state,
             "base": np.append(state["base"], empty),
@@ -347,7 +347,7 @@ class Present(Policy):
         """Return the curve of each cell at its raw score; 0 where no constraint reads labels."""
         if not _reads_labels(stream):
             return np.zeros(len(raw))
-        return LabelScale(stream.bounds).read(state["curve"], cells, raw)
+        return _scale(stream).read(state["curve"], cells, raw)
 
     def answer(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> Answer:
         """Return the shifted scores, and where the guard would not hold, those that it allows."""
@@ -386,12 +386,20 @@ class Present(Policy):
         return emitted, abs(emitted - shifted), state["unmet"]
 
     def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> bool:
-        """Answer a block, and count it."""
-        answer = self.answer(state, stream, call.cells, call.raw)
-        if answer.state is not None or state["unmet"]:
+        """Answer a block by its shifts where the guard then holds, and count it."""
+        if state["unmet"]:
             return False  # the general way tells the phase of it
-        emitted[:] = answer.emitted
-        self._count_block(state, stream, call.cells, call.raw, answer.emitted)
+        cells, raw = call.cells, call.raw
+        estimates = self.estimate_labels(state, stream, cells, raw)
+        emitted[:] = _shifted(state, stream, cells, raw, estimates)
+        guards = [guard.copy() for guard in _guards(state, stream)]
+        weight, sums = _weight_after(state, stream, len(raw)), _sums_of(stream, cells, raw, estimates, emitted)
+        for guard in guards:
+            guard.add_block(sums, weight)
+            if self.guard is not None and not guard.holds(state["noise"], weight):
+                return False
+        stream.scratch["guards"] = guards
+        self._count_sums(state, sums, weight, cells, raw)
         return True
 
     def _guarded_block(
@@ -431,13 +439,18 @@ class Present(Policy):
         self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray
     ) -> None:
         guards, weight = _guards(state, stream), _weight_after(state, stream, len(raw))
-        block = _sums_of(stream, cells, raw, self.estimate_labels(state, stream, cells, raw), emitted)
-        for total, new in zip(state["sums"], block, strict=False):
+        sums = _sums_of(stream, cells, raw, self.estimate_labels(state, stream, cells, raw), emitted)
+        for guard in guards:
+            guard.add_block(sums, weight)
+        self._count_sums(state, sums, weight, cells, raw)
+
+    def _count_sums(
+        self, state: State, sums: list[list[float]], weight: float, cells: IntArray, raw: FloatArray
+    ) -> None:
+        for total, new in zip(state["sums"], sums, strict=False):
             for cell, value in enumerate(new):
                 total[cell] += weight * value
-        for guard in guards:
-            guard.add_block(block, weight)
-        _run_short_means(state["short"], block, cells, raw)
+        _run_short_means(state["short"], sums, cells, raw)
         state["weight"] = weight  # type: ignore[index]
         if _contradicted(state):
             state["next_refresh"] = 0.0  # type: ignore[index]
@@ -457,7 +470,7 @@ class Present(Policy):
         memory, n = stream.memory or math.inf, len(labelled.labels)
         if not _reads_labels(stream):
             return state
-        fade, scale = math.exp(-n / (4.0 * memory)), LabelScale(stream.bounds)
+        fade, scale = math.exp(-n / (4.0 * memory)), _scale(stream)
         labels = state["labels"] * fade
         where = (labelled.cells, scale.bins(labelled.raw))
         np.add.at(labels[0], where, 1.0)
@@ -521,13 +534,20 @@ class Present(Policy):
 
     def _with_sums(self, state: State, stream: Machine, sums: FloatArray, labels: FloatArray) -> State:
         stream.scratch.clear()
-        curve = curves(labels, LabelScale(stream.bounds)) if labels.size else state["curve"]
+        curve = curves(labels, _scale(stream)) if labels.size else state["curve"]
         return {**state, "sums": sums.tolist(), "labels": labels, "curve": curve, "next_refresh": 0.0}
 
 
 def _of_width(counts: FloatArray, bins: int) -> FloatArray:
     """Return counts (..., cells, bins) as they are, or none where there were none before."""
     return counts if counts.shape[-1] == bins else np.zeros((*counts.shape[:-1], bins))
+
+
+def _scale(stream: Machine) -> LabelScale:
+    found: LabelScale | None = stream.scratch.get("scale")
+    if found is None:
+        found = stream.scratch["scale"] = LabelScale(stream.bounds)
+    return found
 
 
 def _reads_labels(stream: Machine) -> bool:
@@ -544,12 +564,14 @@ def _coordinates(stream: Machine, values: FloatArray) -> FloatArray:
 
 
 def _shifted(state: State, stream: Machine, cells: IntArray, raw: FloatArray, estimates: FloatArray) -> FloatArray:
-    pulls = state["base"][cells] + state["slope"][cells] * estimates
+    pulls = state["base"][cells]
+    if stream.scratch.get("labelled", True):
+        pulls = pulls + state["slope"][cells] * estimates
     low, high = stream.bounds
-    found = raw.copy() if not pulls.any() else np.asarray(stream.geometry.answer(raw, pulls, low, high))
-    if pulls.any() and stream.geometry.bounded:
-        found = np.where(pulls == 0.0, raw, found)
-    return found if low is None and high is None else np.clip(found, low, high)
+    found = np.asarray(stream.geometry.answer(raw, pulls, low, high))
+    if stream.geometry.bounded:
+        found = np.where(pulls == 0.0, np.clip(raw, low, high), found)
+    return found
 
 
 def _grown(before: FloatArray, after: FloatArray) -> bool:
