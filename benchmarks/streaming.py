@@ -55,6 +55,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="adult, acsincome_ne and bank, as .csv.gz")
     parser.add_argument("--seeds", type=int, help="orders and draws of each stream")
     parser.add_argument("--requests", type=int, help="longest stream")
+    parser.add_argument("--scenario", nargs="+", metavar="TEXT", help="only scenarios whose name holds one of these")
     parser.add_argument("--ways", nargs="+", help="policies, by the names of the table")
     parser.add_argument("--calls", type=int, help="timed calls of the bare network and of fairlayer")
     parser.add_argument("--their-calls", type=int, help="timed calls of fairness_training")
@@ -98,6 +99,8 @@ def run_scenarios(options: argparse.Namespace) -> Records:
     records = []
     for seed in range(options.seeds):
         for scenario in scenarios(options.data, seed, options.requests):
+            if options.scenario and not any(part in scenario.name for part in options.scenario):
+                continue
             rows = list(rows_of(scenario, ways))
             limits = ", ".join(f"{c.name} {c.limit:g}" for c in scenario.constraints)
             _print(f"{scenario.name}, seed {seed}: {len(scenario):,} requests, {limits}", (), HEAD, map(text, rows))

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 import fairlayer as fl
 from fairlayer.data import read_data_set
-from fairlayer.training import prepare
 
 Array = NDArray[Any]
-SETS = {"Adult": ("adult", "sex"), "ACSIncome": ("acsincome", "SEX"), "Bank": ("bank", "age")}
+SETS = {"Adult": ("adult", "sex"), "ACSIncome": ("acsincome", "SEX"), "Bank": ("bank", "age_group")}
+AGES = {"Adult": "age", "ACSIncome": "AGEP", "Bank": "age"}
 
 
 @dataclass(frozen=True)
@@ -101,18 +101,38 @@ def generated(seed: int, n: int) -> Iterator[Scenario]:
 
 @cache
 def scored(name: str, folder: Path | None) -> tuple[Array, Array, dict[str, Array]]:
-    """Return scores and labels of the rows that were not fitted on, and their sensitive features as codes."""
+    """Return scores and labels of the half of the rows that was not fitted on, and columns: groups, and ages."""
+    import pandas as pd
     from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
 
-    data, attribute = SETS[name]
-    others = {"Adult": ("race", "age"), "ACSIncome": ("AGEP",), "Bank": ()}[name]
-    parts = prepare(read_data_set(data, folder), [f"demographic_parity({each}, 0.02)" for each in (attribute, *others)])
-    fitted, rest = parts.train, [parts.valid, parts.test]
-    model = LogisticRegression(max_iter=500).fit(fitted.x.numpy(), fitted.y.numpy())
-    x, y = (np.concatenate([getattr(part, what).numpy() for part in rest]) for what in ("x", "y"))
-    columns = {key: np.concatenate([np.asarray(part.sensitive[key]) for part in rest]) for key in rest[0].sensitive}
-    codes = {key: np.unique(column, return_inverse=True)[1] for key, column in columns.items()}
-    return model.predict_proba(x)[:, 1], y.astype(np.int64), codes
+    data, _ = SETS[name]
+    table = read_data_set(data, folder)
+    unused = {table.target, table.split, *table.not_features}
+    frame = table.frame[[column for column in table.frame.columns if column not in unused]]
+    numbers = [
+        c
+        for c in frame.columns
+        if c not in table.categorical and pd.to_numeric(frame[c], errors="coerce").notna().all()
+    ]
+    codes = [c for c in frame.columns if c not in numbers and frame[c].nunique() <= 60]
+    x = StandardScaler().fit_transform(
+        pd.concat([frame[numbers].astype(float), pd.get_dummies(frame[codes].astype(str))], axis=1).to_numpy(
+            dtype=float
+        )
+    )
+    y = table.labels().astype(np.int64)
+    order = np.random.default_rng(0).permutation(len(y))
+    fitted, rest = order[: len(y) // 2], order[len(y) // 2 :]
+    model = LogisticRegression(max_iter=500).fit(x[fitted], y[fitted])
+    found = {
+        key: np.unique(np.asarray(column).astype(str), return_inverse=True)[1]
+        for key, column in table.sensitive_features(table.sensitive).items()
+    }
+    age = AGES.get(name)
+    if age is not None:
+        found["by age"] = pd.to_numeric(frame[age]).to_numpy(dtype=float)
+    return model.predict_proba(x[rest])[:, 1], y[rest], {key: column[rest] for key, column in found.items()}
 
 
 def real(name: str, folder: Path | None, seed: int, most: int) -> Iterator[Scenario]:
@@ -127,11 +147,10 @@ def real(name: str, folder: Path | None, seed: int, most: int) -> Iterator[Scena
     z, features, y = of(order, attribute)
     for tolerance in (0.02, 0.0, 0.0005):
         yield Scenario(f"{name}, tolerance {tolerance:g}", z, features, parity(tolerance, attribute), y)
-    flipped = z.copy()
     season = (np.arange(len(z)) // 1500) % 2 == 1
     codes = features[attribute]
     flipped_codes = np.where(season, codes.max() - codes, codes)
-    yield Scenario(f"{name}, seasons of 1,500", flipped, {attribute: flipped_codes}, parity(0.02, attribute), y)
+    yield Scenario(f"{name}, seasons of 1,500", z, {attribute: flipped_codes}, parity(0.02, attribute), y)
     odds: list[fl.Constraint] = [fl.EqualOpportunity(attribute, 0.02)]
     yield Scenario(f"{name}, labels 500 late", z, features, odds, y, 500)
     if name == "Adult":
@@ -140,11 +159,9 @@ def real(name: str, folder: Path | None, seed: int, most: int) -> Iterator[Scena
         z, features, y = of(order, "sex", "race")
         both = [*parity(0.02, "sex"), *parity(0.05, "race")]
         yield Scenario("Adult, sex and race", z, features, both, y)
-    by = {"Adult": "age", "ACSIncome": "AGEP"}.get(name)
-    if by is not None:
-        ages = columns[by][order] + np.random.default_rng(seed).normal(0.0, 0.3, len(order))
-        z, features, y = of(order[np.argsort(ages, kind="stable")], attribute)
-        yield Scenario(f"{name}, by age", z, features, parity(0.02, attribute), y)
+    ages = columns["by age"][order] + np.random.default_rng(seed).normal(0.0, 0.3, len(order))
+    z, features, y = of(order[np.argsort(ages, kind="stable")], attribute)
+    yield Scenario(f"{name}, by age", z, features, parity(0.02, attribute), y)
 
 
 # ---- replicas

@@ -126,12 +126,15 @@ class Sketch:
             return self.points()
         return _points(self.counts - self.borrowed[0], self.totals - self.borrowed[1], self.weight)
 
+    def newest(self, cell: int) -> FloatArray:
+        """Return the latest raw scores of a cell that are kept, newest first."""
+        length = self.latest.shape[1]
+        kept = int(min(length, self.filled[cell]))
+        return np.asarray(self.latest[cell, (self.filled[cell] - 1 - np.arange(kept)) % max(length, 1)])
+
     def restart(self, cell: int, keep: int) -> None:
         """Forget all scores of a cell but the latest `keep` of them."""
-        length = self.latest.shape[1]
-        kept = int(min(keep, length, self.filled[cell]))
-        places = (self.filled[cell] - 1 - np.arange(kept)) % max(length, 1)
-        scores = np.clip(self.latest[cell, places], self.low, self.high)
+        scores = np.clip(self.newest(cell)[:keep], self.low, self.high)
         bins = self._bin(scores)
         self.counts[cell] = self.weight * np.bincount(bins, minlength=self.bins)
         self.totals[cell] = self.weight * np.bincount(bins, scores, minlength=self.bins)

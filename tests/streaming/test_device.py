@@ -366,7 +366,7 @@ def test_it_is_kept() -> None:
     del old["non_blocking"]  # as it was saved before there was such an argument
     stream.__setstate__(old)
     assert not stream.non_blocking
-    model = fl.FairModel(torch.nn.Identity(), [fl.DemographicParity("g", 0.1)], non_blocking=True)
+    model = fl.FairModel(torch.nn.Identity(), [fl.DemographicParity("g", 0.1)], policy="tracking", non_blocking=True)
     assert pickle.loads(pickle.dumps(model)).inference_state.non_blocking
 
 
@@ -484,7 +484,7 @@ def test_a_model_takes_this_way(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host()
     monkeypatch.setattr(lanes, "_arrived", host)
     parity = [fl.DemographicParity("g", 0.02)]
-    model = fl.FairModel(torch.nn.Identity(), parity, bounds=(0.0, 1.0), non_blocking=True).eval()
+    model = fl.FairModel(torch.nn.Identity(), parity, bounds=(0.0, 1.0), policy="tracking", non_blocking=True).eval()
     model.fit_categories({"g": [0, 1]})
     with torch.no_grad():
         model(torch.tensor([[0.2], [0.9]]), sensitive_features={"g": [0, 1]}, inference=True)

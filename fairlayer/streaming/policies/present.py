@@ -32,6 +32,9 @@ _FIRST_WAIT, _LONGER, _SHARE = (
 )  # samples before a solution: the first, their growth, memory over the last
 _SHORT = (16.0, 80.0)  # samples of a cell itself, over which its short means run
 _SURE, _OLDER = 8.0, 1.2  # samples below which a short mean says nothing; how much more the long one must hold
+_SURELY = (1.4, 1.0)  # how much more the short ones must differ, as few skewed scores have no normal mean
+_SUSPECT = 0.65  # share of the distance that is clear for the other cells, once one has changed
+_REFERENCE = 0.25  # of the memory: how old a long mean is before short ones are compared with it
 _LEAST_SPREAD = 0.25  # of all scores, that the variance of a cell counts as at least
 _FARTHEST = 10.0  # the largest shift in geometries of probabilities, in log-odds
 _HEAVY = 1e6  # weight of the newest sample at which sums are brought back to 1
@@ -113,8 +116,8 @@ class Present(Policy):
 
         `base`, `slope` are a and b of each cell; `shifts` the last solution by "constraint/member"; `sums` of each cell
         the present counts, predictions and raw scores, of all samples, then of those of label 1; `short` of each cell
-        the samples, and the short means; `far` the long mean and how far from it each short mean may lie; `labels`
-        counts of labels; `curve` their estimates; `weight` that of the newest sample in `sums`.
+        the samples, and the short means; `far` the long mean and how far from it each short mean may lie, `coming` the
+        same of now; `labels` counts of labels; `curve` their estimates; `weight` that of the newest sample in `sums`.
         """
         return {
             "base": np.zeros(0),
@@ -125,6 +128,8 @@ class Present(Policy):
             "borrowed": np.zeros((6, 0)),
             "short": [[] for _ in range(3)],
             "far": [[] for _ in range(3)],
+            "coming": [[] for _ in range(3)],
+            "reference": 0.0,
             "labels": np.zeros((2, 0, 0)),
             "borrowed_labels": np.zeros((2, 0, 0)),
             "curve": np.zeros((0, 0)),
@@ -148,7 +153,7 @@ class Present(Policy):
             stream.note("category added", f"{new} combinations of categories that the stream had not met")
         empty, bins = np.zeros(new), BINS if _reads_labels(stream) else 0
         more = np.zeros((2, new, bins))
-        curve = np.tile(LabelScale(stream.bounds).centres[:bins], (new, 1))
+        curve = np.tile(_scale(stream).centres[:bins], (new, 1))
         return {
             **state,
             "base": np.append(state["base"], empty),
@@ -157,6 +162,7 @@ class Present(Policy):
             "borrowed": np.hstack([state["borrowed"], np.zeros((6, new))]),
             "short": [[*row, *empty.tolist()] for row in state["short"]],
             "far": [[*row, *[math.inf] * new] for row in state["far"]],
+            "coming": [[*row, *[math.inf] * new] for row in state["coming"]],
             "labels": np.concatenate([_of_width(state["labels"], bins), more], axis=1),
             "borrowed_labels": np.concatenate([_of_width(state["borrowed_labels"], bins), more], axis=1),
             "curve": np.vstack([_of_width(state["curve"], bins), curve]),
@@ -218,7 +224,7 @@ class Present(Policy):
         wait = min(_LONGER * state["wait"], max(_FIRST_WAIT, (stream.memory or 1e3) / _SHARE))
         new = {
             **state,
-            **self._short_limits(stream, spread),
+            **self._short_limits(state, stream, spread),
             "base": pulls[0].copy(),
             "slope": pulls[1] - pulls[0] if labelled else np.zeros(k),
             "shifts": shifts,
@@ -284,8 +290,12 @@ class Present(Policy):
                     found.append(band.with_room(slack, room))
         return debts_of(stream, found, self.repair, float(weights.sum()))
 
-    def _short_limits(self, stream: Machine, spread: float) -> dict[str, Any]:
-        """Return the long mean of each cell, and how far from it the short means may lie, of what came here."""
+    def _short_limits(self, state: State, stream: Machine, spread: float) -> dict[str, Any]:
+        """Return the long mean of each cell, and how far from it the short means may lie, of what came here.
+
+        They are looked at once they are a quarter of the memory old, so that a change cannot hide in what it is
+        compared with.
+        """
         k = len(stream.history.cells)
         cell, score, weight = stream.history.sketch.own_points()
         total = np.bincount(cell, weights=weight, minlength=k)
@@ -293,22 +303,43 @@ class Present(Policy):
         mean = np.bincount(cell, weights=weight * score, minlength=k) / safe
         square = np.bincount(cell, weights=weight * (score - mean[cell]) ** 2, minlength=k) / safe
         sd = np.sqrt(np.maximum(square, _LEAST_SPREAD * spread**2))
-        far = [np.where(total > _OLDER * s, self.cut * sd / math.sqrt(2.0 * s), np.inf).tolist() for s in _SHORT]
-        return {"far": [mean.tolist(), *far]}
+        far = [
+            np.where(total > _OLDER * s, surely * self.cut * sd * np.sqrt(0.5 / s + 0.5 / safe), np.inf).tolist()
+            for s, surely in zip(_SHORT, _SURELY, strict=True)
+        ]
+        age = min(stream.samples, stream.memory or math.inf) * _REFERENCE
+        if stream.samples - state["reference"] < max(age, _FIRST_WAIT):
+            return {}
+        new = [mean.tolist(), *far]
+        return {"far": state["coming"] if state["coming"][0] else new, "coming": new, "reference": stream.samples}
 
     def _cut(self, state: State, stream: Machine) -> State:
         """Forget the older scores of each cell whose short means contradict them."""
         cells = _contradicted(state)
         if not cells:
             return state
-        short = [list(row) for row in state["short"]]
-        for cell, keep in cells:
+        short, far, coming = ([list(row) for row in state[name]] for name in ("short", "far", "coming"))
+        for row in far[1:]:  # what has changed one cell may have changed the others too
+            row[:] = [_SUSPECT * each for each in row]
+        for cell in cells:
+            for row in (*far[1:], *coming[1:]):
+                row[cell] = math.inf
+            keep = _since_change(stream.history.sketch.newest(cell), state["far"][0][cell])
             stream.history.sketch.restart(cell, keep)
             short[0][cell] = min(short[0][cell], float(keep))
-        names = ", ".join(str(cell) for cell, _ in cells)
+        names = ", ".join(map(str, cells))
         stream.note("sudden change", f"older scores of the cells {names} were cut off")
         stream.rule.unsettled_until = stream.samples + 0.2 * (stream.memory or 1e3)
-        return {**state, "short": short, "wait": _FIRST_WAIT, "cuts": state["cuts"] + len(cells)}
+        soon = stream.samples - _REFERENCE * (stream.memory or 1e3) + 2.0 * _SHORT[0]
+        return {
+            **state,
+            "short": short,
+            "far": far,
+            "coming": coming,
+            "reference": min(state["reference"], soon),
+            "wait": _FIRST_WAIT,
+            "cuts": state["cuts"] + len(cells),
+        }
 
     # ---- answering
 
@@ -316,7 +347,7 @@ class Present(Policy):
         """Return the curve of each cell at its raw score; 0 where no constraint reads labels."""
         if not _reads_labels(stream):
             return np.zeros(len(raw))
-        return LabelScale(stream.bounds).read(state["curve"], cells, raw)
+        return _scale(stream).read(state["curve"], cells, raw)
 
     def answer(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> Answer:
         """Return the shifted scores, and where the guard would not hold, those that it allows."""
@@ -355,12 +386,20 @@ class Present(Policy):
         return emitted, abs(emitted - shifted), state["unmet"]
 
     def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> bool:
-        """Answer a block, and count it."""
-        answer = self.answer(state, stream, call.cells, call.raw)
-        if answer.state is not None or state["unmet"]:
+        """Answer a block by its shifts where the guard then holds, and count it."""
+        if state["unmet"]:
             return False  # the general way tells the phase of it
-        emitted[:] = answer.emitted
-        self._count_block(state, stream, call.cells, call.raw, answer.emitted)
+        cells, raw = call.cells, call.raw
+        estimates = self.estimate_labels(state, stream, cells, raw)
+        emitted[:] = _shifted(state, stream, cells, raw, estimates)
+        guards = [guard.copy() for guard in _guards(state, stream)]
+        weight, sums = _weight_after(state, stream, len(raw)), _sums_of(stream, cells, raw, estimates, emitted)
+        for guard in guards:
+            guard.add_block(sums, weight)
+            if self.guard is not None and not guard.holds(state["noise"], weight):
+                return False
+        stream.scratch["guards"] = guards
+        self._count_sums(state, sums, weight, cells, raw)
         return True
 
     def _guarded_block(
@@ -400,13 +439,18 @@ class Present(Policy):
         self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray
     ) -> None:
         guards, weight = _guards(state, stream), _weight_after(state, stream, len(raw))
-        block = _sums_of(stream, cells, raw, self.estimate_labels(state, stream, cells, raw), emitted)
-        for total, new in zip(state["sums"], block, strict=False):
+        sums = _sums_of(stream, cells, raw, self.estimate_labels(state, stream, cells, raw), emitted)
+        for guard in guards:
+            guard.add_block(sums, weight)
+        self._count_sums(state, sums, weight, cells, raw)
+
+    def _count_sums(
+        self, state: State, sums: list[list[float]], weight: float, cells: IntArray, raw: FloatArray
+    ) -> None:
+        for total, new in zip(state["sums"], sums, strict=False):
             for cell, value in enumerate(new):
                 total[cell] += weight * value
-        for guard in guards:
-            guard.add_block(block, weight)
-        _run_short_means(state["short"], block, cells, raw)
+        _run_short_means(state["short"], sums, cells, raw)
         state["weight"] = weight  # type: ignore[index]
         if _contradicted(state):
             state["next_refresh"] = 0.0  # type: ignore[index]
@@ -426,7 +470,7 @@ class Present(Policy):
         memory, n = stream.memory or math.inf, len(labelled.labels)
         if not _reads_labels(stream):
             return state
-        fade, scale = math.exp(-n / (4.0 * memory)), LabelScale(stream.bounds)
+        fade, scale = math.exp(-n / (4.0 * memory)), _scale(stream)
         labels = state["labels"] * fade
         where = (labelled.cells, scale.bins(labelled.raw))
         np.add.at(labels[0], where, 1.0)
@@ -490,13 +534,20 @@ class Present(Policy):
 
     def _with_sums(self, state: State, stream: Machine, sums: FloatArray, labels: FloatArray) -> State:
         stream.scratch.clear()
-        curve = curves(labels, LabelScale(stream.bounds)) if labels.size else state["curve"]
+        curve = curves(labels, _scale(stream)) if labels.size else state["curve"]
         return {**state, "sums": sums.tolist(), "labels": labels, "curve": curve, "next_refresh": 0.0}
 
 
 def _of_width(counts: FloatArray, bins: int) -> FloatArray:
     """Return counts (..., cells, bins) as they are, or none where there were none before."""
     return counts if counts.shape[-1] == bins else np.zeros((*counts.shape[:-1], bins))
+
+
+def _scale(stream: Machine) -> LabelScale:
+    found: LabelScale | None = stream.scratch.get("scale")
+    if found is None:
+        found = stream.scratch["scale"] = LabelScale(stream.bounds)
+    return found
 
 
 def _reads_labels(stream: Machine) -> bool:
@@ -513,12 +564,14 @@ def _coordinates(stream: Machine, values: FloatArray) -> FloatArray:
 
 
 def _shifted(state: State, stream: Machine, cells: IntArray, raw: FloatArray, estimates: FloatArray) -> FloatArray:
-    pulls = state["base"][cells] + state["slope"][cells] * estimates
+    pulls = state["base"][cells]
+    if stream.scratch.get("labelled", True):
+        pulls = pulls + state["slope"][cells] * estimates
     low, high = stream.bounds
-    found = raw.copy() if not pulls.any() else np.asarray(stream.geometry.answer(raw, pulls, low, high))
-    if pulls.any() and stream.geometry.bounded:
-        found = np.where(pulls == 0.0, raw, found)
-    return found if low is None and high is None else np.clip(found, low, high)
+    found = np.asarray(stream.geometry.answer(raw, pulls, low, high))
+    if stream.geometry.bounded:
+        found = np.where(pulls == 0.0, np.clip(raw, low, high), found)
+    return found
 
 
 def _grown(before: FloatArray, after: FloatArray) -> bool:
@@ -622,16 +675,23 @@ def _add(state: State, guards: list[Guarded], labelled: bool, sample: Sample) ->
         short[i][cell] += share * (raw - short[i][cell])
 
 
-def _contradicted(state: State) -> list[tuple[int, int]]:
-    """Return the cells whose short means lie too far from the long one, with the samples that are to be kept."""
-    found = []
-    short, far = state["short"], state["far"]
-    for cell, seen in enumerate(short[0]):
-        for i, length in ((1, _SHORT[0]), (2, _SHORT[1])):
-            if seen > _SURE and abs(short[i][cell] - far[0][cell]) > far[i][cell]:
-                found.append((cell, int(2 * length)))
-                break
-    return found
+def _contradicted(state: State) -> list[int]:
+    """Return the cells whose short means lie too far from the long one."""
+    (seen, first, second), (long, near, far) = state["short"], state["far"]
+    return [
+        cell
+        for cell, n in enumerate(seen)
+        if n > _SURE and (abs(first[cell] - long[cell]) > near[cell] or abs(second[cell] - long[cell]) > far[cell])
+    ]
+
+
+def _since_change(newest: FloatArray, before: float) -> int:
+    """Return since how many samples a cell has changed: where the sum of distances to the mean before is clearest."""
+    if len(newest) <= _SURE:
+        return len(newest)
+    n = np.arange(1, len(newest) + 1)
+    clear = np.abs(np.cumsum(newest - before)) / np.sqrt(n)
+    return int(_SURE) + int(clear[int(_SURE) - 1 :].argmax())
 
 
 def _labels_at(state: State, points: int) -> FloatArray:
