@@ -160,6 +160,11 @@ def _parts(name: str, by: list[str]) -> dict[str, str]:
     """Return feature -> category of a group's name; {} for the unknown group."""
     if name == UNKNOWN:
         return {}
+    if any(name.count(f" & {feature}=") > 1 for feature in by[1:]):
+        raise ParameterError(
+            f"the group '{name}' cannot be taken apart into {', '.join(by)}, since a category holds ' & ' and the name "
+            "of a column. Rename the category, and make the document again."
+        )
     found, rest = {}, name
     for place, feature in enumerate(by):
         rest = rest.removeprefix(f"{feature}=")
