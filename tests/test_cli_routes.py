@@ -58,6 +58,12 @@ def test_report_says_what_it_needs(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert "name a table" in capsys.readouterr().err
     assert main(["report", str(tmp_path)]) == 2
     assert "audit.json" in capsys.readouterr().err
+    document = json.loads((run / "audit.json").read_text(encoding="utf-8"))
+    del document["record"]
+    (tmp_path / "audit.json").write_text(json.dumps(document), encoding="utf-8")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "it lacks record" in capsys.readouterr().err
+    assert main(["report", str(run / "audit.json"), "--markdown", str(tmp_path / "a.md")]) == 0
 
 
 def test_a_limit_on_a_training_decides_its_exit_code(table: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def read_groupings(by: Iterable[str | Sequence[str]], features: Sequence[str]) -
         (('sex',), ('race',), ('sex', 'race'))
     """
     named = [tuple(one.split("+")) if isinstance(one, str) else tuple(one) for one in by]
-    named = [tuple(name.strip() for name in one) for one in named]
+    named = [tuple(dict.fromkeys(name.strip() for name in one)) for one in named]
     if not named:
         named = [(name,) for name in features] + ([tuple(features)] if len(features) > 1 else [])
     for name in (name for one in named for name in one):

@@ -82,7 +82,7 @@ class Cost:
         }
 
     def _shown(self, number: float) -> str:
-        return f"{100 * number:.1f} %" if self.metric == "accuracy" else f"{number:.4f}"
+        return f"{100 * number:.2f} %" if self.metric == "accuracy" else f"{number:.4f}"
 
 
 def cost_of(now: AuditTable, before: AuditTable | None) -> tuple[Cost, ...]:
@@ -91,7 +91,7 @@ def cost_of(now: AuditTable, before: AuditTable | None) -> tuple[Cost, ...]:
     Example:
         >>> table = AuditTable.of(scores=[0.2, 0.9], y=[0, 1], sensitive_features={"sex": ["F", "M"]})
         >>> cost_of(table, None)[0].sentence()
-        'The accuracy is 100.0 %.'
+        'The accuracy is 100.00 %.'
     """
     answered = set(metrics(now))
     regression = now.task == "regression"

@@ -263,6 +263,7 @@ def audit(
             bounds=(0.0, 1.0) if "probabilities" in table.holds else None,
             min_group_size=min_group_size,
             words=words,
+            task=table.task,
         )
 
     people = people_of(

@@ -17,7 +17,6 @@ from fairlayer.audit.proxies import proxies
 from fairlayer.audit.reading import Task
 from fairlayer.data.columns import Cut, as_numbers, as_text, column_of, sensitive_columns
 from fairlayer.data.errors import ColumnError, listed
-from fairlayer.data.table import usual_positive
 from fairlayer.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Columns", "Wanted", "audit_frame"]
 
+USUAL = ("1", "True")  # the values of an outcome or a decision that count as 1 when nobody says which
 UNKNOWN_WORDS = ("unknown", "not known", "not stated", "not disclosed", "prefer not to say", "n/a", "?")
 
 
@@ -220,8 +220,13 @@ def _matches(column: pd.Series, positive: str | None, option: str) -> FloatArray
     """Return 1 where a column has the positive value, 0 where it has another, NaN where it has none."""
     names = as_text(column)
     known = np.array([name is not None for name in names], dtype=bool)
-    wanted = usual_positive(column[known]) if positive is None else positive
     found = sorted({str(name) for name in names[known]})
+    wanted = next((usual for usual in USUAL if usual in found), None) if positive is None else positive
+    if wanted is None:
+        raise ColumnError(
+            f"'{column.name}' holds {listed(found, 6)}. Say which value counts as 1 ({option} VALUE)"
+            + (", or use --task regression." if option == "--positive" else ".")
+        )
     if wanted not in found:
         raise ColumnError(
             f"'{column.name}' was to be 1 where it equals '{wanted}', but its values are: {listed(found)}. Name one of "

@@ -15,7 +15,7 @@ from fairlayer.audit.disparity import Part, disparity
 from fairlayer.audit.grouped import UNKNOWN
 from fairlayer.audit.intervals import Interval, pair_interval
 from fairlayer.audit.metrics import metric as metric_of
-from fairlayer.audit.reading import read_rows
+from fairlayer.audit.reading import Task, read_rows
 from fairlayer.audit.slots import SELECTED, UNDECIDED
 from fairlayer.audit.table import AuditTable, names_of
 from fairlayer.errors import ParameterError
@@ -67,6 +67,7 @@ class Movement:
         percent: whether scores are probabilities, so that a shift is told in points of 0.01.
         far: a mean shift at or above this is far, in units of the score.
         words: what a member of a group is called, such as {"sex=F": "woman"}.
+        decided: whether there are decisions at all; there are none for a regression.
 
     Example:
         >>> found = movement(
@@ -86,6 +87,7 @@ class Movement:
     percent: bool
     far: float
     words: Mapping[str, str]
+    decided: bool = True
 
     def sentences(self) -> tuple[str, ...]:
         """Return one sentence per group."""
@@ -109,16 +111,16 @@ class Movement:
         word = self.words.get(group.name)
         subject = f"Each {word}'s score" if word else f"{group.name}: each score"
         people = f"{group.rows:,} {'person' if group.rows == 1 else 'people'}"
-        flips = _flips(group)
+        flips = f"; {_flips(group)}" if self.decided else ""
         if math.isnan(group.shift):
-            return f"{f'Of each {word}' if word else group.name}: {flips} ({people})."
+            return f"{f'Of each {word}' if word else group.name}: {flips.removeprefix('; ')} ({people})."
         if not group.raised and not group.lowered:
-            return f"{subject} stayed as it was ({people}); {flips}."
+            return f"{subject} stayed as it was ({people}){flips}."
         way = "raised" if group.shift >= 0 else "lowered"
         held = f"; {group.at_bounds:,} stand at a bound and cannot be moved further" if group.at_bounds else ""
         return (
             f"{subject} was {way} by {self._amount(abs(group.shift))} on average ({people}, by at most "
-            f"{self._number(group.farthest)}); {flips}{held}."
+            f"{self._number(group.farthest)}){flips}{held}."
         )
 
     def _amount(self, shift: float) -> str:
@@ -141,6 +143,7 @@ def movement(
     far: float = 0.05,
     min_group_size: int = 30,
     words: Mapping[str, str] | None = None,
+    task: Task | None = None,
 ) -> Movement:
     """Compare the same people's scores, or decisions, before and after.
 
@@ -156,6 +159,7 @@ def movement(
         far: a mean shift of a small group at or above this is said to be far, in units of the score.
         min_group_size: groups of fewer rows are small.
         words: what a member of a group is called, such as {"sex=F": "woman"}.
+        task: "regression" where a threshold decides nothing.
 
     Raises:
         ParameterError: one of before and after is missing, or a feature is given as probabilities.
@@ -171,8 +175,8 @@ def movement(
             f"{', '.join(cells.estimated)} is given as probabilities, so nobody can be said to belong to a group. Give "
             "categories."
         )
-    old = read_rows(cells.n, scores=before, decisions=decisions_before, threshold=threshold)
-    new = read_rows(cells.n, scores=after, decisions=decisions_after, threshold=threshold)
+    old = read_rows(cells.n, scores=before, decisions=decisions_before, threshold=threshold, task=task)
+    new = read_rows(cells.n, scores=after, decisions=decisions_after, threshold=threshold, task=task)
     table = AuditTable.of(values={"moved": np.zeros(cells.n)}, sensitive_features=sensitive_features)
     by = names_of(by) or cells.features
     grouped = table.by(*by)
@@ -184,7 +188,8 @@ def movement(
     flips = _changes(old.decision_slots, new.decision_slots)
     changes = _Changes(shift, at_bounds, flips)
     groups = tuple(_moved(name, group == place, changes, min_group_size) for place, name in enumerate(grouped.names))
-    return Movement(by, groups, old.probabilities and new.probabilities, far, words or {})
+    percent = old.probabilities and new.probabilities and task != "regression"
+    return Movement(by, groups, percent, far, words or {}, new.decided)
 
 
 @dataclass(frozen=True)

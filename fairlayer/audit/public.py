@@ -12,6 +12,7 @@ people than the group has; they are published in all groupings, or in none, wher
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from fairlayer.errors import ParameterError
 
 __all__ = ["public_document"]
 
+_MOST_CELLS = 20_000
 _KEPT = ("format", "kind", "title", "outcome", "exit_code", "asked", "annex_iv", "checklists", "supplied")
 
 
@@ -116,6 +118,12 @@ def _indicators(document: Mapping[str, Any]) -> tuple[dict[tuple[str, str], Floa
             for feature, value in _parts(group["name"], one["by"]).items():
                 if value not in values[feature]:
                     values[feature].append(value)
+    size = math.prod(len(known) + 1 for known in values.values())
+    if size > _MOST_CELLS:
+        raise ParameterError(
+            f"the groups of {', '.join(features)} make {size:,} combinations, of which it would have to be checked what "
+            f"can be computed from what; at most {_MOST_CELLS:,} are. Audit fewer features, or coarser groups."
+        )
     cells: list[dict[str, str]] = [{}]
     for name in features:
         cells = [{**cell, name: value} for cell in cells for value in (*values[name], UNKNOWN)]
@@ -160,6 +168,11 @@ def _parts(name: str, by: list[str]) -> dict[str, str]:
     """Return feature -> category of a group's name; {} for the unknown group."""
     if name == UNKNOWN:
         return {}
+    if any(name.count(f" & {feature}=") > 1 for feature in by[1:]):
+        raise ParameterError(
+            f"the group '{name}' cannot be taken apart into {', '.join(by)}, since a category holds ' & ' and the name "
+            "of a column. Rename the category, and make the document again."
+        )
     found, rest = {}, name
     for place, feature in enumerate(by):
         rest = rest.removeprefix(f"{feature}=")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from fairlayer.audit.checklists import validation_list
 from fairlayer.cli.report import AUDIT, PAGE
 from fairlayer.data import read_frame
 from fairlayer.errors import DataError
-from fairlayer.report import document_text, write_page
+from fairlayer.report import document_text, read_document, write_page
 from fairlayer.routes import Check, Situation, check_run, check_seeds, recommend
 from fairlayer.routes.recommend import DEFINITIONS, MODELS, PROMISES
 from fairlayer.training import load_run
@@ -98,7 +97,7 @@ def _keep(folder: Path, checks: list[Check]) -> None:
     path = folder / AUDIT
     if not path.is_file():
         return
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = read_document(path)
     document["checks"] = [check.to_dict() for check in checks]
     document["checklists"]["validation"] = validation_list(document)
     path.write_text(document_text(document), encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +13,7 @@ from fairlayer.cli.audit import add_outputs, command_line, write_outputs
 from fairlayer.cli.verdicts import show_audit
 from fairlayer.data import read_frame
 from fairlayer.errors import DataError
-from fairlayer.report import StreamSection, alternatives_of, document_text, write_page
+from fairlayer.report import StreamSection, alternatives_of, document_text, read_document, write_page
 from fairlayer.training import Trained, audit_run, audit_trained, load_run, model_hash
 from fairlayer.training.session import Parts
 
@@ -30,7 +29,7 @@ def add_report(commands: Any, new_parser: Any, repeat: Any) -> None:
         "rows that have outcomes, the same is measured on those. Exit codes as those of `fairlayer audit`.",
     )
     commands.add_subcommand("report", report, help="write the page of a trained run")
-    report.add_argument("run", help="run folder that `train` wrote")
+    report.add_argument("run", help="run folder that `train` wrote, or a document that `audit --json` wrote")
     report.add_argument("table", nargs="?", help="CSV or parquet file of new rows, with the target")
     report.add_argument("--sensitive", action=repeat, default=[], metavar="COLUMN", help="further groups of the table")
     report.add_argument(
@@ -62,7 +61,7 @@ def run_report(arguments: argparse.Namespace) -> int:
             minimise=arguments.minimise,
         )
     if not any((arguments.html, arguments.json, arguments.markdown, arguments.card)):
-        arguments.html = str(folder / PAGE)
+        arguments.html = str((folder.parent if folder.is_file() else folder) / PAGE)
     show_audit(document)
     write_outputs(document, arguments)
     return int(document["exit_code"])
@@ -109,14 +108,13 @@ def _kept(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             "--fail-on, --about and --sensitive need the rows themselves: name a table after the run folder. Without "
             "one, the page is made from what `train` kept."
         )
-    path = folder / AUDIT
+    path = folder if folder.is_file() else folder / AUDIT
     if not path.is_file():
         raise DataError(
             f"'{folder}' holds no {AUDIT}, which `fairlayer train` writes. Train again, or name a table with outcomes: "
             f"fairlayer report {folder} new.csv."
         )
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
+    return read_document(path)
 
 
 def _measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:

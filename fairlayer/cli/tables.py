@@ -104,7 +104,7 @@ def _models(comparison: Comparison) -> Any:
     for result in comparison.constraints:
         _add_constraint(table, result)
     decided = f"; decisions at {comparison.threshold}" if comparison.task == "classification" else ""
-    table.caption = f"[95 % bootstrap interval]{decided}"
+    table.caption = f"Intervals and verdicts are in the run's page, report.html{decided}"
     return table
 
 

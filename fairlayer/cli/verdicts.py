@@ -22,7 +22,7 @@ def show_audit(document: Mapping[str, Any]) -> None:
         _say(sentence)
     for one in head["asked"]:
         _say(f"{one['question']}")
-        _say(f"{one['outcome']}: {one['answer']}", "  ")
+        _say(f"{one['outcome']}: {one['answer'].removeprefix('Not evaluated. ')}", "  ")
     if not head["asked"]:
         _say("Say when it fails: --fail-on 'demographic_parity_difference > 0.1'.")
     _say(" ".join(head["on_whom"]))
@@ -38,7 +38,7 @@ def show_audit(document: Mapping[str, Any]) -> None:
 def show_verdicts(document: Mapping[str, Any]) -> None:
     """Print every limit with its outcome, and what a reader must know."""
     for one in document["verdicts"]:
-        _say(f"{one['outcome']}: {one['question']} {one['answer']}")
+        _say(f"{one['outcome']}: {one['question']} {one['answer'].removeprefix('Not evaluated. ')}")
     for sentence in document["headline"]["reversals"] + document["warnings"]:
         _say(f"Warning: {sentence}")
 

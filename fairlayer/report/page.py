@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from fairlayer.audit import Audit
-from fairlayer.errors import ParameterError, require
+from fairlayer.errors import DataError, ParameterError, require
 from fairlayer.report.reading import Reader
 
-__all__ = ["FORMATS", "Format", "document_text", "render_page", "write_page"]
+__all__ = ["FORMATS", "Format", "document_text", "read_document", "render_page", "write_page"]
 
 Format: TypeAlias = Literal["audit", "brief", "ll144", "lending"]
 FORMATS = ("audit", "brief", "ll144", "lending")
@@ -94,6 +95,28 @@ def write_page(path: str | Path, found: Audit | Mapping[str, Any], *, format: Fo
 def document_text(document: Mapping[str, Any]) -> str:
     """Return a document as JSON, in the form of which the page has the hash."""
     return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def read_document(path: str | Path) -> dict[str, Any]:
+    """Read a document that `fairlayer audit --json` or `fairlayer train` wrote.
+
+    Raises:
+        DataError: it is no such document, or one of another version.
+    """
+    path = Path(path)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(f"'{path}' could not be read as the document of an audit ({error}).") from error
+    schema = json.loads((files("fairlayer.audit") / "schema.json").read_text(encoding="utf-8"))
+    missing = [name for name in schema["required"] if not isinstance(document, dict) or name not in document]
+    if missing or document["format"] != schema["properties"]["format"]["const"]:
+        raise DataError(
+            f"'{path}' is no document of an audit, or one of another version of fairlayer: it lacks "
+            f"{', '.join(missing) or 'the format of this version'}. Make it again with this version."
+        )
+    found: dict[str, Any] = document
+    return found
 
 
 def _check(document: Mapping[str, Any], format: str) -> None:

@@ -194,6 +194,16 @@ class Reader:
         """Return an entry that people gave: a text, or a mapping as "key: value" pairs."""
         return "; ".join(f"{key}: {value}" for key, value in one.items()) if isinstance(one, Mapping) else str(one)
 
+    def told(self, supplied: Mapping[str, Any]) -> tuple[list[tuple[str, list[str]]], list[str]]:
+        """Return the entries that people gave, each with its name, and the names of those that nobody gave."""
+        names = (*self.ENTRIES, *self.LISTS)
+        given = {name: supplied[key] for key, name in names}
+        texts = {name: value if isinstance(value, list) else [value] for name, value in given.items() if value}
+        return (
+            [(name, [self.entry(one) for one in entries]) for name, entries in texts.items()],
+            [name for name, value in given.items() if not value],
+        )
+
     def entries(self, told: Any) -> str:
         """Return several entries as one text."""
         return told if isinstance(told, str) else "; ".join(self.entry(one) for one in told)

@@ -21,16 +21,13 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def gap_text(gap: Gap | None) -> str:
-    """Value and 95 % interval.
+    """What was measured; a dash where nothing was compared.
 
     Example:
-        >>> gap_text(Gap(0.021, 0.02, low=0.011, high=0.034))
-        '0.021 [0.011, 0.034]'
+        >>> gap_text(Gap(0.021, 0.02))
+        '0.021'
     """
-    if gap is None or gap.value is None:
-        return "-"
-    interval = "" if gap.low is None else f" [{number(gap.low)}, {number(gap.high)}]"
-    return number(gap.value) + interval
+    return "-" if gap is None else number(gap.value)
 
 
 def limit_text(gap: Gap) -> str:

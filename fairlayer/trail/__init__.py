@@ -1,5 +1,6 @@
 """An append-only audit trail in one SQLite file, in which edits are found at a level that it names."""
 
+from fairlayer.trail.batches import decisions_of
 from fairlayer.trail.checkpoint import Checkpoint, read_checkpoint
 from fairlayer.trail.erasing import Erasure
 from fairlayer.trail.errors import RetentionError, TrailClockError, TrailError, TrailKeyError
@@ -39,6 +40,7 @@ __all__ = [
     "TrailKeyError",
     "Verification",
     "check_proof",
+    "decisions_of",
     "prove",
     "read_checkpoint",
     "read_key",

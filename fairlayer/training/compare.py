@@ -19,7 +19,7 @@ from fairlayer.model import FairModel
 from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
 from fairlayer.training.config import Task
 from fairlayer.training.emission import Emission, emit_in_batches
-from fairlayer.training.gaps import measure, measure_with_interval
+from fairlayer.training.gaps import measure
 from fairlayer.training.notes import notes_on
 from fairlayer.training.observed import Observed
 from fairlayer.training.quality import THRESHOLD, cost_in_points, quality_beside
@@ -44,7 +44,6 @@ def compare(
     data: str = "",
     split: str = "",
     rows: Mapping[str, int] | None = None,
-    seed: int = 0,
 ) -> Comparison:
     """Apply both models to the test rows in batches, without labels, and measure.
 
@@ -54,12 +53,11 @@ def compare(
         inference: use the layer's inference regime.
         watched: sensitive features whose groups are shown although no constraint compares them.
         data, split, rows: where the rows come from, for the reader.
-        seed: of the bootstrap intervals.
     """
     emission = emit_in_batches(model, test, batch_size, inference=inference)
     tested = _Tested(test, Beside(_plain_scores(plain, test), emission.scores), emission, task)
     constraints = tuple(model.constraints)
-    results = tuple(_constraint(tested, place, c, seed) for place, c in enumerate(constraints))
+    results = tuple(_constraint(tested, place, c) for place, c in enumerate(constraints))
     groups = _groups(tested, constraints, watched)
     quality = quality_beside(tested.labels, tested.scores, task)
     return Comparison(
@@ -115,13 +113,13 @@ def _plain_scores(plain: nn.Module, test: Sample) -> Array:
     return np.asarray(plain(test.x).numpy())
 
 
-def _constraint(tested: _Tested, place: int, constraint: Constraint, seed: int) -> ConstraintResult:
+def _constraint(tested: _Tested, place: int, constraint: Constraint) -> ConstraintResult:
     each = [tested.scores.unconstrained, tested.scores.constrained]
     # calibration bins speak of scores; a decision has no bin
     decide = tested.task == "classification" and not isinstance(constraint, GroupCalibration)
     if decide:
         each += [scores >= THRESHOLD for scores in tuple(each)]
-    gaps = measure_with_interval(constraint, tested.observed, each, seed=seed)
+    gaps = [measure(constraint, tested.observed, scores) for scores in each]
     return ConstraintResult(
         name=constraint.name,
         scores=Beside(gaps[0], gaps[1]),

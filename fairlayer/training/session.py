@@ -174,7 +174,6 @@ def train(
         data=parts.data,
         split=parts.split.origin,
         rows=parts.rows,
-        seed=options.seed,
     )
     return Trained(parts.recipe, options, model, plain, fits, comparison)
 

@@ -248,3 +248,12 @@ def test_a_change_without_a_before_is_not_evaluated() -> None:
     assert str(found.outcome) == "NOT EVALUATED"
     with pytest.raises(ParameterError, match=r"accuracy_drop > 0\.01"):
         audit_frame(people(200), Columns(["sex"], score="after"), limits=["accuracy_drop < 0.01"])
+
+
+def test_a_regression_has_no_decisions_that_could_flip() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"g": ["a", "b"] * 60, "y": rng.normal(size=120), "s": rng.random(120), "b": rng.random(120)})
+    columns = Columns(["g"], score="s", score_before="b", target="y")
+    document = audit_frame(frame, columns, task="regression").to_dict()
+    assert "decision" not in " ".join(document["headline"]["moved"])
+    assert [one["metric"] for one in document["cost"]] == ["mean_absolute_error", "root_mean_squared_error"]
