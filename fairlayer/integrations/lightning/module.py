@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +22,10 @@ from fairlayer.penalties import Penalty
 
 __all__ = ["FairLightningModule"]
 
-_LOSSES = {"cross_entropy": F.binary_cross_entropy, "squared_error": F.mse_loss}
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": F.binary_cross_entropy,
+    "squared_error": F.mse_loss,
+}
 
 
 class FairLightningModule(LightningModule):
