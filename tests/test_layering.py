@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("solve",),
     ("projection",),
     ("penalties", "adversarial", "streaming"),
-    ("decisions", "distillation"),
+    ("decisions", "distillation", "calibration"),
     ("model",),
     ("data", "scoring"),
     ("audit",),

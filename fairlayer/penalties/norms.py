@@ -1,9 +1,10 @@
-"""One number from the statements of a batch: the four norms of a penalty.
+"""One number from the statements of a batch: the norms of a penalty.
 
 With e_f the excess of face f over its limit, tolerance included, and d_s the gap of statement s: for a `Spread`
 `scale * max(v) - min(v)`, for a row its distance from the limits, tolerance left out where there are two of them:
 
     squared    sum_s [d_s]_+^2
+    variance   sum_s 4 / members * sum_i (v_i - mean v)^2 of a `Spread`, for two groups d_s^2; of a row [d_s]_+^2
     abs        sum_s [d_s]_+
     hinge      sum_s [worst e of s]_+
     logsumexp  smoothing * log(1 + sum_f exp(e_f / smoothing))
@@ -23,17 +24,28 @@ from fairlayer.constraints.statements import Tolerance, as_float
 from fairlayer.penalties.faces import faces, gaps, present_faces
 from fairlayer.penalties.means import Bounded
 
-__all__ = ["NORMS"]
+__all__ = ["NORMS", "one_sided"]
 
 Norm = Callable[[Sequence[Bounded], float], list[Tensor]]
 
 
 def _squared(measured: Sequence[Bounded], smoothing: float) -> list[Tensor]:
-    return [gaps(m, _one_sided(m.statement)).relu().square().sum() for m in measured]
+    return [gaps(m, one_sided(m.statement)).relu().square().sum() for m in measured]
+
+
+def _variance(measured: Sequence[Bounded], smoothing: float) -> list[Tensor]:
+    found = []
+    for m in measured:
+        if isinstance(m.statement, Spread) and m.statement.scale == 1.0:
+            v = m.values[torch.as_tensor(np.flatnonzero(m.present), device=m.values.device)]
+            found.append(4.0 / max(1, len(v)) * (v - v.mean()).square().sum() if len(v) > 1 else v.sum() * 0.0)
+        else:
+            found += _squared([m], smoothing)
+    return found
 
 
 def _abs(measured: Sequence[Bounded], smoothing: float) -> list[Tensor]:
-    return [gaps(m, _one_sided(m.statement)).relu().sum() for m in measured]
+    return [gaps(m, one_sided(m.statement)).relu().sum() for m in measured]
 
 
 def _hinge(measured: Sequence[Bounded], smoothing: float) -> list[Tensor]:
@@ -48,7 +60,7 @@ def _logsumexp(measured: Sequence[Bounded], smoothing: float) -> list[Tensor]:
     return [smoothing * torch.logsumexp(excess, dim=0)]
 
 
-def _one_sided(statement: Statement) -> Tolerance | FloatArray:
+def one_sided(statement: Statement) -> Tolerance | FloatArray:
     """The tolerance where it is the limit itself (a floor, a cap), 0 where it is a band around parity."""
     if isinstance(statement, Spread):
         return 0.0
@@ -58,4 +70,10 @@ def _one_sided(statement: Statement) -> Tolerance | FloatArray:
     return np.where(two_sided, 0.0, as_float(statement.tolerance))
 
 
-NORMS: Mapping[str, Norm] = {"squared": _squared, "abs": _abs, "hinge": _hinge, "logsumexp": _logsumexp}
+NORMS: Mapping[str, Norm] = {
+    "squared": _squared,
+    "variance": _variance,
+    "abs": _abs,
+    "hinge": _hinge,
+    "logsumexp": _logsumexp,
+}

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from fairlayer._keywords import explained
-from fairlayer.constraints import Constraint
+from fairlayer.constraints import Constraint, Statement
+from fairlayer.constraints.statements import as_float
 from fairlayer.edge import OnceWarner, Stated, as_constraints, check_choice
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import Vocabulary
+from fairlayer.penalties.corrected import corrected_squares
 from fairlayer.penalties.means import members_of
-from fairlayer.penalties.norms import NORMS
+from fairlayer.penalties.norms import NORMS, one_sided
 from fairlayer.penalties.reading import (
     BatchReader,
     ColumnStatements,
@@ -24,6 +26,7 @@ from fairlayer.penalties.reading import (
     result_dtype,
     widened,
 )
+from fairlayer.penalties.running import RunningMeans
 from fairlayer.penalties.term import LossTerm
 
 __all__ = ["Penalty", "penalize", "soft_decisions"]
@@ -54,6 +57,8 @@ def penalize(
         excess e   the same, beyond the tolerance; faces f are the single limits, and the ordered pairs of a spread
 
         "squared"    sum [d]_+^2                                   pulls to parity, whatever the tolerance
+        "corrected"  the same less what the noise of small groups adds, see `fairlayer.penalties.corrected`
+        "variance"   sum 4 / groups * sum_g (v_g - mean v)^2       the same for two groups; pulls on all of many
         "abs"        sum [d]_+                                     pulls to parity, whatever the tolerance
         "hinge"      sum [e]_+                                     0 exactly where the constraint holds
         "logsumexp"  smoothing * log(1 + sum_f exp(e_f/smoothing)) smooth; between [max e]_+ and
@@ -62,10 +67,13 @@ def penalize(
     A sum runs over statements, constraints and columns of scores. What a batch says nothing about (an absent group,
     no positives) adds 0 with gradient 0.
 
+    It remembers nothing, so the square of a gap measured on a dozen rows is mostly noise: use "corrected", or
+    `Penalty`.
+
     Args:
         scores: (n,), (n, 1), or (n, k) for k independent scores.
         constraints: one constraint, or several.
-        norm: "squared", "abs", "hinge" or "logsumexp".
+        norm: "squared", "corrected", "variance", "abs", "hinge" or "logsumexp".
         sensitive_features: as for `project`.
         y: labels (n,), for constraints that look at labels.
         label_probabilities: estimates of the labels in [0, 1], used where y is None.
@@ -94,6 +102,19 @@ def penalize(
 class Penalty(LossTerm):
     """The constraints as a loss for training; arguments as for `penalize`.
 
+        penalty = f(M),    gradient = sum_i f'_i(M) dv_i        M: running means of the v_i of earlier batches
+
+    In training mode the size of the gap comes from running means and its gradient from the batch, so that the noise of
+    small cells does not pull: see `fairlayer.penalties.running`. In evaluation mode it is `penalize` of the batch.
+
+    Args:
+        constraints: as for `penalize`.
+        norm: as for `penalize`; "corrected" needs no running means and has none.
+        threshold: as for `penalize`.
+        temperature: as for `penalize`.
+        smoothing: as for `penalize`.
+        decay: of the running means, in [0, 1): 1 / (1 - decay) is about the number of batches that they look back.
+
     Bounds nothing: how far the gap falls depends on the weight that the loss gives to it. Absent groups add 0.
     The categories of the sensitive features are learnt as by `FairProjection`, and travel in the `state_dict`.
 
@@ -118,10 +139,14 @@ class Penalty(LossTerm):
         threshold: float | None = None,
         temperature: float = 0.1,
         smoothing: float = 0.01,
+        decay: float = 0.95,
     ) -> None:
         super().__init__()
         self.reader = BatchReader(constraints)
         self._settings = _Settings(norm, threshold, temperature, smoothing)
+        if not 0.0 <= _number("decay", decay) < 1.0:
+            raise ConstraintDefinitionError(f"decay must be in [0, 1), but is {decay!r}.")
+        self.running = RunningMeans(decay)
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -139,7 +164,7 @@ class Penalty(LossTerm):
     ) -> Tensor:
         """Return the penalty of a batch, 0-d, of the dtype of the scores (float32 for half precision)."""
         read = self.reader(scores, sensitive_features, y, label_probabilities)
-        return self._settings.total(scores, read)
+        return self._settings.total(scores, read, self.running if self.training else None)
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -149,24 +174,36 @@ class Penalty(LossTerm):
         return repr(self._settings)
 
 
+def _width(statement: Statement) -> Any:
+    width = one_sided(statement)
+    return as_float(width) if isinstance(width, float | Tensor) else width
+
+
 class _Settings:
     """What turns values into a loss, checked once."""
 
     def __init__(self, norm: str, threshold: float | None, temperature: float, smoothing: float) -> None:
-        self.norm = check_choice("norm", norm, tuple(NORMS))
+        self.norm = check_choice("norm", norm, ("squared", "corrected", *list(NORMS)[1:]))
         self.threshold = None if threshold is None else _number("threshold", threshold)
         self.temperature = _number("temperature", temperature, above=0.0)
         self.smoothing = _number("smoothing", smoothing, above=0.0)
 
-    def total(self, scores: Tensor, read: Sequence[ColumnStatements]) -> Tensor:
-        """Return the sum over the columns."""
+    def total(self, scores: Tensor, read: Sequence[ColumnStatements], running: RunningMeans | None = None) -> Tensor:
+        """Return the sum over the columns; from running means, where there are some."""
         total = (widened(scores) * 0.0).sum()  # in the graph, whatever the batch lacks
-        for column in read:
+        for j, column in enumerate(read):
             wide = widened(column.scores)
             if self.threshold is not None:
                 wide = soft_decisions(wide, self.threshold, self.temperature)
             measured = members_of(wide, [statement for _, statement in column.statements])
-            for part in NORMS[self.norm](measured, self.smoothing):
+            if self.norm == "corrected":
+                parts = corrected_squares(wide, measured, _width)
+            elif running is not None:
+                keys = [f"{j}, {owner}, {k}" for k, (owner, _) in enumerate(column.statements)]
+                parts = running.loss(keys, measured, lambda m: NORMS[self.norm](m, self.smoothing))
+            else:
+                parts = NORMS[self.norm](measured, self.smoothing)
+            for part in parts:
                 total = total + part
         return total.to(result_dtype(scores))
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.calibration import GroupCalibrator
 from fairlayer.constraints import Constraint
 from fairlayer.decisions import DecisionRule, ExpectedGap
 from fairlayer.decisions.inputs import ACCURACY
@@ -42,6 +43,7 @@ class Route:
         seconds: to train and to apply.
         rule: the thresholds of a decision rule.
         expected: the gap that the rule is expected to show on new rows, as many as the test rows, and in the long run.
+        calibrator: what makes label estimates of the scores, where a constraint reads labels.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Route:
     seconds: float
     rule: DecisionRule | None = field(default=None, repr=False)
     expected: ExpectedGap | None = None
+    calibrator: GroupCalibrator | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -147,9 +150,9 @@ def compare_routes(
     """Take each candidate's scores as they are, projected, and decided by a rule; measure all; choose one.
 
     The projection takes the validation rows, and the test rows, as one batch each, without labels: constraints on
-    labels see the raw scores in their place. Rules of thresholds per group are fitted to the validation rows with
-    their labels. A route that cannot be made (no thresholds meet the constraints, a cell has no validation row) is
-    left out, and the reason told.
+    labels see estimates in their place, the raw scores calibrated per group on the validation rows. Rules of
+    thresholds per group are fitted to the validation rows with their labels. A route that cannot be made (no
+    thresholds meet the constraints, a cell has no validation row) is left out, and the reason told.
 
     Args:
         candidates: the models' scores.
@@ -216,10 +219,11 @@ class _Shape:
     def route(self, candidate: Candidate, step: Step) -> Route:
         start = time.perf_counter()
         rule, decisions, crossed = None, None, None
-        raw = candidate.valid, candidate.test
-        scores = (
-            tuple(self._projected(*pair) for pair in zip(raw, self._parts, strict=True)) if step == "projected" else raw
-        )
+        raw, calibrator = (candidate.valid, candidate.test), self._calibrator(candidate)
+        scores = raw
+        if step == "projected":
+            valid, test = (self._projected(each, rows, calibrator) for each, rows in zip(raw, self._parts, strict=True))
+            scores = valid, test
         if step == "decision rule":
             fitted = fit_rule(candidate.valid, self.constraints, self.valid, utility=self.utility)
             rule = fitted.rule
@@ -237,18 +241,19 @@ class _Shape:
             candidate.seconds + time.perf_counter() - start,
             rule,
             None if rule is None else rule.expected_gap(self.constraints, sizes=len(self.test)),
+            calibrator,
         )
 
     @property
     def _parts(self) -> tuple[Observed, Observed]:
         return self.valid, self.test
 
-    def _projected(self, scores: FloatArray, rows: Observed) -> FloatArray:
+    def _projected(self, scores: FloatArray, rows: Observed, calibrator: GroupCalibrator | None) -> FloatArray:
         found = project(
             scores,
             self.constraints,
             sensitive_features={name: rows.sensitive[name] for name in feature_names(self.constraints)},
-            label_probabilities=self._estimates(scores),
+            label_probabilities=self._estimates(scores, rows, calibrator),
             geometry=self.geometry or ("entropic" if self.task == "classification" else "euclidean"),
             bounds=self.bounds,
             margin=self.margin,
@@ -256,9 +261,25 @@ class _Shape:
         )
         return np.asarray(found.value.numpy(), dtype=np.float64)
 
-    def _estimates(self, scores: FloatArray) -> FloatArray | None:
-        if not any(constraint.needs_labels for constraint in self.constraints):
+    @property
+    def _labelled(self) -> bool:
+        return any(constraint.needs_labels for constraint in self.constraints)
+
+    def _calibrator(self, candidate: Candidate) -> GroupCalibrator | None:
+        """What makes label estimates of the scores, where a constraint reads labels."""
+        if not self._labelled or self.task == "regression":
             return None
+        assert self.valid.labels is not None
+        names = [name for name in feature_names(self.constraints) if self.valid.sensitive[name].dtype.kind != "f"]
+        return GroupCalibrator.fit(
+            candidate.valid, self.valid.labels, sensitive_features=dict(self.valid.sensitive), on=names
+        )
+
+    def _estimates(self, scores: FloatArray, rows: Observed, calibrator: GroupCalibrator | None) -> FloatArray | None:
+        if not self._labelled:
+            return None
+        if calibrator is not None:
+            return np.asarray(calibrator.apply(scores, sensitive_features=dict(rows.sensitive)).numpy())
         low, high = self.bounds if self.bounds is not None else (None, None)
         return scores if low is None and high is None else np.clip(scores, low, high)
 
@@ -273,8 +294,9 @@ class _Shape:
     ) -> RouteNumbers:
         rows = self._parts[part]
         before = None if decisions is None else _at_threshold(raw[part])
-        labelled = any(constraint.needs_labels for constraint in self.constraints)
-        held = {"projected": "" if labelled else "scores", "decision rule": "" if part else "decisions"}.get(step, "")
+        held = {"projected": "" if self._labelled else "scores", "decision rule": "" if part else "decisions"}.get(
+            step, ""
+        )
 
         def measured(chosen: IntArray | None) -> RouteNumbers:
             return numbers_of(

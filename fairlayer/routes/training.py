@@ -51,7 +51,8 @@ class TrainedRoutes:
 
     def kept(self, route: Route) -> KeptRoute:
         """Return what a run folder keeps of a route."""
-        return KeptRoute(route.name, route.candidate == TREES, route.step, self.rules.get(route.candidate))
+        rule = self.rules.get(route.candidate)
+        return KeptRoute(route.name, route.candidate == TREES, route.step, rule, route.calibrator)
 
     def run(self, name: str | None = None) -> Run:
         """Return the run of a route, in memory; of the best one where none is named."""

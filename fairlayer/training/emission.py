@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fairlayer.calibration import GroupCalibrator
 from fairlayer.data import Sample, consecutive_batches
 from fairlayer.errors import SmallBatchError
 from fairlayer.model import FairModel
@@ -62,10 +63,18 @@ class Emission:
 
 
 @torch.no_grad()
-def emit_in_batches(model: FairModel, sample: Sample, batch_size: int, *, inference: bool = False) -> Emission:
+def emit_in_batches(
+    model: FairModel,
+    sample: Sample,
+    batch_size: int,
+    *,
+    inference: bool = False,
+    calibrator: GroupCalibrator | None = None,
+) -> Emission:
     """Apply the model without showing it the labels; a short tail joins the last batch.
 
     Args:
+        calibrator: makes the estimates that stand in for labels from the raw scores; None takes the raw scores.
         inference: refuse batches smaller than `b_tau`, which in use are streamed.
     """
     model.eval()
@@ -75,14 +84,16 @@ def emit_in_batches(model: FairModel, sample: Sample, batch_size: int, *, infere
             f"below b_tau={model.b_tau} are streamed. Gather larger batches, lower b_tau, or stream the rows."
         )
     parts = consecutive_batches(len(sample), batch_size)
-    emitted = [_emit(model, sample.take(part), part) for part in parts]
+    emitted = [_emit(model, sample.take(part), part, calibrator) for part in parts]
     raw, scores, batches = zip(*emitted, strict=True)
     return Emission(np.concatenate(raw), np.concatenate(scores), batches)
 
 
-def _emit(model: FairModel, rows: Sample, part: slice) -> tuple[NDArray[np.float32], NDArray[np.float32], EmittedBatch]:
+def _emit(
+    model: FairModel, rows: Sample, part: slice, calibrator: GroupCalibrator | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], EmittedBatch]:
     raw = model.raw_scores(rows.x)
-    estimates = _label_estimates(model, raw)
+    estimates = _label_estimates(model, raw, rows, calibrator)
     scores = model(rows.x, sensitive_features=rows.sensitive, label_probabilities=estimates)
     projection = model.last_projection
     assert projection is not None  # the line above made it
@@ -97,10 +108,14 @@ def _emit(model: FairModel, rows: Sample, part: slice) -> tuple[NDArray[np.float
     return raw.numpy(), scores.numpy(), record
 
 
-def _label_estimates(model: FairModel, raw: torch.Tensor) -> torch.Tensor | None:
-    """Raw scores, kept inside the bounds, stand in for labels where a constraint reads labels."""
-    if not any(constraint.needs_labels for constraint in model.constraints):
+def _label_estimates(
+    model: FairModel, raw: torch.Tensor, rows: Sample, calibrator: GroupCalibrator | None
+) -> torch.Tensor | None:
+    """Calibrated or raw scores, kept inside the bounds, stand in for labels where a constraint reads labels."""
+    if model.projection.uses_running_shifts or not any(constraint.needs_labels for constraint in model.constraints):
         return None
+    if calibrator is not None:
+        return calibrator.apply(raw, sensitive_features=dict(rows.sensitive)).to(raw.dtype)
     lower, upper = model.projection.options.numeric_bounds or (None, None)
     raw = raw if lower is None else torch.maximum(raw, torch.as_tensor(lower, dtype=raw.dtype))
     return raw if upper is None else torch.minimum(raw, torch.as_tensor(upper, dtype=raw.dtype))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from fairlayer.calibration import GroupCalibrator
 from fairlayer.decisions import DecisionRule
 
 __all__ = ["THROUGH", "KeptRoute", "Step"]
@@ -22,23 +23,27 @@ class KeptRoute:
         trees: whether the scores are those of boosted trees; otherwise those of the network.
         step: what is done to the scores: nothing, the projection, or a rule of thresholds per cell.
         rule: thresholds fitted to the validation rows of these scores, for `predict --decisions`; None where none fit.
+        calibrator: makes label estimates of the scores, where a constraint reads labels; fitted to the validation rows.
     """
 
     name: str = "trained through"
     trees: bool = False
     step: Step = "projected"
     rule: DecisionRule | None = None
+    calibrator: GroupCalibrator | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         rule = None if self.rule is None else self.rule.to_dict()
-        return {"name": self.name, "trees": self.trees, "step": self.step, "rule": rule}
+        estimates = None if self.calibrator is None else self.calibrator.to_dict()
+        return {"name": self.name, "trees": self.trees, "step": self.step, "rule": rule, "calibrator": estimates}
 
     @staticmethod
     def from_dict(state: Mapping[str, Any]) -> KeptRoute:
         """Rebuild what `to_dict` wrote."""
         rule = None if state["rule"] is None else DecisionRule.from_dict(state["rule"])
-        return KeptRoute(state["name"], bool(state["trees"]), state["step"], rule)
+        estimates = None if state["calibrator"] is None else GroupCalibrator.from_dict(state["calibrator"])
+        return KeptRoute(state["name"], bool(state["trees"]), state["step"], rule, estimates)
 
 
 THROUGH = KeptRoute()

@@ -8,6 +8,7 @@ import json
 import pickle
 import zipfile
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,9 +88,9 @@ class Run:
     plain: nn.Module
     route: KeptRoute = THROUGH
 
-    @property
+    @cached_property
     def model(self) -> FairModel:
-        """The network in its layer, for streams and services.
+        """The network in a layer of the euclidean geometry, the one in which streams and services move scores.
 
         Raises:
             TreesNotServedError: the run keeps boosted trees.
@@ -99,7 +100,13 @@ class Run:
                 f"this run keeps '{self.route.name}', and boosted trees are neither streamed nor served. Use "
                 "`fairlayer predict`, or train with --no-trees."
             )
-        return self.layered
+        known = self.layered.projection
+        if not known.options.rule.bounded:
+            return self.layered
+        assert self.layered.backbone is not None
+        model = replace(self.recipe.config, geometry="euclidean").around(self.layered.backbone)
+        model.b_tau, model.projection.vocabulary = self.layered.b_tau, known.vocabulary
+        return model.eval()
 
     def predict(
         self,
@@ -127,7 +134,9 @@ class Run:
             NoDecisionsError: decisions were asked of a run that has none.
         """
         sample = self.recipe.sample(frame)
-        emission = emit_in_batches(self.layered, sample, len(sample), inference=inference)
+        emission = emit_in_batches(
+            self.layered, sample, len(sample), inference=inference, calibrator=self.route.calibrator
+        )
         prediction = Prediction(sample, emission, self.route)
         if self.recipe.config.task == "regression":
             if decisions is not None:

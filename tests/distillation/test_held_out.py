@@ -51,7 +51,7 @@ def test_the_gap_on_new_samples_is_the_tolerance_up_to_sampling_error() -> None:
 @pytest.mark.data
 @pytest.mark.slow
 def test_adult_without_layer_and_with_fixed_shifts(data_folder: Path) -> None:
-    parts = prepare(read_adult(data_folder), ["demographic_parity(sex, 0.02)"])
+    parts = prepare(read_adult(data_folder), ["demographic_parity(sex, 0.02)"], geometry="euclidean")
     trained = train(parts, FitOptions(epochs=5, batch_size=1024), batch_size=1024)
     valid, test = (
         [(parts.valid.x, parts.valid.y, parts.valid.sensitive)],

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import fairlayer as fl
 from fairlayer.data.readers import read_lending
@@ -20,10 +22,11 @@ from fairlayer.routes import (
     compare_routes,
     parse_criterion,
     save_routes,
+    train_routes,
 )
 from fairlayer.routes.errors import CriterionError, RouteError
 from fairlayer.routes.numbers import RouteGap, calibration_errors, gap_of
-from fairlayer.training import NoDecisionsError, Observed, TreesNotServedError, load_run
+from fairlayer.training import FitOptions, NoDecisionsError, Observed, TreesNotServedError, load_run, prepare
 
 PARITY = "DemographicParity('sex')"
 NAMES = ["plain", "plain, projected", "plain, rule", "trained through", "trees", "trees, projected", "trees, rule"]
@@ -164,7 +167,8 @@ def test_a_run_folder_keeps_the_route(found: TrainedRoutes, tmp_path: Path, name
     gap = abs(means["female"] - means["male"])
     assert (gap <= 0.02 + 1e-6) == (name in ("plain, projected", "trained through"))
     assert json.loads((tmp_path / "run" / "routes.json").read_text())["kept"] == name
-    assert run.model is run.layered  # it may be streamed and served
+    assert run.model.projection.options.geometry == "euclidean"  # it may be streamed and served
+    assert run.model.backbone is run.layered.backbone
 
 
 def test_trees_are_kept_by_skops_predicted_and_not_served(found: TrainedRoutes, tmp_path: Path) -> None:
@@ -205,3 +209,23 @@ def test_a_run_decides_by_its_rule_or_on_the_batch(found: TrainedRoutes) -> None
         run.predict(frame, capacity=5)
     with pytest.raises(NoDecisionsError, match="no decision rule"):
         replace(run, route=replace(run.route, rule=None)).predict(frame, decisions="rule")
+
+
+def test_constraints_on_labels_are_projected_on_calibrated_estimates_and_the_run_keeps_them(tmp_path: Path) -> None:
+    parts = prepare(read_lending(n=4000, seed=1), ["equal_opportunity(sex, 0.02)"], hidden=(8,), seed=0)
+    found = train_routes(parts, FitOptions(epochs=4, batch_size=128, learning_rate=1e-2), trees=False)
+    run = load_run(save_routes(tmp_path / "run", found, "plain, projected"))
+    assert run.route.calibrator is not None
+    prediction = run.predict(parts_frame(4000))
+    with torch.no_grad():
+        raw = torch.from_numpy(prediction.raw)
+        estimates = run.route.calibrator.apply(raw, sensitive_features=dict(prediction.sample.sensitive))
+    held = fl.EqualOpportunity("sex", tolerance=0.02).measure(
+        prediction.scores, sensitive_features=prediction.sample.sensitive, label_probabilities=estimates
+    )
+    assert held.value == pytest.approx(0.02, abs=1e-5)
+    assert json.loads((tmp_path / "run" / "routes.json").read_text())["best"]
+
+
+def parts_frame(n: int) -> Any:
+    return read_lending(n=n, seed=9).frame.drop(columns=["label", "repays"])

@@ -22,7 +22,10 @@ from fairlayer.penalties import LossTerm
 
 __all__ = ["FairLightningModule"]
 
-_LOSSES: dict[str, Callable[..., Tensor]] = {"cross_entropy": F.binary_cross_entropy, "squared_error": F.mse_loss}
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": F.binary_cross_entropy,
+    "squared_error": F.mse_loss,
+}
 
 
 class FairLightningModule(LightningModule):
