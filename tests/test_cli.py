@@ -96,11 +96,11 @@ def test_predict_keeps_the_bound_on_the_whole_file(run: Path, rows: pd.DataFrame
     rows.drop(columns="label").to_csv(tmp_path / "new.csv", index=False)
     assert main(["predict", str(run), str(tmp_path / "new.csv"), "--out", str(tmp_path / "scores.csv")]) == 0
     scores = pd.read_csv(tmp_path / "scores.csv")
-    assert list(scores.columns) == ["score", "projected_score"]
+    assert list(scores.columns) == ["raw_score", "score", "decision", "group", "moved_by", "covered"]
     assert len(scores) == len(rows)
-    means = scores["projected_score"].groupby(rows["sex"]).mean()
+    means = scores["score"].groupby(rows["sex"]).mean()
     assert abs(means["female"] - means["male"]) <= 0.02 + 1e-6
-    assert scores["projected_score"].between(0, 1).all()
+    assert scores["score"].between(0, 1).all()
 
 
 def changed(rows: pd.DataFrame, path: Path, **columns: object) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fairlayer.cli.help import HelpParser, in_plain_words
 from fairlayer.cli.trail import add_trail
 from fairlayer.data import READERS
-from fairlayer.errors import require
+from fairlayer.errors import MissingExtraError, require
 from fairlayer.training import FitOptions, known_constraints
 
-__all__ = ["build_parser"]
+__all__ = ["add_reading", "build_parser"]
 
 _DEFAULT = FitOptions()
 
@@ -55,8 +56,17 @@ def build_parser() -> Any:
 
 
 def _parser(**options: Any) -> Any:
-    jsonargparse = require("jsonargparse", "train")
-    return jsonargparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    try:
+        jsonargparse = require("jsonargparse", "train")
+    except MissingExtraError:
+        return HelpParser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc,name-defined]
+        def error(self, message: str, *more: Any, **rest: Any) -> Any:
+            """Name options as they are written on the command line, and the near one for one that is unknown."""
+            return super().error(in_plain_words(message, self._option_string_actions), *more, **rest)
+
+    return Parser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
 
 def _add_train(commands: Any) -> None:
@@ -74,12 +84,20 @@ def _add_train(commands: Any) -> None:
         action=IfGiven,
         help="CSV (plain or compressed) or parquet file with a header row; needed without --config",
     )
-    train.add_argument("--target", required=True, help="column to predict")
+    train.add_argument("--target", help="column to predict; needed")
     train.add_argument("--positive", help="value of the target that counts as 1 (default: '1' or 'True')")
     train.add_argument("--task", choices=("classification", "regression"), default="classification")
-    train.add_argument("--out", required=True, help="run folder to write")
+    train.add_argument("--out", help="run folder to write; needed")
+    _add_force(train)
+    add_reading(train)
+    train.add_argument(
+        "--missing",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="rows whose target is missing: stop, or leave them out (default: %(default)s)",
+    )
     _add_columns(train)
-    _add_constraints(train, required=True)
+    _add_constraints(train)
     train.add_argument("--bounds", help="LOW,HIGH of predictions, for regression (classification: 0,1)")
     train.add_argument(
         "--margin", type=float, default=1e-4, help="distance kept from the bounds (default: %(default)s)"
@@ -116,12 +134,26 @@ def _add_columns(train: Any) -> None:
         "--sensitive",
         action=Repeat,
         default=[],
-        help="column whose groups are shown; repeat. Those that constraints compare are implied",
+        help="column whose groups are shown, or several joined as race+sex for their intersections; repeat. Those "
+        "that constraints compare are implied",
     )
     train.add_argument("--drop-sensitive", action="store_true", help="keep sensitive columns out of the features")
-    train.add_argument("--drop", action=Repeat, default=[], metavar="COLUMN", help="no feature; repeat")
     train.add_argument(
-        "--categorical", action=Repeat, default=[], metavar="COLUMN", help="numbers that are codes; repeat"
+        "--drop", action=Repeat, default=[], metavar="COLUMN", help="column that is not to be a feature; repeat"
+    )
+    train.add_argument(
+        "--use",
+        action=Repeat,
+        default=[],
+        metavar="COLUMN",
+        help="column that is to be a feature although it looks like an id of the rows; repeat",
+    )
+    train.add_argument(
+        "--categorical",
+        action=Repeat,
+        default=[],
+        metavar="COLUMN",
+        help="column of numbers that are codes, not amounts; repeat",
     )
     train.add_argument(
         "--cut",
@@ -136,11 +168,30 @@ def _add_columns(train: Any) -> None:
     )
 
 
-def _add_constraints(command: Any, *, required: bool) -> None:
+def add_reading(command: Any) -> None:
+    """Add how the table's file is written."""
+    command.add_argument(
+        "--separator", metavar="CHARACTER", help="between cells: comma, semicolon, tab, bar, or the character itself"
+    )
+    command.add_argument("--encoding", help="of the letters, such as utf-8, latin-1, cp1252 (default: found out)")
+    command.add_argument(
+        "--na",
+        action=Repeat,
+        default=[],
+        metavar="WORD",
+        help="word that stands for a missing value, such as '?', beside empty cells; repeat",
+    )
+
+
+def _add_force(command: Any) -> None:
+    command.add_argument("--force", action="store_true", help="write into a folder that is not empty")
+
+
+def _add_constraints(command: Any) -> None:
     command.add_argument(
         "--constraint",
         action=Repeat,
-        required=required,
+        default=[],
         metavar="TEXT",
         help="such as 'demographic_parity(sex, 0.02)', 'equalized_odds(sex+race, 0.05)'; repeat",
     )
@@ -168,8 +219,15 @@ def _add_predict(commands: Any) -> None:
     commands.add_subcommand("predict", predict, help="apply a trained run to new rows")
     predict.add_argument("run", help="run folder that `train` wrote")
     predict.add_argument("table", help="CSV or parquet file with the columns of the training table")
-    predict.add_argument("--out", required=True, help="CSV file to write: score, projected_score")
+    predict.add_argument(
+        "--out",
+        help="CSV file to write, needed: id, raw_score, score, decision, group, moved_by, covered (whether the "
+        "constraints speak of the row's group)",
+    )
+    predict.add_argument("--id", metavar="COLUMN", help="column that names the rows, to write first")
+    predict.add_argument("--keep", action=Repeat, default=[], metavar="COLUMN", help="column to write as it is; repeat")
     predict.add_argument("--b-tau", type=int, help="smallest file to accept (default: as trained)")
+    add_reading(predict)
 
 
 def _add_stream(commands: Any) -> None:
@@ -184,6 +242,7 @@ def _add_stream(commands: Any) -> None:
     stream.add_argument("--batch-size", type=int, default=1, help="rows that arrive together (default: %(default)s)")
     stream.add_argument("--plot", metavar="PNG", help="picture to write: pooled gap, shifts and phases over the stream")
     _add_policy(stream)
+    add_reading(stream)
 
 
 def _add_serve(commands: Any) -> None:
@@ -219,5 +278,6 @@ def _add_demo(commands: Any) -> None:
     commands.add_subcommand("demo", demo, help="train on a known data set, print a table and write a report")
     demo.add_argument("--data", default="lending", help=f"one of {', '.join(READERS)}, or the path of such a file")
     demo.add_argument("--out", default="demo-report", help="folder to write (default: %(default)s)")
-    _add_constraints(demo, required=False)
+    _add_force(demo)
+    _add_constraints(demo)
     _add_training(demo)
