@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fairlayer.cli.config import kept_option
 from fairlayer.data import Encoder, Table, inspect_table, parse_cut, read_file
 from fairlayer.data.columns import column_of
-from fairlayer.data.errors import ColumnError, all_faults
+from fairlayer.data.errors import ColumnError, SeveralFaultsError, all_faults
 from fairlayer.data.table import usual_positive
 from fairlayer.errors import DataError
 from fairlayer.training import parse_constraint
@@ -81,9 +81,11 @@ def raise_all(table: Table, error: DataError, *, drop_sensitive: bool) -> None:
     """
     names = table.features(drop_sensitive=drop_sensitive)
 
-    def again() -> None:
-        if not isinstance(error, ColumnError):
-            raise error
+    def again() -> None:  # those of columns come up again below, as all rows show them
+        faults = error.faults if isinstance(error, SeveralFaultsError) else (error,)
+        others = [fault for fault in faults if not isinstance(fault, ColumnError)]
+        if others:
+            raise SeveralFaultsError(others)
 
     all_faults(
         again,

@@ -135,9 +135,9 @@ def _check_text(column: pd.Series) -> None:
         odd = column[~numbers & column.notna()].unique()
         if not len(odd):
             raise ColumnError(
-                f"feature '{column.name}' is text, although all of its values in the training rows are numbers: another row "
-                f"of the file holds a word. Say which word means a missing value (--na WORD), or that the numbers are codes "
-                f"(--categorical {column.name})."
+                f"feature '{column.name}' is text, although all of its values in the training rows are numbers: "
+                "another row of the file holds a word. Say which word means a missing value (--na WORD), or that the "
+                f"numbers are codes (--categorical {column.name})."
             )
         raise ColumnError(
             f"feature '{column.name}' holds numbers and also {listed(odd, 5)}. If one of these "
