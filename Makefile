@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup  ## run the demo: train, stream, report; DATA=adult takes a real data set instead of the built-in one
-	$(BIN)/fairlayer demo --out demo-report $(if $(DATA),--data $(DATA))
+	$(BIN)/fairlayer demo --force --out demo-report $(if $(DATA),--data $(DATA))
 
 test: setup  ## run the whole test suite, except what is marked slow or needs a GPU (ARGS="..." goes to pytest)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not slow" -ra --durations=10 $(ARGS)

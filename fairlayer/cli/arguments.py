@@ -6,15 +6,16 @@ import argparse
 from typing import Any
 
 from fairlayer.cli.audit import add_audit
+from fairlayer.cli.help import HelpParser, in_plain_words
 from fairlayer.cli.recommend import add_check, add_recommend
 from fairlayer.cli.report import add_report
 from fairlayer.cli.routes import add_predict_routes, add_train_routes
 from fairlayer.cli.trail import add_trail
 from fairlayer.data import READERS
-from fairlayer.errors import require
+from fairlayer.errors import MissingExtraError, require
 from fairlayer.training import FitOptions, known_constraints
 
-__all__ = ["build_parser"]
+__all__ = ["add_reading", "build_parser"]
 
 _DEFAULT = FitOptions()
 
@@ -63,8 +64,17 @@ def build_parser() -> Any:
 
 
 def _parser(**options: Any) -> Any:
-    jsonargparse = require("jsonargparse", "train")
-    return jsonargparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    try:
+        jsonargparse = require("jsonargparse", "train")
+    except MissingExtraError:
+        return HelpParser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc,name-defined]
+        def error(self, message: str, *more: Any, **rest: Any) -> Any:
+            """Name options as they are written on the command line, and the near one for one that is unknown."""
+            return super().error(in_plain_words(message, self._option_string_actions), *more, **rest)
+
+    return Parser(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
 
 def _add_train(commands: Any) -> None:
@@ -82,12 +92,20 @@ def _add_train(commands: Any) -> None:
         action=IfGiven,
         help="CSV (plain or compressed) or parquet file with a header row; needed without --config",
     )
-    train.add_argument("--target", required=True, help="column to predict")
+    train.add_argument("--target", help="column to predict; needed")
     train.add_argument("--positive", help="value of the target that counts as 1 (default: '1' or 'True')")
     train.add_argument("--task", choices=("classification", "regression"), default="classification")
-    train.add_argument("--out", required=True, help="run folder to write")
+    train.add_argument("--out", help="run folder to write; needed")
+    _add_force(train)
+    add_reading(train)
+    train.add_argument(
+        "--missing",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="rows whose target is missing: stop, or leave them out (default: %(default)s)",
+    )
     _add_columns(train)
-    _add_constraints(train, required=True)
+    _add_constraints(train)
     train.add_argument("--bounds", help="LOW,HIGH of predictions, for regression (classification: 0,1)")
     train.add_argument(
         "--margin", type=float, default=1e-4, help="distance kept from the bounds (default: %(default)s)"
@@ -132,12 +150,26 @@ def _add_columns(train: Any) -> None:
         "--sensitive",
         action=Repeat,
         default=[],
-        help="column whose groups are shown; repeat. Those that constraints compare are implied",
+        help="column whose groups are shown, or several joined as race+sex for their intersections; repeat. Those "
+        "that constraints compare are implied",
     )
     train.add_argument("--drop-sensitive", action="store_true", help="keep sensitive columns out of the features")
-    train.add_argument("--drop", action=Repeat, default=[], metavar="COLUMN", help="no feature; repeat")
     train.add_argument(
-        "--categorical", action=Repeat, default=[], metavar="COLUMN", help="numbers that are codes; repeat"
+        "--drop", action=Repeat, default=[], metavar="COLUMN", help="column that is not to be a feature; repeat"
+    )
+    train.add_argument(
+        "--use",
+        action=Repeat,
+        default=[],
+        metavar="COLUMN",
+        help="column that is to be a feature although it looks like an id of the rows; repeat",
+    )
+    train.add_argument(
+        "--categorical",
+        action=Repeat,
+        default=[],
+        metavar="COLUMN",
+        help="column of numbers that are codes, not amounts; repeat",
     )
     train.add_argument(
         "--cut",
@@ -152,11 +184,30 @@ def _add_columns(train: Any) -> None:
     )
 
 
-def _add_constraints(command: Any, *, required: bool) -> None:
+def add_reading(command: Any) -> None:
+    """Add how the table's file is written."""
+    command.add_argument(
+        "--separator", metavar="CHARACTER", help="between cells: comma, semicolon, tab, bar, or the character itself"
+    )
+    command.add_argument("--encoding", help="of the letters, such as utf-8, latin-1, cp1252 (default: found out)")
+    command.add_argument(
+        "--na",
+        action=Repeat,
+        default=[],
+        metavar="WORD",
+        help="word that stands for a missing value, such as '?', beside empty cells; repeat",
+    )
+
+
+def _add_force(command: Any) -> None:
+    command.add_argument("--force", action="store_true", help="write into a folder that is not empty")
+
+
+def _add_constraints(command: Any) -> None:
     command.add_argument(
         "--constraint",
         action=Repeat,
-        required=required,
+        default=[],
         metavar="TEXT",
         help="such as 'demographic_parity(sex, 0.02)', 'equalized_odds(sex+race, 0.05)'; repeat",
     )
@@ -184,9 +235,16 @@ def _add_predict(commands: Any) -> None:
     commands.add_subcommand("predict", predict, help="apply a trained run to new rows")
     predict.add_argument("run", help="run folder that `train` wrote")
     predict.add_argument("table", help="CSV or parquet file with the columns of the training table")
-    predict.add_argument("--out", required=True, help="CSV file to write: raw_score, score, decision, group, ...")
+    predict.add_argument(
+        "--out",
+        help="CSV file to write, needed: id, raw_score, score, decision, group, moved_by, covered (whether the "
+        "constraints speak of the row's group)",
+    )
+    predict.add_argument("--id", metavar="COLUMN", help="column that names the rows, to write first")
+    predict.add_argument("--keep", action=Repeat, default=[], metavar="COLUMN", help="column to write as it is; repeat")
     add_predict_routes(predict)
     predict.add_argument("--b-tau", type=int, help="smallest file to accept (default: as trained)")
+    add_reading(predict)
 
 
 def _add_stream(commands: Any) -> None:
@@ -208,6 +266,7 @@ def _add_stream(commands: Any) -> None:
     stream.add_argument("--at", metavar="COLUMN", help="column of seconds that never fall: the clock of the window")
     stream.add_argument("--buckets", action="store_true", help="print the report of the stream, bucket by bucket")
     _add_policy(stream)
+    add_reading(stream)
 
 
 def _add_serve(commands: Any) -> None:
@@ -249,6 +308,7 @@ def _add_demo(commands: Any) -> None:
     commands.add_subcommand("demo", demo, help="train on a known data set, print a table and write a report")
     demo.add_argument("--data", default="lending", help=f"one of {', '.join(READERS)}, or the path of such a file")
     demo.add_argument("--out", default="demo-report", help="folder to write (default: %(default)s)")
-    _add_constraints(demo, required=False)
+    _add_force(demo)
+    _add_constraints(demo)
     add_train_routes(demo)
     _add_training(demo)

@@ -7,27 +7,29 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from fairlayer.audit import Audit
 from fairlayer.cli.arguments import build_parser
 from fairlayer.cli.audit import run_audit
-from fairlayer.cli.config import CONFIG, check_record, write_config
+from fairlayer.cli.config import CONFIG, check_record, check_unused, resumable, write_config
 from fairlayer.cli.loggers import Loggers
+from fairlayer.cli.predictions import predictions
 from fairlayer.cli.progress import training_progress
+from fairlayer.cli.reading import raise_all, read_table, read_told
 from fairlayer.cli.recommend import run_check, run_recommend
 from fairlayer.cli.report import AUDIT, PAGE, run_report, write_report
-from fairlayer.cli.routes import criterion_of, keep_best, prediction_columns, show_routes, utility_of
+from fairlayer.cli.routes import criterion_of, keep_best, show_routes, utility_of
 from fairlayer.cli.streaming import rows_progress, run_serve, run_stream
 from fairlayer.cli.tables import show_aggregate, show_comparison, show_prediction, show_stream
 from fairlayer.cli.trail import run_trail
 from fairlayer.cli.verdicts import show_verdicts
-from fairlayer.data import Table, parse_cut, read_data_set, read_frame
+from fairlayer.data import read_data_set
 from fairlayer.data.columns import column_of
-from fairlayer.data.table import usual_positive
-from fairlayer.errors import DataError, require
+from fairlayer.data.errors import all_faults
+from fairlayer.errors import DataError
 from fairlayer.report import StreamSection
 from fairlayer.routes import train_routes
 from fairlayer.routes.training import THROUGH
@@ -39,15 +41,11 @@ from fairlayer.training import (
     aggregate,
     audit_trained,
     load_run,
-    parse_constraint,
     prepare,
     train,
 )
 from fairlayer.training.run import around, write_json
 from fairlayer.training.session import Parts
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["COMMANDS"]
 
@@ -68,8 +66,8 @@ def run_train(arguments: argparse.Namespace) -> int:
 
     Returns the exit code of the verdict where limits were asked for, else 0.
     """
-    if arguments.table is None:
-        raise DataError("no table was given. Name a CSV or parquet file, or a --config that names one.")
+    _check_given(arguments, table="TABLE", target="--target COLUMN", out="--out FOLDER", constraint="--constraint TEXT")
+    check_unused(arguments.out, force=arguments.force or arguments.resume is not None)
     if not arguments.seeds:
         comparison, document = _run_one(arguments, Path(arguments.out))
         show_comparison(comparison)
@@ -78,7 +76,9 @@ def run_train(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     check_record(arguments)
     write_config(out, vars(arguments))  # before the first of them, so that a run cut short can be resumed
-    runs = {seed: _run_one(_seeded(arguments, seed), out / f"seed_{seed}") for seed in dict.fromkeys(arguments.seeds)}
+    runs = {
+        seed: _run_one(_seeded(arguments, seed), out / f"seed_{seed}", out) for seed in dict.fromkeys(arguments.seeds)
+    }
     each = {seed: comparison for seed, (comparison, _) in runs.items()}
     write_json(out / "aggregate.json", aggregate(each))
     show_aggregate(each)
@@ -87,14 +87,17 @@ def run_train(arguments: argparse.Namespace) -> int:
     return int(worst["exit_code"]) if arguments.fail_on else 0
 
 
-def _run_one(arguments: argparse.Namespace, folder: Path) -> tuple[Comparison, dict[str, Any]]:
+def _run_one(
+    arguments: argparse.Namespace, folder: Path, resumed: Path | None = None
+) -> tuple[Comparison, dict[str, Any]]:
     check_record(arguments)
     criterion, utility = criterion_of(arguments), utility_of(arguments)
     parts = _parts(arguments)
     options, loggers = _options(arguments), Loggers(arguments.logger, folder / "logs")
     write_config(folder, vars(arguments))
     begun = time.perf_counter()
-    with _threads(arguments.threads), training_progress(options.epochs, parts.recipe.config.parsed()) as on_epoch:
+    watching = training_progress(options.epochs, parts.recipe.config.parsed())
+    with _threads(arguments.threads), resumable(resumed or folder), watching as on_epoch:
         found = train_routes(
             parts,
             options,
@@ -115,22 +118,35 @@ def _run_one(arguments: argparse.Namespace, folder: Path) -> tuple[Comparison, d
         folder, parts, found.trained, table=arguments.table, limits=arguments.fail_on, seconds=round(seconds, 1)
     )
     print(f"Run folder: {folder} ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})")
+    print(f"Time: {seconds:.1f} s for all routes.")
     return found.trained.comparison, document
 
 
 def _parts(arguments: argparse.Namespace) -> Parts:
-    return prepare(
-        _table(arguments),
-        arguments.constraint,
-        hidden=_whole_numbers("--hidden", arguments.hidden),
-        bounds=_bounds(arguments),
-        margin=arguments.margin,
-        b_tau=arguments.b_tau,
-        on_infeasible=arguments.on_infeasible,
-        geometry=arguments.geometry,
-        drop_sensitive=arguments.drop_sensitive,
-        seed=arguments.seed,
-    )
+    table = read_table(arguments)
+    try:
+        return prepare(
+            table,
+            arguments.constraint,
+            hidden=_whole_numbers("--hidden", arguments.hidden),
+            bounds=_bounds(arguments),
+            margin=arguments.margin,
+            b_tau=arguments.b_tau,
+            on_infeasible=arguments.on_infeasible,
+            geometry=arguments.geometry,
+            drop_sensitive=arguments.drop_sensitive,
+            seed=arguments.seed,
+        )
+    except DataError as error:
+        raise_all(table, error, drop_sensitive=arguments.drop_sensitive)
+        raise
+
+
+def _check_given(arguments: argparse.Namespace, **names: str) -> None:
+    """Refuse a command that lacks something it needs, all in one message."""
+    missing = [option for name, option in names.items() if not getattr(arguments, name)]
+    if missing:
+        raise DataError(f"the command lacks {', '.join(missing)}. See `fairlayer COMMAND --help`.")
 
 
 def _seeded(arguments: argparse.Namespace, seed: int) -> argparse.Namespace:
@@ -139,21 +155,25 @@ def _seeded(arguments: argparse.Namespace, seed: int) -> argparse.Namespace:
 
 def run_predict(arguments: argparse.Namespace) -> None:
     """Score a table as one batch."""
+    _check_given(arguments, out="--out FILE")
+    if not Path(arguments.out).absolute().parent.is_dir():
+        raise DataError(f"the folder of '{arguments.out}' does not exist. Make it, or name another file (--out).")
     run = load_run(arguments.run)
     run.layered.b_tau = arguments.b_tau or run.layered.b_tau
-    frame = read_frame(arguments.table)
-    identifiers = {} if arguments.id is None else {arguments.id: column_of(frame, arguments.id, "id").to_numpy()}
+    frame = read_told(arguments, arguments.run)
+    kept = ([arguments.id] if arguments.id else []) + arguments.keep
+    all_faults(*(lambda name=name: column_of(frame, name, "kept") for name in kept))
     prediction = run.predict(
         frame, decisions=arguments.decisions, capacity=arguments.capacity, utility=utility_of(arguments)
     )
-    pandas = require("pandas", "train")
-    pandas.DataFrame(prediction_columns(run, prediction, identifiers)).to_csv(arguments.out, index=False)
+    predictions(run, prediction, frame[kept]).to_csv(arguments.out, index=False)
     show_prediction(run, prediction)
     print(f"Scores: {arguments.out}")
 
 
 def run_demo(arguments: argparse.Namespace) -> None:
     """Train on a known data set, apply it in batches and to single requests, print and report."""
+    check_unused(arguments.out, force=arguments.force)
     table = read_data_set(arguments.data)
     print(table.description)
     regression = table.positive is None
@@ -253,31 +273,6 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _table(arguments: argparse.Namespace) -> Table:
-    frame = read_frame(arguments.table)
-    cuts = tuple(parse_cut(text) for text in arguments.cut)
-    named = [name for text in arguments.constraint for name in parse_constraint(text).on]
-    return Table(
-        Path(arguments.table).name,
-        frame,
-        target=arguments.target,
-        positive=_positive(arguments, frame),
-        sensitive=tuple(dict.fromkeys([*arguments.sensitive, *named])),
-        cuts=cuts,
-        split=arguments.split_column or ("split" if "split" in frame.columns else None),
-        not_features=tuple(arguments.drop),
-        categorical=tuple(arguments.categorical),
-        description=f"Table {Path(arguments.table).name}, {len(frame)} rows, target {arguments.target}.",
-    )
-
-
-def _positive(arguments: argparse.Namespace, frame: pd.DataFrame) -> str | None:
-    if arguments.task == "regression":
-        return None
-    target = column_of(frame, arguments.target, "target")
-    return usual_positive(target) if arguments.positive is None else str(arguments.positive)
 
 
 def _bounds(arguments: argparse.Namespace) -> tuple[float, float] | None:

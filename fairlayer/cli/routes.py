@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fairlayer.data import Sample
 from fairlayer.decisions.inputs import ACCURACY
-from fairlayer.edge import feature_names
 from fairlayer.errors import DataError, require
 from fairlayer.report import words
 from fairlayer.routes import Criterion, Route, Routes, TrainedRoutes, parse_criterion, save_routes
 from fairlayer.routes.training import TREES
-from fairlayer.training import Prediction, Run
 
 __all__ = [
     "add_predict_routes",
     "add_train_routes",
     "criterion_of",
     "keep_best",
-    "prediction_columns",
     "show_routes",
     "utility_of",
 ]
@@ -63,7 +55,6 @@ def add_train_routes(command: Any) -> None:
 
 def add_predict_routes(predict: Any) -> None:
     """Add the options of `predict`."""
-    predict.add_argument("--id", metavar="COLUMN", help="column that names the rows, written first")
     predict.add_argument(
         "--decisions",
         choices=("rule", "batch"),
@@ -150,35 +141,6 @@ def show_routes(routes: Routes) -> None:
     console.print(table)
     for name, reason in routes.left_out:
         console.print(f"Left out: {name}. {reason}")
-
-
-def prediction_columns(
-    run: Run, prediction: Prediction, identifiers: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return what `predict` writes: id, raw score, score, decision, group, by how much it was moved, covered or not."""
-    groups, covered = _groups(run, prediction.sample)
-    columns: dict[str, Any] = dict(identifiers or {})
-    columns |= {"raw_score": prediction.raw, "score": prediction.scores}
-    if prediction.decisions is not None:
-        columns["decision"] = prediction.decisions
-    moved = prediction.scores.astype(np.float64) - prediction.raw.astype(np.float64)
-    return {**columns, "group": groups, "moved_by": moved.round(7), "covered": covered}
-
-
-def _groups(run: Run, sample: Sample) -> tuple[list[str], NDArray[np.bool_]]:
-    """The group of each row in words, and whether every feature that a constraint reads is known."""
-    names = feature_names(run.recipe.config.parsed())
-    columns = [sample.sensitive[name] for name in names]
-    unknown = [np.array([_is_unknown(value) for value in column.tolist()]) for column in columns]
-    said = [
-        " & ".join(f"{name} unknown" if _is_unknown(v) else f"{name}={v}" for name, v in zip(names, row, strict=True))
-        for row in zip(*(column.tolist() for column in columns), strict=True)
-    ]
-    return said, ~np.any(unknown, axis=0)
-
-
-def _is_unknown(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _cells(route: Route) -> list[str]:

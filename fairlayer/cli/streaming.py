@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fairlayer.cli.reading import read_told
 from fairlayer.cli.tables import show_stream
 from fairlayer.data import read_frame
 from fairlayer.data.columns import as_numbers
@@ -31,7 +32,7 @@ __all__ = ["rows_progress", "run_serve", "run_stream"]
 
 def run_stream(arguments: argparse.Namespace) -> None:
     """Stream a table through a run; print what it cost."""
-    run, frame = load_run(arguments.run), read_frame(arguments.table)
+    run, frame = load_run(arguments.run), read_told(arguments, arguments.run)
     with rows_progress(len(frame)) as on_rows:
         streamed = stream_table(
             run,

@@ -5,20 +5,24 @@ from fairlayer.data.columns import Cut, parse_cut
 from fairlayer.data.counterfactual import Counterfactuals, counterfactual_flip
 from fairlayer.data.decorrelation import remove_correlation
 from fairlayer.data.encoder import Encoder
+from fairlayer.data.files import ReadFile, read_file, read_frame
+from fairlayer.data.inspection import Inspection, inspect_table
 from fairlayer.data.lending import LendingPopulation
 from fairlayer.data.readers import READERS, read_data_set
 from fairlayer.data.resampling import Resampled, balanced_resampling
 from fairlayer.data.reweighing import reweighing_weights
 from fairlayer.data.sample import Sample, sample_of
 from fairlayer.data.split import Split, split_rows
-from fairlayer.data.table import Table, read_frame
+from fairlayer.data.table import Table
 
 __all__ = [
     "READERS",
     "Counterfactuals",
     "Cut",
     "Encoder",
+    "Inspection",
     "LendingPopulation",
+    "ReadFile",
     "Resampled",
     "Sample",
     "Split",
@@ -27,9 +31,11 @@ __all__ = [
     "balanced_resampling",
     "consecutive_batches",
     "counterfactual_flip",
+    "inspect_table",
     "joint_codes",
     "parse_cut",
     "read_data_set",
+    "read_file",
     "read_frame",
     "remove_correlation",
     "reweighing_weights",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairlayer.data.errors import ColumnError, MissingColumnError, listed
+from fairlayer.data.errors import ColumnError, MissingColumnError, listed, near
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ def column_of(frame: pd.DataFrame, name: str, why: str) -> pd.Series:
     """The column `name`, or an error that says what it was wanted for and what there is."""
     if name not in frame.columns:
         raise MissingColumnError(
-            f"the {why} column '{name}' was asked for, but the table has no such column. "
+            f"the {why} column '{name}' was asked for, but the table has no such column{near(name, frame.columns)} "
             f"It has: {listed(frame.columns, 40)}. Check the spelling, or name another column."
         )
     return frame[name]
@@ -149,11 +149,20 @@ def sensitive_columns(
 def _sensitive(frame: pd.DataFrame, name: str, cut: Cut | None, continuous: bool) -> NDArray[Any]:
     if cut is not None:
         return cut.groups(as_numbers(column_of(frame, cut.source, "sensitive")))
+    if name not in frame.columns and "+" in name:
+        return _crossed(frame, name.split("+"))
     column = column_of(frame, name, "sensitive")
     if continuous:
         return as_numbers(column)
     _check_groups(column)
     return as_text(column)
+
+
+def _crossed(frame: pd.DataFrame, names: Sequence[str]) -> NDArray[np.object_]:
+    """Return the intersections of several columns, unknown where one of them is."""
+    parts = [_sensitive(frame, name.strip(), None, continuous=False) for name in names]
+    rows = [None if None in row else " & ".join(map(str, row)) for row in zip(*parts, strict=True)]
+    return np.array(rows, dtype=object)
 
 
 def _check_groups(column: pd.Series) -> None:

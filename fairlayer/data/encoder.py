@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlayer.data.columns import as_numbers, as_text, column_of, is_numeric
-from fairlayer.data.errors import ColumnError, listed
+from fairlayer.data.dates import as_days, date_format
+from fairlayer.data.errors import ColumnError, all_faults, listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CategoricalColumn", "Encoder", "NumericColumn"]
+__all__ = ["CategoricalColumn", "DateColumn", "Encoder", "NumericColumn"]
 
 MOST_LEVELS = 2000
 FEW_LEVELS = 50
@@ -53,6 +54,33 @@ class NumericColumn:
     @classmethod
     def from_dict(cls, name: str, state: Mapping[str, Any]) -> NumericColumn:
         return cls(name, float(state["mean"]), float(state["scale"]), bool(state["indicator"]))
+
+
+@dataclass(frozen=True)
+class DateColumn:
+    """A date as a number of days, standardised as a `NumericColumn` is."""
+
+    name: str
+    written: str
+    days: NumericColumn
+
+    @classmethod
+    def fit(cls, column: pd.Series, written: str) -> DateColumn:
+        return cls(str(column.name), written, NumericColumn.fit(as_days(column, written)))
+
+    @property
+    def width(self) -> int:
+        return self.days.width
+
+    def encode(self, column: pd.Series) -> NDArray[np.float32]:
+        return self.days.encode(as_days(column, self.written))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.days.to_dict(), "kind": "date", "written": self.written}
+
+    @classmethod
+    def from_dict(cls, name: str, state: Mapping[str, Any]) -> DateColumn:
+        return cls(name, str(state["written"]), NumericColumn.from_dict(name, state))
 
 
 @dataclass(frozen=True)
@@ -105,15 +133,30 @@ def _check_text(column: pd.Series) -> None:
     numbers = pd.to_numeric(column, errors="coerce").notna()
     if numbers.mean() > 0.5:
         odd = column[~numbers & column.notna()].unique()
+        if not len(odd):
+            raise ColumnError(
+                f"feature '{column.name}' is text, although all of its values in the training rows are numbers: "
+                "another row of the file holds a word. Say which word means a missing value (--na WORD), or that the "
+                f"numbers are codes (--categorical {column.name})."
+            )
         raise ColumnError(
-            f"feature '{column.name}' holds numbers and also {listed(odd, 5)}. Leave such cells empty if "
-            f"they are missing, or say that its values are codes (--categorical {column.name})."
+            f"feature '{column.name}' holds numbers and also {listed(odd, 5)}. If one of these "
+            f"means a missing value, say so (--na {_quoted(odd[0])}); if the numbers are codes, say that "
+            f"(--categorical {column.name})."
         )
 
 
-_KINDS: dict[str, type[NumericColumn] | type[CategoricalColumn]] = {
+FittedColumn = NumericColumn | CategoricalColumn | DateColumn
+
+
+def _quoted(word: str) -> str:
+    return word if word.isalnum() else f"'{word}'"
+
+
+_KINDS: dict[str, type[FittedColumn]] = {
     "numeric": NumericColumn,
     "categorical": CategoricalColumn,
+    "date": DateColumn,
 }
 
 
@@ -131,7 +174,7 @@ class Encoder:
         True
     """
 
-    columns: tuple[NumericColumn | CategoricalColumn, ...]
+    columns: tuple[FittedColumn, ...]
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, names: Sequence[str], *, categorical: Sequence[str] = ()) -> Encoder:
@@ -139,7 +182,9 @@ class Encoder:
         if not names:
             raise ColumnError("no feature column is left to learn from; name fewer columns to drop.")
         chosen = [column_of(frame, name, "feature") for name in names]
-        return cls(tuple(_fit_column(column, column.name in categorical) for column in chosen))
+        fitted: list[FittedColumn] = []
+        all_faults(*(lambda c=c: fitted.append(_fit_column(c, c.name in categorical)) for c in chosen))
+        return cls(tuple(fitted))
 
     @property
     def width(self) -> int:
@@ -152,7 +197,9 @@ class Encoder:
             MissingColumnError: the frame lacks a column that the encoder was fitted on.
             ColumnError: a numeric column holds text or infinity.
         """
-        return np.hstack([column.encode(column_of(frame, column.name, "feature")) for column in self.columns])
+        parts: list[NDArray[np.float32]] = []
+        all_faults(*(lambda c=c: parts.append(c.encode(column_of(frame, c.name, "feature"))) for c in self.columns))
+        return np.hstack(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: column name -> what was learnt."""
@@ -163,10 +210,13 @@ class Encoder:
         return cls(tuple(_KINDS[learnt["kind"]].from_dict(name, learnt) for name, learnt in state.items()))
 
 
-def _fit_column(column: pd.Series, codes: bool) -> NumericColumn | CategoricalColumn:
+def _fit_column(column: pd.Series, codes: bool) -> FittedColumn:
     if codes:
         return CategoricalColumn.fit(column)
     if is_numeric(column):
         return NumericColumn.fit(column)
+    written = date_format(column)
+    if written is not None:
+        return DateColumn.fit(column, written)
     _check_text(column)
     return CategoricalColumn.fit(column)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 
 from fairlayer.errors import DataError, ShapeError
 
-__all__ = ["ColumnError", "MissingColumnError", "MissingDataError", "TargetError", "listed"]
+__all__ = [
+    "ColumnError",
+    "MissingColumnError",
+    "MissingDataError",
+    "SeveralFaultsError",
+    "TargetError",
+    "all_faults",
+    "listed",
+    "near",
+]
 
 
 class MissingDataError(DataError):
@@ -23,6 +33,55 @@ class ColumnError(DataError, ShapeError):
 
 class TargetError(DataError):
     """The target column cannot be read as the labels of the task."""
+
+
+class SeveralFaultsError(DataError):
+    """A table has several faults, which the text lists."""
+
+    def __init__(self, faults: Iterable[DataError]) -> None:
+        self.faults = tuple(faults)
+        listed_faults = "".join(f"\n  {k}. {each}" for k, each in enumerate(self.faults, 1))
+        super().__init__(f"{len(self.faults)} faults were found:{listed_faults}")
+
+
+def all_faults(*attempts: Callable[[], object]) -> None:
+    """Make every attempt, and raise what they found wrong: one fault as it is, several in one message.
+
+    Raises:
+        DataError: the only fault.
+        SeveralFaultsError: several of them.
+
+    Example:
+        >>> def fails():
+        ...     raise TargetError("no target.")
+        >>> all_faults(fails, fails)
+        Traceback (most recent call last):
+        fairlayer.data.errors.TargetError: no target.
+    """
+    found: dict[str, DataError] = {}
+    for attempt in attempts:
+        try:
+            attempt()
+        except SeveralFaultsError as error:
+            found |= {str(each): each for each in error.faults}
+        except DataError as error:
+            found[str(error)] = error
+    if len(found) == 1:
+        raise next(iter(found.values()))
+    if found:
+        raise SeveralFaultsError(found.values())
+
+
+def near(name: str, known: Iterable[object]) -> str:
+    """Return the end of a sentence that suggests the known name that was probably meant.
+
+    Example:
+        >>> near("lable", ["label", "sex"]), near("zzz", ["label"])
+        ("; did you mean 'label'?", '.')
+    """
+    names = {str(each).lower(): str(each) for each in known}
+    found = get_close_matches(str(name).lower(), names, n=1)
+    return f"; did you mean '{names[found[0]]}'?" if found else "."
 
 
 def listed(values: Iterable[object], most: int = 12) -> str:

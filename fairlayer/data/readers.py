@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fairlayer.data import public
 from fairlayer.data.columns import Cut
-from fairlayer.data.errors import MissingDataError, listed
+from fairlayer.data.errors import MissingDataError, listed, near
 from fairlayer.data.lending import LendingPopulation
 from fairlayer.data.sources import find_or_fetch
 from fairlayer.data.table import Table
@@ -45,8 +45,8 @@ def read_data_set(name: str, source: str | Path | None = None) -> Table:
     if Path(name).is_file() and stem in READERS:
         return READERS[stem](name)
     raise MissingDataError(
-        f"no data set is called '{name}'. Known: {listed(READERS)}, or the path of a file with such a name "
-        "(adult.csv.gz). For a table of your own use: fairlayer train FILE --target COLUMN."
+        f"no data set is called '{name}'{near(name, READERS)} Known: {listed(READERS)}, or the path of a file with "
+        "such a name (adult.csv.gz). For a table of your own use: fairlayer train FILE --target COLUMN."
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairlayer.data.errors import MissingDataError
-from fairlayer.data.table import read_frame
+from fairlayer.data.files import read_frame
 
 if TYPE_CHECKING:
     import pandas as pd

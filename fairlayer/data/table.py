@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairlayer.data.columns import Cut, as_numbers, as_text, column_of, is_numeric, sensitive_columns
-from fairlayer.data.errors import TargetError, listed
-from fairlayer.errors import DataError, require
+from fairlayer.data.errors import TargetError, all_faults, listed, near
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Table", "read_frame", "usual_positive"]
-
-
-def read_frame(path: str | Path) -> pd.DataFrame:
-    """Read a CSV (plain or compressed) or parquet file; only an empty cell is a missing value.
-
-    Raises:
-        DataError: there is no such file, it cannot be read, or it has no rows.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"no file at '{path}'. Give the path of a .csv, .csv.gz or .parquet file.")
-    frame = _parse(path)
-    if frame.empty:
-        raise DataError(f"'{path}' has no rows ({len(frame.columns)} columns). At least one row is needed.")
-    return frame
-
-
-def _parse(path: Path) -> pd.DataFrame:
-    pandas = require("pandas", "train")
-    try:
-        if path.suffix in (".parquet", ".pq"):
-            return pandas.read_parquet(path)
-        # "NA" and "None" are answers in many files (no such account, none); only an empty cell is missing
-        return pandas.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
-    except (ValueError, OSError, EOFError, ImportError) as error:
-        raise DataError(
-            f"'{path}' could not be read as a table: {str(error).strip()}. A header row and commas are expected."
-        ) from error
+__all__ = ["Table", "usual_positive"]
 
 
 @dataclass(frozen=True)
@@ -73,38 +44,60 @@ class Table:
     description: str = ""
 
     def __post_init__(self) -> None:
-        column_of(self.frame, self.target, "target")
+        wanted = [("target", self.target)]
         made = {cut.column for cut in self.cuts}
         sources = [cut.source for cut in self.cuts]
         for why, names in (
-            ("sensitive", [name for name in self.sensitive if name not in made] + sources),
+            (
+                "sensitive",
+                [part for name in self.sensitive if name not in made for part in self._parts(name)] + sources,
+            ),
             ("dropped", self.not_features),
             ("categorical", self.categorical),
             ("split", [self.split] if self.split else []),
         ):
-            for name in names:
-                column_of(self.frame, name, why)
+            wanted += [(why, name) for name in names]
+        all_faults(*(partial(column_of, self.frame, name, why) for why, name in dict.fromkeys(wanted)))
 
     def features(self, *, drop_sensitive: bool = False) -> tuple[str, ...]:
         """Names of the columns that the model sees; a cut's source counts as sensitive."""
         hidden = {self.target, self.split, *self.not_features}
         if drop_sensitive:
-            hidden |= {*self.sensitive, *(cut.source for cut in self.cuts)}
+            parts = [part for name in self.sensitive for part in self._parts(name)]
+            hidden |= {*parts, *(cut.source for cut in self.cuts)}
         return tuple(name for name in self.frame.columns if name not in hidden)
+
+    def _parts(self, name: str) -> list[str]:
+        """Return the columns of a sensitive feature; `race+sex` is an intersection, unless a column is so called."""
+        return [name] if name in self.frame.columns else [part.strip() for part in name.split("+")]
 
     def labels(self) -> NDArray[np.float32]:
         """0 / 1 for a classification table, the numbers themselves for a regression one."""
         column = column_of(self.frame, self.target, "target")
-        if column.isna().any():
-            raise TargetError(
-                f"target '{self.target}' is missing in {int(column.isna().sum())} of {len(column)} rows. "
-                "Remove these rows, or fill them."
-            )
-        return _amounts(column) if self.positive is None else _matches(column, self.positive)
+        read = (
+            partial(_amounts, column.dropna())
+            if self.positive is None
+            else partial(_matches, column.dropna(), self.positive)
+        )
+        all_faults(partial(_check_there, column), read)
+        return read()
 
     def sensitive_features(self, names: Sequence[str], *, continuous: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
         """The sensitive features called `names` (see `sensitive_columns`)."""
         return sensitive_columns(self.frame, names, cuts=self.cuts, continuous=continuous)
+
+    def with_target(self) -> Table:
+        """The table without the rows whose target is missing."""
+        return replace(self, frame=self.frame[self.frame[self.target].notna()].reset_index(drop=True))
+
+
+def _check_there(column: pd.Series) -> None:
+    missing = int(column.isna().sum())
+    if missing:
+        raise TargetError(
+            f"target '{column.name}' is missing in {missing} of {len(column)} rows. Leave these rows out "
+            "(--missing drop), or fill them."
+        )
 
 
 def _amounts(column: pd.Series) -> NDArray[np.float32]:
@@ -122,7 +115,7 @@ def _matches(column: pd.Series, positive: str) -> NDArray[np.float32]:
     if positive not in found:
         raise TargetError(
             f"target '{column.name}' was to be 1 where it equals '{positive}', but its values are: "
-            f"{listed(found)}. "
+            f"{listed(found)}{near(positive, found)} "
             "Name one of them (--positive)."
         )
     if len(found) == 1:

@@ -1,0 +1,226 @@
+"""The commands on files as they come, as a new user would try them."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairlayer.cli import main
+
+QUICK = ("--epochs", "2", "--batch-size", "256", "--hidden", "8")
+PARITY = ("--constraint", "demographic_parity(sexe, 0.02)")
+TARGET = ("--target", "remboursé", "--positive", "oui")
+
+NO_EXTRAS = """
+import sys, importlib.abc
+class Without(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in {"pandas", "sklearn", "rich", "jsonargparse", "jinja2", "matplotlib", "yaml",
+                                  "fastapi", "torchmetrics", "pytorch_lightning", "lightning", "scipy", "cryptography"}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Without())
+from fairlayer.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def messy(n: int = 1200) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    sexe, revenu = random.choice(["féminin", "masculin"], n), np.round(random.normal(2500, 600, n), 2)
+    paid = (revenu > 2500) + 0.5 * (sexe == "masculin") + random.normal(0, 0.6, n) > 0.8
+    days = pd.Timestamp("2015-01-01") + pd.to_timedelta(random.integers(0, 2000, n), unit="D")
+    return pd.DataFrame(
+        {
+            "client_id": np.arange(1000, 1000 + n),
+            "sexe": sexe,
+            "revenu": revenu,
+            "entrée": pd.Series(days).dt.strftime("%d.%m.%Y"),
+            "agence": random.integers(1, 9, n),
+            "remboursé": np.where(np.arange(n) < 7, "", np.where(paid, "oui", "non")),
+            "motif": np.where(paid, "ok", "refus"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("messy") / "prêts.csv"
+    messy().to_csv(path, sep=";", decimal=",", encoding="latin-1")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    given = (*TARGET, *PARITY, "--missing", "drop", "--drop", "motif", "--out", str(folder))
+    assert main(["train", str(table), *given, *QUICK]) == 0
+    return folder
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> str:
+    assert main(words) == code
+    return capsys.readouterr().err
+
+
+def test_train_says_what_it_found_in_the_file(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = (*TARGET, *PARITY, "--missing", "drop", "--sensitive", "sexe+agence", "--out", str(tmp_path / "run"))
+    found = said(capsys, "train", str(table), *given, *QUICK, code=0)
+    for part in (
+        "read as Windows-1252",
+        "separated by semicolons",
+        "decimal comma",
+        "7 of 1200 rows have no 'remboursé'",
+        "'Unnamed: 0' is no feature",
+        "'client_id' is no feature",
+        "'motif' alone tells the target 'remboursé' (AUC 1.000)",
+        "'agence': few whole numbers",
+        "'entrée': dates",
+    ):
+        assert part in found
+    config = (tmp_path / "run" / "config.json").read_text()
+    assert '"client_id"' not in config
+    assert '"kind": "date"' in config
+
+
+def test_missing_targets_stop_unless_told(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--missing drop" in said(capsys, "train", str(table), *TARGET, *PARITY, "--out", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_faults_in_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    n = 1200
+    bad = messy().assign(height=["1"] * (n - 1) + ["tall"], inf=[np.inf] + [1.0] * (n - 1), age=np.arange(n) % 60)
+    bad.replace("", np.nan).to_csv(tmp_path / "bad.csv", index=False)
+    given = ("--target", "remboursé", "--positive", "Oui", *PARITY, "--constraint", "demographic_parity(age, 0.1)")
+    found = said(capsys, "train", str(tmp_path / "bad.csv"), *given, "--out", str(tmp_path / "run"), *QUICK)
+    assert "5 faults were found" in found
+    for part in ("--na tall", "infinite", "missing in 7 of 1200", "did you mean 'oui'?", "--cut age="):
+        assert part in found
+
+
+def test_near_names(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ("--out", str(tmp_path / "run"))
+    wrong = (
+        "--target",
+        "rembourse",
+        "--positive",
+        "oui",
+        "--constraint",
+        "demographic_parity(sex, 0.1)",
+        "--drop",
+        "motiff",
+    )
+    found = said(capsys, "train", str(table), *wrong, *out)
+    assert [each in found for each in ("'remboursé'?", "'sexe'?", "'motif'?")] == [True] * 3
+    for words, near in ((("trian",), "'train'?"), (("train", "t.csv", "--taget", "y"), "'--target'?")):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert f"did you mean {near}" in capsys.readouterr().err
+
+
+def test_what_a_command_lacks_is_told_at_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "lacks TABLE, --target COLUMN, --out FOLDER, --constraint TEXT" in said(capsys, "train")
+    assert "lacks --out FILE" in said(capsys, "predict", str(run), "t.csv")
+    with pytest.raises(SystemExit):
+        main(["predict", str(run)])
+    assert "required: TABLE" in capsys.readouterr().err
+
+
+def test_a_used_folder_is_left_alone(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    given = (*TARGET, *PARITY, "--missing", "drop", "--out", str(tmp_path / "run"), *QUICK)
+    found = said(capsys, "train", str(table), *given)
+    assert "thesis.txt" in found
+    assert "--force" in found
+    assert main(["train", str(table), *given, "--force"]) == 0
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
+    assert "is a file" in said(capsys, "train", str(table), *given[:-6], "--out", str(table), *QUICK)
+    assert "--force" in said(capsys, "demo", "--out", str(tmp_path / "run"))
+
+
+def test_predict_writes_who_what_and_why(run: Path, table: Path, tmp_path: Path) -> None:
+    new = messy().drop(columns=["remboursé", "motif"])
+    new.loc[:2, "sexe"] = None
+    new.to_csv(tmp_path / "new.csv", index=False)
+    out = tmp_path / "out.csv"
+    kept = ("--id", "client_id", "--keep", "agence", "--keep", "revenu")
+    assert main(["predict", str(run), str(tmp_path / "new.csv"), "--out", str(out), *kept]) == 0
+    found = pd.read_csv(out)
+    names = ["client_id", "agence", "revenu", "raw_score", "score", "decision", "group", "moved_by", "covered"]
+    assert list(found.columns) == names
+    assert found["client_id"].tolist() == new["client_id"].tolist()
+    np.testing.assert_allclose(found["moved_by"], found["score"] - found["raw_score"], atol=1e-6)
+    assert (found["decision"] == (found["score"] >= 0.5)).all()
+    assert found["covered"].tolist() == [False] * 3 + [True] * (len(new) - 3)
+    assert found["group"][3] == f"sexe={new['sexe'][3]}"
+    assert (found["moved_by"][:3].abs() < 1e-6).all()
+    means = found[found["covered"]].groupby("group")["score"].mean()
+    assert np.ptp(means.to_numpy()) <= 0.02 + 1e-6
+
+
+def test_predict_refuses_columns_that_are_not_there(
+    run: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = said(
+        capsys, "predict", str(run), str(table), "--out", str(tmp_path / "o.csv"), "--id", "client", "--keep", "x"
+    )
+    assert "2 faults" in found
+    assert "did you mean 'client_id'?" in found
+    assert "does not exist" in said(capsys, "predict", str(run), str(table), "--out", str(tmp_path / "gone" / "o.csv"))
+
+
+def test_words_for_missing_values_are_remembered(tmp_path: Path) -> None:
+    rows = messy().iloc[7:].drop(columns="motif")
+    rows["revenu"] = rows["revenu"].astype(str).where(np.arange(len(rows)) % 9 > 0, "?")
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    given = (*TARGET, *PARITY, "--na", "?", "--out", str(tmp_path / "run"))
+    assert main(["train", str(tmp_path / "t.csv"), *given, *QUICK]) == 0
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "t.csv"), "--out", str(tmp_path / "o.csv")]) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("--help",), ("train", "--help"), ("predict", "-h"), ("trail", "--help"), ("trail", "verify", "--help")],
+)
+def test_help_needs_no_extra(words: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, "-c", NO_EXTRAS, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: fairlayer" in done.stdout
+
+
+def test_anything_else_names_the_extra() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_EXTRAS, "train", "t.csv"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "pip install 'fairlayer[train]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on(table: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("train", str(table), *TARGET, *PARITY, "--missing", "drop", "--out", str(run), "--epochs", "9999")
+    code = "import sys; from fairlayer.cli import main; sys.exit(main(sys.argv[1:]))"
+    going = subprocess.Popen(
+        [sys.executable, "-c", code, *words, "--patience", "9999", "--hidden", "4"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(run.glob("checkpoints/*/*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    going.send_signal(signal.SIGINT)
+    _, errors = going.communicate(timeout=120)
+    assert going.returncode == 130
+    assert "Traceback" not in errors
+    say = re.search(r"fairlayer train (--resume \S+)", errors)
+    assert say is not None
+    assert main(["train", *say[1].split(), "--epochs", "3"]) == 0
+    assert (run / "metrics.json").is_file()
