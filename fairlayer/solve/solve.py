@@ -24,6 +24,8 @@ __all__ = ["Solved", "solve"]
 
 _FIRST_STEPS = 12  # of Newton's method, before feasibility is looked into
 _WITHIN = 10.0  # accuracies by which limits may clash and are still met as well as numbers can be
+_FEW_ROWS = 24
+_PLAIN = (float, type(None))  # bounds that are the same for all samples
 _ROOM = 1e-9  # what relaxing adds to the least widening, relative to 1 or to it, so that there is room inside
 
 
@@ -106,13 +108,26 @@ def _units(passes: Passes, slabs: SlabSystem) -> Units | None:
     return Units.of(RowTable.of(slabs))
 
 
+def _suits(passes: Passes, units: Units, start: Point) -> bool:
+    """Whether ranges are worth a method of their own: many rows, or scores far outside the bounds.
+
+    Few rows are as well served by their faces. Where most cells cannot move at all, as in a stream, whose past is held
+    by bounds of its own, slopes say little, and the search along the dual needs fewer passes.
+    """
+    if lies_far_outside(passes):
+        return True
+    if len(units.level) <= _FEW_ROWS:
+        return False
+    return isinstance(passes.lower, _PLAIN) or bool((passes.metric(start) > 0).mean() > 0.5)
+
+
 def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None) -> Solution:
     """Solve a feasible system, by Newton's method or, where that stalls, by a slower and safer one."""
     single = slabs.single()
     alone = single is not None and passes.cells.dense is None
     if single is not None and alone and not (units and lies_far_outside(passes)):
         return solve_scalar(passes, single, start)
-    if units is not None:
+    if units is not None and _suits(passes, units, start):
         solution = solve_ranges(passes, slabs, units, start, passes.widest_metric())
         if solution is not None and accurate_enough(passes, slabs, solution):
             return solution
