@@ -121,8 +121,8 @@ def _indicators(document: Mapping[str, Any]) -> tuple[dict[tuple[str, str], Floa
     size = math.prod(len(known) + 1 for known in values.values())
     if size > _MOST_CELLS:
         raise ParameterError(
-            f"the groups of {', '.join(features)} make {size:,} combinations, of which it would have to be checked what "
-            f"can be computed from what; at most {_MOST_CELLS:,} are. Audit fewer features, or coarser groups."
+            f"the groups of {', '.join(features)} make {size:,} combinations, of which it would have to be checked "
+            f"what can be computed from what; at most {_MOST_CELLS:,} are. Audit fewer features, or coarser groups."
         )
     cells: list[dict[str, str]] = [{}]
     for name in features:
