@@ -17,6 +17,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from fairlayer.audit.metrics import base
+
 ROOT = Path(__file__).resolve().parent.parent
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -85,8 +87,9 @@ def run_blocks(path: Path, namespace: dict[str, object]) -> int:
 
 @pytest.fixture
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give the code of documents an empty working folder, and put torch's global settings back after it."""
+    """Give the code of documents an empty working folder; put torch's settings and the metrics known back after it."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(base, "_REGISTER", base._REGISTER.copy())
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     yield
     torch.set_default_dtype(dtype)

@@ -9,13 +9,13 @@ from fairlayer.audit.outcome import Limit, Outcome, Verdict
 __all__ = ["MEANINGS", "amount", "answer", "between", "outcome_sentence", "question"]
 
 MEANINGS = {
-    Outcome.PASS: "The limit holds, allowing for chance.",
+    Outcome.PASS: "The limit that was asked for holds.",
     Outcome.FAIL: "The limit is broken, by more than chance can explain.",
     Outcome.INCONCLUSIVE: "It cannot be told: there are too few people.",
     Outcome.NOT_EVALUATED: "Nothing could be judged.",
 }
 _SEVERAL = {
-    Outcome.PASS: "Every limit holds, allowing for chance.",
+    Outcome.PASS: "Every limit that was asked for holds.",
     Outcome.FAIL: "At least one limit is broken, by more than chance can explain.",
     Outcome.INCONCLUSIVE: "For at least one limit it cannot be told: there are too few people.",
     Outcome.NOT_EVALUATED: "At least one limit could not be judged, and none is known to be broken.",

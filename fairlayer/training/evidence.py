@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,7 @@ def _audited(
     timed = [one for one in asked if isinstance(one, str) and _SECONDS.fullmatch(one)]
     statements = [_certified(c, r, comparison) for c, r in zip(constraints, comparison.constraints, strict=True)]
     statements += [_in_time(one, seconds) for one in timed]
-    return audit(
+    found = audit(
         scores=now,
         scores_before=before,
         y=sample.y.double().numpy(),
@@ -181,6 +181,22 @@ def _audited(
         sections=sections,
         **told,
     )
+    return replace(found, warnings=(*_not_limited(found), *found.warnings))
+
+
+def _not_limited(found: Audit) -> tuple[str, ...]:
+    """Return that decisions were not limited, with how far they are apart, where nobody asked for a limit on them."""
+    if found.asked.limits or "decisions" not in found.table.holds:
+        return ()
+    gaps = {
+        between(one.by): one.disparities["demographic_parity"].difference.measured
+        for one in found.groupings
+        if one.asked
+    }
+    told = ", ".join(f"by {100 * gap:.1f} points between {groups}" for groups, gap in gaps.items() if not np.isnan(gap))
+    if not told:
+        return ()
+    return (f"The limits speak of mean scores. Decisions were not limited: positive ones differ {told}.",)
 
 
 def _certified(constraint: Constraint, result: ConstraintResult, comparison: Comparison) -> Statement:

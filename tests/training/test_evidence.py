@@ -48,6 +48,7 @@ def test_before_is_the_unconstrained_model_and_now_the_constrained_one(parts: Pa
 def test_the_page_says_what_holds_and_what_does_not(parts: Parts, trained: Trained) -> None:
     text = re.sub(r"\s+", " ", render_page(audit_trained(parts, trained)))
     for said in (
+        "Decisions were not limited: positive ones differ by",
         "The layer bounds mean predictions of each batch, within its tolerance",
         "decisions (not bounded)",
         "scores, all batches pooled (bounded per batch)",
