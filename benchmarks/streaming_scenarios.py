@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Scenario:
         delay: requests after which a label comes, for constraints that read labels.
         then: constraints from half-way on; None for the same.
         moved_by_mix: whether a pooled gap is made by the mix, so that no policy can hold windows and pool.
+        period: requests of a season, each of which has an optimum of its own; None for no seasons.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Scenario:
     delay: int | None = None
     then: list[fl.Constraint] | None = None
     moved_by_mix: bool = False
-    notes: tuple[str, ...] = field(default=())
+    period: int | None = None
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -76,7 +77,7 @@ def generated(seed: int, n: int) -> Iterator[Scenario]:
     yield Scenario("tolerance .10, .02 half-way", scores(0.2), {"group": group}, parity(0.1), then=parity(0.02))
     for period in (2500, 1000):
         season = np.where((time // period) % 2 == 0, 0.2, -0.05)
-        yield Scenario(f"seasons of {period:,}", scores(season), {"group": group}, parity(0.02))
+        yield Scenario(f"seasons of {period:,}", scores(season), {"group": group}, parity(0.02), period=period)
     yield Scenario("drift .18 to -.08", scores(np.linspace(0.18, -0.08, n)), {"group": group}, parity(0.02))
     mixed = (random.random(n) < np.where((time // 1000) % 2 == 0, 0.2, 0.6)).astype(np.int64)
     level = np.where((time // 1000) % 2 == 0, 0.0, 0.3)
@@ -150,7 +151,7 @@ def real(name: str, folder: Path | None, seed: int, most: int) -> Iterator[Scena
     season = (np.arange(len(z)) // 1500) % 2 == 1
     codes = features[attribute]
     flipped_codes = np.where(season, codes.max() - codes, codes)
-    yield Scenario(f"{name}, seasons of 1,500", z, {attribute: flipped_codes}, parity(0.02, attribute), y)
+    yield Scenario(f"{name}, seasons of 1,500", z, {attribute: flipped_codes}, parity(0.02, attribute), y, period=1500)
     odds: list[fl.Constraint] = [fl.EqualOpportunity(attribute, 0.02)]
     yield Scenario(f"{name}, labels 500 late", z, features, odds, y, 500)
     if name == "Adult":

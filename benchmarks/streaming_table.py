@@ -86,11 +86,14 @@ def stream(scenario: Scenario, **options: Any) -> Array:
 
 
 def optimum(scenario: Scenario) -> Array:
-    """Return the exact projection of everything, each half by itself where limits change."""
+    """Return the exact projection of everything, each half by itself where limits change, each season by itself."""
     half, n = len(scenario) // 2, len(scenario)
     parts = [(slice(0, n), scenario.constraints)]
     if scenario.then is not None:
         parts = [(slice(0, half), scenario.constraints), (slice(half, n), scenario.then)]
+    if scenario.period is not None:
+        starts = range(0, n, scenario.period)
+        parts = [(slice(start, min(start + scenario.period, n)), scenario.constraints) for start in starts]
     return np.concatenate([_projected(scenario, part, constraints) for part, constraints in parts])
 
 

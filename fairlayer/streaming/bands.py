@@ -36,6 +36,7 @@ _STEPS = np.array([1.0, 0.6, 0.3, 0.15, 0.08, 0.04, 0.02, 0.01, 0.005, 0.002, 0.
 _GRID = np.concatenate([-_STEPS, _STEPS[::-1]])
 _LEVELS = np.linspace(0.0, 1.0, 33)
 _RESTS = 2e-5  # change of a shift, as a share of the largest, below which it rests
+_RESTS_ALONE = 1e-3  # the same for a single band, whose table is exact enough this near
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def solve_bands(
             moved = max(moved, float(np.abs(t - shifts[j]).max(initial=0.0)))
             shifts[j] = t
             pulls[band.points] = rest + t[band.member] * band.share
-        if moved <= _RESTS * limit:
+        if moved <= (_RESTS if len(bands) > 1 else _RESTS_ALONE) * limit:
             break
     unmet = [band.outside(band.values(answer(band.points, pulls[band.points][:, None])[:, 0])) for band in bands]
     return Solved(pulls, tuple(shifts), max(unmet, default=0.0))

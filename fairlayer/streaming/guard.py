@@ -169,9 +169,9 @@ class Guarded:
         found = [(m, n, r / n) for m, n, r in zip(self.mean, self.count, self.raw, strict=True) if n > 0.0]
         if len(found) < 2:
             return True
-        means = [m for m, _, _ in found]
-        if max(means) - min(means) <= self.room:
-            return True
+        means, most = [m for m, _, _ in found], max(n for _, n, _ in found)
+        if max(means) - min(means) <= self.room + noise * math.sqrt(2.0 * weight / most):
+            return True  # no pair has less room
         m, n, o = (np.array(column) for column in zip(*found, strict=True))
         gap, raw = m[:, None] - m, o[:, None] - o
         tau = self.room + noise * np.sqrt(weight * (1.0 / n[:, None] + 1.0 / n))

@@ -305,3 +305,33 @@ def test_a_reset_that_fails_half_way_is_finished_later(tmp_path: Path, monkeypat
     stream.emit(torch.tensor([0.4]), {"sex": ["F"]})
     stream.store.close()  # as a kill leaves it
     assert resumed(tmp_path / "s.sqlite").state.samples == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_what_is_returned_is_what_is_counted(dtype: torch.dtype) -> None:
+    """Half precision comes back as float32, as from the state itself."""
+    stream = DurableStream(new_state(policy="anytime"), StreamStore(":memory:"))
+    total = 0.0
+    for _ in range(6):
+        emitted = stream.emit(torch.tensor([1.0, 0.0]).to(dtype), {"sex": ["F", "M"]})
+        assert emitted.dtype is (torch.float64 if dtype is torch.float64 else torch.float32)
+        total += emitted.double().sum().item()
+    counted = float(stream.state.state_dict()["machine"]["history"]["sums"][1].sum())
+    assert total == pytest.approx(counted, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool])
+def test_whole_numbers_are_no_scores(dtype: torch.dtype) -> None:
+    stream = DurableStream(new_state(), StreamStore(":memory:"))
+    with pytest.raises(ShapeError, match="floating"):
+        stream.emit(torch.tensor([1, 0]).to(dtype), {"sex": ["F", "M"]})
+    assert stream.state.samples == 0
+
+
+def test_the_time_is_resumed_too(tmp_path: Path) -> None:
+    stream = resumed(tmp_path / "s.sqlite", window="10d")
+    for day in range(30):
+        stream.emit(torch.tensor([0.4]), {"sex": ["FM"[day % 2]]}, at=86_400.0 * day)
+    before = stream.state.report()
+    stream.store.close()
+    assert resumed(tmp_path / "s.sqlite", window="10d").state.report() == before
