@@ -31,6 +31,7 @@ _PAIRS = 100  # pairs of cells tried per sweep
 _COMBINED = 300_000  # combinations of counts tried per sweep
 _GRID = 64  # counts of a cell tried at least, besides its neighbours
 _SWEEPS = 5
+_LINE = 4096  # counts tried along a line on which a statistic agrees
 _EVERY = 2**14  # combinations of counts up to which all are tried
 _ROUNDED = 12  # counts between whole numbers up to which all roundings are tried
 _WHOLE = 1e-9  # distance from a whole number that counts as none
@@ -62,7 +63,7 @@ def _rounded(problem: Problem, optimum: Optimum) -> IntArray:
     search = _Search(problem, problem.rounding)
     if search.judge(nearest)[0] <= 0 and problem.batch.weights is None:
         return nearest  # heavy rows make the allowance wide, and better counts may lie within it
-    return search.run([nearest, *_common_starts(problem)])
+    return search.run([nearest, *_common_starts(problem), *search.matched_starts()])
 
 
 def _count(mixture: Mixture, curve: Curve) -> float:
@@ -176,6 +177,38 @@ class _Search:
                 f"{excess:.3g}, after allowing for one sample per cell. Use randomised=True, or a larger tolerance."
             )
         return best
+
+    def matched_starts(self) -> list[IntArray]:
+        """Counts at which one statistic of all cells agrees, the best of them for each statistic.
+
+        Where rates within labels are compared, counts that keep the limits lie along the line on which the rates of one
+        label agree; those at which the others agree as well are few, and a grid over counts passes them by.
+        """
+        tables = self.tables
+        kinds = {len(table.touched) for table in tables}
+        if len(tables) < 2 or len(kinds) > 1:
+            return []
+        largest = max(range(len(tables)), key=lambda g: len(tables[g].gains))
+        ks = np.unique(np.linspace(0, len(tables[largest].gains) - 1, _LINE).astype(np.int64))
+        starts = []
+        for j in range(kinds.pop()):
+            rate = tables[largest].statistics[ks, j]
+            for side in (-1, 0, 1):
+                lines = [np.searchsorted(table.statistics[:, j], rate - _ATOL) for table in tables]
+                counts = np.stack(
+                    [
+                        ks if g == largest else np.clip(line + side, 0, len(tables[g].gains) - 1)
+                        for g, line in enumerate(lines)
+                    ]
+                )
+                statistics, gains = np.zeros((len(ks), self.problem.statistics)), np.zeros(len(ks))
+                for k, table in zip(counts, tables, strict=True):
+                    statistics[:, table.touched] += table.statistics[k]
+                    gains += table.gains[k]
+                excess = _excess(self.problem.blocks, self.allowance, statistics)
+                best = int(np.where(excess <= excess.min() + _ATOL, gains, -np.inf).argmax())
+                starts.append(counts[:, best])
+        return starts
 
     def of_all(self, counts: IntArray) -> IntArray:
         """Return the best of all counts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from fairlayer.model import FairModel
 from fairlayer.training.compare import compare
 from fairlayer.training.comparison import Beside, Comparison
 from fairlayer.training.config import FitOptions, ModelConfig
+from fairlayer.training.emission import emit_in_batches
 from fairlayer.training.fit import Epoch, Fit, FitFolder, fit
 from fairlayer.training.gaps import measure
 from fairlayer.training.history import history_svg
 from fairlayer.training.observed import Observed
 from fairlayer.training.recipe import Recipe
 
-__all__ = ["Parts", "Trained", "prepare", "train"]
+__all__ = ["Parts", "Trained", "losses_of", "prepare", "train"]
 
 OnEpoch = Callable[[str, Epoch], None]
 
@@ -126,8 +127,9 @@ def train(
     """Train a network without constraints, then through the layer from there; compare on test rows.
 
     Geometry and loss are those of the recipe's configuration, the same loss for both. The unconstrained network with
-    the layer after it competes, as epoch 0, for the epoch of the lowest validation loss, so that a model trained
-    through the layer is kept only where it is better than one that is projected afterwards.
+    the layer after it competes, as epoch 0, for the epoch of the lowest validation loss. The best of the others is
+    kept only where its loss is lower by more than a standard error of the paired difference over the validation rows,
+    so that training through the layer is not worse than projecting afterwards by the luck of few rows.
 
     Args:
         batch_size: of the test batches; the training one where not given.
@@ -162,7 +164,12 @@ def train(
         model = config.around(copy.deepcopy(plain))
         model.fit_categories(_all_groups(parts))
         torch.manual_seed(options.seed)
-        fits = Beside(alone, fitted(model, "constrained", start_competes=True))
+        through = fitted(model, "constrained", start_competes=True)
+        if through.best > 0 and not _certainly_better(model, config.around(plain), parts.valid, config.loss):
+            assert model.backbone is not None
+            model.backbone.load_state_dict(plain.state_dict())
+            through = replace(through, best=0)
+        fits = Beside(alone, through)
     comparison = compare(
         plain,
         model,
@@ -176,6 +183,23 @@ def train(
         rows=parts.rows,
     )
     return Trained(parts.recipe, options, model, plain, fits, comparison)
+
+
+def _certainly_better(model: FairModel, other: FairModel, rows: Sample, loss: str) -> bool:
+    """Whether the loss of a model is lower by more than a standard error of the paired difference."""
+    other.projection.vocabulary = model.projection.vocabulary
+    each = [
+        losses_of(torch.from_numpy(emit_in_batches(m, rows, len(rows)).scores), rows.y, loss) for m in (model, other)
+    ]
+    paired = each[0] - each[1]
+    return bool(paired.mean() < -paired.std() / len(paired) ** 0.5)
+
+
+def losses_of(scores: torch.Tensor, y: torch.Tensor, loss: str) -> torch.Tensor:
+    """The loss of each row, "cross_entropy" or "squared_error"."""
+    if loss == "cross_entropy":
+        return torch.nn.functional.binary_cross_entropy(scores.double(), y.double(), reduction="none")
+    return (scores.double() - y.double()).square()
 
 
 def _target_units(table: Table, split: Split) -> dict[str, Any]:

@@ -184,3 +184,26 @@ def roc(scores: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """True and false positives among the best 0, ..., n."""
     order = np.argsort(-scores)
     return np.append(0, np.cumsum(y[order])), np.append(0, np.cumsum(1 - y[order]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equalized_odds_at_0_without_lots_is_near_the_best_of_all_pairs_of_thresholds(seed: int) -> None:
+    n, rng = 3000, np.random.default_rng(seed)
+    sex, z = rng.integers(0, 2, n), rng.normal(size=n)
+    z = z + 0.3 + 0.4 * sex
+    y = (rng.uniform(size=n) < 1 / (1 + np.exp(0.5 - 1.5 * z))).astype(float)
+    scores = 1 / (1 + np.exp(0.5 - 1.5 * z - 0.6 * sex))
+    odds = fl.EqualizedOdds("sex", tolerance=0.0)
+    found = decide(scores, odds, sensitive_features={"sex": sex}, y=y)
+
+    def curve(group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        ordered = y[sex == group][np.argsort(-scores[sex == group])]
+        tp, fp = np.append(0, np.cumsum(ordered)), np.append(0, np.cumsum(1 - ordered))
+        return tp / tp[-1], fp / fp[-1], tp + fp[-1] - fp
+
+    a, b = curve(0), curve(1)
+    gap = np.maximum(*(np.abs(one[:, None] - other) for one, other in zip(a[:2], b[:2], strict=True)))
+    allowed = found.rounding["EqualizedOdds('sex')"]
+    best = ((a[2][:, None] + b[2])[gap <= allowed] / n).max()
+    assert found.gaps["EqualizedOdds('sex')"] <= allowed + 1e-12  # type: ignore[operator]
+    assert best - 0.002 <= found.expected_utility <= best + 1e-9

@@ -90,7 +90,7 @@ class BestWeights(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights before the first epoch, where they compete."""
-        if trainer.sanity_checking and self.start_competes:
+        if trainer.sanity_checking and self.start_competes and not self.weights:
             self.loss = float(trainer.callback_metrics["val/loss"])
             self.weights = copy.deepcopy(pl_module.state_dict())
 
