@@ -40,7 +40,16 @@ from fairlayer.tracing import refuse_tracing
 
 __all__ = ["FairModel"]
 
-_OWN_KEYWORDS = ("b_tau", "policy", "half_life", "non_blocking", "protected_attr_idx", "tolerance")
+_OWN_KEYWORDS = (
+    "backbone",
+    "constraints",
+    "b_tau",
+    "policy",
+    "half_life",
+    "non_blocking",
+    "protected_attr_idx",
+    "tolerance",
+)
 
 _ROOM = 16 * PAGE  # for the state of a stream of about 80 cells
 
