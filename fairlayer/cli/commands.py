@@ -102,6 +102,7 @@ def _run_one(arguments: argparse.Namespace, folder: Path, resumed: Path | None =
     loggers.end()
     save_run(folder, trained)
     print(f"Run folder: {folder} ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})")
+    write_json(folder / "time.json", {"training_seconds": round(time.perf_counter() - started, 3)})
     print(f"Time: {time.perf_counter() - started:.1f} s for the unconstrained model and the constrained one.")
     return trained.comparison
 
