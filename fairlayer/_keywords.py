@@ -35,7 +35,9 @@ FOREIGN = {
     "sample_weight": ("weights", "weight", "sample_weights"),
     "label_probabilities": ("label_probs", "y_prob", "soft_labels"),
     "protected_attr_idx": ("sensitive_idx", "protected_idx", "protected_attr_index"),
-    "bounds": ("bound", "limits", "clip"),
+    "bounds": ("bound", "limits", "clip", "prediction_bounds"),
+    "backbone": ("custom_network", "network", "net", "base_model"),
+    "constraints": ("constraint", "fairness_metric", "fairness_metrics", "fairness_criterion"),
     "ratio": ("ratio_bound", "min_ratio"),
     "memory": ("half_life",),
 }

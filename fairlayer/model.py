@@ -42,7 +42,15 @@ from fairlayer.tracing import refuse_tracing
 __all__ = ["FairModel"]
 
 _STREAM_KEYWORDS = ("policy", "memory", "window", "hold", "transition", "non_blocking")
-_OWN_KEYWORDS = ("anchor", "b_tau", *_STREAM_KEYWORDS, "protected_attr_idx", "tolerance")
+_OWN_KEYWORDS = (
+    "anchor",
+    "backbone",
+    "constraints",
+    "b_tau",
+    *_STREAM_KEYWORDS,
+    "protected_attr_idx",
+    "tolerance",
+)
 
 _ROOM = 16 * PAGE  # for the state of a stream of about 80 cells
 

@@ -118,6 +118,7 @@ def _run_one(
         folder, parts, found.trained, table=arguments.table, limits=arguments.fail_on, seconds=round(seconds, 1)
     )
     print(f"Run folder: {folder} ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})")
+    write_json(folder / "time.json", {"training_seconds": round(seconds, 3)})
     print(f"Time: {seconds:.1f} s for all routes.")
     return found.trained.comparison, document
 

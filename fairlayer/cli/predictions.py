@@ -23,8 +23,8 @@ def predictions(run: Run, prediction: Prediction, kept: pd.DataFrame) -> pd.Data
     """Return the columns kept, raw_score, score, decision, group, moved_by, covered.
 
     Decisions are those of the route that the run keeps, or those asked for; a regression has none. The group holds the
-    features of all constraints. A row is covered where each constraint knows its group; one of unknown group is left as it is by the
-    constraints that compare that group.
+    features of all constraints. A row is covered where each constraint knows its group; one of unknown group is left as
+    it is by the constraints that compare that group.
     """
     raw, score = prediction.raw.reshape(-1), prediction.scores.reshape(-1)
     columns: dict[str, NDArray[Any]] = {"raw_score": raw, "score": score}

@@ -10,7 +10,7 @@ from fairlayer.data.inspection import Inspection, inspect_table
 from fairlayer.data.lending import LendingPopulation
 from fairlayer.data.readers import READERS, read_data_set
 from fairlayer.data.resampling import Resampled, balanced_resampling
-from fairlayer.data.reweighing import reweighing_weights
+from fairlayer.data.reweighing import inverse_frequency_weights, reweighing_weights
 from fairlayer.data.sample import Sample, sample_of
 from fairlayer.data.split import Split, split_rows
 from fairlayer.data.table import Table
@@ -32,6 +32,7 @@ __all__ = [
     "consecutive_batches",
     "counterfactual_flip",
     "inspect_table",
+    "inverse_frequency_weights",
     "joint_codes",
     "parse_cut",
     "read_data_set",

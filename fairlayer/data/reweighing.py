@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from fairlayer.data.cells import read_groups_and_labels
 
-__all__ = ["reweighing_weights"]
+__all__ = ["inverse_frequency_weights", "reweighing_weights"]
 
 
 def reweighing_weights(groups: Any, y: Any) -> NDArray[np.float64]:
@@ -38,3 +39,37 @@ def reweighing_weights(groups: Any, y: Any) -> NDArray[np.float64]:
     codes = read_groups_and_labels(groups, y, "reweighing_weights")
     in_group, in_label, in_both = (np.bincount(code)[code] for code in codes)
     return np.asarray(in_group * in_label / (len(codes.both) * in_both), dtype=np.float64)
+
+
+def inverse_frequency_weights(groups: Any, y: Any = None) -> NDArray[np.float64]:
+    """Return a weight per row under which every group, or every combination of group and label, counts the same.
+
+        w = n / (k n_c)      for a row of one of the k cells c that occur, which has n_c rows; the weights sum to n
+
+    Without labels each group keeps its label rate. With labels every group is given the rate of 1/2 (of two classes),
+    so that scores learnt with these weights are no probabilities of the population; `reweighing_weights` keeps the
+    label rate of all rows, and the share of each group.
+
+    Args:
+        groups: as for `reweighing_weights`.
+        y: labels (n,), of a few classes; None to weigh by groups alone.
+
+    Raises:
+        ColumnError: lengths differ, no rows, or more distinct values than could be groups.
+
+    Limits: bounds no prediction; the rows of a small cell are repeated as it were, with their noise.
+
+    Example:
+        >>> inverse_frequency_weights(["F", "M", "M", "M"]).round(3).tolist()
+        [2.0, 0.667, 0.667, 0.667]
+        >>> inverse_frequency_weights(["F", "F", "M", "M"], [0, 1, 1, 1]).round(3).tolist()
+        [1.333, 1.333, 0.667, 0.667]
+    """
+    labels = np.zeros(_length(groups), dtype=np.int64) if y is None else y
+    cell = read_groups_and_labels(groups, labels, "inverse_frequency_weights").both
+    _, code, counts = np.unique(cell, return_inverse=True, return_counts=True)
+    return np.asarray(len(cell) / (len(counts) * counts[code]), dtype=np.float64)
+
+
+def _length(groups: Any) -> int:
+    return len(next(iter(groups.values()))) if isinstance(groups, Mapping) else len(groups)

@@ -3,19 +3,23 @@
 from fairlayer.decisions.decide import decide
 from fairlayer.decisions.errors import NeedsRandomisationError, UnseenCellError, UtilityError
 from fairlayer.decisions.expected import ExpectedGap, Spreading
+from fairlayer.decisions.reject_option import REFERRED, ReferredDecisions, reject_option
 from fairlayer.decisions.result import Decisions
 from fairlayer.decisions.rule import CellRule, DecisionRule
 from fairlayer.decisions.stream import DecisionStream
 
 __all__ = [
+    "REFERRED",
     "CellRule",
     "DecisionRule",
     "DecisionStream",
     "Decisions",
     "ExpectedGap",
     "NeedsRandomisationError",
+    "ReferredDecisions",
     "Spreading",
     "UnseenCellError",
     "UtilityError",
     "decide",
+    "reject_option",
 ]

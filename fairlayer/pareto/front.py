@@ -85,17 +85,26 @@ class Front:
         corner = np.array([sign * reference[name] for sign, name in zip(signs, self.objectives, strict=True)])
         return hypervolume(self._losses(self.points), corner)
 
-    def most_accurate(self, *, gap_at_most: float) -> Point:
-        """Return the point with the best first measure among those whose gap is within a limit.
+    def most_accurate(self, *, gap_at_most: float | None = None, ratio_at_least: float | None = None) -> Point:
+        """Return the point with the best first measure among those whose gap, or ratio, is within a limit.
+
+        Args:
+            gap_at_most: for a second measure that is minimised (a gap).
+            ratio_at_least: for one that is maximised (a ratio of rates, such as 0.8 for four fifths).
 
         Raises:
-            UnreachableError: no gap is that small; names the smallest.
+            MeasureError: not exactly one limit, or one that does not fit the second measure.
+            UnreachableError: no point is within the limit; names the nearest.
         """
         self._only_validation()
-        self._expect(self.gap, "minimise", "gap_at_most")
-        within = [point for point in self.points if point.mean[self.gap] <= gap_at_most]
+        given = {"gap_at_most": gap_at_most, "ratio_at_least": ratio_at_least}
+        [(word, limit)] = self._one_of("most_accurate", given)
+        self._expect(self.gap, "minimise" if word == "gap_at_most" else "maximise", word)
+        sign = _SIGNS[self.objectives[self.gap]]
+        within = [point for point in self.points if sign * point.mean[self.gap] <= sign * limit]
         if not within:
-            raise self._unreachable(f"{self.gap} <= {gap_at_most:g}", self._best_by(1, self.points))
+            way = ">=" if sign < 0 else "<="
+            raise self._unreachable(f"{self.gap} {way} {limit:g}", self._best_by(1, self.points))
         return self._best_by(0, within)
 
     def fairest(self, *, accuracy_at_least: float | None = None, error_at_most: float | None = None) -> Point:
@@ -110,7 +119,7 @@ class Front:
         """
         self._only_validation()
         given = {"accuracy_at_least": accuracy_at_least, "error_at_most": error_at_most}
-        [(word, limit)] = self._one_of(given)
+        [(word, limit)] = self._one_of("fairest", given)
         self._expect(self.accuracy, "maximise" if word == "accuracy_at_least" else "minimise", word)
         sign = _SIGNS[self.objectives[self.accuracy]]
         within = [point for point in self.points if sign * point.mean[self.accuracy] <= sign * limit]
@@ -171,17 +180,17 @@ class Front:
             f"of {best.n} seeds). Ask for no more than that, or sweep further values."
         )
 
-    def _one_of(self, given: Mapping[str, float | None]) -> list[tuple[str, float]]:
+    def _one_of(self, rule: str, given: Mapping[str, float | None]) -> list[tuple[str, float]]:
         found = [(word, limit) for word, limit in given.items() if limit is not None]
         if len(found) != 1:
-            raise MeasureError(f"fairest() needs one of {list(given)}, but was given {dict(given)}.")
+            raise MeasureError(f"{rule}() needs one of {list(given)}, but was given {dict(given)}.")
         return found
 
     def _expect(self, name: str, way: str, word: str) -> None:
         if self.objectives[name] != way:
             raise MeasureError(
                 f"{word} speaks of a measure to {way}, but {name} is one to {self.objectives[name]}. The first measure "
-                "of a front is its accuracy or error, the second its gap."
+                "of a front is its accuracy or error, the second its gap or ratio."
             )
 
     def _check_names(self, what: str, given: Mapping[str, float]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from fairlayer._arrays import holds_no_numbers
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated, feature_names, read_per_sample
+from fairlayer.errors import FairlayerWarning
 from fairlayer.groups import Vocabulary
 from fairlayer.projection.anchor import check_anchor
 from fairlayer.projection.labelled import anchors, held_in_training, running_scores, running_shifts_of
@@ -219,15 +221,32 @@ class FairProjection(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Return the vocabulary as one tensor; see `fairlayer.tensor_state`."""
-        return to_tensor("vocabulary", self.vocabulary.to_state(), room=ROOM_OF_WORDS)
+        state = {**self.vocabulary.to_state(), "limits": self._limits()}
+        return to_tensor("vocabulary", state, room=ROOM_OF_WORDS)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Restore the vocabulary.
+        """Restore the vocabulary; a layer with other limits than those that were saved keeps its own, with a warning.
 
         Raises:
             CheckpointError: it is no such tensor, or was changed; the vocabulary is as before.
         """
-        self.vocabulary = Vocabulary.from_state(from_tensor("vocabulary", state))
+        saved = from_tensor("vocabulary", state)
+        self.vocabulary = Vocabulary.from_state(saved)
+        own = self._limits()
+        for name, limit in saved.get("limits", {}).items():
+            if name in own and own[name] != limit:
+                warn(
+                    f"the state was saved by a layer with {name} at {limit:g}, but this layer has {own[name]:g}, which "
+                    "is what holds from now on. Make the layer with the limit that was saved, if that is meant.",
+                    FairlayerWarning,
+                    stacklevel=2,
+                )
+
+    def _limits(self) -> dict[str, float]:
+        """Return the limit of each constraint that has a number for it; a tensor may be learnt, and is a weight."""
+        each = zip(self.plan.names, self.constraints, strict=True)
+        given = {name: getattr(c, c.limit_argument) for name, c in each if c.limit_argument is not None}
+        return {name: float(limit) for name, limit in given.items() if not isinstance(limit, Tensor)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None, "handle": ""}

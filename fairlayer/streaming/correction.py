@@ -169,7 +169,8 @@ def feedback(frame: Frame, rate: float, slack: float, *, labelled: bool) -> Floa
     passes = NumpyPasses(values, assembly.cells, None, None)
     counts = assembly.cells.counts
     nearest = solve_quadratic(passes.measure(values), 1.0 / counts, assembly.slabs.widened(slack), atol=1e-12)
-    nu = sum((m * f.normal for m, f in zip(nearest.multipliers, nearest.faces, strict=True)), np.zeros(len(counts)))
+    faces = zip(nearest.multipliers, nearest.faces, strict=True)
+    nu = sum((m * np.asarray(f.normal) for m, f in faces), np.zeros(len(counts)))
     pull = np.broadcast_to(passes.pull(rate * weights.sum() * nu), len(rows))
     totals = np.bincount(rows, weights=weights, minlength=len(shifts))
     share = np.bincount(rows, weights=weights * pull, minlength=len(shifts))

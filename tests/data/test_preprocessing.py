@@ -17,6 +17,7 @@ from fairlayer.data import (
     Encoder,
     balanced_resampling,
     counterfactual_flip,
+    inverse_frequency_weights,
     read_data_set,
     remove_correlation,
     reweighing_weights,
@@ -136,7 +137,7 @@ def test_new_rows_of_whole_numbers_lie_between_them(kind: Any) -> None:
 
 def test_resampling_errors() -> None:
     x, y, sex = np.zeros((8, 1)), [0, 1] * 4, {"sex": [0] * 6 + [1] * 2}
-    with pytest.raises(ColumnError, match="the methods are 'random_over'"):
+    with pytest.raises(ColumnError, match="The methods are 'random_over'"):
         balanced_resampling(x, y, sensitive_features=sex, method="adasyn")
     with pytest.raises(ColumnError, match=r"Combinations of groups and label have \[3, 3, 1, 1\] rows"):
         balanced_resampling(x, y, sensitive_features=sex, method="smote")
@@ -310,3 +311,45 @@ def test_decorrelating_adult(adult: Any) -> None:
     male = torch.from_numpy((sample.sensitive["sex"] == "Male").astype(np.float32))
     covariance = ((male - male.mean())[:, None] * z).mean(dim=0)
     assert covariance.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("method", ["smote", "smote_enn", "smote_tomek"])
+def test_codes_stay_codes_and_names_names(method: str) -> None:
+    pytest.importorskip("imblearn")
+    random = np.random.default_rng(0)
+    n = 200
+    y, sex = (random.random(n) < 0.3).astype(int), random.choice(["F", "M"], n)
+    frame = pd.DataFrame({"amount": random.normal(size=n), "job": random.choice(["clerk", "nurse"], n), "code": y + 3})
+    rows = balanced_resampling(
+        frame, y, sensitive_features={"sex": sex}, method=method, categorical=["job", "code"], seed=1
+    )
+    assert set(rows.x["job"]) == {"clerk", "nurse"}
+    assert set(rows.x["code"]) <= {3, 4}
+    assert (rows.x["code"] == rows.y + 3).all()  # the label's own code came along
+    counts = pd.Series(list(zip(rows.sensitive_features["sex"], rows.y, strict=True))).value_counts()
+    before = pd.Series(list(zip(sex, y, strict=True))).value_counts()
+    assert counts.max() - counts.min() < before.max() - before.min()
+    if method == "smote":
+        assert counts.nunique() == 1
+    table = torch.tensor(np.column_stack([frame["amount"], frame["code"]]), dtype=torch.float32)
+    again = balanced_resampling(table, y, sensitive_features={"sex": sex}, method=method, categorical=[1])
+    assert again.x.dtype == torch.float32
+    assert set(again.x[:, 1].tolist()) <= {3.0, 4.0}
+
+
+def test_unknown_columns_and_methods_of_resampling_are_named() -> None:
+    x, y, sex = np.zeros((4, 2)), [0, 1, 0, 1], {"sex": ["F", "M"] * 2}
+    with pytest.raises(ColumnError, match=r"no columns \[5\]"):
+        balanced_resampling(x, y, sensitive_features=sex, method="smote", categorical=[5])
+    with pytest.raises(ColumnError, match="did you mean 'smote_enn'"):
+        balanced_resampling(x, y, sensitive_features=sex, method="smote_en")
+
+
+def test_inverse_frequencies_make_groups_count_the_same() -> None:
+    random = np.random.default_rng(0)
+    sex, y = random.choice(["F", "M", "X"], 300, p=[0.6, 0.3, 0.1]), (random.random(300) < 0.2).astype(int)
+    weights = inverse_frequency_weights(sex)
+    assert weights.sum() == pytest.approx(300)
+    assert pd.Series(weights).groupby(sex).sum().to_numpy() == pytest.approx([100.0] * 3)
+    both = pd.DataFrame({"w": inverse_frequency_weights({"sex": sex}, y), "sex": sex, "y": y})
+    assert both.groupby(["sex", "y"])["w"].sum().to_numpy() == pytest.approx([50.0] * 6)

@@ -185,3 +185,15 @@ def test_the_picture_shows_every_point_and_the_choices() -> None:
     assert set(words) == {"dominated", "not dominated (2 seeds)", "knee", "gap <= 0.1"}
     assert len([each for each in axes.collections if isinstance(each, PathCollection)]) == 2
     assert axes.get_xlabel() == "val_gap (lower is better)"
+
+
+def test_a_front_is_chosen_by_a_ratio() -> None:
+    points = [Point(t, (0,), {"auc": a, "ratio": r}, {}) for t, a, r in [(0, 0.8, 1.0), (1, 0.86, 0.8), (2, 0.9, 0.5)]]
+    front = Front(points, {"auc": "maximise", "ratio": "maximise"})
+    assert front.most_accurate(ratio_at_least=0.8).value == 1
+    assert front.fairest(accuracy_at_least=0.85).value == 1
+    with pytest.raises(UnreachableError, match=r"ratio >= 1\.1"):
+        front.most_accurate(ratio_at_least=1.1)
+    for wrong in ({}, {"gap_at_most": 0.1}, {"gap_at_most": 0.1, "ratio_at_least": 0.8}):
+        with pytest.raises(MeasureError):
+            front.most_accurate(**wrong)

@@ -7,6 +7,7 @@ import io
 import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -656,3 +657,21 @@ def test_scripts_as_users_write_them(library: str, script: str) -> None:
     pytest.importorskip(library)
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_another_tolerance_than_that_of_the_checkpoint_is_told_and_kept() -> None:
+    def model(tolerance: Any) -> fl.FairModel:
+        return fl.FairModel(net(), [fl.DemographicParity("sex", tolerance), fl.MinimumRate("sex", 0.1)], bounds=(0, 1))
+
+    saved = model(0.02)
+    saved(X, sensitive_features=FEATURES)
+    other = model(0.5)
+    with pytest.warns(errors.FairlayerWarning, match=r"DemographicParity\('sex'\) at 0.02, but this layer has 0.5"):
+        other.load_state_dict(saved.state_dict())
+    assert other.constraints[0].limit == 0.5
+    assert other.projection.vocabulary.categories["sex"] == ("F", "M")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(0.02).load_state_dict(saved.state_dict())
+        model(nn.Parameter(torch.tensor(0.3))).load_state_dict(saved.state_dict())
+        copy.deepcopy(saved).load_state_dict(saved.state_dict())

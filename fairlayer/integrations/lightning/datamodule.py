@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from fairlayer.data import (
     StratifiedBatchSampler,
     Table,
     consecutive_batches,
+    inspect_table,
     parse_cut,
     read_data_set,
     read_frame,
@@ -30,7 +32,7 @@ from fairlayer.data import (
 from fairlayer.data.batches import joint_codes
 from fairlayer.data.sample import sample_of
 from fairlayer.data.table import usual_positive
-from fairlayer.errors import DataError
+from fairlayer.errors import DataError, FairlayerWarning
 
 __all__ = ["FairDataModule", "SampleDataModule"]
 
@@ -205,7 +207,7 @@ class FairDataModule(LightningDataModule):
         frame = read_frame(self.data)
         known = self.target in frame.columns and self.positive is None
         positive = usual_positive(frame[self.target]) if known else self.positive
-        return Table(
+        table = Table(
             Path(self.data).name,
             frame,
             target=self.target,
@@ -216,6 +218,10 @@ class FairDataModule(LightningDataModule):
             not_features=self.drop,
             categorical=self.categorical,
         )
+        found = inspect_table(table)
+        for note in found.notes(table):
+            warnings.warn(note.partition(" (--")[0].rstrip(".") + ".", FairlayerWarning, stacklevel=3)
+        return found.applied(table)
 
 
 class _InOrder:
