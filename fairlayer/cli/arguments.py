@@ -271,18 +271,60 @@ def _add_stream(commands: Any) -> None:
 
 def _add_serve(commands: Any) -> None:
     serve = _parser(
-        description="POST /score, POST /labels, GET /state, GET /metrics, GET /health. There is no authentication.",
+        description="POST /score, /decide (where the run keeps a decision rule), /labels; GET /state, /metrics, "
+        "/health, /ready, /docs. Without a token anybody who reaches the address can ask.",
     )
     commands.add_subcommand("serve", serve, help="score over HTTP through one stream")
     serve.add_argument("run", help="run folder that `train` wrote")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="default: %(default)s")
-    serve.add_argument("--store", metavar="SQLITE", help="file that keeps the stream over a restart (default: none)")
+    serve.add_argument(
+        "--allowed-host",
+        action="append",
+        metavar="NAME",
+        help="name that the Host header may have; may be repeated (default: names of this machine for itself where the "
+        "address is one, else any)",
+    )
+    serve.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="file with the token that requests must carry as 'Authorization: Bearer TOKEN' (default: the "
+        "environment's FAIRLAYER_TOKEN, else none is asked for)",
+    )
+    serve.add_argument("--most-bytes", type=int, default=4_000_000, help="largest body (default: %(default)s)")
+    serve.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="longest time for a request to arrive, and for requests under way at the end (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--unknown",
+        choices=("refuse", "uncovered"),
+        default="refuse",
+        help="a sensitive category that training has not met: refuse the request, or score it, count it, and let no "
+        "constraint cover it (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--store",
+        metavar="STORE",
+        help="what keeps the stream over a restart: a file (SQLite, one process), or postgresql://... for several "
+        "(default: none)",
+    )
+    serve.add_argument(
+        "--workers", type=int, default=1, help="processes; more than one need postgresql://... (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--shares",
+        type=int,
+        help="processes over all hosts that the allowed excess is shared among, with postgresql://... (default: "
+        "--workers)",
+    )
     serve.add_argument(
         "--synchronous",
         choices=("normal", "full"),
         default="normal",
-        help="of the store: full also outlives a power cut, at one disk flush per request (default: %(default)s)",
+        help="of a file: full also outlives a power cut, at one disk flush per request (default: %(default)s)",
     )
     _add_policy(serve)
 

@@ -22,7 +22,8 @@ from fairlayer.cli.reading import raise_all, read_table, read_told
 from fairlayer.cli.recommend import run_check, run_recommend
 from fairlayer.cli.report import AUDIT, PAGE, run_report, write_report
 from fairlayer.cli.routes import criterion_of, keep_best, show_routes, utility_of
-from fairlayer.cli.streaming import rows_progress, run_serve, run_stream
+from fairlayer.cli.serving import run_serve
+from fairlayer.cli.streaming import rows_progress, run_stream
 from fairlayer.cli.tables import show_aggregate, show_comparison, show_prediction, show_stream
 from fairlayer.cli.trail import run_trail
 from fairlayer.cli.verdicts import show_verdicts

@@ -1,33 +1,28 @@
-"""`fairlayer stream` and `fairlayer serve`."""
+"""`fairlayer stream`, and what `fairlayer serve` shares with it."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import ipaddress
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from fairlayer.cli.reading import read_told
 from fairlayer.cli.tables import show_stream
 from fairlayer.data import read_frame
 from fairlayer.data.columns import as_numbers
 from fairlayer.errors import ConstraintDefinitionError, DataError, KeywordError, require
-from fairlayer.serving import create_app, stream_section, stream_table
+from fairlayer.serving import stream_section, stream_table
 from fairlayer.streaming import Policy
 from fairlayer.streaming.policies import as_policy
-from fairlayer.streaming.store import StreamStore
 from fairlayer.training import load_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["rows_progress", "run_serve", "run_stream"]
+__all__ = ["policy_options", "rows_progress", "run_stream", "warm_start_of"]
 
 
 def run_stream(arguments: argparse.Namespace) -> None:
@@ -38,9 +33,9 @@ def run_stream(arguments: argparse.Namespace) -> None:
             run,
             frame,
             batch_size=arguments.batch_size,
-            **_policy_options(arguments),
+            **policy_options(arguments),
             at=None if arguments.at is None else _clock(frame, arguments.at),
-            warm_start=_warm_start(arguments),
+            warm_start=warm_start_of(arguments),
             on_rows=on_rows,
         )
     show_stream(stream_section(streamed))
@@ -58,28 +53,12 @@ def run_stream(arguments: argparse.Namespace) -> None:
         print(streamed.state.report())
 
 
-def run_serve(arguments: argparse.Namespace) -> None:
-    """Serve a run until interrupted."""
-    uvicorn = require("uvicorn", "serve")
-    torch.set_num_threads(1)
-    store = StreamStore(arguments.store or ":memory:", synchronous=arguments.synchronous)
-    app = create_app(
-        arguments.run,
-        store=store,
-        **_policy_options(arguments),
-        warm_start=_warm_start(arguments),
-    )
-    if not _is_loopback(arguments.host):
-        print(f"fairlayer: {arguments.host} can be reached by others; there is no authentication.", file=sys.stderr)
-    if arguments.store is None:
-        print("fairlayer: without --store FILE the stream begins anew at each start.", file=sys.stderr)
-    samples = app.state.scorer.stream.state.samples
-    print(f"Listening on http://{arguments.host}:{arguments.port}; {samples} predictions so far.", flush=True)
-    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
+def policy_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the command says about how the stream is held.
 
-
-def _policy_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the command says about how the stream is held."""
+    Raises:
+        KeywordError: an option has another name now.
+    """
     if arguments.half_life is not None:
         raise KeywordError(
             "--half-life is now --memory: rows that count as recent, of which one weighs exp(-k / memory) after k "
@@ -120,15 +99,9 @@ def _clock(frame: pd.DataFrame, name: str) -> list[float]:
     return [float(value) for value in as_numbers(frame[name])]
 
 
-def _warm_start(arguments: argparse.Namespace) -> pd.DataFrame | None:
+def warm_start_of(arguments: argparse.Namespace) -> pd.DataFrame | None:
+    """Return the table of `--warm-start`."""
     return None if arguments.warm_start is None else read_frame(arguments.warm_start)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""The HTTP face of a scorer (FastAPI). It has no authentication: put it behind something that has."""
+"""The HTTP face of a scorer (FastAPI)."""
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fairlayer import __version__
 from fairlayer.errors import (
     BackendError,
     FairlayerError,
@@ -14,91 +15,200 @@ from fairlayer.errors import (
     SolverError,
     require,
 )
+from fairlayer.serving.decider import Decider, decisions_of
+from fairlayer.serving.gate import LOOPBACK, Gate, Limits
 from fairlayer.serving.metrics import Metrics
-from fairlayer.serving.records import RequestError, read_body, read_labels
+from fairlayer.serving.page import page_of
+from fairlayer.serving.records import read_body, read_labels
+from fairlayer.serving.schemas import Schemas
 from fairlayer.serving.scorer import Scorer
-from fairlayer.streaming.store import StoreError
+from fairlayer.streaming.store import IdReusedError, StoreError, StreamStore
 
 # No `from __future__ import annotations` here: FastAPI reads the annotations of functions defined inside functions.
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Request
+    from fastapi import FastAPI
 
 __all__ = ["create_app"]
 
 _OURS = (BackendError, InfeasibleConstraintsError, MissingExtraError, OutputError, SolverError)
-_ENDPOINTS = ("/score", "/labels", "/state", "/metrics", "/health")
+_ENDPOINTS = ("/score", "/decide", "/labels", "/state", "/metrics", "/health", "/ready", "/docs", "/openapi.json")
+_ABOUT = "Scores and decisions of one run, whose gaps between groups are kept within its limits over the stream."
 
 
-def create_app(run: Any, *, most_bytes: int = 4_000_000, **options: Any) -> "FastAPI":
+class _Parts(NamedTuple):
+    """What the endpoints speak of."""
+
+    scorer: Scorer
+    decider: Decider | None
+    schemas: Schemas
+
+
+def create_app(
+    run: Any,
+    *,
+    most_bytes: int = 4_000_000,
+    seconds: float = 10.0,
+    allowed_hosts: tuple[str, ...] | list[str] | None = LOOPBACK,
+    token: str | None = None,
+    **options: Any,
+) -> "FastAPI":
     """Return a FastAPI application that scores records through one stream.
 
     Args:
         run: a run folder, a `Run`, or a `Scorer`.
         most_bytes: largest request body.
-        **options: of the `Scorer` (store, policy, memory, warm_start, most_records).
+        seconds: longest time for a body to arrive.
+        allowed_hosts: names that the Host header may have: by default those of this machine for itself; None for any.
+        token: asked of every request but /health and /ready, as `Authorization: Bearer TOKEN`; None for none.
+        **options: of the `Scorer` (store, policy, memory, window, hold, warm_start, most_records, unknown).
 
     Endpoints: POST /score {"records": [...], "ids": [...] or absent}, POST /labels {"ids": [...], "labels": [...]},
-    GET /state, GET /metrics, GET /health. A bad request gets a 422 with {"error", "detail"} and changes nothing.
-    Run one process: the stream is one, and its store refuses a second.
+    POST /decide where the run keeps a decision rule, GET /state, /metrics, /health, /ready, /docs, /openapi.json. A bad
+    request gets a 4xx with {"error", "detail"} and changes nothing. A body must come as application/json. One process
+    serves an application whose store is a `StreamStore`, which refuses a second.
 
     Raises:
         MissingExtraError: FastAPI or prometheus_client is not installed.
     """
     fastapi = require("fastapi", "serve")
     scorer = run if isinstance(run, Scorer) else Scorer(run, **options)
-    metrics = Metrics(scorer)
+    decider = _decider(scorer)
+    categories = {name: list(words) for name, words in scorer.run.model.projection.vocabulary.categories.items()}
+    schemas = Schemas(scorer.run.recipe, categories, scorer.inputs.most_records)
+    metrics = Metrics(scorer, decider)
 
     @asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        app.state.ready = True
         yield
+        app.state.ready = False
+        if decider is not None:
+            decider.close()
         scorer.close()
 
-    app: FastAPI = fastapi.FastAPI(title="fairlayer", lifespan=lifespan)
-    app.state.scorer = scorer
+    app: FastAPI = fastapi.FastAPI(
+        title="fairlayer", version=__version__, description=_ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.scorer, app.state.decider, app.state.ready = scorer, decider, False
+    hosts = None if allowed_hosts is None else tuple(name.lower() for name in allowed_hosts)
+    limits = Limits(most_bytes, seconds, hosts, token)
+    app.add_middleware(Gate, limits=limits, metrics=metrics, endpoints=_ENDPOINTS)
+    parts = _Parts(scorer, decider, schemas)
     _add_errors(app)
-    _add_timing(app, metrics)
-    _add_posts(app, scorer, most_bytes)
-    _add_gets(app, scorer, metrics)
+    _add_score(app, parts)
+    _add_labels(app, parts)
+    if decider is not None:
+        _add_decide(app, parts, decider)
+    _add_state(app, parts, metrics)
+    _add_probes(app, scorer)
+    _add_documents(app, schemas)
     return app
 
 
-def _add_posts(app: "FastAPI", scorer: Scorer, most_bytes: int) -> None:
+def _decider(scorer: Scorer) -> Decider | None:
+    """Decisions have a stream of their own, in a file beside that of the scores; there is none for shared stores."""
+    stream = decisions_of(scorer.inputs)
+    if stream is None or not isinstance(scorer.store, StreamStore):
+        return None
+    store = scorer.store
+    if store.path == ":memory:":
+        return Decider(scorer.inputs, stream, StreamStore(":memory:"))
+    beside = StreamStore(f"{store.path}.decisions", synchronous=store.synchronous, every=store.every)
+    return Decider(scorer.inputs, stream, beside)
+
+
+def _add_score(app: "FastAPI", parts: _Parts) -> None:
     from fastapi import Request
     from fastapi.concurrency import run_in_threadpool
 
-    @app.post("/score", openapi_extra=_takes("records", "object", optional="ids"))
-    async def score(request: Request) -> dict[str, Any]:
-        """Score records; each prediction is counted once, whatever becomes of the answer."""
-        body = read_body(await _body(request, most_bytes), needed=("records",), allowed=("ids", "at"))
-        call = (body["records"], body.get("ids"), body.get("at"))
-        return {"scores": await run_in_threadpool(scorer.score, *call)}
+    scorer, signed = parts.scorer, {"run": parts.scorer.name, "version": __version__}
 
-    @app.post("/labels", openapi_extra=_takes("labels", "number", optional="ids"))
+    @app.post("/score", **_takes("ScoreRequest"), **_gives("ScoreAnswer"))
+    async def score(request: Request) -> dict[str, Any]:
+        """Score records. Each prediction is counted once, whatever becomes of the answer."""
+        body = read_body(await request.body(), needed=("records",), allowed=("ids",), numbers=("at",))
+        found = await run_in_threadpool(scorer.score, body["records"], body.get("ids"), body.get("at"))
+        return {**found.shown(), **signed}
+
+
+def _add_decide(app: "FastAPI", parts: _Parts, decider: Decider) -> None:
+    from fastapi import Request
+    from fastapi.concurrency import run_in_threadpool
+
+    signed = {"run": parts.scorer.name, "version": __version__}
+
+    @app.post("/decide", **_takes("DecideRequest"), **_gives("DecideAnswer"))
+    async def decide(request: Request) -> dict[str, Any]:
+        """Decide records by the rule of the run. Each is counted once, in a stream apart from that of /score."""
+        body = read_body(await request.body(), needed=("records",), allowed=("ids",))
+        found = await run_in_threadpool(decider.decide, body["records"], body.get("ids"))
+        return {"decisions": found.decisions, "raw_scores": found.raw_scores, **signed}
+
+
+def _add_labels(app: "FastAPI", parts: _Parts) -> None:
+    from fastapi import Request
+    from fastapi.concurrency import run_in_threadpool
+
+    @app.post("/labels", **_takes("LabelsRequest"), **_gives("LabelsAnswer"))
     async def labels(request: Request) -> dict[str, Any]:
         """Deliver true labels of earlier predictions, by their ids."""
-        body = read_body(await _body(request, most_bytes), needed=("ids", "labels"))
-        return {"counted": await run_in_threadpool(scorer.observe_labels, body["ids"], read_labels(body["labels"]))}
+        body = read_body(await request.body(), needed=("ids", "labels"))
+        found = read_labels(body["labels"])
+        return {"counted": await run_in_threadpool(parts.scorer.observe_labels, body["ids"], found)}
 
 
-def _add_gets(app: "FastAPI", scorer: Scorer, metrics: Metrics) -> None:
+def _add_state(app: "FastAPI", parts: _Parts, metrics: Metrics) -> None:
     from fastapi import Response
 
     @app.get("/state")
     def state() -> dict[str, Any]:
-        """Where the stream stands."""
-        return scorer.describe()
+        """Say where the stream stands."""
+        found = parts.scorer.describe()
+        return found if parts.decider is None else {**found, "decisions": parts.decider.describe()}
 
     @app.get("/metrics")
     def scrape() -> Response:
-        """The same for Prometheus."""
+        """Say the same for Prometheus."""
         text, kind = metrics.text()
         return Response(text, media_type=kind)
 
+
+def _add_probes(app: "FastAPI", scorer: Scorer) -> None:
+    from fastapi.responses import JSONResponse
+
     @app.get("/health")
-    def health() -> dict[str, str]:
-        """That the process answers."""
-        return {"status": "ok"}
+    def health() -> dict[str, Any]:
+        """Say that the process answers, which run it serves, and what of the stream outlives what."""
+        return {"status": "ok", "run": scorer.name, "version": __version__, "durability": scorer.store.durability}
+
+    @app.get("/ready")
+    async def ready() -> JSONResponse:
+        """Say whether requests can be taken: 503 before the start, after the end, and without a usable store."""
+        try:
+            await asyncio.to_thread(scorer.store.check)
+        except StoreError as error:
+            return JSONResponse({"ready": False, "detail": str(error)}, status_code=503)
+        return JSONResponse({"ready": bool(app.state.ready)}, status_code=200 if app.state.ready else 503)
+
+
+def _add_documents(app: "FastAPI", schemas: Schemas) -> None:
+    from fastapi.openapi.utils import get_openapi
+    from fastapi.responses import HTMLResponse
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            components = found.setdefault("components", {}).setdefault("schemas", {})
+            components.update(schemas.components())
+            app.openapi_schema = found
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(page_of(document()))
 
 
 def _add_errors(app: "FastAPI") -> None:
@@ -107,39 +217,31 @@ def _add_errors(app: "FastAPI") -> None:
 
     @app.exception_handler(FairlayerError)
     async def named(_: Request, error: FairlayerError) -> JSONResponse:
-        status = 503 if isinstance(error, StoreError) else 500 if isinstance(error, _OURS) else 422
-        return JSONResponse({"error": type(error).__name__, "detail": str(error)}, status_code=status)
+        return JSONResponse({"error": type(error).__name__, "detail": str(error)}, status_code=_status(error))
 
 
-def _add_timing(app: "FastAPI", metrics: Metrics) -> None:
-    from fastapi import Request, Response
-
-    @app.middleware("http")
-    async def timed(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        start, status = time.perf_counter(), 500
-        try:
-            response = await call_next(request)
-            status = response.status_code
-        finally:
-            path = request.url.path if request.url.path in _ENDPOINTS else "other"
-            metrics.observe(path, status, time.perf_counter() - start)
-        return response
+def _status(error: FairlayerError) -> int:
+    if isinstance(error, StoreError):
+        return 503
+    if isinstance(error, IdReusedError):
+        return 409
+    return 500 if isinstance(error, _OURS) else 422
 
 
-async def _body(request: "Request", most: int) -> bytes:
-    """Read the body, but never more of it than allowed."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise RequestError(f"the body is larger than {most} bytes. Send the records in parts.")
-        parts.append(part)
-    return b"".join(parts)
+def _takes(name: str) -> dict[str, Any]:
+    """The body in the words of OpenAPI; what it may be is checked by `read_body`, which says what is wrong in words."""
+    return {"openapi_extra": {"requestBody": {"required": True, "content": _json(name)}}}
 
 
-def _takes(name: str, kind: str, *, optional: str) -> dict[str, Any]:
-    """The body in the words of OpenAPI, for the page at /docs."""
-    ids = {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}}
-    fields = {name: {"type": "array", "items": {"type": kind}}, optional: ids}
-    schema = {"type": "object", "required": [name], "properties": fields}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def _gives(name: str) -> dict[str, Any]:
+    refused = {
+        "description": "What was asked, what was found, and what to do. Nothing was counted.",
+        "content": _json("Error"),
+    }
+    codes = (400, 401, 408, 409, 413, 415, 422, 503)
+    good: dict[int | str, Any] = {200: {"description": "Counted and stored.", "content": _json(name)}}
+    return {"responses": {**good, **dict.fromkeys(codes, refused)}}
+
+
+def _json(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fairlayer.errors import require
+from fairlayer.serving.decider import Decider
 from fairlayer.serving.scorer import Scorer
 from fairlayer.streaming import Phase
 
@@ -13,6 +14,7 @@ __all__ = ["Metrics"]
 
 _PER_CONSTRAINT = {
     "pooled_gap": "Gap of the pooled means of all predictions so far; absent while nothing compares",
+    "window_gap": "Gap of the window of the stream; absent where no window was asked for",
     "limit": "What the pooled gap is held to",
     "multiplier": "Price per prediction: half the squared move that one more unit of the limit would save",
 }
@@ -24,13 +26,14 @@ class Metrics:
 
     Args:
         scorer: whose stream is read.
+        decider: whose decisions are read; None for none.
 
     Raises:
         MissingExtraError: prometheus_client is not installed.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
+    def __init__(self, scorer: Scorer, decider: Decider | None = None) -> None:
+        self._scorer, self._decider = scorer, decider
         client = require("prometheus_client", "serve")
         self._registry = client.CollectorRegistry()
         self._seconds = client.Histogram(
@@ -76,6 +79,29 @@ class Metrics:
         )
         _fill(unseen, found["unseen_levels"])
         yield unseen
+        uncovered = core.CounterMetricFamily(
+            "fairlayer_uncovered", "Predictions whose sensitive category training has not met", labels=["column"]
+        )
+        _fill(uncovered, found["uncovered_categories"])
+        yield uncovered
+        if found["window"] is not None:
+            window = core.GaugeMetricFamily(
+                "fairlayer_window", "Predictions in the window, and shares of them", labels=["what"]
+            )
+            _fill(window, {name: found["window"][name] for name in ("samples", "moved", "at_bound", "flips")})
+            yield window
+        if self._decider is not None:
+            yield from self._decisions(core)
+
+    def _decisions(self, core: Any) -> Iterator[Any]:
+        found = self._decider.describe() if self._decider is not None else {}
+        gaps = core.GaugeMetricFamily("fairlayer_decision_gap", "Gap of all decisions so far", labels=["constraint"])
+        _fill(gaps, found["gaps"])
+        yield gaps
+        for key, words in (("count", "Requests decided per cell"), ("selected", "Requests granted per cell")):
+            family = core.CounterMetricFamily(f"fairlayer_decisions_{key}", words, labels=["cell"])
+            _fill(family, {name: cell[key] for name, cell in found["cells"].items()})
+            yield family
 
 
 def _fill(family: Any, values: dict[str, Any]) -> None:

@@ -28,8 +28,10 @@ class RequestError(DataError):
     """A request is not what the scorer takes."""
 
 
-def read_body(text: bytes, *, needed: Sequence[str], allowed: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a JSON object with the keys `needed`, and possibly those `allowed`.
+def read_body(
+    text: bytes, *, needed: Sequence[str], allowed: Sequence[str] = (), numbers: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Read a JSON object with lists under the keys `needed`, possibly those `allowed`, and numbers under `numbers`.
 
     Raises:
         RequestError: it is no such object, or holds NaN or Infinity.
@@ -44,15 +46,23 @@ def read_body(text: bytes, *, needed: Sequence[str], allowed: Sequence[str] = ()
         raise RequestError(f"the body is no JSON that can be read ({error}).") from error
     if not isinstance(body, dict):
         raise RequestError(f"the body must be a JSON object, but is a {_kind(body)}.")
-    missing, unknown = [key for key in needed if key not in body], [k for k in body if k not in (*needed, *allowed)]
+    free = (*allowed, *numbers)
+    missing, unknown = [key for key in needed if key not in body], [k for k in body if k not in (*needed, *free)]
     if missing or unknown:
         raise RequestError(
             f"the body must have the keys {listed(needed)}"
-            + (f" and may have {listed(allowed)}" if allowed else "")
+            + (f" and may have {listed(free)}" if free else "")
             + f", but has {listed(body, 5) or 'none'}."
         )
     for key, value in body.items():
-        if not isinstance(value, list) and not (value is None and key in allowed):
+        if value is None and key in free:
+            continue
+        if key in numbers:
+            if not isinstance(value, int | float) or isinstance(value, bool) or _problem(value):
+                raise RequestError(
+                    f"'{key}' must be a number of ordinary size, but is {_kind(value)} {str(value)[:20]}."
+                )
+        elif not isinstance(value, list):
             raise RequestError(f"'{key}' must be a list, but is a {_kind(value)}.")
     return body
 

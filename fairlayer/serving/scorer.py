@@ -1,29 +1,111 @@
-"""Records in, fair scores out, through one durable stream. Knows nothing of HTTP."""
+"""Records in, scores that keep to the constraints out, through one durable stream. Knows nothing of HTTP."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
 
 from fairlayer.constraints import Constraint, Measured
 from fairlayer.data.columns import sensitive_columns
 from fairlayer.edge import plain_bounds
+from fairlayer.errors import ParameterError
 from fairlayer.model import FairModel
+from fairlayer.serving.identity import digests_of, name_of
 from fairlayer.serving.records import frame_of, read_columns, unseen_levels
 from fairlayer.streaming import InferenceState, Policy
-from fairlayer.streaming.durable import DurableStream
-from fairlayer.streaming.store import StreamStore
+from fairlayer.streaming.durable import DurableStream, Emitted
+from fairlayer.streaming.store import Id, StreamStore
 from fairlayer.training import Run, load_run
 from fairlayer.training.config import continuous_names, feature_names
+from fairlayer.training.quality import THRESHOLD
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Scorer", "new_stream"]
+    from fairlayer.groups import Vocabulary
+
+__all__ = ["Inputs", "Scored", "Scorer", "Store", "Stream", "new_stream"]
+
+UNCOVERED = "uncovered categories: "  # of the counters that a store keeps
+UNSEEN = "unseen levels: "
+
+
+class Stream(Protocol):
+    """A stream with a store, as a scorer uses it: `DurableStream`, or one that shares its store with others."""
+
+    state: InferenceState
+    lock: Any
+
+    def answer(
+        self,
+        scores: torch.Tensor,
+        sensitive_features: Any,
+        *,
+        ids: Sequence[Id] | None = None,
+        at: float | None = None,
+        digests: Sequence[str] | None = None,
+        counters: Any = None,
+    ) -> Emitted:
+        """Emit, count and store."""
+
+    def observe_labels(self, ids: Sequence[Id], y: Any) -> int:
+        """Deliver labels."""
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Numbers that go with the stream."""
+
+    def close(self) -> None:
+        """Let go of the store."""
+
+
+class Store(Protocol):
+    """What makes a stream durable: `StreamStore`, or one that several processes share."""
+
+    @property
+    def durability(self) -> dict[str, Any]:
+        """What outlives what, in words."""
+
+    def check(self) -> None:
+        """Raise a `StoreError` where a step could not be stored now."""
+
+
+class Scored(NamedTuple):
+    """What a request is answered.
+
+    Args:
+        scores: emitted predictions.
+        raw_scores: what the model says by itself.
+        decisions: 1 where the emitted score is at least 0.5; None where the run predicts amounts.
+        repeated: whether an id had come before, and got what it got then.
+        phase: of the stream afterwards.
+    """
+
+    scores: list[float]
+    raw_scores: list[float]
+    decisions: list[int] | None
+    repeated: list[bool]
+    phase: str
+
+    @property
+    def shifts(self) -> list[float]:
+        """Emitted minus raw."""
+        return [emitted - raw for emitted, raw in zip(self.scores, self.raw_scores, strict=True)]
+
+    def shown(self) -> dict[str, Any]:
+        """Return what goes over HTTP; an id that comes again reads the same."""
+        return {
+            "scores": self.scores,
+            "raw_scores": self.raw_scores,
+            "shifts": self.shifts,
+            "decisions": self.decisions,
+            "phase": self.phase,
+        }
 
 
 def new_stream(
@@ -48,21 +130,78 @@ def new_stream(
     )
 
 
+class Inputs:
+    """How records become raw scores and sensitive features.
+
+    Args:
+        run: whose columns are read.
+        unknown: what becomes of a sensitive category that training has not met: "refuse" raises, "uncovered" takes it
+            as not known, so that no constraint covers the prediction, and counts it.
+        most_records: most records of one request.
+    """
+
+    def __init__(self, run: Run, *, unknown: str = "refuse", most_records: int = 1000) -> None:
+        if unknown not in ("refuse", "uncovered"):
+            raise ParameterError(
+                f"unknown={unknown!r} was asked. Say 'refuse' (a new category is an error) or 'uncovered' (it is "
+                "scored, counted, and no constraint covers it)."
+            )
+        self.run, self.unknown, self.most_records = run, unknown, most_records
+        self.columns = read_columns(run.recipe)
+
+    def read(self, records: Any) -> tuple[torch.Tensor, dict[str, Any], Counter[str]]:
+        """Return raw scores, sensitive features, and what is to be counted beside them.
+
+        Raises:
+            RequestError, ...: what is wrong with them.
+        """
+        frame = frame_of(records, self.columns, most=self.most_records)
+        raw, sensitive = self.raw(frame)
+        seen = Counter({UNSEEN + name: count for name, count in unseen_levels(self.run.recipe, frame).items()})
+        if self.unknown == "uncovered":
+            seen.update(self._uncover(sensitive))
+        return raw.double(), sensitive, seen
+
+    def raw(self, frame: pd.DataFrame) -> tuple[torch.Tensor, dict[str, Any]]:
+        """As `Recipe.sample`, which reads the constraints from their text each time: too slow for single requests."""
+        recipe, constraints = self.run.recipe, self.run.model.constraints
+        x = torch.from_numpy(recipe.encoder.encode(frame))
+        names, numbers = feature_names(constraints), continuous_names(constraints)
+        sensitive = sensitive_columns(frame, names, cuts=recipe.cuts, continuous=numbers)
+        with torch.no_grad():
+            return self.run.model.raw_scores(x), sensitive
+
+    def _uncover(self, sensitive: dict[str, Any]) -> dict[str, int]:
+        """Take categories that are not known as missing; return how many there were, by feature."""
+        found = {}
+        for name, known in self.run.model.projection.vocabulary.categories.items():
+            column = sensitive.get(name)
+            if column is None or np.asarray(column).dtype != object:
+                continue
+            strange = [value is not None and value not in known for value in column]
+            if any(strange):
+                sensitive[name] = np.where(strange, None, column)
+                found[UNCOVERED + name] = sum(strange)
+        return found
+
+
 class Scorer:
     """A run, its stream and its store.
 
-    Every prediction goes through the stream, whatever the size of the request: what is held is the pooled gap of all
-    predictions since the store began.
+    Every prediction goes through the stream, whatever the size of the request: what is held is what the policy says of
+    all predictions since the store began.
 
     Args:
         run: a run, or the folder that `fairlayer train` wrote.
-        store: where the stream is kept; None keeps it in memory only.
+        store: where the stream is kept: a `StreamStore`, or a `SharedStore` for one of several processes; None keeps
+            it in memory only.
         policy: see `FairModel`.
         memory: see `FairModel`.
         window: see `FairModel`.
         hold: see `FairModel`.
         warm_start: rows (raw scores of which) a new stream's feed-forward begins with; nothing of them is counted.
         most_records: most records of one request.
+        unknown: see `Inputs`.
 
     Raises:
         DataError, StoreError: the run or the store cannot be read.
@@ -72,44 +211,48 @@ class Scorer:
         self,
         run: Run | str | Path,
         *,
-        store: StreamStore | None = None,
+        store: Any = None,
         policy: str | Policy = "present",
         memory: float | None = None,
         window: Any = None,
         hold: str | None = None,
         warm_start: pd.DataFrame | None = None,
         most_records: int = 1000,
+        unknown: Literal["refuse", "uncovered"] = "refuse",
     ) -> None:
         self.run = run if isinstance(run, Run) else load_run(run)
         self.run.model.eval()
-        self.columns, self.most_records = read_columns(self.run.recipe), most_records
-        self.unseen: Counter[str] = Counter()
+        self.name = name_of(self.run, None if isinstance(run, Run) else run)
+        self.inputs = Inputs(self.run, unknown=unknown, most_records=most_records)
         words = self.run.model.projection.vocabulary
         state = new_stream(self.run.model, policy=policy, memory=memory, window=window, hold=hold)
         if warm_start is not None:
-            raw, sensitive = self._raw(warm_start)
+            raw, sensitive = self.inputs.raw(warm_start)
             state.warm_start(raw, sensitive, words)
-        self.stream = DurableStream(state, store or StreamStore(":memory:"), vocabulary=words)
+        self.store: Store = store or StreamStore(":memory:")
+        self.stream = _stream(state, self.store, words)
 
-    def score(self, records: Any, ids: Sequence[str | int] | None = None, at: float | None = None) -> list[float]:
+    def score(self, records: Any, ids: Sequence[Id] | None = None, at: float | None = None) -> Scored:
         """Return a prediction for each record, counted and stored.
 
         Args:
             records: list of objects, column -> value, null where missing.
-            ids: one per record; see `DurableStream.emit`.
+            ids: one per record; see `DurableStream.answer`.
             at: seconds on the caller's clock; see `InferenceState.emit`.
 
         Raises:
-            RequestError, CategoryError, ...: what is wrong with them; nothing is counted.
+            RequestError, CategoryError, IdReusedError, ...: what is wrong with them; nothing is counted.
         """
-        frame = frame_of(records, self.columns, most=self.most_records)
-        raw, sensitive = self._raw(frame)
-        emitted = self.stream.emit(raw.double(), sensitive, ids=ids, at=at)
-        with self.stream.lock:
-            self.unseen.update(unseen_levels(self.run.recipe, frame))
-        return [float(value) for value in emitted.reshape(-1)]
+        raw, sensitive, seen = self.inputs.read(records)
+        marks = None if ids is None else digests_of(records, self.inputs.columns)
+        found = self.stream.answer(raw, sensitive, ids=ids, at=at, digests=marks, counters=seen)
+        scores = found.emitted.reshape(-1).tolist()
+        amounts = self.run.recipe.config.task == "regression"
+        decisions = None if amounts else [int(score >= THRESHOLD) for score in scores]
+        phase = self.stream.state.phase.value
+        return Scored(scores, found.raw.reshape(-1).tolist(), decisions, found.repeated, phase)
 
-    def observe_labels(self, ids: Sequence[str | int], labels: Any) -> int:
+    def observe_labels(self, ids: Sequence[Id], labels: Any) -> int:
         """Deliver labels of earlier predictions; return how many were new."""
         return self.stream.observe_labels(ids, labels)
 
@@ -118,6 +261,7 @@ class Scorer:
         state = self.stream.state
         with self.stream.lock:
             measured, prices, counts, shifts = state.measured(), state.multipliers, state.counts(), state.shifts()
+            counters, report = self.stream.counters, state.report()
             return {
                 "samples": state.samples,
                 "phase": state.phase.value,
@@ -126,26 +270,29 @@ class Scorer:
                     constraint.name: {
                         **_number(constraint, measured.get(constraint.name)),
                         "multiplier": prices.get(constraint.name),
+                        "window_gap": _window(report.window, constraint.name),
                     }
                     for constraint in self.run.model.constraints
                 },
+                "window": None if report.window is None else _shares(report.window),
                 "cells": {name: {"count": counts[name], "shift": shifts[name]} for name in counts},
                 "mean_squared_change": state.mean_squared_change(),
-                "unseen_levels": dict(self.unseen),
+                "waiting_labels": report.waiting,
+                "unseen_levels": _named(counters, UNSEEN),
+                "uncovered_categories": _named(counters, UNCOVERED),
             }
 
     def close(self) -> None:
         """Write the state whole and let go of the store."""
         self.stream.close()
 
-    def _raw(self, frame: pd.DataFrame) -> tuple[torch.Tensor, Any]:
-        """As `Recipe.sample`, which reads the constraints from their text each time: too slow for single requests."""
-        recipe, constraints = self.run.recipe, self.run.model.constraints
-        x = torch.from_numpy(recipe.encoder.encode(frame))
-        names, numbers = feature_names(constraints), continuous_names(constraints)
-        sensitive = sensitive_columns(frame, names, cuts=recipe.cuts, continuous=numbers)
-        with torch.no_grad():
-            return self.run.model.raw_scores(x), sensitive
+
+def _stream(state: InferenceState, store: Any, words: Vocabulary) -> Stream:
+    """The stream of a store; a store that is shared makes its own."""
+    if isinstance(store, StreamStore):
+        return DurableStream(state, store, vocabulary=words)
+    stream: Stream = store.stream(state, words)
+    return stream
 
 
 def _number(constraint: Constraint, found: Measured | None) -> dict[str, Any]:
@@ -153,3 +300,16 @@ def _number(constraint: Constraint, found: Measured | None) -> dict[str, Any]:
     if found is None:
         return {"pooled_gap": None, "limit": constraint.limit, "at_least": None}
     return {"pooled_gap": found.value, "limit": found.limit, "at_least": found.at_least}
+
+
+def _window(bucket: Any, name: str) -> float | None:
+    found = None if bucket is None or name not in bucket.gaps else bucket.gaps[name].emitted
+    return None if found is None else found.value
+
+
+def _shares(bucket: Any) -> dict[str, Any]:
+    return {name: getattr(bucket, name) for name in ("samples", "since", "until", "moved", "at_bound", "flips")}
+
+
+def _named(counters: dict[str, int], kind: str) -> dict[str, int]:
+    return {name.removeprefix(kind): count for name, count in counters.items() if name.startswith(kind)}

@@ -8,7 +8,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,12 +17,26 @@ from fairlayer.edge import as_columns, feature_names, read_groups, read_per_samp
 from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.state import InferenceState
-from fairlayer.streaming.store import Id, Step, StoreError, StreamStore
+from fairlayer.streaming.store import Answer, Id, IdReusedError, Step, StoreError, StreamStore
 
-__all__ = ["DurableStream"]
+__all__ = ["DurableStream", "Emitted", "check_record", "checked_ids"]
 
 _LONGEST_ID = 256
 _UNREADABLE = (EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError, struct.error)
+
+
+class Emitted(NamedTuple):
+    """What a call was answered, all (n,).
+
+    Args:
+        emitted: predictions.
+        raw: the raw scores that they were made from.
+        repeated: whether an id had come before, and got what it got then.
+    """
+
+    emitted: Tensor
+    raw: Tensor
+    repeated: list[bool]
 
 
 class DurableStream:
@@ -80,20 +94,61 @@ class DurableStream:
             StoreError: the step could not be written; nothing is counted.
             FairlayerError: as for `InferenceState.emit`; nothing is counted.
         """
-        raw, keys = _column(scores), None if ids is None else _checked_ids(ids, scores.numel())
+        found = self.answer(scores, sensitive_features, ids=ids, at=at)
+        kept = torch.float64 if scores.dtype is torch.float64 else torch.float32
+        return found.emitted.to(kept).to(scores.device).reshape(scores.shape)
+
+    def answer(
+        self,
+        scores: Tensor,
+        sensitive_features: Any,
+        *,
+        ids: Sequence[Id] | None = None,
+        at: float | None = None,
+        digests: Sequence[str] | None = None,
+        counters: Mapping[str, int] | None = None,
+    ) -> Emitted:
+        """Return the same in double precision, beside the raw scores and which ids had come before.
+
+        Args:
+            scores: raw scores.
+            sensitive_features: see `project`.
+            ids: see `emit`.
+            at: see `emit`.
+            digests: one per sample, of the record that it was made from. An id that comes again must bring the same.
+            counters: numbers to be added to those that the store keeps, where anything is counted.
+
+        Raises:
+            IdReusedError: an id was answered before for another record; nothing is counted.
+        """
+        raw, keys = _column(scores), None if ids is None else checked_ids(ids, scores.numel())
         groups = read_groups(sensitive_features, self._constraints, len(raw), self._words)
         columns = {name: _categories(groups, name) for name in feature_names(self._constraints)}
+        emitted = raw.clone()
         with self.lock:
             known = self.store.answers(keys) if keys else {}
+            for i, key in enumerate(keys or ()):
+                check_record(key, known.get(key), None if digests is None else digests[i])
             fresh = [i for i in range(len(raw)) if keys is None or keys[i] not in known]
             if fresh or not len(raw):
                 part = {name: [column[i] for i in fresh] for name, column in columns.items()}
-                raw[fresh] = self._step(raw[fresh], part, None if keys is None else [keys[i] for i in fresh], at)
+                emitted[fresh] = self._step(
+                    raw[fresh],
+                    part,
+                    None if keys is None else [keys[i] for i in fresh],
+                    at=at,
+                    digests=None if digests is None else [digests[i] for i in fresh],
+                    counters=None if counters is None else dict(counters),
+                )
         for i, key in enumerate(keys or ()):
             if key in known:
-                raw[i] = known[key].emitted
-        kept = torch.float64 if scores.dtype is torch.float64 else torch.float32
-        return raw.to(kept).to(scores.device).reshape(scores.shape)
+                emitted[i], raw[i] = known[key].emitted, known[key].raw
+        return Emitted(emitted, raw, [i not in set(fresh) for i in range(len(raw))])
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The counters that the store keeps."""
+        return self.store.counters()
 
     def observe_labels(self, ids: Sequence[Id], y: Any) -> int:
         """Deliver labels of earlier predictions; return how many were new (the same label again counts once).
@@ -103,7 +158,7 @@ class DurableStream:
             LabelValueError: an id had another label before.
             ShapeError: an id has no prediction; nothing is counted.
         """
-        keys = _checked_ids(ids, len(list(ids)))
+        keys = checked_ids(ids, len(list(ids)))
         column = read_per_sample("y", y, (len(keys),))
         assert column is not None
         labels = [float(label) for label in column[:, 0]]
@@ -143,11 +198,13 @@ class DurableStream:
 
     # ---- steps
 
-    def _step(self, raw: Tensor, features: dict[str, list[Any]], ids: list[Id] | None, at: float | None) -> Tensor:
+    def _step(
+        self, raw: Tensor, features: dict[str, list[Any]], ids: list[Id] | None, *, at: float | None, **more: Any
+    ) -> Tensor:
         self._catch_up()
         # In double precision, so that the number counted is the number stored and, as JSON, the number sent.
         emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
-        self._write(ids, raw=raw.tolist(), emitted=emitted.tolist(), features=features, at=at)
+        self._write(ids, raw=raw.tolist(), emitted=emitted.tolist(), features=features, at=at, **more)
         return emitted
 
     def _label(self, ids: list[Id], labels: list[float]) -> None:
@@ -227,6 +284,19 @@ class DurableStream:
         )
 
 
+def check_record(key: Id, known: Answer | None, digest: str | None) -> None:
+    """See that an id which was answered before comes with the record that it came with then.
+
+    Raises:
+        IdReusedError: it comes with another.
+    """
+    if known is not None and None not in (digest, known.digest) and digest != known.digest:
+        raise IdReusedError(
+            f"the id {key!r} was answered before for another record. Give each record an id of its own; the same id is "
+            "for asking again for the same answer."
+        )
+
+
 def _categories(groups: Groups, name: str) -> list[Any]:
     """Return one feature as plain categories, None where unknown: values that a store can hold."""
     column = groups.column(name)
@@ -243,7 +313,12 @@ def _column(scores: Tensor) -> Tensor:
     return scores.detach().to("cpu", torch.float64, copy=True).reshape(-1)
 
 
-def _checked_ids(ids: Sequence[Id], n: int) -> list[Id]:
+def checked_ids(ids: Sequence[Id], n: int) -> list[Id]:
+    """Return the ids of n samples.
+
+    Raises:
+        ShapeError: one is no id, one is given twice, or there are more or fewer.
+    """
     keys = list(ids)
     if len(keys) != n:
         raise ShapeError(f"there are {n} samples, but {len(keys)} ids. Give one id per sample.")

@@ -1,8 +1,10 @@
-"""A file that remembers a stream: one SQLite database in WAL mode, written by one process at a time.
+"""A file that remembers a stream: one SQLite database in WAL mode, written by one process and read by any.
 
     snapshot    the whole state, every so many steps
     log         each step since, in order: what was asked and what was answered
     answers     id -> the prediction given, and the label delivered, for ids that come again
+
+A second, empty file beside it, FILE.lock, is held locked by the process that writes. Others may read: `StoreView`.
 
 A step is one transaction, so after a SIGKILL at any moment it is there whole or not at all. What a power cut may take
 is the caller's choice: with synchronous="normal" the last steps (the file stays sound), with "full" nothing that was
@@ -12,22 +14,26 @@ committed, at the price of one flush to the disk per step (docs/serving.md has t
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fairlayer.errors import ConstraintDefinitionError, FairlayerError
 
-__all__ = ["Answer", "Step", "StoreError", "StreamStore"]
+__all__ = ["Answer", "IdReusedError", "Step", "StoreError", "StoreView", "StreamStore"]
 
-FORMAT = "2"
+FORMAT = "3"
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT);
     CREATE TABLE IF NOT EXISTS snapshot (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER, state BLOB);
     CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY KEY, body TEXT);
-    CREATE TABLE IF NOT EXISTS answers (id PRIMARY KEY, seq INTEGER, emitted REAL, label REAL);
+    CREATE TABLE IF NOT EXISTS answers (
+        id PRIMARY KEY, seq INTEGER, raw REAL, emitted REAL, label REAL, digest TEXT
+    );
     CREATE INDEX IF NOT EXISTS answers_by_age ON answers (seq);
 """
 _MOST_VARIABLES = 500  # of one SQL statement
@@ -39,11 +45,16 @@ class StoreError(FairlayerError, RuntimeError):
     """The store cannot be opened, read or written; the stream is as it was before the call."""
 
 
+class IdReusedError(FairlayerError, ValueError):
+    """An id that was answered before comes again with another record."""
+
+
 class Step(NamedTuple):
     """One change of a stream, as plain values.
 
     A step of predictions has `raw`, `emitted` and `features`; a step of labels has `labels`. `meters` are the numbers
-    of the state that a recount cannot rebuild.
+    of the state that a recount cannot rebuild. `digests` tell one record from another, one per id; `counters` are added
+    to those that the store keeps.
     """
 
     ids: list[Id] | None
@@ -53,16 +64,69 @@ class Step(NamedTuple):
     features: dict[str, list[Any]] | None = None
     labels: list[float] | None = None
     at: float | None = None
+    digests: list[str] | None = None
+    counters: dict[str, int] | None = None
 
 
 class Answer(NamedTuple):
-    """What was answered for an id, and the label delivered for it since."""
+    """What was answered for an id, the label delivered for it since, and the raw score and digest of its record."""
 
     emitted: float
     label: float | None
+    raw: float
+    digest: str | None = None
 
 
-class StreamStore:
+class _Reader:
+    """What can be read from the database, by the process that writes it and by others."""
+
+    path: str
+    _db: sqlite3.Connection
+
+    def load(self) -> tuple[bytes | None, list[Step]]:
+        """Return the last snapshot, None for a new file, and the steps since."""
+        with self._named("read"):
+            found = self._db.execute("SELECT state FROM snapshot").fetchone()
+            bodies = self._db.execute("SELECT body FROM log ORDER BY seq").fetchall()
+        try:
+            return (found[0] if found else None), [Step(**json.loads(body)) for (body,) in bodies]
+        except (TypeError, ValueError) as error:
+            raise StoreError(
+                f"the store '{self.path}' holds a step that cannot be read ({error}). Begin a new file."
+            ) from error
+
+    def constraints(self) -> list[str] | None:
+        """Return the names of the constraints whose stream this is; None for a new file."""
+        text = self._meta("constraints")
+        return None if text is None else list(json.loads(text))
+
+    def answers(self, ids: Sequence[Id]) -> dict[Id, Answer]:
+        """Return what was answered for those of the ids that have come before."""
+        found: dict[Id, Answer] = {}
+        with self._named("read"):
+            for start in range(0, len(ids), _MOST_VARIABLES):
+                part = ids[start : start + _MOST_VARIABLES]
+                marks = ", ".join("?" * len(part))
+                rows = self._db.execute(
+                    f"SELECT id, emitted, label, raw, digest FROM answers WHERE id IN ({marks})", part
+                )
+                found.update((key, Answer(*answer)) for key, *answer in rows)
+        return found
+
+    def _meta(self, key: str) -> str | None:
+        with self._named("read"):
+            found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if found is None else str(found[0])
+
+    @contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(_words(self.path, what, error)) from error
+
+
+class StreamStore(_Reader):
     """The file.
 
     Args:
@@ -89,25 +153,62 @@ class StreamStore:
                 f"synchronous={synchronous!r}, every={every}, remember={remember}."
             )
         self.path, self.every, self.remember = str(path), every, remember
-        with self._named("open"):
-            self._db = sqlite3.connect(self.path, timeout=2.0, isolation_level=None, check_same_thread=False)
+        self.synchronous = synchronous
         self._seq = self._snapshot_seq = 0
+        self._kept: dict[str, int] = {}
+        self._guard = None if self.path == ":memory:" else _locked(self.path)
+        try:
+            with self._named("open"):
+                self._db = sqlite3.connect(self.path, timeout=2.0, isolation_level=None, check_same_thread=False)
+        except BaseException:
+            self._unlock()
+            raise
         try:
             self._begin(synchronous)
         except BaseException:
-            self._db.close()
+            self.close()
             raise
+        self._file = self._identity()
+
+    @property
+    def durability(self) -> dict[str, str]:
+        """What outlives what, in words."""
+        if self.path == ":memory:":
+            return {"store": "none", "survives": "nothing: the stream begins anew at each start"}
+        power = "a power cut too" if self.synchronous == "full" else "no power cut: it may take the last steps"
+        return {"store": "sqlite", "survives": f"the end of the process at any moment; {power}"}
 
     def append(self, step: Step) -> None:
         """Write one step, whole or not at all."""
-        answers = zip(step.ids or (), step.emitted or (), strict=False)
+        self.check()
+        keys = step.ids or []
+        marks: Sequence[str | None] = step.digests or [None] * len(keys)
+        answers = list(zip(keys, step.raw or (), step.emitted or (), marks, strict=False))
+        counters = _added(self._kept, step.counters)
         labels = zip(step.labels or (), step.ids or (), strict=False)
         with self._transaction():
             seq = self._seq + 1
             self._db.execute("INSERT INTO log VALUES (?, ?)", (seq, json.dumps(step._asdict(), allow_nan=False)))
-            self._db.executemany("INSERT INTO answers VALUES (?, ?, ?, NULL)", [(key, seq, y) for key, y in answers])
+            self._db.executemany(
+                "INSERT INTO answers VALUES (?, ?, ?, ?, NULL, ?)",
+                [(key, seq, raw, emitted, mark) for key, raw, emitted, mark in answers],
+            )
             self._db.executemany("UPDATE answers SET label = ? WHERE id = ?", list(labels))
-        self._seq = seq
+            if counters != self._kept:
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('counters', ?)", (json.dumps(counters),))
+        self._seq, self._kept = seq, counters
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters that go with the stream."""
+        return dict(self._kept)
+
+    def backup(self, target: str | Path) -> None:
+        """Copy the store as it stands to another file, while it is in use.
+
+        Raises:
+            StoreError: the file exists, or cannot be written.
+        """
+        _copy(self._db, self.path, target)
 
     @property
     def due(self) -> bool:
@@ -128,38 +229,39 @@ class StreamStore:
         with self._transaction():
             for table in ("snapshot", "log", "answers"):
                 self._db.execute(f"DELETE FROM {table}")
-
-    def load(self) -> tuple[bytes | None, list[Step]]:
-        """Return the last snapshot, None for a new file, and the steps since."""
-        with self._named("read"):
-            found = self._db.execute("SELECT state FROM snapshot").fetchone()
-            bodies = self._db.execute("SELECT body FROM log ORDER BY seq").fetchall()
-        try:
-            return (found[0] if found else None), [Step(**json.loads(body)) for (body,) in bodies]
-        except (TypeError, ValueError) as error:
-            raise StoreError(
-                f"the store '{self.path}' holds a step that cannot be read ({error}). Begin a new file."
-            ) from error
-
-    def constraints(self) -> list[str] | None:
-        """Return the names of the constraints whose stream this is; None for a new file."""
-        text = self._meta("constraints")
-        return None if text is None else list(json.loads(text))
-
-    def answers(self, ids: Sequence[Id]) -> dict[Id, Answer]:
-        """Return what was answered for those of the ids that have come before."""
-        found: dict[Id, Answer] = {}
-        with self._named("read"):
-            for start in range(0, len(ids), _MOST_VARIABLES):
-                part = ids[start : start + _MOST_VARIABLES]
-                marks = ", ".join("?" * len(part))
-                rows = self._db.execute(f"SELECT id, emitted, label FROM answers WHERE id IN ({marks})", part)
-                found.update((key, Answer(emitted, label)) for key, emitted, label in rows)
-        return found
+            self._db.execute("DELETE FROM meta WHERE key = 'counters'")
+        self._kept = {}
 
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which file the path names; None for memory."""
+        if self.path == ":memory:":
+            return None
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            raise StoreError(
+                f"the store '{self.path}' is gone ({error}). Put the file back, or begin anew with a restart."
+            ) from error
+        return found.st_dev, found.st_ino
+
+    def check(self) -> None:
+        """See whether the file is still the one that was opened: SQLite would go on to write to a deleted one.
+
+        Raises:
+            StoreError: it is gone, or another one.
+        """
+        if self._identity() != self._file:
+            raise StoreError(f"the file '{self.path}' is another one than the store that was opened. Restart.")
 
     def __enter__(self) -> StreamStore:
         return self
@@ -169,12 +271,11 @@ class StreamStore:
 
     def _begin(self, synchronous: str) -> None:
         with self._named("open"):
-            # One process at a time: two that count into one file would each miss what the other emits.
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {synchronous}")
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         self._check_format()
+        self._kept = dict(json.loads(self._meta("counters") or "{}"))
         with self._named("read"):
             seqs = self._db.execute("SELECT (SELECT max(seq) FROM snapshot), (SELECT max(seq) FROM log)").fetchone()
         self._snapshot_seq = int(seqs[0] or 0)
@@ -189,11 +290,6 @@ class StreamStore:
                 "Begin a new file."
             )
 
-    def _meta(self, key: str) -> str | None:
-        with self._named("read"):
-            found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if found is None else str(found[0])
-
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._named("write"):
@@ -206,13 +302,87 @@ class StreamStore:
                     self._db.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def _named(self, what: str) -> Iterator[None]:
+
+class StoreView(_Reader):
+    """A store read by another process than the one that writes it, while that one goes on.
+
+    Args:
+        path: of the database.
+
+    Raises:
+        StoreError: there is no such store.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "s.sqlite"
+        >>> with StreamStore(path) as store, StoreView(path) as view:
+        ...     view.load()
+        (None, [])
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        with self._named("open"):
+            uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+            self._db = sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None, check_same_thread=False)
         try:
-            yield
-        except sqlite3.Error as error:
-            busy = "locked" in str(error)
-            advice = (
-                "Another process has it open; a store serves one process." if busy else "Check the path and the disk."
-            )
-            raise StoreError(f"the store '{self.path}' could not {what} ({error}). {advice}") from error
+            if self._meta("format") != FORMAT:
+                raise StoreError(f"'{path}' is no store of format {FORMAT}. Open it with the version that wrote it.")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters that go with the stream."""
+        return dict(json.loads(self._meta("counters") or "{}"))
+
+    def backup(self, target: str | Path) -> None:
+        """Copy the store as it stands to another file.
+
+        Raises:
+            StoreError: the file exists, or cannot be written.
+        """
+        _copy(self._db, self.path, target)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def __enter__(self) -> StoreView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _locked(path: str) -> sqlite3.Connection:
+    """Hold the lock of a store: two processes that count into one file would each miss what the other emits."""
+    guard = None
+    try:
+        guard = sqlite3.connect(f"{path}.lock", timeout=2.0, isolation_level=None, check_same_thread=False)
+        guard.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        if guard is not None:
+            guard.close()
+        raise StoreError(_words(path, "open", error)) from error
+    return guard
+
+
+def _copy(source: sqlite3.Connection, path: str, target: str | Path) -> None:
+    if Path(target).exists():
+        raise StoreError(f"the backup of '{path}' would overwrite '{target}'. Give a name that is free.")
+    try:
+        with closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+    except sqlite3.Error as error:
+        raise StoreError(_words(path, f"be copied to '{target}'", error)) from error
+
+
+def _added(before: dict[str, int], more: dict[str, int] | None) -> dict[str, int]:
+    return dict(Counter(before) + Counter(more)) if more else before
+
+
+def _words(path: str, what: str, error: Exception) -> str:
+    busy = "locked" in str(error)
+    advice = "Another process has it open; a store serves one process." if busy else "Check the path and the disk."
+    return f"the store '{path}' could not {what} ({error}). {advice}"

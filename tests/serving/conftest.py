@@ -10,7 +10,7 @@ import pytest
 from fairlayer.cli import main
 from fairlayer.data import LendingPopulation
 
-QUICK = ("--epochs", "2", "--batch-size", "256", "--hidden", "8")
+QUICK = ("--epochs", "2", "--batch-size", "256", "--hidden", "8", "--no-trees", "--geometry", "euclidean")
 
 
 def lending(n: int, seed: int) -> pd.DataFrame:

@@ -34,6 +34,9 @@ def open_stream(path: str) -> DurableStream:
 
 
 def child(path: str, first: int, pipe: int) -> None:
+    scratch = open_stream(":memory:")
+    for number in range(3):  # what is loaded at the first step is loaded before the clock starts
+        scratch.emit(torch.tensor([0.5], dtype=torch.float64), {"sex": ["F"]}, ids=[number])
     stream = open_stream(path)
     os.write(pipe, b"ready\n")
     for number in range(first, first + 1_000_000):
