@@ -114,9 +114,15 @@ def _run_one(
     seconds = time.perf_counter() - begun
     loggers.end()
     show_routes(found.routes)
-    keep_best(folder, found)
+    kept = keep_best(folder, found)
     document = write_report(
-        folder, parts, found.trained, table=arguments.table, limits=arguments.fail_on, seconds=round(seconds, 1)
+        folder,
+        parts,
+        found.trained,
+        table=arguments.table,
+        limits=arguments.fail_on,
+        seconds=round(seconds, 1),
+        kept=kept.name,
     )
     print(f"Run folder: {folder} ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})")
     write_json(folder / "time.json", {"training_seconds": round(seconds, 3)})
@@ -205,11 +211,11 @@ def run_demo(arguments: argparse.Namespace) -> None:
     trained = found.trained
     show_comparison(trained.comparison)
     show_routes(found.routes)
-    keep_best(arguments.out, found)
+    kept = keep_best(arguments.out, found)
     folder = Path(arguments.out)
     section = _demo_stream(found.run(THROUGH), trained.plain, parts)
     show_stream(section)
-    write_report(folder, parts, trained, table=None, stream=section, inference=True)
+    write_report(folder, parts, trained, table=None, stream=section, inference=True, kept=kept.name)
     print(f"Report: {folder / PAGE} (the same as {AUDIT} beside it)")
 
 

@@ -15,11 +15,17 @@ from fairlayer.data import read_frame
 from fairlayer.errors import DataError
 from fairlayer.report import StreamSection, alternatives_of, document_text, read_document, write_page
 from fairlayer.training import Trained, audit_run, audit_trained, load_run, model_hash
+from fairlayer.training.run import THROUGH
 from fairlayer.training.session import Parts
 
 __all__ = ["AUDIT", "PAGE", "add_report", "run_report", "write_report"]
 
 AUDIT, PAGE = "audit.json", "report.html"
+_OTHER_ROUTE = (
+    "This page is about the network that was trained through its layer. The run folder keeps another route, '{kept}', "
+    "which was better by the stated criterion on the validation rows; routes.json in the folder has its numbers beside "
+    "those of all the others, and `fairlayer predict` uses it."
+)
 
 
 def add_report(commands: Any, new_parser: Any, repeat: Any) -> None:
@@ -77,8 +83,12 @@ def write_report(
     seconds: float | None = None,
     stream: StreamSection | None = None,
     inference: bool = False,
+    kept: str = THROUGH.name,
 ) -> dict[str, Any]:
-    """Write the document and the page of a training into its run folder; return the document."""
+    """Write the document and the page of a training into its run folder; return the document.
+
+    The page is about the network trained through its layer. Where the folder keeps another route, the page says so.
+    """
     origin: dict[str, Any] = {
         "model": folder.name,
         "model_sha256": model_hash(folder),
@@ -95,6 +105,7 @@ def write_report(
         supplied=Supplied({"title": f"Audit of the run {folder.name}"}),
         sections={} if stream is None else {"stream": _plain_stream(stream)},
         inference=inference,
+        notes=() if kept == THROUGH.name else (_OTHER_ROUTE.format(kept=kept),),
     )
     document = found.to_dict()
     (folder / AUDIT).write_text(document_text(document), encoding="utf-8")

@@ -51,6 +51,7 @@ def audit_trained(
     sections: Mapping[str, Any] | None = None,
     seconds: float | None = None,
     inference: bool = False,
+    notes: Sequence[str] = (),
 ) -> Audit:
     """Audit a training on its test rows.
 
@@ -63,6 +64,7 @@ def audit_trained(
         sections: further parts of the document, such as a stream.
         seconds: how long the training took; a limit on it is "seconds > 600".
         inference: whether the comparison used the layer's inference regime.
+        notes: what a reader has to know first, beside the warnings about the table.
     """
     emission = emit_in_batches(trained.model, parts.test, trained.comparison.batch_size, inference=inference)
     return _audited(
@@ -73,7 +75,7 @@ def audit_trained(
         limits=limits,
         provenance=provenance,
         supplied=supplied,
-        warnings=parts.warnings,
+        warnings=(*notes, *parts.warnings),
         seconds=seconds,
         sections={
             "run": {**_run(trained.comparison, trained.recipe, trained.history_svg()), "seconds": seconds},
