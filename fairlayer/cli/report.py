@@ -15,7 +15,7 @@ from fairlayer.data import read_frame
 from fairlayer.errors import DataError
 from fairlayer.report import StreamSection, alternatives_of, document_text, read_document, write_page
 from fairlayer.training import Trained, audit_run, audit_trained, load_run, model_hash
-from fairlayer.training.run import THROUGH
+from fairlayer.training.kept import THROUGH
 from fairlayer.training.session import Parts
 
 __all__ = ["AUDIT", "PAGE", "add_report", "run_report", "write_report"]
