@@ -35,7 +35,19 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(table: Path, out: Path, *more: str) -> list[str]:
-    return ["train", str(table), "--target", "label", "--constraint", PARITY, "--out", str(out), *QUICK, *more]
+    return [
+        "train",
+        str(table),
+        "--target",
+        "label",
+        "--constraint",
+        PARITY,
+        "--out",
+        str(out),
+        "--no-trees",
+        *QUICK,
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
