@@ -139,6 +139,9 @@ def show_routes(routes: Routes) -> None:
         mark = "*" if route.name == routes.best.name else " "
         table.add_row(f"{mark} {route.name}", *(_cells(route) if decided else _amount_cells(route)))
     console.print(table)
+    constant = [route.name for route in routes.routes if route.test.constant]
+    if constant:
+        console.print(f"Decides the same for everybody: {', '.join(constant)}.")
     for name, reason in routes.left_out:
         console.print(f"Left out: {name}. {reason}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -315,9 +315,7 @@ class _Shape:
             return found
         unseen = measured(crossed).measures  # of rows that the thresholds were not fitted to
         honest = {name: unseen[name] for name in ("accuracy", "utility") if name in unseen}
-        return RouteNumbers(
-            {**found.measures, **honest}, found.calibration, found.score_gaps, found.decision_gaps, found.flips
-        )
+        return replace(found, measures={**found.measures, **honest})
 
 
 def _at_threshold(scores: FloatArray) -> IntArray:

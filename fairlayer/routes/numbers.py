@@ -71,6 +71,7 @@ class RouteNumbers:
         decision_gaps: per constraint, on decisions; empty for regression.
         flips: by group, the share of rows whose decision differs from that of the same scores at 0.5; and of all
             rows under "all".
+        selected: the share of rows decided yes; None for regression.
     """
 
     measures: Mapping[str, float | None]
@@ -78,6 +79,12 @@ class RouteNumbers:
     score_gaps: Mapping[str, RouteGap]
     decision_gaps: Mapping[str, RouteGap]
     flips: Mapping[str, float]
+    selected: float | None = None
+
+    @property
+    def constant(self) -> bool:
+        """Whether everybody is decided alike, which keeps any gap of decisions and says nothing about anybody."""
+        return self.selected in (0.0, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -119,7 +126,8 @@ def numbers_of(
         for c in constraints
         if not isinstance(c, GroupCalibration)  # bins are those of scores
     }  # fmt: skip
-    return RouteNumbers(measures, calibration, score_gaps, decision_gaps, _flips(decisions, before, groups))
+    share = None if decisions is None else float(decisions.mean())
+    return RouteNumbers(measures, calibration, score_gaps, decision_gaps, _flips(decisions, before, groups), share)
 
 
 def gap_of(constraint: Constraint, rows: Observed, values: FloatArray, *, held: bool = False) -> RouteGap:

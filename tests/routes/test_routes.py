@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import fairlayer as fl
+from fairlayer.cli.routes import show_routes
 from fairlayer.data.readers import read_lending
 from fairlayer.errors import MissingExtraError
 from fairlayer.routes import (
@@ -138,6 +139,21 @@ def test_a_rule_is_judged_on_rows_that_it_was_not_fitted_to() -> None:
     ).routes
     assert route.test.measures["accuracy"] > 0.55  # type: ignore[operator]  # the same rows, and flattered
     assert route.valid.measures["accuracy"] < route.test.measures["accuracy"]  # type: ignore[operator]
+
+
+def test_a_constant_predictor_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    scores = random.uniform(0.1, 0.4, size=200)
+    rows = Observed({"sex": np.tile([0, 1], 100)}, (random.uniform(size=200) < scores).astype(np.float64))
+    found = compare_routes(
+        [Candidate("mine", scores, scores, steps=("as it is",))],
+        fl.DemographicParity("sex", tolerance=0.1),
+        valid=rows,
+        test=rows,
+    )
+    assert found.best.test.constant
+    show_routes(found)
+    assert "Decides the same for everybody: mine." in capsys.readouterr().out
 
 
 def test_a_rule_that_cannot_be_made_is_left_out_and_told() -> None:

@@ -35,7 +35,19 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(table: Path, out: Path, *more: str) -> list[str]:
-    return ["train", str(table), "--target", "label", "--constraint", PARITY, "--out", str(out), *QUICK, *more]
+    return [
+        "train",
+        str(table),
+        "--target",
+        "label",
+        "--constraint",
+        PARITY,
+        "--out",
+        str(out),
+        "--no-trees",
+        *QUICK,
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +166,7 @@ def test_several_seeds_are_resumed_from_where_they_were_cut_short(
     folder = tmp_path / "seeds"
     given = ["train", "--config", str(run / "config.yaml"), "--out", str(folder), "--seeds", "4", "0"]
     with monkeypatch.context() as patch:
-        patch.setattr("fairlayer.cli.commands.save_run", lambda *_: sys.exit(9))  # while the first is written
+        patch.setattr("fairlayer.cli.commands.keep_best", lambda *_: sys.exit(9))  # while the first is written
         with pytest.raises(SystemExit, match="9"):
             main(given)
     assert not (folder / "aggregate.json").exists()
