@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -77,10 +77,11 @@ class NonBlocking:
         sums = sums_of(machine)
         if reason is None and (sums is None or len(sums.spreads) != 1 or len(sums.spreads[0].count) != 2):
             reason = f"{machine.constraints[0].name} compares no plain means of two groups"
-        if reason is not None or sums is None or not isinstance(machine.policy, Pooled):
+        if reason is not None or sums is None:
             self._explain(str(reason))
             return None
-        return _Run(machine, machine.policy, sums.spreads[0].tolerance, device, self._rejected)
+        policy = cast(Pooled, machine.policy)  # only these have a rule for devices
+        return _Run(machine, policy, sums.spreads[0].tolerance, device, self._rejected)
 
     def _explain(self, reason: str) -> None:
         if reason not in self._said:
