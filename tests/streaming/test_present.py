@@ -136,7 +136,7 @@ def late(seed: int, n: int, delay: int, **more: Any) -> tuple[np.ndarray, ...]:
     return z, y, g, label
 
 
-@pytest.mark.parametrize("delay", [0, 500, 2000])
+@pytest.mark.parametrize("delay", [2000, *(pytest.param(d, marks=pytest.mark.slow) for d in (0, 500))])
 def test_late_labels_are_never_worse_than_raw(delay: int) -> None:
     z, y, g, label = late(0, 6000, delay)
     for start in range(0, 6000, 1000):
@@ -420,7 +420,7 @@ def test_half_life_says_its_new_name() -> None:
     with pytest.raises(errors.KeywordError, match="'memory'"):
         fl.InferenceState([PARITY], half_life=500.0)  # type: ignore[call-arg]
     with pytest.raises(errors.KeywordError, match="'memory'"):
-        fl.FairModel(torch.nn.Identity(), [PARITY], half_life=500.0)  # type: ignore[misc]
+        fl.FairModel(torch.nn.Identity(), [PARITY], half_life=500.0)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("wrong", [{"repair": 0.0}, {"guard": -1.0}, {"doubt": -1.0}, {"cut": 0.0}], ids=str)
