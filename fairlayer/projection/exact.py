@@ -206,7 +206,8 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
             error.problem = StuckProblem.of(passes, assembly.slabs)
             raise
         value = rule.inside(passes.export(solved.solution.value, dtype)) if found is None else found.value
-    ends = (0.0, 1.0) if rule.on_simplex else (lower, upper)
+    open_domain = rule.bounded or rule.on_simplex  # there a margin moves scores, and bounds no prediction
+    ends = (0.0, 1.0) if open_domain else (lower, upper)
     raw = RawBatch(plain, assembly.stated, rule, *ends, assembly.cells.weights, ranks)
     column = ExactColumn(assembly, raw, passes, solved, value)
     tensors = [tolerance.to(scores.device, torch.float64) for tolerance in assembly.tolerances]

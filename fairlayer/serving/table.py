@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamedTable", "stream_sample", "stream_table"]
 
+_WINDOW = 1_000
 _CHECKPOINTS = 50
 
 
@@ -67,6 +68,11 @@ class StreamedTable:
         """Return the largest pooled gap at 50 moments of the stream, evenly spread after its first tenth."""
         ends = np.linspace(0.1 * len(scores), len(scores), _CHECKPOINTS).astype(int)
         return self._worst(constraint, scores, [slice(0, end) for end in ends if end])
+
+    def worst_window(self, constraint: Constraint, scores: FloatArray) -> float | None:
+        """Return the largest gap of 1,000 rows in a row, looked at every 250 rows; None where there are fewer rows."""
+        ends = range(_WINDOW, len(scores) + 1, _WINDOW // 4)
+        return self._worst(constraint, scores, [slice(end - _WINDOW, end) for end in ends]) if ends else None
 
     def per_batch(self, constraint: Constraint, scores: FloatArray) -> float | None:
         """Return the row-weighted mean of the gaps within batches, None at batch size 1, where nothing compares.

@@ -315,3 +315,14 @@ def test_least_is_the_same_in_torch(geometry: str, simplex: bool, bounds: tuple[
     for x, q in _samples(rule):
         found = rule.least(torch.from_numpy(x), torch.from_numpy(q), *bounds)
         np.testing.assert_allclose(found.numpy(), rule.least(x, q, *bounds), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("geometry", ["entropic", "likelihood"])
+def test_a_margin_of_probabilities_bounds_no_prediction(geometry: str) -> None:
+    """It moves scores of 0 and 1 inside; a prediction may well come to lie beyond it."""
+    sex = torch.arange(500) % 2
+    scores = torch.linspace(0.0, 1.0, 500, dtype=torch.float64) ** 3 * (1.0 - 0.5 * sex)
+    rule = fl.DemographicParity("sex", 0.01)
+    result = fl.project(scores, [rule], sensitive_features={"sex": sex}, geometry=geometry, margin=1e-4)
+    assert float(result.value.min()) < 1e-4
+    assert result.certificate.holds

@@ -118,6 +118,9 @@ class Policy(ABC):
     geometries: ClassVar[tuple[str, ...] | None] = ("euclidean",)
     """Geometries that it can hold; None for all on a box."""
 
+    holds_pooled: ClassVar[bool] = False
+    """Whether its promise is about the pooled means of everything emitted; reports say "not bounded" elsewhere."""
+
     holds_windows: ClassVar[bool] = False
     """Whether it can hold the gap of a window (`hold="window"`)."""
 

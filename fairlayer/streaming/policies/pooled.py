@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ _FIRST_REFRESH, _REFRESH_SHARE = 8, 8
 
 class Pooled(Policy):
     """A policy on the pooled means; a kind of it says how hard it corrects."""
+
+    holds_pooled: ClassVar[bool] = True
 
     @property
     @abstractmethod
