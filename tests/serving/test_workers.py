@@ -67,7 +67,7 @@ class Service:
 
     def kill_a_worker(self, draw: random.Random) -> None:
         for _ in range(600):  # until the one before is replaced
-            if len(self.children()) == 2:
+            if len(self.children()) == 4:
                 break
             time.sleep(0.05)
         os.kill(draw.choice(self.children()), signal.SIGKILL)
@@ -153,7 +153,7 @@ def records_of(rows: pd.DataFrame) -> list[dict[str, Any]]:
 @pytest.mark.skipif(programs() is None, reason="needs the programs of PostgreSQL (initdb, pg_ctl, postgres)")
 def test_killed_workers_lose_nothing_and_count_nothing_twice_on_postgresql(run: Path, rows: pd.DataFrame) -> None:
     psycopg = pytest.importorskip("psycopg", reason="needs the extra `postgres`")
-    with running() as server, served(run, "--workers", "2", "--store", server.address) as service:
+    with running() as server, served(run, "--workers", "4", "--store", server.address) as service:
         answers = four_clients(service, records_of(rows), service.kill_a_worker, rounds=4)
         with psycopg.connect(server.address) as connection:
             stored = {
