@@ -74,6 +74,7 @@ OPTIONAL = FRAMEWORKS | {
     "pandas",
     "polars",
     "prometheus_client",
+    "psycopg",
     "pyarrow",
     "pydantic",
     "qpsolvers",

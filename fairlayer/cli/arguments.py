@@ -321,6 +321,13 @@ def _add_serve(commands: Any) -> None:
         "--workers)",
     )
     serve.add_argument(
+        "--lease",
+        type=float,
+        default=0.01,
+        help="by how much all of them together may move a gap while they do not hear of each other, in units of the "
+        "score (default: %(default)s)",
+    )
+    serve.add_argument(
         "--synchronous",
         choices=("normal", "full"),
         default="normal",

@@ -14,10 +14,13 @@ from typing import Any
 import torch
 
 from fairlayer.cli.streaming import policy_options, warm_start_of
+from fairlayer.data import read_frame
 from fairlayer.errors import DataError, ParameterError, require
 from fairlayer.serving import create_app
 from fairlayer.serving.gate import LOOPBACK
 from fairlayer.serving.server import bound_socket, serve
+from fairlayer.serving.workers import run_workers
+from fairlayer.streaming.shared import SharedStore
 from fairlayer.streaming.store import StreamStore
 
 __all__ = ["run_serve"]
@@ -33,21 +36,37 @@ def run_serve(arguments: argparse.Namespace) -> None:
     options = _options(arguments)
     with bound_socket(arguments.host, arguments.port) as listening:
         _warn(arguments, options)
-        _one(arguments, options, listening)
+        if _is_shared(arguments):
+            run_workers(_Plan(arguments, options), arguments.workers, listening, _listening(arguments, listening, None))
+        else:
+            store = StreamStore(arguments.store or ":memory:", synchronous=arguments.synchronous)
+            app = create_app(arguments.run, store=store, warm_start=warm_start_of(arguments), **options)
+            samples = app.state.scorer.stream.state.samples
+            serve(app, listening, seconds=arguments.seconds, ready=_listening(arguments, listening, samples))
 
 
-def _one(arguments: argparse.Namespace, options: dict[str, Any], listening: socket.socket) -> None:
-    store = StreamStore(arguments.store or ":memory:", synchronous=arguments.synchronous)
-    app = create_app(arguments.run, store=store, warm_start=warm_start_of(arguments), **options)
-    samples = app.state.scorer.stream.state.samples
-    serve(app, listening, seconds=arguments.seconds, ready=_listening(arguments, listening, samples))
+class _Plan:
+    """How a worker makes its application; a value that goes to another process."""
+
+    def __init__(self, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
+        self.run, self.address, self.seconds = str(arguments.run), str(arguments.store), float(arguments.seconds)
+        self.shares = int(arguments.shares or arguments.workers)
+        self.lease, self.warm_start, self.options = float(arguments.lease), arguments.warm_start, options
+
+    def __call__(self, listening: socket.socket, ready: Callable[[], None]) -> None:
+        torch.set_num_threads(1)
+        store = SharedStore(self.address, shares=self.shares, lease=self.lease)
+        warm = None if self.warm_start is None else read_frame(self.warm_start)
+        app = create_app(self.run, store=store, warm_start=warm, **self.options)
+        serve(app, listening, seconds=self.seconds, ready=ready)
 
 
-def _listening(arguments: argparse.Namespace, listening: socket.socket, samples: int) -> Callable[[], None]:
+def _listening(arguments: argparse.Namespace, listening: socket.socket, samples: int | None) -> Callable[[], None]:
     port = listening.getsockname()[1]
+    who = f"{arguments.workers} workers" if samples is None else f"{samples} predictions so far"
 
     def say() -> None:
-        print(f"Listening on http://{arguments.host}:{port}; {samples} predictions so far.", flush=True)
+        print(f"Listening on http://{arguments.host}:{port}; {who}.", flush=True)
 
     return say
 
@@ -68,7 +87,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what cannot be served together, before anything is opened."""
-    shared = (arguments.store or "").startswith(_POSTGRES)
+    shared = _is_shared(arguments)
     if arguments.workers < 1 or arguments.most_bytes < 1 or not arguments.seconds > 0:
         raise ParameterError("--workers and --most-bytes must be at least 1, and --seconds above 0.")
     if (arguments.workers > 1 or arguments.shares is not None) and not shared:
@@ -77,6 +96,10 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--workers {arguments.workers} was asked, but {found}: processes that count apart would each miss what "
             "the others emit. Give --store postgresql://USER@HOST/DATABASE, or leave --workers out."
         )
+
+
+def _is_shared(arguments: argparse.Namespace) -> bool:
+    return (arguments.store or "").startswith(_POSTGRES)
 
 
 def _token(file: str | None) -> str | None:

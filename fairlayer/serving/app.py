@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fairlayer import __version__
 from fairlayer.errors import (
     BackendError,
     FairlayerError,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app"]
 
+VERSION = version("fairlayer")
 _OURS = (BackendError, InfeasibleConstraintsError, MissingExtraError, OutputError, SolverError)
 _ENDPOINTS = ("/score", "/decide", "/labels", "/state", "/metrics", "/health", "/ready", "/docs", "/openapi.json")
 _ABOUT = "Scores and decisions of one run, whose gaps between groups are kept within its limits over the stream."
@@ -88,7 +89,7 @@ def create_app(
         scorer.close()
 
     app: FastAPI = fastapi.FastAPI(
-        title="fairlayer", version=__version__, description=_ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="fairlayer", version=VERSION, description=_ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.scorer, app.state.decider, app.state.ready = scorer, decider, False
     hosts = None if allowed_hosts is None else tuple(name.lower() for name in allowed_hosts)
@@ -122,7 +123,7 @@ def _add_score(app: "FastAPI", parts: _Parts) -> None:
     from fastapi import Request
     from fastapi.concurrency import run_in_threadpool
 
-    scorer, signed = parts.scorer, {"run": parts.scorer.name, "version": __version__}
+    scorer, signed = parts.scorer, {"run": parts.scorer.name, "version": VERSION}
 
     @app.post("/score", **_takes("ScoreRequest"), **_gives("ScoreAnswer"))
     async def score(request: Request) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def _add_decide(app: "FastAPI", parts: _Parts, decider: Decider) -> None:
     from fastapi import Request
     from fastapi.concurrency import run_in_threadpool
 
-    signed = {"run": parts.scorer.name, "version": __version__}
+    signed = {"run": parts.scorer.name, "version": VERSION}
 
     @app.post("/decide", **_takes("DecideRequest"), **_gives("DecideAnswer"))
     async def decide(request: Request) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _add_probes(app: "FastAPI", scorer: Scorer) -> None:
     @app.get("/health")
     def health() -> dict[str, Any]:
         """Say that the process answers, which run it serves, and what of the stream outlives what."""
-        return {"status": "ok", "run": scorer.name, "version": __version__, "durability": scorer.store.durability}
+        return {"status": "ok", "run": scorer.name, "version": VERSION, "durability": scorer.store.durability}
 
     @app.get("/ready")
     async def ready() -> JSONResponse:

@@ -19,7 +19,16 @@ from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.store import Answer, Id, IdReusedError, Step, StoreError, StreamStore
 
-__all__ = ["DurableStream", "Emitted", "check_record", "checked_ids"]
+__all__ = [
+    "DurableStream",
+    "Emitted",
+    "categories_of",
+    "check_record",
+    "check_same",
+    "checked_ids",
+    "column_of",
+    "recount",
+]
 
 _LONGEST_ID = 256
 _UNREADABLE = (EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError, struct.error)
@@ -121,9 +130,9 @@ class DurableStream:
         Raises:
             IdReusedError: an id was answered before for another record; nothing is counted.
         """
-        raw, keys = _column(scores), None if ids is None else checked_ids(ids, scores.numel())
+        raw, keys = column_of(scores), None if ids is None else checked_ids(ids, scores.numel())
         groups = read_groups(sensitive_features, self._constraints, len(raw), self._words)
-        columns = {name: _categories(groups, name) for name in feature_names(self._constraints)}
+        columns = {name: categories_of(groups, name) for name in feature_names(self._constraints)}
         emitted = raw.clone()
         with self.lock:
             known = self.store.answers(keys) if keys else {}
@@ -169,7 +178,7 @@ class DurableStream:
         with self.lock:
             known = self.store.answers(keys)
             new = [i for i, key in enumerate(keys) if key not in known or known[key].label is None]
-            _check_same({key: label for key, label in zip(keys, labels, strict=True) if key in known}, known)
+            check_same({key: label for key, label in zip(keys, labels, strict=True) if key in known}, known)
             if new:
                 self._label([keys[i] for i in new], [labels[i] for i in new])
         return len(new)
@@ -245,13 +254,7 @@ class DurableStream:
             self._snapshot()
             return
         self._load(snapshot)
-        for step in steps:
-            self._recount(step)
-        if steps:
-            saved = self.state.state_dict()
-            saved["machine"]["rule"] = steps[-1].meters["rule"]
-            saved["machine"]["policy"].update(steps[-1].meters["policy"])
-            self.state.load_state_dict(saved)
+        recount(self.state, steps, self._words)
         self._ahead = False
 
     def _load(self, snapshot: bytes) -> None:
@@ -273,15 +276,21 @@ class DurableStream:
                 "Begin a new file: pooled means of two streams do not mix."
             )
 
-    def _recount(self, step: Step) -> None:
-        """Count a logged step as it was emitted; nothing is decided anew."""
+
+def recount(state: InferenceState, steps: Sequence[Step], vocabulary: Vocabulary | None) -> None:
+    """Count logged steps as they were emitted; nothing is decided anew."""
+    labelled = any(constraint.needs_labels for constraint in state.constraints)
+    for step in steps:
         if step.emitted is None or step.raw is None:
-            self.state.observe_labels(step.ids or [], step.labels)
-            return
+            state.observe_labels(step.ids or [], step.labels)
+            continue
         raw, emitted = (torch.tensor(values, dtype=torch.float64) for values in (step.raw, step.emitted))
-        self.state.absorb(
-            raw, emitted, step.features, self._words, ids=step.ids if self._labelled else None, at=step.at
-        )
+        state.absorb(raw, emitted, step.features, vocabulary, ids=step.ids if labelled else None, at=step.at)
+    if steps:
+        saved = state.state_dict()
+        saved["machine"]["rule"] = steps[-1].meters["rule"]
+        saved["machine"]["policy"].update(steps[-1].meters["policy"])
+        state.load_state_dict(saved)
 
 
 def check_record(key: Id, known: Answer | None, digest: str | None) -> None:
@@ -297,7 +306,7 @@ def check_record(key: Id, known: Answer | None, digest: str | None) -> None:
         )
 
 
-def _categories(groups: Groups, name: str) -> list[Any]:
+def categories_of(groups: Groups, name: str) -> list[Any]:
     """Return one feature as plain categories, None where unknown: values that a store can hold."""
     column = groups.column(name)
     if column.codes is None:
@@ -306,7 +315,12 @@ def _categories(groups: Groups, name: str) -> list[Any]:
     return [words[code] for code in column.codes.tolist()]
 
 
-def _column(scores: Tensor) -> Tensor:
+def column_of(scores: Tensor) -> Tensor:
+    """Return raw scores (n,) in double precision, a copy.
+
+    Raises:
+        ShapeError: they are no one score per sample.
+    """
     as_columns(scores, empty=True)  # whole numbers and bools are no scores
     if scores.ndim == 2 and scores.shape[1] != 1:
         raise ShapeError(f"a stream takes one score per sample, (n,) or (n, 1), but found {tuple(scores.shape)}.")
@@ -339,7 +353,12 @@ def _is_id(key: object) -> bool:
     return isinstance(key, int) and not isinstance(key, bool) and -(2**63) <= key < 2**63
 
 
-def _check_same(labels: Mapping[Id, float], known: Mapping[Id, Any]) -> None:
+def check_same(labels: Mapping[Id, float], known: Mapping[Id, Any]) -> None:
+    """See that no id had another label before.
+
+    Raises:
+        LabelValueError: one had.
+    """
     changed = [key for key, label in labels.items() if known[key].label not in (None, label)]
     if changed:
         raise LabelValueError(

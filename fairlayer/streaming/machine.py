@@ -23,6 +23,7 @@ from fairlayer.groups import Groups, Vocabulary
 from fairlayer.projection.assembly import assemble
 from fairlayer.streaming.correction import Frame, measure_past
 from fairlayer.streaming.history import History, batch_of
+from fairlayer.streaming.lease import Lease
 from fairlayer.streaming.pending import Waiting
 from fairlayer.streaming.phases import Phase, PhaseRule
 from fairlayer.streaming.policies.base import Answer, Call, Labelled, State
@@ -69,6 +70,7 @@ class Machine:
         self.transition: Transition | None = None
         self.events: list[Event] = []
         self.now: float | None = None  # the caller's clock at the call under way
+        self.lease: Lease | None = None  # how far a worker of several may go without telling the others
         self.lost_labels = 0  # predictions that waited for a label and had to make room
         self.scratch: dict[str, Any] = {}  # what a policy derives from the counts, dropped when cells change
         self._frame: Frame | None = None
@@ -111,7 +113,10 @@ class Machine:
         if held is not None:
             return held.copy()
         self._prepare(cells, raw)
-        return self._commit(cells, raw, self.policy.answer(self.own, self, cells, raw))
+        answer = self.policy.answer(self.own, self, cells, raw)
+        if self.lease is not None:
+            answer = answer._replace(emitted=self.lease.kept(self.history, cells, answer.emitted))
+        return self._commit(cells, raw, answer)
 
     def step_large(self, groups: Groups, raw: FloatArray, projected: FloatArray) -> FloatArray:
         """Emit a batch that meets the constraints by itself, as far as the policy lets it."""
@@ -121,6 +126,8 @@ class Machine:
 
     def step_one(self, cell: int, raw: float) -> float | None:
         """Emit one prediction where the policy has a short way, else None (and nothing has changed)."""
+        if self.lease is not None:
+            return None
         if self.rule.samples >= self.own.get("next_refresh", math.inf):
             self._prepare(np.array([cell]), np.array([raw]))
         found = self.policy.answer_one(self.own, self, cell, raw)
@@ -144,7 +151,7 @@ class Machine:
         """
         history, n = self.history, len(cells)
         k = len(history.cells)
-        if n > history.longest_draft:
+        if n > history.longest_draft or self.lease is not None:
             return None
         counts = np.bincount(cells, minlength=k + 1).tolist()
         if counts[k] or not float(scores.dot(scores)) < _LARGEST_SQUARE:

@@ -1,0 +1,227 @@
+"""A store that several processes and hosts share: one PostgreSQL database, each worker in a slot of its own.
+
+    slots      the whole state of each worker, and what it alone has counted, for the others to hear
+    steps      each worker's steps since
+    answers    id -> the prediction given by any worker, and the label delivered
+
+No row is written by two workers, so none waits for another; a worker writes what has come together in one transaction.
+A slot is held by a session lock of PostgreSQL's, which ends with the connection.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from fairlayer.errors import require
+from fairlayer.streaming.store import Answer, Id, Step, StoreError
+
+__all__ = ["Database", "Slot"]
+
+FORMAT = "1"
+_LOCK = 0x66616972  # one number for all that this package locks
+_SCHEMA = """
+    CREATE TABLE IF NOT EXISTS fairlayer_meta (key text PRIMARY KEY, value text);
+    CREATE TABLE IF NOT EXISTS fairlayer_slots (slot int PRIMARY KEY, seq bigint, state bytea, published bytea);
+    CREATE TABLE IF NOT EXISTS fairlayer_steps (slot int, seq bigint, body text, PRIMARY KEY (slot, seq));
+    CREATE TABLE IF NOT EXISTS fairlayer_answers (
+        id text PRIMARY KEY, slot int, raw float8, emitted float8, label float8, digest text,
+        settled boolean NOT NULL DEFAULT false
+    );
+    CREATE INDEX IF NOT EXISTS fairlayer_unsettled ON fairlayer_answers (slot) WHERE label IS NOT NULL AND NOT settled;
+"""
+
+
+class Slot(NamedTuple):
+    """What a database holds of a worker.
+
+    Args:
+        state: its last snapshot; None for a new one.
+        seq: number of the last step in it.
+        steps: those since, with their numbers.
+    """
+
+    state: bytes | None
+    seq: int
+    steps: list[tuple[int, Step]]
+
+
+class Database:
+    """One connection, opened when it is needed and let go of when it fails. One thread at a time.
+
+    Args:
+        address: postgresql://...
+        seconds: longest time for a connection, and for a statement.
+
+    Raises:
+        MissingExtraError: psycopg is not installed.
+    """
+
+    def __init__(self, address: str, *, seconds: float = 2.0) -> None:
+        self.address, self.seconds = address, seconds
+        self._psycopg = require("psycopg", "postgres")
+        self._connection: Any = None
+        self._lock = threading.Lock()
+        self.slot: int | None = None
+
+    def prepare(self, names: Sequence[str], shares: int) -> None:
+        """Make the tables, and see whose stream they hold.
+
+        Raises:
+            StoreError: the stream of other constraints, or shared among another number.
+        """
+        said = {"format": FORMAT, "constraints": json.dumps(list(names)), "shares": str(shares)}
+        with self._work() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            cursor.execute(_SCHEMA)
+            for key, value in said.items():
+                cursor.execute("INSERT INTO fairlayer_meta VALUES (%s, %s) ON CONFLICT DO NOTHING", (key, value))
+            found = dict(cursor.execute("SELECT key, value FROM fairlayer_meta").fetchall())
+        for key, value in said.items():
+            if found[key] != value:
+                raise StoreError(
+                    f"the database holds a stream with {key} {found[key]}, but {value} was asked for. Use another "
+                    "database, or start as before."
+                )
+
+    def take(self, slots: Sequence[int]) -> int:
+        """Take the first of the slots that is free, and keep it while the connection lasts.
+
+        Raises:
+            StoreError: none is.
+        """
+        with self._work() as cursor:
+            for slot in slots:
+                if cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (_LOCK, slot)).fetchone()[0]:
+                    self.slot = slot
+                    return slot
+        raise StoreError(
+            f"all of the slots {list(slots)} are held by other processes. End one, or begin a database with "
+            "more --shares."
+        )
+
+    def load(self, slot: int) -> Slot:
+        """Return what is held of a worker."""
+        with self._work() as cursor:
+            found = cursor.execute("SELECT state, seq FROM fairlayer_slots WHERE slot = %s", (slot,)).fetchone()
+            state, seq = (None, 0) if found is None else (bytes(found[0]), int(found[1]))
+            rows = cursor.execute(
+                "SELECT seq, body FROM fairlayer_steps WHERE slot = %s AND seq > %s ORDER BY seq", (slot, seq)
+            ).fetchall()
+        return Slot(state, seq, [(number, Step(**json.loads(body))) for number, body in rows])
+
+    def append(self, slot: int, steps: Sequence[tuple[int, Step]]) -> None:
+        """Write steps in one transaction; those that are there already are left as they are."""
+        with self._work() as cursor:
+            self._append(cursor, slot, steps)
+
+    def exchange(
+        self,
+        slot: int,
+        steps: Sequence[tuple[int, Step]],
+        *,
+        seq: int,
+        state: bytes,
+        published: bytes,
+        settled: Sequence[Id],
+    ) -> None:
+        """Write steps, the state after them, and what the others may hear, in one transaction."""
+        with self._work() as cursor:
+            self._append(cursor, slot, steps)
+            cursor.execute(
+                "INSERT INTO fairlayer_slots VALUES (%s, %s, %s, %s) ON CONFLICT (slot) DO UPDATE SET "
+                "seq = excluded.seq, state = excluded.state, published = excluded.published",
+                (slot, seq, state, published),
+            )
+            cursor.execute("DELETE FROM fairlayer_steps WHERE slot = %s AND seq <= %s", (slot, seq))
+            if settled:
+                keys = [_key(each) for each in settled]
+                cursor.execute("UPDATE fairlayer_answers SET settled = true WHERE id = ANY(%s)", (keys,))
+
+    def hear(self, slot: int) -> tuple[dict[int, bytes], dict[Id, float]]:
+        """Return what the other workers have published, and labels that have come for this one's predictions."""
+        with self._work() as cursor:
+            others = cursor.execute("SELECT slot, published FROM fairlayer_slots WHERE slot <> %s", (slot,)).fetchall()
+            labels = cursor.execute(
+                "SELECT id, label FROM fairlayer_answers WHERE slot = %s AND label IS NOT NULL AND NOT settled", (slot,)
+            ).fetchall()
+        return {number: bytes(each) for number, each in others}, {json.loads(key): label for key, label in labels}
+
+    def answers(self, ids: Sequence[Id]) -> dict[Id, Answer]:
+        """Return what any worker has answered for those of the ids that have come before."""
+        with self._work() as cursor:
+            rows = cursor.execute(
+                "SELECT id, emitted, label, raw, digest FROM fairlayer_answers WHERE id = ANY(%s)",
+                ([_key(each) for each in ids],),
+            ).fetchall()
+        return {json.loads(key): Answer(*answer) for key, *answer in rows}
+
+    def label(self, labels: Mapping[Id, float]) -> None:
+        """Write labels of predictions of any worker; each keeps its first."""
+        with self._work() as cursor:
+            cursor.executemany(
+                "UPDATE fairlayer_answers SET label = %s WHERE id = %s AND label IS NULL",
+                [(label, _key(each)) for each, label in labels.items()],
+            )
+
+    def close(self) -> None:
+        """Let go of the connection, and of the slot."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _append(self, cursor: Any, slot: int, steps: Sequence[tuple[int, Step]]) -> None:
+        cursor.executemany(
+            "INSERT INTO fairlayer_steps VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+            [(slot, seq, json.dumps(step._asdict(), allow_nan=False)) for seq, step in steps],
+        )
+        cursor.executemany(
+            "INSERT INTO fairlayer_answers VALUES (%s, %s, %s, %s, NULL, %s) ON CONFLICT DO NOTHING",
+            [row for _, step in steps for row in _rows(slot, step)],
+        )
+
+    @contextmanager
+    def _work(self) -> Iterator[Any]:
+        """A transaction; a connection that fails is let go of."""
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = self._open()
+                with self._connection.transaction(), self._connection.cursor() as cursor:
+                    yield cursor
+            except self._psycopg.Error as error:
+                self.close()
+                raise StoreError(f"the PostgreSQL store cannot be used now ({str(error).strip()}).") from error
+
+    def _open(self) -> Any:
+        wait = max(1, round(self.seconds))
+        connection = self._psycopg.connect(
+            self.address,
+            autocommit=True,
+            connect_timeout=wait,
+            options=f"-c statement_timeout={1000 * wait} -c idle_in_transaction_session_timeout=30000",
+            keepalives_idle=wait,
+            tcp_user_timeout=1000 * wait,
+        )
+        if self.slot is not None:  # the lock went with the connection before
+            held = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_LOCK, self.slot)).fetchone()[0]
+            if not held:
+                connection.close()
+                raise StoreError(
+                    f"the slot {self.slot} was taken by another process in the meantime. Restart this one."
+                )
+        return connection
+
+
+def _key(each: Id) -> str:
+    """1 and "1" are two ids; what PostgreSQL cannot hold in a text is escaped."""
+    return json.dumps(each)
+
+
+def _rows(slot: int, step: Step) -> Iterator[tuple[Any, ...]]:
+    marks: Sequence[str | None] = step.digests or [None] * len(step.ids or ())
+    for key, raw, emitted, mark in zip(step.ids or (), step.raw or (), step.emitted or (), marks, strict=False):
+        yield _key(key), slot, raw, emitted, mark

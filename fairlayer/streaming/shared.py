@@ -1,0 +1,435 @@
+"""A stream of one worker among several that share a PostgreSQL store.
+
+a request    one step of this worker's own state; answered once the database has it
+beside it    a thread writes what has come together in one transaction, and every `refresh` seconds an exchange:
+             this worker's counts for the others, theirs for this one
+store gone   requests are answered at once from memory and wait there to be written; the `Lease` bounds by how much
+             the workers can move the pooled means until they hear of each other again
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairlayer.edge import feature_names, read_groups, read_per_sample
+from fairlayer.errors import ConstraintDefinitionError, ParameterError, ShapeError
+from fairlayer.groups import Groups, Vocabulary
+from fairlayer.streaming.durable import (
+    Emitted,
+    categories_of,
+    check_record,
+    check_same,
+    checked_ids,
+    column_of,
+    recount,
+)
+from fairlayer.streaming.lease import Lease
+from fairlayer.streaming.machine import Machine
+from fairlayer.streaming.postgres import Database
+from fairlayer.streaming.state import InferenceState
+from fairlayer.streaming.store import Answer, Id, Step, StoreError
+
+__all__ = ["SharedStore", "SharedStream"]
+
+_MOST_WAITING = 100_000  # steps that wait for a store that is gone
+_PATIENCE = 5.0  # seconds for which an answer waits for a store that is there
+_RETRY = 0.5  # seconds between two attempts to reach one that is gone
+
+
+class SharedStore:
+    """A PostgreSQL database as one worker uses it.
+
+    Args:
+        address: postgresql://...
+        shares: workers over all hosts among which the lease is divided.
+        slots: those of the shares that this worker may take; None for any.
+        lease: by how much, in units of the score, all workers together may move the gap between two cells while they do
+            not hear of each other.
+        refresh: seconds between two exchanges.
+
+    Raises:
+        MissingExtraError: psycopg is not installed.
+        ParameterError: a number that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        shares: int = 1,
+        slots: Sequence[int] | None = None,
+        lease: float = 0.01,
+        refresh: float = 1.0,
+    ) -> None:
+        if shares < 1 or not lease > 0.0 or not refresh > 0.0:
+            raise ParameterError(
+                f"shares must be at least 1, and lease and refresh above 0, but are {shares}, {lease} and {refresh}."
+            )
+        self.address, self.shares, self.lease, self.refresh = address, shares, lease, refresh
+        self.slots = list(range(shares) if slots is None else slots)
+        self._stream: SharedStream | None = None
+
+    def stream(self, state: InferenceState, vocabulary: Vocabulary) -> SharedStream:
+        """Return the stream of this worker, resumed."""
+        self._stream = SharedStream(state, self, vocabulary)
+        return self._stream
+
+    def check(self) -> None:
+        """Raise where a request could not be taken now.
+
+        Raises:
+            StoreError: too many steps wait for a store that is gone, or the stream has ended.
+        """
+        if self._stream is not None:
+            self._stream.check()
+
+    @property
+    def durability(self) -> dict[str, Any]:
+        """What outlives what, in words."""
+        stream = self._stream
+        there = stream is None or stream.attached
+        return {
+            "store": "postgresql",
+            "survives": "the end of any process at any moment, and of the database, as far as its disk keeps its word"
+            if there
+            else "nothing for now: the database cannot be reached, and what is answered waits in memory",
+            "waiting": 0 if stream is None else stream.waiting,
+            "slot": None if stream is None else stream.slot,
+            "lease": self.lease / self.shares,
+        }
+
+
+class SharedStream:
+    """The stream of one worker; see the top of this file.
+
+    Args:
+        state: empty, of the constraints that the database holds.
+        store: where to, and the share.
+        vocabulary: all categories, in an order that all workers have.
+
+    Raises:
+        StoreError: the database cannot be reached, holds another stream, or has no free slot.
+    """
+
+    def __init__(self, state: InferenceState, store: SharedStore, vocabulary: Vocabulary) -> None:
+        self.state, self.store, self._words = state, store, vocabulary.closed()
+        self.lock = threading.RLock()
+        self._more = threading.Condition(self.lock)
+        self._constraints = state.constraints
+        self._labelled = any(constraint.needs_labels for constraint in self._constraints)
+        self._waiting: list[tuple[int, Step]] = []  # steps that the database does not have
+        self._recent: dict[Id, Answer] = {}  # their answers
+        self._learnt: dict[Id, float] = {}  # labels counted here, to be marked in the database
+        self._heard: dict[int, Machine] = {}
+        self._own, self._others = Counter[str](), Counter[str]()
+        self._stored = self._seq = 0
+        self.attached, self._ended, self._closing, self._said = True, False, False, ""
+        self._writer, self._reader = Database(store.address), Database(store.address)
+        self._writer.prepare([constraint.name for constraint in self._constraints], store.shares)
+        self.slot = self._writer.take(store.slots)
+        self.state.adopt(self._words)
+        self._resume()
+        self._exchange()
+        self._thread = threading.Thread(target=self._work, name="fairlayer-store", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Steps that the database does not have yet."""
+        return len(self._waiting)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Numbers that go with the streams of all workers, as far as this one has heard."""
+        return dict(self._own + self._others)
+
+    def check(self) -> None:
+        """Raise where a request could not be taken now.
+
+        Raises:
+            StoreError: too many steps wait, or the stream has ended.
+        """
+        if self._ended or len(self._waiting) >= _MOST_WAITING:
+            raise StoreError(f"no more can be taken: {self._said or 'the stream has ended'}")
+
+    def answer(
+        self,
+        scores: Tensor,
+        sensitive_features: Any,
+        *,
+        ids: Sequence[Id] | None = None,
+        at: float | None = None,
+        digests: Sequence[str] | None = None,
+        counters: Mapping[str, int] | None = None,
+    ) -> Emitted:
+        """Return predictions for raw scores, as `DurableStream.answer` does.
+
+        Raises:
+            StoreError: too many steps wait for a store that is gone; nothing is counted.
+        """
+        raw, keys = column_of(scores), None if ids is None else checked_ids(ids, scores.numel())
+        groups = read_groups(sensitive_features, self._constraints, len(raw), self._words)
+        columns = {name: categories_of(groups, name) for name in feature_names(self._constraints)}
+        emitted = raw.clone()
+        known = self._known(keys)
+        with self.lock:
+            self.check()
+            known.update({key: self._recent[key] for key in keys or () if key in self._recent})
+            for i, key in enumerate(keys or ()):
+                check_record(key, known.get(key), None if digests is None else digests[i])
+            fresh = [i for i in range(len(raw)) if keys is None or keys[i] not in known]
+            if fresh:
+                part = {name: [column[i] for i in fresh] for name, column in columns.items()}
+                own = None if keys is None else [keys[i] for i in fresh]
+                marks = None if digests is None else [digests[i] for i in fresh]
+                emitted[fresh] = self._step(raw[fresh], part, own, at=at, digests=marks, counters=counters)
+            number = self._seq
+            self._await(number)
+        for i, key in enumerate(keys or ()):
+            if key in known:
+                emitted[i], raw[i] = known[key].emitted, known[key].raw
+        new = set(fresh)
+        return Emitted(emitted, raw, [i not in new for i in range(len(raw))])
+
+    def observe_labels(self, ids: Sequence[Id], y: Any) -> int:
+        """Deliver labels of predictions that any worker made; return how many were new.
+
+        The worker that made a prediction counts its label at its next exchange.
+
+        Raises:
+            ConstraintDefinitionError: no constraint looks at labels.
+            LabelValueError: an id had another label before.
+            ShapeError: an id has no prediction; nothing is counted.
+            StoreError: the database cannot be reached; nothing is counted.
+        """
+        keys = checked_ids(ids, len(list(ids)))
+        column = read_per_sample("y", y, (len(keys),))
+        assert column is not None
+        labels = dict(zip(keys, (float(label) for label in column[:, 0]), strict=True))
+        if not self._labelled:
+            raise ConstraintDefinitionError(
+                "labels were delivered, but no constraint of this stream looks at labels: there is nothing to count."
+            )
+        known = self._reader.answers(keys)
+        missing = [key for key in keys if key not in known]
+        if missing:
+            raise ShapeError(f"the ids {missing[:5]} have no prediction that waits for a label.")
+        with self.state._lock:
+            self.state._machine.check_labels(_some_groups(self.state, len(keys)), column[:, 0])
+        check_same(labels, known)
+        new = {key: label for key, label in labels.items() if known[key].label is None}
+        self._reader.label(new)
+        return len(new)
+
+    def close(self) -> None:
+        """Write what waits and the whole state, and let go of the slot."""
+        with self._more:
+            if self._closing:
+                return
+            self._closing = True
+            self._more.notify_all()
+        self._thread.join(30.0)
+        self._ended = True
+        try:
+            self._exchange()
+        except StoreError as error:
+            warnings.warn(f"{len(self._waiting)} steps could not be written at the end: {error}", stacklevel=2)
+        self._writer.close()
+        self._reader.close()
+
+    # ---- requests
+
+    def _known(self, keys: list[Id] | None) -> dict[Id, Answer]:
+        if not keys or not self.attached:
+            return {}
+        try:
+            return self._reader.answers(keys)
+        except StoreError as error:
+            self._lose(error)
+            return {}
+
+    def _step(
+        self, raw: Tensor, features: dict[str, list[Any]], ids: list[Id] | None, *, at: float | None, **more: Any
+    ) -> Tensor:
+        emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
+        counted = dict(more["counters"] or {})
+        step = Step(
+            ids,
+            self.state.meters(),
+            raw=raw.tolist(),
+            emitted=emitted.tolist(),
+            features=features,
+            at=at,
+            digests=more["digests"],
+            counters=counted or None,
+        )
+        self._own.update(counted)
+        self._seq += 1
+        self._waiting.append((self._seq, step))
+        marks: Sequence[str | None] = step.digests or [None] * len(ids or ())
+        for key, mark, a, b in zip(ids or (), marks, step.emitted or (), step.raw or (), strict=True):
+            self._recent[key] = Answer(a, None, b, mark)
+        self._more.notify_all()
+        return emitted
+
+    def _await(self, number: int) -> None:
+        """Wait until the database has the step; not where it is gone."""
+        end = time.monotonic() + _PATIENCE
+        while self._stored < number and self.attached and not self._ended:
+            left = end - time.monotonic()
+            if left <= 0.0:
+                return
+            self._more.wait(left)
+
+    # ---- beside them
+
+    def _work(self) -> None:
+        due = time.monotonic() + self.store.refresh
+        while True:
+            with self._more:
+                if not self._closing and not (self._waiting and self.attached):
+                    self._more.wait(max(0.01, min(due - time.monotonic(), self.store.refresh)))
+                if self._closing:
+                    return
+            try:
+                if time.monotonic() >= due or not self.attached:
+                    due = time.monotonic() + self.store.refresh
+                    self._exchange()
+                else:
+                    self._flush()
+            except StoreError as error:
+                self._lose(error)
+                time.sleep(min(_RETRY, self.store.refresh))
+
+    def _flush(self) -> None:
+        with self.lock:
+            steps = list(self._waiting)
+        if steps:
+            self._writer.append(self.slot, steps)
+            self._done(steps[-1][0])
+
+    def _exchange(self) -> None:
+        """Hear the others, and publish what this worker has done, in this order: what is published is then known."""
+        told, labels = self._writer.hear(self.slot)
+        with self.lock:
+            self._hear(told)
+            self._learn(labels)
+            steps, seq, settled = list(self._waiting), self._seq, dict(self._learnt)
+            state, published = self._snapshot(), self._published()
+            lease = Lease.begin(self.store.lease / self.store.shares, self.state._machine.history)
+        self._writer.exchange(self.slot, steps, seq=seq, state=state, published=published, settled=list(settled))
+        with self.lock:
+            self.state._machine.lease = lease
+            for key in settled:
+                self._learnt.pop(key, None)
+        self._done(seq)
+
+    def _done(self, seq: int) -> None:
+        with self._more:
+            self._stored = max(self._stored, seq)
+            while self._waiting and self._waiting[0][0] <= seq:
+                for key in self._waiting.pop(0)[1].ids or ():
+                    self._recent.pop(key, None)
+            if not self.attached:
+                self.attached, self._said = True, ""
+                self.state._machine.note("store back", "what waited is written; the others are heard again")
+                warnings.warn("the PostgreSQL store is back; what waited has been written.", stacklevel=2)
+            self._more.notify_all()
+
+    def _lose(self, error: StoreError) -> None:
+        """Go on without the store; say so once."""
+        self._reader.close()  # its connection is as old; the next request after the return opens a new one
+        with self._more:
+            if self.attached:
+                self.attached, self._said = False, str(error)
+                self.state._machine.note("store gone", f"share of the lease: {self.store.lease / self.store.shares:g}")
+                warnings.warn(f"answers wait in memory: {error}", stacklevel=2)
+            self._more.notify_all()
+
+    # ---- what is exchanged
+
+    def _hear(self, told: Mapping[int, bytes]) -> None:
+        found, others = {}, Counter[str]()
+        for slot, published in told.items():
+            values = _read(published)
+            others.update(values["counters"])
+            machine = self.state._loaded(values["machine"])
+            if machine.rule.samples:
+                found[slot] = machine
+        self._others = others
+        if all(_same_counts(self._heard.get(slot), machine) for slot, machine in found.items()):
+            return  # nothing new
+        with self.state._lock:
+            self.state._catch_up()
+            machine = self.state._machine
+            machine.hear([(each, self._heard.get(slot)) for slot, each in found.items()])
+            machine.events.pop()  # one each second would push out all others
+            self.state._know()
+        self._heard = found
+
+    def _published(self) -> bytes:
+        """This worker's own counts: all that it knows less what it has heard."""
+        own = self.state._loaded(self.state.state_dict()["machine"])
+        for machine in self._heard.values():
+            own._joined(machine)
+            own.history.merge(machine.history, sign=-1.0)
+            own.rule.samples -= machine.rule.samples
+        own.transition, own.events = None, []
+        return _written({"machine": own.to_state(), "counters": dict(self._own)})
+
+    def _learn(self, labels: Mapping[Id, float]) -> None:
+        """Count labels that have come for this worker's predictions; those that no longer wait are only marked."""
+        new = {key: label for key, label in labels.items() if key not in self._learnt}
+        for key, label in new.items():
+            with suppress(ShapeError):  # it had to make room long ago
+                self.state.observe_labels([key], [label])
+        self._learnt.update(new)
+
+    def _snapshot(self) -> bytes:
+        heard = {str(slot): machine.to_state() for slot, machine in self._heard.items()}
+        return _written({"state": self.state.state_dict(), "heard": heard, "counters": dict(self._own)})
+
+    def _resume(self) -> None:
+        found = self._writer.load(self.slot)
+        if found.state is not None:
+            saved = _read(found.state)
+            self.state.load_state_dict(saved["state"])
+            self._heard = {int(slot): self.state._loaded(state) for slot, state in saved["heard"].items()}
+            self._own.update(saved["counters"])
+        recount(self.state, [step for _, step in found.steps], self._words)
+        for _, step in found.steps:
+            self._own.update(step.counters or {})
+        self._seq = self._stored = found.steps[-1][0] if found.steps else found.seq
+
+
+def _same_counts(before: Machine | None, now: Machine) -> bool:
+    return before is not None and torch.equal(before.history.to_state()["sums"], now.history.to_state()["sums"])
+
+
+def _written(values: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(values), buffer)
+    return buffer.getvalue()
+
+
+def _read(text: bytes) -> dict[str, Any]:
+    values: dict[str, Any] = torch.load(io.BytesIO(text), weights_only=True)
+    return values
+
+
+def _some_groups(state: InferenceState, n: int) -> Any:
+    """Groups to read labels beside; labels are checked by their values only."""
+    machine = state._machine
+    codes = np.zeros(n, dtype=np.int64)
+    return Groups.from_codes(dict.fromkeys(machine.features, codes), machine.vocabulary)

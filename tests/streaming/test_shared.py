@@ -1,0 +1,170 @@
+"""Several workers on one PostgreSQL: joint counts, leases, a store that goes and comes back."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+import fairlayer as fl
+from fairlayer.groups import Vocabulary
+from fairlayer.streaming.lease import Lease
+from fairlayer.streaming.shared import SharedStore, SharedStream
+from fairlayer.streaming.store import IdReusedError, StoreError
+from tests.streaming.postgresql import Server, programs, running
+
+pytest.importorskip("psycopg", reason="needs the extra `postgres`")
+pytestmark = pytest.mark.skipif(
+    programs() is None, reason="needs the programs of PostgreSQL (initdb, pg_ctl, postgres)"
+)
+
+WORDS = Vocabulary().learn({"sex": ["F", "M"]})
+PARITY = fl.DemographicParity("sex", tolerance=0.02)
+NAME = PARITY.name
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running() as found:
+        yield found
+
+
+@pytest.fixture
+def address(server: Server) -> str:
+    """A database of its own."""
+    import psycopg
+
+    name = f"db{time.monotonic_ns()}"
+    with psycopg.connect(server.address, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return server.address.removesuffix("postgres") + name
+
+
+def worker(address: str, *, shares: int = 2, constraint: object = PARITY, **options: object) -> SharedStream:
+    state = fl.InferenceState([constraint], bounds=(0.0, 1.0))
+    return SharedStore(address, shares=shares, refresh=0.1, **options).stream(state, WORDS)  # type: ignore[arg-type]
+
+
+def ask(stream: SharedStream, score: float, sex: str, key: object = None) -> float:
+    ids = None if key is None else [key]
+    return float(stream.answer(torch.tensor([score], dtype=torch.float64), {"sex": [sex]}, ids=ids).emitted)  # type: ignore[arg-type]
+
+
+def until(condition: object, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
+
+
+def means(answers: list[tuple[str, float]]) -> dict[str, float]:
+    return {sex: float(np.mean([y for s, y in answers if s == sex])) for sex in ("F", "M")}
+
+
+def test_workers_hear_of_each_other_and_resume(address: str) -> None:
+    draw, answers = np.random.default_rng(0), []
+    one, other = worker(address), worker(address)
+    for i in range(120):
+        sex = "FM"[int(draw.random() < 0.5)]
+        stream = (one, other)[i % 2]
+        answers.append((sex, ask(stream, float(np.clip(draw.normal(0.5, 0.2), 0, 1)), sex, i)))
+    until(lambda: one.state.samples == other.state.samples == 120)
+    for stream in (one, other):
+        assert stream.state.counts() == {f"sex={s}": sum(sex == s for sex, _ in answers) for s in ("F", "M")}
+        found = means(answers)
+        assert stream.state.pooled_gap()[NAME] == pytest.approx(abs(found["F"] - found["M"]), abs=1e-9)
+    assert ask(other, 0.123, "F", 0) == answers[0][1]  # an id of the other worker's
+    with pytest.raises(StoreError, match="are held by other processes"):
+        worker(address)
+    one.close()
+    other.close()
+    with pytest.raises(StoreError, match="shares"):
+        worker(address, shares=3)
+    again = worker(address)
+    assert again.state.samples == 120
+    again.close()
+
+
+def test_an_id_with_another_record_is_refused(address: str) -> None:
+    stream = worker(address, shares=1)
+    score = torch.tensor([0.5])
+    stream.answer(score, {"sex": ["F"]}, ids=["a\x00"], digests=["one"])
+    until(lambda: not stream.waiting)
+    with pytest.raises(IdReusedError, match="another record"):
+        stream.answer(score, {"sex": ["F"]}, ids=["a\x00"], digests=["two"])
+    assert stream.answer(score, {"sex": ["F"]}, ids=["a\x00"], digests=["one"]).repeated == [True]
+    assert stream.state.samples == 1
+    stream.close()
+
+
+def test_labels_reach_the_worker_that_made_the_prediction(address: str) -> None:
+    odds = fl.EqualOpportunity("sex", tolerance=0.05)
+    one, other = worker(address, constraint=odds), worker(address, constraint=odds)
+    for i in range(20):
+        ask(one, 0.1 + 0.04 * i, "FM"[i % 2], i)
+    assert other.observe_labels(list(range(20)), [1.0] * 20) == 20
+    assert other.observe_labels([3], [1.0]) == 0
+    until(lambda: one.state.waiting_labels == 0)
+    until(lambda: other.state.pooled_gap() == one.state.pooled_gap() and one.state.pooled_gap()[odds.name] is not None)
+    one.close()
+    other.close()
+
+
+def test_a_store_that_is_gone_stops_nobody_and_the_lease_bounds_what_follows() -> None:
+    draw = np.random.default_rng(1)
+    with running() as server, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        workers = [worker(server.address, shares=2, lease=0.02) for _ in range(2)]
+        answers: list[tuple[str, float]] = []
+        for i in range(300):
+            sex = "FM"[i % 2]
+            answers.append((sex, ask(workers[i % 4 // 2], float(np.clip(draw.normal(0.5, 0.1), 0, 1)), sex, i)))
+        until(lambda: all(stream.state.samples == 300 and not stream.waiting for stream in workers))
+        time.sleep(0.5)  # one more exchange each
+        before = means(answers)
+        server.stop()
+        for i in range(300, 700):  # every woman at one worker high, every man at the other low: neither sees a gap
+            sex = "FM"[i % 2]
+            answers.append((sex, ask(workers[i % 2], 0.95 if sex == "F" else 0.05, sex, i)))
+            after = means(answers)
+            gap = abs(after["F"] - after["M"]) - abs(before["F"] - before["M"])
+            assert gap <= 0.02 + 1e-9
+        assert not workers[0].attached
+        assert workers[0].store.durability["waiting"] > 0
+        server.start()
+        until(lambda: all(stream.attached and stream.state.samples == 700 for stream in workers))
+        found = workers[0]._reader.answers(list(range(700)))
+        assert {key: answer.emitted for key, answer in found.items()} == {i: y for i, (_, y) in enumerate(answers)}
+        kinds = [event.kind for event in workers[0].state.events]
+        assert (kinds.count("store gone"), kinds.count("store back")) == (1, 1)
+        for stream in workers:
+            stream.close()
+    assert sum("wait in memory" in str(each.message) for each in said) == 2
+
+
+def test_a_lease_can_always_be_kept() -> None:
+    state = fl.InferenceState([PARITY], bounds=(0.0, 1.0))
+    state.emit(torch.full((20,), 0.4), {"sex": ["F", "M"] * 10})
+    history = state._machine.history
+    lease = Lease.begin(0.1, history)
+    kept = lease.kept(history, np.zeros(200, dtype=np.int64), np.ones(200))
+    mean = lease.sums[0] / lease.counts[0]
+    used = np.abs(np.cumsum(kept - mean)) / (lease.counts[0] + np.arange(1, 201))
+    assert used.max() <= 0.05 + 1e-12
+    assert kept.min() >= mean - 1e-12
+
+
+def test_no_database_is_named() -> None:
+    with pytest.raises(StoreError, match="cannot be used now"):
+        worker("postgresql://postgres@127.0.0.1:9/none")
+
+
+def test_the_programs_run() -> None:
+    found = programs()
+    assert found is not None
+    subprocess.run([str(found / "initdb"), "--version"], check=True, capture_output=True)
