@@ -514,7 +514,9 @@ class Present(Policy):
         k = len(stream.history.cells)
         scale = state["weight"] / other["weight"]
         sums = np.array(state["sums"]) + scale * gathered(np.array(other["sums"]).reshape(6, -1), rows, k)
-        return self._with_sums(state, stream, sums, state["labels"] + gathered(other["labels"], rows, k))
+        bins = max(np.shape(each["labels"])[-1] for each in (state, other))
+        ours, theirs = (_of_width(np.array(each["labels"]), bins) for each in (state, other))
+        return self._with_sums(state, stream, sums, ours + gathered(theirs, rows, k))
 
     def heard(self, state: State, stream: Machine, others: list[tuple[Machine, IntArray]]) -> State:
         """Let what other replicas have counted themselves take the place of what they had told before.
@@ -522,13 +524,16 @@ class Present(Policy):
         Shifts are solved from the sums of all: no replica adds a correction of its own to those of the others.
         """
         k = len(stream.history.cells)
-        told, told_labels = np.zeros((6, k)), np.zeros_like(state["labels"])
+        bins = max(np.shape(each["labels"])[-1] for each in (state, *(other.own for other, _ in others)))
+        labels, borrowed = (_of_width(np.array(state[name]), bins) for name in ("labels", "borrowed_labels"))
+        told, told_labels = np.zeros((6, k)), np.zeros_like(labels)
         for other, rows in others:
             own = (np.array(other.own["sums"]).reshape(6, -1) - other.own["borrowed"]) / other.own["weight"]
             told += gathered(own * state["weight"], rows, k)
-            told_labels += gathered(other.own["labels"] - other.own["borrowed_labels"], rows, k)
+            theirs = (_of_width(np.array(other.own[name]), bins) for name in ("labels", "borrowed_labels"))
+            told_labels += gathered(next(theirs) - next(theirs), rows, k)
         sums = np.maximum(np.array(state["sums"]) + told - state["borrowed"], 0.0)
-        labels = np.maximum(state["labels"] + told_labels - state["borrowed_labels"], 0.0)
+        labels = np.maximum(labels + told_labels - borrowed, 0.0)
         new = self._with_sums(state, stream, sums, labels)
         return {**new, "borrowed": told, "borrowed_labels": told_labels}
 
