@@ -59,6 +59,10 @@ class Constraint(ABC):
         if "__init__" in cls.__dict__:  # a keyword that it does not have is answered with the one that is meant
             cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
 
+    def limit_value(self) -> Any:
+        """Return what its limit argument holds, a number or a tensor; None where no single argument names it."""
+        return None if self.limit_argument is None else getattr(self, self.limit_argument)
+
     def spread_over(self) -> str | None:
         """Return the feature over whose groups the constraint is one spread of means, within `self.tolerance`.
 

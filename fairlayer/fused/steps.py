@@ -78,11 +78,12 @@ def open_probabilities(z: Any, codes: Any, least: float, most: float, likelihood
 
 @compiled
 def open_logits(x: Any, codes: Any, e: Any) -> Any:
-    """Sweep at pull 0, and fill e with exp(-x): (rows of group 1, all codes or-ed, sums, sums of W)."""
+    """Sweep at pull 0, and fill e with exp(-x): (rows of group 1, all codes or-ed, sums, sums of W, sum of |x|)."""
     ones, bits = 0, 0
-    total, second, free, second_free = 0.0, 0.0, 0.0, 0.0
+    total, second, free, second_free, size = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(x.shape[0]):
         e[i] = math.exp(-np.float64(x[i]))
+        size += abs(np.float64(x[i]))
     for i in range(x.shape[0]):
         code = codes[i]
         one = float(code)
@@ -94,7 +95,7 @@ def open_logits(x: Any, codes: Any, e: Any) -> Any:
         second += one * y
         free += w
         second_free += one * w
-    return ones, bits, total - second, second, free - second_free, second_free
+    return ones, bits, total - second, second, free - second_free, second_free, size
 
 
 @compiled

@@ -79,7 +79,9 @@ def _solve(z: Any, codes: Any, out: Any, tolerance: float, ends: Any, terms: Any
         if not size0 + size1 < n * _LARGEST:
             return NO_NUMBERS
     elif geometry == LOGITS:
-        ones, bits, s0, s1, k0, k1 = open_logits(z, codes, e)
+        ones, bits, s0, s1, k0, k1, size0 = open_logits(z, codes, e)
+        if not size0 < _LARGEST:
+            return NO_NUMBERS
         size0, size1 = 0.0, 0.0
     else:
         ones, bits, s0, s1, k0, k1, outside = open_probabilities(z, codes, lower, upper, geometry == LIKELIHOOD)

@@ -52,7 +52,7 @@ def encode(name: str, raw: Any, known: Known, *, signs: Signs = "judge") -> Colu
     if kind == "i" and known is not None:
         counts = _count_known_codes(raw, known)
         if counts is not None:
-            return Column(name, known, raw.astype(np.int64, copy=False), counts)
+            return Column(name, known, raw.astype(np.int64), counts)  # a copy: the caller's may change
     if kind in "iub":
         codes, categories = _encode_integers(name, raw, known, signs, None)
     elif kind == "f":
@@ -115,7 +115,7 @@ def _encode_integers(
     valid = raw if missing is None else raw[~missing]
     low, high = (int(valid.min()), int(valid.max())) if len(valid) else (0, 0)
     if missing is None and low >= 0 and known is not None and high < len(known) and known == _range(len(known)):
-        return raw.astype(np.int64, copy=False), known
+        return raw.astype(np.int64), known
     present = _distinct(valid, low, high)
     categories = extend(known, in_order(_groups_among(name, present, valid, known, signs)))
     codes = _look_up_integers(raw, categories)

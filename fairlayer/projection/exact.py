@@ -24,7 +24,7 @@ from fairlayer.projection.derivative import Derivative
 from fairlayer.projection.options import Options
 from fairlayer.solve import ClashingFaces, Face, SlabSystem, Solution, Solved, StuckProblem, accuracy_of, gauged, solve
 
-__all__ = ["ExactColumn", "Found", "project_exactly", "result_dtype"]
+__all__ = ["ExactColumn", "Found", "check_finite", "project_exactly", "result_dtype"]
 
 _LARGEST = 1e100  # squares and sums must not overflow
 
@@ -245,7 +245,18 @@ def _check_finite(passes: Passes, scores: Tensor) -> None:
         return
     if math.isfinite(size):
         raise NonFiniteScoresError(f"scores go up to {size:.3g}, but must stay below {_LARGEST:g}; rescale them.")
+    check_finite(scores)
+
+
+def check_finite(scores: Tensor) -> None:
+    """Refuse scores that are NaN or infinite.
+
+    Raises:
+        NonFiniteScoresError: some are.
+    """
     bad = int((~torch.isfinite(scores)).sum())
+    if not bad:
+        return
     raise NonFiniteScoresError(
         f"{bad} of {len(scores)} scores are NaN or infinite. Look for a diverged backbone, a log of 0, or missing "
         "values in its input."

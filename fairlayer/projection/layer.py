@@ -58,6 +58,7 @@ class FairProjection(nn.Module):
         self.vocabulary = Vocabulary()
         self._last: Projection | Unread | None = None
         self.feature_names = tuple(feature_names(self.plan.constraints))
+        self.plain_box = self.options.on_simplex or self.options.fixed_box is not None
         self.handle = new_handle(self)
 
     @property
@@ -127,11 +128,11 @@ class FairProjection(nn.Module):
                 return recorded
         lean = self.plan.lean
         if lean is not None and sample_weight is None:
-            for what, given in (("y", y), ("label_probabilities", label_probabilities)):
-                if given is not None:  # nobody looks at labels here, but what is wrong with them is said
-                    read_per_sample(what, given, tuple(scores.shape))
             solved = lean(scores, sensitive_features, self.vocabulary)
             if solved is not None:
+                for what, given in (("y", y), ("label_probabilities", label_probabilities)):
+                    if given is not None:  # nobody looks at labels here, but what is wrong with them is said
+                        read_per_sample(what, given, tuple(scores.shape))
                 value, self.__dict__["_last"] = solved
                 return value
         if isinstance(scores, Tensor) and holds_no_numbers(scores):

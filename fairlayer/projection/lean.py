@@ -8,6 +8,7 @@ when somebody reads it, from the batch as it was given.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,11 +59,12 @@ class _LeanProjection(torch.autograd.Function):
     def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
         upstream: Tensor = upstreams[0]
         scores, codes = ctx.saved_tensors
-        call, how, record, vocabulary = ctx.held
+        call, how, record, vocabulary, tolerance = ctx.held
         if torch.is_grad_enabled():  # the derivative is differentiated in its turn: the general way can be
-            value = call.again(scores, codes, vocabulary)
+            value = call.again(scores, codes, vocabulary, tolerance)
             return torch.autograd.grad(value, scores, upstream, create_graph=True)[0], None, None, None
         step = 1
+        upstream = upstream.resolve_neg()
         if not upstream.is_contiguous():
             if codes.numel() <= _FEW and not any(upstream.stride()):
                 step = 0  # one number for all, as the gradient of a sum or a mean is: read in place
@@ -78,13 +80,20 @@ class _LeanProjection(torch.autograd.Function):
 _apply: Any = super(torch.autograd.Function, _LeanProjection).apply
 
 
+_Batch = tuple[Tensor, Tensor, Tensor, Vocabulary, float]  # scores, codes, value, categories, tolerance
+
+
 class Unread:
     """A lean result that nobody has read: the batch, and what was found."""
 
     __slots__ = ("_batch", "_call", "_record", "_versions")
 
     def __init__(
-        self, call: LeanCall, batch: tuple[Tensor, Tensor, Tensor, Vocabulary], versions: tuple[int, int], record: Any
+        self,
+        call: LeanCall,
+        batch: tuple[Tensor, Tensor, Tensor, Vocabulary, float],
+        versions: tuple[int, int],
+        record: Any,
     ) -> None:
         self._call, self._batch, self._versions, self._record = call, batch, versions, record
 
@@ -94,15 +103,15 @@ class Unread:
         Raises:
             ChangedBatchError: the scores or the groups were changed in place since the call.
         """
-        scores, codes, value, vocabulary = self._batch
+        scores, codes, value, vocabulary, tolerance = self._batch
         if (scores._version, codes._version) != self._versions:
             raise ChangedBatchError(
                 "the result of the latest call was asked for, but its scores or its groups were changed in place "
                 "since, so that nothing can be proved of it. Read the result before the tensors are reused, or pass "
                 "copies."
             )
-        found = Found(value, abs(float(self._record[_MULTIPLIER])), int(self._record[_PASSES]))
-        return self._call.plan.resume(scores, {self._call.name: codes}, vocabulary, found)
+        found = Found(value.reshape(-1), abs(float(self._record[_MULTIPLIER])), int(self._record[_PASSES]))
+        return self._call.plan_at(tolerance).resume(scores, {self._call.name: codes}, vocabulary, found)
 
 
 class LeanCall:
@@ -153,7 +162,10 @@ class LeanCall:
             or codes.numel() != n
             or codes.dim() != 1
             or not n
+            or scores.dim() not in {1, 2}
             or scores.shape[0] != n
+            or scores.is_neg()
+            or _saved_elsewhere()
             or vocabulary.categories.get(name) != _BINARY
             or not (codes.is_cpu and scores.is_cpu and codes.is_contiguous() and scores.is_contiguous())
             or torch.is_inference_mode_enabled()
@@ -174,15 +186,24 @@ class LeanCall:
         if ended != 0:
             return None
         plan.once.count()
-        batch = plain, codes, value.detach(), vocabulary
+        batch = plain, codes, value.detach(), vocabulary, tolerance
         unread = Unread(self, batch, (plain._version, codes._version), record)
         if scores.requires_grad and torch.is_grad_enabled():
-            value = _apply(scores, (value,), (codes,), (self, how, record, vocabulary))
+            value = _apply(scores, (value,), (codes,), (self, how, record, vocabulary, tolerance))
         return value, unread
 
-    def again(self, scores: Tensor, codes: Tensor, vocabulary: Vocabulary) -> Tensor:
+    def plan_at(self, tolerance: float) -> Plan:
+        """Return the plan as it was when the tolerance was this."""
+        (rule,) = self.plan.constraints
+        if rule.tolerance == tolerance:  # type: ignore[attr-defined]
+            return self.plan
+        then = copy.copy(rule)
+        then.tolerance = tolerance  # type: ignore[attr-defined]
+        return type(self.plan)([then], self.plan.options)
+
+    def again(self, scores: Tensor, codes: Tensor, vocabulary: Vocabulary, tolerance: float) -> Tensor:
         """Return the general projection of a batch."""
-        return self.plan.run(scores, {self.name: codes}, None, vocabulary=vocabulary).value
+        return self.plan_at(tolerance).run(scores, {self.name: codes}, None, vocabulary=vocabulary).value
 
     def _learn(self, dtype: torch.dtype, rows: int) -> _Kernels | None:
         """Look up what a dtype needs, once compiled sweeps are there."""
@@ -207,6 +228,12 @@ class LeanCall:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_of": {}}  # compiled functions are looked up again where they arrive
+
+
+def _saved_elsewhere() -> bool:
+    """Whether what a forward saves is packed by hooks: of checkpointing, which runs it again and must save the same."""
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return top is not None and top(True) is not None
 
 
 def _number(rule: Geometry, *, from_logits: bool) -> int:

@@ -36,7 +36,7 @@ from fairlayer.geometry import Geometry
 from fairlayer.geometry.probabilities import at_the_ends, check_probabilities, check_rows
 from fairlayer.groups import Vocabulary
 from fairlayer.projection.assembly import assemble
-from fairlayer.projection.exact import Found, project_exactly, result_dtype
+from fairlayer.projection.exact import Found, check_finite, project_exactly, result_dtype
 from fairlayer.projection.lean import LeanCall
 from fairlayer.projection.options import Options
 from fairlayer.projection.result import Projection, SolvedColumn
@@ -302,6 +302,8 @@ class Plan:
         if not plain.numel():
             return 0
         low, high = (float(end) for end in torch.aminmax(plain))
+        if math.isinf(low) or math.isinf(high):
+            check_finite(plain)
         if math.isfinite(low + high):  # NaN is found, and named, by the solver's own check
             check_probabilities(low, high, self.options.rule.name)
             if self.options.on_simplex:

@@ -104,6 +104,10 @@ def project_in_graph(  # noqa: PLR0917 - the inputs of a call
             f"{layer.constraints[0].name} reads labels, for which training and evaluation differ, and no exported "
             f"program can hold both. {_INSTEAD}"
         )
+    if not layer.plain_box or any(isinstance(each.limit_value(), Tensor) for each in layer.constraints):
+        if not exporting:
+            return None  # a gradient of a limit or a bound is no output of the operator
+        raise TracingError(f"limits and bounds of an exported program are numbers, but one is a tensor. {_INSTEAD}")
     columns = _columns(features, layer.feature_names)
     others = (y, label_probabilities, sample_weight)
     if columns is None or not all(each is None or isinstance(each, Tensor) for each in others):
@@ -146,7 +150,7 @@ def _run(  # noqa: PLR0917
     features = dict(zip(names, columns, strict=True))
     given = {"label_probabilities": label_probabilities, "sample_weight": sample_weight}
     result = plan.run(scores, features, y, **given, vocabulary=words)
-    if layer is not None:
+    if layer is not None and not scores.requires_grad:  # the forward; the backward runs it again for its gradient
         layer.learn(result)
     return result
 

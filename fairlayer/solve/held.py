@@ -148,19 +148,27 @@ class _Apart:
 
     def __init__(self, held: HeldRows, curvature: FloatArray) -> None:
         self.tied, self.level = held.tied, held.level
-        dead = curvature <= 0.0
-        self.inverse = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, curvature))
+        self.dead = curvature <= 0.0
+        self.inverse = np.where(self.dead, 0.0, 1.0 / np.where(self.dead, 1.0, curvature))
         self.levels = int(self.level.max(initial=-1)) + 1
         weight = self._add(self.inverse)
-        stands = self._add(dead.astype(float)) > 0  # an end that nothing can move holds its level
-        self.share = np.where(stands | (weight <= 0), 0.0, 1.0 / np.where(weight > 0, weight, 1.0))
+        # An end that nothing can move holds its level: the level moves as that end's limit does, and the price of the
+        # end is whatever cancels the others. Of several such ends each takes a part.
+        self.stand = self._add(self.dead.astype(float))
+        self.share = np.where((self.stand > 0) | (weight <= 0), 0.0, 1.0 / np.where(weight > 0, weight, 1.0))
+        self.part = np.where(self.stand > 0, 1.0 / np.where(self.stand > 0, self.stand, 1.0), 0.0)
 
     def _add(self, values: FloatArray) -> FloatArray:
         return np.bincount(self.level[self.tied], values[self.tied], self.levels).astype(np.float64, copy=False)
 
     def __call__(self, h: FloatArray) -> FloatArray:
         d = -self._add(h * self.inverse) * self.share
-        return np.asarray((h + np.where(self.tied, d[self.level], 0.0)) * self.inverse)
+        if not self.stand.any():
+            return np.asarray((h + np.where(self.tied, d[self.level], 0.0)) * self.inverse)
+        d = d - self._add(h * self.dead) * self.part
+        price = (h + np.where(self.tied, d[self.level], 0.0)) * self.inverse
+        rest = -self._add(price) * self.part
+        return np.asarray(price + np.where(self.tied & self.dead, rest[self.level], 0.0))
 
 
 class _TorchApart:
@@ -173,16 +181,20 @@ class _TorchApart:
         self.tied = torch.from_numpy(held.tied.astype(float)).to(place)
         self.level = torch.from_numpy(held.level).to(place)
         self.levels = int(held.level.max(initial=-1)) + 1
-        weight = self._add(self.inverse)
-        stands = (self._add(dead.to(curvature.dtype)) > 0) | (weight.detach() <= 0)
-        self.share = torch.where(stands, 0.0, 1.0 / torch.where(stands, 1.0, weight))
+        self.dead = dead.to(curvature.dtype)
+        weight, stand = self._add(self.inverse), self._add(self.dead)
+        held_still = (stand > 0) | (weight.detach() <= 0)
+        self.share = torch.where(held_still, 0.0, 1.0 / torch.where(held_still, 1.0, weight))
+        self.part = torch.where(stand > 0, 1.0 / torch.where(stand > 0, stand, 1.0), 0.0)
 
     def _add(self, values: torch.Tensor) -> torch.Tensor:
         return values.new_zeros(self.levels).index_add(0, self.level, values * self.tied)
 
     def __call__(self, h: torch.Tensor) -> torch.Tensor:
-        d = -self._add(h * self.inverse) * self.share
-        return (h + self.tied * d.index_select(0, self.level)) * self.inverse
+        d = -self._add(h * self.inverse) * self.share - self._add(h * self.dead) * self.part
+        price = (h + self.tied * d.index_select(0, self.level)) * self.inverse
+        rest = -self._add(price) * self.part
+        return price + self.tied * self.dead * rest.index_select(0, self.level)
 
 
 class _Together:

@@ -22,6 +22,7 @@ from fairlayer.solve.table import RowTable
 
 __all__ = ["Solved", "solve"]
 
+_MANY = 48  # statistics, from which the elastic program costs more than a few steps
 _FIRST_STEPS = 12  # of Newton's method, before feasibility is looked into
 _WITHIN = 10.0  # accuracies by which limits may clash and are still met as well as numbers can be
 _FEW_ROWS = 24
@@ -75,7 +76,8 @@ def _solve_counted(passes: Passes, slabs: SlabSystem, *, relax: bool) -> Solved:
     units = _units(passes, slabs)
     if surely_feasible(passes, slabs, start.statistics) or (units is not None and units.fit(passes)):
         return Solved(_solve(passes, slabs, start, units), slabs, 0.0)
-    if passes.cells.dense is not None or passes.geometry.on_simplex:
+    many = len(start.statistics) > _MANY
+    if passes.cells.dense is not None or passes.geometry.on_simplex or many:
         solution = _try(passes, slabs, start)  # here a few steps cost less than the elastic program
         if solution is not None:
             return Solved(solution, slabs, 0.0)
