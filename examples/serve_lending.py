@@ -23,8 +23,9 @@ PROGRAM = "import sys; from fairlayer.cli import main; sys.exit(main(sys.argv[1:
 
 def ask(url: str, body: object = None) -> dict:
     data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
     try:
-        with OPEN(urllib.request.Request(url, data=data), timeout=30) as answer:
+        with OPEN(request, timeout=30) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         return {"status": error.code, **json.load(error)}
@@ -52,19 +53,21 @@ def main() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server, url = start(port), f"http://127.0.0.1:{port}"
-    for number, record in enumerate(records):
-        if number == 150:
-            server.kill()
-            server.wait()
-            server = start(port)
-        ask(f"{url}/score", {"records": [record], "ids": [number]})
-    print("a bad request:", ask(f"{url}/score", {"records": [{**records[0], "sex": "?"}]}))
-    state = ask(f"{url}/state")
-    print(f"{state['samples']} predictions, phase {state['phase']}")
-    for name, numbers in state["constraints"].items():
-        print(f"{name}: pooled gap {numbers['pooled_gap']:.4f}, limit {numbers['limit']}")
-    server.terminate()
-    server.wait()
+    try:
+        for number, record in enumerate(records):
+            if number == 150:
+                server.kill()
+                server.wait()
+                server = start(port)
+            ask(f"{url}/score", {"records": [record], "ids": [number]})
+        print("a bad request:", ask(f"{url}/score", {"records": [{**records[0], "sex": "?"}]}))
+        state = ask(f"{url}/state")
+        print(f"{state['samples']} predictions, phase {state['phase']}")
+        for name, numbers in state["constraints"].items():
+            print(f"{name}: pooled gap {numbers['pooled_gap']:.4f}, limit {numbers['limit']}")
+    finally:
+        server.terminate()
+        server.wait()
     assert state["samples"] == len(records)
 
 

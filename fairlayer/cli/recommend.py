@@ -78,9 +78,9 @@ def run_check(arguments: argparse.Namespace, train: Train) -> int:
     folder = Path(arguments.run)
     frame = read_frame(arguments.table)
     run = load_run(folder)
-    if len(frame) < run.model.b_tau:
+    if len(frame) < run.layered.b_tau:
         raise DataError(
-            f"'{arguments.table}' has {len(frame)} rows, fewer than the smallest batch of the run, {run.model.b_tau}. "
+            f"'{arguments.table}' has {len(frame)} rows, fewer than the smallest batch of the run, {run.layered.b_tau}. "
             "Name a larger table."
         )
     populations = {Path(path).name: read_frame(path) for path in arguments.population}

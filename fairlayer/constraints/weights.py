@@ -45,7 +45,7 @@ def read_sample_weight(sample_weight: Any, n: int) -> FloatArray | None:
         )
     if n and not weights.any():
         raise ParameterError(f"sample_weight is 0 for all {n} samples, so there is nothing to measure or move.")
-    return weights
+    return np.array(weights, dtype=np.float64)  # a copy: the caller's may change
 
 
 def _as_array(sample_weight: Any) -> FloatArray:

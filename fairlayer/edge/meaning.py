@@ -205,8 +205,9 @@ def _reach(statement: Statement, low: float, high: float) -> tuple[FloatArray, F
     least, most = np.full(len(means), low), np.full(len(means), high)
     if means.weights is not None:
         present = means.counts > 0  # an empty soft group has no numbers to speak of
-        above = np.where(present, [np.maximum(row, 0.0).sum() for row in means.weights], 0.0)
-        below = np.where(present, [np.minimum(row, 0.0).sum() for row in means.weights], 0.0)
+        rows = list(zip(means.weights, present.tolist(), strict=True))
+        above = np.array([np.maximum(row, 0.0).sum() if here else 0.0 for row, here in rows])
+        below = np.array([np.minimum(row, 0.0).sum() if here else 0.0 for row, here in rows])
         least, most = above * low + below * high, above * high + below * low
     above, below = positive_part(matrix), -positive_part(-matrix)
     offset: Any = 0.0

@@ -134,10 +134,8 @@ def _scaled(run: Run, factor: float) -> Run:
     texts = tuple(_times(text, factor) for text in config.constraints)
     recipe = replace(run.recipe, config=replace(config, constraints=texts))
     model = recipe.config.model()
-    assert model.backbone is not None
-    assert run.model.backbone is not None
-    model.backbone.load_state_dict(run.model.backbone.state_dict())
-    return Run(model.eval(), recipe, run.plain)
+    model.backbone = run.layered.backbone
+    return Run(model.eval(), recipe, run.plain, run.route)
 
 
 def _times(text: str, factor: float) -> str:

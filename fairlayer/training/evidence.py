@@ -114,7 +114,7 @@ def audit_run(
     sample = recipe.sample(frame, table.labels(), watched=sensitive)
     comparison = compare(
         run.plain,
-        run.model,
+        run.layered,
         sample,
         task=recipe.config.task,
         watched=sensitive,
@@ -123,7 +123,7 @@ def audit_run(
         split="all rows of the table",
         rows={"test": len(sample)},
     )
-    emission = emit_in_batches(run.model, sample, len(sample))
+    emission = emit_in_batches(run.layered, sample, len(sample))
     return _audited(
         comparison,
         recipe,

@@ -32,7 +32,7 @@ def check_rows(owner: str, n: int, given: Any) -> None:
         ShapeError: such a dict.
     """
     if isinstance(given, Mapping):
-        lengths = {str(name): len(column) for name, column in given.items() if hasattr(column, "__len__")}
+        lengths = {str(name): len(column) for name, column in given.items() if _is_column(column)}
         other = {name: length for name, length in lengths.items() if length != n}
         if other:
             raise ShapeError(
@@ -40,6 +40,12 @@ def check_rows(owner: str, n: int, given: Any) -> None:
                 "GridSearchCV and cross_validate split frames and arrays along with X, and hand a dict over whole. "
                 "Pass pandas.DataFrame(sensitive_features)."
             )
+
+
+def _is_column(given: Any) -> bool:
+    """Whether something has entries in an order; what has none is refused by name where it is read."""
+    unordered = isinstance(given, set | frozenset | str | bytes | Mapping)
+    return hasattr(given, "__len__") and not unordered and getattr(given, "ndim", 1) >= 1
 
 
 def without_columns(constraints: Sequence[Constraint], X: Any) -> Any:
