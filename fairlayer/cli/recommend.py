@@ -80,8 +80,8 @@ def run_check(arguments: argparse.Namespace, train: Train) -> int:
     run = load_run(folder)
     if len(frame) < run.layered.b_tau:
         raise DataError(
-            f"'{arguments.table}' has {len(frame)} rows, fewer than the smallest batch of the run, {run.layered.b_tau}. "
-            "Name a larger table."
+            f"'{arguments.table}' has {len(frame)} rows, fewer than the smallest batch of the run, "
+            f"{run.layered.b_tau}. Name a larger table."
         )
     populations = {Path(path).name: read_frame(path) for path in arguments.population}
     checks = list(check_run(run, frame, limits=arguments.fail_on, populations=populations, seed=arguments.seed))

@@ -177,7 +177,8 @@ class _Programs:
     def target(self, dual: _Dual, point: Point, slabs: SlabSystem, metric: FloatArray) -> _Dual:
         """Return the solution of the program around a point: by prices where there are many rows, else by faces."""
         centre = point.statistics + (metric * dual.nu if metric.ndim == 1 else metric @ dual.nu)
-        if sum(len(block.matrix) for block in slabs.blocks) > MANY_ROWS:
+        # Prices are for cells that share no sample; where K is full they end too far from the solution.
+        if metric.ndim == 1 and sum(len(block.matrix) for block in slabs.blocks) > MANY_ROWS:
             found = self._by_prices(centre, metric, slabs)
             if found is not None:
                 return found

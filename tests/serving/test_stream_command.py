@@ -31,7 +31,7 @@ def test_it_prints_a_table_that_fits_a_terminal(
         "nothing",
         "offline",
         "stream",
-        "pooled (not bounded)",
+        "pooled (not bounded)" if policy == "per_batch" else "pooled (at most 0.02)",
         "mean squared change",
         "Rows by phase",
         "AUC",
