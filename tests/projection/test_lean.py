@@ -333,3 +333,91 @@ def test_the_switch_names_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(switch.SWITCH, "yes")
     with pytest.raises(fl.errors.ParameterError, match="FAIRLAYER_FUSED must be 0"):
         switch.kernels(10)
+
+
+def test_the_result_of_a_column_of_scores_has_a_certificate() -> None:
+    layer = _layer(BOXES[0])
+    scores, codes = _batch(BOXES[0], 30, 1, torch.float32)
+    layer(scores[:, None], sensitive_features={"sex": codes})
+    assert isinstance(layer._last, lean_module.Unread)
+    assert layer.last is not None
+    assert layer.last.certificate.holds
+    assert layer.last.value.shape == (30, 1)
+
+
+def test_checkpointing_runs_the_same_way_twice() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    layer = _layer(BOXES[0])
+    codes = torch.arange(12) % 2
+    weight = torch.ones(1, requires_grad=True)
+    for _ in range(12):
+        x = torch.rand(12)
+        checkpoint(
+            lambda t: layer(torch.sigmoid(t * weight), sensitive_features={"sex": codes}), x, use_reentrant=False
+        ).pow(2).sum().backward()
+
+
+def test_tensors_that_hooks_unpack_in_another_layout() -> None:
+    layer = _layer({"bounds": None}, 0.0)
+    codes = torch.arange(8) % 2
+    scores = torch.rand(8, dtype=torch.float64, requires_grad=True)
+    upstream = torch.arange(8, dtype=torch.float64)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: torch.stack([t, t], -1), lambda t: t[..., 0]):
+        value = layer(scores, sensitive_features={"sex": codes})
+    (gradient,) = torch.autograd.grad(value, scores, upstream)
+    expected = upstream.clone()
+    expected -= torch.where(codes == 0, -0.5, 0.5)  # the two means, 3 and 4, are held together
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("score", [float("inf"), -float("inf"), 1e150])
+@pytest.mark.parametrize("options", BOXES[3:], ids=NAMES[3:])
+def test_infinite_scores_are_refused(options: Any, score: float) -> None:
+    layer = _layer(options)
+    scores, codes = _batch(options, 30, 1, torch.float64)
+    scores[3] = score
+    with pytest.raises(fl.FairlayerError):
+        layer(scores, sensitive_features={"sex": codes})
+
+
+def test_an_upstream_that_is_a_negative_view() -> None:
+    layer = _layer({"bounds": None}, 0.4)
+    codes = torch.arange(8) % 2
+    scores = torch.full((8,), 0.5, requires_grad=True)
+    value = layer(scores, sensitive_features={"sex": codes})
+    value.backward(torch._neg_view(torch.ones(8)))
+    assert torch.equal(scores.grad, -torch.ones(8))
+
+
+def test_a_tolerance_that_changes_before_the_result_is_read() -> None:
+    layer = _layer(BOXES[0], 0.1)
+    scores, codes = _batch(BOXES[0], 30, 1, torch.float64)
+    value = layer(scores.requires_grad_(), sensitive_features={"sex": codes})
+    layer.constraints[0].tolerance = 0.0
+    assert layer.last is not None
+    assert layer.last.certificate.holds
+    (gradient,) = torch.autograd.grad(value.pow(3).sum(), scores, create_graph=True)
+    layer.constraints[0].tolerance = 0.1
+    again = layer.plan.run(scores, {"sex": codes}, None, vocabulary=layer.vocabulary).value
+    (expected,) = torch.autograd.grad(again.pow(3).sum(), scores)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_groups_that_change_after_a_general_call_change_no_gradient() -> None:
+    layer = fl.FairProjection([fl.DemographicParity("g", 0.0)])
+    layer.fit_categories({"g": [0, 1, 2]})
+    codes = torch.arange(9) % 3
+    scores = torch.rand(9, dtype=torch.float64, requires_grad=True)
+    value, weights = layer(scores, sensitive_features={"g": codes}), torch.arange(9.0, dtype=torch.float64)
+    (expected,) = torch.autograd.grad((value * weights).sum(), scores, retain_graph=True)
+    codes.zero_()
+    (gradient,) = torch.autograd.grad((value * weights).sum(), scores)
+    assert torch.equal(gradient, expected)
+
+
+@pytest.mark.parametrize("shape", [(), (8, 1, 1)])
+def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    layer = _layer(BOXES[0])
+    with pytest.raises(fl.errors.ShapeError):
+        layer(torch.full(shape, 0.5), sensitive_features={"sex": torch.arange(max(1, *shape, 1)) % 2})

@@ -173,3 +173,26 @@ def test_the_operator_keeps_its_promises() -> None:
     inputs = (scores, [SEX[:32]], None, None, None, model.projection.handle)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(torch.ops.fairlayer.project, inputs, test_utils=tests)
+
+
+def test_a_learnable_tolerance_keeps_its_gradient_in_a_compiled_model() -> None:
+    torch._dynamo.reset()
+    limit = torch.tensor(0.1, requires_grad=True)
+    layer = fl.FairProjection([fl.DemographicParity("s", limit)])
+    layer.fit_categories({"s": SEX})
+    scores = torch.rand(64) + SEX
+    (expected,) = torch.autograd.grad(layer(scores, sensitive_features={"s": SEX}).pow(2).sum(), limit)
+    compiled = torch.compile(layer, backend="aot_eager")
+    (found,) = torch.autograd.grad(compiled(scores, sensitive_features={"s": SEX}).pow(2).sum(), limit)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_backward_leaves_the_latest_result_alone() -> None:
+    torch._dynamo.reset()
+    model = _model(bounds=(0.0, 1.0))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    first = compiled(torch.randn(64, 3), sensitive_features={"s": SEX})
+    second = compiled(torch.randn(64, 3), sensitive_features={"s": SEX})
+    first.sum().backward()
+    assert model.last_projection is not None
+    torch.testing.assert_close(model.last_projection.value, second.detach())
