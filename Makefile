@@ -42,7 +42,8 @@ test: setup  ## run the whole test suite, except what is marked slow or needs a 
 
 test-fast: setup  ## run the core's own tests with few generated examples: the inner loop, under a minute
 	FAIRLAYER_HYPOTHESIS=fast $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not slow and not rival" \
-		tests/test_layering.py tests/core tests/constraints tests/edge tests/geometry tests/projection tests/solve -q $(ARGS)
+		tests/test_layering.py tests/constraints tests/edge tests/solve \
+		tests/projection/test_certificate.py tests/projection/test_lean.py tests/projection/test_path.py -q $(ARGS)
 
 test-slow: setup  ## run the long tests: thousands of problems and sequences
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not gpu" -ra --durations=10 $(ARGS)
