@@ -58,8 +58,11 @@ def open_box(z: Any, codes: Any, lower: float, upper: float) -> Any:
 
 
 @compiled
-def open_probabilities(z: Any, codes: Any, least: float, most: float, likelihood: bool) -> Any:
-    """Sweep at pull 0: (rows of group 1, all codes or-ed, sums, sums of W, scores outside [least, most])."""
+def open_probabilities(z: Any, codes: Any, least: float, most: float) -> Any:
+    """Sweep at pull 0: (rows of group 1, all codes or-ed, sums, sums of W, scores outside [least, most]).
+
+    At pull 0 the entropic geometry and the likelihood have the same W, y (1 - y).
+    """
     ones, bits, outside = 0, 0, 0
     total, second, free, second_free = 0.0, 0.0, 0.0, 0.0
     for i in range(z.shape[0]):

@@ -25,7 +25,6 @@ from fairlayer.fused.compiling import compiled, float32_at, float64_at, int64_at
 from fairlayer.fused.steps import (
     ENTROPIC,
     EUCLIDEAN,
-    LIKELIHOOD,
     LOGITS,
     odds,
     open_box,
@@ -60,15 +59,6 @@ _LARGEST = 1e100
 
 
 @compiled
-def _swept(geometry: int, z: Any, codes: Any, out: Any, pull0: float, pull1: float, lower: float, upper: float) -> Any:
-    if geometry == EUCLIDEAN:
-        return sweep_euclidean(z, codes, out, pull0, pull1, lower, upper)
-    if geometry == ENTROPIC:
-        return sweep_entropic(z, codes, out, pull0, pull1, lower, upper)
-    return sweep_likelihood(z, codes, out, pull0, pull1, lower, upper)
-
-
-@compiled
 def _solve(z: Any, codes: Any, out: Any, tolerance: float, ends: Any, terms: Any, record: Any) -> Any:
     geometry, lower, upper = int(terms[GEOMETRY]), terms[LOWER], terms[UPPER]
     n = z.shape[0]
@@ -84,7 +74,7 @@ def _solve(z: Any, codes: Any, out: Any, tolerance: float, ends: Any, terms: Any
             return NO_NUMBERS
         size0, size1 = 0.0, 0.0
     else:
-        ones, bits, s0, s1, k0, k1, outside = open_probabilities(z, codes, lower, upper, geometry == LIKELIHOOD)
+        ones, bits, s0, s1, k0, k1, outside = open_probabilities(z, codes, lower, upper)
         size0, size1 = 0.0, 0.0
         if outside > 0:
             return NO_NUMBERS
@@ -122,8 +112,10 @@ def _solve(z: Any, codes: Any, out: Any, tolerance: float, ends: Any, terms: Any
                 s0, s1, k0, k1 = sweep_logits(e, codes, out, pull0, pull1, ends[0], ends[1])
             elif geometry == EUCLIDEAN:
                 s0, s1, k0, k1 = sweep_euclidean(z, codes, out, pull0, pull1, lower, upper)
+            elif geometry == ENTROPIC:
+                s0, s1, k0, k1 = sweep_entropic(z, codes, out, pull0, pull1, ends[0], ends[1])
             else:
-                s0, s1, k0, k1 = _swept(geometry, z, codes, out, pull0, pull1, ends[0], ends[1])
+                s0, s1, k0, k1 = sweep_likelihood(z, codes, out, pull0, pull1, ends[0], ends[1])
             sweeps += 1
             excess = side * (s0 / n0 - s1 / n1) - tolerance
             if abs(excess) <= atol or multiplier in (low, high):
