@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fairlayer._arrays import is_followed, without_derivatives
-from fairlayer._rows import positive_part
+from fairlayer._rows import positive_part, reach_of
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Spread, Statement
 from fairlayer.constraints.statements import as_float
@@ -205,9 +205,9 @@ def _reach(statement: Statement, low: float, high: float) -> tuple[FloatArray, F
     least, most = np.full(len(means), low), np.full(len(means), high)
     if means.weights is not None:
         present = means.counts > 0  # an empty soft group has no numbers to speak of
-        rows = list(zip(means.weights, present.tolist(), strict=True))
-        above = np.array([np.maximum(row, 0.0).sum() if here else 0.0 for row, here in rows])
-        below = np.array([np.minimum(row, 0.0).sum() if here else 0.0 for row, here in rows])
+        ones = np.ones(means.weights.shape[1])
+        total, size = means.weights @ ones, reach_of(means.weights, ones)
+        above, below = np.where(present, 0.5 * (size + total), 0.0), np.where(present, 0.5 * (total - size), 0.0)
         least, most = above * low + below * high, above * high + below * low
     above, below = positive_part(matrix), -positive_part(-matrix)
     offset: Any = 0.0

@@ -126,18 +126,12 @@ class ExactColumn:
     @cached_property
     def clipped(self) -> int:
         """Samples here that the geometry cannot move any more, because a bound holds them."""
-        free = self.solved.solution.free
-        if free is None:
-            return 0
-        held = ~free if free.ndim == 1 else free.sum(-1) <= 1
-        return int(held.sum())
+        return self.solved.solution.point.held
 
     @cached_property
     def changed(self) -> bool:
         """Whether anything but rounding was moved."""
-        free = self.solved.solution.free
-        clipped = free is not None and self.value.ndim == 1 and not bool(free.all())
-        return bool(self.solved.solution.faces) or clipped
+        return bool(self.solved.solution.faces) or (self.value.ndim == 1 and self.clipped > 0)
 
     def settle(self) -> None:
         """Work out now what takes an exchange between processes, so that any of them may read it by itself."""
@@ -195,6 +189,8 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     box: Box,
     options: Options,
     found: Found | None = None,
+    *,
+    owned: bool = False,
 ) -> tuple[Tensor, ExactColumn]:
     """Project scores (n,), or (n, k) on the simplex, given in the coordinate of the geometry.
 
@@ -206,6 +202,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
         box: the bounds.
         options: geometry, processes, whether limits may be widened.
         found: the solution, where it is known.
+        owned: whether the scores were made for this call, so that nobody else can change them.
 
     Raises:
         InfeasibleConstraintsError: nothing within the bounds meets the constraints, and they may not be widened.
@@ -215,7 +212,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     lower = None if rule.on_simplex else _value(box.lower_tensor, box.lower)
     upper = None if rule.on_simplex else _value(box.upper_tensor, box.upper)
     with outside_transforms():
-        here = make_passes(plain, assembly.cells, lower, upper, rule)
+        here = make_passes(plain, assembly.cells, lower, upper, rule, owned=owned)
         _check_finite(here, plain)
         passes = here if ranks is None else RankPasses(here, ranks)
         try:
@@ -230,7 +227,9 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
             raise
         value = None if found is None else found.value
         if value is None:
-            value = rule.inside(passes.export(solved.solution.value, dtype))
+            value = passes.export(solved.solution.point, dtype)
+        solved.solution.point.forget()
+        passes.forget()
     open_domain = rule.bounded or rule.on_simplex  # there a margin moves scores, and bounds no prediction
     ends = (0.0, 1.0) if open_domain else (lower, upper)
     raw = RawBatch(plain, assembly.stated, rule, *ends, assembly.cells.weights, ranks)

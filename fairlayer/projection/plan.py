@@ -274,7 +274,7 @@ class Plan:
             if options.backend == "exact":
                 x, stated = coordinates(column), self.constraints
                 known = None if found is None else found[j]
-                value, outcome = project_exactly(x, dtype, stated, assembly, box, options, known)
+                value, outcome = project_exactly(x, dtype, stated, assembly, box, options, known, owned=x is not column)
             else:
                 from fairlayer.projection.reference import solve_by_reference
 

@@ -129,7 +129,7 @@ def project_in_graph(  # noqa: PLR0917 - the inputs of a call
     return answer
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[no-untyped-call,untyped-decorator]
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _text_of(handle: str) -> str:
     """Return the text of a layer; Dynamo, which an export with strict=True runs in, does not look inside."""
     return as_text(_layers[handle])

@@ -325,7 +325,7 @@ class _Search:
         return None
 
     def _slope(self) -> FloatArray:
-        return np.asarray(self.square @ self.passes.metric(self.point))
+        return np.asarray(self.square @ self.point.curvature)
 
     def _rebalanced(self) -> bool:
         """Give what a spread lacks to a unit that no price moves just now, and say whether that was all.

@@ -120,7 +120,7 @@ def _suits(passes: Passes, units: Units, start: Point) -> bool:
         return True
     if len(units.level) <= _FEW_ROWS:
         return False
-    return isinstance(passes.lower, _PLAIN) or bool((passes.metric(start) > 0).mean() > 0.5)
+    return isinstance(passes.lower, _PLAIN) or bool((start.curvature > 0).mean() > 0.5)
 
 
 def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None) -> Solution:

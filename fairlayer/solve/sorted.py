@@ -70,10 +70,6 @@ class SortedBatch:
         total += self.sums[above] - self.sums[below] - t * between
         return Point(None, None, total / self.cells.counts, between / self.cells.counts**2)
 
-    def metric(self, point: Point) -> FloatArray:
-        """Return K at a point."""
-        return np.asarray(point.curvature)
-
     def _place(self, threshold: FloatArray) -> IntArray:
         """Return in each cell the place of the first score above its threshold, by bisection."""
         low, high = self.first.copy(), self.last.copy()
