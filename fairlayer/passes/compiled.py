@@ -17,6 +17,7 @@ from fairlayer.passes.base import WHOLE, Cells, Point, WholeBatch
 __all__ = ["CompiledPasses"]
 
 _FROM = 2048  # samples: fewer are as fast in NumPy
+_FURTHEST = 300.0  # log-odds whose odds are numbers, even after a pull as long
 _NUMBERS: dict[Geometry, int] = {Euclidean(): 0, Entropic(): 1, Likelihood(): 2}
 
 
@@ -56,7 +57,11 @@ class CompiledPasses:
         plain = all(isinstance(bound, float | None) for bound in (lower, upper))
         hard = cells.codes is not None and cells.dense is None and cells.weights is None and cells.classes == 1
         known = geometry in _NUMBERS and scores.device.type == "cpu" and plain
-        return hard and known and _FROM <= len(scores) < 2**31 and kernels(len(scores)) is not None
+        if not (hard and known and _FROM <= len(scores) < 2**31):
+            return False
+        if geometry == Entropic() and not float(torch.stack(torch.aminmax(scores)).abs().max()) < _FURTHEST:
+            return False
+        return kernels(len(scores)) is not None
 
     @property
     def _by_cell(self) -> _Arranged:
