@@ -17,3 +17,7 @@ __all__ = [
     "read_sensitive_features",
     "unknown_label",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -3,10 +3,10 @@
 from fairlayer.pareto.descent import descend
 from fairlayer.pareto.errors import MeasureError, SweepDefinitionError, SweepFailedError, UnreachableError
 from fairlayer.pareto.front import Front
-from fairlayer.pareto.hypervolume import hypervolume
 from fairlayer.pareto.result import FrontPoint, Sweep
 from fairlayer.pareto.runs import SweepRun
 from fairlayer.pareto.sweep import pareto_sweep
+from fairlayer.pareto.volume import hypervolume
 
 __all__ = [
     "Front",
@@ -21,3 +21,7 @@ __all__ = [
     "hypervolume",
     "pareto_sweep",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

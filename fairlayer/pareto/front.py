@@ -10,8 +10,8 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.pareto.errors import MeasureError, UnreachableError
-from fairlayer.pareto.hypervolume import hypervolume, non_dominated
 from fairlayer.pareto.point import FrontPoint
+from fairlayer.pareto.volume import hypervolume, non_dominated
 
 __all__ = ["Front"]
 

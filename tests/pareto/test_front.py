@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 
 from fairlayer.pareto import Front, FrontPoint, MeasureError, UnreachableError, hypervolume
-from fairlayer.pareto.hypervolume import non_dominated
+from fairlayer.pareto.volume import non_dominated
 
 WAYS = {"val_auc": "maximise", "val_gap": "minimise"}
 

@@ -17,3 +17,7 @@ Source: Agrawal et al. (2019), "Differentiable convex optimization layers", and 
 from fairlayer.projection.reference.backend import solve_by_reference
 
 __all__ = ["solve_by_reference"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
