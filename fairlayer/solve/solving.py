@@ -67,7 +67,7 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
     solved = _solve_counted(counted, slabs, relax=relax)
     if not np.isfinite(solved.solution.statistics).all():
         raise SolverError(
-            "the projection ended in numbers that are not finite. Check for scores, or log-odds, of very different size."
+            "the projection ended in numbers that are not finite. Check for scores (or log-odds) of very unlike size."
         )
     return solved._replace(solution=solved.solution._replace(passes=counted.count))
 

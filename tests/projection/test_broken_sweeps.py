@@ -44,9 +44,10 @@ def _batch(groups: int) -> tuple[torch.Tensor, torch.Tensor]:
 def _sweep_that_drops(sweeps: Any) -> dict[str, Kernel]:
     """The last twenty samples of each cell are missing in its sum."""
 
-    def sweep(kind: int, z: Any, starts: Any, pulls: Any, low: float, high: float, sums: Any, frees: Any) -> None:
+    def sweep(*arguments: Any) -> None:
+        kind, z, starts, pulls, low, high, sums, _ = arguments
         shorter = starts.copy()
-        sweeps.sweep(kind, z, starts, pulls, low, high, sums, frees)
+        sweeps.sweep(*arguments)
         for cell in range(len(pulls) - 1):
             shorter[:] = starts[cell + 1]
             shorter[cell] = starts[cell + 1] - 20
@@ -60,8 +61,8 @@ def _sweep_that_drops(sweeps: Any) -> dict[str, Kernel]:
 def _emit_by_a_factor_per_sample(sweeps: Any) -> dict[str, Kernel]:
     """Each sample is moved further, or less far, than its pull says; the sums are right."""
 
-    def emit(kind: int, z: Any, starts: Any, order: Any, pulls: Any, low: float, high: float, *out: Any) -> None:
-        value, free = out
+    def emit(*arguments: Any) -> None:
+        kind, z, starts, order, pulls, low, high, value, free = arguments
         raw = np.empty_like(value)
         sweeps.emit(kind, z, starts, order, 0.0 * pulls, low, high, raw, free.copy())
         sweeps.emit(kind, z, starts, order, pulls, low, high, value, free)
@@ -157,8 +158,9 @@ def _a_factor_per_sample(solve: Kernel, z: int, codes: int, out: int, n: int, *r
     return ended
 
 
-def _another_tolerance(solve: Kernel, z: int, codes: int, out: int, n: int, tolerance: float, *rest: Any) -> Any:
-    return solve(z, codes, out, n, tolerance / 2, *rest)
+def _another_tolerance(solve: Kernel, *arguments: Any) -> Any:
+    *batch, tolerance, terms, record = arguments
+    return solve(*batch, tolerance / 2, terms, record)
 
 
 def _another_multiplier(solve: Kernel, *arguments: Any) -> Any:

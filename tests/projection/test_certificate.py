@@ -279,7 +279,8 @@ def test_log_odds_beyond_what_the_dtype_tells_from_certainty(
 def test_a_value_that_is_no_number_proves_nothing() -> None:
     result = _project("euclidean", False)
     found = _again(result, result.value * float("nan"))
-    assert np.isnan(found.violation) and not found.holds
+    assert np.isnan(found.violation)
+    assert not found.holds
 
 
 def test_log_odds_of_any_size_end_in_numbers() -> None:
