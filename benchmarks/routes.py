@@ -78,7 +78,7 @@ def _run(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         constraints = [f"demographic_parity({SETS[name]}, {limit})" for limit in LIMITS]
-        parts = prepare(_drawn(data, arguments.rows, seed), constraints[:1], drop_sensitive=True, seed=seed)
+        parts = prepare(drawn(data, arguments.rows, seed), constraints[:1], drop_sensitive=True, seed=seed)
         found = train_routes(parts, options)
         routes = {LIMITS[0]: list(found.routes.routes)}
         for limit, constraint in zip(LIMITS[1:], constraints[1:], strict=True):
@@ -106,7 +106,8 @@ def _run(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _drawn(data: Table, rows: int, seed: int) -> Table:
+def drawn(data: Table, rows: int, seed: int) -> Table:
+    """Draw some rows of a table; its own split is set aside."""
     frame = data.frame.sample(min(rows, len(data.frame)), random_state=seed).reset_index(drop=True)
     return replace(
         data, frame=frame, split=None, not_features=(*data.not_features, *([data.split] if data.split else []))
