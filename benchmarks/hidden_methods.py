@@ -57,8 +57,7 @@ def every_method(parts: Parts, feature: str, options: FitOptions) -> Iterator[Sc
     for weight in (0.05, 0.2, 0.5, 1.0):
         yield scored("rival: fairret norm", _fairret(parts, feature, weight, options), parts)
     if not regression:
-        for slack in (0.005, 0.02):
-            yield _reductions(parts, feature, slack, options.seed)
+        yield _reductions(parts, feature, 0.01, options.seed)
 
 
 def trained(
@@ -192,7 +191,7 @@ def _fairret(parts: Parts, feature: str, weight: float, options: FitOptions) -> 
 def _reductions(parts: Parts, feature: str, slack: float, seed: int) -> Scored:
     from fairlearn.reductions import DemographicParity, ExponentiatedGradient
 
-    forest = fit_trees(parts.train, seed=seed).estimator.set_params(max_iter=60, early_stopping=False)
+    forest = fit_trees(parts.train, seed=seed).estimator.set_params(max_iter=40, early_stopping=False)
     method = ExponentiatedGradient(forest, DemographicParity(difference_bound=slack), eps=slack, max_iter=8)
     method.fit(parts.train.x.numpy(), parts.train.y.numpy(), sensitive_features=parts.train.sensitive[feature])
     decided = (np.asarray(method.predict(p.x.numpy(), random_state=0), float) for p in (parts.valid, parts.test))
