@@ -26,7 +26,7 @@ Both = tuple[Any, Any]  # of validation and of test rows
 def rival_routes(
     parts: Parts, found: TrainedRoutes, feature: str, limits: tuple[float, ...], options: FitOptions
 ) -> Iterator[tuple[float, Route]]:
-    """Yield each rival's route with its limit; networks are trained at the first limit only."""
+    """Yield each rival's route with its limit; what is trained, at the first limit only."""
     if parts.recipe.config.task == "regression":
         return
     scored = {name: raw_scores(found.run(name).layered, parts) for name in ("plain", "trees")}
@@ -36,10 +36,10 @@ def rival_routes(
             decided = _thresholds(parts, scores, feature, limit)
             title = f"{name}, ThresholdOptimizer"
             yield limit, _decided(title, parts, feature, limit, scores, decided, time.perf_counter() - start)
-        start = time.perf_counter()
-        decided, scores = _reductions(parts, feature, limit, options.seed)
-        title = "trees, ExponentiatedGradient"
-        yield limit, _decided(title, parts, feature, limit, scores, decided, time.perf_counter() - start)
+    start = time.perf_counter()
+    decided, scores = _reductions(parts, feature, limits[0], options.seed)
+    title = "trees, ExponentiatedGradient"
+    yield limits[0], _decided(title, parts, feature, limits[0], scores, decided, time.perf_counter() - start)
     for name, train in {"fairret, projected": _fairret, "fairness_training": _layer_of_others}.items():
         start = time.perf_counter()
         scores = train(parts, feature, limits[0], options)
