@@ -72,3 +72,7 @@ __all__ = [
     "mlp",
     "project",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
