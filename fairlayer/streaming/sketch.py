@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.fused import stream_loaded
 
 __all__ = ["Sketch"]
 
@@ -80,7 +81,13 @@ class Sketch:
         if scores.max() > self.high or scores.min() < self.low:
             self.outside += int(((scores > self.high) | (scores < self.low)).sum())
             scores = np.clip(scores, self.low, self.high)
-        flat = cells * self.bins + self._bin(scores)
+        bins, quick = self._bin(scores), stream_loaded()
+        if quick is not None:
+            memory = np.inf if self.memory is None else self.memory
+            add = quick.stream_counts.add_to_sketch
+            self._advance(add(cells, bins, scores, self.weight, memory, self.counts, self.totals))
+            return
+        flat = cells * self.bins + bins
         growth = None if self.memory is None else np.exp(np.arange(1, len(scores) + 1) / self.memory)
         weights = scores if growth is None else scores * growth
         shape, size = self.counts.shape, self.counts.size
@@ -91,7 +98,10 @@ class Sketch:
 
     def _keep_latest(self, cells: IntArray, scores: FloatArray) -> None:
         """Write scores to the ring of each cell, at the place of the oldest."""
-        length = self.latest.shape[1]
+        length, quick = self.latest.shape[1], stream_loaded()
+        if quick is not None:
+            quick.stream_counts.keep_latest(cells, scores, self.latest, self.filled)
+            return
         for cell in np.unique(cells).tolist():
             new = scores[cells == cell]
             places = (self.filled[cell] + np.arange(len(new))[-length:]) % length
