@@ -9,7 +9,7 @@ import numpy as np
 
 from fairlayer.fused.compiling import compiled
 
-__all__ = ["add_sums", "add_to_bucket", "add_to_sketch", "keep_latest"]
+__all__ = ["add_sums", "add_to_bucket", "add_to_sketch"]
 
 
 @compiled
@@ -25,25 +25,43 @@ def add_sums(cells: Any, raw: Any, emitted: Any, count: Any, sum_emitted: Any, s
 
 @compiled
 def add_to_sketch(
-    cells: Any, bins: Any, scores: Any, weight: float, memory: float, counts: Any, totals: Any
+    cells: Any,
+    scores: Any,
+    low: float,
+    high: float,
+    edges: Any,
+    weight: float,
+    memory: float,
+    counts: Any,
+    totals: Any,
+    latest: Any,
+    filled: Any,
 ) -> float:
-    """Count scores one after the other, each a little heavier than the one before; return the weight of the last."""
+    """Count scores one after the other, each a little heavier than the one before, and keep the latest of each cell.
+
+    Returns the weight of the last; 0 where a score lies outside the range, and then nothing is counted.
+    """
+    n, length = cells.shape[0], latest.shape[1]
+    for i in range(n):
+        if not (low <= scores[i] <= high):
+            return 0.0
     growth = 1.0
-    for i in range(cells.shape[0]):
+    for i in range(n):
+        cell, z = cells[i], scores[i]
+        first, last = 0, edges.shape[0]
+        while first < last:  # the first edge above the score
+            middle = (first + last) // 2
+            if edges[middle] <= z:
+                first = middle + 1
+            else:
+                last = middle
         growth = math.exp((i + 1.0) / memory)
-        counts[cells[i], bins[i]] += weight * growth
-        totals[cells[i], bins[i]] += weight * growth * scores[i]
+        counts[cell, first] += weight * growth
+        totals[cell, first] += weight * growth * z
+        if length > 0:
+            latest[cell, filled[cell] % length] = z
+            filled[cell] += 1
     return weight * growth
-
-
-@compiled
-def keep_latest(cells: Any, scores: Any, latest: Any, filled: Any) -> None:
-    """Write scores to the ring of each cell, at the place of the oldest."""
-    length = latest.shape[1]
-    for i in range(cells.shape[0]):
-        cell = cells[i]
-        latest[cell, filled[cell] % length] = scores[i]
-        filled[cell] += 1
 
 
 @compiled
@@ -64,8 +82,8 @@ def check() -> None:
     cells, raw, sums = np.array([0, 1]), np.array([0.25, 0.5]), np.zeros((6, 2))
     counts, totals = np.zeros((2, 2)), np.zeros((2, 2))
     add_sums(cells, raw, raw, *(np.zeros(2) for _ in range(4)))
-    add_to_sketch(cells, cells, raw, 1.0, np.inf, counts, totals)
-    keep_latest(cells, raw, np.zeros((2, 4)), np.zeros(2, dtype=np.int64))
+    ring = np.zeros((2, 4)), np.zeros(2, dtype=np.int64)
+    add_to_sketch(cells, raw, 0.0, 1.0, np.array([0.5]), 1.0, np.inf, counts, totals, *ring)
     add_to_bucket(cells, raw, raw, 0.0, 1.0, 0.5, sums)
     if sums[2].tolist() != [0.25, 0.5] or totals.tolist() != [[0.25, 0.0], [0.0, 0.5]]:
         raise ArithmeticError(f"the compiled counts of (0.25, 0.5) gave {sums[2].tolist()} and {totals.tolist()}")

@@ -86,6 +86,11 @@ class Guards:
         return [f"{owner}/{name}" for owner, names in zip(self.owners, self.names, strict=True) for name in names]
 
     @cached_property
+    def met(self) -> bool:
+        """Whether every member has a cell."""
+        return set(self.member[self.member >= 0].tolist()) == set(range(len(self.members)))
+
+    @cached_property
     def _gather(self) -> tuple[FloatArray, FloatArray | None]:
         """The matrices from sums of cells to those of members: of everybody, and of label 1."""
         everybody, labelled = np.zeros((2, len(self.members), self.member.shape[1]))

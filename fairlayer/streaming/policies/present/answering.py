@@ -112,11 +112,11 @@ def sums_of(stream: Machine, block: Block, emitted: FloatArray) -> FloatArray:
     cells, raw, estimate = block
     k = len(stream.history.cells)
     found = np.zeros((6, k))
-    rows = [None, emitted, raw]
+    found[0], found[1], found[2] = (np.bincount(cells, row, k) for row in (None, emitted, raw))
     if reads_labels(stream):
-        rows += [estimate, estimate * emitted, estimate * raw]
-    for i, row in enumerate(rows):
-        found[i] = np.bincount(cells, weights=row, minlength=k)
+        found[3], found[4], found[5] = (
+            np.bincount(cells, row, k) for row in (estimate, estimate * emitted, estimate * raw)
+        )
     return found
 
 

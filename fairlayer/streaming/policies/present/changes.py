@@ -54,6 +54,7 @@ SURELY = (1.4, 1.0)
 LEAST_SPREAD = 0.25
 """Of the variance of all scores, that the variance of a cell counts as at least."""
 
+_NOBODY = np.zeros(0, dtype=np.int64)
 _SUSPECT = 0.65  # share of the distance that is clear for the other cells, once one has changed
 _REFERENCE = 0.25  # of the memory: how old a long mean is before short ones are compared with it
 
@@ -81,9 +82,8 @@ def run_short_means(book: FloatArray, sums: FloatArray, cells: IntArray, raw: Fl
 
 def contradicted(book: FloatArray) -> IntArray:
     """Return the cells whose short means lie too far from the long one."""
-    with np.errstate(invalid="ignore"):
-        away = np.abs(book[FIRST : SECOND + 1] - book[LONG]) > book[NEAR : FAR + 1]
-    return np.flatnonzero((book[SEEN] > SURE) & away.any(axis=0))
+    away = np.abs(book[FIRST : SECOND + 1] - book[LONG]) > book[NEAR : FAR + 1]
+    return np.flatnonzero((book[SEEN] > SURE) & (away[0] | away[1])) if away.any() else _NOBODY
 
 
 def contradicts(book: FloatArray, cell: int) -> bool:

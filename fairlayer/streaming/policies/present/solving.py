@@ -107,9 +107,15 @@ def _repays(policy: Present, stream: Machine) -> bool:
 
 def _quick(policy: Present, state: State, stream: Machine, rows: int) -> Quick | None:
     """Return the compiled way where it can solve for all that is asked."""
-    if stream.transition is not None or _repays(policy, stream) or not guards(state, stream).complete:
-        return None
-    return quick_of(state, stream, policy.guard, rows)
+    return quick_of(state, stream, policy.guard, rows) if _is_plain(policy, state, stream) else None
+
+
+def _is_plain(policy: Present, state: State, stream: Machine) -> bool:
+    """Return whether what is asked are parities of plain means, each of whose members has been met, and nothing else."""
+    if stream.transition is not None or _repays(policy, stream):
+        return False
+    found = guards(state, stream)
+    return found.complete and found.met
 
 
 def _far_means(policy: Present, quick: Quick | None, stream: Machine, spread: float) -> FloatArray:
@@ -175,6 +181,8 @@ def _bands(policy: Present, state: State, stream: Machine, points: _Points, spre
     cell, values, weights, estimate = points
     if not len(cell) or not len(stream.history.cells):
         return []
+    if _is_plain(policy, state, stream):
+        return _bands_of_parities(policy, state, stream, points, spread)
     codes = stream.history.codes()[cell]
     columns = {name: codes[:, j] for j, name in enumerate(stream.history.features)}
     groups = Groups.from_codes(columns, stream.vocabulary)
@@ -197,6 +205,47 @@ def _bands(policy: Present, state: State, stream: Machine, points: _Points, spre
                     slack = np.where(size > 1e-6, policy.doubt * spread / np.sqrt(size), np.inf)
                 found.append(band.with_room(slack, room))
     return debts_of(stream, found, policy.repair, float(weights.sum()))
+
+
+def _bands_of_parities(policy: Present, state: State, stream: Machine, points: _Points, spread: float) -> list[Band]:
+    """Return the same for parities of plain means, past the reading of statements."""
+    found, told, bands = guards(state, stream), labels_told(state), []
+    for j, kind in enumerate(found.kind.tolist()):
+        share = (np.ones_like(points.weight), points.estimate, 1.0 - points.estimate)[kind]
+        place = found.member[j][points.cell] - found.start[j]
+        inside = np.flatnonzero((found.member[j][points.cell] >= 0) & (share != 0.0))
+        inside = inside[np.argsort(place[inside], kind="stable")]
+        member, share, names = place[inside], share[inside], found.names[j]
+        size = np.bincount(member, points.weight[inside] * share, len(names))
+        known = size
+        if found.needs_labels[j]:
+            come = (told[0], told[1], told[0] - told[1])[kind]
+            cells = np.flatnonzero(found.member[j] >= 0)
+            known = np.bincount(found.member[j][cells] - found.start[j], come[cells], len(names)) + policy.trust * size
+        seen = np.minimum(size, known)
+        with np.errstate(divide="ignore"):
+            slack = np.where(seen > 1e-6, policy.doubt * spread / np.sqrt(seen), np.inf)
+        bands.append(
+            Band(
+                owner=found.owners[j],
+                names=names,
+                points=inside,
+                member=member,
+                starts=np.searchsorted(member, np.arange(len(names))),
+                share=share,
+                weight=points.weight[inside] * share,
+                unit=1.0 / size,
+                offset=np.zeros(len(names)),
+                size=size,
+                lower=None,
+                upper=None,
+                tolerance=float(found.tolerance[j]),
+                ratio=1.0,
+                slack=slack,
+                debt=np.zeros(len(names)),
+            )
+        )
+    return bands
 
 
 def _labels_at(state: State, points: int) -> FloatArray:

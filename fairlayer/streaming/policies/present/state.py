@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,7 +159,7 @@ def guards(state: State, stream: Machine) -> Guards:
 def roomy(found: Guards, state: State, stream: Machine) -> Guards:
     """Return the guards with the room that a transition leaves now."""
     if stream.transition is None:
-        return found if (found.room == found.tolerance).all() else found.with_rooms(found.tolerance.tolist())
+        return found if found.room is found.tolerance else replace(found, room=found.tolerance)
     excesses = found.raw_excesses(found.totals(state["book"][SUMS]))
     rooms = [
         tolerance + stream.transition.room(owner, stream.samples, excess)
