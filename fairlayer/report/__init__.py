@@ -27,3 +27,7 @@ __all__ = [
     "write_page",
     "write_stream_page",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
