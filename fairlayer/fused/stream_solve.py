@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer.fused.book import LABELLED, ROWS, SCALE_LOW, SCALE_WIDTH, SOLVED_MEAN, SOLVED_SLACK
 from fairlayer.fused.book import COUNT as PRESENT
+from fairlayer.fused.book import LABELLED, ROWS, SCALE_LOW, SCALE_WIDTH, SOLVED_MEAN, SOLVED_SLACK
 from fairlayer.fused.book import RAW as PRESENT_RAW
 from fairlayer.fused.compiling import compiled
 from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN
@@ -30,11 +30,8 @@ _RESOLUTION = 2.0**-52
 
 
 @compiled
-def gather(
-    counts: Any, totals: Any, unit: float, block_cells: Any, block_raw: Any, curve: Any, terms: Any
-) -> Any:
-    """Return cells, scores, weights and label estimates of all points, their recent weight, and the spread of scores.
-    """
+def gather(counts: Any, totals: Any, unit: float, block_cells: Any, block_raw: Any, curve: Any, terms: Any) -> Any:
+    """Return cells, scores, weights and label estimates of all points, their recent weight, and the spread."""
     k, bins = counts.shape
     labelled = terms[LABELLED] > 0.0
     halves = 2 if labelled else 1
@@ -285,9 +282,7 @@ def solve(
 
 
 @compiled
-def far_means(
-    counts: Any, totals: Any, borrowed: Any, unit: float, spread: float, numbers: Any, far: Any
-) -> None:
+def far_means(counts: Any, totals: Any, borrowed: Any, unit: float, spread: float, numbers: Any, far: Any) -> None:
     """Write the long mean of each cell, and how far the short means may lie from it, of what came here.
 
     `numbers` are cut, the least share of the variance of all scores, how much more the long mean must hold, and for

@@ -160,8 +160,7 @@ def _allowed(
     y: float,
     terms: Any,
 ) -> Any:
-    """Return the prediction nearest to y that every guard allows, between them where they clash; and whether one acts.
-    """
+    """Return the prediction nearest to y that every guard allows (between them where they clash), and if one acts."""
     least, most, acts = -np.inf, np.inf, False
     noise = terms[NOISE] * math.sqrt(weight)
     for j in range(member.shape[0]):
@@ -210,10 +209,10 @@ def _contradicted(book: Any, cell: int) -> bool:
 @compiled
 def contradicted(book: Any) -> bool:
     """Return whether the short means of some cell lie far from its long one."""
+    found = False
     for cell in range(book.shape[1]):
-        if _contradicted(book, cell):
-            return True
-    return False
+        found |= _contradicted(book, cell)
+    return found
 
 
 @compiled
@@ -332,7 +331,12 @@ def check() -> None:
     member = np.zeros((1, 2), dtype=np.int64)
     member[0, 1] = 1
     guards = (member, np.zeros(1, dtype=np.int64), np.array([0, 2]), np.array([0.1]))
-    given = (np.zeros((ROWS, 2)), np.zeros((2, LABEL_BINS)), *guards, np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0]))
+    given = (
+        np.zeros((ROWS, 2)),
+        np.zeros((2, LABEL_BINS)),
+        *guards,
+        np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0]),
+    )
     emitted = np.empty(2)
     ended = step_block(*given, 1.0, np.array([0, 1]), np.array([0.25, 0.5]), emitted)[0]
     y = step_one(*given, 1.0, 1, 2.0)[0]

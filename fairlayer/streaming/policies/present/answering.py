@@ -66,9 +66,7 @@ def _one_by_one(
     return emitted, moved
 
 
-def answer_one(
-    state: State, stream: Machine, cell: int, raw: float, limit: float | None
-) -> tuple[Sample, float, bool]:
+def answer_one(state: State, stream: Machine, cell: int, raw: float, limit: float | None) -> tuple[Sample, float, bool]:
     """Return the answer to one sample, what it was before the guard, and whether the guard acted."""
     low, high = stream.bounds
     book, estimate = state["book"], 0.0
