@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Block", "add_block", "add_one", "answer_one", "estimates", "guarded", "shifted", "sums_of", "weight_after"]
 
+_ALL = 60.0  # memories after which nothing of what was before counts; more would overflow
+
 Block = tuple[IntArray, FloatArray, FloatArray]
 """Cells, raw scores and label estimates of samples that come together."""
 
@@ -120,4 +122,4 @@ def sums_of(stream: Machine, block: Block, emitted: FloatArray) -> FloatArray:
 
 def weight_after(state: State, stream: Machine, n: int) -> float:
     """Return the weight of n samples that come together, all of which weigh as much."""
-    return float(state["weight"] * math.exp(n / (stream.memory or math.inf)))
+    return float(state["weight"] * math.exp(min(n / (stream.memory or math.inf), _ALL)))
