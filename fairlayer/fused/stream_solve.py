@@ -64,7 +64,7 @@ def gather(counts: Any, totals: Any, unit: float, block_cells: Any, block_raw: A
 
 
 @compiled
-def _coordinate(geometry: int, z: float, low: float, high: float) -> float:
+def _coordinate(geometry: int, z: float, low: float, high: float) -> Any:
     if geometry == EUCLIDEAN:
         return z
     z = min(max(min(max(z, low), high), _RESOLUTION), 1.0 - _RESOLUTION)
@@ -72,7 +72,7 @@ def _coordinate(geometry: int, z: float, low: float, high: float) -> float:
 
 
 @compiled
-def _step(geometry: int, x: float, pull: float, low: float, high: float) -> float:
+def _step(geometry: int, x: float, pull: float, low: float, high: float) -> Any:
     if geometry == EUCLIDEAN:
         return min(max(x - pull, low), high)
     if geometry == ENTROPIC:
@@ -82,7 +82,7 @@ def _step(geometry: int, x: float, pull: float, low: float, high: float) -> floa
 
 
 @compiled
-def _inverse(table: Any, v: Any, wanted: float) -> float:
+def _inverse(table: Any, v: Any, wanted: float) -> Any:
     """Return the shift at which falling values (t,) are the one wanted, the ends of the table beyond them."""
     last = v.shape[0] - 1
     if not wanted <= v[0]:
@@ -103,7 +103,7 @@ def _inverse(table: Any, v: Any, wanted: float) -> float:
 
 
 @compiled
-def _least(table: Any, v: Any, lower: float, upper: float) -> float:
+def _least(table: Any, v: Any, lower: float, upper: float) -> Any:
     return max(_inverse(table, v, upper), 0.0) + min(_inverse(table, v, lower), 0.0)
 
 
@@ -115,7 +115,7 @@ def _at_level(table: Any, v: Any, level: float, tolerance: float, slack: Any, t:
 
 
 @compiled
-def _balance(t: Any, unit: Any) -> float:
+def _balance(t: Any, unit: Any) -> Any:
     up, down = 0.0, 0.0
     for g in range(t.shape[0]):
         up += max(t[g] / unit[g], 0.0)
@@ -180,8 +180,8 @@ def _shifts(
                 break
             before = after
     fall = before - after
-    level = first + (last - first) * (min(max(before / fall, 0.0), 1.0) if fall > 0.0 else 0.0)
-    _at_level(table, v, level, tolerance, slack, t)
+    between = min(max(before / fall, 0.0), 1.0) if fall > 0.0 else 0.0
+    _at_level(table, v, first + (last - first) * between, tolerance, slack, t)
     return t
 
 
