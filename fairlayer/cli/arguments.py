@@ -267,7 +267,7 @@ def _add_stream(commands: Any) -> None:
     stream.add_argument(
         "--decisions",
         action="store_true",
-        help="decide each row too, by the decision rule of the run, so that the gap of all decisions so far stays within "
+        help="decide each row too, by the decision rule of the run; the gap of all decisions so far stays within "
         "tolerance",
     )
     stream.add_argument(
