@@ -22,6 +22,7 @@ from fairlayer.projection.autograd import attach
 from fairlayer.projection.certificate import Certificate, Held, RawBatch, certify
 from fairlayer.projection.derivative import Derivative
 from fairlayer.projection.options import Options
+from fairlayer.projection.weightless import with_least_prices
 from fairlayer.solve import ClashingFaces, Face, SlabSystem, Solution, Solved, StuckProblem, accuracy_of, gauged, solve
 
 __all__ = ["ExactProblem", "Found", "check_finite", "project_exactly", "result_dtype"]
@@ -199,7 +200,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
             if found is not None:
                 solved = found.solved(passes, assembly.slabs)
             else:
-                solved = solve(passes, assembly.slabs, relax=options.relax)
+                solved = with_least_prices(passes, solve(passes, assembly.slabs, relax=options.relax))
         except ClashingFaces as clash:
             raise _infeasible(clash, constraints, assembly, box) from None
         except SolverError as error:

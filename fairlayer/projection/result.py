@@ -201,6 +201,7 @@ class Projection:
             distance=math.sqrt(sum(c.distance**2 for c in each)),
             atol=worst.atol,
             gap_atol=loosest.gap_atol,
+            resolution=worst.resolution,
         )
 
     @cached_property
