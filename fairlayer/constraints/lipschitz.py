@@ -164,7 +164,7 @@ def _given(owner: str, pairs: Any, n: int) -> Neighbours:
             f"{owner} needs first, second and distance of one length, but they have the shapes {first.shape}, "
             f"{second.shape} and {distance.shape}."
         )
-    if len(first) and not (0 <= min(first.min(), second.min()) and max(first.max(), second.max()) < n):
+    if len(first) and not (min(first.min(), second.min()) >= 0 and max(first.max(), second.max()) < n):
         raise ShapeError(
             f"{owner} has pairs of the rows {min(first.min(), second.min())} to {max(first.max(), second.max())}, but "
             f"this batch has {n} rows, numbered from 0."

@@ -63,7 +63,7 @@ def least_widening(passes: PairPasses, slabs: SlabSystem) -> float:
     """
     try:
         import scipy.optimize
-        import scipy.sparse as sparse
+        from scipy import sparse
     except ImportError:
         return 0.0
     table, pairs, n = RowTable.of(slabs), passes.pairs, passes.n
@@ -86,15 +86,21 @@ def least_widening(passes: PairPasses, slabs: SlabSystem) -> float:
     empty = sparse.csr_matrix((e, levels + 1))
     matrix = sparse.vstack(
         [
-            sparse.hstack([sparse.csr_matrix(np.hstack([above, -of_level]))[np.isfinite(limit)], ones[np.isfinite(limit)]]),
-            sparse.hstack([sparse.csr_matrix(np.hstack([-below, of_level]))[np.isfinite(floor)], ones[np.isfinite(floor)]]),
+            sparse.hstack(
+                [sparse.csr_matrix(np.hstack([above, -of_level]))[np.isfinite(limit)], ones[np.isfinite(limit)]]
+            ),
+            sparse.hstack(
+                [sparse.csr_matrix(np.hstack([-below, of_level]))[np.isfinite(floor)], ones[np.isfinite(floor)]]
+            ),
             sparse.hstack([difference, empty]),
             sparse.hstack([-difference, empty]),
         ]
     )
     right = np.concatenate([limit[np.isfinite(limit)], -floor[np.isfinite(floor)], pairs.limit, pairs.limit])
-    ends = [np.broadcast_to(side if bound is None else bound, n) for bound, side in
-            ((passes.lower, -np.inf), (passes.upper, np.inf))]
+    ends = [
+        np.broadcast_to(side if bound is None else bound, n)
+        for bound, side in ((passes.lower, -np.inf), (passes.upper, np.inf))
+    ]
     bounds = [*zip(*ends, strict=True), *[(None, None)] * levels, (0.0, None)]
     cost = np.append(np.zeros(n + levels), 1.0)
     found = scipy.optimize.linprog(cost, A_ub=matrix.tocsr(), b_ub=right, bounds=bounds, method="highs")

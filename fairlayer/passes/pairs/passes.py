@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +19,8 @@ from fairlayer.passes.pairs.graph import Pairs
 from fairlayer.passes.pairs.problem import Answer, PairProblem
 
 __all__ = ["PairPasses"]
+
+_LEAST_FLOOR = 1e-4
 
 
 class PairPasses(NumpyPasses):
@@ -49,6 +52,15 @@ class PairPasses(NumpyPasses):
         self.problem = PairProblem(pairs, geometry, host, cells.weights, lower, upper)
         self._latest: tuple[Any, Answer] | None = None
 
+    def at_other(self, pairs: Pairs | None) -> PairPasses:
+        """Return passes over the same batch with other limits of the pairs."""
+        assert pairs is not None
+        other = copy.copy(self)
+        old = self.problem
+        other.pairs, other._latest = pairs, None
+        other.problem = PairProblem(pairs, old.geometry, old.x, self.geometry.weights, self.lower, self.upper)
+        return other
+
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
         answer = self.problem.answer(np.zeros(self.n) if nu is None else self.pull(nu) + np.zeros(self.n))
@@ -69,8 +81,8 @@ class PairPasses(NumpyPasses):
         assert rows is not None
         moved = np.array([self.geometry.weigh(point.value, self.scores, point.free, row) for row in rows])
         square = moved.reshape(rows.shape) @ rows.T
-        if floor:
-            square = square + floor * (self.widest_metric() - square)
+        if floor:  # not less than so much: where samples hold each other firmly, prices would grow beyond all numbers
+            square = square + max(floor, _LEAST_FLOOR) * (self.widest_metric() - square)
         return 0.5 * (square + square.T)
 
     def widest_metric(self) -> FloatArray:

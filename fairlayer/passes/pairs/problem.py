@@ -37,6 +37,7 @@ _MOST_STEPS = 30
 _FEW_STEPS = 12
 _MOST_EXCHANGES = 12
 _NEAR = 1e-4  # violations of the pairs, per unit of the predictions' size, from which the working set is tried
+_STRONGER = 100.0  # penalty per force, where the pulls are strong
 _STIFFEST = 1e6  # penalty per curvature: beyond it the sums of the penalty round too much
 _FEASIBLE = 5e-13  # by how much a pair may be violated, per unit of the predictions' size
 _BALANCED = 1e-11  # what may be left of the forces on a node, per unit of their size
@@ -139,9 +140,14 @@ class PairProblem:
         Raises:
             SolverError: it was not found to the accuracy that is promised.
         """
+        if self._state is not None:  # what held the answer before may hold this one
+            found = self._finished(self._state, pull)
+            if found is not None:
+                return found
         state = self._state or self._start(pull)
-        unit = float(np.median(self._curvature(state.y)))
-        stiffness = 10.0 * unit
+        unit, forces = float(np.median(self._curvature(state.y))), self._force_size(state, pull)
+        stiffest = max(_STIFFEST * unit, _STRONGER * forces)
+        stiffness = max(10.0 * unit, forces)
         for _ in range(_MOST_ROUNDS):
             state, steps = self._newton(state, pull, stiffness)
             found = self._finished(state, pull)
@@ -149,7 +155,7 @@ class PairProblem:
                 self._state = state
                 return found
             if steps <= _FEW_STEPS:  # it can take a stiffer penalty
-                stiffness = min(3.0 * stiffness, _STIFFEST * unit)
+                stiffness = min(3.0 * stiffness, stiffest)
         raise SolverError(
             f"the {len(self.pairs)} pairs of LipschitzFairness were not met to the accuracy promised after "
             f"{_MOST_ROUNDS} rounds. Check for scores, weights or distances of very different size."
@@ -266,7 +272,9 @@ class PairProblem:
         edges[active] = np.where(sign * flow > 0.0, flow, 0.0)
         if len(violated) or bool(wrong.any()):
             edges[active] = np.where(wrong, 0.0, sign * np.maximum(sign * flow, _INACTIVE * forces))
-            edges[violated] = np.where(edges[violated] == 0.0, np.sign(apart[violated]) * _INACTIVE * forces, edges[violated])
+            edges[violated] = np.where(
+                edges[violated] == 0.0, np.sign(apart[violated]) * _INACTIVE * forces, edges[violated]
+            )
             return edges
         if not balanced:
             return None
@@ -310,9 +318,7 @@ class PairProblem:
             edges[at[falling][np.abs(edges[at][falling]).argmin()]] = 0.0
         return edges
 
-    def _levels(
-        self, trees: Forest, y: FloatArray, pull: FloatArray
-    ) -> tuple[FloatArray | None, BoolArray]:
+    def _levels(self, trees: Forest, y: FloatArray, pull: FloatArray) -> tuple[FloatArray | None, BoolArray]:
         """Return the level of each tree that balances it, or that a bound holds, and which ones are held."""
         tree, offset, k = trees.tree, trees.offset, trees.trees
 
@@ -341,7 +347,7 @@ class PairProblem:
                 middle = 0.5 * (low + high)
             outside = (newton <= low) | (newton >= high)
             last, level = level, np.where(outside & np.isfinite(middle) & self.open, middle, newton.clip(least, most))
-            if float(np.abs(level - last).max(initial=0.0)) <= 1e-16 * max(1.0, float(np.abs(level).max(initial=0.0))):
+            if float(np.abs(level - last).max(initial=0.0)) <= 1e-15:
                 break
             if not self.geometry.smooth:
                 break
