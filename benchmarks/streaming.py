@@ -54,6 +54,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="adult, acsincome_ne and bank, as .csv.gz")
     parser.add_argument("--seeds", type=int, help="orders and draws of each stream")
+    parser.add_argument("--first-seed", type=int, default=0, help="of the orders and draws; 0 was looked at while tuning")
     parser.add_argument("--requests", type=int, help="longest stream")
     parser.add_argument("--scenario", nargs="+", metavar="TEXT", help="only scenarios whose name holds one of these")
     parser.add_argument("--ways", nargs="+", help="policies, by the names of the table")
@@ -97,7 +98,7 @@ def run_scenarios(options: argparse.Namespace) -> Records:
     )
     ways = options.ways or list(WAYS)
     records = []
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for scenario in scenarios(options.data, seed, options.requests):
             if options.scenario and not any(part in scenario.name for part in options.scenario):
                 continue

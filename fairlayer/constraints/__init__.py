@@ -43,3 +43,7 @@ __all__ = [
     "Statement",
     "without_convex",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

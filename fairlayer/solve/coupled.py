@@ -18,7 +18,7 @@ from fairlayer.solve.newton import solve_newton
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.solve import Solved
+from fairlayer.solve.solving import Solved
 from fairlayer.solve.table import RowTable
 
 __all__ = ["solve_coupled"]

@@ -184,7 +184,7 @@ def test_derivatives(geometry: str, weights: bool) -> None:
         def projected(scores: torch.Tensor, problem: Problem = problem) -> torch.Tensor:
             return problem.project(scores).value
 
-        assert torch.autograd.gradcheck(projected, (z,), check_forward_ad=True, fast_mode=seed > 0)
+        assert torch.autograd.gradcheck(projected, (z,), check_forward_ad=True, fast_mode=True)
         if geometry != "euclidean":  # a piecewise linear one has no second derivative
             assert torch.autograd.gradgradcheck(projected, (z,), fast_mode=True)
 

@@ -1,8 +1,8 @@
 """Systems of the form (diagonal + weighted graph Laplacian) x = b, which is what pairs of samples make.
 
-With D >= 0 a diagonal and the edges (i, j) of weight w, the matrix is D + sum w (e_i - e_j)(e_i - e_j)'. A graph that is
+With D >= 0 a diagonal and edges (i, j) of weight w, the matrix is D + sum w (e_i - e_j)(e_i - e_j)'. A graph that is
 nearly a forest has factors without fill, and is factored where SciPy is installed. Graphs of nearest neighbours in many
-dimensions fill up, but are conditioned well, and are solved by conjugate gradients with the diagonal as preconditioner.
+dimensions fill up, but are conditioned well: conjugate gradients solve them, with the diagonal as preconditioner.
 """
 
 from __future__ import annotations

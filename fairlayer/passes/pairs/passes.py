@@ -35,7 +35,7 @@ class PairPasses(NumpyPasses):
         device: of the scores.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - a batch
         self,
         scores: torch.Tensor,
         cells: Cells,

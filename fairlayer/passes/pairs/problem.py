@@ -188,13 +188,15 @@ class PairProblem:
         """Minimise over y, and return the state with the multipliers that this makes, and how many steps it took."""
         gradient, pairs, bounds = self._gradient(state, pull, stiffness)
         goal = _BALANCED * self._force_size(state, pull)
-        for steps in range(_MOST_STEPS):
+        steps = 0
+        while steps < _MOST_STEPS:
             size = float(np.abs(gradient).max(initial=0.0))
             if size <= goal:
                 break
             active = np.flatnonzero(pairs)
             diagonal = self._curvature(state.y) + stiffness * (bounds != 0.0)
             step = -solve_laplacian(diagonal, self.i[active], self.j[active], stiffness, gradient, 1e-4)
+            steps += 1
             state, gradient, pairs, bounds = self._along(state, step, gradient, pull, stiffness)
             if float(np.abs(gradient).max(initial=0.0)) >= size and size <= 100.0 * goal:
                 break  # rounding
