@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
+BUILDER ?= zensical
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.fairlayer-installed
-SOURCES := fairlayer tests examples benchmarks
+SOURCES := fairlayer tests examples benchmarks website
 
 # Tests and the demo read real data sets from FAIRLAYER_DATA; a sibling folder is taken if there is one.
 ifndef FAIRLAYER_DATA
@@ -18,7 +19,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow test-gpu lint format docs bench clean
+.PHONY: help setup demo test test-fast test-slow test-gpu lint format docs gallery bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,13 +61,17 @@ format: setup  ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-docs: setup  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+docs: setup  ## build the documentation into site/ (BUILDER=mkdocs takes MkDocs Material in place of Zensical)
+	$(BIN)/python -m website
+	$(BIN)/$(BUILDER) build --strict --clean
+
+gallery: setup  ## run every example and draw its picture for the gallery
+	$(BIN)/python -m website.gallery
 
 bench: setup  ## time the projection against other libraries (ARGS="..." goes to the script)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/projection.py $(ARGS)
 
 clean:  ## remove what the other targets wrote, the virtual environment excepted
-	rm -rf build dist site demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis fairlayer.egg-info
-	find fairlayer tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .cache build dist site demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis fairlayer.egg-info
+	find fairlayer tests examples benchmarks website -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
 """Decisions: scores -> yes or no under the constraints, at the level of decisions."""
 
-from fairlayer.decisions.decide import decide
+from fairlayer.decisions.deciding import decide
 from fairlayer.decisions.errors import NeedsRandomisationError, UnseenCellError, UtilityError
 from fairlayer.decisions.expected import ExpectedGap, Spreading
 from fairlayer.decisions.reject_option import REFERRED, ReferredDecisions, reject_option
