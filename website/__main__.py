@@ -13,7 +13,12 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 def generated() -> dict[str, str]:
     """Return every generated page: the path below `docs` and the text."""
-    return {**reference.pages(), **copied.pages(), "reference/command-line.md": commands.page()}
+    return {
+        **reference.pages(),
+        **copied.pages(),
+        "reference/command-line.md": commands.page(),
+        "reference/configuration.md": commands.configuration(),
+    }
 
 
 def main() -> None:

@@ -9,18 +9,86 @@ from typing import Any
 
 from fairlayer.cli.arguments import build_parser
 
-__all__ = ["page"]
+__all__ = ["configuration", "page"]
 
 HEAD = """# Command line
 
 This page lists every command of `fairlayer` with every option, as the parser knows them. To learn the commands, read
-[auditing predictions](../audit.md), [serving](../serving.md) or a [tutorial](../tutorials/index.md) first. The command line
-needs the extra `train`: `pip install 'fairlayer[train]'`.
+[auditing predictions](../audit.md), [serving](../serving.md) or a [tutorial](../tutorials/index.md) first. The command
+line needs the extra `train`: `pip install 'fairlayer[train]'`.
 
 A command ends with exit code 0 where all is well, 2 after a named error (its text stands on standard error), and 130
 after Ctrl-C. `audit` and `report` have further codes for their verdicts: 0 for PASS, 1 for FAIL, 3 for INCONCLUSIVE and
 4 for NOT EVALUATED. A file may hold the options of a command: see the [configuration file](configuration.md).
 """
+
+CONFIGURATION = """# Configuration file
+
+This page is for whoever wants to keep, repeat or change a training run. `fairlayer train` writes everything that it was told
+into `config.yaml` in the run folder, and reads such a file back.
+
+```sh
+fairlayer train loans.csv --target repaid --constraint 'demographic_parity(sex, 0.02)' --out run/
+fairlayer train --config run/config.yaml --out again/               # the same run once more
+fairlayer train --config run/config.yaml --out wider/ --epochs 60   # the same, but for what is said after it
+fairlayer train --resume run/                                       # go on with a run that was cut off
+```
+
+A file of your own needs no more than this; what it leaves out has the default of the command line:
+
+```yaml
+table: loans.csv
+target: repaid
+constraint:
+  - demographic_parity(sex, 0.02)
+  - equal_opportunity(race, 0.05)
+sensitive: [race+sex]
+epochs: 40
+```
+
+## Keys
+
+A key is the option of the [command line](command-line.md#fairlayer-train) with underscores. Options that may be repeated take a
+list.
+
+"""
+AFTER = """
+`out`, `resume`, `force` and `accept_changed_data` say where a run goes and are not kept.
+
+## The record
+
+The file that a run writes ends with a `record`: the SHA-256 of the table and the versions of the libraries. When the file is used
+again, a table with another checksum is refused with a [`ChangedDataError`](../errors.md#changeddataerror), unless
+`--accept-changed-data` is given, and other versions are told of. On the same machine with the same versions a run is repeated to
+the same numbers.
+
+## Other files
+
+An audit reads a file of what only people can say, by `--about`: [auditing predictions](../audit.md#from-python) shows one.
+"""
+NOT_KEYS = {"config", "out", "resume", "record", "accept_changed_data", "print_config", "force"}
+
+
+def configuration() -> str:
+    """Return the page on the configuration file in Markdown.
+
+    Example:
+        >>> "| `patience` |" in configuration()
+        True
+    """
+    parser = dict(commands(build_parser()))["train"]
+    keys = [action for action in parser._actions if shown(action) and action.dest not in NOT_KEYS]
+    rows = [f"| `{action.dest}` | {written(action.default)} | {explained(action)} |" for action in keys]
+    return CONFIGURATION + "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n" + AFTER
+
+
+def written(default: Any) -> str:
+    """Return a default as it stands in the file."""
+    if default is None:
+        return "none"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default}`"
 
 
 def page() -> str:

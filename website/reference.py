@@ -93,7 +93,8 @@ ROOMS = (
     Room(
         "audit-statistics",
         "Statistics of an audit",
-        "Look up how sure an audit can be: intervals, tests of significance, strata, and a watch that may look all the time.",
+        "Look up how sure an audit can be: intervals, tests of significance, strata, and a watch that may look at any "
+        "time.",
         ("fairlayer.audit",),
         only=("intervals", "significance", "sequential", "strata", "means", "coverage", "compatibility"),
     ),
@@ -142,7 +143,8 @@ ROOMS = (
     Room(
         "serving",
         "Service",
-        "Answer over HTTP through one stream that outlives the process, and project tables that are larger than memory.",
+        "Answer over HTTP through one stream that outlives the process, and project tables that are larger than "
+        "memory.",
         ("fairlayer.serving", "fairlayer.scoring"),
     ),
     Room(
@@ -165,7 +167,8 @@ ROOMS = (
     Room(
         "errors",
         "Error classes",
-        "Catch what the package raises on purpose. [Errors by name](../errors.md) says what each one means and what to do.",
+        "Catch what the package raises on purpose. [Errors by name](../errors.md) says what each one means and what to "
+        "do.",
         ("fairlayer.errors",),
     ),
 )
