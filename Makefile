@@ -65,8 +65,9 @@ docs: setup  ## build the documentation into site/ (BUILDER=mkdocs takes MkDocs 
 	$(BIN)/python -m website
 	$(BIN)/$(BUILDER) build --strict --clean
 
-gallery: setup  ## run every example and draw its picture for the gallery
-	$(BIN)/python -m website.gallery
+gallery: setup  ## run the examples (ARGS="NAME ..." takes some), keep what they print and draw their pictures
+	$(BIN)/python -m website.pictures
+	$(BIN)/python -m website.gallery $(ARGS)
 
 bench: setup  ## time the projection against other libraries (ARGS="..." goes to the script)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from website import commands, copied, reference
+from website import commands, copied, gallery, reference
 
 __all__ = ["DOCS", "generated"]
 
@@ -18,6 +18,7 @@ def generated() -> dict[str, str]:
         **copied.pages(),
         "reference/command-line.md": commands.page(),
         "reference/configuration.md": commands.configuration(),
+        "gallery.md": gallery.page(),
     }
 
 

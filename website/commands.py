@@ -18,13 +18,15 @@ This page lists every command of `fairlayer` with every option, as the parser kn
 line needs the extra `train`: `pip install 'fairlayer[train]'`.
 
 A command ends with exit code 0 where all is well, 2 after a named error (its text stands on standard error), and 130
-after Ctrl-C. `audit` and `report` have further codes for their verdicts: 0 for PASS, 1 for FAIL, 3 for INCONCLUSIVE and
+after Ctrl-C. `audit` and `report` have further codes for their verdicts: 0 for PASS, 1 for FAIL, 3 for INCONCLUSIVE
+and
 4 for NOT EVALUATED. A file may hold the options of a command: see the [configuration file](configuration.md).
 """
 
 CONFIGURATION = """# Configuration file
 
-This page is for whoever wants to keep, repeat or change a training run. `fairlayer train` writes everything that it was told
+This page is for whoever wants to keep, repeat or change a training run. `fairlayer train` writes everything that it
+was told
 into `config.yaml` in the run folder, and reads such a file back.
 
 ```sh
@@ -48,7 +50,8 @@ epochs: 40
 
 ## Keys
 
-A key is the option of the [command line](command-line.md#fairlayer-train) with underscores. Options that may be repeated take a
+A key is the option of the [command line](command-line.md#fairlayer-train) with underscores. Options that may be
+repeated take a
 list.
 
 """
@@ -57,14 +60,17 @@ AFTER = """
 
 ## The record
 
-The file that a run writes ends with a `record`: the SHA-256 of the table and the versions of the libraries. When the file is used
+The file that a run writes ends with a `record`: the SHA-256 of the table and the versions of the libraries. When the
+file is used
 again, a table with another checksum is refused with a [`ChangedDataError`](../errors.md#changeddataerror), unless
-`--accept-changed-data` is given, and other versions are told of. On the same machine with the same versions a run is repeated to
+`--accept-changed-data` is given, and other versions are told of. On the same machine with the same versions a run is
+repeated to
 the same numbers.
 
 ## Other files
 
-An audit reads a file of what only people can say, by `--about`: [auditing predictions](../audit.md#from-python) shows one.
+An audit reads a file of what only people can say, by `--about`: [auditing predictions](../audit.md#from-python)
+shows one.
 """
 NOT_KEYS = {"config", "out", "resume", "record", "accept_changed_data", "print_config", "force"}
 
