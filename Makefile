@@ -56,6 +56,7 @@ lint: setup  ## check style and types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: setup  ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix $(SOURCES)

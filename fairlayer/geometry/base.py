@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Geometry", "library", "softplus", "stable_sigmoid"]
+__all__ = ["Geometry", "library", "stable_sigmoid"]
 
 
 def library(array: Any) -> Any:
@@ -29,12 +29,6 @@ def stable_sigmoid(x: Any) -> Any:
     xp = library(x)
     small = xp.exp(-abs(x))
     return xp.where(x >= 0, xp.ones_like(small), small) / (1.0 + small)
-
-
-def softplus(x: Any) -> Any:
-    """Return log(1 + exp(x)) without overflow."""
-    xp = library(x)
-    return x.clip(0.0, None) + xp.log1p(xp.exp(-abs(x)))
 
 
 class Geometry(ABC):

@@ -60,7 +60,7 @@ class Likelihood(Geometry):
         # Newton's method from the root that `step` gives would be its code; bisection needs none of it.
         low, high = xp.zeros_like(x), xp.ones_like(x)
         for _ in range(60):
-            y = 0.5 * (low + high)
+            y = inside_unit_interval(0.5 * (low + high))
             rising = (1.0 - x) / (1.0 - y) - x / y + pull > 0
             low, high = xp.where(rising, low, y), xp.where(rising, y, high)
         y = inside_unit_interval(0.5 * (low + high))

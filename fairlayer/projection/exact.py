@@ -22,9 +22,10 @@ from fairlayer.projection.autograd import attach
 from fairlayer.projection.certificate import Certificate, Held, RawBatch, certify
 from fairlayer.projection.derivative import Derivative
 from fairlayer.projection.options import Options
+from fairlayer.projection.weightless import with_least_prices
 from fairlayer.solve import ClashingFaces, Face, SlabSystem, Solution, Solved, StuckProblem, accuracy_of, gauged, solve
 
-__all__ = ["ExactColumn", "Found", "check_finite", "project_exactly", "result_dtype"]
+__all__ = ["ExactProblem", "Found", "check_finite", "project_exactly", "result_dtype"]
 
 _LARGEST = 1e100  # squares and sums must not overflow
 
@@ -55,7 +56,7 @@ class Found(NamedTuple):
         return Solved(solution, slabs, 0.0)
 
 
-class ExactColumn:
+class ExactProblem:
     """One solved problem: a column of scores, or on the simplex all of them.
 
     Args:
@@ -172,7 +173,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     box: Box,
     options: Options,
     found: Found | None = None,
-) -> tuple[Tensor, ExactColumn]:
+) -> tuple[Tensor, ExactProblem]:
     """Project scores (n,), or (n, k) on the simplex, given in the coordinate of the geometry.
 
     Args:
@@ -199,7 +200,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
             if found is not None:
                 solved = found.solved(passes, assembly.slabs)
             else:
-                solved = solve(passes, assembly.slabs, relax=options.relax)
+                solved = with_least_prices(passes, solve(passes, assembly.slabs, relax=options.relax))
         except ClashingFaces as clash:
             raise _infeasible(clash, constraints, assembly, box) from None
         except SolverError as error:
@@ -209,7 +210,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     open_domain = rule.bounded or rule.on_simplex  # there a margin moves scores, and bounds no prediction
     ends = (0.0, 1.0) if open_domain else (lower, upper)
     raw = RawBatch(plain, assembly.stated, rule, *ends, assembly.cells.weights, ranks)
-    column = ExactColumn(assembly, raw, passes, solved, value)
+    column = ExactProblem(assembly, raw, passes, solved, value)
     tensors = [tolerance.to(scores.device, torch.float64) for tolerance in assembly.tolerances]
     tolerances = torch.stack(tensors) if tensors else None
     returned = attach(scores, box.lower_tensor, box.upper_tensor, tolerances, column)

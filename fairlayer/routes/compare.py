@@ -44,6 +44,8 @@ class Route:
         rule: the thresholds of a decision rule.
         expected: the gap that the rule is expected to show on new rows, as many as the test rows, and in the long run.
         calibrator: what makes label estimates of the scores, where a constraint reads labels.
+        scores: (rows,) that the route emits for the test rows.
+        decisions: (rows,) 0 or 1, of the test rows; None for a regression.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Route:
     rule: DecisionRule | None = field(default=None, repr=False)
     expected: ExpectedGap | None = None
     calibrator: GroupCalibrator | None = field(default=None, repr=False)
+    scores: FloatArray | None = field(default=None, repr=False)
+    decisions: IntArray | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -242,6 +246,8 @@ class _Shape:
             rule,
             None if rule is None else rule.expected_gap(self.constraints, sizes=len(self.test)),
             calibrator,
+            scores[1],
+            None if decisions is None else decisions[1],
         )
 
     @property

@@ -246,8 +246,7 @@ class InferenceState:
             self._keep_watch()
         if self._changes or self._untold:
             self._tell()
-        result.shape = shape
-        tensor = torch.from_numpy(result)
+        tensor = torch.from_numpy(result.reshape(shape))
         return tensor if device is None else tensor.to(device)
 
     def settle(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray
-from fairlayer.audit.disparity import Standing, disparity
+from fairlayer.audit.disparities import Standing, disparity
 from fairlayer.audit.grouped import ALL
 from fairlayer.audit.intervals import Interval, group_limits
 from fairlayer.audit.metrics import measure
