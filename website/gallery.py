@@ -36,7 +36,28 @@ class Picture(NamedTuple):
 
 
 # An example that is not named here is shown by its output alone.
-PICTURES: dict[str, Picture] = {}
+PICTURES = {
+    "decide_lending": Picture("Share of yes among women and men", {1: "women", 2: "men"}, "percent", rows=slice(0, 5)),
+    "entropic_training": Picture("Gaps on new applicants", {1: "scores", 2: "decisions"}, "gap"),
+    "huggingface_trainer": Picture("Gaps by tolerance", {1: "scores", 2: "decisions"}, "gap"),
+    "inside_a_module": Picture("How far each group was moved", {1: "moved by"}, "score", rows=slice(0, 4)),
+    "many_classes": Picture(
+        "Gap of mean probabilities, by class", {0: "craft", 1: "office", 2: "laboratory"}, "gap", rows=slice(0, 3)
+    ),
+    "penalty_training": Picture("Gaps on new applicants", {1: "scores", 2: "decisions"}, "gap"),
+    "price_of_parity": Picture(
+        "How far people are moved, by tolerance",
+        {1: "root mean square", 3: "women", 4: "men"},
+        "tolerance",
+        True,
+        rows=slice(0, 6),
+    ),
+    "regression": Picture(
+        "Mean residual of each region", {0: "region 0", 1: "region 1", 2: "region 2"}, "residual", rows=slice(0, 3)
+    ),
+    "train_adult_like": Picture("Gaps on new applicants", {1: "scores", 2: "decisions"}, "gap"),
+    "without_layer": Picture("Gaps without the layer", {0: "scores", 1: "decisions"}, "gap", rows=slice(0, 3)),
+}
 
 HEAD = """# Gallery of examples
 
@@ -76,7 +97,7 @@ def entry(path: Path) -> str:
     if output.exists():
         parts.append(f"```text\n{output.read_text(encoding='utf-8').strip()}\n```\n")
     code = path.read_text(encoding="utf-8").strip()
-    inside = "\n".join(f"    {line}".rstrip() for line in ["```py", *code.splitlines(), "```"])
+    inside = "\n".join(f"    {line}".rstrip() for line in ["```text", *code.splitlines(), "```"])
     parts.append(f'??? example "examples/{path.name}"\n\n{inside}\n')
     return "\n".join(parts)
 
@@ -134,7 +155,8 @@ def main(names: list[str]) -> None:
             print(f"running {path.name}", flush=True)
             (OUTPUTS / f"{path.stem}.txt").write_text(run(path), encoding="utf-8")
     for name, picture in PICTURES.items():
-        draw(name, picture)
+        if (OUTPUTS / f"{name}.txt").exists():
+            draw(name, picture)
 
 
 if __name__ == "__main__":
