@@ -63,8 +63,8 @@ HEAD = """# Gallery of examples
 
 Look here for a script that is near to your case. Each example stands in `examples/`, runs on a CPU without a download,
 and is shown with what it prints; pictures are drawn from that output. The runs are short ones
-(`FAIRLAYER_EXAMPLE_FAST=1`, few rows and epochs), made by `make gallery`; without that variable a script takes more rows,
-and its numbers are steadier.
+(`FAIRLAYER_EXAMPLE_FAST=1`, few rows and epochs), made by `make gallery`; without that variable a script takes more
+rows, and its numbers are steadier.
 
 """
 
@@ -110,10 +110,10 @@ def rows_of(text: str) -> Iterator[tuple[str, list[float]]]:
         [('no layer', [0.25, 1000.0])]
     """
     for line in text.splitlines():
-        found = re.fullmatch(rf"\s*(.*?)((?:\s+{NUMBER})+)(?:\s+[a-z]+)?\s*", " " + line)
-        if found and found[2].strip():
-            numbers = [float(n.replace(",", "").rstrip("%")) for n in found[2].split()]
-            yield found[1].strip(), numbers
+        cells = re.split(r"\s{2,}", line.strip())
+        numbers = [float(cell.replace(",", "").rstrip("%")) for cell in cells if re.fullmatch(NUMBER, cell)]
+        if numbers and len(cells) > 1:
+            yield "" if re.fullmatch(NUMBER, cells[0]) else cells[0], numbers
 
 
 def run(path: Path) -> str:

@@ -180,7 +180,8 @@ def test_the_browser_sees_what_is_wrong(tmp_path: Path, tab: Browser) -> None:
 def test_search_works_from_a_file(small: Path, tab: Browser) -> None:
     tab.goto((small / "index.html").as_uri(), 1280)
     tab.evaluate("document.querySelector('.md-search__button').click()")
-    found = "(document.body.innerText.match(/([0-9]+) results?/) || [0, 0])[1]"
+    inside = "[...document.querySelectorAll('*')].map(e => e.shadowRoot?.textContent || '').join(' ')"
+    found = f"({inside}.match(/([0-9]+) results?/) || [0, 0])[1]"
     tab.evaluate("new Promise(done => setTimeout(done, 500))")
     tab.call("Input.insertText", text="tolerance")
     for _ in range(100):
