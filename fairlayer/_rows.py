@@ -297,7 +297,7 @@ class GroupedRows(NDArrayOperatorsMixin):
 
 def reach_of(rows: Any, size: FloatArray) -> FloatArray:
     """Return `abs(rows) @ size`, without a copy of the rows."""
-    if isinstance(rows, GroupedRows):
+    if isinstance(rows, GroupedRows | SparseRows):
         return np.asarray(np.abs(rows) @ size)
     return np.array([np.abs(row) @ size for row in rows])
 

@@ -18,6 +18,7 @@ from fairlayer._rows import GroupedRows, reach_of
 from fairlayer._typing import FloatArray
 from fairlayer.geometry import EUCLIDEAN, Geometry
 from fairlayer.passes.base import (
+    LEAST_FLOOR,
     WHOLE,
     Cells,
     Point,
@@ -50,7 +51,7 @@ class NumpyPasses:
         device: where exported predictions go.
     """
 
-    parts = 1
+    parts, least_floor = 1, LEAST_FLOOR
 
     def __init__(  # noqa: PLR0917 - a batch
         self,
@@ -61,7 +62,8 @@ class NumpyPasses:
         geometry: Geometry = EUCLIDEAN,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.scores, self.cells, self.geometry, self.device = scores, cells, geometry, device
+        self.scores, self.cells, self.device = scores, cells, torch.device(device)
+        self.geometry: Any = geometry
         self.lower, self.upper = lower, upper
         self.runs = runs_of(len(scores), _RUN)
         self.dense = cells.dense

@@ -13,6 +13,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.geometry import Geometry
 
 __all__ = [
+    "LEAST_FLOOR",
     "WHOLE",
     "Cells",
     "Passes",
@@ -26,6 +27,9 @@ __all__ = [
     "table_of",
 ]
 
+
+LEAST_FLOOR = 1e-9
+"""What a clipped sample counts at least, of a free one, where a search needs it to move."""
 
 WHOLE = slice(None)
 """The run of all samples."""
@@ -186,6 +190,7 @@ class Passes(Protocol):
     lower: Any
     upper: Any
     parts: int  # how many processes hold the batch together
+    least_floor: float  # what a clipped sample counts at least, of a free one, where a search needs it to move
 
     @property
     def runs(self) -> Sequence[slice]:

@@ -12,12 +12,12 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.fused import kernels
 from fairlayer.geometry import Entropic, Euclidean, Geometry, Likelihood
 from fairlayer.passes.arrays import NumpyPasses
-from fairlayer.passes.base import WHOLE, Cells, Point, WholeBatch
+from fairlayer.passes.base import LEAST_FLOOR, WHOLE, Cells, Point, WholeBatch
 
 __all__ = ["CompiledPasses"]
 
 _FROM = 2048  # samples: fewer are as fast in NumPy
-_FURTHEST = 300.0  # log-odds whose odds are numbers, even after a pull as long
+_FAR = 600.0  # log-odds
 _NUMBERS: dict[Geometry, int] = {Euclidean(): 0, Entropic(): 1, Likelihood(): 2}
 
 
@@ -40,7 +40,7 @@ class CompiledPasses:
         geometry: one of the box.
     """
 
-    parts = 1
+    parts, least_floor = 1, LEAST_FLOOR
 
     def __init__(self, scores: FloatArray, cells: Cells, lower: Any, upper: Any, geometry: Geometry) -> None:
         self._sweeps = kernels(len(scores)).cells  # type: ignore[union-attr]  # `serve` has seen them
@@ -57,11 +57,7 @@ class CompiledPasses:
         plain = all(isinstance(bound, float | None) for bound in (lower, upper))
         hard = cells.codes is not None and cells.dense is None and cells.weights is None and cells.classes == 1
         known = geometry in _NUMBERS and scores.device.type == "cpu" and plain
-        if not (hard and known and _FROM <= len(scores) < 2**31):
-            return False
-        if geometry == Entropic() and not float(torch.stack(torch.aminmax(scores)).abs().max()) < _FURTHEST:
-            return False
-        return kernels(len(scores)) is not None
+        return hard and known and _FROM <= len(scores) < 2**31 and kernels(len(scores)) is not None
 
     @property
     def _by_cell(self) -> _Arranged:
@@ -93,6 +89,8 @@ class CompiledPasses:
         """See `Passes.at`; K comes with it."""
         counts = self.cells.counts
         pulls = np.append(np.zeros(len(counts)) if nu is None else nu / counts, 0.0)  # the last for samples outside
+        if self._number == _NUMBERS[Entropic()] and self.size + float(np.abs(pulls).max()) > _FAR:
+            return self._plain.at(nu)  # exp(-x) and exp(-q) by themselves would leave the range of float64
         sums, frees = np.empty(len(pulls)), np.empty(len(pulls))
         batch = self._by_cell
         self._sweeps.sweep(self._number, batch.scores, batch.starts, pulls, *self._ends, sums, frees)

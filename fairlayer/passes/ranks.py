@@ -33,7 +33,7 @@ class RankPasses:
         self.here, self.ranks = here, ranks
         self.scores, self.cells, self.geometry = here.scores, here.cells, here.geometry
         self.lower, self.upper = here.lower, here.upper
-        self.parts = ranks.size
+        self.parts, self.least_floor = ranks.size, here.least_floor
         self._counts, self._sizes = ranks.gather(np.array([here.n, here.size]), "size of the batch").T
 
     def at(self, nu: FloatArray | None) -> Point:

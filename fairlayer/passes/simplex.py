@@ -14,7 +14,7 @@ import torch
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.geometry import Geometry
-from fairlayer.passes.base import WHOLE, Cells, Point, WholeBatch, as_array
+from fairlayer.passes.base import LEAST_FLOOR, WHOLE, Cells, Point, WholeBatch, as_array
 
 __all__ = ["SimplexPasses"]
 
@@ -22,7 +22,7 @@ __all__ = ["SimplexPasses"]
 class SimplexPasses:
     """Passes in NumPy over scores (n, k); scores on another device are brought to the host."""
 
-    parts = 1
+    parts, least_floor = 1, LEAST_FLOOR
     runs = (WHOLE,)
     lower, upper = 0.0, 1.0
 

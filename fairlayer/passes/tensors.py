@@ -10,7 +10,17 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.geometry import EUCLIDEAN, Geometry
-from fairlayer.passes.base import WHOLE, Cells, Point, WholeBatch, blocks, least_product, noise_of, table_of
+from fairlayer.passes.base import (
+    LEAST_FLOOR,
+    WHOLE,
+    Cells,
+    Point,
+    WholeBatch,
+    blocks,
+    least_product,
+    noise_of,
+    table_of,
+)
 
 __all__ = ["TorchPasses"]
 
@@ -20,7 +30,7 @@ _CHUNK = 16_384
 class TorchPasses:
     """Passes in torch, on the device of the scores; the few statistics travel to the host."""
 
-    parts = 1
+    parts, least_floor = 1, LEAST_FLOOR
     runs = (WHOLE,)  # a device is served by few large operations
 
     def __init__(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairlayer._notebook import facts_html
 from fairlayer._typing import FloatArray
 from fairlayer.errors import ShapeError
 from fairlayer.groups import Groups
@@ -18,7 +19,7 @@ from fairlayer.projection.assembly import Assembly
 from fairlayer.projection.certificate import Certificate
 from fairlayer.projection.options import Options
 
-__all__ = ["ActiveSlab", "Projection", "SolvedColumn"]
+__all__ = ["ActiveSlab", "Projection", "SolvedProblem"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ActiveSlab:
     multiplier: float
 
 
-class SolvedColumn(Protocol):
+class SolvedProblem(Protocol):
     """One projected column of scores, whichever backend solved it."""
 
     assembly: Assembly
@@ -71,7 +72,7 @@ class Projection:
         self,
         value: Tensor,
         names: tuple[str, ...],
-        columns: tuple[SolvedColumn, ...],
+        columns: tuple[SolvedProblem, ...],
         groups: Groups,
         options: Options | None = None,
         labels: str | None = None,
@@ -95,12 +96,15 @@ class Projection:
         """Return the same result without the graph of its value."""
         return self._with(self.value.detach(), self.columns)
 
-    def _with(self, value: Tensor, columns: tuple[SolvedColumn, ...]) -> Projection:
+    def _with(self, value: Tensor, columns: tuple[SolvedProblem, ...]) -> Projection:
         return Projection(value, self.names, columns, self.groups, self.options, self.labels, self.at_the_ends)
 
     def __repr__(self) -> str:
         rows = "\n".join(f"  {what:<10} {said}" for what, said in self.summary())
         return f"Projection({self.status})\n{rows}"
+
+    def _repr_html_(self) -> str:
+        return facts_html(f"Projection: {self.status}", self.summary())
 
     def summary(self) -> list[tuple[str, str]]:
         """Return what a reader asks first, as (what, in words)."""
@@ -201,6 +205,7 @@ class Projection:
             distance=math.sqrt(sum(c.distance**2 for c in each)),
             atol=worst.atol,
             gap_atol=loosest.gap_atol,
+            resolution=worst.resolution,
         )
 
     @cached_property

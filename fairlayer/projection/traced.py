@@ -32,7 +32,7 @@ from fairlayer.constraints.text import parse_constraint, write_constraint
 from fairlayer.edge import feature_names
 from fairlayer.errors import ConstraintDefinitionError, TracingError
 from fairlayer.groups import Vocabulary
-from fairlayer.projection.exact import ExactColumn, Found
+from fairlayer.projection.exact import ExactProblem, Found
 from fairlayer.projection.options import Options
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection
@@ -208,7 +208,7 @@ def _state_of(plan: Plan, result: Projection) -> Tensor:
     limits = [float("nan") if limit is None else limit for limit in _limits(plan)]
     numbers, state = [*limits], torch.zeros(_STATE, dtype=torch.float64)
     for column in result.columns:
-        assert isinstance(column, ExactColumn)
+        assert isinstance(column, ExactProblem)
         found = Found.of(column)
         numbers += [found.widening, float(len(found.faces))]
         for key, price in zip(found.faces, found.multipliers.tolist(), strict=True):

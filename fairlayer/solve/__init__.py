@@ -5,7 +5,7 @@ from fairlayer.solve.held import HeldRows
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import Face, FaceKey, RowSlabs, SlabSystem, SpreadSlabs, normals_of
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.solve import Solved, solve
+from fairlayer.solve.solving import Solved, solve
 from fairlayer.solve.stuck import StuckProblem
 
 __all__ = [
@@ -24,3 +24,7 @@ __all__ = [
     "normals_of",
     "solve",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

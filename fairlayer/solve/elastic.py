@@ -87,7 +87,7 @@ class _ElasticPasses:
         self.centre = np.zeros(len(softness)) if centre is None else centre
         self.scores, self.cells, self.geometry = base.scores, base.cells, base.geometry
         self.lower, self.upper = base.lower, base.upper
-        self.parts = base.parts
+        self.parts, self.least_floor = base.parts, base.least_floor
 
     @property
     def size(self) -> float:

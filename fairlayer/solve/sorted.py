@@ -30,7 +30,8 @@ def sortable(passes: Passes) -> bool:
     """Whether a batch can be sorted: one process, hard cells, the same two bounds for all, on the host."""
     ends = isinstance(passes.lower, float) and isinstance(passes.upper, float)
     plain = passes.geometry.name in _KNOWN and not passes.geometry.on_simplex
-    return plain and ends and isinstance(passes.scores, np.ndarray) and passes.parts == 1 and passes.cells.dense is None
+    here = isinstance(passes.scores, np.ndarray) and passes.parts == 1
+    return bool(plain and ends and here and passes.cells.dense is None)
 
 
 def lies_far_outside(passes: Passes) -> bool:
@@ -71,7 +72,7 @@ class SortedBatch:
         """How far a pull may have to go: beyond it every sample is at a bound, or too near to one to tell."""
         largest = float(np.abs(self.ordered).max(initial=0.0))
         if self.geometry.name == "euclidean":
-            return largest + max(abs(self.lower), abs(self.upper))
+            return largest + float(max(abs(self.lower), abs(self.upper)))
         return largest + 800.0 if self.geometry.name == "entropic" else 1e18
 
     def means(self, nu: FloatArray) -> FloatArray:

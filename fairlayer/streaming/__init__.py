@@ -20,3 +20,7 @@ __all__ = [
     "Tracking",
     "register_policy",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -11,14 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 
-from fairlayer.pareto import Front, MeasureError, Point, UnreachableError, hypervolume
-from fairlayer.pareto.hypervolume import non_dominated
+import fairlayer as fl
+from fairlayer.pareto import Front, FrontPoint, MeasureError, UnreachableError, gap_measures, hypervolume
+from fairlayer.pareto.volume import non_dominated
 
 WAYS = {"val_auc": "maximise", "val_gap": "minimise"}
 
 
-def points(*rows: tuple[float, float, float]) -> list[Point]:
-    return [Point(v, (0, 1), {"val_auc": a, "val_gap": g, "test_auc": a - 0.1}, {"val_auc": 0.01}) for v, a, g in rows]
+def points(*rows: tuple[float, float, float]) -> list[FrontPoint]:
+    return [
+        FrontPoint(v, (0, 1), {"val_auc": a, "val_gap": g, "test_auc": a - 0.1}, {"val_auc": 0.01}) for v, a, g in rows
+    ]
 
 
 FRONT = Front(points((0.0, 0.80, 0.0), (0.05, 0.86, 0.04), (0.1, 0.85, 0.09), (0.2, 0.87, 0.1), (1.0, 0.88, 0.2)), WAYS)
@@ -78,7 +81,7 @@ def test_directions_are_minded() -> None:
 
 
 def test_three_objectives() -> None:
-    both = [Point(v, (0,), {"auc": a, "sex": s, "race": r}, {}) for v, a, s, r in [(1, 0.8, 0, 1), (2, 0.8, 1, 0)]]
+    both = [FrontPoint(v, (0,), {"auc": a, "sex": s, "race": r}, {}) for v, a, s, r in [(1, 0.8, 0, 1), (2, 0.8, 1, 0)]]
     front = Front(both, {"auc": "maximise", "sex": "minimise", "race": "minimise"})
     assert len(front.non_dominated()) == 2
     assert front.hypervolume({"auc": 0.0, "sex": 2.0, "race": 2.0}) == pytest.approx(0.8 * (2 + 2 - 1))
@@ -106,7 +109,10 @@ def test_the_fairest_that_is_accurate_enough() -> None:
     with pytest.raises(UnreachableError, match=r"val_auc >= 0\.9 .* 1\.0, has val_auc 0\.88, val_gap 0\.2"):
         FRONT.fairest(accuracy_at_least=0.9)
     errors = Front(
-        [Point(p.value, p.seeds, {"mse": 1 - p.mean["val_auc"], "gap": p.mean["val_gap"]}, {}) for p in FRONT.points],
+        [
+            FrontPoint(p.value, p.seeds, {"mse": 1 - p.mean["val_auc"], "gap": p.mean["val_gap"]}, {})
+            for p in FRONT.points
+        ],
         {"mse": "minimise", "gap": "minimise"},
     )
     assert errors.fairest(error_at_most=0.145).value == 0.05
@@ -141,7 +147,7 @@ def test_the_preferred_point_maximises_the_weighted_sum() -> None:
         # of equal sums, as at 0.1, the point better in the first measure
         best = max(FRONT.points, key=lambda p: (p.mean["val_auc"] - worth * p.mean["val_gap"], p.mean["val_auc"]))
         assert FRONT.preferred({"val_auc": 1.0, "val_gap": worth}) is best
-    dominated, better = (Point(v, (0,), {"auc": 0.9, "gap": g}, {}) for v, g in ((0, 0.10), (1, 0.05)))
+    dominated, better = (FrontPoint(v, (0,), {"auc": 0.9, "gap": g}, {}) for v, g in ((0, 0.10), (1, 0.05)))
     ways = {"auc": "maximise", "gap": "minimise"}
     assert Front([dominated, better], ways).preferred({"auc": 1.0, "gap": 0.0}) is better
     with pytest.raises(MeasureError, match="weights must name"):
@@ -188,7 +194,9 @@ def test_the_picture_shows_every_point_and_the_choices() -> None:
 
 
 def test_a_front_is_chosen_by_a_ratio() -> None:
-    points = [Point(t, (0,), {"auc": a, "ratio": r}, {}) for t, a, r in [(0, 0.8, 1.0), (1, 0.86, 0.8), (2, 0.9, 0.5)]]
+    points = [
+        FrontPoint(t, (0,), {"auc": a, "ratio": r}, {}) for t, a, r in [(0, 0.8, 1.0), (1, 0.86, 0.8), (2, 0.9, 0.5)]
+    ]
     front = Front(points, {"auc": "maximise", "ratio": "maximise"})
     assert front.most_accurate(ratio_at_least=0.8).value == 1
     assert front.fairest(accuracy_at_least=0.85).value == 1
@@ -197,3 +205,58 @@ def test_a_front_is_chosen_by_a_ratio() -> None:
     for wrong in ({}, {"gap_at_most": 0.1}, {"gap_at_most": 0.1, "ratio_at_least": 0.8}):
         with pytest.raises(MeasureError):
             front.most_accurate(**wrong)
+
+
+def estimated(*rows: tuple[float, float, float, float, float]) -> Front:
+    names = ("val_auc", "val_gap", "val_gap_estimate", "val_gap_high")
+    return Front([FrontPoint(value, (0,), dict(zip(names, row, strict=True)), {}) for value, *row in rows], WAYS)
+
+
+def test_a_budget_is_held_against_the_estimate_and_not_against_the_noise() -> None:
+    front = estimated((0, 0.7, 0.01, 0.0, 0.03), (1, 0.8, 0.07, 0.01, 0.09), (2, 0.9, 0.08, 0.04, 0.2))
+    assert front.most_accurate(gap_at_most=0.02).value == 1
+    assert front.most_accurate(gap_at_most=0.02, by="measured").value == 0
+    assert front.most_accurate(gap_at_most=0.1, by="high").value == 1
+    with pytest.raises(UnreachableError, match=r"val_gap_high <= 0\.02 was asked.*0 of|val_gap_high 0\.03"):
+        front.most_accurate(gap_at_most=0.02, by="high")
+    with pytest.raises(MeasureError, match=r"asks for the measure val_gap_high.*gap_measures"):
+        FRONT.most_accurate(gap_at_most=0.1, by="high")
+    with pytest.raises(MeasureError, match='by is "measured"'):
+        front.most_accurate(gap_at_most=0.1, by="low")
+
+
+def test_gaps_of_a_sweep_on_cells_of_a_dozen_rows() -> None:
+    """Eight cells of 12 rows and no gap at all: measured 0.37 on average, estimated 0.09."""
+    random = np.random.default_rng(0)
+    cells = np.repeat(np.arange(8), 12)
+    found = [
+        gap_measures("gap", fl.DemographicParity("cell", 0.0), random.random(96) < 0.3, sensitive_features=cells)
+        for _ in range(40)
+    ]
+    assert np.mean([each["gap"] for each in found]) > 0.25
+    assert np.mean([each["gap_estimate"] for each in found]) < 0.12
+    assert all(each["gap_estimate"] <= each["gap"] <= each["gap_high"] for each in found)
+    with pytest.raises(MeasureError, match="bounds no range of group means"):
+        gap_measures("gap", fl.DisparateImpactRatio("cell", 0.8), random.random(96), sensitive_features=cells)
+
+
+def test_a_front_of_ratios_against_by_hand() -> None:
+    """Accuracy and the four-fifths ratio of two groups' rates, counted by hand for each point."""
+    rates = {"a": (0.30, 0.60), "b": (0.40, 0.50), "c": (0.44, 0.50), "d": (0.45, 0.45)}
+    accuracy = {"a": 0.9, "b": 0.88, "c": 0.85, "d": 0.8}
+    ways = {"val_accuracy": "maximise", "val_ratio": "maximise"}
+    sex = np.repeat(["f", "m"], 100)
+    constraint = fl.DisparateImpactRatio("sex", 0.8)
+    made = []
+    for name, (f, m) in rates.items():
+        decided = np.repeat(
+            [1.0, 0.0, 1.0, 0.0], [round(100 * f), round(100 - 100 * f), round(100 * m), round(100 - 100 * m)]
+        )
+        ratio = constraint.measure(decided, sensitive_features={"sex": sex}).value
+        assert ratio == pytest.approx(f / m)
+        made.append(FrontPoint(name, (0,), {"val_accuracy": accuracy[name], "val_ratio": ratio}, {}))
+    front = Front(made, ways)
+    assert front.most_accurate(ratio_at_least=0.8).value == "b"
+    assert front.most_accurate(ratio_at_least=0.85).value == "c"
+    assert front.fairest(accuracy_at_least=0.85).value == "c"
+    assert [point.value for point in front.non_dominated()] == ["a", "b", "c", "d"]

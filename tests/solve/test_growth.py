@@ -312,11 +312,14 @@ def test_a_handful_of_passes_for_far_log_odds(geometry: str, kind: str, far: flo
     rng = np.random.default_rng(0)
     n, groups = 20_000, 200
     codes = rng.integers(0, groups, n)
-    logits = rng.normal(size=n) + {
-        "spread out": rng.uniform(-far, far, n),
-        "two heaps": np.where(rng.random(n) < 0.5, far, -far),
-        "groups apart": rng.uniform(-far, far, groups)[codes],
-    }[kind]
+    logits = (
+        rng.normal(size=n)
+        + {
+            "spread out": rng.uniform(-far, far, n),
+            "two heaps": np.where(rng.random(n) < 0.5, far, -far),
+            "groups apart": rng.uniform(-far, far, groups)[codes],
+        }[kind]
+    )
     plain = geometry == "likelihood"
     scores = torch.tensor(1.0 / (1.0 + np.exp(-logits)) if plain else logits)
     rules, given = [fl.DemographicParity("g", 0.02)], {"g": codes}

@@ -1,0 +1,164 @@
+"""The front door of the solver: the cheapest method that is exact, and the elastic program where nothing fits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fairlayer.errors import SolverError
+from fairlayer.passes import Passes, Point
+from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.counted import CountedPasses
+from fairlayer.solve.elastic import solve_proximal
+from fairlayer.solve.elastic_program import Elastic
+from fairlayer.solve.feasibility import clash_of, surely_feasible, widening_of
+from fairlayer.solve.newton import accurate_enough, solve_newton
+from fairlayer.solve.quadratic import ClashingFaces
+from fairlayer.solve.ranges import solve_ranges
+from fairlayer.solve.scalar import solve_scalar
+from fairlayer.solve.slabs import SlabSystem
+from fairlayer.solve.solution import Solution
+from fairlayer.solve.sorted import lies_far_outside, sortable
+from fairlayer.solve.table import RowTable
+from fairlayer.solve.units import Units
+
+__all__ = ["Solved", "solve"]
+
+_MANY = 48  # statistics, from which the elastic program costs more than a few steps
+_FIRST_STEPS = 12  # of Newton's method, before feasibility is looked into
+_WITHIN = 10.0  # accuracies by which limits may clash and are still met as well as numbers can be
+_FEW_ROWS = 24
+_FEW_STEPS = 6  # of Newton's method, after which the levels are looked for in the sorted batch
+_FAR_LOG_ODDS = 50.0
+_PLAIN = (float, type(None))  # bounds that are the same for all samples
+_ROOM = 1e-9  # what relaxing adds to the least widening, relative to 1 or to it, so that there is room inside
+
+
+class Solved(NamedTuple):
+    """A solution, the slabs it meets, and by how much they had to be widened (0 where they fit).
+
+    Args:
+        solution: the projection onto the slabs.
+        slabs: what it meets, widened where that was needed.
+        widening: by how much each limit was widened, in its own units.
+        elastic: of a widened system, the proof of the least widening: it falls by a face's weight per unit of that
+            face's limit.
+    """
+
+    solution: Solution
+    slabs: SlabSystem
+    widening: float
+    elastic: Elastic | None = None
+
+    def widening_by_limit(self, block: int) -> float:
+        """Return by how much the widening falls per unit by which the limits of a block are loosened."""
+        if self.elastic is None:
+            return 0.0
+        faces = ((self.slabs.face(key), weight) for key, weight in self.elastic.faces)
+        return sum(weight / face.scale for face, weight in faces if face.key[0] == block)
+
+
+def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
+    """Project the (finite) scores of `passes` onto the slabs and the domain.
+
+    Raises:
+        ClashingFaces: nothing in the domain meets the slabs, and `relax` is False.
+        SolverError: the accuracy was not reached.
+    """
+    counted = CountedPasses(passes)
+    solved = _solve_counted(counted, slabs, relax=relax)
+    if not np.isfinite(solved.solution.statistics).all():
+        raise SolverError(
+            "the projection ended in numbers that are not finite. Check for scores (or log-odds) of very unlike size."
+        )
+    return solved._replace(solution=solved.solution._replace(passes=counted.count))
+
+
+def _solve_counted(passes: Passes, slabs: SlabSystem, *, relax: bool) -> Solved:
+    start = passes.at(None)
+    if not slabs.blocks:
+        return Solved(Solution.unmoved(start), slabs, 0.0)
+    slabs = gauged(passes, slabs, start, accuracy_of(passes))
+    if slabs.worst(start.statistics)[0] <= 1.0:
+        return Solved(Solution.unmoved(start), slabs, 0.0)
+    units = _units(passes, slabs)
+    if surely_feasible(passes, slabs, start.statistics) or (units is not None and units.fit(passes)):
+        return Solved(_solve(passes, slabs, start, units), slabs, 0.0)
+    many = len(start.statistics) > _MANY
+    if passes.cells.dense is not None or passes.geometry.on_simplex or many:
+        solution = _try(passes, slabs, start)  # here a few steps cost less than the elastic program
+        if solution is not None:
+            return Solved(solution, slabs, 0.0)
+    elastic = widening_of(passes, slabs)
+    if elastic.widening <= _WITHIN * _accuracy_of_clash(slabs, elastic):  # what a sum of these numbers rounds to
+        return Solved(_solve(passes, slabs, start, units), slabs, 0.0)
+    if not relax:
+        raise clash_of(passes, slabs, elastic)
+    by = elastic.widening + _ROOM * max(1.0, elastic.widening)
+    wide = slabs.widened(by)
+    return Solved(_solve(passes, wide, start, _units(passes, wide)), wide, by, elastic)
+
+
+def _accuracy_of_clash(slabs: SlabSystem, elastic: Elastic) -> float:
+    """Return how accurately the faces that clash can be met, weighted as they ask for the widening."""
+    return sum(weight * slabs.face(key).atol for key, weight in elastic.faces)
+
+
+def _try(passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _FIRST_STEPS) -> Solution | None:
+    try:
+        return solve_newton(passes, slabs, start, most_steps=most_steps)
+    except (SolverError, ClashingFaces):
+        return None
+
+
+def _by_ranges(passes: Passes, slabs: SlabSystem, units: Units, start: Point) -> Solution | None:
+    solution = solve_ranges(passes, slabs, units, start, passes.widest_metric())
+    return solution if solution is not None and accurate_enough(passes, slabs, solution) else None
+
+
+def _units(passes: Passes, slabs: SlabSystem) -> Units | None:
+    """The rows of the slabs where no two of them share a statistic, and no statistic a sample."""
+    if passes.cells.dense is not None or passes.geometry.on_simplex:
+        return None
+    return Units.of(RowTable.of(slabs))
+
+
+def _suits(passes: Passes, units: Units, start: Point) -> bool:
+    """Whether ranges are worth a method of their own: many rows, or scores far outside the bounds.
+
+    Few rows are as well served by their faces. Where most cells cannot move at all, as in a stream, whose past is held
+    by bounds of its own, slopes say little, and the search along the dual needs fewer passes.
+    """
+    if lies_far_outside(passes) or _far_in_log_odds(passes):
+        return True
+    if len(units.level) <= _FEW_ROWS:
+        return False
+    return isinstance(passes.lower, _PLAIN) or bool((start.curvature > 0).mean() > 0.5)
+
+
+def _far_in_log_odds(passes: Passes) -> bool:
+    """Whether scores lie so far from each other that slopes in one place say nothing about the next."""
+    return sortable(passes) and passes.geometry.name == "entropic" and passes.size > _FAR_LOG_ODDS
+
+
+def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None) -> Solution:
+    """Solve a feasible system, by Newton's method or, where that stalls, by a slower and safer one."""
+    single = slabs.single()
+    alone = single is not None and passes.cells.dense is None
+    if single is not None and alone and not (units and lies_far_outside(passes)):
+        return solve_scalar(passes, single, start)
+    if units is not None and _suits(passes, units, start):
+        solution = _by_ranges(passes, slabs, units, start)
+        if solution is not None:
+            return solution
+    if single is not None and alone:
+        return solve_scalar(passes, single, start)
+    if units is not None and sortable(passes):
+        solution = _try(passes, slabs, start, _FEW_STEPS) or _by_ranges(passes, slabs, units, start)
+        if solution is not None:
+            return solution
+    try:
+        return solve_newton(passes, slabs, start)
+    except (SolverError, ClashingFaces):
+        return solve_proximal(passes, slabs)
