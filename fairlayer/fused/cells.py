@@ -57,7 +57,7 @@ def _entropic(e: Any, pull: float) -> Any:
 
 
 @compiled
-def _root(z: float, pull: float) -> float:
+def _root(z: float, pull: float) -> Any:
     """Return the root of q y^2 - (1 + q) y + z = 0 in (0, 1)."""
     whole = 1.0 + pull
     root = discriminant(z, pull)

@@ -184,7 +184,8 @@ class NumpyPasses:
 
     def _step(self, nu: FloatArray | None, run: slice) -> tuple[FloatArray, Any]:
         pull = None if nu is None else self.pull(nu, run)
-        return self.geometry.step(self.scores[run], pull, _of(self.lower, run), _of(self.upper, run))
+        value, free = self.geometry.step(self.scores[run], pull, _of(self.lower, run), _of(self.upper, run))
+        return value, free
 
     def _weight(self, value: FloatArray, free: Any, run: slice) -> FloatArray:
         return np.asarray(self.geometry.weigh(value, self.scores[run], free, np.ones(len(value))))

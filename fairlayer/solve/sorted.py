@@ -38,7 +38,7 @@ def lies_far_outside(passes: Passes) -> bool:
     """Whether the scores of a batch that can be sorted go far beyond its bounds."""
     if not sortable(passes) or passes.geometry.bounded:
         return False
-    return passes.size > _FAR * (passes.upper - passes.lower) + max(abs(passes.lower), abs(passes.upper))
+    return bool(passes.size > _FAR * (passes.upper - passes.lower) + max(abs(passes.lower), abs(passes.upper)))
 
 
 class SortedBatch:
