@@ -145,3 +145,16 @@ def test_the_oldest_torch_claimed_was_run_and_passed() -> None:
     runs = json.loads(compatibility.KEPT.read_text(encoding="utf-8"))
     assert not [run for run in runs if run["failed"]]
     assert claimed in {compatibility.minor(run["torch"]) for run in runs}
+
+
+# --- the map of the code
+
+
+def test_the_map_names_every_room_and_no_file_that_is_gone() -> None:
+    text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
+    rooms = {path.stem for path in (ROOT / "fairlayer").iterdir() if path.is_dir() or path.suffix == ".py"}
+    missing = {room for room in rooms - {"__init__", "__pycache__", "py"} if f"`{room}`" not in text}
+    assert not missing
+    named = re.findall(r"`((?:fairlayer|tests|tools|benchmarks)/[\w./]*)`", text)
+    assert named
+    assert not [path for path in named if not (ROOT / path).exists()]
