@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
+BUILDER ?= zensical
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.fairlayer-installed
-SOURCES := fairlayer tests examples benchmarks tools
+SOURCES := fairlayer tests examples benchmarks tools website
 
 # Tests and the demo read real data sets from FAIRLAYER_DATA; a sibling folder is taken if there is one.
 ifndef FAIRLAYER_DATA
@@ -18,7 +19,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow test-gpu test-wheel lint format docs bench compat dist clean
+.PHONY: help setup demo test test-fast test-slow test-gpu test-wheel lint format docs gallery bench compat dist clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,8 +65,13 @@ format: setup  ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-docs: setup  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+docs: setup  ## build the documentation into site/ (BUILDER=mkdocs takes MkDocs Material in place of Zensical)
+	$(BIN)/python -m website
+	$(BIN)/$(BUILDER) build --strict --clean
+
+gallery: setup  ## run the examples (ARGS="NAME ..." takes some), keep what they print and draw their pictures
+	$(BIN)/python -m website.pictures
+	$(BIN)/python -m website.gallery $(ARGS)
 
 bench: setup  ## time the projection against other libraries (ARGS="..." goes to the script)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
@@ -79,5 +85,5 @@ dist: setup  ## build the sdist, and the wheel from it, twice, and keep them if 
 	SOURCE_DATE_EPOCH=$$(git log -1 --pretty=%ct) $(BIN)/python -m tools.distribution
 
 clean:  ## remove what the other targets wrote, the virtual environment excepted
-	rm -rf build dist site demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis fairlayer.egg-info
-	find fairlayer tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .cache build dist site demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis fairlayer.egg-info
+	find fairlayer tests examples benchmarks tools website -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,11 +19,13 @@ from fairlayer.constraints import Constraint
 from fairlayer.constraints.measure import measure
 from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
+from fairlayer.passes.pairs import PairPasses
 from fairlayer.projection.assembly import assemble
 from fairlayer.projection.exact import ExactProblem
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
 from fairlayer.solve import ClashingFaces, solve
+from fairlayer.solve.coupled import solve_coupled
 
 __all__ = ["FairnessPath", "fairness_path"]
 
@@ -198,7 +200,11 @@ class _Step:
         batch, passes, raw = column.assembly.batch, column.solver_passes, column.raw
         assembly = assemble(constraints, batch, on_empty=options.on_empty)
         try:
-            solved = solve(passes, assembly.slabs, relax=options.relax)
+            if isinstance(passes, PairPasses):
+                passes = passes.at_other(assembly.pairs)
+                solved = solve_coupled(passes, assembly.slabs)
+            else:
+                solved = solve(passes, assembly.slabs, relax=options.relax)
         except ClashingFaces:
             none = [math.nan] * len(constraints)
             return _Step(math.nan, np.array(none), np.full(len(assembly.cell_names), math.nan), none, none, math.nan)
