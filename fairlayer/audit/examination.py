@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fairlayer._keywords import explained
 from fairlayer.audit.asked import Asked, read_groupings, read_limits
 from fairlayer.audit.checklists import annex_iv, audit_list, record, validation_list
 from fairlayer.audit.compatible import Compatibility, compatibility
@@ -147,6 +148,7 @@ class Audit:
         }
 
 
+@explained
 def audit(
     *,
     scores: Any = None,

@@ -24,15 +24,16 @@ import torch
 from torch import Tensor
 
 from fairlayer._arrays import host_float64
+from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.constraints.measure import measure
 from fairlayer.decisions.inputs import as_scores, like, read_scores
+from fairlayer.decisions.rounding import Rounding
 from fairlayer.decisions.rule import CellRule, DecisionRule
 from fairlayer.edge import Stated, as_constraints, feature_names
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import read_sensitive_features
-from fairlayer.decisions.rounding import Rounding
 from fairlayer.streaming import InferenceState, Policy, StreamReport
 
 __all__ = ["DecisionStream", "wishes_of"]
@@ -95,6 +96,7 @@ class DecisionStream:
         self._lock = threading.Lock()
         self.reset()
 
+    @explained
     def decide(self, scores: Any, sensitive_features: Any = None) -> Tensor:
         """Return decisions 0 or 1 (n,) or (n, 1), and count them.
 
@@ -138,7 +140,12 @@ class DecisionStream:
         with self._lock:
             arrays = {"count": self._count, "selected": self._selected}
             saved = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-            return {**saved, "left": self._rounding.to_state(), "cells": list(self.rule.names), "stream": self._stream.state_dict()}
+            return {
+                **saved,
+                "left": self._rounding.to_state(),
+                "cells": list(self.rule.names),
+                "stream": self._stream.state_dict(),
+            }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -154,9 +161,7 @@ class DecisionStream:
         with self._lock:
             self._stream.load_state_dict(state["stream"])
             self._rounding.load_state(state["left"])
-            self._count, self._selected = (
-                state[name].double().cpu().numpy().copy() for name in ("count", "selected")
-            )
+            self._count, self._selected = (state[name].double().cpu().numpy().copy() for name in ("count", "selected"))
 
     def report(self) -> StreamReport:
         """Return what was emitted bucket by bucket, before it was rounded; see `InferenceState.report`."""
