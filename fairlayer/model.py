@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fairlayer._keywords import explained, ours_for, refuse_foreign_keywords
+from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint, DemographicParity
 from fairlayer.constraints.statements import Tolerance
 from fairlayer.distillation import AmortisedModel, WithoutLayer
@@ -324,7 +325,11 @@ class FairModel(nn.Module):
         return self._stream_out(scores, features, y, ids, label_probabilities, at=at)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        __getattr__: None  # type: ignore[assignment, misc]  # an attribute that nobody defines is an error
 
     def _common_bounds(self, what: str) -> tuple[float | None, float | None]:
         """Return the bounds as numbers, for what shifts and clips each group by itself.
