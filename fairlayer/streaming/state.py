@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fairlayer._arrays import host_float64
 from fairlayer._keywords import explained
+from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Constraint, Measured
 from fairlayer.edge import (
@@ -460,6 +461,20 @@ class InferenceState:
     def on_phase_change(self, callback: Callable[[Phase, Phase], None]) -> None:
         """Call `callback(before, after)` whenever the phase changes, after the step that changed it."""
         self._callbacks.append(callback)
+
+    def __repr__(self) -> str:
+        return f"InferenceState({self.policy.name}, {self.samples} predictions, phase {self.phase.value})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, number.value, f"{'>=' if number.at_least else '<='} {number.limit:.4g}", number.statement)
+            for name, number in self.measured().items()
+            if number is not None
+        ]
+        title = f"Stream of {self.samples} predictions, policy {self.policy.name}, phase {self.phase.value}"
+        head = ("constraint", "of everything emitted", "limit", "what it compares")
+        waiting = self.waiting_labels
+        return table_html(title, head, rows, note=f"{waiting} predictions wait for a label." if waiting else "")
 
     def plot(self, axes: Any = None) -> Any:
         """Draw pooled gap against tolerance, shift per cell and phase over the stream; return the figure."""
