@@ -7,6 +7,7 @@ replica. A replica that dies leaves its slot, which the one that takes its place
 `postgres`. Without arguments it says so and ends.
 """
 
+import json
 import sys
 import time
 from typing import Any
@@ -45,7 +46,7 @@ def main(run: str, address: str) -> None:
     from fairlayer.data import LendingPopulation
 
     applicants = pd.DataFrame(LendingPopulation().sample(REQUESTS, seed=5)).drop(columns=["label", "repays"])
-    records = applicants.to_dict("records")
+    records = json.loads(applicants.to_json(orient="records"))  # a missing value is null
     handle = serve.run(application(run, address), route_prefix=None)
     waiting = [handle.score.remote([record], [f"request {i}"]) for i, record in enumerate(records)]
     scores = [answer.result()["scores"][0] for answer in waiting]
