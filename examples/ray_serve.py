@@ -3,8 +3,7 @@
     python examples/ray_serve.py RUN postgresql://USER@HOST/DATABASE
 
 A replica answers from its own part of the stream and hears of the others once a second; no request waits for another
-replica. A replica that dies leaves its slot, which the one that takes its place resumes. Needs ray[serve] and the extra
-`postgres`. Without arguments it says so and ends.
+replica. The replica that takes the place of a dead one resumes its slot. Needs ray[serve] and the extra `postgres`.
 """
 
 import json
