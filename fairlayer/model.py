@@ -190,6 +190,7 @@ class FairModel(nn.Module):
                 x, _, features = self._read(batch)
                 self.inference_state.warm_start(self.raw_scores(x), features, self.projection.known())
 
+    @explained
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
         """Deliver labels of earlier streamed predictions, by the ids they were made with."""
         self.inference_state.observe_labels(ids, y)
@@ -247,6 +248,7 @@ class FairModel(nn.Module):
         batches = (self._read(batch) for batch in loader)
         return amortise(self.without_layer(), self.projection, batches, proxy=proxy, on_unknown=on_unknown)
 
+    @explained
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error.
 

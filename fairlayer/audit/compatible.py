@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.grouped import Grouped
@@ -136,6 +137,7 @@ class Compatibility:
         return f"{names}: possible at an accuracy of {self.accuracy:.3f} {smallest}; {cost}."
 
 
+@explained
 def compatibility(
     table: AuditTable,
     by: str | Sequence[str],

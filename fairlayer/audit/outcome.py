@@ -161,6 +161,9 @@ class Verdict:
 def verdict(interval: Interval, limit: Limit) -> Outcome:
     """Return the outcome of one interval, and of nothing else.
 
+    Args:
+        limit: a condition of failure.
+
     Example:
         >>> print(verdict(Interval(0.056, 0.031, 0.0, 0.082), Limit("demographic_parity", 0.05)))
         INCONCLUSIVE
@@ -180,6 +183,9 @@ def judge(table: AuditTable, limit: Limit, by: str | Sequence[str], *, level: fl
     """Judge a limit on the groups of a table.
 
     A metric that the table cannot answer is NOT EVALUATED, with the reason; it is never passed over.
+
+    Args:
+        level: of the interval.
 
     Raises:
         ParameterError, MissingSensitiveFeatureError: the features cannot be read.
@@ -210,6 +216,9 @@ def judge(table: AuditTable, limit: Limit, by: str | Sequence[str], *, level: fl
 
 def gravest(outcomes: Iterable[Outcome]) -> Outcome:
     """Return the outcome of several: the gravest of them, and NOT EVALUATED where there is none.
+
+    Args:
+        outcomes: of single limits.
 
     Example:
         >>> print(gravest([Outcome.PASS, Outcome.NOT_EVALUATED, Outcome.INCONCLUSIVE]))

@@ -34,24 +34,39 @@ def add_report(commands: Any, new_parser: Any, repeat: Any) -> None:
         description="Write the page of a trained run: what it bounds, whom it moved, what it cost. With a table of new "
         "rows that have outcomes, the same is measured on those. Exit codes as those of `fairlayer audit`.",
     )
-    commands.add_subcommand("report", report, help="write the page of a trained run")
-    report.add_argument("run", help="run folder that `train` wrote, or a document that `audit --json` wrote")
-    report.add_argument("table", nargs="?", help="CSV or parquet file of new rows, with the target")
-    report.add_argument("--sensitive", action=repeat, default=[], metavar="COLUMN", help="further groups of the table")
+    commands.add_subcommand("report", report, help="Write the page of a trained run.")
+    report.add_argument("run", help="The run folder that `train` wrote, or a document that `audit --json` wrote.")
+    report.add_argument("table", nargs="?", help="A CSV or parquet file of new rows, with the target.")
+    report.add_argument(
+        "--sensitive",
+        action=repeat,
+        default=[],
+        metavar="COLUMN",
+        help="Further columns of the table whose groups are shown.",
+    )
     report.add_argument(
         "--fail-on",
         action=repeat,
         default=[],
         metavar="CONDITION",
-        help="with a table: such as 'demographic_parity_difference > 0.1', 'accuracy_drop > 0.01'; repeat",
+        help=(
+            "With a table: a condition of failure, such as 'demographic_parity_difference > 0.1' or"
+            " 'accuracy_drop > 0.01'. It may be given several times."
+        ),
     )
-    report.add_argument("--about", metavar="YAML", help="with a table: file with what only people can say")
+    report.add_argument("--about", metavar="YAML", help="With a table: a file with what only people can say.")
     report.add_argument(
-        "--alternatives", metavar="FOLDER", help="folder of a sweep: its candidates, and why each was not chosen"
+        "--alternatives",
+        metavar="FOLDER",
+        help="The folder of a sweep, whose candidates are shown with the reason why each was not chosen.",
     )
-    report.add_argument("--chosen", metavar="VALUE", help="the value of the sweep that was chosen")
-    report.add_argument("--maximise", default="accuracy", metavar="MEASURE", help="of the sweep (default: %(default)s)")
-    report.add_argument("--minimise", default="gap", metavar="MEASURE", help="of the sweep (default: %(default)s)")
+    report.add_argument("--chosen", metavar="VALUE", help="The value of the sweep that was chosen.")
+    report.add_argument(
+        "--maximise", default="accuracy", metavar="MEASURE", help="The measure of the sweep (default: %(default)s)."
+    )
+    report.add_argument(
+        "--minimise", default="gap", metavar="MEASURE", help="The measure of the sweep (default: %(default)s)."
+    )
     add_outputs(report)
 
 

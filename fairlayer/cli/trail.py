@@ -24,12 +24,12 @@ def add_trail(commands: Any, new_parser: Any) -> None:
         description="An audit trail is one SQLite file, written by fairlayer.trail.AuditTrail. "
         "`verify` exits with 0 where nothing was found, with 1 where something was; 2 is an error."
     )
-    commands.add_subcommand("trail", trail, help="verify, report, export or checkpoint an audit trail")
+    commands.add_subcommand("trail", trail, help="Verify, report, export or checkpoint an audit trail.")
     verbs = trail.add_subcommands(dest="verb", required=True, metavar="VERB")
     for verb, (what, options) in _VERBS.items():
         parser = new_parser(description=what)
         verbs.add_subcommand(verb, parser, help=what)
-        parser.add_argument("file", help="the trail's SQLite file")
+        parser.add_argument("file", help="The SQLite file of the trail.")
         for name in options:
             parser.add_argument(f"--{name}", **_OPTIONS[name])
 
@@ -162,23 +162,29 @@ def _text(path: str | None) -> str | None:
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "from": {"metavar": "DATE", "help": "first day of the period, in UTC (default: from the beginning)"},
-    "to": {"metavar": "DATE", "help": "last day of the period, in UTC (default: to the end)"},
-    "key-file": {"metavar": "FILE", "help": "the trail's key, as hexadecimal digits"},
-    "public-key": {"metavar": "FILE", "help": "Ed25519 public key, PEM"},
-    "signing-key": {"metavar": "FILE", "help": "Ed25519 private key, PEM"},
-    "checkpoint": {"metavar": "FILE", "help": "a checkpoint that was held outside"},
-    "incremental": {"action": "store_true", "help": "read only what was written after the checkpoint"},
-    "who": {"metavar": "NAME", "help": "recorded in the trail (export, checkpoint: default your user name)"},
-    "json": {"metavar": "FILE", "help": "write the same numbers as JSON"},
-    "out": {"metavar": "PARQUET", "help": "file to write (default: beside the trail)"},
+    "from": {"metavar": "DATE", "help": ("The first day of the period, in UTC (default: from the beginning).")},
+    "to": {"metavar": "DATE", "help": "The last day of the period, in UTC (default: to the end)."},
+    "key-file": {"metavar": "FILE", "help": "The file with the key of the trail, as hexadecimal digits."},
+    "public-key": {"metavar": "FILE", "help": "The file with the Ed25519 public key, as PEM."},
+    "signing-key": {"metavar": "FILE", "help": "The file with the Ed25519 private key, as PEM."},
+    "checkpoint": {"metavar": "FILE", "help": "A checkpoint that was held outside."},
+    "incremental": {"action": "store_true", "help": "Read only what was written after the checkpoint."},
+    "who": {
+        "metavar": "NAME",
+        "help": ("The name that is recorded in the trail (default of export and checkpoint: your user name)."),
+    },
+    "json": {"metavar": "FILE", "help": "Write the same numbers as JSON."},
+    "out": {"metavar": "PARQUET", "help": "The file to write (default: beside the trail)."},
 }
 _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "verify": (
-        "say what is not as it was written, and what that answer is worth",
+        "Say what is not as it was written, and what that answer is worth.",
         ("key-file", "public-key", "checkpoint", "incremental", "from", "to"),
     ),
-    "report": ("count decisions, overrides, reads and erasures of a period", ("from", "to", "json", "who", "key-file")),
-    "export": ("write the rows of a period as Parquet, and record who did", ("from", "to", "out", "who", "key-file")),
-    "checkpoint": ("close the open segment and print its checkpoint", ("who", "key-file", "signing-key")),
+    "report": (
+        "Count the decisions, overrides, reads and erasures of a period.",
+        ("from", "to", "json", "who", "key-file"),
+    ),
+    "export": ("Write the rows of a period as Parquet, and record who did.", ("from", "to", "out", "who", "key-file")),
+    "checkpoint": ("Close the open segment and print its checkpoint.", ("who", "key-file", "signing-key")),
 }

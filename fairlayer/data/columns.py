@@ -113,6 +113,9 @@ class Cut:
 def parse_cut(text: str) -> Cut:
     """Read `age=25,59`: groups "age<=25", "25<age<=59" and "age>59" in the column `age_group`.
 
+    Args:
+        text: such as "age=25,59".
+
     Example:
         >>> parse_cut("age=25").labels
         ('age<=25', 'age>25')

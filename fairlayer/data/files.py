@@ -45,7 +45,11 @@ class ReadFile:
 
 
 def read_frame(path: str | Path) -> pd.DataFrame:
-    """Read a CSV (plain or compressed) or parquet file; see `read_file`."""
+    """Read a CSV (plain or compressed) or parquet file; see `read_file`.
+
+    Args:
+        path: of a CSV or parquet file.
+    """
     return read_file(path).frame
 
 

@@ -98,7 +98,12 @@ def environment() -> Any:
 
 
 def write_page(path: str | Path, found: Audit | Mapping[str, Any], *, format: Format = "audit") -> Path:
-    """Write the page; return its path. See `render_page`."""
+    """Write the page; return its path. See `render_page`.
+
+    Args:
+        found: an audit, or its document.
+        format: the form of the page.
+    """
     path = Path(path)
     path.write_text(render_page(found, format=format), encoding="utf-8")
     return path
@@ -111,6 +116,9 @@ def document_text(document: Mapping[str, Any]) -> str:
 
 def read_document(path: str | Path) -> dict[str, Any]:
     """Read a document that `fairlayer audit --json` or `fairlayer train` wrote.
+
+    Args:
+        path: of the JSON file.
 
     Raises:
         DataError: it is no such document, or one of another version.

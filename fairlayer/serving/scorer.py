@@ -116,7 +116,14 @@ def new_stream(
     window: Any = None,
     hold: str | None = None,
 ) -> InferenceState:
-    """Return an empty stream under the model's constraints and bounds; what the model emitted before is left out."""
+    """Return an empty stream under the model's constraints and bounds; what the model emitted before is left out.
+
+    Args:
+        policy: see `InferenceState`.
+        memory: see `InferenceState`.
+        window: see `InferenceState`.
+        hold: see `InferenceState`.
+    """
     options = model.projection.options
     return InferenceState(
         model.constraints,

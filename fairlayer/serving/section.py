@@ -15,7 +15,11 @@ Row = tuple[str, str, str, str]
 
 
 def stream_section(streamed: StreamedTable) -> StreamSection:
-    """Return the gaps and the cost of a stream beside doing nothing and beside the offline projection."""
+    """Return the gaps and the cost of a stream beside doing nothing and beside the offline projection.
+
+    Args:
+        streamed: what `stream_table` returned.
+    """
     rows, size = len(streamed.raw), streamed.batch_size
     arrival = "one at a time" if size == 1 else f"in batches of {size}"
     pooled = [row for constraint in streamed.measurable() for row in _pooled(streamed, constraint)]

@@ -133,6 +133,7 @@ def stream_table(
         at: seconds of each row on a clock that never goes back; a call has the time of its first row.
         warm_start: rows whose raw scores the feed-forward begins with.
         on_rows: told how many rows have been emitted as the stream goes.
+        frame: the rows, in order of arrival.
 
     Constraints that read labels get them right after each batch where the table has the target column, and are not
     held where it has not.
@@ -166,7 +167,20 @@ def stream_sample(
     warm_start: Sample | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> StreamedTable:
-    """The same for rows that are encoded already, with their labels, where they are known."""
+    """The same for rows that are encoded already, with their labels, where they are known.
+
+    Args:
+        run: the trained run.
+        sample: its rows, in order of arrival.
+        batch_size: rows that arrive together.
+        policy: see `InferenceState`.
+        memory: see `InferenceState`.
+        window: see `InferenceState`.
+        hold: see `InferenceState`.
+        at: (rows,) the clock of each row; None for none.
+        warm_start: rows to begin from; they are not counted.
+        on_rows: is called with the number of rows after each batch.
+    """
     if batch_size < 1:
         raise DataError(f"a batch size of {batch_size} was asked for; at least one row is needed.")
     offline = emit_in_batches(run.model, sample, len(sample))

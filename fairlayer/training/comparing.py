@@ -53,6 +53,8 @@ def compare(
         inference: use the layer's inference regime.
         watched: sensitive features whose groups are shown although no constraint compares them.
         data, split, rows: where the rows come from, for the reader.
+        task: classification or regression.
+        batch_size: rows of each batch that is projected.
     """
     emission = emit_in_batches(model, test, batch_size, inference=inference)
     tested = _Tested(test, Beside(_plain_scores(plain, test), emission.scores), emission, task)

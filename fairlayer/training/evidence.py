@@ -279,6 +279,9 @@ def _run(comparison: Comparison, recipe: Recipe, history: str | None) -> dict[st
 def model_hash(folder: str | Path) -> str:
     """Return the SHA-256 of a run's checkpoint.
 
+    Args:
+        folder: of the run.
+
     Raises:
         DataError: there is none.
     """
