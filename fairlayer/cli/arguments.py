@@ -265,6 +265,8 @@ def _add_stream(commands: Any) -> None:
     )
     stream.add_argument("--at", metavar="COLUMN", help="column of seconds that never fall: the clock of the window")
     stream.add_argument("--buckets", action="store_true", help="print the report of the stream, bucket by bucket")
+    stream.add_argument("--trail", metavar="FILE", help="audit trail to write, one row for each row of the table")
+    _add_trail_key(stream)
     _add_policy(stream)
     add_reading(stream)
 
@@ -333,7 +335,23 @@ def _add_serve(commands: Any) -> None:
         default="normal",
         help="of a file: full also outlives a power cut, at one disk flush per request (default: %(default)s)",
     )
+    serve.add_argument(
+        "--trail",
+        metavar="FILE",
+        help="audit trail to write, one row for each answer, in the transaction that counts it: the stream is kept in "
+        "the same file, so that --store is left out. Decisions have FILE.decisions",
+    )
+    _add_trail_key(serve)
     _add_policy(serve)
+
+
+def _add_trail_key(command: Any) -> None:
+    command.add_argument(
+        "--trail-key",
+        metavar="FILE",
+        help="the trail's secret key, as hexadecimal digits (openssl rand -hex 32): seals the trail, hides ids, and "
+        "commits to what the model read",
+    )
 
 
 def _add_policy(command: Any) -> None:

@@ -1,12 +1,14 @@
 """A trained run in use: an HTTP scorer over one durable stream, and a table streamed row by row."""
 
 from fairlayer.serving.app import create_app
+from fairlayer.serving.journal import Journal
 from fairlayer.serving.records import RequestError
 from fairlayer.serving.scorer import Scorer, new_stream
 from fairlayer.serving.section import stream_section
 from fairlayer.serving.table import StreamedTable, stream_sample, stream_table
 
 __all__ = [
+    "Journal",
     "RequestError",
     "Scorer",
     "StreamedTable",

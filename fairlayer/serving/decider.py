@@ -12,6 +12,7 @@ import io
 import json
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +20,11 @@ import torch
 from fairlayer.decisions import DecisionStream
 from fairlayer.edge import feature_names
 from fairlayer.errors import ConstraintDefinitionError
-from fairlayer.serving.identity import digests_of
+from fairlayer.serving.identity import digests_of, read_of
+from fairlayer.serving.journal import Journal
 from fairlayer.serving.scorer import Inputs
-from fairlayer.streaming.durable import check_record, checked_ids
+from fairlayer.streaming.durable import check_record, checked_ids, limits_of
+from fairlayer.streaming.recording import Answered
 from fairlayer.streaming.store import Id, Step, StoreError, StreamStore
 
 __all__ = ["Decided", "Decider", "decisions_of"]
@@ -59,18 +62,33 @@ class Decider:
         inputs: how records are read.
         stream: empty, from `decisions_of`.
         store: of decisions only.
+        journal: keeps an audit trail of the decisions in the store's file.
+        model: what the trail calls the run.
 
     Raises:
         StoreError: the store holds decisions by another rule, or cannot be read.
     """
 
-    def __init__(self, inputs: Inputs, stream: DecisionStream, store: StreamStore) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        stream: DecisionStream,
+        store: StreamStore,
+        *,
+        journal: Journal | None = None,
+        model: str = "",
+    ) -> None:
         self.inputs, self.stream, self.store = inputs, stream, store
         self.lock = threading.Lock()
         rule = hashlib.sha256(json.dumps(stream.rule.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
         self._owner = [*(constraint.name for constraint in stream.constraints), f"decision rule {rule}"]
         self._features = feature_names(stream.constraints)
         self._resume()
+        self._recorder = (
+            None
+            if journal is None
+            else journal.begun(store, model=model, policy=self._owner[-1], constraints=stream.constraints)
+        )
 
     def decide(self, records: Any, ids: Sequence[Id] | None = None) -> Decided:
         """Return a decision for each record, counted and stored.
@@ -98,7 +116,8 @@ class Decider:
                     digests=None if marks is None else [marks[i] for i in fresh],
                     counters=dict(seen),
                 )
-                for i, decision in zip(fresh, self._step(step), strict=True):
+                read = None if self._recorder is None else read_of((records[i] for i in fresh), self.inputs.columns)
+                for i, decision in zip(fresh, self._step(step, read), strict=True):
                     decisions[i] = decision
         for i, key in enumerate(keys or ()):
             if key in known:
@@ -118,18 +137,40 @@ class Decider:
         with self.lock:
             self._snapshot()
             self.store.close()
+            if self._recorder is not None:
+                self._recorder.trail.close()
 
-    def _step(self, step: Step) -> list[int]:
+    def _step(self, step: Step, inputs: list[dict[str, Any]] | None) -> list[int]:
         before = self.stream.state_dict()
         decided = self._decide(step)
         try:
-            self.store.append(step._replace(emitted=[float(each) for each in decided]))
+            self.store.append(
+                step._replace(emitted=[float(each) for each in decided]), self._beside(step, decided, inputs)
+            )
         except BaseException:
             self.stream.load_state_dict(before)
             raise
         if self.store.due:
             self._snapshot()
         return decided
+
+    def _beside(self, step: Step, decided: list[int], inputs: list[dict[str, Any]] | None) -> Any:
+        """Return what writes the rows of the audit trail in the step's transaction."""
+        if self._recorder is None:
+            return None
+        limits = limits_of(self.stream.constraints)
+        answered = Answered(
+            step.features or {},
+            step.raw or [],
+            None,
+            None,
+            self._owner[-1],
+            limits,
+            ids=step.ids,
+            inputs=inputs,
+            decisions=decided,
+        )
+        return partial(self._recorder, step=answered)
 
     def _decide(self, step: Step) -> list[int]:
         scores = torch.tensor(step.raw, dtype=torch.float64)

@@ -15,9 +15,10 @@ from fairlayer.data.columns import sensitive_columns
 from fairlayer.edge import plain_bounds
 from fairlayer.errors import ParameterError
 from fairlayer.model import FairModel
-from fairlayer.serving.identity import digests_of, name_of
+from fairlayer.serving.identity import digests_of, name_of, read_of
+from fairlayer.serving.journal import Journal
 from fairlayer.serving.records import frame_of, read_columns, unseen_levels
-from fairlayer.streaming import InferenceState, Policy
+from fairlayer.streaming import InferenceState, Policy, Recorder
 from fairlayer.streaming.durable import DurableStream, Emitted
 from fairlayer.streaming.store import Id, StreamStore
 from fairlayer.training import Run, load_run
@@ -202,9 +203,12 @@ class Scorer:
         warm_start: rows (raw scores of which) a new stream's feed-forward begins with; nothing of them is counted.
         most_records: most records of one request.
         unknown: see `Inputs`.
+        journal: keeps an audit trail in the store's file, one row for each answer, in the transaction that counts it;
+            None keeps none.
 
     Raises:
         DataError, StoreError: the run or the store cannot be read.
+        ParameterError: there is a journal, and the store is no SQLite file.
     """
 
     def __init__(
@@ -219,6 +223,7 @@ class Scorer:
         warm_start: pd.DataFrame | None = None,
         most_records: int = 1000,
         unknown: Literal["refuse", "uncovered"] = "refuse",
+        journal: Journal | None = None,
     ) -> None:
         self.run = run if isinstance(run, Run) else load_run(run)
         self.run.model.eval()
@@ -230,7 +235,9 @@ class Scorer:
             raw, sensitive = self.inputs.raw(warm_start)
             state.warm_start(raw, sensitive, words)
         self.store: Store = store or StreamStore(":memory:")
-        self.stream = _stream(state, self.store, words)
+        self.journal = journal
+        self.recorder = None if journal is None else self._begun(journal, state)
+        self.stream = _stream(state, self.store, words, self.recorder)
 
     def score(self, records: Any, ids: Sequence[Id] | None = None, at: float | None = None) -> Scored:
         """Return a prediction for each record, counted and stored.
@@ -245,10 +252,10 @@ class Scorer:
         """
         raw, sensitive, seen = self.inputs.read(records)
         marks = None if ids is None else digests_of(records, self.inputs.columns)
-        found = self.stream.answer(raw, sensitive, ids=ids, at=at, digests=marks, counters=seen)
+        told: dict[str, Any] = {} if self.recorder is None else {"inputs": read_of(records, self.inputs.columns)}
+        found = self.stream.answer(raw, sensitive, ids=ids, at=at, digests=marks, counters=seen, **told)
         scores = found.emitted.reshape(-1).tolist()
-        amounts = self.run.recipe.config.task == "regression"
-        decisions = None if amounts else [int(score >= THRESHOLD) for score in scores]
+        decisions = None if self._threshold is None else [int(score >= self._threshold) for score in scores]
         phase = self.stream.state.phase.value
         return Scored(scores, found.raw.reshape(-1).tolist(), decisions, found.repeated, phase)
 
@@ -285,12 +292,28 @@ class Scorer:
     def close(self) -> None:
         """Write the state whole and let go of the store."""
         self.stream.close()
+        if self.recorder is not None:
+            self.recorder.trail.close()
+
+    @property
+    def _threshold(self) -> float | None:
+        """Where a decision is taken from a score; None where the run predicts amounts."""
+        return None if self.run.recipe.config.task == "regression" else THRESHOLD
+
+    def _begun(self, journal: Journal, state: InferenceState) -> Recorder:
+        return journal.begun(
+            self.store,
+            model=self.name,
+            policy=str(state.policy),
+            constraints=state.constraints,
+            threshold=self._threshold,
+        )
 
 
-def _stream(state: InferenceState, store: Any, words: Vocabulary) -> Stream:
+def _stream(state: InferenceState, store: Any, words: Vocabulary, recorder: Recorder | None) -> Stream:
     """The stream of a store; a store that is shared makes its own."""
     if isinstance(store, StreamStore):
-        return DurableStream(state, store, vocabulary=words)
+        return DurableStream(state, store, vocabulary=words, witness=recorder)
     stream: Stream = store.stream(state, words)
     return stream
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 import pickle
+import sqlite3
 import struct
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fairlayer.constraints import Constraint
 from fairlayer.edge import as_columns, feature_names, read_groups, read_per_sample
 from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
+from fairlayer.streaming.recording import Answered, Witness
 from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.store import Answer, Id, IdReusedError, Step, StoreError, StreamStore
 
@@ -27,6 +31,7 @@ __all__ = [
     "check_same",
     "checked_ids",
     "column_of",
+    "limits_of",
     "recount",
 ]
 
@@ -59,6 +64,7 @@ class DurableStream:
         state: of the constraints whose stream the store holds.
         store: where to.
         vocabulary: closed, where a new category is to be an error.
+        witness: writes beside each step of predictions, in its transaction, such as a `Recorder` of an audit trail.
 
     Raises:
         StoreError: the store holds the stream of other constraints.
@@ -73,8 +79,15 @@ class DurableStream:
         (True, 1)
     """
 
-    def __init__(self, state: InferenceState, store: StreamStore, *, vocabulary: Vocabulary | None = None) -> None:
-        self.state, self.store = state, store
+    def __init__(
+        self,
+        state: InferenceState,
+        store: StreamStore,
+        *,
+        vocabulary: Vocabulary | None = None,
+        witness: Witness | None = None,
+    ) -> None:
+        self.state, self.store, self._witness = state, store, witness
         self.lock = threading.RLock()
         self._words = vocabulary if vocabulary is not None and not vocabulary.open else None
         self._constraints = state.constraints
@@ -116,6 +129,7 @@ class DurableStream:
         at: float | None = None,
         digests: Sequence[str] | None = None,
         counters: Mapping[str, int] | None = None,
+        inputs: Sequence[object] | None = None,
     ) -> Emitted:
         """Return the same in double precision, beside the raw scores and which ids had come before.
 
@@ -126,6 +140,7 @@ class DurableStream:
             at: see `emit`.
             digests: one per sample, of the record that it was made from. An id that comes again must bring the same.
             counters: numbers to be added to those that the store keeps, where anything is counted.
+            inputs: one per sample, what the model read, for the witness.
 
         Raises:
             IdReusedError: an id was answered before for another record; nothing is counted.
@@ -148,6 +163,7 @@ class DurableStream:
                     at=at,
                     digests=None if digests is None else [digests[i] for i in fresh],
                     counters=None if counters is None else dict(counters),
+                    inputs=None if inputs is None else [inputs[i] for i in fresh],
                 )
         for i, key in enumerate(keys or ()):
             if key in known:
@@ -208,24 +224,50 @@ class DurableStream:
     # ---- steps
 
     def _step(
-        self, raw: Tensor, features: dict[str, list[Any]], ids: list[Id] | None, *, at: float | None, **more: Any
+        self,
+        raw: Tensor,
+        features: dict[str, list[Any]],
+        ids: list[Id] | None,
+        *,
+        at: float | None,
+        inputs: list[object] | None,
+        **more: Any,
     ) -> Tensor:
         self._catch_up()
         # In double precision, so that the number counted is the number stored and, as JSON, the number sent.
         emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
-        self._write(ids, raw=raw.tolist(), emitted=emitted.tolist(), features=features, at=at, **more)
+        step = Step(ids, self.state.meters(), raw.tolist(), emitted.tolist(), features, at=at, **more)
+        self._write(step, self._beside(step, inputs))
         return emitted
+
+    def _beside(self, step: Step, inputs: list[object] | None) -> Callable[[sqlite3.Connection], None] | None:
+        """Return what the witness writes in the step's transaction."""
+        witness, state = self._witness, self.state
+        if witness is None or step.raw is None:
+            return None
+        answered = Answered(
+            step.features or {},
+            step.raw,
+            step.emitted,
+            state.phase.value,
+            state.policy.name,
+            limits_of(self._constraints),
+            ids=step.ids,
+            at=step.at,
+            inputs=inputs,
+        )
+        return partial(witness, step=answered)
 
     def _label(self, ids: list[Id], labels: list[float]) -> None:
         self._catch_up()
         self.state.observe_labels(ids, labels)
-        self._write(ids, labels=labels)
+        self._write(Step(ids, self.state.meters(), labels=labels))
 
-    def _write(self, ids: list[Id] | None, **values: Any) -> None:
+    def _write(self, step: Step, beside: Callable[[sqlite3.Connection], None] | None = None) -> None:
         """Store the step that the state has just taken, or take it back."""
         self._ahead = True
         try:
-            self.store.append(Step(ids, self.state.meters(), **values))
+            self.store.append(step, beside)
         except BaseException:
             self._resume()
             raise
@@ -291,6 +333,11 @@ def recount(state: InferenceState, steps: Sequence[Step], vocabulary: Vocabulary
         saved["machine"]["rule"] = steps[-1].meters["rule"]
         saved["machine"]["policy"].update(steps[-1].meters["policy"])
         state.load_state_dict(saved)
+
+
+def limits_of(constraints: Iterable[Constraint]) -> dict[str, float]:
+    """Return what each constraint holds its number to, by name; those without a number are left out."""
+    return {one.name: float(one.limit) for one in constraints if one.limit is not None}
 
 
 def check_record(key: Id, known: Answer | None, digest: str | None) -> None:
