@@ -1,7 +1,7 @@
 """An audit as a page, as Markdown and as a model card. Computes nothing."""
 
 from fairlayer.audit import public_document
-from fairlayer.report.alternatives import alternatives_of
+from fairlayer.report.alternatives import alternatives_among, alternatives_of
 from fairlayer.report.markdown import render_card, render_markdown, write_card, write_markdown
 from fairlayer.report.page import FORMATS, Format, document_text, read_document, render_page, write_page
 from fairlayer.report.stream import StreamSection
@@ -10,6 +10,7 @@ __all__ = [
     "FORMATS",
     "Format",
     "StreamSection",
+    "alternatives_among",
     "alternatives_of",
     "document_text",
     "public_document",

@@ -27,7 +27,7 @@ _CONTENTS = (
     ("cost", "Cost", ""),
     ("strata", "Within strata", "strata"),
     ("together", "What can hold together", "compatibility"),
-    ("layer", "The layer", "run"),
+    ("layer", "The model, and what is done to its scores", "run"),
     ("stream", "Stream", "stream"),
     ("alternatives", "Less discriminatory alternatives", "alternatives"),
     ("checks", "Checks", "checks"),
