@@ -89,9 +89,10 @@ def lipschitz_violations(features: Any, scores: Any, *, constant: float, rows_at
         raise ParameterError(f"the constant is a change of the score per distance, 0 or more, not {constant!r}.")
     count, largest, excess = 0, 0.0, 0.0
     worst: tuple[int, ...] = ()
+    cdist = require("scipy.spatial.distance", "audit").cdist
     for start in range(0, len(X), rows_at_once):
         part = slice(start, min(start + rows_at_once, len(X)))
-        distance = np.sqrt(((X[part, None] - X[None]) ** 2).sum(axis=2))
+        distance = cdist(X[part], X)
         apart = np.abs(y[part, None] - y[None])
         later = np.arange(len(X))[None] > np.arange(part.start, part.stop)[:, None]
         beyond = np.where(later, apart - constant * distance, 0.0)

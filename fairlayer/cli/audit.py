@@ -44,6 +44,18 @@ def add_audit(commands: Any, new_parser: Any, repeat: Any) -> None:
     audit.add_argument("--proxies", action="store_true", help="measure what the other columns tell about the groups")
     add_outputs(audit)
     audit.add_argument("--kind", choices=("selection", "scoring"), default="selection", help="for --format ll144")
+    audit.add_argument(
+        "--alike", action=repeat, default=[], metavar="COLUMN", help="people are alike by it: are they treated alike?"
+    )
+    audit.add_argument(
+        "--interval", metavar="LOW,HIGH", help="columns of an interval for the outcome: how often it is in"
+    )
+    audit.add_argument(
+        "--label-set", metavar="COLUMN,COLUMN", help="a column per label, 0 first: whether the set of a person holds it"
+    )
+    audit.add_argument(
+        "--nominal", type=float, default=0.9, help="share of intervals or sets that were to hold it (%(default)s)"
+    )
     audit.add_argument("--sex", metavar="COLUMN", help="for --format ll144")
     audit.add_argument("--race", metavar="COLUMN", help="for --format ll144: race or ethnicity")
     audit.add_argument(
@@ -189,7 +201,15 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         left_out_reason=arguments.leave_out_small,
         lending=arguments.format == "lending",
         proxies=arguments.proxies,
+        alike=arguments.alike,
+        interval=_names(arguments.interval),
+        label_set=_names(arguments.label_set),
+        nominal=arguments.nominal,
     )
+
+
+def _names(text: str | None) -> list[str]:
+    return [] if text is None else [name.strip() for name in text.split(",")]
 
 
 def _cut_name(name: str, cuts: Sequence[Any]) -> str:

@@ -22,10 +22,11 @@ from fairlayer.report import (
     write_page,
 )
 from fairlayer.routes import Route, TrainedRoutes
+from fairlayer.serving import stored_section
 from fairlayer.training import audit_kept, audit_run, audit_trained, load_run, model_hash
 from fairlayer.training.kept import THROUGH
 
-__all__ = ["AUDIT", "PAGE", "add_report", "run_report", "write_report"]
+__all__ = ["AUDIT", "PAGE", "add_report", "keep_stream", "run_report", "write_report"]
 
 AUDIT, PAGE = "audit.json", "report.html"
 
@@ -49,6 +50,10 @@ def add_report(commands: Any, new_parser: Any, repeat: Any) -> None:
     )
     report.add_argument("--about", metavar="YAML", help="with a table: file with what only people can say")
     report.add_argument(
+        "--store", metavar="FILE", help="file in which a service of the run keeps its stream: shown period by period"
+    )
+    report.add_argument("--policy", default="present", help="by which that service holds it (default: %(default)s)")
+    report.add_argument(
         "--alternatives", metavar="FOLDER", help="folder of a sweep: its candidates, and why each was not chosen"
     )
     report.add_argument("--chosen", metavar="VALUE", help="the value of the sweep that was chosen")
@@ -61,6 +66,8 @@ def run_report(arguments: argparse.Namespace) -> int:
     """Write the page; return the exit code of its verdict."""
     folder = Path(arguments.run)
     document = _kept(folder, arguments) if arguments.table is None else _measured(folder, arguments)
+    if arguments.store is not None:
+        document["stream"] = stored_section(load_run(folder), arguments.store, policy=arguments.policy).to_dict()
     if arguments.alternatives is not None:
         document["alternatives"] = alternatives_of(
             arguments.alternatives,
@@ -104,7 +111,7 @@ def write_report(
         "supplied": Supplied({"title": f"Audit of the run {folder.name}"}),
         "sections": {
             "alternatives": alternatives_among(found.routes, kept.name),
-            **({} if stream is None else {"stream": plain_stream(stream)}),
+            **({} if stream is None else {"stream": stream.to_dict()}),
         },
     }
     if kept.name == THROUGH.name:
@@ -127,6 +134,16 @@ def write_report(
     (folder / AUDIT).write_text(document_text(document), encoding="utf-8")
     write_page(folder / PAGE, document)
     return document
+
+
+def keep_stream(folder: Path, stream: StreamSection) -> bool:
+    """Put a stream into the document and the page of a run folder; return whether there is one."""
+    if not (folder / AUDIT).is_file():
+        return False
+    document = {**read_document(folder / AUDIT), "stream": stream.to_dict()}
+    (folder / AUDIT).write_text(document_text(document), encoding="utf-8")
+    write_page(folder / PAGE, document)
+    return True
 
 
 def _kept(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -159,13 +176,3 @@ def _measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         ),
     )
     return found.to_dict()
-
-
-def plain_stream(stream: StreamSection) -> dict[str, Any]:
-    return {
-        "title": stream.title,
-        "blocks": [[list(row) for row in block] for block in stream.blocks],
-        "caption": stream.caption,
-        "sentences": list(stream.sentences),
-        "picture": stream.picture,
-    }

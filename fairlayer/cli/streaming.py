@@ -8,9 +8,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlayer.cli.reading import read_told
+from fairlayer.cli.report import PAGE, keep_stream
 from fairlayer.cli.tables import show_stream
 from fairlayer.data import read_frame
 from fairlayer.data.columns import as_numbers
@@ -43,7 +45,10 @@ def run_stream(arguments: argparse.Namespace) -> None:
             on_rows=on_rows,
             recorder=recorder,
         )
-    show_stream(stream_section(streamed))
+    section = stream_section(streamed)
+    show_stream(section)
+    if keep_stream(Path(arguments.run), section):
+        print(f"The stream, period by period, is in {Path(arguments.run) / PAGE}.")
     if arguments.trail:
         print(f"Trail: {arguments.trail} ({len(frame)} rows more)")
     if arguments.out:

@@ -4,7 +4,7 @@ from fairlayer.audit import public_document
 from fairlayer.report.alternatives import alternatives_among, alternatives_of
 from fairlayer.report.markdown import render_card, render_markdown, write_card, write_markdown
 from fairlayer.report.page import FORMATS, Format, document_text, read_document, render_page, write_page
-from fairlayer.report.stream import StreamSection
+from fairlayer.report.stream import StreamSection, periods_of
 
 __all__ = [
     "FORMATS",
@@ -13,6 +13,7 @@ __all__ = [
     "alternatives_among",
     "alternatives_of",
     "document_text",
+    "periods_of",
     "public_document",
     "read_document",
     "render_card",

@@ -32,6 +32,8 @@ _CONTENTS = (
     ("alternatives", "Less discriminatory alternatives", "alternatives"),
     ("checks", "Checks", "checks"),
     ("proxies", "What the other columns tell", "proxies"),
+    ("coverage", "Intervals and sets that were given", "coverage"),
+    ("individual", "Single people", "individual"),
     ("lending", "Adverse impact ratio", "lending"),
     ("impact", "Rates and impact ratios", "impact"),
     ("supplied", "What only people can say", ""),

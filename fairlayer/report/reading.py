@@ -208,6 +208,9 @@ class Reader:
         """Return several entries as one text."""
         return told if isinstance(told, str) else "; ".join(self.entry(one) for one in told)
 
+    moment = staticmethod(figures.moment)
+    periods = staticmethod(figures.periods)
+
     @staticmethod
     def thresholds(cell: Mapping[str, Any]) -> str:
         """Return from which scores on people of a cell get a yes, and which share of them where lots are drawn."""

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeEr
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.recording import Answered, Witness
 from fairlayer.streaming.state import InferenceState
-from fairlayer.streaming.store import Answer, Id, IdReusedError, Step, StoreError, StreamStore
+from fairlayer.streaming.store import Answer, Id, IdReusedError, Step, StoreError, StoreView, StreamStore
 
 __all__ = [
     "DurableStream",
@@ -32,6 +33,7 @@ __all__ = [
     "checked_ids",
     "column_of",
     "limits_of",
+    "read_state",
     "recount",
 ]
 
@@ -295,28 +297,52 @@ class DurableStream:
         if snapshot is None:
             self._snapshot()
             return
-        self._load(snapshot)
+        _restore(self.state, snapshot, self.store.path)
         recount(self.state, steps, self._words)
         self._ahead = False
 
-    def _load(self, snapshot: bytes) -> None:
-        try:
-            self.state.load_state_dict(torch.load(io.BytesIO(snapshot), weights_only=True))
-        except ConstraintDefinitionError:  # it says which
-            raise
-        except _UNREADABLE as error:
-            raise StoreError(
-                f"the store '{self.store.path}' holds a state that this version cannot read ({error!r}). "
-                "Begin a new file."
-            ) from error
-
     def _check_owner(self) -> None:
-        names, owner = [constraint.name for constraint in self._constraints], self.store.constraints()
-        if owner is not None and owner != names:
-            raise StoreError(
-                f"the store '{self.store.path}' holds a stream under {owner}, but this model has {names}. "
-                "Begin a new file: pooled means of two streams do not mix."
-            )
+        _check_owner(self._constraints, self.store)
+
+
+def read_state(path: str | Path, state: InferenceState, vocabulary: Vocabulary | None) -> InferenceState:
+    """Bring an empty state to where the stream in a file stands, also while another process goes on with it.
+
+    Args:
+        path: of the store.
+        state: of the same constraints and policy.
+        vocabulary: of the stream.
+
+    Raises:
+        StoreError: there is no such store, or it holds the stream of other constraints.
+    """
+    with StoreView(path) as view:
+        _check_owner(state.constraints, view)
+        snapshot, steps = view.load()
+    if snapshot is not None:
+        _restore(state, snapshot, str(path))
+        recount(state, steps, None if vocabulary is None or vocabulary.open else vocabulary)
+    return state
+
+
+def _restore(state: InferenceState, snapshot: bytes, path: str) -> None:
+    try:
+        state.load_state_dict(torch.load(io.BytesIO(snapshot), weights_only=True))
+    except ConstraintDefinitionError:  # it says which
+        raise
+    except _UNREADABLE as error:
+        raise StoreError(
+            f"the store '{path}' holds a state that this version cannot read ({error!r}). Begin a new file."
+        ) from error
+
+
+def _check_owner(constraints: Iterable[Constraint], store: StreamStore | StoreView) -> None:
+    names, owner = [constraint.name for constraint in constraints], store.constraints()
+    if owner is not None and owner != names:
+        raise StoreError(
+            f"the store '{store.path}' holds a stream under {owner}, but this model has {names}. "
+            "Begin a new file: pooled means of two streams do not mix."
+        )
 
 
 def recount(state: InferenceState, steps: Sequence[Step], vocabulary: Vocabulary | None) -> None:

@@ -85,9 +85,12 @@ class _Reader:
 
     def load(self) -> tuple[bytes | None, list[Step]]:
         """Return the last snapshot, None for a new file, and the steps since."""
-        with self._named("read"):
-            found = self._db.execute("SELECT state FROM snapshot").fetchone()
-            bodies = self._db.execute("SELECT body FROM log ORDER BY seq").fetchall()
+        with self._named("read"):  # in one statement, so that both are of one moment, whoever writes meanwhile
+            rows = self._db.execute(
+                "SELECT state, NULL FROM snapshot UNION ALL SELECT NULL, body FROM (SELECT body FROM log ORDER BY seq)"
+            ).fetchall()
+        found = next(((state,) for state, _ in rows if state is not None), None)
+        bodies = [(body,) for _, body in rows if body is not None]
         try:
             return (found[0] if found else None), [Step(**json.loads(body)) for (body,) in bodies]
         except (TypeError, ValueError) as error:

@@ -22,6 +22,7 @@ from fairlayer.audit import (
     column_warnings,
     sha256_of,
 )
+from fairlayer.audit.likeness import flips_of, individual_section
 from fairlayer.audit.plainly import between
 from fairlayer.audit.statement import Statement
 from fairlayer.constraints import (
@@ -142,7 +143,21 @@ def audit_run(
             sensitive=tuple(sample.sensitive),
             sources=[cut.source for cut in recipe.cuts],
         ),
+        sections={"individual": _flipped(run, frame, tuple(sample.sensitive))},
     )
+
+
+def _flipped(run: Run, frame: Any, sensitive: Sequence[str]) -> dict[str, Any] | None:
+    """Return what the model by itself answers with another value of each sensitive column; None where it reads none."""
+    read = [column.name for column in run.recipe.encoder.columns if column.name in sensitive]
+
+    @torch.no_grad()
+    def raw_scores(people: Any) -> Any:
+        x = torch.from_numpy(run.recipe.encoder.encode(people))
+        return run.layered.raw_scores(x).reshape(-1).double().numpy()
+
+    flips = flips_of(raw_scores, frame, read)
+    return individual_section(None, flips, decided=run.recipe.positive is not None) if flips else None
 
 
 def audit_kept(
