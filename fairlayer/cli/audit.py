@@ -13,7 +13,7 @@ from fairlayer.audit import Columns, Provenance, Supplied, Wanted, audit_frame, 
 from fairlayer.cli.verdicts import show_audit
 from fairlayer.data import parse_cut, read_frame
 from fairlayer.errors import DataError
-from fairlayer.report import FORMATS, document_text, public_document, write_card, write_markdown, write_page
+from fairlayer.report import FORMATS, document_text, public_document, sign_file, write_card, write_markdown, write_page
 
 __all__ = ["add_audit", "add_outputs", "run_audit", "write_outputs"]
 
@@ -71,6 +71,9 @@ def add_outputs(command: Any) -> None:
     command.add_argument("--json", metavar="FILE", help="document to write; its schema is fairlayer/audit/schema.json")
     command.add_argument("--markdown", metavar="FILE", help="the same in Markdown")
     command.add_argument("--card", metavar="FILE", help="model card to write, as Hugging Face reads it")
+    command.add_argument(
+        "--sign", metavar="PEM", help="Ed25519 private key: sign each file that is written, in NAME.sig beside it"
+    )
     command.add_argument("--format", choices=FORMATS, default="audit", help="of the page (default: %(default)s)")
     command.add_argument(
         "--public",
@@ -168,18 +171,23 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
 
 def write_outputs(document: Mapping[str, Any], arguments: argparse.Namespace) -> None:
-    """Write what was asked for, and say where it is."""
+    """Write what was asked for, sign it where there is a key, and say where it is."""
     if arguments.public is not None:
         document = public_document(document, smallest=arguments.public)
+    written = []
     if arguments.json is not None:
         Path(arguments.json).write_text(document_text(document), encoding="utf-8")
-        print(f"Document: {arguments.json}")
+        written.append(("Document", Path(arguments.json)))
     if arguments.html is not None:
-        print(f"Page: {write_page(arguments.html, document, format=arguments.format)}")
+        written.append(("Page", write_page(arguments.html, document, format=arguments.format)))
     if arguments.markdown is not None:
-        print(f"Markdown: {write_markdown(arguments.markdown, document)}")
+        written.append(("Markdown", write_markdown(arguments.markdown, document)))
     if arguments.card is not None:
-        print(f"Model card: {write_card(arguments.card, document)}")
+        written.append(("Model card", write_card(arguments.card, document)))
+    key = None if arguments.sign is None else Path(arguments.sign).read_bytes()
+    for what, path in written:
+        signed = "" if key is None else f", signed in {sign_file(path, key)}"
+        print(f"{what}: {path}{signed}")
 
 
 def command_line(words: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from fairlayer.report import (
     StreamSection,
     alternatives_among,
     alternatives_of,
+    check_signature,
     document_text,
     read_document,
     write_page,
@@ -48,6 +49,11 @@ def add_report(commands: Any, new_parser: Any, repeat: Any) -> None:
         metavar="CONDITION",
         help="with a table: such as 'demographic_parity_difference > 0.1', 'accuracy_drop > 0.01'; repeat",
     )
+    report.add_argument(
+        "--verify",
+        metavar="PEM",
+        help="Ed25519 public key: say whether a file, named in place of the run, is as --sign left it (0 yes, 1 no)",
+    )
     report.add_argument("--about", metavar="YAML", help="with a table: file with what only people can say")
     report.add_argument(
         "--store", metavar="FILE", help="file in which a service of the run keeps its stream: shown period by period"
@@ -63,8 +69,10 @@ def add_report(commands: Any, new_parser: Any, repeat: Any) -> None:
 
 
 def run_report(arguments: argparse.Namespace) -> int:
-    """Write the page; return the exit code of its verdict."""
+    """Write the page, or check a signature; return the exit code of the verdict."""
     folder = Path(arguments.run)
+    if arguments.verify is not None:
+        return _verify(folder, Path(arguments.verify))
     document = _kept(folder, arguments) if arguments.table is None else _measured(folder, arguments)
     if arguments.store is not None:
         document["stream"] = stored_section(load_run(folder), arguments.store, policy=arguments.policy).to_dict()
@@ -80,6 +88,14 @@ def run_report(arguments: argparse.Namespace) -> int:
     show_audit(document)
     write_outputs(document, arguments)
     return int(document["exit_code"])
+
+
+def _verify(path: Path, public_key: Path) -> int:
+    if check_signature(path, public_key.read_bytes()):
+        print(f"'{path}' is as the owner of this key signed it.")
+        return 0
+    print(f"'{path}' is not what the owner of this key signed: it, its signature, or the key is another one.")
+    return 1
 
 
 def write_report(

@@ -4,6 +4,7 @@ from fairlayer.audit import public_document
 from fairlayer.report.alternatives import alternatives_among, alternatives_of
 from fairlayer.report.markdown import render_card, render_markdown, write_card, write_markdown
 from fairlayer.report.page import FORMATS, Format, document_text, read_document, render_page, write_page
+from fairlayer.report.signing import check_signature, sign_file
 from fairlayer.report.stream import StreamSection, periods_of
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "StreamSection",
     "alternatives_among",
     "alternatives_of",
+    "check_signature",
     "document_text",
     "periods_of",
     "public_document",
@@ -19,6 +21,7 @@ __all__ = [
     "render_card",
     "render_markdown",
     "render_page",
+    "sign_file",
     "write_card",
     "write_markdown",
     "write_page",

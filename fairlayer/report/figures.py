@@ -27,7 +27,7 @@ def number(value: float | None, digits: int = 3) -> str:
         >>> number(0.12345), number(None)
         ('0.123', '–')
     """
-    return DASH if value is None else f"{value:.{digits}f}"
+    return DASH if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # no negative zero
 
 
 def percent(value: float | None, digits: int = 1) -> str:
