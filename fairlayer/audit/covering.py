@@ -10,7 +10,7 @@ from fairlayer.audit.grouping import plain
 
 __all__ = ["coverage_section"]
 
-_INTERVAL = ("measured", "estimate", "low", "high")
+_INTERVAL = ("measured", "estimate", "low", "high", "level")
 
 
 def coverage_section(

@@ -48,7 +48,7 @@ def run_stream(arguments: argparse.Namespace) -> None:
     section = stream_section(streamed)
     show_stream(section)
     if keep_stream(Path(arguments.run), section):
-        print(f"The stream, period by period, is in {Path(arguments.run) / PAGE}.")
+        print(f"The stream, period by period, is on the run's page, {PAGE}.")
     if arguments.trail:
         print(f"Trail: {arguments.trail} ({len(frame)} rows more)")
     if arguments.out:

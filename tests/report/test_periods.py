@@ -67,7 +67,7 @@ def test_a_streamed_run_shows_its_stream(run: Path, tmp_path: Path, capsys: pyte
     table = tmp_path / "rows.csv"
     lending(300, seed=4).to_csv(table, index=False)
     assert main(["stream", str(run), str(table)]) == 0
-    assert "period by period" in capsys.readouterr().out
+    assert "is on the run's page" in capsys.readouterr().out
     page = tmp_path / "page.html"
     main(["report", str(run), "--html", str(page)])
     assert TITLE in page.read_text(encoding="utf-8")
