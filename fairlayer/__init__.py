@@ -70,3 +70,7 @@ __all__ = [
     "fairness_path",
     "project",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -143,7 +143,7 @@ def test_every_situation_has_a_method_and_every_name_exists() -> None:
 
     import fairlayer
     from fairlayer.routes import METHODS, Situation, recommend
-    from fairlayer.routes.recommend import DEFINITIONS, MODELS, PROMISES
+    from fairlayer.routes.recommendation import DEFINITIONS, MODELS, PROMISES
 
     for model, definition, promise, group, hard, stream in itertools.product(
         MODELS, DEFINITIONS, PROMISES, (True, False), (True, False), (True, False)

@@ -1,9 +1,9 @@
 """Adversarial training: heads that try to read sensitive features, and a measure of what can be read."""
 
-from fairlayer.adversarial.activations import activations
 from fairlayer.adversarial.adversary import Adversary
 from fairlayer.adversarial.errors import AdversaryDefinitionError, CaptureError, LeakageError, ScheduleError
 from fairlayer.adversarial.probing import Leakage, leakage
+from fairlayer.adversarial.reading import activations
 from fairlayer.adversarial.reversal import GradientReversal, gradient_reversal
 from fairlayer.adversarial.schedules import constant, dann, linear
 
@@ -22,3 +22,7 @@ __all__ = [
     "leakage",
     "linear",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

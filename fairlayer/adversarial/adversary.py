@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fairlayer.adversarial.activations import example_features
 from fairlayer.adversarial.building import On, as_targets, feature_names, learn, make_head
 from fairlayer.adversarial.heads import Head
+from fairlayer.adversarial.reading import example_features
 from fairlayer.adversarial.reversal import GradientReversal
 from fairlayer.adversarial.schedules import Schedule, linear, strength_at
 from fairlayer.adversarial.tap import Read, Tap, find_module

@@ -1,11 +1,11 @@
 """Evidence from any predictions: one table of sufficient statistics, and every number of an audit read from it."""
 
 from fairlayer.audit.asked import Asked, AskedLimit
-from fairlayer.audit.compatibility import BaseRate, Compatibility, Together, compatibility
+from fairlayer.audit.compatible import BaseRate, Compatibility, Together, compatibility
 from fairlayer.audit.cost import Cost
-from fairlayer.audit.coverage import Coverage, Covered, coverage
+from fairlayer.audit.covering import Coverage, Covered, coverage
 from fairlayer.audit.criteria import CRITERIA
-from fairlayer.audit.disparity import Compared, Disparity, GroupNumber, Part, disparity
+from fairlayer.audit.disparities import Compared, Disparity, GroupNumber, Part, disparity
 from fairlayer.audit.errors import MetricError, TablesDifferError
 from fairlayer.audit.examination import Audit, audit
 from fairlayer.audit.frame import Columns, Wanted, audit_frame
@@ -16,11 +16,11 @@ from fairlayer.audit.intervals import Interval, pair_interval, range_interval, r
 from fairlayer.audit.leakage import column_warnings, score_warnings
 from fairlayer.audit.lending import lending_table
 from fairlayer.audit.means import Means
-from fairlayer.audit.metrics import Metric, mean_of, metric, metrics, register
+from fairlayer.audit.metrics import Metric, mean_of, metric, metric_names, register
 from fairlayer.audit.outcome import EXIT_CODES, Limit, Outcome, Verdict, gravest, judge, verdict
 from fairlayer.audit.people import Moved, Movement, Sides, movement, sides
 from fairlayer.audit.provenance import Provenance, sha256_of
-from fairlayer.audit.proxies import Proxies, Proxy, proxies
+from fairlayer.audit.proxy import Proxies, Proxy, proxies
 from fairlayer.audit.public import public_document
 from fairlayer.audit.sequential import Watch
 from fairlayer.audit.significance import (
@@ -94,7 +94,7 @@ __all__ = [
     "lipschitz_violations",
     "mean_of",
     "metric",
-    "metrics",
+    "metric_names",
     "movement",
     "pair_interval",
     "proxies",
@@ -110,3 +110,7 @@ __all__ = [
     "stratify",
     "verdict",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -10,13 +10,13 @@ import numpy as np
 
 from fairlayer._typing import Category, FloatArray, IntArray
 from fairlayer.errors import ParameterError, ShapeError
-from fairlayer.groups import Column, Vocabulary, read_sensitive_features
+from fairlayer.groups import EncodedFeature, Vocabulary, read_sensitive_features
 
-__all__ = ["Cells", "distinct", "read_cells", "united"]
+__all__ = ["CellMembership", "distinct", "read_cells", "united"]
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellMembership:
     """Which rows belong to which combination of categories.
 
     Args:
@@ -42,7 +42,7 @@ class Cells:
     n: int
 
 
-def read_cells(sensitive_features: Any, strata: Any = None, vocabulary: Vocabulary | None = None) -> Cells:
+def read_cells(sensitive_features: Any, strata: Any = None, vocabulary: Vocabulary | None = None) -> CellMembership:
     """Read the groups of a table.
 
     Raises:
@@ -57,7 +57,7 @@ def read_cells(sensitive_features: Any, strata: Any = None, vocabulary: Vocabula
     everything = [*columns, *within]
     row, codes, share = _entries(everything, n)
     cells, cell = distinct(codes, [len(column.categories) for column in everything])
-    return Cells(
+    return CellMembership(
         groups.names,
         tuple(column.name for column in within),
         tuple(column.categories for column in everything),
@@ -93,7 +93,7 @@ def united(mine: tuple[Category, ...], theirs: tuple[Category, ...]) -> tuple[tu
     return both, np.array([*(both.index(category) for category in theirs), -1], dtype=np.int64)
 
 
-def _strata(strata: Any, n: int, features: tuple[str, ...]) -> list[Column]:
+def _strata(strata: Any, n: int, features: tuple[str, ...]) -> list[EncodedFeature]:
     if strata is None:
         return []
     groups = read_sensitive_features(strata)
@@ -105,7 +105,7 @@ def _strata(strata: Any, n: int, features: tuple[str, ...]) -> list[Column]:
     return [groups.column(name) for name in groups.names]
 
 
-def _entries(columns: Sequence[Column], n: int) -> tuple[IntArray, IntArray, FloatArray]:
+def _entries(columns: Sequence[EncodedFeature], n: int) -> tuple[IntArray, IntArray, FloatArray]:
     """Return (row, codes, share) of each entry; a row of known groups is one entry with a share of 1."""
     row, share = np.arange(n), np.ones(n)
     codes = np.empty((n, 0), dtype=np.int64)

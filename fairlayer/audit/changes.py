@@ -19,7 +19,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.audit.criteria import CRITERIA
-from fairlayer.audit.disparity import disparity
+from fairlayer.audit.disparities import disparity
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.intervals import Interval, group_limits
 from fairlayer.audit.means import Means

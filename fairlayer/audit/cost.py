@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlayer.audit.grouping import plain
-from fairlayer.audit.metrics import metric, metrics
+from fairlayer.audit.metrics import metric, metric_names
 from fairlayer.audit.table import AuditTable
 
 __all__ = ["Cost", "cost_of"]
@@ -93,10 +93,10 @@ def cost_of(now: AuditTable, before: AuditTable | None) -> tuple[Cost, ...]:
         >>> cost_of(table, None)[0].sentence()
         'The accuracy is 100.00 %.'
     """
-    answered = set(metrics(now))
+    answered = set(metric_names(now))
     regression = now.task == "regression"
     wanted = [n for n in _QUALITY if n in answered and (n in _CLASSES_ONLY) is not regression]
-    old = set() if before is None else set(metrics(before))
+    old = set() if before is None else set(metric_names(before))
     return tuple(
         Cost(
             name,

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.audit.cells import Cells
+from fairlayer.audit.cells import CellMembership
 from fairlayer.audit.ranks import Ranks
-from fairlayer.audit.reading import Rows
+from fairlayer.audit.reading import AuditRows
 from fairlayer.audit.slots import DECISIONS, LABELS, NEGATIVE, POSITIVE, UNLABELLED
 
 __all__ = ["BINS", "COARSE", "OWN", "count_histogram", "count_sums", "edges", "put_in_order"]
@@ -31,7 +31,7 @@ def edges() -> FloatArray:
     return np.append(np.concatenate(fine), 1.0)
 
 
-def _statistics(rows: Rows, share: FloatArray) -> dict[str, FloatArray]:
+def _statistics(rows: AuditRows, share: FloatArray) -> dict[str, FloatArray]:
     """Return the numbers that are added up, one per row."""
     w = rows.weights
     y = np.where(rows.label_slots == UNLABELLED, 0.0, rows.labels)
@@ -55,7 +55,7 @@ def _statistics(rows: Rows, share: FloatArray) -> dict[str, FloatArray]:
     return numbers | {"log_loss": w * loss, "log_loss_squares": w * loss**2}
 
 
-def count_sums(rows: Rows, cells: Cells) -> dict[str, FloatArray]:
+def count_sums(rows: AuditRows, cells: CellMembership) -> dict[str, FloatArray]:
     """Return name -> (cells, labels, decisions), the weighted sums of every number of a row."""
     place = (cells.cell * LABELS + rows.label_slots) * DECISIONS + rows.decision_slots
     size, shape = len(cells.codes) * LABELS * DECISIONS, (len(cells.codes), LABELS, DECISIONS)
@@ -65,7 +65,7 @@ def count_sums(rows: Rows, cells: Cells) -> dict[str, FloatArray]:
     }
 
 
-def count_histogram(rows: Rows, cells: Cells) -> FloatArray:
+def count_histogram(rows: AuditRows, cells: CellMembership) -> FloatArray:
     """Return (cells, labels, bins, 2): the weight of the rows in each bin, and their weighted scores."""
     assert rows.scores is not None
     place = (cells.cell * LABELS + rows.label_slots) * BINS + np.searchsorted(edges()[1:-1], rows.scores)
@@ -75,6 +75,6 @@ def count_histogram(rows: Rows, cells: Cells) -> FloatArray:
     return np.stack([weights, scores], axis=-1)
 
 
-def put_in_order(rows: Rows, cells: Cells) -> Ranks | None:
+def put_in_order(rows: AuditRows, cells: CellMembership) -> Ranks | None:
     """Return the labelled rows in the order of their scores; None without scores."""
     return None if rows.scores is None else Ranks.of(rows.scores, cells.cell, rows.label_slots, rows.weights)

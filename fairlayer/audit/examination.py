@@ -12,7 +12,7 @@ import numpy as np
 
 from fairlayer.audit.asked import Asked, read_groupings, read_limits
 from fairlayer.audit.checklists import annex_iv, audit_list, record, validation_list
-from fairlayer.audit.compatibility import Compatibility, compatibility
+from fairlayer.audit.compatible import Compatibility, compatibility
 from fairlayer.audit.cost import Cost, cost_of
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.grouping import Grouping, grouping_of, plain

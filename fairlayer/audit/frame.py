@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray
-from fairlayer.audit.covering import coverage_section
+from fairlayer.audit.coverage_part import coverage_section
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.examination import Audit, audit
 from fairlayer.audit.impact import impact_audit
 from fairlayer.audit.lending import lending_table
 from fairlayer.audit.likeness import alike, individual_section
-from fairlayer.audit.proxies import proxies
+from fairlayer.audit.proxy import proxies
 from fairlayer.audit.reading import Task
 from fairlayer.data.columns import Cut, as_numbers, as_text, column_of, sensitive_columns
 from fairlayer.data.errors import ColumnError, listed

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlayer.audit.criteria import CRITERIA, metrics_of
-from fairlayer.audit.disparity import Disparity, Part, disparity
+from fairlayer.audit.disparities import Disparity, Part, disparity
 from fairlayer.audit.grouped import UNKNOWN
-from fairlayer.audit.metrics import metric, metrics
+from fairlayer.audit.metrics import metric, metric_names
 from fairlayer.audit.people import Movement, Sides, sides
 from fairlayer.audit.significance import Comparison, compare
 from fairlayer.audit.table import AuditTable
@@ -118,10 +118,10 @@ def plain(value: float | None) -> float | None:
 
 
 def _disparities(table: AuditTable, by: tuple[str, ...], level: float) -> dict[str, Disparity]:
-    answered = set(metrics(table))
+    answered = set(metric_names(table))
     wanted = [name for name, parts in CRITERIA.items() if answered.issuperset(parts)]
     held = {metrics_of(name) for name in wanted}
-    wanted += [name for name in metrics(table) if (name,) not in held]
+    wanted += [name for name in metric_names(table) if (name,) not in held]
     return {name: disparity(table, name, by, level=level) for name in wanted}
 
 
@@ -137,7 +137,7 @@ def _compared(
 
 
 def _sides(before: AuditTable, after: AuditTable, by: tuple[str, ...], level: float) -> tuple[Sides, ...]:
-    both = set(metrics(before)) & set(metrics(after))
+    both = set(metric_names(before)) & set(metric_names(after))
     return tuple(sides(before, after, name, by, level=level) for name in _SIDES if name in both)
 
 

@@ -21,10 +21,10 @@ from enum import Enum
 from typing import Any, Literal, TypeAlias
 
 from fairlayer.audit.criteria import CRITERIA, title_of
-from fairlayer.audit.disparity import Disparity, disparity
+from fairlayer.audit.disparities import Disparity, disparity
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.intervals import Interval, rows_needed
-from fairlayer.audit.metrics import metric, metrics
+from fairlayer.audit.metrics import metric, metric_names
 from fairlayer.audit.table import AuditTable, names_of
 from fairlayer.errors import ParameterError
 
@@ -100,7 +100,7 @@ class Limit:
         if found is None or (found["sign"][0] == ">") != (found["kind"] == "difference"):
             raise ParameterError(
                 f"cannot read the condition {text!r}. Write when it fails: NAME_difference > 0.1, or NAME_ratio < 0.8, "
-                f"where NAME is one of {', '.join((*CRITERIA, *metrics()))}."
+                f"where NAME is one of {', '.join((*CRITERIA, *metric_names()))}."
             )
         try:
             bound = float(found["bound"])

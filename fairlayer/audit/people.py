@@ -11,7 +11,7 @@ import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.audit.cells import read_cells
-from fairlayer.audit.disparity import Part, disparity
+from fairlayer.audit.disparities import Part, disparity
 from fairlayer.audit.grouped import UNKNOWN
 from fairlayer.audit.intervals import Interval, pair_interval
 from fairlayer.audit.metrics import metric as metric_of

@@ -20,13 +20,13 @@ from fairlayer.errors import (
     ShapeError,
 )
 
-__all__ = ["Rows", "Task", "numbers", "read_rows"]
+__all__ = ["AuditRows", "Task", "numbers", "read_rows"]
 
 Task: TypeAlias = Literal["classification", "regression"]
 
 
 @dataclass(frozen=True)
-class Rows:
+class AuditRows:
     """Validated rows.
 
     Args:
@@ -61,9 +61,9 @@ class Rows:
         """Whether every score lies in [0, 1]."""
         return self.scores is not None and bool(((self.scores >= 0) & (self.scores <= 1)).all())
 
-    def take(self, rows: IntArray, share: FloatArray) -> Rows:
+    def take(self, rows: IntArray, share: FloatArray) -> AuditRows:
         """Return the rows named, each with a share of its weight."""
-        return Rows(
+        return AuditRows(
             None if self.scores is None else self.scores[rows],
             self.labels[rows],
             self.label_slots[rows],
@@ -86,7 +86,7 @@ def read_rows(
     values: Mapping[str, Any] | None = None,
     threshold: float = 0.5,
     task: Task | None = None,
-) -> Rows:
+) -> AuditRows:
     """Read predictions for n rows.
 
     Raises:
@@ -104,7 +104,7 @@ def read_rows(
     labels = np.full(n, np.nan) if y is None else numbers("y", y, n)
     task, label_slots = _label_slots(labels, task)
     decision_slots = _decision_slots(given, decisions, threshold, task, n)
-    return Rows(
+    return AuditRows(
         given,
         labels,
         label_slots,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.audit.disparity import Part, disparity
+from fairlayer.audit.disparities import Part, disparity
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.intervals import Interval, pair_interval
 from fairlayer.audit.metrics import measure, metric

@@ -29,7 +29,7 @@ from fairlayer.errors import MissingSensitiveFeatureError, ParameterError
 from fairlayer.groups import Vocabulary
 
 if TYPE_CHECKING:
-    from fairlayer.audit.disparity import Disparity
+    from fairlayer.audit.disparities import Disparity
 
 __all__ = ["AuditTable", "names_of"]
 
@@ -250,7 +250,7 @@ class AuditTable:
 
     def disparity(self, metric: str | Sequence[str], by: str | Sequence[str], *, level: float = 0.95) -> Disparity:
         """Return how a metric, or the worst of several, differs between groups: see `fairlayer.audit.Disparity`."""
-        from fairlayer.audit.disparity import disparity
+        from fairlayer.audit.disparities import disparity
 
         return disparity(self, metric, names_of(by), level=level)
 

@@ -34,3 +34,7 @@ def _in_words(error: OSError) -> str:
     if error.filename is None:
         return f"{type(error).__name__}: {error}"
     return f"'{error.filename}' cannot be used: {error.strerror}. Give a path that can be read, or written."
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

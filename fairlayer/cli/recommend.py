@@ -15,7 +15,7 @@ from fairlayer.data import read_frame
 from fairlayer.errors import DataError
 from fairlayer.report import document_text, read_document, write_page
 from fairlayer.routes import Check, Situation, check_run, check_seeds, recommend
-from fairlayer.routes.recommend import DEFINITIONS, MODELS, PROMISES
+from fairlayer.routes.recommendation import DEFINITIONS, MODELS, PROMISES
 from fairlayer.training import load_run
 
 __all__ = ["add_check", "add_recommend", "run_check", "run_recommend"]

@@ -41,3 +41,7 @@ __all__ = [
     "Statement",
     "without_convex",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -13,7 +13,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints.means import Means
 from fairlayer.errors import LabelValueError, MissingLabelsError
-from fairlayer.groups import Column, Groups
+from fairlayer.groups import EncodedFeature, Groups
 
 __all__ = ["Batch"]
 
@@ -243,7 +243,7 @@ def _count(codes: IntArray, k: int, weights: FloatArray | None) -> FloatArray:
     return np.bincount(codes + 1, weights=weights, minlength=k + 1)[1:].astype(np.float64)
 
 
-def _from_column(column: Column) -> _Split:
+def _from_column(column: EncodedFeature) -> _Split:
     return _Split(column.labels, column.codes, column.membership, column.counts)
 
 

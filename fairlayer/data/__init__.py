@@ -43,3 +43,7 @@ __all__ = [
     "sample_of",
     "split_rows",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

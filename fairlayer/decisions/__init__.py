@@ -1,9 +1,9 @@
 """Decisions: scores -> yes or no under the constraints, at the level of decisions."""
 
-from fairlayer.decisions.decide import decide
+from fairlayer.decisions.deciding import decide
 from fairlayer.decisions.errors import NeedsRandomisationError, UnseenCellError, UtilityError
 from fairlayer.decisions.expected import ExpectedGap, Spreading
-from fairlayer.decisions.reject_option import REFERRED, ReferredDecisions, reject_option
+from fairlayer.decisions.referring import REFERRED, ReferredDecisions, reject_option
 from fairlayer.decisions.result import Decisions
 from fairlayer.decisions.rule import CellRule, DecisionRule
 from fairlayer.decisions.stream import DecisionStream
@@ -23,3 +23,7 @@ __all__ = [
     "decide",
     "reject_option",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -13,11 +13,11 @@ from fairlayer.decisions.whole import as_mixture, choose_counts
 from fairlayer.edge import Stated
 from fairlayer.errors import InfeasibleConstraintsError
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["DecisionPlan", "make_plan"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class DecisionPlan:
     """The best lottery per cell, and what is done: the same, or one threshold per cell.
 
     Args:
@@ -44,7 +44,7 @@ def make_plan(
     utility: Any,
     randomised: bool,
     sample_weight: Any = None,
-) -> Plan:
+) -> DecisionPlan:
     """Return the thresholds for a batch; arguments as for `decide`."""
     problem = Problem.of(
         scores,
@@ -61,10 +61,10 @@ def make_plan(
     except ClashingBlocks as clash:
         raise _infeasible(problem, clash, capacity) from None
     if randomised:
-        return Plan(problem, optimum, optimum.mixtures, True)
+        return DecisionPlan(problem, optimum, optimum.mixtures, True)
     counts = choose_counts(problem, optimum).tolist()
     mixtures = tuple(as_mixture(curve, k) for curve, k in zip(problem.curves, counts, strict=True))
-    return Plan(problem, optimum, mixtures, False)
+    return DecisionPlan(problem, optimum, mixtures, False)
 
 
 def _infeasible(problem: Problem, clash: ClashingBlocks, capacity: Any) -> InfeasibleConstraintsError:

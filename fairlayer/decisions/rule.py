@@ -20,7 +20,7 @@ from fairlayer.decisions.errors import UnseenCellError
 from fairlayer.decisions.expected import ExpectedGap, expected_gap
 from fairlayer.decisions.inputs import ACCURACY, as_scores, like, read_scores
 from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of
-from fairlayer.decisions.plan import Plan, make_plan
+from fairlayer.decisions.plan import DecisionPlan, make_plan
 from fairlayer.decisions.program import Mixture
 from fairlayer.edge import Stated, as_constraints, read_features
 from fairlayer.errors import FairlayerWarning
@@ -277,7 +277,7 @@ def _warn_of_small_cells(rule: DecisionRule, constraint: Constraint) -> None:
         )
 
 
-def rule_of(plan: Plan) -> DecisionRule:
+def rule_of(plan: DecisionPlan) -> DecisionRule:
     """Return the thresholds of a plan."""
     partition, groups = plan.problem.partition, plan.problem.groups
     problem = plan.problem

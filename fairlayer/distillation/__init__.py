@@ -14,3 +14,7 @@ __all__ = [
     "WithoutLayer",
     "remaining_gap",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

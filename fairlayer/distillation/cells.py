@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import BoolArray, Category, FloatArray, IntArray
-from fairlayer.groups import Column, Groups, Vocabulary, group_labels, read_sensitive_features
+from fairlayer.groups import EncodedFeature, Groups, Vocabulary, group_labels, read_sensitive_features
 
 __all__ = ["CellMap"]
 
@@ -92,7 +92,7 @@ class CellMap:
             cells = cells * slots + np.where(column.codes < 0, slots - 1, column.codes)
         return cells
 
-    def _probabilities(self, columns: Sequence[Column], n: int) -> FloatArray:
+    def _probabilities(self, columns: Sequence[EncodedFeature], n: int) -> FloatArray:
         cells = np.ones((n, 1))
         for column, slots in zip(columns, self._slots, strict=True):
             if column.membership is None:

@@ -42,3 +42,7 @@ __all__ = [
     "warn_if_nothing_to_compare",
     "warn_of_unmeant",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -27,14 +27,14 @@ def check_alike(
         RanksDifferError: they differ.
         EmptyBatchError: no process has any samples.
     """
-    words = groups.vocabulary
+    vocabulary = groups.vocabulary
     mine: dict[str, Any] = {
         "columns of scores": len(columns),
         "precision of the scores": "float64" if columns[0].dtype == torch.float64 else "float32 or less",
         "constraints": tuple(constraints),
         "bounds": tuple("per sample" if isinstance(b, Tensor) else b for b in (box.lower, box.upper)),
-        "known categories": {name: words.categories[name] for name in sorted(words.categories)},
-        "categories may be added": words.open,
+        "known categories": {name: vocabulary.categories[name] for name in sorted(vocabulary.categories)},
+        "categories may be added": vocabulary.open,
         **{name: "given" if value is not None else "not given" for name, value in given.items()},
     }
     found = ranks.gather(np.array([len(columns[0]), zlib.crc32(repr(mine).encode())], dtype=np.float64), "settings")

@@ -7,3 +7,7 @@ compiled sweep does what a plain one of `fairlayer.passes` does, and tests hold 
 from fairlayer.fused.switch import kernels, loaded
 
 __all__ = ["kernels", "loaded"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

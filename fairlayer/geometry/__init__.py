@@ -50,3 +50,7 @@ def geometry_of(name: str | Geometry, *, on_simplex: bool = False) -> Geometry:
         where = ' with bounds="simplex"' if on_simplex else ""
         raise ParameterError(f"geometry must be one of {', '.join(map(repr, known))}{where}, but is {name!r}.")
     return known[name]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

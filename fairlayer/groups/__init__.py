@@ -1,13 +1,13 @@
 """Sensitive features -> groups: the only room that knows how group membership is encoded."""
 
-from fairlayer.groups.column import Column
+from fairlayer.groups.feature import EncodedFeature
 from fairlayer.groups.groups import Groups, read_sensitive_features
 from fairlayer.groups.naming import cell_name, group_labels, unknown_label
 from fairlayer.groups.reading import read_column, read_columns
 from fairlayer.groups.vocabulary import Vocabulary
 
 __all__ = [
-    "Column",
+    "EncodedFeature",
     "Groups",
     "Vocabulary",
     "cell_name",
@@ -17,3 +17,7 @@ __all__ = [
     "read_sensitive_features",
     "unknown_label",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -20,7 +20,7 @@ from fairlayer.groups.categories import (
     refuse_infinity,
     refuse_signs,
 )
-from fairlayer.groups.column import Column
+from fairlayer.groups.feature import EncodedFeature
 
 __all__ = ["encode", "encode_values", "is_continuous", "judge_signs"]
 
@@ -32,7 +32,7 @@ Known = tuple[Category, ...] | None
 Signs = Literal["judge", "refuse", "accept"]
 
 
-def encode(name: str, raw: Any, known: Known, *, signs: Signs = "judge") -> Column:
+def encode(name: str, raw: Any, known: Known, *, signs: Signs = "judge") -> EncodedFeature:
     """Return a column that was read by `read_column` as groups: those known, then those found, in order.
 
     Args:
@@ -52,14 +52,14 @@ def encode(name: str, raw: Any, known: Known, *, signs: Signs = "judge") -> Colu
     if kind == "i" and known is not None:
         counts = _count_known_codes(raw, known)
         if counts is not None:
-            return Column(name, known, raw.astype(np.int64), counts)  # a copy: the caller's may change
+            return EncodedFeature(name, known, raw.astype(np.int64), counts)  # a copy: the caller's may change
     if kind in "iub":
         codes, categories = _encode_integers(name, raw, known, signs, None)
     elif kind == "f":
         codes, categories = _encode_floats(name, raw, known, signs)
     else:
         codes, categories = _encode_objects(name, raw, known, signs)
-    return Column(name, categories, codes=codes)
+    return EncodedFeature(name, categories, codes=codes)
 
 
 def encode_values(name: str, raw: Any) -> IntArray:
@@ -230,7 +230,7 @@ def _look_up(values: list[Category | None], categories: Collection[Category], un
 # ---- memberships
 
 
-def _soft_column(name: str, raw: Any, known: Known) -> Column:
+def _soft_column(name: str, raw: Any, known: Known) -> EncodedFeature:
     membership = np.array(raw, dtype=np.float64)
     unknown = np.asarray(np.isnan(membership).any(axis=1))
     membership[unknown] = 0.0
@@ -248,7 +248,7 @@ def _soft_column(name: str, raw: Any, known: Known) -> Column:
         raise CategoryError(
             f"soft membership '{name}' has {k} columns, but the vocabulary knows {len(known)} categories {known}."
         )
-    return Column(name, known or tuple(range(k)), membership=_without_rounding(membership, unknown, worst))
+    return EncodedFeature(name, known or tuple(range(k)), membership=_without_rounding(membership, unknown, worst))
 
 
 def _without_rounding(membership: FloatArray, unknown: BoolArray, worst: float) -> FloatArray:

@@ -11,8 +11,8 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.errors import CategoryError, MissingSensitiveFeatureError
 from fairlayer.groups.categories import raise_unseen
-from fairlayer.groups.column import Column
 from fairlayer.groups.encoding import encode
+from fairlayer.groups.feature import EncodedFeature
 from fairlayer.groups.reading import read_columns
 from fairlayer.groups.vocabulary import Vocabulary
 
@@ -36,14 +36,14 @@ class Groups:
         self.n = n
         self.vocabulary = vocabulary or Vocabulary()
         self.ranks = ranks
-        self._columns: dict[str, Column] = {}
+        self._columns: dict[str, EncodedFeature] = {}
 
     @staticmethod
     def from_codes(codes: Mapping[str, IntArray], vocabulary: Vocabulary) -> Groups:
         """Build groups from codes that follow the vocabulary (-1 unknown)."""
         groups = Groups(codes, len(next(iter(codes.values()), ())), vocabulary)
         for name, column in codes.items():
-            groups._columns[name] = Column(name, vocabulary.categories[name], codes=column)
+            groups._columns[name] = EncodedFeature(name, vocabulary.categories[name], codes=column)
         return groups
 
     @property
@@ -51,7 +51,7 @@ class Groups:
         """Names of the features given."""
         return tuple(self.raw)
 
-    def column(self, name: str) -> Column:
+    def column(self, name: str) -> EncodedFeature:
         """Return one feature as groups.
 
         Raises:
@@ -89,7 +89,7 @@ class Groups:
                 f"Pass sensitive_features={{'{name}': ...}} with one entry per sample."
             ) from None
 
-    def _encode(self, name: str) -> Column:
+    def _encode(self, name: str) -> EncodedFeature:
         if self.ranks is not None and (self.vocabulary.open or name not in self.vocabulary.categories):
             before, raw = self.vocabulary, self._require(name)
             here = encode(name, raw, before.categories.get(name), signs="accept").categories

@@ -23,8 +23,8 @@ class Vocabulary:
     a group, and a vocabulary with "None" reads that text as a group.
 
     Example:
-        >>> words = Vocabulary().learn({"sex": ["F", "M", None]})
-        >>> words.categories["sex"], words.open
+        >>> vocabulary = Vocabulary().learn({"sex": ["F", "M", None]})
+        >>> vocabulary.categories["sex"], vocabulary.open
         (('F', 'M'), False)
     """
 
@@ -39,14 +39,14 @@ class Vocabulary:
             names: the features to learn; without names, all that are given.
         """
         raw = read_columns(sensitive_features, names)
-        words = Vocabulary(self.categories)
+        vocabulary = Vocabulary(self.categories)
         for name in [name for name in names if name in raw] or raw:
             column = raw[name]
             if not is_continuous(column):
-                words = words.with_categories(
-                    name, encode(name, column, words.categories.get(name), signs="refuse").categories
+                vocabulary = vocabulary.with_categories(
+                    name, encode(name, column, vocabulary.categories.get(name), signs="refuse").categories
                 )
-        return words.closed()
+        return vocabulary.closed()
 
     def closed(self) -> Vocabulary:
         """Return the same categories, to be extended no more."""

@@ -21,7 +21,7 @@ from fairlayer.groups import Vocabulary
 from fairlayer.scoring.chunk import Chunk, read_chunk
 from fairlayer.scoring.project import Mover, TableProjection, project_source
 from fairlayer.scoring.signatures import Signatures, View, view_of
-from fairlayer.scoring.sketch import Grid, Sketch, together
+from fairlayer.scoring.sketch import Grid, TableSketch, together
 from fairlayer.scoring.source import sketch_of
 from fairlayer.scoring.table import coded, numbers
 
@@ -117,7 +117,7 @@ class _Blocks:
         signatures.place(chunk)
         return view, len(signatures)
 
-    def sweep(self, signatures: Signatures, grid: Grid) -> Sketch:
+    def sweep(self, signatures: Signatures, grid: Grid) -> TableSketch:
         """See `Source.sweep`."""
         words, whole = signatures.words, None
         sum_up: Any = partial(_summarise, columns=self.columns, signatures=signatures, grid=grid)

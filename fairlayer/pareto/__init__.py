@@ -3,21 +3,25 @@
 from fairlayer.pareto.descent import descend
 from fairlayer.pareto.errors import MeasureError, SweepDefinitionError, SweepFailedError, UnreachableError
 from fairlayer.pareto.front import Front
-from fairlayer.pareto.hypervolume import hypervolume
-from fairlayer.pareto.result import Point, Sweep
-from fairlayer.pareto.runs import Run
+from fairlayer.pareto.result import FrontPoint, Sweep
+from fairlayer.pareto.runs import SweepRun
 from fairlayer.pareto.sweep import pareto_sweep
+from fairlayer.pareto.volume import hypervolume
 
 __all__ = [
     "Front",
+    "FrontPoint",
     "MeasureError",
-    "Point",
-    "Run",
     "Sweep",
     "SweepDefinitionError",
     "SweepFailedError",
+    "SweepRun",
     "UnreachableError",
     "descend",
     "hypervolume",
     "pareto_sweep",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -10,8 +10,8 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.pareto.errors import MeasureError, UnreachableError
-from fairlayer.pareto.hypervolume import hypervolume, non_dominated
-from fairlayer.pareto.point import Point
+from fairlayer.pareto.point import FrontPoint
+from fairlayer.pareto.volume import hypervolume, non_dominated
 
 __all__ = ["Front"]
 
@@ -33,7 +33,7 @@ class Front:
         MeasureError: a measure that a point does not have, fewer than two, or another direction.
 
     Example:
-        >>> points = [Point(t, (0,), {"auc": a, "gap": g}, {}) for t, a, g in
+        >>> points = [FrontPoint(t, (0,), {"auc": a, "gap": g}, {}) for t, a, g in
         ...           [(0.0, 0.80, 0.00), (0.05, 0.86, 0.04), (0.1, 0.85, 0.09), (1.0, 0.88, 0.15)]]
         >>> front = Front(points, {"auc": "maximise", "gap": "minimise"})
         >>> [point.value for point in front.non_dominated()]
@@ -42,7 +42,7 @@ class Front:
         (0.05, 0.05, 0.05)
     """
 
-    points: Sequence[Point]
+    points: Sequence[FrontPoint]
     objectives: Mapping[str, str]
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class Front:
         """The second measure."""
         return list(self.objectives)[1]
 
-    def non_dominated(self) -> tuple[Point, ...]:
+    def non_dominated(self) -> tuple[FrontPoint, ...]:
         """Return the points that no other beats in one measure without losing in another, in the points' order."""
         kept = non_dominated(self._losses(self.points))
         return tuple(point for point, keep in zip(self.points, kept, strict=True) if keep)
@@ -85,7 +85,7 @@ class Front:
         corner = np.array([sign * reference[name] for sign, name in zip(signs, self.objectives, strict=True)])
         return hypervolume(self._losses(self.points), corner)
 
-    def most_accurate(self, *, gap_at_most: float | None = None, ratio_at_least: float | None = None) -> Point:
+    def most_accurate(self, *, gap_at_most: float | None = None, ratio_at_least: float | None = None) -> FrontPoint:
         """Return the point with the best first measure among those whose gap, or ratio, is within a limit.
 
         Args:
@@ -107,7 +107,7 @@ class Front:
             raise self._unreachable(f"{self.gap} {way} {limit:g}", self._best_by(1, self.points))
         return self._best_by(0, within)
 
-    def fairest(self, *, accuracy_at_least: float | None = None, error_at_most: float | None = None) -> Point:
+    def fairest(self, *, accuracy_at_least: float | None = None, error_at_most: float | None = None) -> FrontPoint:
         """Return the point with the best gap among those whose first measure is good enough.
 
         Args:
@@ -128,7 +128,7 @@ class Front:
             raise self._unreachable(f"{self.accuracy} {way} {limit:g}", self._best_by(0, self.points))
         return self._best_by(1, within)
 
-    def knee(self) -> Point:
+    def knee(self) -> FrontPoint:
         """Return the non-dominated point farthest below the plane through the front's extremes.
 
         Each measure is scaled to [0, 1] over the front (0 is best); the point has the least sum. Where every point of
@@ -141,7 +141,7 @@ class Front:
         scaled = (losses - losses.min(axis=0)) / np.where(span > 0, span, 1.0)
         return front[int(np.argmin(scaled.sum(axis=1)))]
 
-    def preferred(self, weights: Mapping[str, float]) -> Point:
+    def preferred(self, weights: Mapping[str, float]) -> FrontPoint:
         """Return the point with the best weighted sum of its measures, each in its own unit.
 
         A weight says what one unit is worth: {"val_auc": 1.0, "val_gap": 0.5} gives up half a point of AUC for one
@@ -158,22 +158,22 @@ class Front:
         cost = losses @ np.array([weights[name] for name in self.objectives])
         return self.points[int(np.lexsort([*losses.T[::-1], cost])[0])]  # of equal sums, no dominated point
 
-    def plot(self, axes: Any = None, *, chosen: Mapping[str, Point] | None = None) -> Any:
+    def plot(self, axes: Any = None, *, chosen: Mapping[str, FrontPoint] | None = None) -> Any:
         """Draw the first measure over the second; return the matplotlib figure. See `plot_front`."""
         from fairlayer.pareto.plot import plot_front
 
         return plot_front(self, axes, chosen=chosen or {})
 
-    def _losses(self, points: Sequence[Point]) -> FloatArray:
+    def _losses(self, points: Sequence[FrontPoint]) -> FloatArray:
         return np.array([[_SIGNS[way] * point.mean[name] for name, way in self.objectives.items()] for point in points])
 
-    def _best_by(self, first: int, points: Sequence[Point]) -> Point:
+    def _best_by(self, first: int, points: Sequence[FrontPoint]) -> FrontPoint:
         """Return the point with the best measure number `first`; ties go to the better other measures, in order."""
         losses = self._losses(points)
         others = [j for j in range(losses.shape[1]) if j != first]
         return points[int(np.lexsort([*losses[:, others[::-1]].T, losses[:, first]])[0])]
 
-    def _unreachable(self, asked: str, best: Point) -> UnreachableError:
+    def _unreachable(self, asked: str, best: FrontPoint) -> UnreachableError:
         reached = ", ".join(f"{name} {best.mean[name]:.6g}" for name in self.objectives)
         return UnreachableError(
             f"{asked} was asked, but the best of {len(self.points)} swept values, {best.value!r}, has {reached} (mean "

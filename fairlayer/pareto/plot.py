@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fairlayer.errors import require
-from fairlayer.pareto.point import Point
+from fairlayer.pareto.point import FrontPoint
 
 if TYPE_CHECKING:
     from fairlayer.pareto.front import Front
@@ -17,7 +17,7 @@ _LINE, _FADED = "tab:blue", "0.65"
 _CHOSEN = (("s", "tab:orange"), ("D", "tab:green"), ("^", "tab:red"), ("v", "tab:purple"), ("P", "tab:brown"))
 
 
-def plot_front(front: Front, axes: Any = None, *, chosen: Mapping[str, Point]) -> Any:
+def plot_front(front: Front, axes: Any = None, *, chosen: Mapping[str, FrontPoint]) -> Any:
     """Draw the accuracy over the gap; return the figure.
 
     Non-dominated points are joined by the steps of what they reach, dominated ones are faded, bars are standard
@@ -47,7 +47,7 @@ def plot_front(front: Front, axes: Any = None, *, chosen: Mapping[str, Point]) -
     return axes.figure
 
 
-def _draw_points(axes: Any, front: Front, points: Sequence[Point], color: str, label: str) -> None:
+def _draw_points(axes: Any, front: Front, points: Sequence[FrontPoint], color: str, label: str) -> None:
     if not points:
         return
     x, y = ([point.mean[name] for point in points] for name in (front.gap, front.accuracy))
@@ -59,7 +59,7 @@ def _draw_points(axes: Any, front: Front, points: Sequence[Point], color: str, l
         axes.annotate(_short(point.value), (px, py), zorder=5, **offset)
 
 
-def _draw_steps(axes: Any, front: Front, best: Sequence[Point]) -> None:
+def _draw_steps(axes: Any, front: Front, best: Sequence[FrontPoint]) -> None:
     """What can be had up to each gap is the best point so far; only meaningful where two measures are compared."""
     if len(front.objectives) > 2:
         return
@@ -69,7 +69,7 @@ def _draw_steps(axes: Any, front: Front, best: Sequence[Point]) -> None:
     axes.step(x, y, where=where, color=_LINE, linewidth=3.5, alpha=0.2, zorder=1)
 
 
-def _deviations(points: Sequence[Point], name: str) -> list[float]:
+def _deviations(points: Sequence[FrontPoint], name: str) -> list[float]:
     return [point.sd.get(name) or 0.0 for point in points]
 
 
@@ -77,7 +77,7 @@ def _cycle(count: int) -> list[tuple[str, str]]:
     return [_CHOSEN[k % len(_CHOSEN)] for k in range(count)]
 
 
-def _seeds(points: Sequence[Point]) -> str:
+def _seeds(points: Sequence[FrontPoint]) -> str:
     counts = sorted({point.n for point in points})
     return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 

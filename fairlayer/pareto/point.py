@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Point"]
+__all__ = ["FrontPoint"]
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontPoint:
     """Measures of one value: mean over seeds, and standard deviation (None with one seed)."""
 
     value: Any

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fairlayer.errors import require
-from fairlayer.pareto.runs import Run
+from fairlayer.pareto.runs import SweepRun
 
 __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(total: int, done: int, *, wanted: bool) -> Iterator[Callable[[Run], None]]:
+def progress_bar(total: int, done: int, *, wanted: bool) -> Iterator[Callable[[SweepRun], None]]:
     """Yield what to tell about each run; it draws a bar on a terminal where rich is installed."""
     console = _console() if wanted else None
     if console is None:
@@ -38,7 +38,7 @@ def _console() -> object | None:
     return console if console.is_terminal else None
 
 
-def _words(run: Run) -> str:
+def _words(run: SweepRun) -> str:
     if run.error is not None:
         return f"{run.name} failed"
     return f"{run.name}: " + ", ".join(f"{name} {number:.4g}" for name, number in list(run.measures.items())[:3])

@@ -14,10 +14,10 @@ from typing import Any
 from fairlayer.pareto.definition import Definition
 from fairlayer.pareto.errors import MeasureError
 from fairlayer.pareto.front import Front
-from fairlayer.pareto.point import Point
-from fairlayer.pareto.runs import Run, RunLog, key_of
+from fairlayer.pareto.point import FrontPoint
+from fairlayer.pareto.runs import RunLog, SweepRun, key_of
 
-__all__ = ["Point", "Sweep"]
+__all__ = ["FrontPoint", "Sweep"]
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Sweep:
     """Finished runs of a sweep, in the order of its values.
 
     Example:
-        >>> runs = (Run(0.1, 0, {"auc": 0.8}), Run(0.1, 1, {"auc": 0.9}))
+        >>> runs = (SweepRun(0.1, 0, {"auc": 0.8}), SweepRun(0.1, 1, {"auc": 0.9}))
         >>> [point] = Sweep(runs).points()
         >>> point.n, round(point.mean["auc"], 3), round(point.sd["auc"], 3)
         (2, 0.85, 0.071)
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[SweepRun, ...]
 
     @staticmethod
     def read(folder: str | Path) -> Sweep:
@@ -44,7 +44,7 @@ class Sweep:
         each = [log.finished(*job) for job in Definition.read(Path(folder)).grid]
         return Sweep(tuple(run for run in each if run is not None))
 
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[FrontPoint, ...]:
         """Return the mean and standard deviation over seeds, by value.
 
         Raises:
@@ -54,7 +54,7 @@ class Sweep:
         if len(names) > 1:
             odd = sorted(frozenset.union(*names) - frozenset.intersection(*names))
             raise MeasureError(f"the runs of a sweep must measure the same, but only some of them have {odd}.")
-        groups: dict[str, list[Run]] = {}
+        groups: dict[str, list[SweepRun]] = {}
         for run in self.runs:
             groups.setdefault(key_of(run.value, 0), []).append(run)
         return tuple(_point(runs) for runs in groups.values())
@@ -95,9 +95,9 @@ class Sweep:
         return text.getvalue()
 
 
-def _point(runs: list[Run]) -> Point:
+def _point(runs: list[SweepRun]) -> FrontPoint:
     each = {name: [run.measures[name] for run in runs] for name in runs[0].measures}
-    return Point(
+    return FrontPoint(
         runs[0].value,
         tuple(run.seed for run in runs),
         {name: statistics.fmean(numbers) for name, numbers in each.items()},

@@ -12,11 +12,11 @@ from typing import Any
 
 from fairlayer.pareto.errors import MeasureError
 
-__all__ = ["Run", "RunLog", "as_measures", "key_of"]
+__all__ = ["RunLog", "SweepRun", "as_measures", "key_of"]
 
 
 @dataclass(frozen=True)
-class Run:
+class SweepRun:
     """One value with one seed: what it measured, or the error it ended with.
 
     Args:
@@ -74,12 +74,12 @@ class RunLog:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, SweepRun] = {}
         if path is not None and path.exists():
             for line in path.read_text(encoding="utf-8").split("\n"):
                 self._read(line)
 
-    def add(self, run: Run) -> None:
+    def add(self, run: SweepRun) -> None:
         """Keep a run; when this returns, it is on disk."""
         self.runs[key_of(run.value, run.seed)] = run
         if self.path is None:
@@ -93,14 +93,14 @@ class RunLog:
         finally:
             os.close(file)
 
-    def finished(self, value: Any, seed: int) -> Run | None:
+    def finished(self, value: Any, seed: int) -> SweepRun | None:
         """Return the run if it ended without an error."""
         run = self.runs.get(key_of(value, seed))
         return run if run is not None and run.error is None else None
 
     def _read(self, line: str) -> None:
         try:
-            run = Run(**json.loads(line))
+            run = SweepRun(**json.loads(line))
         except (ValueError, TypeError):
             return
         self.runs[key_of(run.value, run.seed)] = run

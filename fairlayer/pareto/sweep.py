@@ -10,7 +10,7 @@ from fairlayer.pareto.definition import Definition
 from fairlayer.pareto.errors import SweepFailedError
 from fairlayer.pareto.progress import progress_bar
 from fairlayer.pareto.result import Sweep
-from fairlayer.pareto.runs import Run, RunLog, key_of
+from fairlayer.pareto.runs import RunLog, SweepRun, key_of
 from fairlayer.pareto.workers import available_cores, run_all
 
 __all__ = ["pareto_sweep"]
@@ -23,7 +23,7 @@ def pareto_sweep(
     seeds: Sequence[int] = (0, 1, 2),
     folder: str | Path | None = None,
     workers: int | None = None,
-    on_run: Callable[[Run], None] | None = None,
+    on_run: Callable[[SweepRun], None] | None = None,
     progress: bool = True,
 ) -> Sweep:
     """Train with every value and seed, and return what each measured.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fairlayer.pareto.errors import SweepDefinitionError, SweepFailedError
-from fairlayer.pareto.runs import Run, as_measures
+from fairlayer.pareto.runs import SweepRun, as_measures
 
 __all__ = ["available_cores", "run_all"]
 
@@ -29,7 +29,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_all(train: Train, jobs: Sequence[tuple[Any, int]], workers: int) -> Iterator[Run]:
+def run_all(train: Train, jobs: Sequence[tuple[Any, int]], workers: int) -> Iterator[SweepRun]:
     """Yield each run as it ends.
 
     Raises:
@@ -80,19 +80,19 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _unpack_and_run(packed: bytes, value: Any, seed: int) -> Run:
+def _unpack_and_run(packed: bytes, value: Any, seed: int) -> SweepRun:
     try:
         train = pickle.loads(packed)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}. Put train into a module that other processes can import, or use"
-        return Run(value, seed, {}, error=f"{reason} workers=0.")
+        return SweepRun(value, seed, {}, error=f"{reason} workers=0.")
     return _run(train, value, seed)
 
 
-def _run(train: Train, value: Any, seed: int) -> Run:
+def _run(train: Train, value: Any, seed: int) -> SweepRun:
     start = time.perf_counter()
     try:
         measures = as_measures(train(value, seed))
     except Exception:
-        return Run(value, seed, {}, time.perf_counter() - start, traceback.format_exc().strip())
-    return Run(value, seed, measures, time.perf_counter() - start)
+        return SweepRun(value, seed, {}, time.perf_counter() - start, traceback.format_exc().strip())
+    return SweepRun(value, seed, measures, time.perf_counter() - start)

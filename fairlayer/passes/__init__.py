@@ -65,3 +65,7 @@ def make_passes(
 
 def _to_host(array: Any) -> Any:
     return array.cpu().numpy() if isinstance(array, torch.Tensor) else array
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -20,3 +20,7 @@ __all__ = [
     "fairret_penalty",
     "penalize",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

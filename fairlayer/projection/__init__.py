@@ -7,3 +7,7 @@ from fairlayer.projection.plan import Plan, project
 from fairlayer.projection.result import Projection
 
 __all__ = ["Assembly", "Certificate", "FairProjection", "Plan", "Projection", "assemble", "project"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

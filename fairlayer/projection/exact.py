@@ -24,7 +24,7 @@ from fairlayer.projection.derivative import Derivative
 from fairlayer.projection.options import Options
 from fairlayer.solve import ClashingFaces, Face, SlabSystem, Solution, Solved, StuckProblem, accuracy_of, gauged, solve
 
-__all__ = ["ExactColumn", "Found", "check_finite", "project_exactly", "result_dtype"]
+__all__ = ["ExactProblem", "Found", "check_finite", "project_exactly", "result_dtype"]
 
 _LARGEST = 1e100  # squares and sums must not overflow
 
@@ -55,7 +55,7 @@ class Found(NamedTuple):
         return Solved(solution, slabs, 0.0)
 
 
-class ExactColumn:
+class ExactProblem:
     """One solved problem: a column of scores, or on the simplex all of them.
 
     Args:
@@ -172,7 +172,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     box: Box,
     options: Options,
     found: Found | None = None,
-) -> tuple[Tensor, ExactColumn]:
+) -> tuple[Tensor, ExactProblem]:
     """Project scores (n,), or (n, k) on the simplex, given in the coordinate of the geometry.
 
     Args:
@@ -209,7 +209,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     open_domain = rule.bounded or rule.on_simplex  # there a margin moves scores, and bounds no prediction
     ends = (0.0, 1.0) if open_domain else (lower, upper)
     raw = RawBatch(plain, assembly.stated, rule, *ends, assembly.cells.weights, ranks)
-    column = ExactColumn(assembly, raw, passes, solved, value)
+    column = ExactProblem(assembly, raw, passes, solved, value)
     tensors = [tolerance.to(scores.device, torch.float64) for tolerance in assembly.tolerances]
     tolerances = torch.stack(tensors) if tensors else None
     returned = attach(scores, box.lower_tensor, box.upper_tensor, tolerances, column)

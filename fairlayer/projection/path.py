@@ -19,7 +19,7 @@ from fairlayer.constraints.measure import measure
 from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
 from fairlayer.projection.assembly import assemble
-from fairlayer.projection.exact import ExactColumn
+from fairlayer.projection.exact import ExactProblem
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
 from fairlayer.solve import ClashingFaces, solve
@@ -144,7 +144,7 @@ def fairness_path(
     relaxed = options_of("fairness_path", {**options, "on_infeasible": "relax"})
     given = {"label_probabilities": label_probabilities, "sample_weight": sample_weight}
     first = Plan(at_limits[-1], relaxed).run(scores, sensitive_features, y, **given)
-    if len(first.columns) != 1 or not isinstance(first.columns[0], ExactColumn) or read.on_simplex:
+    if len(first.columns) != 1 or not isinstance(first.columns[0], ExactProblem) or read.on_simplex:
         raise ShapeError("fairness_path takes one column of scores, (n,) or (n, 1), on a box, by the exact backend.")
     column = first.columns[0]
     steps = [_Step.of(column, each, read, threshold) for each in at_limits]
@@ -182,7 +182,7 @@ class _Step:
     moved: float
 
     @staticmethod
-    def of(column: ExactColumn, constraints: Sequence[Constraint], options: Options, threshold: float) -> _Step:
+    def of(column: ExactProblem, constraints: Sequence[Constraint], options: Options, threshold: float) -> _Step:
         """Solve a batch that was read before for other limits."""
         batch, passes, raw = column.assembly.batch, column.solver_passes, column.raw
         assembly = assemble(constraints, batch, on_empty=options.on_empty)
@@ -191,7 +191,7 @@ class _Step:
         except ClashingFaces:
             none = [math.nan] * len(constraints)
             return _Step(math.nan, np.array(none), np.full(len(assembly.cell_names), math.nan), none, none, math.nan)
-        found = ExactColumn(assembly, raw, passes, solved, column.value)
+        found = ExactProblem(assembly, raw, passes, solved, column.value)
         value, x = (passes.as_tensor(array).double().cpu().numpy() for array in (solved.solution.value, passes.scores))
         weights = np.ones(len(value)) if passes.cells.weights is None else passes.cells.weights
         before = raw.geometry.step(x, None, passes.lower, passes.upper)[0]

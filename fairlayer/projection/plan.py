@@ -39,7 +39,7 @@ from fairlayer.projection.assembly import assemble
 from fairlayer.projection.exact import Found, check_finite, project_exactly, result_dtype
 from fairlayer.projection.lean import LeanCall
 from fairlayer.projection.options import Options
-from fairlayer.projection.result import Projection, SolvedColumn
+from fairlayer.projection.result import Projection, SolvedProblem
 
 __all__ = ["Plan", "project"]
 
@@ -213,7 +213,7 @@ class Plan:
         about = _labels_of(self.constraints, labels, estimates)
         return Projection(value, self.names, solved, groups, options=self.options, labels=about, at_the_ends=ends)
 
-    def _warn(self, scores: Tensor, value: Tensor, solved: Sequence[SolvedColumn], box: Box) -> None:
+    def _warn(self, scores: Tensor, value: Tensor, solved: Sequence[SolvedProblem], box: Box) -> None:
         """Tell the user, once each, of statements that cannot be meant, and of a batch that a bound holds whole."""
         options = self.options
         parts = (column.assembly for column in solved)
@@ -233,7 +233,7 @@ class Plan:
 
     def _solve(
         self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch], found: Found | None
-    ) -> tuple[Tensor, tuple[SolvedColumn, ...]]:
+    ) -> tuple[Tensor, tuple[SolvedProblem, ...]]:
         options, rule, dtype = self.options, self.options.rule, result_dtype(scores)
         coordinates = partial(rule.coordinates, from_logits=options.from_logits, margin=options.margin)
         if options.on_simplex:
@@ -246,7 +246,7 @@ class Plan:
             of = j if len(columns) > 1 else None
             assembly = assemble(self.stated, view, on_empty=options.on_empty, column=of, once=self.once)
             box = options.box(column)
-            outcome: SolvedColumn
+            outcome: SolvedProblem
             if options.backend == "exact":
                 x, stated = coordinates(column), self.constraints
                 value, outcome = project_exactly(x, dtype, stated, assembly, box, options, found)

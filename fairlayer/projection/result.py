@@ -18,7 +18,7 @@ from fairlayer.projection.assembly import Assembly
 from fairlayer.projection.certificate import Certificate
 from fairlayer.projection.options import Options
 
-__all__ = ["ActiveSlab", "Projection", "SolvedColumn"]
+__all__ = ["ActiveSlab", "Projection", "SolvedProblem"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ActiveSlab:
     multiplier: float
 
 
-class SolvedColumn(Protocol):
+class SolvedProblem(Protocol):
     """One projected column of scores, whichever backend solved it."""
 
     assembly: Assembly
@@ -71,7 +71,7 @@ class Projection:
         self,
         value: Tensor,
         names: tuple[str, ...],
-        columns: tuple[SolvedColumn, ...],
+        columns: tuple[SolvedProblem, ...],
         groups: Groups,
         options: Options | None = None,
         labels: str | None = None,
@@ -95,7 +95,7 @@ class Projection:
         """Return the same result without the graph of its value."""
         return self._with(self.value.detach(), self.columns)
 
-    def _with(self, value: Tensor, columns: tuple[SolvedColumn, ...]) -> Projection:
+    def _with(self, value: Tensor, columns: tuple[SolvedProblem, ...]) -> Projection:
         return Projection(value, self.names, columns, self.groups, self.options, self.labels, self.at_the_ends)
 
     def __repr__(self) -> str:

@@ -26,3 +26,7 @@ __all__ = [
     "write_markdown",
     "write_page",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

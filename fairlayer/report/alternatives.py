@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlayer.errors import ParameterError
-from fairlayer.pareto import Point, Sweep
+from fairlayer.pareto import FrontPoint, Sweep
 from fairlayer.routes import Criterion, Route, Routes
 
 __all__ = ["alternatives_among", "alternatives_of"]
@@ -28,8 +28,9 @@ def alternatives_of(
         ParameterError: the sweep has no such value, or has not measured these.
 
     Example:
-        >>> from fairlayer.pareto.runs import Run
-        >>> sweep = Sweep((Run(0.02, 0, {"accuracy": 0.80, "gap": 0.02}), Run(0.1, 0, {"accuracy": 0.84, "gap": 0.1})))
+        >>> from fairlayer.pareto.runs import SweepRun
+        >>> measures = {0.02: {"accuracy": 0.80, "gap": 0.02}, 0.1: {"accuracy": 0.84, "gap": 0.1}}
+        >>> sweep = Sweep(tuple(SweepRun(limit, 0, found) for limit, found in measures.items()))
         >>> alternatives_of(sweep, chosen=0.1)[0]["why_not"]
         'its gap is smaller by 0.080, and its accuracy lower by 0.040'
     """
@@ -107,7 +108,7 @@ def _why_not_route(route: Route, best: Route, criterion: Criterion) -> str:
     return f"on the validation rows its {name} is {mine:.4f}, against {chosen:.4f}"
 
 
-def _why_not(point: Point, best: Point | None, maximise: str, minimise: str) -> str:
+def _why_not(point: FrontPoint, best: FrontPoint | None, maximise: str, minimise: str) -> str:
     if point is best:
         return ""
     if best is None:

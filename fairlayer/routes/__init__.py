@@ -5,7 +5,7 @@ from fairlayer.routes.check import Check, check_run, check_seeds
 from fairlayer.routes.compare import Route, Routes, compare_routes
 from fairlayer.routes.criterion import Criterion, parse_criterion
 from fairlayer.routes.numbers import RouteNumbers
-from fairlayer.routes.recommend import METHODS, Method, Recommendation, Situation, methods_table, recommend
+from fairlayer.routes.recommendation import METHODS, Method, Recommendation, Situation, methods_table, recommend
 from fairlayer.routes.training import TrainedRoutes, save_routes, train_routes
 
 __all__ = [
@@ -29,3 +29,7 @@ __all__ = [
     "save_routes",
     "train_routes",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

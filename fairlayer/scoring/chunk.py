@@ -10,7 +10,7 @@ import numpy as np
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.edge import as_numbers, read_features
 from fairlayer.errors import DataError, NonFiniteScoresError, ShapeError
-from fairlayer.groups import Column, Vocabulary
+from fairlayer.groups import EncodedFeature, Vocabulary
 from fairlayer.groups.reading import ReadColumns, named_columns
 
 __all__ = ["Chunk", "Coded", "read_chunk"]
@@ -43,7 +43,7 @@ class Chunk(NamedTuple):
         labels = None if self.labels is None else self.labels[:rows]
         return Chunk(self.scores[:rows], features, labels, self.single)
 
-    def column(self, name: str, names: Sequence[str], words: Vocabulary) -> tuple[Column, Vocabulary]:
+    def column(self, name: str, names: Sequence[str], words: Vocabulary) -> tuple[EncodedFeature, Vocabulary]:
         """Return one sensitive feature as groups, and what is known of the categories afterwards."""
         features = self.features
         coded = features.get(name) if isinstance(features, Mapping) else None

@@ -22,7 +22,7 @@ from fairlayer.projection.options import Options
 from fairlayer.projection.result import ActiveSlab
 from fairlayer.scoring.chunk import Chunk, read_chunk
 from fairlayer.scoring.signatures import Signatures
-from fairlayer.scoring.sketch import Sketch, first_grid
+from fairlayer.scoring.sketch import TableSketch, first_grid
 from fairlayer.scoring.solved import Settings, SolvedSketch
 from fairlayer.scoring.source import Chunks, ChunksOfRanks, Source
 
@@ -128,7 +128,7 @@ def project_source(  # noqa: PLR0917 - as `project_chunks`
     )
 
 
-def _same_samples(before: float | None, sketch: Sketch) -> float:
+def _same_samples(before: float | None, sketch: TableSketch) -> float:
     if before is not None and before != sketch.samples:
         raise DataError(
             f"the first sweep met {before:.0f} rows, a later one {sketch.samples:.0f}. A table must not change "

@@ -17,7 +17,7 @@ from fairlayer.groups import Vocabulary
 from fairlayer.scoring.chunk import Chunk
 from fairlayer.scoring.signatures import Signatures, united
 
-__all__ = ["Grid", "Rows", "Sketch", "first_grid", "together"]
+__all__ = ["BinRows", "Grid", "TableSketch", "first_grid", "together"]
 
 _FIRST_ROWS = 2**21
 _FEWEST, _MOST = 64, 16_384  # bins per bound
@@ -55,7 +55,7 @@ def first_grid(bounds: Sequence[float], signatures: int) -> Grid:
     return Grid(lows, np.full_like(lows, 2 * reach / bins), bins)
 
 
-class Rows(NamedTuple):
+class BinRows(NamedTuple):
     """The bins that hold anything, each as one row that stands for `counts` rows."""
 
     signatures: IntArray
@@ -65,7 +65,7 @@ class Rows(NamedTuple):
     high: FloatArray
 
 
-class Sketch:
+class TableSketch:
     """The sums of the rows seen so far.
 
     Args:
@@ -100,12 +100,12 @@ class Sketch:
         if chunk.labels is not None:
             self.label_sums += np.bincount(numbers, weights=chunk.labels, minlength=len(self.label_sums))
 
-    def rows(self) -> Rows:
+    def rows(self) -> BinRows:
         """Return the bins that hold anything."""
         held = np.flatnonzero(self.counts)
         pick = [a.reshape(-1)[held] for a in (self.counts, self.sums, self.low, self.high)]
         means = np.clip(pick[1] / pick[0], pick[2], pick[3])
-        return Rows(held // self.grid.width, pick[0], means, pick[2], pick[3])
+        return BinRows(held // self.grid.width, pick[0], means, pick[2], pick[3])
 
     def labels(self) -> FloatArray | None:
         """Return the label of each signature."""
@@ -133,7 +133,7 @@ class Sketch:
             self.label_sums = np.append(self.label_sums, np.zeros(new))
 
 
-def together(sketches: Sequence[Sketch], words: Vocabulary) -> Sketch:
+def together(sketches: Sequence[TableSketch], words: Vocabulary) -> TableSketch:
     """Return the sketch of all their rows, in the categories' and signatures' own order, whoever met them first.
 
     Args:
@@ -144,7 +144,7 @@ def together(sketches: Sequence[Sketch], words: Vocabulary) -> Sketch:
     tables = [sketch.signatures.translated(words) for sketch in sketches]
     union = sorted({signature for table in tables for signature in table})
     signatures = Signatures(sketches[0].signatures.view, words, union)
-    whole = Sketch(signatures, sketches[0].grid)
+    whole = TableSketch(signatures, sketches[0].grid)
     for sketch, table in zip(sketches, tables, strict=True):
         at = np.array([signatures.index[signature] for signature in table], dtype=np.int64)
         whole.counts[at] += sketch.counts

@@ -17,7 +17,7 @@ from fairlayer.projection.assembly import assemble
 from fairlayer.projection.exact import project_exactly
 from fairlayer.projection.options import Options
 from fairlayer.projection.result import Projection
-from fairlayer.scoring.sketch import Grid, Sketch
+from fairlayer.scoring.sketch import Grid, TableSketch
 
 __all__ = ["Settings", "SolvedSketch"]
 
@@ -50,7 +50,7 @@ class Settings:
 class SolvedSketch:
     """The exact projection of the table in which every bin that a bound cuts has all its rows at their mean."""
 
-    def __init__(self, sketch: Sketch, settings: Settings) -> None:
+    def __init__(self, sketch: TableSketch, settings: Settings) -> None:
         self.sketch, self.settings = sketch, settings
         self.rows = sketch.rows()
         groups, labels = self._groups(), sketch.labels()

@@ -11,7 +11,7 @@ from fairlayer.errors import EmptyBatchError
 from fairlayer.groups import Vocabulary
 from fairlayer.scoring.chunk import Chunk, read_chunk
 from fairlayer.scoring.signatures import Signatures, View, view_of
-from fairlayer.scoring.sketch import Grid, Sketch, together
+from fairlayer.scoring.sketch import Grid, TableSketch, together
 
 __all__ = ["Chunks", "ChunksOfRanks", "Source", "sketch_of"]
 
@@ -22,13 +22,13 @@ class Source(Protocol):
     def view(self, constraints: Sequence[Constraint], words: Vocabulary) -> tuple[View, int]:
         """Return what the constraints look at, and about how many signatures the rows have."""
 
-    def sweep(self, signatures: Signatures, grid: Grid) -> Sketch:
+    def sweep(self, signatures: Signatures, grid: Grid) -> TableSketch:
         """Return the sums of all rows."""
 
 
-def sketch_of(chunks: Iterable[Chunk], signatures: Signatures, grid: Grid) -> Sketch:
+def sketch_of(chunks: Iterable[Chunk], signatures: Signatures, grid: Grid) -> TableSketch:
     """Sum up some chunks."""
-    sketch = Sketch(signatures, grid)
+    sketch = TableSketch(signatures, grid)
     for chunk in chunks:
         sketch.add(chunk)
     return sketch
@@ -67,7 +67,7 @@ class Chunks:
             return view, len(signatures)
         return None
 
-    def sweep(self, signatures: Signatures, grid: Grid) -> Sketch:
+    def sweep(self, signatures: Signatures, grid: Grid) -> TableSketch:
         """See `Source.sweep`."""
         words = signatures.words
         return together([sketch_of(self, signatures, grid)], words)
@@ -93,7 +93,7 @@ class ChunksOfRanks:
             )
         return first, max(count for _, count in views)
 
-    def sweep(self, signatures: Signatures, grid: Grid) -> Sketch:
+    def sweep(self, signatures: Signatures, grid: Grid) -> TableSketch:
         """See `Source.sweep`; what travels are the bins that hold anything."""
         words = signatures.words
         return together(self.ranks.objects(sketch_of(self.here, signatures, grid), "a sketch"), words)

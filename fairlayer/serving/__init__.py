@@ -19,3 +19,7 @@ __all__ = [
     "stream_section",
     "stream_table",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

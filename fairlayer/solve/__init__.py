@@ -5,7 +5,7 @@ from fairlayer.solve.held import HeldRows
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import Face, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.solve import Solved, solve
+from fairlayer.solve.solving import Solved, solve
 from fairlayer.solve.stuck import StuckProblem
 
 __all__ = [
@@ -22,3 +22,7 @@ __all__ = [
     "gauged",
     "solve",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

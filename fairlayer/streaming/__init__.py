@@ -22,3 +22,7 @@ __all__ = [
     "Tracking",
     "register_policy",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

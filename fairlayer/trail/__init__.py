@@ -5,11 +5,11 @@ from fairlayer.trail.checkpoint import Checkpoint, read_checkpoint
 from fairlayer.trail.erasing import Erasure
 from fairlayer.trail.errors import RetentionError, TrailClockError, TrailError, TrailKeyError
 from fairlayer.trail.keys import read_key
+from fairlayer.trail.period import CellCount, PeriodReport, report
 from fairlayer.trail.proofs import Proof, ProvenRow, check_proof, prove
 from fairlayer.trail.pruning import Pruning
 from fairlayer.trail.reading import Row, rows_between
 from fairlayer.trail.records import Access, Configuration, Decision, Override, Record
-from fairlayer.trail.report import CellCount, PeriodReport, report
 from fairlayer.trail.signatures import Ed25519Signer, Ed25519Verifier
 from fairlayer.trail.trail import AuditTrail
 from fairlayer.trail.verification import Finding, Level, Verification
@@ -48,3 +48,7 @@ __all__ = [
     "rows_between",
     "verify",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,17 +1,17 @@
 """Train a model through its layer, compare it with an unconstrained one, keep it in a run folder."""
 
 from fairlayer.constraints.text import known_constraints, parse_constraint
-from fairlayer.training.aggregate import aggregate
-from fairlayer.training.compare import compare
+from fairlayer.training.comparing import compare
 from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
 from fairlayer.training.config import FitOptions, ModelConfig
 from fairlayer.training.emission import Emission, emit_in_batches
 from fairlayer.training.evidence import audit_kept, audit_run, audit_trained, model_hash
-from fairlayer.training.fit import Epoch, Fit, FitFolder, fit
+from fairlayer.training.fitting import Epoch, Fit, FitFolder, fit
 from fairlayer.training.gaps import Gap, measure
 from fairlayer.training.history import history_rows, history_svg
 from fairlayer.training.kept import KeptRoute
 from fairlayer.training.observed import Observed
+from fairlayer.training.pooling import aggregate
 from fairlayer.training.record import ChangedDataError, check_data, other_versions, record_of
 from fairlayer.training.run import NoDecisionsError, Prediction, Run, load_run, save_run
 from fairlayer.training.session import Trained, prepare, train
@@ -60,3 +60,7 @@ __all__ = [
     "save_run",
     "train",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

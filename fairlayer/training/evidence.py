@@ -36,7 +36,7 @@ from fairlayer.constraints import (
 )
 from fairlayer.data import Sample, Table
 from fairlayer.errors import DataError, ParameterError
-from fairlayer.training.compare import compare
+from fairlayer.training.comparing import compare
 from fairlayer.training.comparison import Comparison, ConstraintResult
 from fairlayer.training.emission import emit_in_batches
 from fairlayer.training.kept import THROUGH

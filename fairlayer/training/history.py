@@ -11,7 +11,7 @@ from typing import Any
 from fairlayer.constraints import Constraint
 from fairlayer.errors import require
 from fairlayer.training.comparison import Beside
-from fairlayer.training.fit import Epoch, Fit
+from fairlayer.training.fitting import Epoch, Fit
 
 __all__ = ["history_rows", "history_svg", "write_history_csv"]
 

@@ -18,11 +18,11 @@ from fairlayer.data import Encoder, Sample, Split, Table, split_rows
 from fairlayer.data.errors import ColumnError
 from fairlayer.errors import DataError
 from fairlayer.model import FairModel
-from fairlayer.training.compare import compare
+from fairlayer.training.comparing import compare
 from fairlayer.training.comparison import Beside, Comparison
 from fairlayer.training.config import FitOptions, ModelConfig
 from fairlayer.training.emission import emit_in_batches
-from fairlayer.training.fit import Epoch, Fit, FitFolder, fit
+from fairlayer.training.fitting import Epoch, Fit, FitFolder, fit
 from fairlayer.training.gaps import measure
 from fairlayer.training.history import history_svg
 from fairlayer.training.observed import Observed

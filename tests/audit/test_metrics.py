@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairlayer.audit import AuditTable, MetricError, mean_of, metrics, register
+from fairlayer.audit import AuditTable, MetricError, mean_of, metric_names, register
 from fairlayer.audit.metrics import base
 
 sklearn = pytest.importorskip("sklearn.metrics")
@@ -94,7 +94,7 @@ def test_metrics_equal_those_of_others(name: str, ties: bool, weighted: bool) ->
 
 
 def test_every_registered_metric_is_compared_with_an_outside_one() -> None:
-    assert set(OUTSIDE) == set(metrics()) - {"calibration_error_debiased"}
+    assert set(OUTSIDE) == set(metric_names()) - {"calibration_error_debiased"}
 
 
 def test_calibration_error_equals_the_calibration_curve_of_scikit_learn() -> None:
@@ -173,8 +173,8 @@ def test_a_metric_of_ones_own_works_everywhere() -> None:
     found = whole.disparity("loss_in_euros", "sex")
     assert found.difference.low <= found.difference.measured <= found.difference.high
     assert found.worst.worse_off == ("sex=F" if loss[:100].mean() > loss[100:].mean() else "sex=M")
-    assert "loss_in_euros" in metrics(whole)
-    assert "selection_rate" not in metrics(whole)
+    assert "loss_in_euros" in metric_names(whole)
+    assert "selection_rate" not in metric_names(whole)
 
 
 @pytest.mark.usefixtures("_own_names")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from fairlayer.audit import AuditTable, TablesDifferError, metrics
+from fairlayer.audit import AuditTable, TablesDifferError, metric_names
 from fairlayer.errors import (
     EmptyBatchError,
     FairlayerError,
@@ -62,7 +62,7 @@ def test_tables_of_chunks_add_up_to_the_table_of_all_rows(rows: list[Any], cut: 
     assert isinstance(pooled, AuditTable)
     assert pooled.rows == whole.rows == len(rows)
     for by in [(), *whole.groupings()]:
-        for name in metrics(whole):
+        for name in metric_names(whole):
             before, after = whole.values(name, by), pooled.values(name, by)
             assert set(before) == set(after)
             assert all(same(before[group], after[group]) for group in before), (name, by)
@@ -88,7 +88,7 @@ def test_numbers_are_those_of_the_rows(rows: list[Any]) -> None:
 @given(ROWS)
 def test_every_number_of_odd_inputs_has_an_answer(rows: list[Any]) -> None:
     table = counted(rows, min_group_size=0)
-    for name in metrics(table):
+    for name in metric_names(table):
         found = table.disparity(name, ["first", "second"])
         if found.difference.known:
             interval = found.difference
@@ -102,7 +102,7 @@ def test_a_table_written_as_json_is_read_again(rows: list[Any]) -> None:
     table = counted(rows).coarse()
     read = AuditTable.from_dict(json.loads(json.dumps(table.to_dict(), allow_nan=False)))
     assert read.to_dict() == table.to_dict()
-    for name in metrics(table):
+    for name in metric_names(table):
         before, after = table.values(name, "first"), read.values(name, "first")
         assert all(same(before[group], after[group]) for group in before)
 
@@ -205,7 +205,7 @@ def test_a_regression_has_residuals_and_no_decisions() -> None:
     assert table.task == "regression"
     assert table.holds == {"scores", "labels", "ranks", "order"}
     assert table.values("mean_residual", "sex") == {"sex=F": 0.5, "sex=M": 1.75}
-    assert set(metrics(table)) == {
+    assert set(metric_names(table)) == {
         "mean_score",
         "mean_residual",
         "mean_absolute_error",

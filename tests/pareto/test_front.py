@@ -11,14 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 
-from fairlayer.pareto import Front, MeasureError, Point, UnreachableError, hypervolume
-from fairlayer.pareto.hypervolume import non_dominated
+from fairlayer.pareto import Front, FrontPoint, MeasureError, UnreachableError, hypervolume
+from fairlayer.pareto.volume import non_dominated
 
 WAYS = {"val_auc": "maximise", "val_gap": "minimise"}
 
 
-def points(*rows: tuple[float, float, float]) -> list[Point]:
-    return [Point(v, (0, 1), {"val_auc": a, "val_gap": g, "test_auc": a - 0.1}, {"val_auc": 0.01}) for v, a, g in rows]
+def points(*rows: tuple[float, float, float]) -> list[FrontPoint]:
+    return [
+        FrontPoint(v, (0, 1), {"val_auc": a, "val_gap": g, "test_auc": a - 0.1}, {"val_auc": 0.01}) for v, a, g in rows
+    ]
 
 
 FRONT = Front(points((0.0, 0.80, 0.0), (0.05, 0.86, 0.04), (0.1, 0.85, 0.09), (0.2, 0.87, 0.1), (1.0, 0.88, 0.2)), WAYS)
@@ -78,7 +80,7 @@ def test_directions_are_minded() -> None:
 
 
 def test_three_objectives() -> None:
-    both = [Point(v, (0,), {"auc": a, "sex": s, "race": r}, {}) for v, a, s, r in [(1, 0.8, 0, 1), (2, 0.8, 1, 0)]]
+    both = [FrontPoint(v, (0,), {"auc": a, "sex": s, "race": r}, {}) for v, a, s, r in [(1, 0.8, 0, 1), (2, 0.8, 1, 0)]]
     front = Front(both, {"auc": "maximise", "sex": "minimise", "race": "minimise"})
     assert len(front.non_dominated()) == 2
     assert front.hypervolume({"auc": 0.0, "sex": 2.0, "race": 2.0}) == pytest.approx(0.8 * (2 + 2 - 1))
@@ -106,7 +108,10 @@ def test_the_fairest_that_is_accurate_enough() -> None:
     with pytest.raises(UnreachableError, match=r"val_auc >= 0\.9 .* 1\.0, has val_auc 0\.88, val_gap 0\.2"):
         FRONT.fairest(accuracy_at_least=0.9)
     errors = Front(
-        [Point(p.value, p.seeds, {"mse": 1 - p.mean["val_auc"], "gap": p.mean["val_gap"]}, {}) for p in FRONT.points],
+        [
+            FrontPoint(p.value, p.seeds, {"mse": 1 - p.mean["val_auc"], "gap": p.mean["val_gap"]}, {})
+            for p in FRONT.points
+        ],
         {"mse": "minimise", "gap": "minimise"},
     )
     assert errors.fairest(error_at_most=0.145).value == 0.05
@@ -141,7 +146,7 @@ def test_the_preferred_point_maximises_the_weighted_sum() -> None:
         # of equal sums, as at 0.1, the point better in the first measure
         best = max(FRONT.points, key=lambda p: (p.mean["val_auc"] - worth * p.mean["val_gap"], p.mean["val_auc"]))
         assert FRONT.preferred({"val_auc": 1.0, "val_gap": worth}) is best
-    dominated, better = (Point(v, (0,), {"auc": 0.9, "gap": g}, {}) for v, g in ((0, 0.10), (1, 0.05)))
+    dominated, better = (FrontPoint(v, (0,), {"auc": 0.9, "gap": g}, {}) for v, g in ((0, 0.10), (1, 0.05)))
     ways = {"auc": "maximise", "gap": "minimise"}
     assert Front([dominated, better], ways).preferred({"auc": 1.0, "gap": 0.0}) is better
     with pytest.raises(MeasureError, match="weights must name"):
@@ -188,7 +193,9 @@ def test_the_picture_shows_every_point_and_the_choices() -> None:
 
 
 def test_a_front_is_chosen_by_a_ratio() -> None:
-    points = [Point(t, (0,), {"auc": a, "ratio": r}, {}) for t, a, r in [(0, 0.8, 1.0), (1, 0.86, 0.8), (2, 0.9, 0.5)]]
+    points = [
+        FrontPoint(t, (0,), {"auc": a, "ratio": r}, {}) for t, a, r in [(0, 0.8, 1.0), (1, 0.86, 0.8), (2, 0.9, 0.5)]
+    ]
     front = Front(points, {"auc": "maximise", "ratio": "maximise"})
     assert front.most_accurate(ratio_at_least=0.8).value == 1
     assert front.fairest(accuracy_at_least=0.85).value == 1

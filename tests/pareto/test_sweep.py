@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fairlayer.pareto import MeasureError, Run, Sweep, SweepDefinitionError, SweepFailedError, pareto_sweep
+from fairlayer.pareto import MeasureError, Sweep, SweepDefinitionError, SweepFailedError, SweepRun, pareto_sweep
 from tests.conftest import ROOT
 from tests.pareto import jobs
 from tests.pareto.killed_sweep import SEEDS, VALUES, WORKERS
@@ -30,7 +30,7 @@ def never(value: float, seed: int) -> dict[str, float]:
 
 
 def test_other_processes_with_one_thread_each_give_what_this_one_gives(tmp_path: Path) -> None:
-    told: list[Run] = []
+    told: list[SweepRun] = []
     sweep = pareto_sweep(jobs.line, [0.0, 0.1], seeds=(0, 1), workers=2, folder=tmp_path, on_run=told.append, **quietly)
     alone = pareto_sweep(jobs.line, [0.0, 0.1], seeds=(0, 1), **here)
     assert [(run.value, run.seed, run.measures) for run in sweep.runs] == [
@@ -55,7 +55,7 @@ def test_means_and_deviations_over_seeds() -> None:
 
 def test_finished_runs_are_not_run_again(tmp_path: Path) -> None:
     first = pareto_sweep(jobs.line, [0.0, 0.1], seeds=(0,), folder=tmp_path, **here)
-    calls: list[Run] = []
+    calls: list[SweepRun] = []
     again = pareto_sweep(jobs.line, [0.0, 0.1], seeds=(0,), folder=tmp_path, on_run=calls.append, **here)
     assert again == first
     assert not calls
@@ -98,7 +98,7 @@ def test_a_failing_run_is_recorded_and_named_and_the_others_are_kept(workers: in
     assert len(lines) == 4
     assert len(Sweep.read(tmp_path).runs) == 3
     (tmp_path / "mended").touch()
-    calls: list[Run] = []
+    calls: list[SweepRun] = []
     assert len(pareto_sweep(train, [0, 1], on_run=calls.append, **settings).runs) == 4
     assert [run.name for run in calls] == ["value 1, seed 1"]
 
@@ -133,7 +133,7 @@ def test_a_line_cut_off_by_a_crash_is_a_run_to_be_done_again(tmp_path: Path) -> 
     pareto_sweep(jobs.line, [0.0, 0.1], seeds=(0,), folder=tmp_path, **here)
     log = tmp_path / "runs.jsonl"
     log.write_bytes(log.read_bytes()[:-25])
-    calls: list[Run] = []
+    calls: list[SweepRun] = []
     sweep = pareto_sweep(jobs.line, [0.0, 0.1], seeds=(0,), folder=tmp_path, on_run=calls.append, **here)
     assert [run.value for run in calls] == [0.1]
     assert len(sweep.runs) == len(Sweep.read(tmp_path).runs) == 2
@@ -170,7 +170,7 @@ def test_a_killed_sweep_loses_at_most_the_running_jobs(tmp_path: Path) -> None:
     started = {path.stem.rsplit("-", 1)[0] for path in marks.iterdir()}
     assert 3 <= len(done) < len(VALUES) * len(SEEDS)
     assert len(started) - len(done) <= 2 * WORKERS  # those running, and those that ended while it was being killed
-    calls: list[Run] = []
+    calls: list[SweepRun] = []
     train = functools.partial(jobs.marked, folder=str(marks))
     sweep = pareto_sweep(train, VALUES, seeds=SEEDS, folder=folder, on_run=calls.append, **here)
     assert len(sweep.runs) == len(VALUES) * len(SEEDS)
@@ -179,7 +179,10 @@ def test_a_killed_sweep_loses_at_most_the_running_jobs(tmp_path: Path) -> None:
 
 def test_tables() -> None:
     sweep = Sweep(
-        (Run({"tolerance": 0.1, "width": 8}, 0, {"auc": 0.5}), Run({"tolerance": 0.2, "width": 8}, 0, {"auc": 1}))
+        (
+            SweepRun({"tolerance": 0.1, "width": 8}, 0, {"auc": 0.5}),
+            SweepRun({"tolerance": 0.2, "width": 8}, 0, {"auc": 1}),
+        )
     )
     rows = sweep.to_dicts()
     assert rows[0] == {"tolerance": 0.1, "width": 8, "n": 1, "mean_auc": 0.5, "sd_auc": None}
@@ -196,6 +199,6 @@ def test_tables() -> None:
 
 
 def test_runs_that_measure_different_things_cannot_be_averaged() -> None:
-    sweep = Sweep((Run(1, 0, {"auc": 0.5}), Run(2, 0, {"auc": 1.0, "gap": 0.1})))
+    sweep = Sweep((SweepRun(1, 0, {"auc": 0.5}), SweepRun(2, 0, {"auc": 1.0, "gap": 0.1})))
     with pytest.raises(MeasureError, match=r"only some of them have \['gap'\]"):
         sweep.points()

@@ -1,7 +1,7 @@
 """The metrics of the audit: each a function of a table's sums, by name."""
 
 from fairlayer.audit.metrics import area, calibration, losses, predictive, rates
-from fairlayer.audit.metrics.base import Metric, mean_of, measure, metric, metrics, register
+from fairlayer.audit.metrics.base import Metric, mean_of, measure, metric, metric_names, register
 
 __all__ = [
     "Metric",
@@ -11,8 +11,12 @@ __all__ = [
     "mean_of",
     "measure",
     "metric",
-    "metrics",
+    "metric_names",
     "predictive",
     "rates",
     "register",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -13,7 +13,7 @@ from fairlayer.audit.means import Means, mean_of_sum
 if TYPE_CHECKING:
     from fairlayer.audit.table import AuditTable
 
-__all__ = ["Metric", "Worse", "mean_of", "measure", "metric", "metrics", "register"]
+__all__ = ["Metric", "Worse", "mean_of", "measure", "metric", "metric_names", "register"]
 
 # lower, higher: the group with the lower (higher) number is worse off, whatever a decision means.
 # less_favour, more_favour: the same where a positive decision is good for a person, the reverse where it is a burden.
@@ -100,7 +100,7 @@ def metric(name: str) -> Metric:
     return _REGISTER[name]
 
 
-def metrics(table: AuditTable | None = None) -> tuple[str, ...]:
+def metric_names(table: AuditTable | None = None) -> tuple[str, ...]:
     """Return the names of all metrics, or of those that a table can answer."""
     return tuple(name for name, known in _REGISTER.items() if table is None or not _missing(table, known))
 

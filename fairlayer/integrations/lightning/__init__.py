@@ -18,3 +18,7 @@ __all__ = [
     "SampleDataModule",
     "ScheduleLengthError",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -15,3 +15,7 @@ __all__ = [
     "LogisticGaps",
     "Optimality",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

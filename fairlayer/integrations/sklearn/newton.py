@@ -19,13 +19,13 @@ from fairlayer.integrations.sklearn.optimality import Optimality
 from fairlayer.integrations.sklearn.program import Whitening, nearest
 from fairlayer.integrations.sklearn.training_data import Centred, Demands
 
-__all__ = ["Solution", "minimise"]
+__all__ = ["NewtonOptimum", "minimise"]
 
 _TIGHT = 1e-3  # the steps go on past what the certificate asks, as each squares the error
 _ARMIJO, _HALVINGS = 1e-4, 40
 
 
-class Solution(NamedTuple):
+class NewtonOptimum(NamedTuple):
     """The optimum; prices by constraint."""
 
     theta: FloatArray
@@ -82,7 +82,7 @@ class LogLoss:
         return float(entropy - 0.5 * self.C * (force[:-1] @ force[:-1]) - limits.limit @ multipliers)
 
 
-def minimise(data: Centred, positive: FloatArray, C: float, demands: Demands, max_iter: int) -> Solution:
+def minimise(data: Centred, positive: FloatArray, C: float, demands: Demands, max_iter: int) -> NewtonOptimum:
     """Return the coefficients of least loss that meet the demands.
 
     Raises:
@@ -98,7 +98,7 @@ def minimise(data: Centred, positive: FloatArray, C: float, demands: Demands, ma
         found = _proof(loss, theta, demands, loss.dual_value(theta, limits, multipliers))
         if found.duality_gap <= _TIGHT * found.gap_atol or (step == max_iter and found.holds):
             prices = limits.prices(multipliers, len(demands.names)).tolist()
-            return Solution(theta, dict(zip(demands.names, prices, strict=True)), found, step)
+            return NewtonOptimum(theta, dict(zip(demands.names, prices, strict=True)), found, step)
     state = "" if found is None else f" (duality gap {found.duality_gap:.1e} of a loss of {found.objective:.6g})"
     raise SolverError(
         f"FairLogisticRegression did not reach its optimum in max_iter={max_iter} steps{state}. "

@@ -29,3 +29,7 @@ __all__ = [
     "PredictiveEqualityRatio",
     "ScoreGap",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -22,7 +22,7 @@ from fairlayer.errors import (
 from fairlayer.integrations.torchmetrics.identity import alike, identity
 from fairlayer.integrations.torchmetrics.reading import (
     Categories,
-    Cells,
+    FixedGroups,
     read_groups,
     read_labels,
     read_scores,
@@ -82,7 +82,7 @@ class PooledByGroup(Metric, ABC):
             raise ConstraintDefinitionError(
                 f"threshold={threshold!r} was given; decisions are scores at or above it, so it must be finite."
             )
-        self.cells = Cells.of(categories)
+        self.cells = FixedGroups.of(categories)
         self.threshold = threshold
         self.add_state("table", torch.zeros(len(self.cells), LABELS, VALUES, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("unfit", torch.zeros(4, dtype=torch.long), dist_reduce_fx="sum")

@@ -18,7 +18,16 @@ from fairlayer.groups import Groups, Vocabulary, group_labels, read_column, read
 from fairlayer.groups.naming import category_texts
 from fairlayer.groups.reading import ReadColumns, named_columns
 
-__all__ = ["Categories", "Cells", "Read", "as_tensor", "read_groups", "read_labels", "read_scores", "read_weights"]
+__all__ = [
+    "Categories",
+    "FixedGroups",
+    "Read",
+    "as_tensor",
+    "read_groups",
+    "read_labels",
+    "read_scores",
+    "read_weights",
+]
 
 Categories = int | Sequence[Category] | Mapping[str, int | Sequence[Category]]
 _ONE = "group"  # the name of the feature where only one is spoken of
@@ -32,7 +41,7 @@ class Read(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cells:
+class FixedGroups:
     """The groups that a metric compares, fixed in advance so that batches and ranks mean the same by a code.
 
     Args:
@@ -44,7 +53,7 @@ class Cells:
     names: tuple[str, ...]
 
     @staticmethod
-    def of(categories: Categories) -> Cells:
+    def of(categories: Categories) -> FixedGroups:
         """Return the groups of one feature (a number, or the categories), or of several (a mapping of them).
 
         Raises:
@@ -61,7 +70,7 @@ class Cells:
                 f"a metric over groups was given categories={categories!r}; it needs at least two groups, each named "
                 "once: a number of them, their names, or a dict of feature -> either, for intersections."
             )
-        return Cells(features, tuple(names))
+        return FixedGroups(features, tuple(names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -126,7 +135,7 @@ def read_weights(sample_weight: Any, scores: Tensor) -> Read:
     return Read(torch.where(fit, weights, 0.0), (~fit).sum())
 
 
-def read_groups(groups: Any, cells: Cells, scores: Tensor) -> Read:
+def read_groups(groups: Any, cells: FixedGroups, scores: Tensor) -> Read:
     """Return codes (n,), -1 for unknown, or soft membership (n, k); codes that name no group are counted and -1.
 
     Integer tensors on an accelerator stay there; everything else is read as sensitive features are.
@@ -181,7 +190,7 @@ class _Given(NamedTuple):
         return torch.from_numpy(codes)
 
 
-def _columns(groups: Any, cells: Cells) -> Mapping[str, Any]:
+def _columns(groups: Any, cells: FixedGroups) -> Mapping[str, Any]:
     """Return one column for each feature of the metric, none of them read yet."""
     names = [name for name, _ in cells.features]
     holds_names = isinstance(groups, Mapping) or hasattr(groups, "columns") or hasattr(groups, "column_names")
@@ -197,7 +206,7 @@ def _columns(groups: Any, cells: Cells) -> Mapping[str, Any]:
     return {name: given.column(name) for name in names}
 
 
-def _soft(features: Mapping[str, Any], cells: Cells, scores: Tensor) -> Read:
+def _soft(features: Mapping[str, Any], cells: FixedGroups, scores: Tensor) -> Read:
     """Memberships multiply over the features; a hard column is a membership of ones and zeros."""
     vocabulary = Vocabulary(dict(cells.features), open=False)
     groups = read_sensitive_features(features, tuple(features), vocabulary)

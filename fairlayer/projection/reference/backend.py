@@ -11,8 +11,8 @@ from fairlayer.constraints import Constraint
 from fairlayer.edge import Box
 from fairlayer.errors import NonFiniteScoresError
 from fairlayer.projection.assembly import Assembly
-from fairlayer.projection.reference.column import ReferenceColumn
 from fairlayer.projection.reference.gradient import differentiable
+from fairlayer.projection.reference.problem import ReferenceProblem
 from fairlayer.projection.reference.solving import solve
 from fairlayer.projection.reference.task import Inputs, Task
 
@@ -25,7 +25,7 @@ def solve_by_reference(
     assembly: Assembly,
     box: Box,
     relax: bool,
-) -> tuple[Tensor, ReferenceColumn]:
+) -> tuple[Tensor, ReferenceProblem]:
     """Project one column of scores (n,), differentiably in scores, tolerances, bounds and convex parameters.
 
     Args:
@@ -47,7 +47,7 @@ def solve_by_reference(
     solved = solve(task, relax)
     dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
     returned = differentiable(solved, inputs).to(device=scores.device, dtype=dtype)
-    return returned, ReferenceColumn.of(task, solved, returned.detach())
+    return returned, ReferenceProblem.of(task, solved, returned.detach())
 
 
 def _check_finite(scores: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Spread, Statement
 from fairlayer.projection.certificate import Certificate
-from fairlayer.projection.reference.lines import row_sizes
+from fairlayer.projection.reference.conditions import row_sizes
 from fairlayer.projection.reference.solving import Solved
 from fairlayer.projection.reference.task import Task
 
@@ -24,14 +24,14 @@ def certify(task: Task, solved: Solved, returned: Tensor) -> Certificate:
     """Judge a value. The duality gap is Clarabel's own, plus what clip and cast added to the objective."""
     final = returned.double().cpu().numpy()
     primal = 0.5 * float(((final - task.scores) ** 2).sum())
-    added = primal - 0.5 * float(((solved.point.value - task.scores) ** 2).sum())
-    limits = [abs(line.constant) for lines, _ in solved.held() for line in lines.lines]
+    added = primal - 0.5 * float(((solved.ending.value - task.scores) ** 2).sum())
+    limits = [abs(condition.constant) for conditions, _ in solved.held() for condition in conditions.conditions]
     atol = _ATOL[returned.dtype] * max(1.0, float(np.abs(task.scores).max()), *limits)
     distance = math.sqrt(2.0 * primal)
     return Certificate(
         violation=violation(task, solved, final),
         bound_violation=task.outside(final),
-        duality_gap=solved.point.gap + added,
+        duality_gap=solved.ending.gap + added,
         distance=distance,
         atol=atol,
         gap_atol=atol * math.sqrt(len(final)) * max(1.0, distance),

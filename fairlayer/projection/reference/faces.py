@@ -1,26 +1,26 @@
-"""Which faces of the statements hold, read off the lines that hold."""
+"""Which faces of the statements hold, read off the conditions that hold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fairlayer.projection.reference.lines import Line
-from fairlayer.projection.reference.point import ACTIVE
+from fairlayer.projection.reference.conditions import Condition
+from fairlayer.projection.reference.ending import ACTIVE
 from fairlayer.solve.slabs import FaceKey
 
 __all__ = ["faces_of"]
 
 
-def faces_of(held: Iterable[tuple[Line, float]]) -> Iterator[tuple[FaceKey, float]]:
-    """Yield each face with its multiplier, from lines with theirs (of an equality, signed)."""
+def faces_of(held: Iterable[tuple[Condition, float]]) -> Iterator[tuple[FaceKey, float]]:
+    """Yield each face with its multiplier, from conditions with theirs (of an equality, signed)."""
     ends: dict[int, tuple[dict[int, float], dict[int, float]]] = {}
-    for line, multiplier in held:
-        if line.role in {"upper", "lower", "equal"}:
-            side = -1 if line.role == "lower" or multiplier < 0 else 1
-            yield (line.block, line.row, side), abs(multiplier)
-        elif line.role != "width":
-            high, low = ends.setdefault(line.block, ({}, {}))
-            (low if line.role == "low" or multiplier < 0 else high)[line.row] = abs(multiplier)
+    for condition, multiplier in held:
+        if condition.role in {"upper", "lower", "equal"}:
+            side = -1 if condition.role == "lower" or multiplier < 0 else 1
+            yield (condition.block, condition.row, side), abs(multiplier)
+        elif condition.role != "width":
+            high, low = ends.setdefault(condition.block, ({}, {}))
+            (low if condition.role == "low" or multiplier < 0 else high)[condition.row] = abs(multiplier)
     for block, (high, low) in ends.items():
         for i, j, multiplier in _pairs(high, low):
             yield (block, i, j), multiplier

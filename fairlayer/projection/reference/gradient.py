@@ -55,10 +55,10 @@ def _scaled(gradient: Tensor | None, size: float) -> Tensor | None:
 
 
 def _through_layer(solved: Solved, inputs: Sequence[Tensor]) -> Tensor:
-    """Solve again through the layer, with predictions of size 1: lines scale, convex constraints may not.
+    """Solve again through the layer, with predictions of size 1: conditions scale, convex constraints may not.
 
     Raises:
-        SolverError: it found another point; diffcp does not report the status of Clarabel.
+        SolverError: it found another solution; diffcp does not report the status of Clarabel.
     """
     diffcp_failed = require("diffcp.cone_program", "cvxpy").SolverError
     options = {"solve_method": "Clarabel", "mode": "lsmr", **ACCURACIES[0]}
@@ -66,7 +66,7 @@ def _through_layer(solved: Solved, inputs: Sequence[Tensor]) -> Tensor:
     unit = 1.0 if solved.program.built else largest
     try:
         with torch.enable_grad(), solved.program.lock:
-            arguments = solved.system.arguments(Inputs.of(inputs), solved.widening, solved.point.equal)
+            arguments = solved.system.arguments(Inputs.of(inputs), solved.widening, solved.ending.equal)
             scaled = [argument / unit for argument in arguments]
             value: Tensor = unit * solved.program.layer(*scaled, solver_args=options)[0]
     except diffcp_failed as error:

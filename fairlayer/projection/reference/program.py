@@ -48,7 +48,7 @@ class Program:
         self.parameters += [parameter for each in built for parameter in each.parameters]
 
     def left(self, matrix: FloatArray) -> Any:
-        """The left-hand side of lines."""
+        """The left-hand side of conditions."""
         n = self.value.size
         return matrix[:, :n] @ self.value + (0 if self.helpers is None else matrix[:, n:] @ self.helpers)
 
@@ -90,9 +90,9 @@ class Program:
 
 @lru_cache(maxsize=8)
 def _cached_program(n: int, width: int, less: bytes, equal: bytes, bounded: tuple[bool, bool]) -> Program:
-    """Build a program for lines given by content: groups and counts are its constants, so part of the key."""
-    lines = [np.frombuffer(content).reshape(-1, width) for content in (less, equal)]
-    return Program(n, lines[0], lines[1], bounded)
+    """Build a program for conditions given by content: groups and counts are its constants, so part of the key."""
+    conditions = [np.frombuffer(content).reshape(-1, width) for content in (less, equal)]
+    return Program(n, conditions[0], conditions[1], bounded)
 
 
 def program_of(task: Task, system: System) -> Program:

@@ -11,10 +11,10 @@ import numpy as np
 from fairlayer._typing import FloatArray
 from fairlayer.errors import InfeasibleConstraintsError, require
 from fairlayer.projection.reference.clarabel import failed, minimise
-from fairlayer.projection.reference.lines import Line
-from fairlayer.projection.reference.point import Point, dual, find_point
+from fairlayer.projection.reference.conditions import Condition
+from fairlayer.projection.reference.ending import Ending, dual, ending_of
 from fairlayer.projection.reference.program import Program, program_of
-from fairlayer.projection.reference.system import Lines, System
+from fairlayer.projection.reference.system import Conditions, System
 from fairlayer.projection.reference.task import Task
 
 __all__ = ["Solved", "solve"]
@@ -29,19 +29,19 @@ class Solved:
     program: Program
     system: System
     widening: float
-    point: Point
-    value: FloatArray  # of the point, within the bounds
+    ending: Ending
+    value: FloatArray  # of the ending, within the bounds
 
-    def held(self) -> Iterator[tuple[Lines, FloatArray]]:
-        """The lines and their multipliers."""
-        yield self.system.less, self.point.less
-        yield self.system.equal, self.point.equal
+    def held(self) -> Iterator[tuple[Conditions, FloatArray]]:
+        """The conditions and their multipliers."""
+        yield self.system.less, self.ending.less
+        yield self.system.equal, self.ending.equal
 
-    def multipliers(self) -> Iterator[tuple[Line, float]]:
-        """Each line that holds, with its multiplier in the units of the statement."""
-        for lines, multipliers in self.held():
+    def multipliers(self) -> Iterator[tuple[Condition, float]]:
+        """Each condition that holds, with its multiplier in the units of the statement."""
+        for conditions, multipliers in self.held():
             for j in np.flatnonzero(multipliers):
-                yield lines.lines[j], float(multipliers[j] / lines.sizes[j])
+                yield conditions.conditions[j], float(multipliers[j] / conditions.sizes[j])
 
 
 def solve(task: Task, relax: bool) -> Solved:
@@ -57,10 +57,10 @@ def solve(task: Task, relax: bool) -> Solved:
 
 
 def _solve_widened(task: Task, system: System, program: Program, by: float) -> tuple[str, Solved | None]:
-    status, point = find_point(program, system.arguments(task.inputs, by))
-    if point is None:
+    status, ending = ending_of(program, system.arguments(task.inputs, by))
+    if ending is None:
         return status, None
-    return status, Solved(program, system, by, point, task.clip(point.value))
+    return status, Solved(program, system, by, ending, task.clip(ending.value))
 
 
 def _solve_relaxed(task: Task, status: str, relax: bool) -> Solved:
@@ -93,9 +93,9 @@ def _least_widening(task: Task, system: System, program: Program) -> tuple[float
         return float(by.value), _names_of(task, system.less, dual(less))
 
 
-def _names_of(task: Task, lines: Lines, multipliers: FloatArray) -> list[str]:
+def _names_of(task: Task, conditions: Conditions, multipliers: FloatArray) -> list[str]:
     held = np.flatnonzero(multipliers > 1e-5 * np.abs(multipliers).max(initial=0.0))
-    owners = {task.assembly.owners[lines.lines[j].block] for j in held}
+    owners = {task.assembly.owners[conditions.conditions[j].block] for j in held}
     return [task.constraints[owner].name for owner in sorted(owners | set(task.convex))]
 
 

@@ -1,4 +1,4 @@
-"""All lines of a task as arrays, each divided by its size."""
+"""All conditions of a task as arrays, each divided by its size."""
 
 from __future__ import annotations
 
@@ -10,70 +10,72 @@ import torch
 from torch import Tensor
 
 from fairlayer._typing import FloatArray
-from fairlayer.projection.reference.lines import Line, lines_of
+from fairlayer.projection.reference.conditions import Condition, conditions_of
 from fairlayer.projection.reference.task import Inputs, Task
 
-__all__ = ["Lines", "System"]
+__all__ = ["Conditions", "System"]
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Lines of one kind."""
+class Conditions:
+    """Conditions of one kind."""
 
-    lines: tuple[Line, ...]
+    conditions: tuple[Condition, ...]
     n: int
     helpers: int
     blocks: int
 
     @cached_property
     def sizes(self) -> FloatArray:
-        """(lines,): what each line was divided by."""
-        return np.array([line.size for line in self.lines], dtype=np.float64)
+        """(conditions,): what each condition was divided by."""
+        return np.array([condition.size for condition in self.conditions], dtype=np.float64)
 
     @cached_property
     def matrix(self) -> FloatArray:
-        """(lines, n + helpers)."""
-        matrix = np.zeros((len(self.lines), self.n + self.helpers))
-        for j, line in enumerate(self.lines):
-            matrix[j, : self.n] = line.weights
-            for helper, weight in line.helpers:
+        """(conditions, n + helpers)."""
+        matrix = np.zeros((len(self.conditions), self.n + self.helpers))
+        for j, condition in enumerate(self.conditions):
+            matrix[j, : self.n] = condition.weights
+            for helper, weight in condition.helpers:
                 matrix[j, self.n + helper] = weight
         return matrix / self.sizes[:, None]
 
     @cached_property
     def widens(self) -> FloatArray:
-        """(lines,): change of the right-hand side per unit of widening."""
-        return np.array([line.widens for line in self.lines]) / self.sizes
+        """(conditions,): change of the right-hand side per unit of widening."""
+        return np.array([condition.widens for condition in self.conditions]) / self.sizes
 
     def slopes(self, multipliers: FloatArray | None = None) -> FloatArray:
-        """(lines, blocks): change of the right-hand side per unit of each tolerance; 0 for equalities unmultiplied."""
-        known = np.zeros(len(self.lines)) if multipliers is None else multipliers
-        slopes = np.zeros((len(self.lines), self.blocks))
-        for j, line in enumerate(self.lines):
-            slopes[j, line.block] = line.slope_at(float(known[j])) / self.sizes[j]
+        """(conditions, blocks): change of the right side per unit of a tolerance; 0 for equalities without one."""
+        known = np.zeros(len(self.conditions)) if multipliers is None else multipliers
+        slopes = np.zeros((len(self.conditions), self.blocks))
+        for j, condition in enumerate(self.conditions):
+            slopes[j, condition.block] = condition.slope_at(float(known[j])) / self.sizes[j]
         return slopes
 
     def right(self, tolerances: Tensor, widening: float, multipliers: FloatArray | None = None) -> Tensor:
-        """(lines,): the right-hand side, differentiable in the tolerances."""
-        constants = np.array([line.constant for line in self.lines]) / self.sizes + widening * self.widens
+        """(conditions,): the right-hand side, differentiable in the tolerances."""
+        constants = (
+            np.array([condition.constant for condition in self.conditions]) / self.sizes + widening * self.widens
+        )
         return torch.from_numpy(constants) + torch.from_numpy(self.slopes(multipliers)) @ tolerances
 
 
 @dataclass(frozen=True)
 class System:
-    """All lines of a task."""
+    """All conditions of a task."""
 
-    less: Lines
-    equal: Lines
+    less: Conditions
+    equal: Conditions
 
     @staticmethod
     def of(task: Task, *, equalities: bool = True) -> System:
         """State the statements of a task; without `equalities`, as inequalities only."""
         statements = task.assembly.statements
-        lines = [*lines_of(statements, task.tolerances, equalities=equalities)]
-        helpers = 1 + max((h for line in lines for h, _ in line.helpers), default=-1)
-        less, equal = (tuple(x for x in lines if x.is_equality is kind) for kind in (False, True))
-        return System(*(Lines(kind, task.n, helpers, len(statements)) for kind in (less, equal)))
+        conditions = [*conditions_of(statements, task.tolerances, equalities=equalities)]
+        helpers = 1 + max((h for condition in conditions for h, _ in condition.helpers), default=-1)
+        less, equal = (tuple(x for x in conditions if x.is_equality is kind) for kind in (False, True))
+        return System(*(Conditions(kind, task.n, helpers, len(statements)) for kind in (less, equal)))
 
     def arguments(self, inputs: Inputs, widening: float, equal: FloatArray | None = None) -> list[Tensor]:
         """Return the parameters of the program, in its order, as functions of the inputs.

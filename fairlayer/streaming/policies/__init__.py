@@ -31,3 +31,7 @@ __all__ = [
     "policy_names",
     "register_policy",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

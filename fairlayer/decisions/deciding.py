@@ -11,7 +11,7 @@ from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.decisions.inputs import ACCURACY, as_scores, like, read_scores
 from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of, weigh_decisions
-from fairlayer.decisions.plan import Plan, make_plan
+from fairlayer.decisions.plan import DecisionPlan, make_plan
 from fairlayer.decisions.result import Decisions
 from fairlayer.decisions.rule import rule_of
 from fairlayer.edge import Stated
@@ -118,7 +118,7 @@ def decide(
     )
 
 
-def _per_constraint(plan: Plan, decisions: FloatArray) -> dict[str, Any]:
+def _per_constraint(plan: DecisionPlan, decisions: FloatArray) -> dict[str, Any]:
     problem = plan.problem
     names = _distinct([constraint.name for constraint in problem.constraints])
     prices = [0.0] * len(names)
@@ -140,7 +140,7 @@ def _by_cell(cell_of: IntArray, decisions: IntArray | None, weights: FloatArray 
     return sums.astype(np.int64) if weights is None else sums
 
 
-def _capacity_price(plan: Plan) -> float:
+def _capacity_price(plan: DecisionPlan) -> float:
     """The limit is a share of the batch, and so is the gain: the price per place of their sum is the same number."""
     limited = len(plan.optimum.prices) > len(plan.problem.assembly.owners)
     return float(plan.optimum.prices[-1]) if limited else 0.0

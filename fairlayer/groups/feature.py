@@ -7,10 +7,10 @@ from typing import NamedTuple
 from fairlayer._typing import Category, FloatArray, IntArray
 from fairlayer.groups.naming import group_labels
 
-__all__ = ["Column"]
+__all__ = ["EncodedFeature"]
 
 
-class Column(NamedTuple):
+class EncodedFeature(NamedTuple):
     """One sensitive feature of one batch: a code per sample (-1 unknown), or a probability per category."""
 
     name: str

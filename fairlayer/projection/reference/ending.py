@@ -1,4 +1,4 @@
-"""Where Clarabel ended: the predictions, and the multiplier of each line."""
+"""Where Clarabel ended: the predictions, and the multiplier of each condition."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fairlayer._typing import FloatArray
 from fairlayer.projection.reference.clarabel import minimise
 from fairlayer.projection.reference.program import Program
 
-__all__ = ["ACTIVE", "Point", "dual", "find_point"]
+__all__ = ["ACTIVE", "Ending", "dual", "ending_of"]
 
 ACTIVE = 1e-8  # a multiplier above this share of the largest is no rounding
 
 
 @dataclass(frozen=True)
-class Point:
-    """What Clarabel returned, with multipliers in the units of the scaled lines."""
+class Ending:
+    """What Clarabel returned, with multipliers in the units of the scaled conditions."""
 
     value: FloatArray
     less: FloatArray
@@ -30,8 +30,8 @@ class Point:
     iterations: int
 
 
-def find_point(program: Program, arguments: Sequence[Tensor]) -> tuple[str, Point | None]:
-    """Solve the projection; the point is None unless Clarabel calls it solved, to 1e-9 at least."""
+def ending_of(program: Program, arguments: Sequence[Tensor]) -> tuple[str, Ending | None]:
+    """Solve the projection; the ending is None unless Clarabel calls it solved, to 1e-9 at least."""
     with program.lock:
         program.set(arguments)
         status, raw = minimise(program.problem)
@@ -40,15 +40,15 @@ def find_point(program: Program, arguments: Sequence[Tensor]) -> tuple[str, Poin
         less, equal = _without_noise(dual(program.less), dual(program.equal))
         convex = tuple(each for built in program.built for each in built.duals())
         gap = abs(raw.obj_val - raw.obj_val_dual)
-        return status, Point(program.value.value, less, equal, convex, gap, raw.iterations)
+        return status, Ending(program.value.value, less, equal, convex, gap, raw.iterations)
 
 
-def dual(lines: Sequence[Any]) -> FloatArray:
-    """Return the multipliers of the one cvxpy constraint that holds all lines of a kind, if there are any."""
-    return np.atleast_1d(np.asarray(lines[0].dual_value, dtype=np.float64)) if lines else np.zeros(0)
+def dual(conditions: Sequence[Any]) -> FloatArray:
+    """Return the multipliers of the one cvxpy constraint that holds all conditions of a kind, if there are any."""
+    return np.atleast_1d(np.asarray(conditions[0].dual_value, dtype=np.float64)) if conditions else np.zeros(0)
 
 
 def _without_noise(*multipliers: FloatArray) -> list[FloatArray]:
-    """Set what an interior point leaves on inactive lines to zero; unit rows make a multiplier a distance."""
+    """Set what an interior point leaves on inactive conditions to zero; unit rows make a multiplier a distance."""
     least = ACTIVE * max(1.0, *(float(np.abs(each).max(initial=0.0)) for each in multipliers))
     return [np.where(np.abs(each) > least, each, 0.0) for each in multipliers]

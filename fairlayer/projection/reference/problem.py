@@ -12,18 +12,18 @@ from fairlayer.projection.assembly import Assembly
 from fairlayer.projection.certificate import Certificate
 from fairlayer.projection.reference.certificate import certify, violation
 from fairlayer.projection.reference.clarabel import failed
+from fairlayer.projection.reference.ending import ACTIVE
 from fairlayer.projection.reference.faces import faces_of
-from fairlayer.projection.reference.point import ACTIVE
 from fairlayer.projection.reference.solving import Solved
 from fairlayer.projection.reference.task import Task
 from fairlayer.solve import Face
 
-__all__ = ["ReferenceColumn"]
+__all__ = ["ReferenceProblem"]
 
 
 @dataclass
-class ReferenceColumn:
-    """A column solved by the reference backend; see `fairlayer.projection.result.SolvedColumn`."""
+class ReferenceProblem:
+    """A column solved by the reference backend; see `fairlayer.projection.result.SolvedProblem`."""
 
     assembly: Assembly
     value: Tensor
@@ -33,7 +33,7 @@ class ReferenceColumn:
     clipped: int
 
     @staticmethod
-    def of(task: Task, solved: Solved, returned: Tensor) -> ReferenceColumn:
+    def of(task: Task, solved: Solved, returned: Tensor) -> ReferenceProblem:
         """Judge the returned value.
 
         Raises:
@@ -44,7 +44,7 @@ class ReferenceColumn:
             raise failed(f"the accuracy was not reached: {certificate}")
         changed = max(violation(task, solved, task.scores), task.outside(task.scores)) > 0.0
         held = task.held(returned.double().numpy())
-        return ReferenceColumn(task.assembly, returned, solved, certificate, changed, held)
+        return ReferenceProblem(task.assembly, returned, solved, certificate, changed, held)
 
     @property
     def widening(self) -> float:
@@ -54,7 +54,7 @@ class ReferenceColumn:
     @property
     def passes(self) -> int:
         """Iterations of the interior-point solver."""
-        return self.solved.point.iterations
+        return self.solved.ending.iterations
 
     @property
     def rows(self) -> int:
@@ -65,10 +65,10 @@ class ReferenceColumn:
         """One price per constraint, (constraints, 1)."""
         prices = np.zeros(self.assembly.constraints)
         per_block = np.zeros(len(self.assembly.statements))
-        for lines, multipliers in self.solved.held():
-            per_block += multipliers @ lines.slopes(multipliers)
+        for conditions, multipliers in self.solved.held():
+            per_block += multipliers @ conditions.slopes(multipliers)
         np.add.at(prices, np.array(self.assembly.owners, dtype=np.int64), per_block)
-        for owner, _, multiplier in self.solved.point.convex:
+        for owner, _, multiplier in self.solved.ending.convex:
             prices[owner] += multiplier
         return prices[:, None]
 
@@ -89,13 +89,13 @@ class ReferenceColumn:
         pull = np.zeros(len(self.solved.value))
         statements = self.assembly.statements
         dense = {s.means.key: np.zeros(len(s.means)) for s in statements if s.means.codes is None}
-        for line, multiplier in self.solved.multipliers():
-            statement = statements[line.block]
+        for condition, multiplier in self.solved.multipliers():
+            statement = statements[condition.block]
             if statement.means.codes is not None:
-                pull += multiplier * line.weights
-            elif line.role != "width":
-                sign = -1.0 if line.role in {"lower", "low"} else 1.0
-                dense[statement.means.key] += sign * multiplier * statement.matrix[line.row]
+                pull += multiplier * condition.weights
+            elif condition.role != "width":
+                sign = -1.0 if condition.role in {"lower", "low"} else 1.0
+                dense[statement.means.key] += sign * multiplier * statement.matrix[condition.row]
         return pull, np.concatenate([np.zeros(0), *dense.values()])
 
     def active(self) -> list[tuple[int, int, str, float]]:
@@ -104,5 +104,5 @@ class ReferenceColumn:
             (self.assembly.owners[key[0]], 0, self.assembly.describe(Face(key, np.zeros(0), 0.0)), multiplier)
             for key, multiplier in faces_of(self.solved.multipliers())
         ]
-        convex = self.solved.point.convex
+        convex = self.solved.ending.convex
         return found + [(owner, 0, f"constraint {j}", dual) for owner, j, dual in convex if not dual <= ACTIVE]

@@ -1,4 +1,4 @@
-"""Statements about group means, as linear lines about the n predictions and a few helpers."""
+"""Statements about group means, as linear conditions about the n predictions and a few helpers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Rows, Spread, Statement
 
-__all__ = ["Line", "lines_of", "row_sizes", "spread_offset"]
+__all__ = ["Condition", "conditions_of", "row_sizes", "spread_offset"]
 
 Role = Literal["upper", "lower", "equal", "high", "low", "width", "tied"]  # three of Rows, four of Spread
 
 
 @dataclass(frozen=True)
-class Line:
+class Condition:
     """`weights @ y + helpers @ h <= constant + slope * tolerance + widens * widening`, or `==`.
 
     The multiplier of an equality has a sign; the side that holds y decides how a tolerance acts.
@@ -41,7 +41,7 @@ class Line:
 
     @cached_property
     def size(self) -> float:
-        """Length of the weights, by which the line is divided."""
+        """Length of the weights, by which the condition is divided."""
         return float(np.linalg.norm(self.weights)) or 1.0
 
     def slope_at(self, multiplier: float) -> float:
@@ -51,32 +51,32 @@ class Line:
         return float(np.sign(multiplier)) if self.role == "equal" else float(multiplier > 0)
 
 
-def lines_of(statements: Sequence[Statement], tolerances: FloatArray, *, equalities: bool) -> Iterator[Line]:
+def conditions_of(statements: Sequence[Statement], tolerances: FloatArray, *, equalities: bool) -> Iterator[Condition]:
     """State every statement; without `equalities`, as inequalities only, which can be widened."""
     helper = 0
     for block, statement in enumerate(statements):
         if isinstance(statement, Rows):
-            yield from _row_lines(block, statement, float(tolerances[block]), equalities)
+            yield from _row_conditions(block, statement, float(tolerances[block]), equalities)
         elif equalities and tolerances[block] == 0 and statement.scale == 1.0:
-            yield from _tied_lines(block, statement, helper)
+            yield from _tied_conditions(block, statement, helper)
             helper += 1
         else:
-            yield from _spread_lines(block, statement, helper)
+            yield from _spread_conditions(block, statement, helper)
             helper += 2
 
 
-def _row_lines(block: int, rows: Rows, tolerance: float, equalities: bool) -> Iterator[Line]:
+def _row_conditions(block: int, rows: Rows, tolerance: float, equalities: bool) -> Iterator[Condition]:
     """lower - tolerance <= v_r <= upper + tolerance."""
     sizes = row_sizes(rows)
     for r, weights in enumerate(rows.matrix @ rows.means.as_weights()):
         lower, upper = float(rows.lower_offset[r]), float(rows.upper_offset[r])
         if equalities and lower - tolerance == upper + tolerance:
-            yield Line(block, r, "equal", weights, (), upper + tolerance)
+            yield Condition(block, r, "equal", weights, (), upper + tolerance)
             continue
         if math.isfinite(upper):
-            yield Line(block, r, "upper", weights, (), upper, 1.0, sizes[r])
+            yield Condition(block, r, "upper", weights, (), upper, 1.0, sizes[r])
         if math.isfinite(lower):
-            yield Line(block, r, "lower", -weights, (), -lower, 1.0, sizes[r])
+            yield Condition(block, r, "lower", -weights, (), -lower, 1.0, sizes[r])
 
 
 def row_sizes(rows: Rows) -> FloatArray:
@@ -86,23 +86,23 @@ def row_sizes(rows: Rows) -> FloatArray:
     return np.asarray(np.where(size > 0, size, 1.0))
 
 
-def _spread_lines(block: int, spread: Spread, helper: int) -> Iterator[Line]:
+def _spread_conditions(block: int, spread: Spread, helper: int) -> Iterator[Condition]:
     """low <= v_i <= high and scale * high - low <= tolerance."""
     low, high = helper, helper + 1
     offset = spread_offset(spread)
     members = spread.matrix @ spread.means.as_weights()
     for i, weights in enumerate(members):
-        yield Line(block, i, "high", weights, ((high, -1.0),), -offset[i])
-        yield Line(block, i, "low", -weights, ((low, 1.0),), offset[i])
+        yield Condition(block, i, "high", weights, ((high, -1.0),), -offset[i])
+        yield Condition(block, i, "low", -weights, ((low, 1.0),), offset[i])
     nothing = np.zeros(members.shape[1])
-    yield Line(block, 0, "width", nothing, ((high, spread.scale), (low, -1.0)), 0.0, 1.0, 1.0)
+    yield Condition(block, 0, "width", nothing, ((high, spread.scale), (low, -1.0)), 0.0, 1.0, 1.0)
 
 
-def _tied_lines(block: int, spread: Spread, helper: int) -> Iterator[Line]:
+def _tied_conditions(block: int, spread: Spread, helper: int) -> Iterator[Condition]:
     """v_i == c for every member."""
     offset = spread_offset(spread)
     for i, weights in enumerate(spread.matrix @ spread.means.as_weights()):
-        yield Line(block, i, "tied", weights, ((helper, -1.0),), -offset[i])
+        yield Condition(block, i, "tied", weights, ((helper, -1.0),), -offset[i])
 
 
 def spread_offset(spread: Spread) -> FloatArray:
