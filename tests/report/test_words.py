@@ -29,9 +29,10 @@ def examined(gap: float, limit: str) -> Any:
     before = np.clip(0.4 + gap * (sex == "Male") + 0.2 * rng.normal(size=1200), 0, 1)
     after = np.clip(before - 0.5 * gap * (sex == "Male"), 0, 1)
     frame = pd.DataFrame({"sex": sex, "race": race, "a": after, "b": before, "y": rng.integers(0, 2, 1200)})
+    frame["town"] = rng.choice(["x", "z"], 1200)
     return audit_frame(
         frame,
-        Columns(["sex", "race+sex"], score="a", score_before="b", target="y", strata=["race"]),
+        Columns(["sex", "race+sex"], score="a", score_before="b", target="y", strata=["town"]),
         wanted=Wanted("selection", "sex", "race", lending=True, proxies=True, alike=["b"]),
         limits=[limit],
         reference=["sex=Male", "race=A & sex=Male"],
