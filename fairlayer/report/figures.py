@@ -154,7 +154,11 @@ def periods(one: Mapping[str, Any]) -> str:
     lines = [
         '<line x1="48" y1="150" x2="642" y2="150" class="axis"/><line x1="48" y1="20" x2="48" y2="150" class="axis"/>'
     ]
-    texts = [(42, 29, "end", number(top)), (42, 154, "end", "0"), (56, 170, "start", "first period")]
+    texts: list[tuple[float, float, str, str]] = [
+        (42, 29, "end", number(top)),
+        (42, 154, "end", "0"),
+        (56, 170, "start", "first period"),
+    ]
     texts += [(634, 170, "end", "last period"), (345, 170, "middle", "hollow: raw scores, filled: emitted")]
     if limit is not None:
         y = height(limit)

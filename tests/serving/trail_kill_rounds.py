@@ -42,8 +42,8 @@ def child(path: str, first: int, pipe: int) -> None:
         os.write(pipe, f"{number} {found.emitted.item()!r}\n".encode())
 
 
-def kill_once(path: str, first: int, wait: float) -> dict[int, float]:
-    """Answer until killed; return the answers that reached the client."""
+def kill_once(path: str, first: int, count: int, wait: float) -> dict[int, float]:
+    """Wait for some answers and a moment more, then kill; return the answers that reached the client."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -52,10 +52,11 @@ def kill_once(path: str, first: int, wait: float) -> dict[int, float]:
     os.close(writer)
     with os.fdopen(reader) as lines:
         assert lines.readline() == "ready\n"
+        told = [lines.readline() for _ in range(count)]
         time.sleep(wait)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        whole = [line.split() for line in lines.readlines() if line.endswith("\n")]
+        whole = [line.split() for line in [*told, *lines.readlines()] if line.endswith("\n")]
     return {int(number): float(value) for number, value in whole}
 
 
@@ -64,7 +65,7 @@ def main(path: str, rounds: int, seed: int) -> None:
     seen: dict[int, float] = {}
     in_flight, wrong = 0, list[object]()
     for _ in range(rounds):
-        seen.update(kill_once(path, len(seen), draw.uniform(0.0, 0.08)))
+        seen.update(kill_once(path, len(seen), draw.randrange(2, 12), draw.uniform(0.0, 0.02)))
         stream = open_stream(path)
         lost = stream.store.answers([len(seen)])
         in_flight += len(lost)
