@@ -15,6 +15,7 @@ from fairlayer.constraints import (
     EqualOpportunity,
     ErrorRateParity,
     GroupCalibration,
+    LipschitzFairness,
     MeanResidualParity,
     MinimumRate,
     PredictiveEquality,
@@ -22,6 +23,7 @@ from fairlayer.constraints import (
 from fairlayer.decisions import DecisionRule, Decisions, DecisionStream, decide
 from fairlayer.errors import FairlayerError
 from fairlayer.model import FairModel
+from fairlayer.networks import mlp
 from fairlayer.penalties import HSIC, MMD, AugmentedLagrangian, Penalty
 from fairlayer.projection import FairProjection, project
 from fairlayer.projection.path import FairnessPath, fairness_path
@@ -56,6 +58,7 @@ __all__ = [
     "FairnessPath",
     "GroupCalibration",
     "InferenceState",
+    "LipschitzFairness",
     "MeanResidualParity",
     "MinimumRate",
     "Penalty",
@@ -68,6 +71,7 @@ __all__ = [
     "decide",
     "errors",
     "fairness_path",
+    "mlp",
     "project",
 ]
 

@@ -40,6 +40,7 @@ FOREIGN = {
     "constraints": ("constraint", "fairness_metric", "fairness_metrics", "fairness_criterion"),
     "ratio": ("ratio_bound", "min_ratio"),
     "memory": ("half_life",),
+    "hide_features": ("exclude_protected_from_backbone", "drop_sensitive", "exclude_sensitive", "hide_sensitive"),
 }
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fairlayer._keywords import explained, ours_for, refuse_foreign_keywords
+from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint, DemographicParity
 from fairlayer.constraints.statements import Tolerance
 from fairlayer.distillation import AmortisedModel, WithoutLayer
@@ -28,6 +29,7 @@ from fairlayer.errors import (
     ParameterError,
     ShapeError,
 )
+from fairlayer.networks import WithoutColumns
 from fairlayer.projection import FairProjection
 from fairlayer.projection.labelled import NOTHING_LEARNT
 from fairlayer.projection.options import ProjectionOptions, options_of
@@ -51,6 +53,7 @@ _OWN_KEYWORDS = (
     "constraints",
     "b_tau",
     *_STREAM_KEYWORDS,
+    "hide_features",
     "protected_attr_idx",
     "tolerance",
     "trail",
@@ -82,6 +85,8 @@ class FairModel(nn.Module):
         trail: an `AuditTrail`, or a `Recorder` of one, that gets a row for each prediction of `inference=True`, at the
             time `at=`. A copy of the model keeps none.
         protected_attr_idx: a column of x, or several, used as sensitive features named `x[i]`.
+        hide_features: with `protected_attr_idx`: keep these columns of x from the backbone, which then takes x without
+            them; the constraints read them all the same.
         tolerance: with `protected_attr_idx`: one DemographicParity(`x[i]`, tolerance) for each column.
         anchor: see `FairProjection`.
         on_empty: "skip" or "raise", see `project`.
@@ -117,14 +122,17 @@ class FairModel(nn.Module):
         non_blocking: bool = False,
         trail: AuditTrail | Recorder | None = None,
         protected_attr_idx: int | Sequence[int] | None = None,
+        hide_features: bool = False,
         tolerance: Tolerance | None = None,
         anchor: float = 1.0,
         **options: Unpack[ProjectionOptions],
     ) -> None:
         super().__init__()
         options_of(type(self).__name__, options, _OWN_KEYWORDS)
-        self.backbone = _as_backbone(backbone)
         self.protected_attr_idx = _as_indices(protected_attr_idx)
+        self.backbone = _as_backbone(backbone)
+        if hide_features:
+            self.backbone = _hidden_from(self.backbone, self.protected_attr_idx)
         self.b_tau = _as_batch_size(b_tau)
         self._stream_options: dict[str, Any] = {
             "policy": as_policy(policy),
@@ -332,7 +340,11 @@ class FairModel(nn.Module):
         return emitted
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        __getattr__: None  # type: ignore[assignment, misc]  # an attribute that nobody defines is an error
 
     def _common_bounds(self, what: str) -> tuple[float | None, float | None]:
         """Return the bounds as numbers, for what shifts and clips each group by itself.
@@ -518,6 +530,21 @@ def _as_backbone(backbone: Any) -> nn.Module | None:
         else "Pass a torch.nn.Module, or a function of tensors."
     )
     raise OutputError(f"the backbone is a {type(backbone).__name__}, which is not called on tensors. {advice}")
+
+
+def _hidden_from(backbone: nn.Module | None, columns: tuple[int, ...]) -> nn.Module:
+    """Return the backbone with columns of x kept from it.
+
+    Raises:
+        ParameterError: there is no backbone to keep them from, or nothing says which columns.
+    """
+    if isinstance(backbone, nn.Module) and columns:
+        return WithoutColumns(backbone, columns)
+    lacking = "protected_attr_idx= says which columns of x are hidden" if not columns else "it needs a backbone module"
+    raise ParameterError(
+        f"hide_features=True was given, but {lacking}. Sensitive features that are passed as sensitive_features= are "
+        "not shown to the backbone anyway."
+    )
 
 
 def _as_batch_size(b_tau: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fairlayer._typing import called_like
 from fairlayer.adversarial.building import On, as_targets, feature_names, learn, make_head
 from fairlayer.adversarial.heads import Head
 from fairlayer.adversarial.reading import example_features
@@ -144,7 +145,11 @@ class Adversary(nn.Module):
         return tuple(head(reversed_) for head in self._heads)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        __getattr__: None  # type: ignore[assignment, misc]  # an attribute that nobody defines is an error
 
     def remove(self) -> None:
         """Take the hook off the model; the heads remain."""

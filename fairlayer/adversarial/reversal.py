@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from fairlayer._typing import called_like
 from fairlayer.tensor_state import from_tensor, moved, to_tensor
 
 __all__ = ["GradientReversal", "gradient_reversal"]
@@ -68,7 +69,11 @@ class GradientReversal(nn.Module):
         return gradient_reversal(x, self.strength)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        __getattr__: None  # type: ignore[assignment, misc]  # an attribute that nobody defines is an error
 
     def get_extra_state(self) -> Tensor:
         """Return the strength as a tensor; see `fairlayer.tensor_state`."""

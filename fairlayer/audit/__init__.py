@@ -1,6 +1,7 @@
 """Evidence from any predictions: one table of sufficient statistics, and every number of an audit read from it."""
 
 from fairlayer.audit.asked import Asked, AskedLimit
+from fairlayer.audit.bounded import bounded_interval
 from fairlayer.audit.compatible import BaseRate, Compatibility, Together, compatibility
 from fairlayer.audit.cost import Cost
 from fairlayer.audit.covering import Coverage, Covered, coverage
@@ -80,6 +81,7 @@ __all__ = [
     "Watch",
     "audit",
     "audit_frame",
+    "bounded_interval",
     "column_warnings",
     "compare",
     "compatibility",

@@ -94,7 +94,12 @@ def _add_train(commands: Any) -> None:
     )
     train.add_argument("--target", help="column to predict; needed")
     train.add_argument("--positive", help="value of the target that counts as 1 (default: '1' or 'True')")
-    train.add_argument("--task", choices=("classification", "regression"), default="classification")
+    train.add_argument(
+        "--task",
+        choices=("classification", "regression"),
+        default="classification",
+        help="what the target is (default: %(default)s)",
+    )
     train.add_argument("--out", help="run folder to write; needed")
     _add_force(train)
     add_reading(train)
@@ -264,6 +269,17 @@ def _add_stream(commands: Any) -> None:
         help="picture to write: raw and emitted gap of each bucket, who was moved, phases",
     )
     stream.add_argument("--at", metavar="COLUMN", help="column of seconds that never fall: the clock of the window")
+    stream.add_argument(
+        "--decisions",
+        action="store_true",
+        help="decide each row too, by the decision rule of the run; the gap of all decisions so far stays within "
+        "tolerance",
+    )
+    stream.add_argument(
+        "--report",
+        metavar="HTML",
+        help="page to write: gaps of each bucket with the band, who was moved, phases, events, cost, and decisions",
+    )
     stream.add_argument("--buckets", action="store_true", help="print the report of the stream, bucket by bucket")
     stream.add_argument("--trail", metavar="FILE", help="audit trail to write, one row for each row of the table")
     _add_trail_key(stream)
@@ -306,6 +322,13 @@ def _add_serve(commands: Any) -> None:
         default="refuse",
         help="a sensitive category that training has not met: refuse the request, or score it, count it, and let no "
         "constraint cover it (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--decision-policy",
+        default="anytime",
+        metavar="POLICY",
+        help="how the decisions of /decide are held, see --policy (default: %(default)s, which bounds the gap of all "
+        "decisions so far)",
     )
     serve.add_argument(
         "--store",

@@ -11,8 +11,8 @@ from typing import Any
 from fairlayer.decisions.inputs import ACCURACY
 from fairlayer.errors import DataError, require
 from fairlayer.report import words
-from fairlayer.report.alternatives import worst_gap
 from fairlayer.routes import Criterion, Route, Routes, TrainedRoutes, parse_criterion, save_routes
+from fairlayer.routes.numbers import furthest
 from fairlayer.routes.training import TREES
 
 __all__ = [
@@ -165,13 +165,13 @@ def _amount_cells(route: Route) -> list[str]:
     measures = route.test.measures
     return [
         *(words.number(measures[name]) for name in ("r2", "mae", "mse")),
-        words.number(worst_gap(route.test.score_gaps)),
+        words.number(furthest(route.test.score_gaps)),
         f"{route.seconds:.0f}",
     ]
 
 
 def _gap(gaps: Mapping[str, Any]) -> str:
-    return _points(worst_gap(gaps))
+    return _points(furthest(gaps))
 
 
 def _points(share: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint
 from fairlayer.distillation.errors import NoFixedShiftError
 from fairlayer.distillation.shifts import AmortisedShifts
@@ -81,7 +82,11 @@ class AmortisedModel(nn.Module):
         return shifted
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        __getattr__: None  # type: ignore[assignment, misc]  # an attribute that nobody defines is an error
 
 
 def single_feature(constraints: Sequence[Constraint]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fairlayer._typing import called_like
 from fairlayer.errors import OutputError
 
 __all__ = ["ScoresOf", "WithoutLayer", "as_scores"]
@@ -50,7 +51,11 @@ class WithoutLayer(nn.Module):
         return scores if low is None and high is None else scores.clamp(low, high)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        __getattr__: None  # type: ignore[assignment, misc]  # an attribute that nobody defines is an error
 
     def extra_repr(self) -> str:
         """Show the bounds."""

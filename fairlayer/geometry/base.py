@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Geometry", "library", "softplus", "stable_sigmoid"]
+from fairlayer.errors import BackendError
+
+__all__ = ["Geometry", "library", "stable_sigmoid"]
 
 
 def library(array: Any) -> Any:
@@ -29,12 +31,6 @@ def stable_sigmoid(x: Any) -> Any:
     xp = library(x)
     small = xp.exp(-abs(x))
     return xp.where(x >= 0, xp.ones_like(small), small) / (1.0 + small)
-
-
-def softplus(x: Any) -> Any:
-    """Return log(1 + exp(x)) without overflow."""
-    xp = library(x)
-    return x.clip(0.0, None) + xp.log1p(xp.exp(-abs(x)))
 
 
 class Geometry(ABC):
@@ -82,6 +78,21 @@ class Geometry(ABC):
     @abstractmethod
     def follow(self, value: Any, x: Any, free: Any, v: Any) -> Any:
         """Return (dy/dx) v, which is symmetric."""
+
+    def carry(self, value: Any, x: Any, free: Any, v: Any) -> Any:
+        """Return (dy/dx) v where `follow` is its transpose; the same where each sample answers for itself."""
+        return self.follow(value, x, free, v)
+
+    def slope(self, value: Any, x: Any) -> Any:
+        """Return the derivative of d(value, x) by the value: minus the pull that takes a sample there.
+
+        Raises:
+            BackendError: the geometry does not tell.
+        """
+        raise BackendError(
+            f"geometry={self.name!r} does not tell its slope, which LipschitzFairness needs. Use geometry='euclidean', "
+            "'entropic' or 'likelihood'."
+        )
 
     @abstractmethod
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fairlayer.geometry.base import Geometry, library, softplus, stable_sigmoid
+from fairlayer.geometry.base import Geometry, library, stable_sigmoid
 from fairlayer.geometry.probabilities import inside_unit_interval, moved_inside
 
 __all__ = ["Entropic"]
@@ -54,13 +54,23 @@ class Entropic(Geometry):
         """Return y (1 - y) v: a change of the log-odds acts like one of the pull."""
         return value * (1.0 - value) * v
 
+    def slope(self, value: Any, x: Any) -> Any:
+        """Return logit(y) - x."""
+        xp = library(value)
+        return xp.log(value) - xp.log1p(-value) - x
+
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
-        """Return y log y + (1 - y) log(1 - y) - y x + log(1 + exp(x))."""
-        return _times_log(value) + _times_log(1.0 - value) - value * x + softplus(x)
+        """Return y log y + (1 - y) log(1 - y) - y x + log(1 + exp(x)), of which far log-odds cancel exactly."""
+        xp = library(x)
+        odds = xp.where(x >= 0, (1.0 - value) * x, -value * x) + xp.log1p(xp.exp(-abs(x)))
+        return _times_log(value) + _times_log(1.0 - value) + odds
 
     def least(self, x: Any, pull: Any, lower: Any, upper: Any) -> Any:
         """Return -log(1 - z + z exp(-q)), with z = sigmoid(x)."""
-        return softplus(x) - softplus(x - pull)
+        moved, xp = x - pull, library(x)
+        same = (x >= 0) == (moved >= 0)
+        far = xp.where(same, xp.where(x >= 0, pull + 0.0 * x, 0.0 * x), x.clip(0.0, None) - moved.clip(0.0, None))
+        return far + xp.log1p(xp.exp(-abs(x))) - xp.log1p(xp.exp(-abs(moved)))
 
     def inside(self, value: Any) -> Any:
         """Return the value, never exactly 0 or 1."""

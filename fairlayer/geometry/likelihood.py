@@ -49,6 +49,10 @@ class Likelihood(Geometry):
         """Return 1 / r v = y (1 - y) / D v."""
         return value * (1.0 - value) / _curvature(value, x) * v
 
+    def slope(self, value: Any, x: Any) -> Any:
+        """Return (y - z) / (y (1 - y))."""
+        return (value - x) / (value * (1.0 - value))
+
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
         """Return z log(z / y) + (1 - z) log((1 - z) / (1 - y))."""
         xp = library(x)
@@ -60,7 +64,7 @@ class Likelihood(Geometry):
         # Newton's method from the root that `step` gives would be its code; bisection needs none of it.
         low, high = xp.zeros_like(x), xp.ones_like(x)
         for _ in range(60):
-            y = 0.5 * (low + high)
+            y = inside_unit_interval(0.5 * (low + high))
             rising = (1.0 - x) / (1.0 - y) - x / y + pull > 0
             low, high = xp.where(rising, low, y), xp.where(rising, y, high)
         y = inside_unit_interval(0.5 * (low + high))

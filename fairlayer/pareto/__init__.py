@@ -3,6 +3,7 @@
 from fairlayer.pareto.descent import descend
 from fairlayer.pareto.errors import MeasureError, SweepDefinitionError, SweepFailedError, UnreachableError
 from fairlayer.pareto.front import Front
+from fairlayer.pareto.measures import gap_measures
 from fairlayer.pareto.result import FrontPoint, Sweep
 from fairlayer.pareto.runs import SweepRun
 from fairlayer.pareto.sweep import pareto_sweep
@@ -18,6 +19,7 @@ __all__ = [
     "SweepRun",
     "UnreachableError",
     "descend",
+    "gap_measures",
     "hypervolume",
     "pareto_sweep",
 ]

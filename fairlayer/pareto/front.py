@@ -85,12 +85,19 @@ class Front:
         corner = np.array([sign * reference[name] for sign, name in zip(signs, self.objectives, strict=True)])
         return hypervolume(self._losses(self.points), corner)
 
-    def most_accurate(self, *, gap_at_most: float | None = None, ratio_at_least: float | None = None) -> FrontPoint:
+    def most_accurate(
+        self, *, gap_at_most: float | None = None, ratio_at_least: float | None = None, by: str | None = None
+    ) -> FrontPoint:
         """Return the point with the best first measure among those whose gap, or ratio, is within a limit.
+
+        A gap that was measured on small groups is mostly the noise of measuring, so that a limit on it selects
+        constants. Where the points hold the measures of `gap_measures`, the limit is therefore on the estimate.
 
         Args:
             gap_at_most: for a second measure that is minimised (a gap).
             ratio_at_least: for one that is maximised (a ratio of rates, such as 0.8 for four fifths).
+            by: what is to be within the limit: "estimate" or "high", for the measure of that ending, or "measured";
+                None for the estimate where the points have one.
 
         Raises:
             MeasureError: not exactly one limit, or one that does not fit the second measure.
@@ -101,11 +108,29 @@ class Front:
         [(word, limit)] = self._one_of("most_accurate", given)
         self._expect(self.gap, "minimise" if word == "gap_at_most" else "maximise", word)
         sign = _SIGNS[self.objectives[self.gap]]
-        within = [point for point in self.points if sign * point.mean[self.gap] <= sign * limit]
+        name = self._limited(by)
+        within = [point for point in self.points if sign * point.mean[name] <= sign * limit]
         if not within:
             way = ">=" if sign < 0 else "<="
-            raise self._unreachable(f"{self.gap} {way} {limit:g}", self._best_by(1, self.points))
+            nearest = min(self.points, key=lambda point: sign * point.mean[name])
+            raise self._unreachable(f"{name} {way} {limit:g}", nearest, name)
         return self._best_by(0, within)
+
+    def _limited(self, by: str | None) -> str:
+        """Return the measure that a limit on the gap is held against."""
+        if by not in (None, "measured", "estimate", "high"):
+            raise MeasureError(f'by is "measured", "estimate" or "high", but is {by!r}.')
+        name = f"{self.gap}_{by or 'estimate'}"
+        if by == "measured":
+            return self.gap
+        if all(name in point.mean for point in self.points):
+            return name
+        if by is None:
+            return self.gap
+        raise MeasureError(
+            f"by={by!r} asks for the measure {name}, but the points have {sorted(self.points[0].mean)}. Let the "
+            "function of the sweep return gap_measures(...) of fairlayer.pareto."
+        )
 
     def fairest(self, *, accuracy_at_least: float | None = None, error_at_most: float | None = None) -> FrontPoint:
         """Return the point with the best gap among those whose first measure is good enough.
@@ -173,8 +198,8 @@ class Front:
         others = [j for j in range(losses.shape[1]) if j != first]
         return points[int(np.lexsort([*losses[:, others[::-1]].T, losses[:, first]])[0])]
 
-    def _unreachable(self, asked: str, best: FrontPoint) -> UnreachableError:
-        reached = ", ".join(f"{name} {best.mean[name]:.6g}" for name in self.objectives)
+    def _unreachable(self, asked: str, best: FrontPoint, *more: str) -> UnreachableError:
+        reached = ", ".join(f"{name} {best.mean[name]:.6g}" for name in dict.fromkeys((*self.objectives, *more)))
         return UnreachableError(
             f"{asked} was asked, but the best of {len(self.points)} swept values, {best.value!r}, has {reached} (mean "
             f"of {best.n} seeds). Ask for no more than that, or sweep further values."

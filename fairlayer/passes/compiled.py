@@ -17,6 +17,7 @@ from fairlayer.passes.base import Cells, Point, WholeBatch
 __all__ = ["CompiledPasses"]
 
 _FROM = 2048  # samples: fewer are as fast in NumPy
+_FAR = 600.0  # log-odds
 _NUMBERS: dict[Geometry, int] = {Euclidean(): 0, Entropic(): 1, Likelihood(): 2}
 
 
@@ -64,6 +65,8 @@ class CompiledPasses:
         """See `Passes.at`; K comes with it."""
         counts = self.cells.counts
         pulls = np.append(np.zeros(len(counts)) if nu is None else nu / counts, 0.0)  # the last for samples outside
+        if self._number == _NUMBERS[Entropic()] and self.size + float(np.abs(pulls).max()) > _FAR:
+            return self._plain.at(nu)  # exp(-x) and exp(-q) by themselves would leave the range of float64
         sums, frees = np.empty(len(pulls)), np.empty(len(pulls))
         self._sweeps.sweep(self._number, self._sorted, self._starts, pulls, *self._ends, sums, frees)
         curvature = frees[:-1] / (counts * counts)

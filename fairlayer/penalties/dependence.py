@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer._typing import BoolArray
+from fairlayer._typing import BoolArray, called_like
 from fairlayer.constraints.base import as_names
 from fairlayer.edge import check_choice
 from fairlayer.errors import ConstraintDefinitionError
@@ -96,7 +96,9 @@ class HSIC(LossTerm):
         return _over_strata(points, features, self.given_label, y, "HSIC", statistic)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def _within(self, x: Tensor, rows: list[Any], features: Sequence[Feature]) -> Tensor:
         each = [torch.as_tensor(r, dtype=x.dtype, device=x.device) for r in rows]
@@ -158,7 +160,9 @@ class MMD(LossTerm):
         )
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def _within(self, x: Tensor, membership: Any) -> Tensor:
         weights = torch.as_tensor(membership, dtype=x.dtype, device=x.device)

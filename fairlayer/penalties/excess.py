@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fairlayer._typing import BoolArray
+from fairlayer._typing import BoolArray, called_like
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated, feature_names
 from fairlayer.errors import ShapeError
@@ -127,7 +127,11 @@ class Excess(nn.Module):
         ).excess
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        __getattr__: None  # type: ignore[assignment, misc]  # an attribute that nobody defines is an error
 
 
 @lru_cache(maxsize=256)

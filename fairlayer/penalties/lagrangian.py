@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated
 from fairlayer.errors import ConstraintDefinitionError, FairlayerError
@@ -161,7 +162,9 @@ class AugmentedLagrangian(LossTerm):
         return in_graph + augmented_term(values.excess, multipliers, self.augmentation)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     @torch.no_grad()
     def update(self) -> None:

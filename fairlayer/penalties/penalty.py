@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fairlayer._keywords import explained
+from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint, Statement
 from fairlayer.constraints.statements import as_float
 from fairlayer.edge import OnceWarner, Stated, as_constraints, check_choice
@@ -167,7 +168,9 @@ class Penalty(LossTerm):
         return self._settings.total(scores, read, self.running if self.training else None)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def extra_repr(self) -> str:
         """Show the norm."""

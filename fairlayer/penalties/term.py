@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -23,6 +23,8 @@ class LossTerm(nn.Module, ABC):
     """
 
     __call__: Callable[..., Tensor]
+    if TYPE_CHECKING:
+        __getattr__: None  # type: ignore[assignment, misc]  # an attribute that nobody defines is an error
 
     @abstractmethod
     def forward(self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None) -> Tensor:

@@ -31,6 +31,7 @@ __all__ = ["Certificate", "Held", "RawBatch", "certify"]
 
 _CHUNK = 4096
 _ROUNDING = 5e-12  # of a raw score that no bound holds, per unit of its size, whatever the dtype returned
+_ARITHMETIC = 2e-13  # what float64 leaves of a sum of raw scores and its solution, per unit of their size
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,16 @@ class Certificate:
         distance: `sqrt(2 sum_i d(value_i, x_i))`; in the Euclidean geometry `|value - scores|` over the batch.
         atol: the violation promised of that statement: 1e-6 for float32, 1e-10 for float64, times the size of the
             predictions that it adds up where that is above 1, and 5e-12 times the size of raw scores far outside the
-            bounds that still move; never more than a hundredth of a tolerance above 0.
+            bounds that still move. Where that exceeds a tolerance above 0 it is a hundredth of the tolerance, or
+            `resolution` where that is larger.
         gap_atol: the duality gap that rounding can make. Moving each of n predictions by `atol` makes
             `atol sqrt(n) max(1, distance)`, for samples that count once, and in proportion to their mean weight. To
             that come a tenth of `atol` of slack at the price of each multiplier, and what it costs that the dtype
-            holds a bound inexactly: that, times how far beyond the bound the raw score is.
+            holds a bound inexactly: that, times how far beyond the bound the raw score is. In a curved geometry comes
+            what one step of the dtype costs each sample: near 0 and 1 a float32 may be far from the nearest prediction.
+        resolution: how finely the dtype of the value holds that statement: rounding alone can violate it by so much. A
+            tolerance far below it is met no more exactly, and `atol` is then the resolution. It counts half a step of
+            the dtype for each prediction, and 2e-13 of the size of the raw scores for the arithmetic in float64.
     """
 
     violation: float
@@ -61,6 +67,7 @@ class Certificate:
     distance: float
     atol: float
     gap_atol: float
+    resolution: float = 0.0
 
     @property
     def holds(self) -> bool:
@@ -120,22 +127,46 @@ def certify(raw: RawBatch, held: Sequence[Held], widening: float, value: torch.T
     """
     final, x = _host(value), _host(raw.scores)
     lower, upper = (_host(bound) if isinstance(bound, torch.Tensor) else bound for bound in (raw.lower, raw.upper))
-    base = 1e-10 if value.dtype == torch.float64 else 1e-6
     pull, sigma, price = _pull(raw, held, widening, x)
     sizes = _sizes(raw, final, x, pull, lower, upper)
-    violation, atol, loosest = _worst(raw, widening, final, sizes, base)
+    worst, loosest = _worst(raw, widening, final, sizes, value.dtype)
     ends = _cast(lower, value.dtype), _cast(upper, value.dtype)
-    primal, dual, whole, n, weight, held_by, outside = _totals(raw, final, x, pull, (lower, upper), ends)
-    unit = weight / max(n, 1.0)
-    moved = math.sqrt(2.0 * max(primal, 0.0) / unit) if unit else 0.0  # what the domain alone takes away does not count
+    sums = _totals(raw, final, x, pull, (lower, upper), ends, value.dtype)
+    unit = sums.weight / max(sums.samples, 1.0)
+    # What the domain alone takes away does not count as a move.
+    moved = math.sqrt(2.0 * max(sums.primal, 0.0) / unit) if unit else 0.0
     return Certificate(
-        violation=violation,
-        bound_violation=outside,
-        duality_gap=primal - (dual - sigma),
-        distance=math.sqrt(2.0 * max(whole, 0.0)),
-        atol=atol,
-        gap_atol=loosest * (unit * math.sqrt(n) * max(1.0, moved) + 0.1 * price) + held_by,
+        violation=worst.violation,
+        bound_violation=sums.outside,
+        duality_gap=sums.primal - (sums.dual - sigma),
+        distance=math.sqrt(2.0 * max(sums.whole, 0.0)),
+        atol=worst.atol,
+        gap_atol=loosest * (unit * math.sqrt(sums.samples) * max(1.0, moved) + 0.1 * price) + sums.rounding,
+        resolution=worst.resolution,
     )
+
+
+class _Worst(NamedTuple):
+    """The statement that is worst relative to what is promised of it."""
+
+    violation: float
+    atol: float
+    resolution: float
+
+
+class _Sums(NamedTuple):
+    """Sums over the batch, each sample by its weight, and how far outside the domain any sample is.
+
+    `samples` counts those of a positive weight; `rounding` is what the dtype of the value costs them all.
+    """
+
+    primal: float
+    dual: float
+    whole: float
+    samples: float
+    weight: float
+    rounding: float
+    outside: float
 
 
 def _host(tensor: torch.Tensor) -> FloatArray:
@@ -171,36 +202,53 @@ def _totals(  # noqa: PLR0917 - the batch in numbers
     pull: FloatArray,
     bounds: tuple[Any, Any],
     ends: tuple[FloatArray | None, FloatArray | None],
-) -> tuple[float, float, float, float, float, float, float]:
-    """Return sums over the batch, and how far outside the domain any sample is.
-
-    The sums are primal, dual, whole distance, samples that count, their weight, and what it costs that the dtype of
-    the value does not hold the bounds, but their casts, `ends`.
-    """
+    dtype: torch.dtype,
+) -> _Sums:
+    """Return the sums; `ends` are the bounds as the dtype of the value holds them."""
     weights = np.ones(len(x)) if raw.weights is None else raw.weights
     primal = weights * raw.geometry.divergence(value, x, *bounds)
     dual = weights * raw.geometry.least(x, pull, *bounds)
     whole = weights * raw.geometry.divergence(value, x, None, None)
-    cast, outside = np.zeros(1), [0.0]
+    rounding, outside = weights * _cost_of_a_step(raw.geometry, value, x, pull, dtype), [0.0]
     for bound, end, sign in zip(bounds, ends, (1.0, -1.0), strict=True):
         if end is not None and len(value):
             outside.append(float((sign * (end - value)).max()))
         if end is not None and x.ndim == 1:
-            cast = cast + weights * np.maximum(sign * (bound - x), 0.0) * np.abs(end - bound)
+            rounding = rounding + weights * np.maximum(sign * (bound - x), 0.0) * np.abs(end - bound)
     if len(value) and raw.geometry.on_simplex:
         outside.append(float(np.abs(value.sum(axis=1) - 1.0).max()))
-    here = np.array([float(each.sum()) for each in (primal, dual, whole, weights > 0, weights, cast)])
+    here = np.array([float(each.sum()) for each in (primal, dual, whole, weights > 0, weights, rounding)])
     if raw.ranks is None:
-        return *here.tolist(), max(outside)
+        return _Sums(*here.tolist(), max(outside))
     everywhere = raw.ranks.gather(np.append(here, max(outside)), "certificate")
-    return *everywhere[:, :-1].sum(axis=0).tolist(), float(everywhere[:, -1].max())
+    return _Sums(*everywhere[:, :-1].sum(axis=0).tolist(), float(everywhere[:, -1].max()))
+
+
+def _cost_of_a_step(
+    geometry: Geometry, value: FloatArray, x: FloatArray, pull: FloatArray, dtype: torch.dtype
+) -> FloatArray:
+    """Return at most how much nearer than its value any sample could be within one step h of the dtype.
+
+    f(y) = d(y, x) + q y is convex. If its minimum is within h of the value v, and lies above v, then
+    f(v) - min f <= h |f'(v)| <= f(v - h) - f(v); likewise below. Elsewhere this is small against what is lost.
+    """
+    if not geometry.smooth or geometry.on_simplex:
+        return np.zeros(len(x))  # what a free sample loses there is of second order; the ends are bounds
+    step = np.spacing(value if dtype == torch.float64 else value.astype(np.float32)).astype(np.float64)
+    here, cost = geometry.divergence(value, x, 0.0, 1.0), np.zeros(len(x))
+    for way in (-step, step):
+        inside = (value + way > 0.0) & (value + way < 1.0)
+        there = geometry.divergence(np.where(inside, value + way, value), x, 0.0, 1.0)
+        cost = np.maximum(cost, np.where(inside, there - here + pull * way, 0.0))
+    return cost
 
 
 def _worst(
-    raw: RawBatch, widening: float, value: FloatArray, sizes: tuple[FloatArray, FloatArray], base: float
-) -> tuple[float, float, float]:
-    """Return the violation and promised accuracy of the worst statement, and the loosest accuracy of any."""
-    worst, loosest = (-math.inf, base), base
+    raw: RawBatch, widening: float, value: FloatArray, sizes: tuple[FloatArray, FloatArray], dtype: torch.dtype
+) -> tuple[_Worst, float]:
+    """Return the statement that is worst, and the loosest accuracy of any."""
+    base, half_step = (1e-10, 2.0**-53) if dtype == torch.float64 else (1e-6, 2.0**-24)
+    worst, loosest = _Worst(-math.inf, base, 0.0), base
     known: dict[Any, FloatArray] = {}
     for statement, column in raw.statements:
         key = (statement.means.key, column)
@@ -210,10 +258,13 @@ def _worst(
         for excess, scale, free, width in _excesses(statement, known[key], widening):
             atol = max(base * max(1.0, scale), _ROUNDING * free)
             loosest = max(loosest, atol)
-            atol = max(base, 0.01 * width) if 0.0 < width < atol else atol
-            if excess / atol > worst[0] / worst[1]:
-                worst = excess, atol
-    return (*worst, loosest)
+            resolution = 2.0 * half_step * scale + _ARITHMETIC * free  # two members are rounded to the dtype
+            atol = max(base, 0.01 * width, resolution) if 0.0 < width < atol else atol
+            if math.isnan(excess):
+                return _Worst(excess, atol, resolution), loosest
+            if excess / atol > worst.violation / worst.atol:
+                worst = _Worst(excess, atol, resolution)
+    return worst, loosest
 
 
 def _excesses(statement: Statement, measured: FloatArray, widening: float) -> list[tuple[float, float, float, float]]:
@@ -240,10 +291,13 @@ def _measure(
     means: Means, weights: FloatArray | None, value: FloatArray, sizes: tuple[FloatArray, FloatArray]
 ) -> FloatArray:
     """Return (4, rows): the means of the value, those of both sizes, and how far each mean moves per unit."""
-    ones = np.ones(len(value)) if weights is None else weights
+    ones = np.ones(len(value)) if weights is None or means.of_pairs else weights
     if means.codes is None:
         assert means.weights is not None
         counted = [ones * each for each in (*sizes, 1.0)]
+        if means.of_pairs:
+            reach = np.abs(means.weights)
+            return np.array([means.weights @ value, *(reach @ each for each in counted)])
         rows = [[row @ (ones * value), *(np.abs(row) @ each for each in counted)] for row in means.weights]
         return np.array(rows).reshape(len(means), 4).T
     counts = np.where(means.counts > 0, means.counts, 1.0)
@@ -275,6 +329,8 @@ def _pull(raw: RawBatch, held: Sequence[Held], widening: float, x: FloatArray) -
         if means.codes is None:
             assert means.weights is not None
             one = normal @ means.weights
+            if means.of_pairs and raw.weights is not None:
+                one = one / raw.weights
         else:
             one = np.append(normal / np.where(means.counts > 0, means.counts, 1.0), 0.0)[means.codes]
         if pull.ndim == 1:

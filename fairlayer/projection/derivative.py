@@ -31,7 +31,8 @@ from fairlayer._arrays import transforming
 from fairlayer._typing import FloatArray
 from fairlayer.passes import Passes
 from fairlayer.projection.statistics import TorchStatistics
-from fairlayer.solve import HeldRows, Solved
+from fairlayer.projection.weightless import held_rows
+from fairlayer.solve import Solved
 from fairlayer.solve.held import Answer
 
 __all__ = ["Derivative", "Place"]
@@ -50,7 +51,7 @@ class Derivative:
     def __init__(self, passes: Passes, solved: Solved) -> None:
         self.passes, self.solved = passes, solved
         self.geometry = passes.geometry
-        self.held = HeldRows(solved.solution, solved.slabs)
+        self.held = held_rows(passes, solved)
 
     @cached_property
     def metric(self) -> FloatArray:
@@ -123,7 +124,7 @@ class Derivative:
         value, x = self._here if place is None else place
         moved: Any = torch.zeros_like(value)
         if scores is not None:
-            moved = moved + self.geometry.follow(value, x, self.free, scores)
+            moved = moved + self.geometry.carry(value, x, self.free, scores)
         for change, mask in ((lower, self.at_lower), (upper, self.at_upper)):
             if change is not None:
                 moved = moved + (change * 0.0 if mask is None else change * mask)

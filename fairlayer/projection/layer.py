@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fairlayer._arrays import holds_no_numbers
+from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated, feature_names, read_per_sample
 from fairlayer.errors import FairlayerWarning
@@ -160,7 +161,11 @@ class FairProjection(nn.Module):
         self._remember(result)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        __getattr__: None  # type: ignore[assignment, misc]  # an attribute that nobody defines is an error
 
     @property
     def uses_running_shifts(self) -> bool:

@@ -6,10 +6,14 @@ from fairlayer.report.markdown import render_card, render_markdown, write_card, 
 from fairlayer.report.page import FORMATS, Format, document_text, read_document, render_page, write_page
 from fairlayer.report.signing import check_signature, sign_file
 from fairlayer.report.stream import StreamSection, periods_of
+from fairlayer.report.stream_page import DecidedCell, DecidedStream, StreamPage, render_stream_page, write_stream_page
 
 __all__ = [
     "FORMATS",
+    "DecidedCell",
+    "DecidedStream",
     "Format",
+    "StreamPage",
     "StreamSection",
     "alternatives_among",
     "alternatives_of",
@@ -21,10 +25,12 @@ __all__ = [
     "render_card",
     "render_markdown",
     "render_page",
+    "render_stream_page",
     "sign_file",
     "write_card",
     "write_markdown",
     "write_page",
+    "write_stream_page",
 ]
 
 

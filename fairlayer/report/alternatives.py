@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fairlayer.errors import ParameterError
 from fairlayer.pareto import FrontPoint, Sweep
 from fairlayer.routes import Criterion, Route, Routes
+from fairlayer.routes.numbers import furthest
 
 __all__ = ["alternatives_among", "alternatives_of"]
 
@@ -83,17 +83,11 @@ def _measures(route: Route) -> dict[str, float | None]:
     quality = {name: value for name, value in route.test.measures.items() if name != "calibration"}
     first = next(iter(quality))
     gaps = {
-        "gap of decisions": worst_gap(route.test.decision_gaps),
-        "gap of mean scores": worst_gap(route.test.score_gaps),
+        "gap of decisions": furthest(route.test.decision_gaps),
+        "gap of mean scores": furthest(route.test.score_gaps),
     }
     known = {name: gap for name, gap in gaps.items() if gap is not None}
     return {first: quality.pop(first), **known, **quality}
-
-
-def worst_gap(gaps: Mapping[str, Any]) -> float | None:
-    """Return the number of the constraint that is furthest beyond its limit."""
-    known = [gap for gap in gaps.values() if gap.value is not None]
-    return float(max(known, key=lambda gap: gap.excess or 0.0).value) if known else None
 
 
 def _why_not_route(route: Route, best: Route, criterion: Criterion) -> str:

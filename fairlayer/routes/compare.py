@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.calibration import GroupCalibrator
 from fairlayer.constraints import Constraint
@@ -20,7 +21,7 @@ from fairlayer.projection import project
 from fairlayer.routes.candidates import Candidate
 from fairlayer.routes.criterion import Criterion, default_criterion
 from fairlayer.routes.errors import RouteError
-from fairlayer.routes.numbers import RouteNumbers, numbers_of
+from fairlayer.routes.numbers import MEASURES, RouteNumbers, furthest, numbers_of
 from fairlayer.routes.rules import fit_rule
 from fairlayer.training.config import Task
 from fairlayer.training.kept import Step
@@ -44,6 +45,8 @@ class Route:
         rule: the thresholds of a decision rule.
         expected: the gap that the rule is expected to show on new rows, as many as the test rows, and in the long run.
         calibrator: what makes label estimates of the scores, where a constraint reads labels.
+        scores: (rows,) that the route emits for the test rows.
+        decisions: (rows,) 0 or 1, of the test rows; None for a regression.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Route:
     rule: DecisionRule | None = field(default=None, repr=False)
     expected: ExpectedGap | None = None
     calibrator: GroupCalibrator | None = field(default=None, repr=False)
+    scores: FloatArray | None = field(default=None, repr=False)
+    decisions: IntArray | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -98,6 +103,23 @@ class Routes:
     def chosen_by(self, criterion: Criterion) -> Route:
         """Return the route that another criterion would choose."""
         return self.routes[criterion.best([route.valid for route in self.routes])]
+
+    def _repr_html_(self) -> str:
+        tests = [route.test for route in self.routes]
+        measures = [name for name in MEASURES if any(test.measures.get(name) is not None for test in tests)]
+        head = ("route", *(name.replace("_", " ") for name in measures), "score gap", "decision gap", "seconds")
+        rows = [
+            (
+                f"{'* ' if route is self.best else ''}{route.name}",
+                *(route.test.measures.get(name) for name in measures),
+                furthest(route.test.score_gaps),
+                furthest(route.test.decision_gaps),
+                f"{route.seconds:.0f}",
+            )
+            for route in self.routes
+        ]
+        note = f"*: the best by {self.criterion}, on the validation rows. Gaps are those of the worst constraint."
+        return table_html(f"Routes on {self.rows['test']} test rows", head, rows, note=note)
 
     def named(self, name: str) -> Route:
         """Return a route by its name.
@@ -242,6 +264,8 @@ class _Shape:
             rule,
             None if rule is None else rule.expected_gap(self.constraints, sizes=len(self.test)),
             calibrator,
+            scores[1],
+            None if decisions is None else decisions[1],
         )
 
     @property

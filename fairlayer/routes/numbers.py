@@ -10,14 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.audit import Means, range_interval
-from fairlayer.constraints import Constraint, GroupCalibration, Spread
+from fairlayer.audit.bounded import interval_of
+from fairlayer.constraints import Constraint, GroupCalibration
 from fairlayer.constraints.measure import measure
 from fairlayer.training.config import Task
 from fairlayer.training.observed import Observed
 from fairlayer.training.quality import quality_of
 
-__all__ = ["LOWER_IS_BETTER", "MEASURES", "RouteGap", "RouteNumbers", "calibration_errors", "numbers_of", "worst"]
+__all__ = [
+    "LOWER_IS_BETTER",
+    "MEASURES",
+    "RouteGap",
+    "RouteNumbers",
+    "calibration_errors",
+    "furthest",
+    "numbers_of",
+    "worst",
+]
 
 MEASURES = ("accuracy", "auc", "log_loss", "brier", "calibration", "utility", "r2", "mse", "mae")
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration", "mse", "mae"})
@@ -91,6 +100,12 @@ class RouteNumbers:
         return asdict(self)
 
 
+def furthest(gaps: Mapping[str, RouteGap]) -> float | None:
+    """Return the number of the constraint that lies furthest beyond its limit; None where nothing is compared."""
+    known = [gap for gap in gaps.values() if gap.value is not None]
+    return max(known, key=lambda gap: gap.excess or 0.0).value if known else None
+
+
 def numbers_of(
     scores: FloatArray,
     decisions: IntArray | None,
@@ -133,40 +148,12 @@ def numbers_of(
 def gap_of(constraint: Constraint, rows: Observed, values: FloatArray, *, held: bool = False) -> RouteGap:
     """Return the number that a constraint bounds, with an estimate and limits where it is one range of group means."""
     found = measure(constraint, rows.batch, np.asarray(values, dtype=np.float64))
-    interval = None if constraint.needs_labels and rows.labels is None else _interval(constraint, rows, values)
+    interval = None if constraint.needs_labels and rows.labels is None else interval_of(constraint, rows.batch, values)
     if interval is None or found.value is None:
         return RouteGap(found.value, found.limit, found.at_least, found.value, held=held, excess=found.excess)
     return RouteGap(
         found.value, found.limit, found.at_least, interval.estimate, interval.low, interval.high, held, found.excess
     )
-
-
-def _interval(constraint: Constraint, rows: Observed, values: FloatArray) -> Any:
-    """The interval of a constraint whose statements are plain ranges of means of known groups."""
-    blocks = []
-    for statement in constraint.statements(rows.batch):
-        means = statement.means
-        plain = isinstance(statement, Spread) and statement.scale == 1.0 and statement.offset is None
-        if not plain or means.codes is None or means.sample_weights is not None:
-            return None
-        matrix = np.asarray(statement.matrix)
-        picked = np.abs(matrix).argmax(axis=1)
-        if not np.array_equal(np.abs(matrix), np.eye(matrix.shape[1])[picked]):
-            return None
-        values = np.asarray(values, dtype=np.float64)
-        inside = means.codes >= 0
-        sums: FloatArray = np.bincount(means.codes[inside], weights=values[inside], minlength=len(means)).astype(float)
-        squares: FloatArray = np.bincount(
-            means.codes[inside], weights=values[inside] ** 2, minlength=len(means)
-        ).astype(float)
-        counts = means.counts
-        rate = np.isin(values, (0.0, 1.0)).all()
-        block = Means.of_rates(counts, sums) if rate else Means.of_numbers(counts, sums, squares)
-        present = picked[counts[picked] > 0]
-        if len(present) < 2:
-            continue
-        blocks.append(block.take(present))
-    return range_interval(blocks) if blocks else None
 
 
 def group_rows(rows: Observed, constraints: Sequence[Constraint]) -> dict[str, NDArray[np.bool_]]:

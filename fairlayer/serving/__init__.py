@@ -1,6 +1,7 @@
 """A trained run in use: an HTTP scorer over one durable stream, and a table streamed row by row."""
 
 from fairlayer.serving.app import create_app
+from fairlayer.serving.decided import decided_stream
 from fairlayer.serving.journal import Journal
 from fairlayer.serving.records import RequestError
 from fairlayer.serving.scorer import Scorer, new_stream
@@ -13,6 +14,7 @@ __all__ = [
     "Scorer",
     "StreamedTable",
     "create_app",
+    "decided_stream",
     "new_stream",
     "stored_section",
     "stream_sample",

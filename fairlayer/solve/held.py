@@ -12,12 +12,14 @@ range costs its groups, not their square. Otherwise d is eliminated by differenc
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
+from fairlayer._rows import as_sparse
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.solve.slabs import RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
@@ -26,6 +28,7 @@ from fairlayer.solve.table import RowTable
 __all__ = ["HeldRows"]
 
 _PSEUDO_UP_TO = 128  # rows of a system that is solved by its eigenvectors
+_DEPENDENT = 1e-11  # eigenvalue of rows of unit size, below which they depend on each other
 _REGULAR = 1e-10  # what is added to the diagonal of a larger one, and taken back by refinement
 
 
@@ -36,8 +39,10 @@ class HeldRows:
         solution: the solution.
         slabs: what it meets.
 
-    Rows without slack hold even where their price is zero.
+    Rows without slack hold even where their price is zero. `least` says whether their prices act as the smallest.
     """
+
+    least = False
 
     def __init__(self, solution: Solution, slabs: SlabSystem) -> None:
         table = RowTable.of(slabs)
@@ -63,10 +68,10 @@ class HeldRows:
         keys = sorted(price)
         rows = np.array([row for row, _ in keys], dtype=np.int64)
         from_above = np.array([high for _, high in keys], dtype=bool)
-        opens = np.array([price[key] > 0 for key in keys], dtype=bool)
-        self._read(slabs, table, rows, from_above, opens)
+        prices = np.array([price[key] for key in keys], dtype=np.float64)
+        self._read(slabs, table, rows, from_above, prices)
 
-    def _read(self, slabs: SlabSystem, table: RowTable, rows: IntArray, above: BoolArray, opens: BoolArray) -> None:
+    def _read(self, slabs: SlabSystem, table: RowTable, rows: IntArray, above: BoolArray, prices: FloatArray) -> None:
         self.block: IntArray = table.block[rows]
         level = table.level[rows]
         _, self.level = np.unique(level, return_inverse=True)
@@ -81,12 +86,42 @@ class HeldRows:
         per_row = np.ones(len(table.level))
         if units:
             per_row[~table.tied] = np.concatenate(units)
+        self.price: FloatArray = np.where(above, prices, -prices)
         side = np.where(above, 1.0, np.where(self.tied, 0.0, -1.0))
         # How far the limit of each row moves per unit of its block's tolerance, in the user's units.
-        self.opening: FloatArray = np.where(opens, side / per_row[rows], 0.0)
+        self.opening: FloatArray = np.where(prices > 0, side / per_row[rows], 0.0)
 
     def __len__(self) -> int:
         return len(self.level)
+
+    def with_least_prices(self, widest: FloatArray) -> HeldRows | None:
+        """Return the rows such that any prices of the batch act as the smallest that pull it alike; None: they do now.
+
+        Rows that depend on each other leave their prices open: a change of prices that pulls no sample of positive
+        weight changes no prediction that counts. It does change those of weight 0 beyond the cells of the others, so
+        for them R M stands for M, with R the projector onto prices that are orthogonal to all such changes.
+
+        Args:
+            widest: K with every sample free to move, to which samples of weight 0 add nothing.
+        """
+        matrix = np.asarray(self.matrix)
+        square = (matrix * widest if widest.ndim == 1 else matrix @ widest) @ matrix.T
+        levels = np.eye(int(self.level.max(initial=-1)) + 1)[self.level] * self.tied[:, None]
+        diagonal = np.diag(square)
+        size = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+        # A price of row j is counted in the unit 1 / size_j. It may not change what the prices of a level add up to.
+        ties = levels / size[:, None]
+        gram = square / np.outer(size, size) + ties @ ties.T / max(1.0, float((ties**2).sum(axis=0).max(initial=0.0)))
+        values, vectors = np.linalg.eigh(gram)
+        kept = vectors[:, values > _DEPENDENT * len(self)]
+        if kept.shape[1] == len(self):
+            return None
+        least = copy(self)
+        least.least = True
+        least.__dict__.pop("normals", None)
+        least.__dict__.pop("disjoint", None)
+        least.matrix = as_sparse(size[:, None] * (kept @ (kept.T @ (matrix / size[:, None]))))
+        return least
 
     @cached_property
     def disjoint(self) -> bool:

@@ -42,6 +42,7 @@ __all__ = [
 _MOST_STEPS = 200
 _MOST_TRIALS = 60
 MANY_ROWS = 48  # from which the program over statistics is solved by a price per row
+_SATURATED = 1e-12  # a cell that can move by less than this share of what its floor allows cannot move at all
 ROUNDING = 50.0  # an error that no step reduces, up to this many times the accuracy, is rounding
 
 
@@ -141,6 +142,8 @@ def descend(passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _
 
 def optimality_error(solution: Solution, slabs: SlabSystem) -> float:
     """Largest violation, or the multiplier-weighted mean slack of the faces that should be tight; in accuracies."""
+    if not (np.isfinite(solution.nu).all() and np.isfinite(solution.statistics).all()):
+        return np.inf
     violation, _ = slabs.worst(solution.statistics)
     total = _weight(solution, slabs)
     slack = abs(_sigma(solution) - float(solution.nu @ solution.statistics)) / total if total > 0 else 0.0
@@ -162,8 +165,8 @@ def _floored(passes: Passes, point: Point, step: int) -> FloatArray:
     metric = passes.metric(point)
     if metric.ndim == 2:
         return passes.metric(point, floor=max(0.05 * 0.1**step, 1e-9))
-    saturated = metric == 0.0
-    return np.where(saturated, passes.metric(point, floor=max(0.05 * 0.5**step, 1e-9)), metric)
+    floored = passes.metric(point, floor=max(0.05 * 0.5**step, 1e-9))
+    return np.where(metric <= _SATURATED * floored, floored, metric)
 
 
 class _Programs:

@@ -143,9 +143,8 @@ class Units:
             return False
         low, high = np.maximum(self.lower, least), np.minimum(self.upper, most)
         c_low, c_high = self.level_domain(low, high)
-        return bool(
-            (low <= high - 4.0 * self.atol).all() and (c_low + 1e-12 * np.maximum(1.0, np.abs(c_low)) <= c_high).all()
-        )
+        size = np.abs(np.where(np.isfinite(c_low), c_low, 0.0))  # a level may be free downwards
+        return bool((low <= high - 4.0 * self.atol).all() and (c_low + 1e-12 * np.maximum(1.0, size) <= c_high).all())
 
     @cached_property
     def scales(self) -> FloatArray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
@@ -63,6 +65,10 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
     """
     counted = CountedPasses(passes)
     solved = _solve_counted(counted, slabs, relax=relax)
+    if not np.isfinite(solved.solution.statistics).all():
+        raise SolverError(
+            "the projection ended in numbers that are not finite. Check for scores (or log-odds) of very unlike size."
+        )
     return solved._replace(solution=solved.solution._replace(passes=counted.count))
 
 

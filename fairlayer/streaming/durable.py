@@ -8,10 +8,11 @@ import sqlite3
 import struct
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,14 +26,19 @@ from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.store import Answer, Id, IdReusedError, Step, StoreError, StoreView, StreamStore
 
 __all__ = [
+    "Delivered",
     "DurableStream",
     "Emitted",
+    "Finish",
     "categories_of",
     "check_record",
     "check_same",
     "checked_ids",
     "column_of",
+    "finished",
     "limits_of",
+    "owner_of",
+    "read_labels",
     "read_state",
     "recount",
 ]
@@ -55,6 +61,41 @@ class Emitted(NamedTuple):
     repeated: list[bool]
 
 
+class Finish(Protocol):
+    """What turns emitted predictions into answers, such as decisions, and remembers what it has to."""
+
+    owner: str
+
+    def answers(self, features: Mapping[str, Sequence[Any]], emitted: Sequence[float]) -> list[float]:
+        """Return the answers, and remember."""
+
+    def recount(
+        self, features: Mapping[str, Sequence[Any]], emitted: Sequence[float], answers: Sequence[float]
+    ) -> None:
+        """Remember answers that were given before."""
+
+    def counters(self, features: Mapping[str, Sequence[Any]], answers: Sequence[float]) -> Mapping[str, int]:
+        """Return what the store is to count of answers."""
+
+    def to_state(self) -> dict[str, float]:
+        """Return plain numbers."""
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Restore what `to_state` returned."""
+
+
+class Delivered(NamedTuple):
+    """What became of labels.
+
+    Args:
+        counted: labels that had not come before, and are stored.
+        waiting: labels that are kept in memory until the store is back; they are checked and counted then.
+    """
+
+    counted: int
+    waiting: int = 0
+
+
 class DurableStream:
     """An `InferenceState` and the store that it resumes from.
 
@@ -66,6 +107,7 @@ class DurableStream:
         state: of the constraints whose stream the store holds.
         store: where to.
         vocabulary: closed, where a new category is to be an error.
+        finish: what turns predictions into answers; None to answer them.
         witness: writes beside each step of predictions, in its transaction, such as a `Recorder` of an audit trail.
 
     Raises:
@@ -87,9 +129,10 @@ class DurableStream:
         store: StreamStore,
         *,
         vocabulary: Vocabulary | None = None,
+        finish: Finish | None = None,
         witness: Witness | None = None,
     ) -> None:
-        self.state, self.store, self._witness = state, store, witness
+        self.state, self.store, self._finish, self._witness = state, store, finish, witness
         self.lock = threading.RLock()
         self._words = vocabulary if vocabulary is not None and not vocabulary.open else None
         self._constraints = state.constraints
@@ -185,21 +228,19 @@ class DurableStream:
             LabelValueError: an id had another label before.
             ShapeError: an id has no prediction; nothing is counted.
         """
-        keys = checked_ids(ids, len(list(ids)))
-        column = read_per_sample("y", y, (len(keys),))
-        assert column is not None
-        labels = [float(label) for label in column[:, 0]]
-        if not self._labelled:
-            raise ConstraintDefinitionError(
-                "labels were delivered, but no constraint of this stream looks at labels: there is nothing to count."
-            )
+        told = read_labels(ids, y, labelled=self._labelled)
+        keys, labels = list(told), list(told.values())
         with self.lock:
             known = self.store.answers(keys)
             new = [i for i, key in enumerate(keys) if key not in known or known[key].label is None]
-            check_same({key: label for key, label in zip(keys, labels, strict=True) if key in known}, known)
+            check_same({key: label for key, label in told.items() if key in known}, known)
             if new:
                 self._label([keys[i] for i in new], [labels[i] for i in new])
         return len(new)
+
+    def deliver_labels(self, ids: Sequence[Id], y: Any) -> Delivered:
+        """Deliver labels as `observe_labels` does; none of them ever waits here."""
+        return Delivered(self.observe_labels(ids, y))
 
     def reset(self) -> None:
         """Forget everything, in the store too."""
@@ -238,9 +279,10 @@ class DurableStream:
         self._catch_up()
         # In double precision, so that the number counted is the number stored and, as JSON, the number sent.
         emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
-        step = Step(ids, self.state.meters(), raw.tolist(), emitted.tolist(), features, at=at, **more)
+        self._ahead = True  # what finishes may have remembered answers that are not stored
+        step = finished(Step(ids, {}, raw.tolist(), emitted.tolist(), features, at=at, **more), self._finish)
         self._write(step, self._beside(step, inputs))
-        return emitted
+        return torch.tensor(step.answered, dtype=torch.float64)
 
     def _beside(self, step: Step, inputs: list[object] | None) -> Callable[[sqlite3.Connection], None] | None:
         """Return what the witness writes in the step's transaction."""
@@ -250,7 +292,7 @@ class DurableStream:
         answered = Answered(
             step.features or {},
             step.raw,
-            step.emitted,
+            step.answered,
             state.phase.value,
             state.policy.name,
             limits_of(self._constraints),
@@ -263,13 +305,13 @@ class DurableStream:
     def _label(self, ids: list[Id], labels: list[float]) -> None:
         self._catch_up()
         self.state.observe_labels(ids, labels)
-        self._write(Step(ids, self.state.meters(), labels=labels))
+        self._write(Step(ids, {}, labels=labels))
 
     def _write(self, step: Step, beside: Callable[[sqlite3.Connection], None] | None = None) -> None:
         """Store the step that the state has just taken, or take it back."""
         self._ahead = True
         try:
-            self.store.append(step, beside)
+            self.store.append(step._replace(meters=self.state.meters()), beside)
         except BaseException:
             self._resume()
             raise
@@ -282,8 +324,11 @@ class DurableStream:
 
     def _snapshot(self) -> None:
         buffer = io.BytesIO()
-        torch.save(self.state.state_dict(), buffer)
-        self.store.snapshot(buffer.getvalue(), [constraint.name for constraint in self._constraints])
+        saved = self.state.state_dict()
+        if self._finish is not None:
+            saved["finish"] = self._finish.to_state()
+        torch.save(saved, buffer)
+        self.store.snapshot(buffer.getvalue(), owner_of(self._constraints, self._finish))
 
     # ---- resuming
 
@@ -297,12 +342,12 @@ class DurableStream:
         if snapshot is None:
             self._snapshot()
             return
-        _restore(self.state, snapshot, self.store.path)
-        recount(self.state, steps, self._words)
+        _restore(self.state, snapshot, self.store.path, self._finish)
+        recount(self.state, steps, self._words, self._finish)
         self._ahead = False
 
     def _check_owner(self) -> None:
-        _check_owner(self._constraints, self.store)
+        _check_owner(self._constraints, self.store, self._finish)
 
 
 def read_state(path: str | Path, state: InferenceState, vocabulary: Vocabulary | None) -> InferenceState:
@@ -317,17 +362,20 @@ def read_state(path: str | Path, state: InferenceState, vocabulary: Vocabulary |
         StoreError: there is no such store, or it holds the stream of other constraints.
     """
     with StoreView(path) as view:
-        _check_owner(state.constraints, view)
+        _check_owner(state.constraints, view, None)
         snapshot, steps = view.load()
     if snapshot is not None:
-        _restore(state, snapshot, str(path))
-        recount(state, steps, None if vocabulary is None or vocabulary.open else vocabulary)
+        _restore(state, snapshot, str(path), None)
+        recount(state, steps, None if vocabulary is None or vocabulary.open else vocabulary, None)
     return state
 
 
-def _restore(state: InferenceState, snapshot: bytes, path: str) -> None:
+def _restore(state: InferenceState, snapshot: bytes, path: str, finish: Finish | None) -> None:
     try:
-        state.load_state_dict(torch.load(io.BytesIO(snapshot), weights_only=True))
+        saved = torch.load(io.BytesIO(snapshot), weights_only=True)
+        state.load_state_dict(saved)
+        if finish is not None:
+            finish.load_state(saved["finish"])
     except ConstraintDefinitionError:  # it says which
         raise
     except _UNREADABLE as error:
@@ -336,8 +384,8 @@ def _restore(state: InferenceState, snapshot: bytes, path: str) -> None:
         ) from error
 
 
-def _check_owner(constraints: Iterable[Constraint], store: StreamStore | StoreView) -> None:
-    names, owner = [constraint.name for constraint in constraints], store.constraints()
+def _check_owner(constraints: Sequence[Constraint], store: StreamStore | StoreView, finish: Finish | None) -> None:
+    names, owner = owner_of(constraints, finish), store.constraints()
     if owner is not None and owner != names:
         raise StoreError(
             f"the store '{store.path}' holds a stream under {owner}, but this model has {names}. "
@@ -345,7 +393,23 @@ def _check_owner(constraints: Iterable[Constraint], store: StreamStore | StoreVi
         )
 
 
-def recount(state: InferenceState, steps: Sequence[Step], vocabulary: Vocabulary | None) -> None:
+def owner_of(constraints: Sequence[Constraint], finish: Finish | None) -> list[str]:
+    """Return whose stream it is, as a store keeps it: constraints, and what finishes."""
+    return [*(constraint.name for constraint in constraints), *(() if finish is None else (finish.owner,))]
+
+
+def finished(step: Step, finish: Finish | None) -> Step:
+    """Return a step with its answers, and with what is to be counted of them."""
+    if finish is None or step.features is None or step.emitted is None:
+        return step
+    answers = finish.answers(step.features, step.emitted)
+    counted = Counter(step.counters or {}) + Counter(finish.counters(step.features, answers))
+    return step._replace(answers=answers, counters=dict(counted))
+
+
+def recount(
+    state: InferenceState, steps: Sequence[Step], vocabulary: Vocabulary | None, finish: Finish | None = None
+) -> None:
     """Count logged steps as they were emitted; nothing is decided anew."""
     labelled = any(constraint.needs_labels for constraint in state.constraints)
     for step in steps:
@@ -354,6 +418,8 @@ def recount(state: InferenceState, steps: Sequence[Step], vocabulary: Vocabulary
             continue
         raw, emitted = (torch.tensor(values, dtype=torch.float64) for values in (step.raw, step.emitted))
         state.absorb(raw, emitted, step.features, vocabulary, ids=step.ids if labelled else None, at=step.at)
+        if finish is not None:
+            finish.recount(step.features or {}, step.emitted, step.answered)
     if steps:
         saved = state.state_dict()
         saved["machine"]["rule"] = steps[-1].meters["rule"]
@@ -424,6 +490,28 @@ def _is_id(key: object) -> bool:
     if isinstance(key, str):
         return len(key) <= _LONGEST_ID and not any("\ud800" <= letter <= "\udfff" for letter in key)
     return isinstance(key, int) and not isinstance(key, bool) and -(2**63) <= key < 2**63
+
+
+def read_labels(ids: Sequence[Id], y: Any, *, labelled: bool) -> dict[Id, float]:
+    """Return id -> label of labels that are delivered.
+
+    Args:
+        ids: of earlier predictions.
+        y: a label for each.
+        labelled: whether some constraint looks at labels.
+
+    Raises:
+        ConstraintDefinitionError: none does.
+        ShapeError: an id is none, or lengths differ.
+    """
+    keys = checked_ids(ids, len(list(ids)))
+    column = read_per_sample("y", y, (len(keys),))
+    assert column is not None
+    if not labelled:
+        raise ConstraintDefinitionError(
+            "labels were delivered, but no constraint of this stream looks at labels: there is nothing to count."
+        )
+    return dict(zip(keys, (float(label) for label in column[:, 0]), strict=True))
 
 
 def check_same(labels: Mapping[Id, float], known: Mapping[Id, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -15,6 +14,7 @@ from fairlayer.constraints.text import parse_constraint
 from fairlayer.errors import DataError
 from fairlayer.geometry import Geometry, geometry_of
 from fairlayer.model import FairModel
+from fairlayer.networks import mlp
 
 __all__ = ["FitOptions", "ModelConfig", "Task"]
 
@@ -107,12 +107,9 @@ class ModelConfig:
 
     def network(self) -> nn.Sequential:
         """The backbone: ReLU layers, and at the end a sigmoid, or the target's units for regression."""
-        sizes = (self.width, *self.hidden)
-        layers: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.ReLU()]
-        last = nn.Sigmoid() if self.task == "classification" else Rescale(self.center, self.scale)
-        return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Flatten(0), last)
+        if self.task == "classification":
+            return mlp(self.width, self.hidden)
+        return mlp(self.width, self.hidden, emits="numbers").append(Rescale(self.center, self.scale))
 
     def model(self) -> FairModel:
         """A fresh backbone inside the layer."""

@@ -421,3 +421,60 @@ def test_the_cvxpylayers_backend_agrees_through_the_model() -> None:
     exact, reference = _model().eval(), _model(backend="cvxpylayers").eval()
     y = exact(X, sensitive_features=FEATURES)
     torch.testing.assert_close(reference(X, sensitive_features=FEATURES), y, atol=1e-4, rtol=0)
+
+
+# ---- columns of x that the backbone is not shown
+
+
+@pytest.mark.parametrize("columns", [0, (0, -1)])
+def test_hidden_columns_reach_the_constraints_and_not_the_backbone(columns: int | tuple[int, ...]) -> None:
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    x[:, 0], x[:, -1] = torch.arange(60) % 2, torch.arange(60) % 3
+    net = fl.mlp(4 if columns == 0 else 3, (8,))
+    model = fl.FairModel(net, protected_attr_idx=columns, hide_features=True, tolerance=0.001, bounds=(0.0, 1.0))
+    shown = x[:, 1:] if columns == 0 else x[:, 1:-1]
+    torch.testing.assert_close(model.raw_scores(x), net(shown))
+    held = model(x)
+    assert abs(held[x[:, 0] == 1].mean() - held[x[:, 0] == 0].mean()) <= 0.001 + 1e-6
+    torch.testing.assert_close(model.without_layer()(x), net(shown))
+    held.sum().backward()
+    assert net[0].weight.grad is not None
+
+
+def test_hidden_columns_need_a_backbone_and_a_name() -> None:
+    with pytest.raises(errors.ParameterError, match="protected_attr_idx= says which columns"):
+        fl.FairModel(fl.mlp(3), fl.DemographicParity("sex", 0.1), hide_features=True)
+    with pytest.raises(errors.ParameterError, match="needs a backbone module"):
+        fl.FairModel(protected_attr_idx=0, tolerance=0.1, hide_features=True)
+    model = fl.FairModel(fl.mlp(3), protected_attr_idx=5, tolerance=0.1, hide_features=True)
+    with pytest.raises(errors.ShapeError, match=r"columns \(5,\) of x are kept from the network"):
+        model(torch.randn(8, 4))
+    with pytest.raises(errors.KeywordError, match="hide_features"):
+        fl.FairModel(fl.mlp(3), protected_attr_idx=0, exclude_protected_from_backbone=True)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "low"),
+    [
+        ({"emits": "probabilities"}, (7,), 0.0),
+        ({"emits": "probabilities", "out_features": 3}, (7, 3), 0.0),
+        ({"emits": "logits", "hidden": (), "dropout": 0.5}, (7,), None),
+        ({"emits": "numbers", "out_features": 2}, (7, 2), None),
+    ],
+)
+def test_multilayer_perceptrons(settings: dict[str, Any], shape: tuple[int, ...], low: float | None) -> None:
+    found = fl.mlp(4, **settings)(100 * torch.randn(7, 4, generator=torch.Generator().manual_seed(1)))
+    assert found.shape == shape
+    if low is None:
+        assert found.min() < 0
+        return
+    assert found.min() >= 0
+    torch.testing.assert_close(
+        found.sum(dim=1) if found.ndim == 2 else found.clamp(0, 1), torch.ones(7) if found.ndim == 2 else found
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"hidden": (0,)}, {"dropout": 1.0}, {"emits": "scores"}, {"in_features": 0}])
+def test_multilayer_perceptrons_that_cannot_be(wrong: dict[str, Any]) -> None:
+    with pytest.raises(errors.ParameterError, match="widths are at least 1"):
+        fl.mlp(**{"in_features": 3, **wrong})

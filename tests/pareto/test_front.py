@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 
-from fairlayer.pareto import Front, FrontPoint, MeasureError, UnreachableError, hypervolume
+import fairlayer as fl
+from fairlayer.pareto import Front, FrontPoint, MeasureError, UnreachableError, gap_measures, hypervolume
 from fairlayer.pareto.volume import non_dominated
 
 WAYS = {"val_auc": "maximise", "val_gap": "minimise"}
@@ -204,3 +205,58 @@ def test_a_front_is_chosen_by_a_ratio() -> None:
     for wrong in ({}, {"gap_at_most": 0.1}, {"gap_at_most": 0.1, "ratio_at_least": 0.8}):
         with pytest.raises(MeasureError):
             front.most_accurate(**wrong)
+
+
+def estimated(*rows: tuple[float, float, float, float, float]) -> Front:
+    names = ("val_auc", "val_gap", "val_gap_estimate", "val_gap_high")
+    return Front([FrontPoint(value, (0,), dict(zip(names, row, strict=True)), {}) for value, *row in rows], WAYS)
+
+
+def test_a_budget_is_held_against_the_estimate_and_not_against_the_noise() -> None:
+    front = estimated((0, 0.7, 0.01, 0.0, 0.03), (1, 0.8, 0.07, 0.01, 0.09), (2, 0.9, 0.08, 0.04, 0.2))
+    assert front.most_accurate(gap_at_most=0.02).value == 1
+    assert front.most_accurate(gap_at_most=0.02, by="measured").value == 0
+    assert front.most_accurate(gap_at_most=0.1, by="high").value == 1
+    with pytest.raises(UnreachableError, match=r"val_gap_high <= 0\.02 was asked.*0 of|val_gap_high 0\.03"):
+        front.most_accurate(gap_at_most=0.02, by="high")
+    with pytest.raises(MeasureError, match=r"asks for the measure val_gap_high.*gap_measures"):
+        FRONT.most_accurate(gap_at_most=0.1, by="high")
+    with pytest.raises(MeasureError, match='by is "measured"'):
+        front.most_accurate(gap_at_most=0.1, by="low")
+
+
+def test_gaps_of_a_sweep_on_cells_of_a_dozen_rows() -> None:
+    """Eight cells of 12 rows and no gap at all: measured 0.37 on average, estimated 0.09."""
+    random = np.random.default_rng(0)
+    cells = np.repeat(np.arange(8), 12)
+    found = [
+        gap_measures("gap", fl.DemographicParity("cell", 0.0), random.random(96) < 0.3, sensitive_features=cells)
+        for _ in range(40)
+    ]
+    assert np.mean([each["gap"] for each in found]) > 0.25
+    assert np.mean([each["gap_estimate"] for each in found]) < 0.12
+    assert all(each["gap_estimate"] <= each["gap"] <= each["gap_high"] for each in found)
+    with pytest.raises(MeasureError, match="bounds no range of group means"):
+        gap_measures("gap", fl.DisparateImpactRatio("cell", 0.8), random.random(96), sensitive_features=cells)
+
+
+def test_a_front_of_ratios_against_by_hand() -> None:
+    """Accuracy and the four-fifths ratio of two groups' rates, counted by hand for each point."""
+    rates = {"a": (0.30, 0.60), "b": (0.40, 0.50), "c": (0.44, 0.50), "d": (0.45, 0.45)}
+    accuracy = {"a": 0.9, "b": 0.88, "c": 0.85, "d": 0.8}
+    ways = {"val_accuracy": "maximise", "val_ratio": "maximise"}
+    sex = np.repeat(["f", "m"], 100)
+    constraint = fl.DisparateImpactRatio("sex", 0.8)
+    made = []
+    for name, (f, m) in rates.items():
+        decided = np.repeat(
+            [1.0, 0.0, 1.0, 0.0], [round(100 * f), round(100 - 100 * f), round(100 * m), round(100 - 100 * m)]
+        )
+        ratio = constraint.measure(decided, sensitive_features={"sex": sex}).value
+        assert ratio == pytest.approx(f / m)
+        made.append(FrontPoint(name, (0,), {"val_accuracy": accuracy[name], "val_ratio": ratio}, {}))
+    front = Front(made, ways)
+    assert front.most_accurate(ratio_at_least=0.8).value == "b"
+    assert front.most_accurate(ratio_at_least=0.85).value == "c"
+    assert front.fairest(accuracy_at_least=0.85).value == "c"
+    assert [point.value for point in front.non_dominated()] == ["a", "b", "c", "d"]

@@ -233,6 +233,71 @@ def test_a_bound_that_float32_cannot_hold_is_not_broken() -> None:
     assert result.certificate.holds, result.certificate
 
 
+# --- what a dtype can hold
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [20.0, 2e3, 1e5, 1e7])
+@pytest.mark.parametrize("tolerance", [0.0, 1e-12, 1e-9, 1e-6, 1e-3])
+def test_a_tolerance_finer_than_the_dtype_is_met_to_its_resolution(
+    dtype: torch.dtype, size: float, tolerance: float
+) -> None:
+    random = np.random.default_rng(0)
+    scores, group = torch.tensor(size * (1.0 + 0.1 * random.normal(size=300)), dtype=dtype), random.integers(0, 3, 300)
+    result = fl.project(scores, [fl.DemographicParity("g", tolerance)], sensitive_features={"g": group})
+    proof = result.certificate
+    assert proof.holds, proof
+    half_step = torch.finfo(dtype).eps / 2
+    assert 2 * half_step * size <= proof.resolution <= max(4 * half_step, 3e-13) * size
+    if tolerance > 0:  # then a constraint that is ignored is never taken for one that holds
+        assert proof.atol <= max(1e-10 if dtype == torch.float64 else 1e-6, tolerance, proof.resolution)
+    off = result.value.double() + torch.tensor(group == 0) * max(30 * proof.atol, 3 * tolerance)
+    assert not _again(result, off.to(dtype)).holds
+
+
+@pytest.mark.parametrize("geometry", ["entropic", "likelihood"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [17.0, 36.0, 60.0, 1e3, 1e6])
+@pytest.mark.parametrize("tolerance", [0.9, 0.005])
+def test_log_odds_beyond_what_the_dtype_tells_from_certainty(
+    geometry: str, dtype: torch.dtype, size: float, tolerance: float
+) -> None:
+    """A float32 holds no probability between 1 - 6e-8 and 1, which costs 6e-8 times the log-odds beyond it."""
+    group = np.arange(4000) % 2
+    scores = torch.tensor(np.linspace(-size, size, 4000) + 0.02 * size * group, dtype=dtype)
+    rule = fl.DemographicParity("g", tolerance)
+    result = fl.project(scores, [rule], sensitive_features={"g": group}, geometry=geometry, from_logits=True)
+    assert result.status == ("projected" if tolerance < 0.01 else "unchanged")
+    assert result.certificate.holds, result.certificate
+    off = result.value.clone()
+    top = off > 1.0 - 4.0 * torch.finfo(dtype).eps
+    if size >= 60.0 and dtype == torch.float32:
+        off[top] -= 1e-5
+        assert not _again(result, off).holds
+
+
+def test_a_value_that_is_no_number_proves_nothing() -> None:
+    result = _project("euclidean", False)
+    found = _again(result, result.value * float("nan"))
+    assert np.isnan(found.violation)
+    assert not found.holds
+
+
+def test_log_odds_of_any_size_end_in_numbers() -> None:
+    """Cells whose predictions are all but certain have a curvature of 1e-200, by which no step may be divided."""
+    random = np.random.default_rng(424)
+    group, y = random.integers(0, 12, 300), random.integers(0, 2, 300)
+    for size in (50.0, 500.0, 5000.0):
+        scores = torch.tensor(size * (random.normal(size=300) + 0.3 * (group - 6)), dtype=torch.float32)
+        rules = [fl.DemographicParity("g", 0.0), fl.EqualizedOdds("g", 0.05)]
+        result = fl.project(
+            scores, rules, sensitive_features={"g": group}, y=y, geometry="entropic", from_logits=True,
+            on_infeasible="relax",
+        )  # fmt: skip
+        assert torch.isfinite(result.value).all()
+        assert result.certificate.holds, (size, result.certificate)
+
+
 # --- the closed forms, by brute force
 
 

@@ -108,7 +108,7 @@ def test_decisions_have_a_trail_of_their_own(run: Path, rows: pd.DataFrame, tmp_
         assert asked.get("/health").json()["trail"] == "s.sqlite"
     kept = decisions(tmp_path / "s.sqlite.decisions")
     assert [row.body["decision"] for row in kept] == answer["decisions"]
-    assert all(row.body["policy"].startswith("decision rule") for row in kept)
+    assert all("decision rule" in row.body["model"] for row in kept)
     [one] = decisions(tmp_path / "s.sqlite")
     assert one.body["emitted"] == scored["scores"][0]
     assert verify(tmp_path / "s.sqlite.decisions", key=KEY).ok

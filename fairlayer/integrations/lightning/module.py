@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from fairlayer._keywords import explained
+from fairlayer._typing import called_like
 from fairlayer.adversarial import Adversary
 from fairlayer.constraints import Constraint
 from fairlayer.edge import LoaderBatch, check_choice, read_batch
@@ -133,7 +134,11 @@ class FairLightningModule(LightningModule):
         return self.model(x)  # type: ignore[no-any-return]
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        __getattr__: None  # type: ignore[assignment, misc]  # an attribute that nobody defines is an error
 
     def _read(self, batch: Any) -> LoaderBatch:
         """Return what a batch holds; a pair is (x, y) where the groups are columns of x, or nothing reads groups."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,7 +47,8 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     The estimator is anything with `fit` and `predict_proba` (scikit-learn, XGBoost, LightGBM, CatBoost, a pipeline), a
     compiled Keras model that ends in a sigmoid or a softmax, or a trained torch module that gives probabilities. It is
-    copied, and learns from labels 0 and 1. One that is trained already goes into `sklearn.frozen.FrozenEstimator`.
+    copied, and learns from labels 0 and 1, as floats where yours are floats. One that is trained already goes into
+    `sklearn.frozen.FrozenEstimator`.
 
     Args:
         estimator: the classifier.
@@ -190,7 +193,7 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         stated: tuple[Constraint, ...],
         X: Any,
         seen: Any,
-        codes: IntArray,
+        codes: FloatArray | IntArray,
         given: Any,
         weights: FloatArray | None,
         params: Mapping[str, Any],
@@ -206,7 +209,7 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             sample_weight=weights,
         )
 
-    def _scores_unseen(self, X: Any, codes: IntArray, params: Mapping[str, Any]) -> FloatArray:
+    def _scores_unseen(self, X: Any, codes: FloatArray | IntArray, params: Mapping[str, Any]) -> FloatArray:
         """Return scores of rows that the estimator has not learnt from."""
         if not _learns(self.estimator):
             return ranking_of(_fitted(self.estimator, X, codes, params), X)
@@ -316,8 +319,8 @@ def _stated(constraints: Stated) -> tuple[Constraint, ...]:
     return () if empty else as_constraints(constraints)
 
 
-def _two_classes(owner: str, y: Any) -> tuple[Any, IntArray]:
-    """Return the classes, and 1 where the label is the second."""
+def _two_classes(owner: str, y: Any) -> tuple[Any, Any]:
+    """Return the classes, and 1 where the label is the second: a float where labels are, as torch's losses ask."""
     y = column_or_1d(y, warn=True)
     check_classification_targets(y)
     kind = type_of_target(y)
@@ -329,14 +332,14 @@ def _two_classes(owner: str, y: Any) -> tuple[Any, IntArray]:
         )
     if len(classes) < 2:
         raise ParameterError(f"{owner} needs samples of two classes, but found one class: {classes.tolist()}.")
-    return classes, codes.astype(np.int64)
+    return classes, codes.astype(classes.dtype if classes.dtype.kind == "f" else np.int64)
 
 
-def _folds(cv: Any, codes: IntArray) -> Any:
+def _folds(cv: Any, codes: FloatArray | IntArray) -> Any:
     """Return pairs of rows to learn from and rows to score."""
     if not isinstance(cv, int):
         return check_cv(cv, codes, classifier=True).split(np.zeros(len(codes)), codes)
-    fewest = int(np.bincount(codes, minlength=2).min())
+    fewest = int(np.bincount(codes.astype(np.int64), minlength=2).min())
     if not 2 <= cv <= fewest:
         raise ParameterError(
             f"FairClassifier(decisions=True) was given cv={cv!r}, and the rarer class has {fewest} rows. Each of at "
@@ -350,17 +353,27 @@ def _learns(estimator: Any) -> bool:
     return has_fit(estimator) and type(estimator).__name__ != "FrozenEstimator"
 
 
+def _copied(estimator: Any) -> Any:
+    """Return a copy that has not learnt; a deep one of an estimator that copies its parameters, as CatBoost does."""
+    with warnings.catch_warnings():  # Keras tells that the optimiser of a fresh model has nothing to copy
+        warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+        try:
+            return clone(estimator, safe=False)
+        except RuntimeError:
+            return copy.deepcopy(estimator)
+
+
 def _fitted(estimator: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
     """Return a fitted copy of an estimator; a trained torch module is copied only."""
-    copy = clone(estimator, safe=False)
-    if has_fit(copy):
-        if "sample_weight" in params and not has_fit_parameter(copy, "sample_weight") and not hasattr(copy, "steps"):
+    made = _copied(estimator)
+    if has_fit(made):
+        if "sample_weight" in params and not has_fit_parameter(made, "sample_weight") and not hasattr(made, "steps"):
             raise ParameterError(
-                f"sample_weight was given, but {type(copy).__name__}.fit takes none. Leave it out, or use an estimator "
+                f"sample_weight was given, but {type(made).__name__}.fit takes none. Leave it out, or use an estimator "
                 "that weighs its samples."
             )
-        copy.fit(X, y, **params)
-    return copy
+        made.fit(X, y, **params)
+    return made
 
 
 def _projected(owner: Any, scores: FloatArray, bounds: Bounds, features: Any) -> Projection:
