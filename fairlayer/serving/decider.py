@@ -90,7 +90,11 @@ class Decider:
         state = InferenceState(self._constraints, bounds=(0.0, 1.0), **{"policy": "anytime", **options})
         words = inputs.run.model.projection.vocabulary
         mark = hashlib.sha256(json.dumps(rule.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
-        told = {"model": f"{model}, decision rule {mark}", "policy": str(state.policy), "threshold": 0.5}
+        told: dict[str, Any] = {
+            "model": f"{model}, decision rule {mark}",
+            "policy": str(state.policy),
+            "threshold": 0.5,
+        }
         self._recorder = None if journal is None else journal.begun(store, constraints=self._constraints, **told)
         self.stream = stream_of(state, store, words, Rounding(f"decision rule {mark}"), self._recorder)
 
