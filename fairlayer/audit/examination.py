@@ -33,7 +33,7 @@ from fairlayer.errors import ParameterError
 
 __all__ = ["Audit", "audit"]
 
-FORMAT = 1
+FORMAT = 2
 
 _COMPARED_TOGETHER = ("demographic_parity", "equalized_odds", "predictive_parity")
 _MOST_TOGETHER = 6  # groups of which it is computed which criteria can hold together; more take long, and say less
@@ -58,7 +58,7 @@ class Audit:
         provenance: where the numbers come from.
         supplied: what only people can say.
         sections: further parts of the document, by name: "run", "alternatives", "checks", "impact", "lending",
-            "proxies", "stream".
+            "proxies", "coverage", "individual", "stream".
     """
 
     asked: Asked
@@ -126,6 +126,8 @@ class Audit:
             "impact": None,
             "lending": [],
             "proxies": [],
+            "coverage": [],
+            "individual": None,
             "supplied": self.supplied.to_dict(),
             "provenance": self.provenance.to_dict(),
             **self.sections,

@@ -30,6 +30,8 @@ from fairlayer.errors import ParameterError
 
 __all__ = ["EXIT_CODES", "Kind", "Limit", "Outcome", "Verdict", "gravest", "judge", "verdict"]
 
+_MOST_NAMED = 4  # groups whose rows are all told in a reason
+
 Kind: TypeAlias = Literal["difference", "ratio"]
 
 
@@ -237,9 +239,7 @@ def _rows_needed(found: Disparity, limit: Limit) -> int | None:
 
 
 def _reason(found: Disparity, limit: Limit, outcome: Outcome, beyond: tuple[str, ...], needed: int | None) -> str:
-    rows = (
-        ", ".join(f"{g.name} {g.rows:g}" for g in found.groups if g.standing == "counted") or "no group of enough rows"
-    )
+    rows = _rows_of(found)
     if beyond:
         return f"{' and '.join(beyond)} has too few rows for the headline, and is certainly beyond the limit."
     if outcome is Outcome.NOT_EVALUATED:
@@ -252,6 +252,16 @@ def _reason(found: Disparity, limit: Limit, outcome: Outcome, beyond: tuple[str,
     worse = f" Worse off: {found.worst.worse_off}." if found.worst.worse_off else ""
     kept = "keeps" if outcome is Outcome.PASS else "breaks"
     return f"The whole interval {kept} the limit (rows: {rows}).{worse}"
+
+
+def _rows_of(found: Disparity) -> str:
+    """Return the rows of the groups that were compared; of many groups, those of the smallest and the largest."""
+    counted = sorted((g for g in found.groups if g.standing == "counted"), key=lambda g: g.rows)
+    if len(counted) > _MOST_NAMED:
+        ends = f"{counted[0].name} {counted[0].rows:g} to {counted[-1].name} {counted[-1].rows:g}"
+        return f"{ends}, {len(counted)} groups"
+    named = [f"{g.name} {g.rows:g}" for g in found.groups if g.standing == "counted"]
+    return ", ".join(named) or "no group of enough rows"
 
 
 def _plain(value: float) -> float | None:

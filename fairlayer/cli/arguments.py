@@ -371,6 +371,10 @@ def _add_stream(commands: Any) -> None:
         ),
     )
     stream.add_argument("--buckets", action="store_true", help="Print the report of the stream, bucket by bucket.")
+    stream.add_argument(
+        "--trail", metavar="FILE", help="The audit trail to write, with one row for each row of the table."
+    )
+    _add_trail_key(stream)
     _add_policy(stream)
     add_reading(stream)
 
@@ -474,7 +478,27 @@ def _add_serve(commands: Any) -> None:
             "request (default: %(default)s)."
         ),
     )
+    serve.add_argument(
+        "--trail",
+        metavar="FILE",
+        help=(
+            "The audit trail to write, with one row for each answer, in the transaction that counts it. The stream is "
+            "kept in the same file, so that --store is left out. Decisions are kept in FILE.decisions."
+        ),
+    )
+    _add_trail_key(serve)
     _add_policy(serve)
+
+
+def _add_trail_key(command: Any) -> None:
+    command.add_argument(
+        "--trail-key",
+        metavar="FILE",
+        help=(
+            "The file with the secret key of the trail, as hexadecimal digits (openssl rand -hex 32). The key seals the "
+            "trail, hides ids, and commits to what the model read."
+        ),
+    )
 
 
 def _add_policy(command: Any) -> None:

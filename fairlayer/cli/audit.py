@@ -13,7 +13,7 @@ from fairlayer.audit import Columns, Provenance, Supplied, Wanted, audit_frame, 
 from fairlayer.cli.verdicts import show_audit
 from fairlayer.data import parse_cut, read_frame
 from fairlayer.errors import DataError
-from fairlayer.report import FORMATS, document_text, public_document, write_card, write_markdown, write_page
+from fairlayer.report import FORMATS, document_text, public_document, sign_file, write_card, write_markdown, write_page
 
 __all__ = ["add_audit", "add_outputs", "run_audit", "write_outputs"]
 
@@ -51,6 +51,32 @@ def add_audit(commands: Any, new_parser: Any, repeat: Any) -> None:
         default="selection",
         help="For --format ll144: what the tool does, select or score people.",
     )
+    audit.add_argument(
+        "--alike",
+        action=repeat,
+        default=[],
+        metavar="COLUMN",
+        help="A column by which people are alike: the page says whether they are treated alike. Repeat it for more.",
+    )
+    audit.add_argument(
+        "--interval",
+        metavar="LOW,HIGH",
+        help="The two columns of an interval for the outcome: the page says how often the outcome lies in it.",
+    )
+    audit.add_argument(
+        "--label-set",
+        metavar="COLUMN,COLUMN",
+        help=(
+            "A column for each label, that of label 0 first: the page says how often the set of a person holds the "
+            "true label."
+        ),
+    )
+    audit.add_argument(
+        "--nominal",
+        type=float,
+        default=0.9,
+        help="The share of intervals or sets that were to hold the outcome (default: %(default)s).",
+    )
     audit.add_argument("--sex", metavar="COLUMN", help="For --format ll144: the column of the sex.")
     audit.add_argument("--race", metavar="COLUMN", help="For --format ll144: the column of race or ethnicity.")
     audit.add_argument(
@@ -68,6 +94,11 @@ def add_outputs(command: Any) -> None:
     )
     command.add_argument("--markdown", metavar="FILE", help="The file to write the same to in Markdown.")
     command.add_argument("--card", metavar="FILE", help="The model card to write, as Hugging Face reads it.")
+    command.add_argument(
+        "--sign",
+        metavar="PEM",
+        help="An Ed25519 private key: each file that is written is signed, in NAME.sig beside it.",
+    )
     command.add_argument(
         "--format", choices=FORMATS, default="audit", help="The format of the page (default: %(default)s)."
     )
@@ -215,18 +246,23 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
 
 def write_outputs(document: Mapping[str, Any], arguments: argparse.Namespace) -> None:
-    """Write what was asked for, and say where it is."""
+    """Write what was asked for, sign it where there is a key, and say where it is."""
     if arguments.public is not None:
         document = public_document(document, smallest=arguments.public)
+    written = []
     if arguments.json is not None:
         Path(arguments.json).write_text(document_text(document), encoding="utf-8")
-        print(f"Document: {arguments.json}")
+        written.append(("Document", Path(arguments.json)))
     if arguments.html is not None:
-        print(f"Page: {write_page(arguments.html, document, format=arguments.format)}")
+        written.append(("Page", write_page(arguments.html, document, format=arguments.format)))
     if arguments.markdown is not None:
-        print(f"Markdown: {write_markdown(arguments.markdown, document)}")
+        written.append(("Markdown", write_markdown(arguments.markdown, document)))
     if arguments.card is not None:
-        print(f"Model card: {write_card(arguments.card, document)}")
+        written.append(("Model card", write_card(arguments.card, document)))
+    key = None if arguments.sign is None else Path(arguments.sign).read_bytes()
+    for what, path in written:
+        signed = "" if key is None else f", signed in {sign_file(path, key)}"
+        print(f"{what}: {path}{signed}")
 
 
 def command_line(words: Sequence[str]) -> str:
@@ -248,7 +284,15 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         left_out_reason=arguments.leave_out_small,
         lending=arguments.format == "lending",
         proxies=arguments.proxies,
+        alike=arguments.alike,
+        interval=_names(arguments.interval),
+        label_set=_names(arguments.label_set),
+        nominal=arguments.nominal,
     )
+
+
+def _names(text: str | None) -> list[str]:
+    return [] if text is None else [name.strip() for name in text.split(",")]
 
 
 def _cut_name(name: str, cuts: Sequence[Any]) -> str:
