@@ -129,7 +129,7 @@ class Means:
     def per_sample(self) -> FloatArray:
         """Return the weights (rows, n) with which one sample of each row of the batch counts."""
         if self.weights is not None:
-            return self.weights
+            return np.asarray(self.weights)
         assert self.codes is not None
         member = np.eye(len(self) + 1)[:, self.codes][:-1]
         return np.asarray(member / self._divisors[:, None])

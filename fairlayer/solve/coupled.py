@@ -34,7 +34,7 @@ def solve_coupled(passes: PairPasses, slabs: SlabSystem) -> Solved:
         ClashingFaces: nothing meets all of them.
         SolverError: the accuracy was not reached.
     """
-    counted: Any = CountedPasses(passes)  # type: ignore[arg-type]
+    counted: Any = CountedPasses(passes)
     solution = _solved(counted, slabs)
     return Solved(solution._replace(passes=counted.count), slabs, 0.0)
 
@@ -68,6 +68,7 @@ def least_widening(passes: PairPasses, slabs: SlabSystem) -> float:
         return 0.0
     table, pairs, n = RowTable.of(slabs), passes.pairs, passes.n
     levels, e = len(table.scale), len(pairs)
+    assert passes.cells.dense is not None
     rows = np.asarray(table.matrix) @ passes.cells.dense  # (rows, n)
     own, tied = np.flatnonzero(~table.tied), np.flatnonzero(table.tied)
     level = np.zeros((len(table.level), levels))

@@ -60,7 +60,7 @@ class ManyRows:
 
     def gradient(self, statistics: FloatArray) -> FloatArray:
         """Return A s - l, (b, m); -inf where there is no row."""
-        return np.einsum("bmc,bc->bm", self.matrix, self.gathered(statistics)) - self.limit
+        return np.asarray(np.einsum("bmc,bc->bm", self.matrix, self.gathered(statistics)) - self.limit)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _direction(  # noqa: PLR0917 - where the search stands
     # A cell of which no sample can move counts as slightly free, ever less.
     metric = np.where(metric <= 0.0, max(0.05 * 0.5**step, 1e-9) * widest, metric)
     free = (multipliers > 0.0) | (gradient > 0.0)
-    square = np.einsum("bmc,bc,bnc->bmn", rows.matrix, metric, rows.matrix)
+    square = (rows.matrix * metric[:, None, :]) @ rows.matrix.transpose(0, 2, 1)
     diagonal = np.einsum("bmm->bm", square)
     unit = np.maximum(diagonal.max(axis=1, initial=0.0), 1e-300)
     square = np.where(free[:, :, None] & free[:, None, :], square, 0.0)
@@ -154,7 +154,9 @@ def _searched(  # noqa: PLR0917 - where the search stands
     share = _longest_shares(passes, rows, multipliers, direction, largest_pulls)
     settled = ~(direction != 0.0).any(axis=1)
     finite = np.where(np.isfinite(gradient), gradient, 0.0)
-    for used in range(1, _MOST_TRIALS + 1):
+    used = 0
+    while True:
+        used += 1
         trial = np.maximum(multipliers + share[:, None] * direction, 0.0)
         moved = trial - multipliers
         reached = passes.at(rows.prices(trial))
@@ -162,7 +164,7 @@ def _searched(  # noqa: PLR0917 - where the search stands
         first = (finite * moved).sum(axis=1)
         last = (np.where(np.isfinite(found), found, 0.0) * moved).sum(axis=1)
         settled = settled | (last >= -0.5 * np.abs(first)) | (np.abs(first) <= 1e-300)
-        if bool(settled.all()):
+        if bool(settled.all()) or used == _MOST_TRIALS:
             break
         shorter = np.clip(first / np.maximum(first - last, 1e-300), 0.1, 0.7)
         share = np.where(settled, share, share * shorter)
@@ -180,4 +182,4 @@ def _longest_shares(
         np.abs(np.einsum("bm,bmc->bc", each, rows.matrix) * largest_pulls).max(axis=1, initial=0.0)
         for each in (multipliers, direction)
     )
-    return np.minimum(1.0, (most + here) / np.maximum(change, 1e-300))
+    return np.asarray(np.minimum(1.0, (most + here) / np.maximum(change, 1e-300)))

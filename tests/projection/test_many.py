@@ -194,3 +194,49 @@ def test_it_says_no_by_name() -> None:
         fl.project_many(scores, parity, sensitive_features=groups)
     mask = torch.isfinite(scores)
     assert torch.isfinite(fl.project_many(scores, parity, sensitive_features=groups, mask=mask).value).all()
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_vmap_over_scores(geometry: str) -> None:
+    rng = np.random.default_rng(1)
+    scores = torch.tensor(rng.uniform(0.1, 0.9, (5, 10)))
+    shared, own = torch.arange(10) % 2, torch.tensor(rng.integers(0, 2, (5, 10)))
+    parity = fl.DemographicParity("g", 0.02)
+
+    def one(z: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        return fl.project(z, parity, sensitive_features={"g": g}, geometry=geometry, bounds=(0.0, 1.0)).value
+
+    expected = torch.stack([one(z, shared) for z in scores])
+    assert torch.allclose(torch.vmap(one, (0, None))(scores, shared), expected, rtol=0.0, atol=1e-10)
+    assert torch.allclose(torch.vmap(lambda z: one(z, shared))(scores), expected, rtol=0.0, atol=1e-10)
+    assert torch.allclose(torch.vmap(one, (1, None))(scores.T, shared), expected, rtol=0.0, atol=1e-10)
+    expected = torch.stack([one(z, g) for z, g in zip(scores, own, strict=True)])
+    assert torch.allclose(torch.vmap(one)(scores, own), expected, rtol=0.0, atol=1e-10)
+
+    def loss(z: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        return one(z, g).pow(3).sum()
+
+    gradients = torch.stack([torch.func.grad(loss)(z, g) for z, g in zip(scores, own, strict=True)])
+    assert torch.allclose(torch.vmap(torch.func.grad(loss))(scores, own), gradients, rtol=0.0, atol=1e-9)
+    together = torch.func.grad(lambda z: torch.vmap(loss)(z, own).sum())(scores)
+    assert torch.allclose(together, gradients, rtol=0.0, atol=1e-9)
+    jacobians = torch.stack([torch.func.jacrev(one)(z, g) for z, g in zip(scores, own, strict=True)])
+    assert torch.allclose(torch.vmap(torch.func.jacfwd(one))(scores, own), jacobians, rtol=0.0, atol=1e-9)
+    leaf = scores.clone().requires_grad_()
+    torch.vmap(loss)(leaf, own).sum().backward()
+    assert leaf.grad is not None
+    assert torch.allclose(leaf.grad, gradients, rtol=0.0, atol=1e-9)
+    if geometry != "euclidean":
+        hessians = torch.stack([torch.func.hessian(loss)(z, g) for z, g in zip(scores, own, strict=True)])
+        assert torch.allclose(torch.vmap(torch.func.hessian(loss))(scores, own), hessians, rtol=0.0, atol=1e-7)
+
+
+def test_vmap_tells_what_it_knows() -> None:
+    scores, parity = torch.rand(3, 4), fl.DemographicParity("g", 0.02)
+    how = {"sensitive_features": {"g": torch.tensor([0, 1, 0, 1])}}
+    with pytest.raises(BackendError, match="project_many"):
+        torch.vmap(lambda z: fl.project(z, parity, **how).certificate)(scores)
+    with pytest.raises(BackendError, match=r"torch.vmap over torch.vmap"):
+        torch.vmap(torch.vmap(lambda z: fl.project(z, parity, **how).value))(scores[None])
+    layer = fl.FairProjection([parity])
+    assert torch.allclose(torch.vmap(lambda z: layer(z, **how))(scores), torch.stack([layer(z, **how) for z in scores]))

@@ -25,11 +25,12 @@ from fairlayer.errors import (
     ShapeError,
 )
 from fairlayer.geometry.probabilities import check_probabilities
-from fairlayer.passes import make_passes
+from fairlayer.groups import Vocabulary
+from fairlayer.passes import Passes, Point, make_passes
 from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.projection.certificate import RawBatch
 from fairlayer.projection.exact import result_dtype
-from fairlayer.projection.many.following import followed
+from fairlayer.projection.many.following import Terms, followed, terms_of
 from fairlayer.projection.many.layout import Layout
 from fairlayer.projection.many.result import ManyProjections, _Solved
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
@@ -129,6 +130,7 @@ class _Problem:
         self.columns: dict[str, Any] = {}
         self.labels: FloatArray | None = None
         self.weights: FloatArray | None = None
+        self.vocabulary: Vocabulary | None = None
 
     @staticmethod
     def read(  # noqa: PLR0917 - as `project_many`
@@ -170,17 +172,11 @@ class _Problem:
         layout = Layout.of(assembly, self.problems, self.count)
         box = self.options.box(scores.reshape(-1))
         passes = make_passes(plain_tensor(x), assembly.cells, box.lower, box.upper, rule)
-        if layout.rows.matrix.shape[1] > _MOST_ROWS:
-            found_multipliers = np.zeros(layout.rows.limit.shape)
-            converged, point, sweeps = np.zeros(self.count, dtype=bool), passes.at(None), 1
-        else:
-            pulls = layout.rows.gathered(1.0 / assembly.cells.counts)
-            found = solve_many(passes, layout.rows, pulls)
-            found_multipliers = np.where(found.converged[:, None], found.multipliers, 0.0)
-            converged, point, sweeps = found.converged, found.point, found.sweeps
+        found_multipliers, converged, point, sweeps = self._common(assembly, layout, passes)
         dtype = result_dtype(scores)
         if scores.requires_grad or forward_ad._current_level >= 0:
-            flat = followed(x.double(), found_multipliers, layout, assembly.cells, rule, box.lower, box.upper)
+            terms = terms_of(found_multipliers, layout, assembly.cells, x.device)
+            flat = followed(x.double().reshape(scores.shape), terms, rule, box.lower, box.upper)
         else:
             flat = passes.as_tensor(point.value).to(scores.device)
         value = rule.inside(flat.to(dtype)).reshape(scores.shape)
@@ -190,8 +186,8 @@ class _Problem:
             for i, one in alone.items():
                 value[i, self._mask()[i]] = one.value
         value = torch.where(self._mask(), value, torch.zeros_like(value))
-        ends = (0.0, 1.0) if rule.bounded else (box.lower, box.upper)
-        raw = RawBatch(plain_tensor(x), assembly.stated, rule, *ends, assembly.cells.weights, None)
+        lower, upper = (0.0, 1.0) if rule.bounded else (box.lower, box.upper)
+        raw = RawBatch(plain_tensor(x), assembly.stated, rule, lower, upper, assembly.cells.weights, None)
         changed = self._changed(point, found_multipliers)
         solved = _Solved(assembly, layout, raw, self.problems, found_multipliers, changed)
         prices = solved.prices()
@@ -200,12 +196,41 @@ class _Problem:
         named = {name: torch.from_numpy(prices[:, j].copy()) for j, name in enumerate(self.plan.names)}
         return ManyProjections(value, named, sweeps, alone, self.plan.names, solved)
 
+    def terms(self) -> Terms:
+        """Return what the solutions depend on besides the scores.
+
+        Raises:
+            BackendError: the common method does not finish a problem.
+        """
+        rule, scores = self.options.rule, self.scores
+        x = rule.coordinates(scores.reshape(-1), from_logits=self.options.from_logits, margin=self.options.margin)
+        assembly = self._assembly()
+        layout = Layout.of(assembly, self.problems, self.count)
+        box = self.options.box(scores.reshape(-1))
+        passes = make_passes(x, assembly.cells, box.lower, box.upper, rule)
+        multipliers, converged, _, _ = self._common(assembly, layout, passes)
+        for index in np.flatnonzero(~converged).tolist():
+            self._alone(index)  # raises where nothing meets the constraints
+            raise BackendError(
+                f"problem {index} of those that torch.vmap hides needs a solver of its own, which transforms cannot "
+                "follow. Use fl.project_many, or a loop."
+            )
+        return terms_of(multipliers, layout, assembly.cells, scores.device)
+
+    def _common(self, assembly: Assembly, layout: Layout, passes: Passes) -> tuple[FloatArray, BoolArray, Point, int]:
+        """Return multipliers, which problems have converged, the point there, and the sweeps it took."""
+        if layout.rows.matrix.shape[1] > _MOST_ROWS:
+            return np.zeros(layout.rows.limit.shape), np.zeros(self.count, dtype=bool), passes.at(None), 1
+        found = solve_many(passes, layout.rows, layout.rows.gathered(1.0 / assembly.cells.counts))
+        multipliers = np.where(found.converged[:, None], found.multipliers, 0.0)
+        return multipliers, found.converged, found.point, found.sweeps
+
     def _mask(self) -> Tensor:
         return torch.from_numpy(self.inside).to(self.scores.device)
 
     def _assembly(self) -> Assembly:
         total = self.count * self.n
-        groups = read_groups(self.columns or None, self.constraints, total, None)
+        groups = read_groups(self.columns or None, self.constraints, total, self.vocabulary)
         labels = None if self.labels is None else self.labels.ravel()
         weights = None if self.weights is None else self.weights.ravel()
         raw = plain_tensor(self.scores).double().cpu().numpy().ravel()
