@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib
+import io
 import linecache
 import os
 import re
@@ -38,7 +40,9 @@ READ_BY_PEOPLE = [
     *sorted((ROOT / "fairlayer").rglob("*.py")),
 ]
 
-SKIP = "<!-- no-run -->"
+SKIP = re.compile(r"<!-- no-run: .{10,} -->")
+OUTPUT = 'text title="Output"'  # compared with what the block before it prints
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<ticks>`{3,})(?P<info>[^`\n]*)$")
 MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:work|root|home|Users|opt|mnt|srv)/[\w.-]+")
 LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)")
@@ -53,8 +57,15 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def python_blocks(text: str) -> Iterator[Block]:
-    """Yield the fenced blocks marked `python` that no skip comment precedes."""
+class Fence(NamedTuple):
+    line: int  # of the first line inside, from 1
+    info: str  # what stands behind the ticks
+    code: str
+    skipped: bool  # a skip comment precedes it
+
+
+def fenced(text: str) -> Iterator[Fence]:
+    """Yield every fenced block of a document."""
     lines = text.splitlines()
     previous, number = "", 0
     while number < len(lines):
@@ -66,23 +77,82 @@ def python_blocks(text: str) -> Iterator[Block]:
         end = number + 1
         while end < len(lines) and lines[end].strip() != opening["ticks"]:
             end += 1
-        language = opening["info"].strip().partition(" ")[0]
-        if language == "python" and previous != SKIP:
-            code = [line.removeprefix(opening["indent"]) for line in lines[number + 1 : end]]
-            yield Block(number + 2, "\n".join(code) + "\n")
+        code = "".join(line.removeprefix(opening["indent"]) + "\n" for line in lines[number + 1 : end])
+        yield Fence(number + 2, opening["info"].strip(), code, bool(SKIP.fullmatch(previous)))
         previous, number = "", end + 1
 
 
-def run_blocks(path: Path, namespace: dict[str, object]) -> int:
-    """Run the blocks of one document in one namespace; return how many there were."""
-    count = 0
-    for count, block in enumerate(python_blocks(path.read_text(encoding="utf-8")), 1):  # noqa: B007
-        # The blank lines make tracebacks show the line of the document.
-        source = "\n" * (block.line - 1) + block.code
-        name = f"{relative(path)}[{block.line}]"
-        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+def python_blocks(text: str) -> Iterator[Block]:
+    """Yield the fenced blocks marked `python` that no skip comment precedes."""
+    for fence in fenced(text):
+        if fence.info.partition(" ")[0] == "python" and not fence.skipped:
+            yield Block(fence.line, fence.code)
+
+
+def run_python(source: str, name: str, namespace: dict[str, object]) -> str:
+    """Run one block and return what it prints."""
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         exec(compile(source, name, "exec"), namespace)
+    print(printed.getvalue(), end="")
+    return printed.getvalue()
+
+
+def run_console(code: str) -> Iterator[tuple[str, str]]:
+    """Run each command of a console block; yield what it prints and what the document shows."""
+    environment = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for part in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:]:
+        command, _, shown = re.sub(r"\\\n\s*", "", part).partition("\n")
+        done = subprocess.run(
+            command, shell=True, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        yield done.stdout + done.stderr, shown
+
+
+def run_blocks(path: Path, namespace: dict[str, object]) -> int:
+    """Run the blocks of one document in one namespace and compare shown outputs; return how many blocks were run."""
+    count, printed = 0, ""
+    for fence in fenced(path.read_text(encoding="utf-8")):
+        if fence.skipped:
+            continue
+        where = f"{relative(path)}[{fence.line}]"
+        if fence.info.partition(" ")[0] == "python":
+            # The blank lines make tracebacks show the line of the document.
+            printed = run_python("\n" * (fence.line - 1) + fence.code, where, namespace)
+            count += 1
+        elif fence.info == OUTPUT:
+            assert not difference(printed, fence.code), f"{where}: {difference(printed, fence.code)}"
+        elif fence.info == "console":
+            for found, shown in run_console(fence.code):
+                assert not difference(found, shown), f"{where}: {difference(found, shown)}"
+            count += 1
     return count
+
+
+def difference(found: str, shown: str) -> str:
+    """Say where an output is not the one shown; "" where it is.
+
+    Words must be equal, and a line of three dots stands for any lines. Numbers may differ by 0.03 and a tenth, since
+    training is not the same to the last digit on every machine.
+    """
+    lines = [line for line in found.splitlines() if line.strip()]
+    for part in re.split(r"^\s*\.\.\.\s*$", shown, flags=re.MULTILINE):
+        wanted = [line for line in part.splitlines() if line.strip()]
+        places = (k for k in range(len(lines) - len(wanted) + 1) if all(map(alike, lines[k:], wanted)))
+        start = next(places, None)
+        if start is None:
+            return f"expected\n{part}\nin\n{found}"
+        lines = lines[start + len(wanted) :]
+    return ""
+
+
+def alike(found: str, shown: str) -> bool:
+    """Return whether two lines have the same words, and numbers that are near each other."""
+    words = [" ".join(" ".join(NUMBER.split(line)).split()) for line in (found, shown)]
+    numbers = [[float(number) for number in NUMBER.findall(line)] for line in (found, shown)]
+    return words[0] == words[1] and all(abs(a - b) <= 0.03 + 0.1 * abs(b) for a, b in zip(*numbers, strict=True))
 
 
 @pytest.fixture
@@ -175,7 +245,7 @@ SAMPLE = """
 one = 1
 ```
 
-<!-- no-run -->
+<!-- no-run: it raises an error -->
 
 ```python
 raise RuntimeError
@@ -199,8 +269,38 @@ shown_only = True
 """
 
 
+def test_few_blocks_are_not_run_and_each_says_why() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in DOCUMENTS]
+    assert sum(fence.skipped for text in texts for fence in fenced(text)) <= 5
+    assert sum(text.count("no-run") - len(SKIP.findall(text)) for text in texts) <= 1  # the one that explains it
+
+
 def test_blocks_are_found_and_skipped() -> None:
     assert list(python_blocks(SAMPLE)) == [Block(3, "one = 1\n"), Block(19, "two = one + 1\n")]
+
+
+@pytest.mark.parametrize(
+    ("found", "same"),
+    [
+        ("gap 0.021 of 2,000\n", True),
+        ("gap  0.045 of 2,000", True),
+        ("gap 0.3 of 2,000", False),
+        ("gap of 2,000", False),
+        ("a gap 0.02 of 2,000", False),
+    ],
+)
+def test_shown_outputs_are_compared(found: str, same: bool) -> None:
+    assert (difference(found, "gap 0.02 of 2,000\n") == "") is same
+
+
+def test_three_dots_stand_for_lines() -> None:
+    assert not difference("a\nb\nc\nd\n", "a\n...\nd\n")
+    assert difference("a\nb\n", "...\nc\n")
+
+
+def test_console_blocks_are_run() -> None:
+    [(found, shown)] = run_console("$ echo one \\\n  two\none two\n")
+    assert found == shown == "one two\n"
 
 
 def test_blocks_share_a_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

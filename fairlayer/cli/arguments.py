@@ -94,7 +94,12 @@ def _add_train(commands: Any) -> None:
     )
     train.add_argument("--target", help="column to predict; needed")
     train.add_argument("--positive", help="value of the target that counts as 1 (default: '1' or 'True')")
-    train.add_argument("--task", choices=("classification", "regression"), default="classification")
+    train.add_argument(
+        "--task",
+        choices=("classification", "regression"),
+        default="classification",
+        help="what the target is (default: %(default)s)",
+    )
     train.add_argument("--out", help="run folder to write; needed")
     _add_force(train)
     add_reading(train)
@@ -267,7 +272,7 @@ def _add_stream(commands: Any) -> None:
     stream.add_argument(
         "--decisions",
         action="store_true",
-        help="decide each row too, by the decision rule of the run, so that the gap of all decisions so far stays within "
+        help="decide each row too, by the decision rule of the run; the gap of all decisions so far stays within "
         "tolerance",
     )
     stream.add_argument(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,11 +94,13 @@ def policy_of(text: str) -> Policy:
     module, colon, name = text.partition(":")
     if not colon:
         return as_policy(text)
+    if os.getcwd() not in sys.path:  # a module beside the call, as for `python -m`
+        sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConstraintDefinitionError(f"--policy {text} cannot be imported ({error}).") from error
-    return as_policy(found() if isinstance(found, type) else found)
+    return as_policy(found() if isinstance(found, type) and issubclass(found, Policy) else found)
 
 
 def _clock(frame: pd.DataFrame, name: str) -> list[float]:

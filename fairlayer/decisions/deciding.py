@@ -55,7 +55,7 @@ def decide(
         y: labels 0 or 1 (n,).
         label_probabilities: probabilities of label 1 (n,).
         capacity: the most samples to select.
-        utility: 2 x 2, utility[label][decision]; by default 1 for a right decision, so that it is the accuracy.
+        utility: 2 x 2, `utility[label][decision]`; by default 1 for a right decision, so that it is the accuracy.
             For a table of costs give its negative.
         randomised: draw lots between thresholds, where exact parity needs it.
         seed: of the lots; None draws fresh ones.

@@ -83,7 +83,7 @@ def cells_of(features: Sequence[str], counters: Mapping[str, int]) -> dict[str, 
         if key.startswith(DECIDED):
             cell = key.removeprefix(DECIDED)
             words = tuple(json.loads(cell))
-            name = cell_name(features, [[word] for word in words], [-1 if word is None else 0 for word in words])
+            name = cell_name(features, [(word,) for word in words], [-1 if word is None else 0 for word in words])
             found[name] = (words, count, counters.get(SELECTED + cell, 0))
     return found
 

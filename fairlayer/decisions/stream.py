@@ -28,11 +28,11 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.constraints.measure import measure
 from fairlayer.decisions.inputs import as_scores, like, read_scores
+from fairlayer.decisions.rounding import Rounding
 from fairlayer.decisions.rule import CellRule, DecisionRule
 from fairlayer.edge import Stated, as_constraints, feature_names
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import read_sensitive_features
-from fairlayer.decisions.rounding import Rounding
 from fairlayer.streaming import InferenceState, Policy, StreamReport
 
 __all__ = ["DecisionStream", "wishes_of"]
@@ -47,8 +47,9 @@ class DecisionStream:
 
         gap of all decisions so far <= tolerance + 1/(2 N_0) + 1/(2 N_1)
 
-    under the policy "anytime", and in general within the tolerance plus half a person per cell. Where the rule alone would do that, few decisions
-    differ from its own; where the population drifts away from it, those near the thresholds change first.
+    under the policy "anytime", and in general within the tolerance plus half a person per cell. Where the rule alone
+    would do that, few decisions differ from its own; where the population drifts away from it, those near the
+    thresholds change first.
 
     Args:
         rule: fitted thresholds.
@@ -138,7 +139,12 @@ class DecisionStream:
         with self._lock:
             arrays = {"count": self._count, "selected": self._selected}
             saved = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-            return {**saved, "left": self._rounding.to_state(), "cells": list(self.rule.names), "stream": self._stream.state_dict()}
+            return {
+                **saved,
+                "left": self._rounding.to_state(),
+                "cells": list(self.rule.names),
+                "stream": self._stream.state_dict(),
+            }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -154,9 +160,7 @@ class DecisionStream:
         with self._lock:
             self._stream.load_state_dict(state["stream"])
             self._rounding.load_state(state["left"])
-            self._count, self._selected = (
-                state[name].double().cpu().numpy().copy() for name in ("count", "selected")
-            )
+            self._count, self._selected = (state[name].double().cpu().numpy().copy() for name in ("count", "selected"))
 
     def report(self) -> StreamReport:
         """Return what was emitted bucket by bucket, before it was rounded; see `InferenceState.report`."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer.fused.book import LABELLED, ROWS, SCALE_LOW, SCALE_WIDTH, SOLVED_MEAN, SOLVED_SLACK
 from fairlayer.fused.book import COUNT as PRESENT
+from fairlayer.fused.book import LABELLED, ROWS, SCALE_LOW, SCALE_WIDTH, SOLVED_MEAN, SOLVED_SLACK
 from fairlayer.fused.book import RAW as PRESENT_RAW
 from fairlayer.fused.compiling import compiled
 from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN
@@ -30,11 +30,8 @@ _RESOLUTION = 2.0**-52
 
 
 @compiled
-def gather(
-    counts: Any, totals: Any, unit: float, block_cells: Any, block_raw: Any, curve: Any, terms: Any
-) -> Any:
-    """Return cells, scores, weights and label estimates of all points, their recent weight, and the spread of scores.
-    """
+def gather(counts: Any, totals: Any, unit: float, block_cells: Any, block_raw: Any, curve: Any, terms: Any) -> Any:
+    """Return cells, scores, weights and label estimates of all points, their recent weight, and the spread."""
     k, bins = counts.shape
     labelled = terms[LABELLED] > 0.0
     halves = 2 if labelled else 1
@@ -67,7 +64,7 @@ def gather(
 
 
 @compiled
-def _coordinate(geometry: int, z: float, low: float, high: float) -> float:
+def _coordinate(geometry: int, z: float, low: float, high: float) -> Any:
     if geometry == EUCLIDEAN:
         return z
     z = min(max(min(max(z, low), high), _RESOLUTION), 1.0 - _RESOLUTION)
@@ -75,7 +72,7 @@ def _coordinate(geometry: int, z: float, low: float, high: float) -> float:
 
 
 @compiled
-def _step(geometry: int, x: float, pull: float, low: float, high: float) -> float:
+def _step(geometry: int, x: float, pull: float, low: float, high: float) -> Any:
     if geometry == EUCLIDEAN:
         return min(max(x - pull, low), high)
     if geometry == ENTROPIC:
@@ -85,7 +82,7 @@ def _step(geometry: int, x: float, pull: float, low: float, high: float) -> floa
 
 
 @compiled
-def _inverse(table: Any, v: Any, wanted: float) -> float:
+def _inverse(table: Any, v: Any, wanted: float) -> Any:
     """Return the shift at which falling values (t,) are the one wanted, the ends of the table beyond them."""
     last = v.shape[0] - 1
     if not wanted <= v[0]:
@@ -106,7 +103,7 @@ def _inverse(table: Any, v: Any, wanted: float) -> float:
 
 
 @compiled
-def _least(table: Any, v: Any, lower: float, upper: float) -> float:
+def _least(table: Any, v: Any, lower: float, upper: float) -> Any:
     return max(_inverse(table, v, upper), 0.0) + min(_inverse(table, v, lower), 0.0)
 
 
@@ -118,7 +115,7 @@ def _at_level(table: Any, v: Any, level: float, tolerance: float, slack: Any, t:
 
 
 @compiled
-def _balance(t: Any, unit: Any) -> float:
+def _balance(t: Any, unit: Any) -> Any:
     up, down = 0.0, 0.0
     for g in range(t.shape[0]):
         up += max(t[g] / unit[g], 0.0)
@@ -183,8 +180,8 @@ def _shifts(
                 break
             before = after
     fall = before - after
-    level = first + (last - first) * (min(max(before / fall, 0.0), 1.0) if fall > 0.0 else 0.0)
-    _at_level(table, v, level, tolerance, slack, t)
+    between = min(max(before / fall, 0.0), 1.0) if fall > 0.0 else 0.0
+    _at_level(table, v, first + (last - first) * between, tolerance, slack, t)
     return t
 
 
@@ -285,9 +282,7 @@ def solve(
 
 
 @compiled
-def far_means(
-    counts: Any, totals: Any, borrowed: Any, unit: float, spread: float, numbers: Any, far: Any
-) -> None:
+def far_means(counts: Any, totals: Any, borrowed: Any, unit: float, spread: float, numbers: Any, far: Any) -> None:
     """Write the long mean of each cell, and how far the short means may lie from it, of what came here.
 
     `numbers` are cut, the least share of the variance of all scores, how much more the long mean must hold, and for

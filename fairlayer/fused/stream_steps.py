@@ -56,7 +56,7 @@ _SHORT, _LONGER = SHORT
 
 
 @compiled
-def root(z: float, pull: float) -> float:
+def root(z: float, pull: float) -> Any:
     """Return the root of q y^2 - (1 + q) y + z = 0 in (0, 1)."""
     whole = 1.0 + pull
     square = math.sqrt(max(whole * whole - 4.0 * pull * z, 0.0))
@@ -64,7 +64,7 @@ def root(z: float, pull: float) -> float:
 
 
 @compiled
-def _answer(z: float, pull: float, terms: Any) -> float:
+def _answer(z: float, pull: float, terms: Any) -> Any:
     geometry = int(terms[GEOMETRY])
     if geometry == EUCLIDEAN:
         y = z - pull
@@ -80,7 +80,7 @@ def _answer(z: float, pull: float, terms: Any) -> float:
 
 
 @compiled
-def estimated(curve: Any, cell: int, z: float, low: float, width: float) -> float:
+def estimated(curve: Any, cell: int, z: float, low: float, width: float) -> Any:
     """Return the estimate of a label from the curve of a cell."""
     if width > 0.0:
         at = math.asin(math.sqrt(min(max((z - low) / width, 0.0), 1.0))) * (2.0 / math.pi * LABEL_BINS)
@@ -93,7 +93,7 @@ def estimated(curve: Any, cell: int, z: float, low: float, width: float) -> floa
 
 
 @compiled
-def _share(kind: int, estimate: float) -> float:
+def _share(kind: int, estimate: float) -> Any:
     return 1.0 if kind == 0 else estimate if kind == 1 else 1.0 - estimate
 
 
@@ -125,7 +125,7 @@ def _add_block(totals: Any, block: Any, weight: float, member: Any, kind: Any) -
 
 
 @compiled
-def _holds(totals: Any, start: Any, room: Any, noise: float, weight: float) -> bool:
+def _holds(totals: Any, start: Any, room: Any, noise: float, weight: float) -> Any:
     """Whether every pair of members of every guard is within what it allows."""
     for j in range(start.shape[0] - 1):
         top, bottom, most, known = -np.inf, np.inf, 0.0, 0
@@ -160,8 +160,7 @@ def _allowed(
     y: float,
     terms: Any,
 ) -> Any:
-    """Return the prediction nearest to y that every guard allows, between them where they clash; and whether one acts.
-    """
+    """Return the prediction nearest to y that every guard allows (between them where they clash), and if one acts."""
     least, most, acts = -np.inf, np.inf, False
     noise = terms[NOISE] * math.sqrt(weight)
     for j in range(member.shape[0]):
@@ -202,18 +201,18 @@ def _run_short_mean(book: Any, cell: int, z: float) -> None:
 
 
 @compiled
-def _contradicted(book: Any, cell: int) -> bool:
+def _contradicted(book: Any, cell: int) -> Any:
     first, second = abs(book[FIRST, cell] - book[LONG, cell]), abs(book[SECOND, cell] - book[LONG, cell])
     return book[SEEN, cell] > SURE and (first > book[NEAR, cell] or second > book[FAR, cell])
 
 
 @compiled
-def contradicted(book: Any) -> bool:
+def contradicted(book: Any) -> Any:
     """Return whether the short means of some cell lie far from its long one."""
+    found = False
     for cell in range(book.shape[1]):
-        if _contradicted(book, cell):
-            return True
-    return False
+        found |= _contradicted(book, cell)
+    return found
 
 
 @compiled
@@ -332,7 +331,12 @@ def check() -> None:
     member = np.zeros((1, 2), dtype=np.int64)
     member[0, 1] = 1
     guards = (member, np.zeros(1, dtype=np.int64), np.array([0, 2]), np.array([0.1]))
-    given = (np.zeros((ROWS, 2)), np.zeros((2, LABEL_BINS)), *guards, np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0]))
+    given = (
+        np.zeros((ROWS, 2)),
+        np.zeros((2, LABEL_BINS)),
+        *guards,
+        np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0]),
+    )
     emitted = np.empty(2)
     ended = step_block(*given, 1.0, np.array([0, 1]), np.array([0.25, 0.5]), emitted)[0]
     y = step_one(*given, 1.0, 1, 2.0)[0]

@@ -13,6 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from fairlayer._keywords import explained
+from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
 from fairlayer.constraints.measure import measure
@@ -67,6 +68,16 @@ class FairnessPath:
             )
         ]
         return "\n".join([f"FairnessPath({', '.join(self.names)}; decisions at {self.threshold:g})", head, *rows])
+
+    def _repr_html_(self) -> str:
+        head = ("tolerance", "distance", "price", "gap", "decision gap", "decisions changed")
+        rows = [
+            (float(t), float(d), float(p.max(initial=0.0)), float(g.max()), float(y.max()), f"{m:.2%}")
+            for t, d, p, g, y, m in zip(
+                self.tolerances, self.distance, self.multipliers, self.gaps, self.decision_gaps, self.moved, strict=True
+            )
+        ]
+        return table_html(f"Path of {', '.join(self.names)}; decisions at {self.threshold:g}", head, rows)
 
     def plot(self, axes: Any = None) -> Any:
         """Draw the distance and the decision gap over the tolerance, for a person to pick one; return the figure.

@@ -66,13 +66,17 @@ def render_page(found: Audit | Mapping[str, Any], *, format: Format = "audit") -
     """
     document = found.to_dict() if isinstance(found, Audit) else found
     _check(document, format)
-    page = environment().get_template(f"{format}.html").render(
-        document=document,
-        document_sha256=hashlib.sha256(document_text(document).encode()).hexdigest(),
-        compared=any(one["before"] is not None for one in document["cost"])
-        or any(one["movement"] for one in document["groupings"]),
-        contents=[(id, name) for id, name, needs in _CONTENTS if _there(document, needs)],
-        f=Reader(),
+    page = (
+        environment()
+        .get_template(f"{format}.html")
+        .render(
+            document=document,
+            document_sha256=hashlib.sha256(document_text(document).encode()).hexdigest(),
+            compared=any(one["before"] is not None for one in document["cost"])
+            or any(one["movement"] for one in document["groupings"]),
+            contents=[(id, name) for id, name, needs in _CONTENTS if _there(document, needs)],
+            f=Reader(),
+        )
     )
     return str(page)
 

@@ -124,7 +124,11 @@ class History:
         k, quick = len(self.cells), stream_loaded()
         if quick is not None:
             quick.stream_counts.add_sums(cells, raw, emitted, *(self._sums[name] for name in _SUMS[:4]))
-        for name, values in () if quick is not None else (("count", None), ("emitted", emitted), ("raw", raw), ("moved", (emitted - raw) ** 2)):
+        for name, values in (
+            ()
+            if quick is not None
+            else (("count", None), ("emitted", emitted), ("raw", raw), ("moved", (emitted - raw) ** 2))
+        ):
             self._sums[name] += np.bincount(cells, weights=values, minlength=k)
         self._sketch.add(cells, raw)
         for told in self.listeners:

@@ -214,7 +214,9 @@ class Database:
             tcp_user_timeout=1000 * wait,
         )
         if self.slot is not None:  # the lock went with the connection before
-            held = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (self._lock_number, self.slot)).fetchone()[0]
+            held = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (self._lock_number, self.slot)).fetchone()[
+                0
+            ]
             if not held:
                 connection.close()
                 raise StoreError(

@@ -3,8 +3,8 @@
 a request    one step of this worker's own state; answered once the database has it
 beside it    a thread writes what has come together in one transaction, and every `refresh` seconds an exchange:
              this worker's counts for the others, theirs for this one
-store gone   requests are answered at once from memory and wait there to be written, and so do labels; the `Lease` bounds
-             by how much the workers can move the pooled means until they hear of each other again
+store gone   requests are answered at once from memory and wait there to be written, as labels do; the `Lease` bounds by
+             how much the workers can move the pooled means until they hear of each other again
 """
 
 from __future__ import annotations

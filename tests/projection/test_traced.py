@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import fairlayer as fl
-from fairlayer.errors import BackendError, FairlayerError, ShapeError, TracingError
+from fairlayer.errors import BackendError, ShapeError, TracingError
 
 SEX = torch.arange(64) % 2
 

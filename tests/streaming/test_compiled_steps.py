@@ -26,7 +26,7 @@ ASKED: dict[str, list[fl.Constraint]] = {
 }
 
 
-def streamed(way: str, seed: int, asked: str, geometry: str, memory: float, abrupt: bool) -> tuple[Any, ...]:
+def streamed(way: str, seed: int, *, asked: str, geometry: str, memory: float, abrupt: bool) -> tuple[Any, ...]:
     """Return what a random stream emits in one of the two ways, and how often its guard and its cuts acted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(switch.SWITCH, "1" if way == "compiled" else "0")
@@ -60,8 +60,8 @@ def streamed(way: str, seed: int, asked: str, geometry: str, memory: float, abru
     memory=st.sampled_from([50.0, 1000.0]),
     abrupt=st.booleans(),
 )
-def test_both_ways_emit_the_same(seed: int, asked: str, geometry: str, memory: float, abrupt: bool) -> None:
-    plain, compiled = (streamed(way, seed, asked, geometry, memory, abrupt) for way in ("plain", "compiled"))
+def test_both_ways_emit_the_same(seed: int, **options: Any) -> None:
+    plain, compiled = (streamed(way, seed, **options) for way in ("plain", "compiled"))
     assert np.abs(plain[0] - compiled[0]).max() <= 1e-12
     assert plain[1:3] == compiled[1:3]
     assert np.allclose(plain[3], compiled[3], rtol=1e-9, atol=1e-12, equal_nan=True)
@@ -69,7 +69,9 @@ def test_both_ways_emit_the_same(seed: int, asked: str, geometry: str, memory: f
 
 @needs_numba
 def test_the_guard_and_the_cuts_act_in_such_streams() -> None:
-    acted = [streamed("compiled", seed, "parity", "euclidean", 50.0, True) for seed in range(3)]
+    acted = [
+        streamed("compiled", seed, asked="parity", geometry="euclidean", memory=50.0, abrupt=True) for seed in range(3)
+    ]
     assert sum(each[1] for each in acted) > 0
     assert sum(each[2] for each in acted) > 0
 

@@ -165,9 +165,7 @@ class Policy(ABC):
         """Answer and count one sample in a short way: (emitted, correction, widening); None where there is none."""
         return None
 
-    def answer_many(
-        self, state: State, stream: Machine, call: Call, emitted: FloatArray
-    ) -> tuple[float, float] | None:
+    def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Write predictions to `emitted` and count them in a short way: (mean correction, widening).
 
         None where there is no such way, or where `stream.takes` refuses the call; then nothing has changed.

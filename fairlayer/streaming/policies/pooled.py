@@ -158,9 +158,7 @@ class Pooled(Policy):
         sums.add(cell, 1.0, emitted)
         return emitted, abs(emitted - start), stuck
 
-    def answer_many(
-        self, state: State, stream: Machine, call: Call, emitted: FloatArray
-    ) -> tuple[float, float] | None:
+    def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Answer by the feed-forward alone where every spread then holds."""
         sums = stream.scratch.get("sums") or sums_of(stream)
         if sums is None or not stream.takes(call.cells, call.raw):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Block", "add_block", "add_one", "answer_one", "estimates", "guarded", "shifted", "sums_of", "weight_after"]
 
+_ALL = 60.0  # memories after which nothing of what was before counts; more would overflow
+
 Block = tuple[IntArray, FloatArray, FloatArray]
 """Cells, raw scores and label estimates of samples that come together."""
 
@@ -66,9 +68,7 @@ def _one_by_one(
     return emitted, moved
 
 
-def answer_one(
-    state: State, stream: Machine, cell: int, raw: float, limit: float | None
-) -> tuple[Sample, float, bool]:
+def answer_one(state: State, stream: Machine, cell: int, raw: float, limit: float | None) -> tuple[Sample, float, bool]:
     """Return the answer to one sample, what it was before the guard, and whether the guard acted."""
     low, high = stream.bounds
     book, estimate = state["book"], 0.0
@@ -122,4 +122,4 @@ def sums_of(stream: Machine, block: Block, emitted: FloatArray) -> FloatArray:
 
 def weight_after(state: State, stream: Machine, n: int) -> float:
     """Return the weight of n samples that come together, all of which weigh as much."""
-    return float(state["weight"] * math.exp(n / (stream.memory or math.inf)))
+    return float(state["weight"] * math.exp(min(n / (stream.memory or math.inf), _ALL)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -157,9 +157,7 @@ class Present(Policy):
             state["next_refresh"] = 0.0  # type: ignore[index]
         return emitted, correction, state["unmet"]
 
-    def answer_many(
-        self, state: State, stream: Machine, call: Call, emitted: FloatArray
-    ) -> tuple[float, float] | None:
+    def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Answer and count a block in plain NumPy, or by one compiled call."""
         cells, raw = call
         quick = quick_of(state, stream, self.guard, len(raw))

@@ -7,7 +7,7 @@ The plain way stays for other geometries than the three of the box, for other st
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -109,8 +109,7 @@ def quick_of(state: State, stream: Machine, limit: float | None, rows: int = 1) 
 def quick_feed(
     quick: Quick, state: State, stream: Machine, block: tuple[IntArray, FloatArray] | None, settings: tuple[float, ...]
 ) -> Feed:
-    """Return the solution by the kernels; `settings` are doubt, trust and the largest shift (None for that of scores).
-    """
+    """Return the solution by the kernels; `settings` are doubt, trust, and the largest shift of probabilities."""
     sketch, found, kernels = stream.history.sketch, guards(state, stream), quick.solving
     *points, recent, spread = kernels.gather(
         sketch.counts, sketch.totals, sketch.weight, *(block or _NOBODY), quick.curve, quick.terms
@@ -138,4 +137,12 @@ def quick_feed(
     for owner, first, end in zip(found.owners, found.start.tolist(), found.start[1:].tolist(), strict=False):
         prices[owner] += float(paid[first:end].sum())
     slope = last[k:] - last[:k] if len(last) > k else np.zeros(k)
-    return Feed(last[:k].copy(), slope, dict(zip(found.members, t.tolist(), strict=True)), prices, unmet, float(found.tolerance.max()), spread)
+    return Feed(
+        last[:k].copy(),
+        slope,
+        dict(zip(found.members, t.tolist(), strict=True)),
+        prices,
+        unmet,
+        float(found.tolerance.max()),
+        spread,
+    )

@@ -10,14 +10,22 @@ import torch
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch
-from fairlayer.fused.book import BASE, COUNT, NEXT_FAR, NEXT_LONG, RAW, SHORT, SLOPE, SOLVED_MEAN, SOLVED_SLACK
+from fairlayer.fused.book import BASE, COUNT, RAW, SHORT, SLOPE, SOLVED_MEAN, SOLVED_SLACK
 from fairlayer.groups import Groups
 from fairlayer.streaming.bands import Band, bands_of, solve_bands
 from fairlayer.streaming.debt import debts_of
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.changes import LEAST_SPREAD, OLDER, SURELY, far_means, renew, renewed
 from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of
-from fairlayer.streaming.policies.present.state import FIRST_WAIT, guards, labels_told, lightened, reads_labels, roomy, scale
+from fairlayer.streaming.policies.present.state import (
+    FIRST_WAIT,
+    guards,
+    labels_told,
+    lightened,
+    reads_labels,
+    roomy,
+    scale,
+)
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
@@ -111,7 +119,7 @@ def _quick(policy: Present, state: State, stream: Machine, rows: int) -> Quick |
 
 
 def _is_plain(policy: Present, state: State, stream: Machine) -> bool:
-    """Return whether what is asked are parities of plain means, each of whose members has been met, and nothing else."""
+    """Return whether nothing but parities of plain means is asked, and each of their members has been met."""
     if stream.transition is not None or _repays(policy, stream):
         return False
     found = guards(state, stream)

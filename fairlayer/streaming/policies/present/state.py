@@ -1,13 +1,13 @@
 """What the present remembers: the book, with one column per cell, and how it grows, fades and merges.
 
-    book                            see `fairlayer.fused.book`
-    weight                          of the newest sample in the sums of the book
-    borrowed                        the part of these sums that other replicas have told
-    labels, borrowed_labels, curve  counts of labels, the part of others, and the estimates made from them
-    shifts, prices                  the last solution, by "constraint/member" and by constraint
-    wait, next_refresh, solved      samples between solutions, and when the next is due and the last was
-    reference                       when the long means were last renewed
-    noise, unmet, guarded, cuts     of the guard; what was not met; how often the guard and a cut acted
+book                            see `fairlayer.fused.book`
+weight                          of the newest sample in the sums of the book
+borrowed                        the part of these sums that other replicas have told
+labels, borrowed_labels, curve  counts of labels, the part of others, and the estimates made from them
+shifts, prices                  the last solution, by "constraint/member" and by constraint
+wait, next_refresh, solved      samples between solutions, and when the next is due and the last was
+reference                       when the long means were last renewed
+noise, unmet, guarded, cuts     of the guard; what was not met; how often the guard and a cut acted
 """
 
 from __future__ import annotations
@@ -29,7 +29,18 @@ from fairlayer.streaming.policies.base import State
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
 
-__all__ = ["FIRST_WAIT", "begin", "grow", "guards", "heard", "lightened", "merged", "reads_labels", "scale", "taken_over"]
+__all__ = [
+    "FIRST_WAIT",
+    "begin",
+    "grow",
+    "guards",
+    "heard",
+    "lightened",
+    "merged",
+    "reads_labels",
+    "scale",
+    "taken_over",
+]
 
 FIRST_WAIT = 8.0
 """Samples before the first solution, and before the first after a start or a cut."""
