@@ -26,6 +26,7 @@ from fairlayer.model import FairModel
 from fairlayer.networks import mlp
 from fairlayer.penalties import HSIC, MMD, AugmentedLagrangian, Penalty
 from fairlayer.projection import FairProjection, project
+from fairlayer.projection.many import ManyProjections, project_many
 from fairlayer.projection.path import FairnessPath, fairness_path
 from fairlayer.projection.result import Projection
 from fairlayer.streaming import Anytime, InferenceState, PerBatch, Phase, Present, Tracking
@@ -59,6 +60,7 @@ __all__ = [
     "GroupCalibration",
     "InferenceState",
     "LipschitzFairness",
+    "ManyProjections",
     "MeanResidualParity",
     "MinimumRate",
     "Penalty",
@@ -73,6 +75,7 @@ __all__ = [
     "fairness_path",
     "mlp",
     "project",
+    "project_many",
 ]
 
 

@@ -14,6 +14,8 @@ from fairlayer._typing import FloatArray
 from fairlayer.errors import BackendError
 
 __all__ = [
+    "hidden_batch",
+    "hide_batch",
     "holds_no_numbers",
     "host_array",
     "host_float64",
@@ -66,6 +68,33 @@ def with_graph() -> Iterator[None]:
         excluded = excluded.remove(key)
     with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
         yield
+
+
+def hidden_batch(tensor: torch.Tensor) -> tuple[torch.Tensor, int | None]:
+    """Return the plain values of a tensor with the dimension that torch.vmap hides first, and the level of that vmap.
+
+    Raises:
+        BackendError: several of them hide dimensions.
+    """
+    functorch = torch._C._functorch
+    level, place = None, None
+    while is_followed(tensor):
+        if is_batched(tensor):
+            if level is not None:
+                raise BackendError(
+                    "torch.vmap over torch.vmap over scores was asked, but one dimension of problems is what there is. "
+                    "Flatten the outer ones into one."
+                )
+            level, place = functorch.maybe_get_level(tensor), functorch.maybe_get_bdim(tensor)
+        tensor = functorch.get_unwrapped(tensor)
+    plain = tensor.detach()
+    return (plain if place is None else plain.movedim(place, 0)), level
+
+
+def hide_batch(tensor: torch.Tensor, level: int) -> torch.Tensor:
+    """Return a tensor whose first dimension is hidden as that of a torch.vmap level is."""
+    hidden: torch.Tensor = torch._C._functorch._add_batch_dim(tensor, 0, level)
+    return hidden
 
 
 def plain_tensor(tensor: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,8 @@ class Batch:
         ranks: the processes that each hold a share of the batch; None where all of it is here.
         column: which column of the scores it is about.
         label_names: how cells call label 0 and label 1, for a class the others and itself.
+        problems: of several problems in one batch, which one each sample is of, (n,), -1 for none. Every group is then
+            one of each problem.
     """
 
     groups: Groups
@@ -44,6 +46,7 @@ class Batch:
     ranks: Ranks | None = None
     column: int = 0
     label_names: tuple[str, str] = ("y=0", "y=1")
+    problems: IntArray | None = None
     _cache: dict[Hashable, Means] = field(default_factory=dict, repr=False)
 
     def of_column(
@@ -188,7 +191,7 @@ class Batch:
         return split
 
     def _build(self, key: Hashable, on: tuple[str, ...], strata: _Split) -> Means:
-        groups = self._columns(on)
+        groups = self._columns(on) if self.problems is None else _of_problems(self.problems, self._columns(on))
         k = len(groups.names) * len(strata.names)
         if groups.codes is not None and strata.membership is not None:
             return self._soft_strata(key, groups, strata)
@@ -229,6 +232,12 @@ class _Split(NamedTuple):
             return self.membership
         assert self.codes is not None
         return np.eye(len(self.names) + 1)[self.codes][:, :-1]
+
+
+def _of_problems(problems: IntArray, groups: _Split) -> _Split:
+    """Return the groups of each problem, one problem after the other."""
+    names = tuple(f"problem {index}" for index in range(int(problems.max(initial=-1)) + 1))
+    return _cross(_Split(names, codes=problems), groups)
 
 
 def _everyone() -> _Split:

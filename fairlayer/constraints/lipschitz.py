@@ -193,4 +193,5 @@ def _bounded(  # noqa: PLR0917 - a row per pair
     means = Means((owner, what, id(weights)), names, ("",), np.full(e, 2.0), weights=weights)
     own = np.arange(e)
     zero = np.zeros(e)
-    return Rows(means, SparseRows(own, own, np.ones(e), (e, e)), zero, zero, names, tolerance)
+    same: Any = SparseRows(own, own, np.ones(e), (e, e))
+    return Rows(means, same, zero, zero, names, tolerance)

@@ -155,6 +155,8 @@ class FairProjection(nn.Module):
             sample_weight=sample_weight,
             vocabulary=self.known(),
         )
+        if not isinstance(result, Projection):  # under torch.vmap, which shows no single batch to learn from
+            return result.value
         self.learn(result)
         return held_in_training(self, scores, result, y) if self.anchors else result.value
 

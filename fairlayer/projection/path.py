@@ -80,7 +80,7 @@ class FairnessPath:
         return table_html(f"Path of {', '.join(self.names)}; decisions at {self.threshold:g}", head, rows)
 
     def plot(self, axes: Any = None) -> Any:
-        """Draw the distance and the decision gap over the tolerance, for a person to pick one; return the figure.
+        """Draw distance, gaps and changed decisions over the tolerance, for a person to pick one; return the figure.
 
         Args:
             axes: matplotlib axes, or None for a new figure.
@@ -91,13 +91,20 @@ class FairnessPath:
         if axes is None:
             axes = require("matplotlib.figure", "train").Figure(figsize=(7, 4.5), layout="constrained").subplots()
         gap = axes.twinx()
+        (changed,) = gap.plot(self.tolerances, self.moved, color="tab:green", linestyle="-.")
         (cost,) = axes.plot(self.tolerances, self.distance, color="tab:blue", marker="o", markersize=3)
         (decided,) = gap.plot(self.tolerances, self.decision_gaps.max(axis=1), color="tab:orange", linestyle="--")
         (scored,) = gap.plot(self.tolerances, self.gaps.max(axis=1), color="0.5", linestyle=":")
         axes.set(xlabel="tolerance", ylabel="distance of the predictions from the raw scores")
-        gap.set(ylabel=f"gap of scores, and of decisions at {self.threshold:g}", ylim=(0.0, None))
-        lines = {"distance (left)": cost, "gap of decisions": decided, "gap of scores": scored}
-        axes.legend(list(lines.values()), list(lines), fontsize="small", frameon=False)
+        gap.set(ylabel=f"gaps, and share of decisions (at {self.threshold:g}) changed", ylim=(0.0, None))
+        lines = {
+            "distance (left)": cost,
+            "gap of scores": scored,
+            "gap of decisions": decided,
+            "decisions changed": changed,
+        }
+        above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 4}  # where no line runs through it
+        axes.legend(list(lines.values()), list(lines), fontsize="small", frameon=False, **above)
         axes.spines["top"].set_visible(False)
         gap.spines["top"].set_visible(False)
         return axes.figure

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer._arrays import host_float64, transforming
+from fairlayer._arrays import hidden_batch, host_float64, transforming
 from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
@@ -153,6 +153,12 @@ class Plan:
         alone: bool = False,
     ) -> Projection:
         """Project one batch; arguments as for `project`. `alone`: this process by itself, whatever its group."""
+        if isinstance(scores, Tensor) and transforming() and hidden_batch(scores)[1] is not None:
+            from fairlayer.projection.many.vmapped import project_hidden
+
+            return project_hidden(  # type: ignore[return-value]
+                scores, self.constraints, self.options, sensitive_features, y, sample_weight, vocabulary
+            )
         run: Callable[..., Projection] = self._run if alone or self.options.ranks is None else self._run_together
         if torch.compiler.is_compiling():  # the solver is no graph: break the graph here
             outside: Callable[..., Projection] = torch.compiler.disable(run)  # type: ignore[no-untyped-call]

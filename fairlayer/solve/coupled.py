@@ -68,6 +68,7 @@ def least_widening(passes: PairPasses, slabs: SlabSystem) -> float:
         return 0.0
     table, pairs, n = RowTable.of(slabs), passes.pairs, passes.n
     levels, e = len(table.scale), len(pairs)
+    assert passes.cells.dense is not None
     rows = np.asarray(table.matrix) @ passes.cells.dense  # (rows, n)
     own, tied = np.flatnonzero(~table.tied), np.flatnonzero(table.tied)
     level = np.zeros((len(table.level), levels))

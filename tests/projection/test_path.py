@@ -86,4 +86,6 @@ def test_its_table_and_its_picture() -> None:
     assert max(map(len, lines)) <= 80
     pytest.importorskip("matplotlib")
     figure = path.plot()
-    assert [axes.get_ylabel()[:8] for axes in figure.axes] == ["distance", "gap of s"]
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend == ["distance (left)", "gap of scores", "gap of decisions", "decisions changed"]
+    assert [axes.get_ylabel()[:8] for axes in figure.axes] == ["distance", "gaps, an"]

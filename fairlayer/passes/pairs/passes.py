@@ -48,6 +48,7 @@ class PairPasses(NumpyPasses):
         lower, upper = (each.cpu().numpy() if isinstance(each, torch.Tensor) else each for each in bounds)
         rows = Cells(None, np.zeros(0), _rows_of(cells, len(host)))
         super().__init__(host, rows, lower, upper, CoupledGeometry(geometry, cells.weights))
+        self.weights = cells.weights
         self.device, self.pairs, self.runs = device, pairs, (WHOLE,)
         self.problem = PairProblem(pairs, geometry, host, cells.weights, lower, upper)
         self._latest: tuple[Any, Answer] | None = None
@@ -58,7 +59,7 @@ class PairPasses(NumpyPasses):
         other = copy.copy(self)
         old = self.problem
         other.pairs, other._latest = pairs, None
-        other.problem = PairProblem(pairs, old.geometry, old.x, self.geometry.weights, self.lower, self.upper)
+        other.problem = PairProblem(pairs, old.geometry, old.x, self.weights, self.lower, self.upper)
         return other
 
     def at(self, nu: FloatArray | None) -> Point:
@@ -91,7 +92,7 @@ class PairPasses(NumpyPasses):
     def _widest(self) -> FloatArray:
         rows = self.cells.dense
         assert rows is not None
-        return np.asarray((rows if self.geometry.weights is None else rows / self.geometry.weights) @ rows.T)
+        return np.asarray((rows if self.weights is None else rows / self.weights) @ rows.T)
 
     @cached_property
     def size(self) -> float:

@@ -307,16 +307,16 @@ class PairProblem:
                     edge = int(active[above[node]])
                     circle.append((edge, way if self.i[edge] == node else -way))
             at = np.array([edge for edge, _ in circle])
-            way = np.array([sign for _, sign in circle])
+            turn = np.array([direction for _, direction in circle])
             sign = np.sign(edges[at])
             if not sign.all():
                 continue  # another circle has opened this one
-            way = way * -np.sign(float((self.limit[at] * sign) @ way) or 1.0)
-            falling = sign * way < 0
+            turn = turn * -np.sign(float((self.limit[at] * sign) @ turn) or 1.0)
+            falling = sign * turn < 0
             if not falling.any():
                 continue
             step = np.abs(edges[at][falling]).min()
-            edges[at] += step * way
+            edges[at] += step * turn
             edges[at[falling][np.abs(edges[at][falling]).argmin()]] = 0.0
         return edges
 

@@ -1,0 +1,8 @@
+"""Several problems at once: scores (b, n), each row a batch with groups of its own."""
+
+from __future__ import annotations
+
+from fairlayer.projection.many.projecting import project_many
+from fairlayer.projection.many.result import ManyProjections
+
+__all__ = ["ManyProjections", "project_many"]
