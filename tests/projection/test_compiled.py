@@ -26,7 +26,7 @@ N = 2_100
 def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(switch.SWITCH, "1")
     if switch.loaded() is None:
-        monkeypatch.setattr(switch, "_state", switch._State())
+        monkeypatch.setattr(switch, "_batches", switch._Library(switch.Sweeps))
 
 
 def _scores(geometry: Any, rng: np.random.Generator) -> np.ndarray:
