@@ -48,7 +48,7 @@ def run_stream(arguments: argparse.Namespace) -> None:
     if decided is not None:
         show_decided(decided)
     if arguments.out:
-        columns = {"score": streamed.raw, "streamed_score": streamed.streamed}
+        columns: dict[str, Any] = {"score": streamed.raw, "streamed_score": streamed.streamed}
         if decisions is not None:
             columns["decision"] = decisions
         require("pandas", "train").DataFrame(columns).to_csv(arguments.out, index=False)

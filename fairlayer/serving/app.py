@@ -15,6 +15,7 @@ from fairlayer.errors import (
     SolverError,
     require,
 )
+from fairlayer.fused import stream_kernels
 from fairlayer.serving.decider import Decider, decided_by
 from fairlayer.serving.gate import LOOPBACK, Gate, Limits
 from fairlayer.serving.metrics import Metrics
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["create_app"]
 
 VERSION = version("fairlayer")
+_MANY = 1_000_000  # rows: work enough to load compiled steps at once
 _OURS = (BackendError, InfeasibleConstraintsError, MissingExtraError, OutputError, SolverError)
 _ENDPOINTS = ("/score", "/decide", "/labels", "/state", "/metrics", "/health", "/ready", "/docs", "/openapi.json")
 _ABOUT = "Scores and decisions of one run, whose gaps between groups are kept within its limits over the stream."
@@ -82,6 +84,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
+        await asyncio.to_thread(stream_kernels, _MANY)  # now, and not while requests wait
         app.state.ready = True
         yield
         app.state.ready = False
