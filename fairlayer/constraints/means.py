@@ -41,7 +41,7 @@ class Means:
     strata: tuple[str, ...]
     counts: FloatArray  # (rows,) number of samples; 0 makes every statement on the row vacuous
     codes: IntArray | None = None
-    weights: Any = None  # an array, or for pairs of samples `SparseRows`
+    weights: Any = None  # an array, `GroupedRows`, or for pairs of samples `SparseRows`
     sample_weights: FloatArray | None = None  # how many samples each row of the batch stands for
 
     def __len__(self) -> int:
