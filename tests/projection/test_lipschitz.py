@@ -166,7 +166,7 @@ def smooth_problem(geometry: str, seed: int, weights: bool) -> Problem:
     distance = rng.uniform(0.05, 1.0, int(keep.sum()))
     groups = np.arange(n) % 2
     bounds = (0.0, 1.0) if geometry == "euclidean" else None
-    scores = rng.uniform(-0.2, 1.2, n) if geometry == "euclidean" else rng.uniform(0.05, 0.95, n)
+    scores = rng.uniform(-0.6, 1.6, n) if geometry == "euclidean" else rng.uniform(0.05, 0.95, n)
     w = rng.uniform(0.5, 2.0, n) if weights else None
     return Problem(scores, (first[keep], second[keep], distance), 0.3, groups, 0.01, w, bounds, geometry)
 
@@ -385,3 +385,15 @@ def test_it_needs_no_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.certificate.holds
     assert torch.allclose(result.value, expected, rtol=0.0, atol=1e-11)
     assert Pairs(*pairs, n).n == n
+
+
+def test_a_pair_that_a_bound_holds_does_not_move() -> None:
+    pair = np.array([0]), np.array([1]), np.array([1.0])
+    scores = torch.tensor([2.5, 0.9, 0.4], dtype=torch.float64, requires_grad=True)
+    value = fl.project(scores, fl.LipschitzFairness(constant=0.1, pairs=pair), bounds=(0.0, 1.0)).value
+    torch.testing.assert_close(value.detach(), torch.tensor([1.0, 0.9, 0.4], dtype=torch.float64))
+    scores.data[1] = 0.7  # the pair is tight now, and the upper one at its bound
+    value = fl.project(scores, fl.LipschitzFairness(constant=0.1, pairs=pair), bounds=(0.0, 1.0)).value
+    torch.testing.assert_close(value.detach(), torch.tensor([1.0, 0.9, 0.4], dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(value.sum(), scores)
+    assert gradient.tolist() == [0.0, 0.0, 1.0]
