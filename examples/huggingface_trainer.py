@@ -41,7 +41,7 @@ def texts(n, seed):
     return [{"input_ids": i, "labels": y, "dialect": d} for i, y, d in zip(ids, toxic.long(), dialect, strict=True)]
 
 
-config = BertConfig(50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=1)
+config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_labels=1)
 sizes = {"num_train_epochs": EPOCHS, "per_device_train_batch_size": 64, "learning_rate": 2e-3, "use_cpu": True}
 quiet = {"report_to": [], "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
 columns = {"remove_unused_columns": False, "label_names": ["labels", "dialect"]}  # `dialect` is no input of BERT
