@@ -7,7 +7,7 @@ BUILDER ?= zensical
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.fairlayer-installed
-SOURCES := fairlayer tests examples benchmarks website
+SOURCES := fairlayer tests examples benchmarks tools website
 
 # Tests and the demo read real data sets from FAIRLAYER_DATA; a sibling folder is taken if there is one.
 ifndef FAIRLAYER_DATA
@@ -19,7 +19,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow test-gpu lint format docs gallery bench clean
+.PHONY: help setup demo test test-fast test-slow test-gpu test-wheel lint format docs gallery bench compat dist clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test-slow: setup  ## run the long tests: thousands of problems and sequences
 test-gpu: setup  ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu -ra $(ARGS)
 
+test-wheel: dist  ## install the wheel outside the checkout and run the sdist's tests there
+	$(BIN)/python -m tools.outside $(ARGS)
+
 lint: setup  ## check style and types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -74,6 +77,13 @@ bench: setup  ## time the projection against other libraries (ARGS="..." goes to
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/projection.py $(ARGS)
 
+compat: setup  ## run the core's tests on other versions (ARGS="3.11=2.6.0 3.12" goes to the script) and write the table
+	$(BIN)/python -m tools.compatibility $(ARGS)
+
+# The date of the commit, so that the same commit always gives the same files.
+dist: setup  ## build the sdist, and the wheel from it, twice, and keep them if both builds are equal
+	SOURCE_DATE_EPOCH=$$(git log -1 --pretty=%ct) $(BIN)/python -m tools.distribution
+
 clean:  ## remove what the other targets wrote, the virtual environment excepted
 	rm -rf .cache build dist site demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis fairlayer.egg-info
-	find fairlayer tests examples benchmarks website -name __pycache__ -type d -prune -exec rm -rf {} +
+	find fairlayer tests examples benchmarks tools website -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,7 +28,8 @@ def load(name: str) -> ModuleType:
 @pytest.fixture(scope="session")
 def source() -> Any:
     """The package as a reader of its files sees it, without running them."""
-    return griffe.load("fairlayer", resolve_aliases=True, resolve_external=False)
+    there = Path(fairlayer.__file__).parent.parent
+    return griffe.load("fairlayer", search_paths=[there], try_relative_path=False, resolve_aliases=True)
 
 
 packages = pytest.mark.parametrize("package", PACKAGES)

@@ -1,11 +1,9 @@
-"""The built wheel carries the whole package, and nothing else."""
+"""The wheel carries the package and nothing else; the sdist carries all that is kept, and its tests run from it."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import sys
+import tarfile
 import tomllib
 import zipfile
 from email import message_from_bytes
@@ -14,40 +12,35 @@ from pathlib import Path
 
 import pytest
 
+from tools import distribution, outside
+
 ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.slow
 
 
-def run(*command: str, **options: object) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, **options)  # type: ignore[call-overload]
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-    return str(done.stdout)
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build both files twice, by the libraries that are installed."""
+    out = tmp_path_factory.mktemp("built") / "dist"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAIRLAYER_BUILD_OFFLINE", "1")
+        distribution.build_twice(ROOT, out)
+    return out
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build from a copy, so that no build folder is left in the checkout."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    for name in ("fairlayer", "tests"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    out = tmp_path_factory.mktemp("wheel")
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-    run(
-        *pip,
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-        "-w",
-        str(out),
-        str(source),
-    )
-    [path] = out.glob("*.whl")
+def wheel(dist: Path) -> Path:
+    [path] = dist.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def sdist(dist: Path) -> set[str]:
+    """The names of the files in the sdist, its top folder left out."""
+    [path] = dist.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +89,36 @@ def test_the_command_is_declared(wheel: Path) -> None:
         assert "fairlayer = fairlayer.cli:main" in archive.read(name).decode()
 
 
-def test_the_wheel_imports_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    installed = tmp_path / "installed"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(installed)
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
-    program = "import fairlayer; print(fairlayer.__file__)"
-    found = run(sys.executable, "-c", program, cwd=tmp_path, env=environment)
-    assert Path(found.strip()).is_relative_to(installed)
+@pytest.mark.parametrize("folder", ["fairlayer", "tests", "docs", "examples", "benchmarks", "tools", ".github"])
+def test_the_sdist_holds_every_file_that_is_kept(folder: str, sdist: set[str]) -> None:
+    ignored = {"__pycache__", ".ipynb_checkpoints"}
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and not ignored & set(path.parts) and path.suffix != ".so"
+    }
+    assert files
+    assert not files - sdist
+
+
+def test_the_sdist_holds_what_stands_beside_the_folders(sdist: set[str]) -> None:
+    assert {
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "SECURITY.md",
+    } <= sdist
+    assert {"SECURITY.md", "constraints.txt", "mkdocs.yml", "pyproject.toml", ".pre-commit-config.yaml"} <= sdist
+    assert not {name for name in sdist if name.startswith((".venv", ".ci", "dist"))}
+
+
+def test_tests_of_the_sdist_run_against_the_installed_wheel(dist: Path) -> None:
+    outside.run_outside(dist, ["tests/geometry", "tests/state/test_tensor_state.py"], reuse=True)
+
+
+def test_a_failing_test_of_the_sdist_is_seen(dist: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        outside.run_outside(dist, ["tests/there_is_none.py"], reuse=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fairlayer._notebook import table_html
 from fairlayer.audit.asked import Asked, read_groupings, read_limits
 from fairlayer.audit.checklists import annex_iv, audit_list, record, validation_list
 from fairlayer.audit.compatible import Compatibility, compatibility
@@ -82,6 +83,10 @@ class Audit:
     def exit_code(self) -> int:
         """0 PASS, 1 FAIL, 3 INCONCLUSIVE, 4 NOT EVALUATED."""
         return EXIT_CODES[self.outcome]
+
+    def _repr_html_(self) -> str:
+        rows = [(said.limit, str(said.outcome), said.answer) for said in self.statements]
+        return table_html(f"Audit: {self.outcome}", ("limit", "outcome", "answer"), rows, note=" ".join(self.warnings))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document: plain containers, as `fairlayer/audit/schema.json` describes them.

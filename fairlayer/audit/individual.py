@@ -10,12 +10,13 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.audit.reading import numbers
+from fairlayer.constraints.lipschitz import nearest
 from fairlayer.errors import EmptyBatchError, NonFiniteScoresError, ParameterError, ShapeError, require
 
 __all__ = ["Flips", "Violations", "consistency", "flip_test", "lipschitz_violations"]
 
 
-def consistency(features: Any, predictions: Any, *, neighbours: int = 5) -> float:
+def consistency(features: Any, predictions: Any, *, neighbours: int = 5, count_own: bool = False) -> float:
     """Return how alike the predictions of alike people are: 1 where each equals the mean of its neighbours.
 
         1 - mean_i | yhat_i - mean_{j in kNN(i)} yhat_j |
@@ -24,12 +25,13 @@ def consistency(features: Any, predictions: Any, *, neighbours: int = 5) -> floa
         features: (n, k) numbers, scaled so that distances mean something.
         predictions: (n,) scores or decisions.
         neighbours: k, the nearest other rows; a row is no neighbour of itself.
+        count_own: count each row among its own k neighbours, as Zemel et al. and AIF360 (`consistency`) do.
 
     Raises:
         ShapeError, NonFiniteScoresError: the columns cannot be read.
         ParameterError: there are not more rows than neighbours.
 
-    Source: Zemel et al. (2013), "Learning fair representations", section 4 (who count a row as its own neighbour).
+    Source: Zemel et al. (2013), "Learning fair representations", section 4; AIF360, `consistency_score`.
 
     Example:
         >>> consistency([[0.0], [0.1], [5.0], [5.1]], [1, 1, 0, 0], neighbours=1)
@@ -39,7 +41,11 @@ def consistency(features: Any, predictions: Any, *, neighbours: int = 5) -> floa
     if not 0 < neighbours < len(X):
         raise ParameterError(f"{neighbours} neighbours need more rows than that, and one at least; rows: {len(X)}.")
     library = require("sklearn.neighbors", "audit")
-    nearest = library.NearestNeighbors(n_neighbors=neighbours).fit(X).kneighbors(return_distance=False)
+    nearest = (
+        library.NearestNeighbors(n_neighbors=neighbours)
+        .fit(X)
+        .kneighbors(X if count_own else None, return_distance=False)
+    )
     return float(1 - np.abs(y - y[nearest].mean(axis=1)).mean())
 
 
@@ -65,18 +71,22 @@ class Violations:
         return self.violations / self.pairs if self.pairs else 0.0
 
 
-def lipschitz_violations(features: Any, scores: Any, *, constant: float, rows_at_once: int = 512) -> Violations:
-    """Count the pairs with |yhat_i - yhat_j| > constant * d(x_i, x_j), over all pairs.
+def lipschitz_violations(
+    features: Any, scores: Any, *, constant: float, neighbours: int | None = None, rows_at_once: int = 512
+) -> Violations:
+    """Count the pairs with |yhat_i - yhat_j| > constant * d(x_i, x_j), over all pairs or those of near neighbours.
 
     Args:
         features: (n, k) numbers, scaled so that Euclidean distances mean something.
         scores: (n,) scores.
         constant: how much a score may change per unit of distance.
+        neighbours: None for all pairs; else each row with so many of its nearest others, each pair once, which are the
+            pairs that `LipschitzFairness(..., standardise=False)` bounds.
         rows_at_once: how many rows are held against all others at a time: memory, not the result.
 
     Raises:
         ShapeError, NonFiniteScoresError: the columns cannot be read.
-        ParameterError: the constant is negative.
+        ParameterError: the constant is negative, or there are no neighbours.
 
     Source: Dwork et al. (2012), "Fairness through awareness", definition 2.1.
 
@@ -87,6 +97,8 @@ def lipschitz_violations(features: Any, scores: Any, *, constant: float, rows_at
     X, y = _read(features, scores)
     if not constant >= 0:
         raise ParameterError(f"the constant is a change of the score per distance, 0 or more, not {constant!r}.")
+    if neighbours is not None:
+        return _near_violations(X, y, constant, neighbours)
     count, largest, excess = 0, 0.0, 0.0
     worst: tuple[int, ...] = ()
     for start in range(0, len(X), rows_at_once):
@@ -103,6 +115,19 @@ def lipschitz_violations(features: Any, scores: Any, *, constant: float, rows_at
             i, j = np.unravel_index(int(beyond.argmax()), beyond.shape)
             worst = (int(i) + start, int(j))
     return Violations(len(X) * (len(X) - 1) // 2, count, largest, worst)
+
+
+def _near_violations(X: FloatArray, y: FloatArray, constant: float, neighbours: int) -> Violations:
+    if neighbours < 1:
+        raise ParameterError(f"neighbours={neighbours!r} makes no pair; give 1 or more, or None for all pairs.")
+    near = nearest(X, neighbours, standardise=False)
+    apart = np.abs(y[near.first] - y[near.second])
+    beyond = apart - constant * near.distance
+    steep = np.divide(apart, near.distance, out=np.zeros_like(apart), where=near.distance > 0)
+    count = int((beyond > 1e-9).sum())
+    row = int(beyond.argmax()) if count else 0
+    worst = (int(near.first[row]), int(near.second[row])) if count else ()
+    return Violations(len(apart), count, float(steep.max(initial=0.0)), worst)
 
 
 @dataclass(frozen=True)

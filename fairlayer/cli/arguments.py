@@ -269,6 +269,17 @@ def _add_stream(commands: Any) -> None:
         help="picture to write: raw and emitted gap of each bucket, who was moved, phases",
     )
     stream.add_argument("--at", metavar="COLUMN", help="column of seconds that never fall: the clock of the window")
+    stream.add_argument(
+        "--decisions",
+        action="store_true",
+        help="decide each row too, by the decision rule of the run; the gap of all decisions so far stays within "
+        "tolerance",
+    )
+    stream.add_argument(
+        "--report",
+        metavar="HTML",
+        help="page to write: gaps of each bucket with the band, who was moved, phases, events, cost, and decisions",
+    )
     stream.add_argument("--buckets", action="store_true", help="print the report of the stream, bucket by bucket")
     _add_policy(stream)
     add_reading(stream)
@@ -309,6 +320,13 @@ def _add_serve(commands: Any) -> None:
         default="refuse",
         help="a sensitive category that training has not met: refuse the request, or score it, count it, and let no "
         "constraint cover it (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--decision-policy",
+        default="anytime",
+        metavar="POLICY",
+        help="how the decisions of /decide are held, see --policy (default: %(default)s, which bounds the gap of all "
+        "decisions so far)",
     )
     serve.add_argument(
         "--store",

@@ -12,6 +12,7 @@ from fairlayer.decisions.inputs import ACCURACY
 from fairlayer.errors import DataError, require
 from fairlayer.report import words
 from fairlayer.routes import Criterion, Route, Routes, TrainedRoutes, parse_criterion, save_routes
+from fairlayer.routes.numbers import furthest
 from fairlayer.routes.training import TREES
 
 __all__ = [
@@ -164,19 +165,13 @@ def _amount_cells(route: Route) -> list[str]:
     measures = route.test.measures
     return [
         *(words.number(measures[name]) for name in ("r2", "mae", "mse")),
-        words.number(_worst(route.test.score_gaps)),
+        words.number(furthest(route.test.score_gaps)),
         f"{route.seconds:.0f}",
     ]
 
 
 def _gap(gaps: Mapping[str, Any]) -> str:
-    return _points(_worst(gaps))
-
-
-def _worst(gaps: Mapping[str, Any]) -> float | None:
-    """The number of the constraint that is furthest beyond its limit."""
-    known = [gap for gap in gaps.values() if gap.value is not None]
-    return max(known, key=lambda gap: gap.excess or 0.0).value if known else None
+    return _points(furthest(gaps))
 
 
 def _points(share: float | None) -> str:

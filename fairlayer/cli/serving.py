@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fairlayer.cli.streaming import policy_options, warm_start_of
+from fairlayer.cli.streaming import policy_of, policy_options, warm_start_of
 from fairlayer.data import read_frame
 from fairlayer.errors import DataError, ParameterError, require
 from fairlayer.serving import create_app
@@ -82,6 +82,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "most_bytes": arguments.most_bytes,
         "seconds": arguments.seconds,
         "unknown": arguments.unknown,
+        "decision_policy": policy_of(arguments.decision_policy),
     }
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import importlib
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlayer.cli.reading import read_told
-from fairlayer.cli.tables import show_stream
+from fairlayer.cli.tables import show_decided, show_stream
 from fairlayer.data import read_frame
 from fairlayer.data.columns import as_numbers
 from fairlayer.errors import ConstraintDefinitionError, DataError, KeywordError, require
-from fairlayer.serving import stream_section, stream_table
+from fairlayer.report import StreamPage, write_stream_page
+from fairlayer.serving import decided_stream, stream_section, stream_table
 from fairlayer.streaming import Policy
 from fairlayer.streaming.policies import as_policy
 from fairlayer.training import load_run
@@ -22,7 +26,7 @@ from fairlayer.training import load_run
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["policy_options", "rows_progress", "run_stream", "warm_start_of"]
+__all__ = ["policy_of", "policy_options", "rows_progress", "run_stream", "warm_start_of"]
 
 
 def run_stream(arguments: argparse.Namespace) -> None:
@@ -38,9 +42,15 @@ def run_stream(arguments: argparse.Namespace) -> None:
             warm_start=warm_start_of(arguments),
             on_rows=on_rows,
         )
-    show_stream(stream_section(streamed))
+    section = stream_section(streamed)
+    decisions, decided = decided_stream(streamed) if arguments.decisions else (None, None)
+    show_stream(section)
+    if decided is not None:
+        show_decided(decided)
     if arguments.out:
         columns = {"score": streamed.raw, "streamed_score": streamed.streamed}
+        if decisions is not None:
+            columns["decision"] = decisions
         require("pandas", "train").DataFrame(columns).to_csv(arguments.out, index=False)
         print(f"Scores: {arguments.out}")
     if arguments.plot:
@@ -49,6 +59,9 @@ def run_stream(arguments: argparse.Namespace) -> None:
     if arguments.plot_report:
         streamed.state.plot_report().savefig(arguments.plot_report, dpi=150)
         print(f"Picture: {arguments.plot_report}")
+    if arguments.report:
+        title = f"{Path(arguments.table).name}, streamed through {Path(arguments.run).name or 'a run'}"
+        print(f"Page: {write_stream_page(arguments.report, StreamPage(title, streamed.state, section, decided))}")
     if arguments.buckets:
         print(streamed.state.report())
 
@@ -65,14 +78,14 @@ def policy_options(arguments: argparse.Namespace) -> dict[str, Any]:
             f"others. A half-life of {arguments.half_life:g} is --memory {arguments.half_life / math.log(2):.0f}."
         )
     return {
-        "policy": _policy(arguments.policy),
+        "policy": policy_of(arguments.policy),
         "memory": arguments.memory,
         "window": arguments.window,
         "hold": arguments.hold,
     }
 
 
-def _policy(text: str) -> Policy:
+def policy_of(text: str) -> Policy:
     """Return a registered policy, or one of the user's own, given as package.module:Class.
 
     Raises:
@@ -81,11 +94,13 @@ def _policy(text: str) -> Policy:
     module, colon, name = text.partition(":")
     if not colon:
         return as_policy(text)
+    if os.getcwd() not in sys.path:  # a module beside the call, as for `python -m`
+        sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConstraintDefinitionError(f"--policy {text} cannot be imported ({error}).") from error
-    return as_policy(found() if isinstance(found, type) else found)
+    return as_policy(found() if isinstance(found, type) and issubclass(found, Policy) else found)
 
 
 def _clock(frame: pd.DataFrame, name: str) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fairlayer.errors import require
-from fairlayer.report import StreamSection, words
+from fairlayer.report import DecidedStream, StreamSection, words
 from fairlayer.training import Comparison, ConstraintResult, Observed, Run, aggregate, measure
 from fairlayer.training.run import Prediction
 
@@ -81,6 +81,19 @@ def show_stream(section: StreamSection) -> None:
     console.print(table)
     for sentence in section.sentences:
         console.print(sentence)
+
+
+def show_decided(decided: DecidedStream) -> None:
+    """Print what was decided about each group, and the gap of all decisions beside its limit."""
+    table = _table("decisions by the rule of the run", "requests", "yes", "share")
+    for cell in decided.cells:
+        share = f"{cell.selected / cell.requests:.1%}" if cell.requests else "-"
+        table.add_row(cell.name, f"{cell.requests:,}", f"{cell.selected:,}", share)
+    console = _console()
+    console.print(table)
+    for name, gap in decided.gaps.items():
+        limit = words.number(decided.limits[name], 4)
+        console.print(f"{name} of all decisions: {words.number(gap, 4)}, held to {limit} and half a person per cell.")
 
 
 def _console() -> Any:

@@ -11,6 +11,7 @@ from fairlayer.constraints.disparate_impact import DisparateImpactRatio
 from fairlayer.constraints.error_rate import BoundedGroupLoss, ErrorRateParity
 from fairlayer.constraints.group_calibration import GroupCalibration
 from fairlayer.constraints.label_parity import EqualizedOdds, EqualOpportunity, PredictiveEquality
+from fairlayer.constraints.lipschitz import LipschitzFairness
 from fairlayer.constraints.means import Means
 from fairlayer.constraints.measure import Measured
 from fairlayer.constraints.minimum_rate import MinimumRate
@@ -31,6 +32,7 @@ __all__ = [
     "EqualizedOdds",
     "ErrorRateParity",
     "GroupCalibration",
+    "LipschitzFairness",
     "MeanResidualParity",
     "Means",
     "Measured",

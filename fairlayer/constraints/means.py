@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from fairlayer._rows import matrix_of
+from fairlayer._rows import SparseRows, matrix_of
 from fairlayer._typing import FloatArray, IntArray
 
 __all__ = ["Means", "Values", "like"]
@@ -19,7 +19,11 @@ Values = TypeVar("Values", FloatArray, torch.Tensor)
 
 
 def like(array: FloatArray | float, values: torch.Tensor) -> torch.Tensor:
-    """Return numbers as a tensor of the dtype and device of `values`."""
+    """Return numbers as a tensor of the dtype and device of `values`; a matrix by its entries stays one."""
+    if isinstance(array, SparseRows):
+        entries = torch.from_numpy(np.stack([array.rows, array.columns])), torch.from_numpy(array.data)
+        made = torch.sparse_coo_tensor(*entries, array.shape, check_invariants=False)
+        return made.to(device=values.device, dtype=values.dtype)
     return torch.tensor(np.asarray(array), dtype=values.dtype, device=values.device)
 
 
@@ -37,11 +41,16 @@ class Means:
     strata: tuple[str, ...]
     counts: FloatArray  # (rows,) number of samples; 0 makes every statement on the row vacuous
     codes: IntArray | None = None
-    weights: FloatArray | None = None
+    weights: Any = None  # an array, or for pairs of samples `SparseRows`
     sample_weights: FloatArray | None = None  # how many samples each row of the batch stands for
 
     def __len__(self) -> int:
         return len(self.counts)
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether each row is the difference of two samples, kept by its two entries."""
+        return isinstance(self.weights, SparseRows)
 
     @property
     def names(self) -> tuple[str, ...]:

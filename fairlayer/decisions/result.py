@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fairlayer._notebook import table_html
 from fairlayer.constraints import Measured
 from fairlayer.decisions.rule import DecisionRule
 
@@ -48,6 +49,22 @@ class Decisions:
     multipliers: dict[str, float]
     capacity_price: float
     absent: tuple[tuple[str, str], ...]
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                count,
+                self.selected[name],
+                f"{self.rates[name]:.1%}",
+                ", ".join(f"{t:.4g}" for t in self.thresholds[name]),
+            )
+            for name, count in self.counts.items()
+        ]
+        gaps = "; ".join(f"{name} {'-' if gap is None else f'{gap:.4g}'}" for name, gap in self.gaps.items())
+        note = f"Gaps of the decisions: {gaps}. Expected utility: {self.expected_utility:.4g} per sample."
+        head = ("cell", "samples", "selected", "rate", "thresholds")
+        return table_html(f"Decisions: {self.status}", head, rows, note=note)
 
     @property
     def rates(self) -> dict[str, float]:

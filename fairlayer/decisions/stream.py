@@ -1,13 +1,10 @@
 """Decisions about a stream of requests, whose pooled decision gap stays bounded.
 
-A fitted rule gives each request a wish z, 1 well above the cell's threshold, 0 well below, and linear in between. The
-hard streaming policy emits e in [0, 1] near z, so that the pooled means of everything emitted meet every constraint
-after every call. Then e is rounded with what earlier roundings in this cell left over:
-
-    d = floor(r + e + 1/2),     r <- r + e - d
-
-From r in [-1/2, 1/2) follows r + e + 1/2 in [0, 2), so d is 0 or 1, and the new r is in [-1/2, 1/2) again. As r is the
-sum of e minus the sum of d, the decisions of a cell never differ from what was emitted by more than half a person:
+A fitted rule gives each request a wish z, 1 well above the cell's threshold, 0 well below, and linear in between. A
+streaming policy emits e in [0, 1] near z. Under the hard policy "anytime" the pooled means of everything emitted meet
+every constraint after every call; under "present" those of recent requests do, up to stated noise. Then e is rounded
+with what earlier roundings in this cell left over (`fairlayer.decisions.rounding`), so that the decisions of a cell
+never differ from what was emitted by more than half a person:
 
     |C (mean decisions) - C (mean emitted)| <= sum over cells of |C_cell| / (2 N_cell)
 
@@ -31,13 +28,14 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.constraints.measure import measure
 from fairlayer.decisions.inputs import as_scores, like, read_scores
+from fairlayer.decisions.rounding import Rounding
 from fairlayer.decisions.rule import CellRule, DecisionRule
 from fairlayer.edge import Stated, as_constraints, feature_names
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import read_sensitive_features
-from fairlayer.streaming import Anytime, InferenceState
+from fairlayer.streaming import InferenceState, Policy, StreamReport
 
-__all__ = ["DecisionStream"]
+__all__ = ["DecisionStream", "wishes_of"]
 
 _REACH = 5.0  # how far beyond 0 and 1 a wish may lie, so that those near the threshold give way first
 
@@ -49,13 +47,16 @@ class DecisionStream:
 
         gap of all decisions so far <= tolerance + 1/(2 N_0) + 1/(2 N_1)
 
-    and in general within the tolerance plus half a person per cell. Where the rule alone would do that, few decisions
-    differ from its own; where the population drifts away from it, those near the thresholds change first.
+    under the policy "anytime", and in general within the tolerance plus half a person per cell. Where the rule alone
+    would do that, few decisions differ from its own; where the population drifts away from it, those near the
+    thresholds change first.
 
     Args:
         rule: fitted thresholds.
         constraints: what must hold for the pooled decisions; they read features of the rule, and no labels.
         width: of the band around a threshold in which wishes go from 0 to 1, in units of the score.
+        policy: see `InferenceState`; by default "anytime", which bounds all decisions so far.
+        **options: of the `InferenceState`: memory, window, hold.
 
     Raises:
         ConstraintDefinitionError: a constraint reads labels or features that the rule does not know, or the width is
@@ -76,13 +77,22 @@ class DecisionStream:
         {"DemographicParity('sex')": 0.0}
     """
 
-    def __init__(self, rule: DecisionRule, constraints: Stated, *, width: float = 0.05) -> None:
+    def __init__(
+        self,
+        rule: DecisionRule,
+        constraints: Stated,
+        *,
+        width: float = 0.05,
+        policy: str | Policy = "anytime",
+        **options: Any,
+    ) -> None:
         held = as_constraints(constraints)
         _check(rule, held)
         if not (isinstance(width, int | float) and math.isfinite(width) and width > 0):
             raise ConstraintDefinitionError(f"width must be a number > 0, in units of the score, but is {width!r}.")
         self.rule, self.constraints, self.width = rule, held, float(width)
         self._features = feature_names(held)
+        self._options = {"policy": policy, **options}
         self._lock = threading.Lock()
         self.reset()
 
@@ -95,7 +105,7 @@ class DecisionStream:
         tensor = as_scores(scores)
         values = read_scores(tensor)
         cell_of = self.rule.locate(sensitive_features, len(values))
-        wishes = torch.from_numpy(self._wishes(values, cell_of))
+        wishes = torch.from_numpy(wishes_of(self.rule, values, cell_of, self.width))
         with self._lock:
             emitted = self._stream.emit(wishes, self._columns(cell_of)) if self._features else wishes.clamp(0.0, 1.0)
             decisions = self._round(cell_of, host_float64(emitted))
@@ -103,8 +113,8 @@ class DecisionStream:
 
     def reset(self) -> None:
         """Forget everything."""
-        self._stream = InferenceState(self.constraints, bounds=(0.0, 1.0), policy=Anytime())
-        self._left = np.zeros(len(self.rule.cells))
+        self._stream = InferenceState(self.constraints, bounds=(0.0, 1.0), **self._options)
+        self._rounding = Rounding()
         self._count, self._selected = np.zeros(len(self.rule.cells)), np.zeros(len(self.rule.cells))
 
     def counts(self) -> dict[str, int]:
@@ -127,9 +137,14 @@ class DecisionStream:
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and plain containers, loadable with `weights_only=True`."""
         with self._lock:
-            arrays = {"left": self._left, "count": self._count, "selected": self._selected}
+            arrays = {"count": self._count, "selected": self._selected}
             saved = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-            return {**saved, "cells": list(self.rule.names), "stream": self._stream.state_dict()}
+            return {
+                **saved,
+                "left": self._rounding.to_state(),
+                "cells": list(self.rule.names),
+                "stream": self._stream.state_dict(),
+            }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -144,16 +159,12 @@ class DecisionStream:
             )
         with self._lock:
             self._stream.load_state_dict(state["stream"])
-            self._left, self._count, self._selected = (
-                state[name].double().cpu().numpy().copy() for name in ("left", "count", "selected")
-            )
+            self._rounding.load_state(state["left"])
+            self._count, self._selected = (state[name].double().cpu().numpy().copy() for name in ("count", "selected"))
 
-    def _wishes(self, scores: FloatArray, cell_of: IntArray) -> FloatArray:
-        wishes = np.zeros(len(scores))
-        for number in np.unique(cell_of).tolist():
-            inside = np.flatnonzero(cell_of == number)
-            wishes[inside] = _ramp(self.rule.cells[number], scores[inside], self.width)
-        return wishes
+    def report(self) -> StreamReport:
+        """Return what was emitted bucket by bucket, before it was rounded; see `InferenceState.report`."""
+        return self._stream.report()
 
     def _columns(self, cell_of: IntArray) -> dict[str, list[Any]]:
         positions = [self.rule.features.index(name) for name in self._features]
@@ -161,14 +172,19 @@ class DecisionStream:
         return {name: [word[i] for word in words] for name, i in zip(self._features, positions, strict=True)}
 
     def _round(self, cell_of: IntArray, emitted: FloatArray) -> IntArray:
-        decisions = np.empty(len(emitted), dtype=np.int64)
-        for i, (cell, e) in enumerate(zip(cell_of.tolist(), emitted.tolist(), strict=True)):
-            total = self._left[cell] + e
-            decisions[i] = math.floor(total + 0.5)
-            self._left[cell] = total - decisions[i]
+        decisions = np.array(self._rounding.answers({"cell": cell_of.tolist()}, emitted.tolist()), dtype=np.int64)
         self._count += np.bincount(cell_of, minlength=len(self._count))
         self._selected += np.bincount(cell_of, weights=decisions, minlength=len(self._count))
         return decisions
+
+
+def wishes_of(rule: DecisionRule, scores: FloatArray, cell_of: IntArray, width: float = 0.05) -> FloatArray:
+    """Return the wish of each score: 1 well above the threshold of its cell, 0 well below, beyond both further away."""
+    wishes = np.zeros(len(scores))
+    for number in np.unique(cell_of).tolist():
+        inside = np.flatnonzero(cell_of == number)
+        wishes[inside] = _ramp(rule.cells[number], scores[inside], width)
+    return wishes
 
 
 def _ramp(cell: CellRule, scores: FloatArray, width: float) -> FloatArray:

@@ -205,15 +205,18 @@ def _reach(statement: Statement, low: float, high: float) -> tuple[FloatArray, F
     least, most = np.full(len(means), low), np.full(len(means), high)
     if means.weights is not None:
         present = means.counts > 0  # an empty soft group has no numbers to speak of
-        rows = list(zip(means.weights, present.tolist(), strict=True))
-        above = np.array([np.maximum(row, 0.0).sum() if here else 0.0 for row, here in rows])
-        below = np.array([np.minimum(row, 0.0).sum() if here else 0.0 for row, here in rows])
+        above = np.where(present, _sums_of(positive_part(means.weights)), 0.0)
+        below = np.where(present, -_sums_of(positive_part(-means.weights)), 0.0)
         least, most = above * low + below * high, above * high + below * low
     above, below = positive_part(matrix), -positive_part(-matrix)
     offset: Any = 0.0
     if isinstance(statement, Spread) and statement.offset is not None:
         offset = statement.offset
     return above @ least + below @ most + offset, above @ most + below @ least + offset
+
+
+def _sums_of(rows: Any) -> FloatArray:
+    return np.asarray(rows @ np.ones(rows.shape[1]))
 
 
 def _end(bound: Any, outermost: Any) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from fairlayer.errors import FairlayerWarning, ParameterError
 
-__all__ = ["SWITCH", "Sweeps", "kernels", "loaded"]
+__all__ = ["SWITCH", "StreamSweeps", "Sweeps", "kernels", "loaded", "stream_kernels", "stream_loaded"]
 
 SWITCH = "FAIRLAYER_FUSED"
 """The environment variable: 0 never loads compiled sweeps, 1 loads them at once; without it, work decides."""
@@ -20,28 +20,51 @@ _ROWS = 200_000
 
 
 class Sweeps(NamedTuple):
-    """The compiled sweeps, as modules."""
+    """The compiled sweeps over batches, as modules."""
 
     two_groups: Any
     cells: Any
 
 
-class _State:
-    """What this process knows of its compiled sweeps."""
+class StreamSweeps(NamedTuple):
+    """The compiled steps of streams, as modules."""
 
-    def __init__(self) -> None:
-        self.sweeps: Sweeps | None = None
+    stream_steps: Any
+    stream_solve: Any
+    stream_counts: Any
+
+
+class _Library:
+    """What this process knows of modules that are loaded together, once there was work for them."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        self.modules: Any = None
         self.settled = False  # loaded, or known to be out of reach
         self.calls = 0
         self.rows = 0
 
+    def get(self, rows: int) -> Any:
+        """Return the modules, loading them where there was enough work; None where the plain way serves."""
+        if self.settled:
+            return self.modules
+        self.calls += 1
+        self.rows += rows
+        asked = _asked()
+        if asked == "0" or (asked is None and self.calls < _CALLS and self.rows < _ROWS):
+            return None
+        self.settled = True
+        self.modules = _load(self.kind)
+        return self.modules
 
-_state = _State()
+
+_batches, _streams = _Library(Sweeps), _Library(StreamSweeps)
 
 
 def loaded() -> Sweeps | None:
-    """Return the compiled sweeps where they are loaded already."""
-    return _state.sweeps
+    """Return the compiled sweeps over batches where they are loaded already."""
+    found: Sweeps | None = _batches.modules
+    return found
 
 
 def kernels(rows: int) -> Sweeps | None:
@@ -56,16 +79,20 @@ def kernels(rows: int) -> Sweeps | None:
         True
         >>> _ = os.environ.pop("FAIRLAYER_FUSED")
     """
-    if _state.settled:
-        return _state.sweeps
-    _state.calls += 1
-    _state.rows += rows
-    asked = _asked()
-    if asked == "0" or (asked is None and _state.calls < _CALLS and _state.rows < _ROWS):
-        return None
-    _state.settled = True
-    _state.sweeps = _load()
-    return _state.sweeps
+    found: Sweeps | None = _batches.get(rows)
+    return found
+
+
+def stream_kernels(rows: int) -> StreamSweeps | None:
+    """Return the compiled steps of streams, as `kernels` does; a service asks for them with many rows, at its start."""
+    found: StreamSweeps | None = _streams.get(rows)
+    return found
+
+
+def stream_loaded() -> StreamSweeps | None:
+    """Return the compiled steps of streams where they are loaded already."""
+    found: StreamSweeps | None = _streams.modules
+    return found
 
 
 def _asked() -> str | None:
@@ -77,14 +104,16 @@ def _asked() -> str | None:
     return asked
 
 
-def _load() -> Sweeps | None:
-    """Import the compiled sweeps; a numba that is there and does not work is told of, and is done without."""
+def _load(kind: Any) -> Any:
+    """Import compiled modules; a numba that is there and does not work is told of, and is done without."""
     if importlib.util.find_spec("numba") is None:
         return None
     try:
-        sweeps = Sweeps(*(importlib.import_module(f"fairlayer.fused.{name}") for name in Sweeps._fields))
-        sweeps.two_groups.check()
-        return sweeps
+        modules = kind(*(importlib.import_module(f"fairlayer.fused.{name}") for name in kind._fields))
+        for module in modules:
+            if hasattr(module, "check"):
+                module.check()
+        return modules
     except Exception as error:
         warnings.warn(
             f"numba is installed, but its compiled code could not be loaded ({type(error).__name__}: {error}). The "

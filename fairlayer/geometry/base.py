@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fairlayer.errors import BackendError
+
 __all__ = ["Geometry", "library", "stable_sigmoid"]
 
 
@@ -76,6 +78,21 @@ class Geometry(ABC):
     @abstractmethod
     def follow(self, value: Any, x: Any, free: Any, v: Any) -> Any:
         """Return (dy/dx) v, which is symmetric."""
+
+    def carry(self, value: Any, x: Any, free: Any, v: Any) -> Any:
+        """Return (dy/dx) v where `follow` is its transpose; the same where each sample answers for itself."""
+        return self.follow(value, x, free, v)
+
+    def slope(self, value: Any, x: Any) -> Any:
+        """Return the derivative of d(value, x) by the value: minus the pull that takes a sample there.
+
+        Raises:
+            BackendError: the geometry does not tell.
+        """
+        raise BackendError(
+            f"geometry={self.name!r} does not tell its slope, which LipschitzFairness needs. Use geometry='euclidean', "
+            "'entropic' or 'likelihood'."
+        )
 
     @abstractmethod
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:

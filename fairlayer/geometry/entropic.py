@@ -54,6 +54,11 @@ class Entropic(Geometry):
         """Return y (1 - y) v: a change of the log-odds acts like one of the pull."""
         return value * (1.0 - value) * v
 
+    def slope(self, value: Any, x: Any) -> Any:
+        """Return logit(y) - x."""
+        xp = library(value)
+        return xp.log(value) - xp.log1p(-value) - x
+
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
         """Return y log y + (1 - y) log(1 - y) - y x + log(1 + exp(x)), of which far log-odds cancel exactly."""
         xp = library(x)

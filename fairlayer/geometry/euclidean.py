@@ -59,6 +59,10 @@ class Euclidean(Geometry):
         """Return |y|, and |x| too where the sample is free: x - q rounds like x, a bound does not round."""
         return abs(value) + (abs(x) if free is None else abs(x) * free)
 
+    def slope(self, value: Any, x: Any) -> Any:
+        """Return y - x."""
+        return value - x
+
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
         """Return 1/2 t^2 + (c - x) t with c = clip(x) and t = value - c, so that far outliers cancel exactly."""
         nearest = _clip(x, lower, upper)

@@ -49,6 +49,10 @@ class Likelihood(Geometry):
         """Return 1 / r v = y (1 - y) / D v."""
         return value * (1.0 - value) / _curvature(value, x) * v
 
+    def slope(self, value: Any, x: Any) -> Any:
+        """Return (y - z) / (y (1 - y))."""
+        return (value - x) / (value * (1.0 - value))
+
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
         """Return z log(z / y) + (1 - z) log((1 - z) / (1 - y))."""
         xp = library(x)

@@ -22,8 +22,9 @@ from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, Means, Rows, Spread, Statement
 from fairlayer.constraints.statements import as_float
 from fairlayer.edge import OnceWarner, warn_if_nothing_to_compare
-from fairlayer.errors import EmptyGroupError
+from fairlayer.errors import BackendError, EmptyGroupError, ParameterError
 from fairlayer.passes import Cells
+from fairlayer.passes.pairs import Pairs
 from fairlayer.solve import Face, RowSlabs, SlabSystem, SpreadSlabs
 
 __all__ = ["Assembly", "assemble", "compress"]
@@ -78,6 +79,33 @@ class Assembly:
         """Statistics of the batch."""
         return self.refinement.cells
 
+    @cached_property
+    def pairs(self) -> Pairs | None:
+        """The pairs of samples that must stay close, those of the first statement about pairs first."""
+        stated = [statement for statement, _ in self.stated[len(self.slabs.blocks) :]]
+        if not stated:
+            return None
+        ends = [each.means.weights.columns.reshape(-1, 2) for each in stated]
+        limits = [as_float(each.tolerance) / each.means.weights.data[::2] for each in stated]
+        first, second = np.concatenate(ends).T
+        return Pairs(first, second, np.concatenate(limits), self.batch.n)
+
+    def held_pairs(self, multipliers: FloatArray) -> list[tuple[int, int, int, float]]:
+        """Return (statement, row, side, multiplier) of the pairs with a multiplier, in the unit of their rows."""
+        found, start = [], 0
+        for place in range(len(self.slabs.blocks), len(self.stated)):
+            data = self.stated[place][0].means.weights.data[::2]
+            here = multipliers[start : start + len(data)] / data
+            for row in np.flatnonzero(here).tolist():
+                found.append((place, row, 1 if here[row] > 0 else -1, abs(float(here[row]))))
+            start += len(data)
+        return found
+
+    def describe_pair(self, place: int, row: int, side: int) -> str:
+        """Return a pair in words."""
+        statement, _ = self.stated[place]
+        return f"{'upper' if side > 0 else 'lower'} limit on [{statement.names[row]}]"
+
     @property
     def samples(self) -> FloatArray:
         """Number of samples in each cell, wherever they are; 0 for an empty one."""
@@ -130,6 +158,7 @@ def assemble(
     """
     kept: list[tuple[Statement, int]] = []
     owners: list[int] = []
+    of_pairs: list[tuple[tuple[Statement, int], int]] = []  # with their owners
     absent: list[tuple[str, str]] = []
     seen = list(enumerate(classes)) if classes else [(0, batch)]
     for owner, constraint in enumerate(constraints):
@@ -144,16 +173,32 @@ def assemble(
                 absent += [(constraint.name, name) for name in missing]
                 if missing and on_empty == "raise" and not statement.absence_expected:
                     _raise_empty(constraint, statement, missing)
-                if present is not None:
+                if present is not None and present.means.of_pairs:
+                    _check_pairs(constraint, batch, classes)
+                    of_pairs.append(((present, of), owner))
+                elif present is not None:
                     kept.append((present, of))
                     owners.append(owner)
     measures = {_key(statement.means, column): (statement.means, column) for statement, column in kept}
     refinement = _Refinement.of([*measures.values()], batch.ranks, batch.weights, max(1, len(classes)))
     slabs = SlabSystem([_block(s, refinement.apply(s.matrix, s.means, c), batch) for s, c in kept])
     missed = tuple(dict.fromkeys(absent))
-    return Assembly(
-        batch, refinement, slabs, tuple(kept), tuple(owners), missed, len(constraints), max(1, len(classes))
-    )
+    stated = (*kept, *(statement for statement, _ in of_pairs))
+    owned = (*owners, *(owner for _, owner in of_pairs))
+    return Assembly(batch, refinement, slabs, stated, owned, missed, len(constraints), max(1, len(classes)))
+
+
+def _check_pairs(constraint: Constraint, batch: Batch, classes: Sequence[Batch]) -> None:
+    if classes:
+        raise BackendError(
+            f"{constraint.name} bounds single numbers, but bounds='simplex' projects rows of class probabilities as a "
+            "whole. Project the columns by themselves, with bounds=(0, 1)."
+        )
+    if batch.weights is not None and not bool((batch.weights > 0).all()):
+        raise ParameterError(
+            f"{constraint.name} needs sample weights above 0, but {int((batch.weights <= 0).sum())} of {batch.n} are "
+            "0: what such a sample pulls at would be undetermined. Leave those samples out."
+        )
 
 
 def _key(means: Means, column: int) -> Hashable:

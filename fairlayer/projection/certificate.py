@@ -291,10 +291,13 @@ def _measure(
     means: Means, weights: FloatArray | None, value: FloatArray, sizes: tuple[FloatArray, FloatArray]
 ) -> FloatArray:
     """Return (4, rows): the means of the value, those of both sizes, and how far each mean moves per unit."""
-    ones = np.ones(len(value)) if weights is None else weights
+    ones = np.ones(len(value)) if weights is None or means.of_pairs else weights
     if means.codes is None:
         assert means.weights is not None
         counted = [ones * each for each in (*sizes, 1.0)]
+        if means.of_pairs:
+            reach = np.abs(means.weights)
+            return np.array([means.weights @ value, *(reach @ each for each in counted)])
         rows = [[row @ (ones * value), *(np.abs(row) @ each for each in counted)] for row in means.weights]
         return np.array(rows).reshape(len(means), 4).T
     counts = np.where(means.counts > 0, means.counts, 1.0)
@@ -326,6 +329,8 @@ def _pull(raw: RawBatch, held: Sequence[Held], widening: float, x: FloatArray) -
         if means.codes is None:
             assert means.weights is not None
             one = normal @ means.weights
+            if means.of_pairs and raw.weights is not None:
+                one = one / raw.weights
         else:
             one = np.append(normal / np.where(means.counts > 0, means.counts, 1.0), 0.0)[means.codes]
         if pull.ndim == 1:

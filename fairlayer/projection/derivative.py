@@ -124,7 +124,7 @@ class Derivative:
         value, x = self._here if place is None else place
         moved: Any = torch.zeros_like(value)
         if scores is not None:
-            moved = moved + self.geometry.follow(value, x, self.free, scores)
+            moved = moved + self.geometry.carry(value, x, self.free, scores)
         for change, mask in ((lower, self.at_lower), (upper, self.at_upper)):
             if change is not None:
                 moved = moved + (change * 0.0 if mask is None else change * mask)

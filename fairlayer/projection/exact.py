@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from fairlayer._arrays import outside_transforms, plain_tensor
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Box
-from fairlayer.errors import InfeasibleConstraintsError, NonFiniteScoresError, SolverError
+from fairlayer.errors import InfeasibleConstraintsError, InvalidBoundsError, NonFiniteScoresError, SolverError
 from fairlayer.passes import Passes, RankPasses, make_passes
+from fairlayer.passes.pairs import PairPasses
 from fairlayer.projection.assembly import Assembly
 from fairlayer.projection.autograd import attach
 from fairlayer.projection.certificate import Certificate, Held, RawBatch, certify
@@ -24,6 +25,7 @@ from fairlayer.projection.derivative import Derivative
 from fairlayer.projection.options import Options
 from fairlayer.projection.weightless import with_least_prices
 from fairlayer.solve import ClashingFaces, Face, SlabSystem, Solution, Solved, StuckProblem, accuracy_of, gauged, solve
+from fairlayer.solve.coupled import solve_coupled
 
 __all__ = ["ExactProblem", "Found", "check_finite", "project_exactly", "result_dtype"]
 
@@ -70,6 +72,9 @@ class ExactProblem:
     def __init__(self, assembly: Assembly, raw: RawBatch, passes: Passes, solved: Solved, value: Tensor) -> None:
         self.assembly, self.raw, self.solver_passes, self.solved, self.value = assembly, raw, passes, solved, value
         self.smooth = raw.geometry.smooth
+        self.pair_multipliers: FloatArray | None = None
+        if isinstance(passes, PairPasses):
+            self.pair_multipliers = passes.multipliers(solved.solution.point, solved.solution.nu)
         self.parts = passes.parts
 
     @cached_property
@@ -84,6 +89,7 @@ class ExactProblem:
             Held(face.key[0], face.key[1], face.key[2], float(multiplier) / face.scale)
             for face, multiplier in self._active()
         ]
+        held += [Held(*pair) for pair in self._active_pairs()]
         return certify(self.raw, held, self.widening, self.value)
 
     @property
@@ -115,7 +121,7 @@ class ExactProblem:
         """Whether anything but rounding was moved."""
         free = self.solved.solution.free
         clipped = free is not None and self.value.ndim == 1 and not bool(free.all())
-        return bool(self.solved.solution.faces) or clipped
+        return bool(self.solved.solution.faces) or clipped or bool(self._active_pairs())
 
     def settle(self) -> None:
         """Work out now what takes an exchange between processes, so that any of them may read it by itself."""
@@ -146,7 +152,13 @@ class ExactProblem:
                 float(multiplier) / face.scale,
             )
             for face, multiplier in self._active()
+        ] + [
+            (assembly.owners[place], 0, assembly.describe_pair(place, row, side), multiplier)
+            for place, row, side, multiplier in self._active_pairs()
         ]
+
+    def _active_pairs(self) -> list[tuple[int, int, int, float]]:
+        return [] if self.pair_multipliers is None else self.assembly.held_pairs(self.pair_multipliers)
 
     def _active(self) -> list[tuple[Face, float]]:
         solution = self.solved.solution
@@ -193,12 +205,20 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     lower = None if rule.on_simplex else _value(box.lower_tensor, box.lower)
     upper = None if rule.on_simplex else _value(box.upper_tensor, box.upper)
     with outside_transforms():
-        here = make_passes(plain, assembly.cells, lower, upper, rule)
+        here: Any
+        if assembly.pairs is None:
+            here = make_passes(plain, assembly.cells, lower, upper, rule)
+        else:
+            _check_bounds(constraints, assembly, box)
+            check_finite(plain)
+            here = PairPasses(plain, assembly.cells, (lower, upper), rule, assembly.pairs, plain.device)
         _check_finite(here, plain)
         passes = here if ranks is None else RankPasses(here, ranks)
         try:
             if found is not None:
                 solved = found.solved(passes, assembly.slabs)
+            elif isinstance(passes, PairPasses):
+                solved = solve_coupled(passes, assembly.slabs)
             else:
                 solved = with_least_prices(passes, solve(passes, assembly.slabs, relax=options.relax))
         except ClashingFaces as clash:
@@ -219,6 +239,12 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     return returned, column
 
 
+def _check_bounds(constraints: Sequence[Constraint], assembly: Assembly, box: Box) -> None:
+    if box.lower_tensor is not None or box.upper_tensor is not None:
+        name = constraints[assembly.owners[len(assembly.slabs.blocks)]].name
+        raise InvalidBoundsError(f"{name} takes bounds that are numbers, but one of them is a tensor.")
+
+
 def _value(given: Tensor | None, checked: float | Tensor | None) -> float | Tensor | None:
     """A bound without graph or transform around it."""
     if given is None:
@@ -230,6 +256,13 @@ def _value(given: Tensor | None, checked: float | Tensor | None) -> float | Tens
 def _infeasible(
     clash: ClashingFaces, constraints: Sequence[Constraint], assembly: Assembly, box: Box
 ) -> InfeasibleConstraintsError:
+    if not clash.faces:  # pairs of samples take part, and no few faces say it
+        among = " and ".join(constraint.name for constraint in constraints)
+        return InfeasibleConstraintsError(
+            f"no predictions meet {among} together, within the bounds: people who are alike cannot get predictions as "
+            "far apart as the groups ask for. Loosen the tolerance of one, or raise the constant; "
+            'on_infeasible="relax" does not widen what is asked of pairs.'
+        )
     names = dict.fromkeys(constraints[assembly.owners[face.key[0]]].name for face in clash.faces)
     statements = "; ".join(dict.fromkeys(assembly.describe(face) for face in clash.faces))
     within = "" if box.lower is None and box.upper is None else f" within the bounds ({box.lower}, {box.upper})"

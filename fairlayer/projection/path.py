@@ -13,16 +13,19 @@ from typing import Any, Unpack
 import numpy as np
 
 from fairlayer._keywords import explained
+from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
 from fairlayer.constraints.measure import measure
 from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
+from fairlayer.passes.pairs import PairPasses
 from fairlayer.projection.assembly import assemble
 from fairlayer.projection.exact import ExactProblem
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
 from fairlayer.solve import ClashingFaces, solve
+from fairlayer.solve.coupled import solve_coupled
 
 __all__ = ["FairnessPath", "fairness_path"]
 
@@ -65,6 +68,16 @@ class FairnessPath:
             )
         ]
         return "\n".join([f"FairnessPath({', '.join(self.names)}; decisions at {self.threshold:g})", head, *rows])
+
+    def _repr_html_(self) -> str:
+        head = ("tolerance", "distance", "price", "gap", "decision gap", "decisions changed")
+        rows = [
+            (float(t), float(d), float(p.max(initial=0.0)), float(g.max()), float(y.max()), f"{m:.2%}")
+            for t, d, p, g, y, m in zip(
+                self.tolerances, self.distance, self.multipliers, self.gaps, self.decision_gaps, self.moved, strict=True
+            )
+        ]
+        return table_html(f"Path of {', '.join(self.names)}; decisions at {self.threshold:g}", head, rows)
 
     def plot(self, axes: Any = None) -> Any:
         """Draw the distance and the decision gap over the tolerance, for a person to pick one; return the figure.
@@ -187,7 +200,11 @@ class _Step:
         batch, passes, raw = column.assembly.batch, column.solver_passes, column.raw
         assembly = assemble(constraints, batch, on_empty=options.on_empty)
         try:
-            solved = solve(passes, assembly.slabs, relax=options.relax)
+            if isinstance(passes, PairPasses):
+                passes = passes.at_other(assembly.pairs)
+                solved = solve_coupled(passes, assembly.slabs)
+            else:
+                solved = solve(passes, assembly.slabs, relax=options.relax)
         except ClashingFaces:
             none = [math.nan] * len(constraints)
             return _Step(math.nan, np.array(none), np.full(len(assembly.cell_names), math.nan), none, none, math.nan)

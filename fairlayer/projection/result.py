@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairlayer._notebook import facts_html
 from fairlayer._typing import FloatArray
 from fairlayer.errors import ShapeError
 from fairlayer.groups import Groups
@@ -101,6 +102,9 @@ class Projection:
     def __repr__(self) -> str:
         rows = "\n".join(f"  {what:<10} {said}" for what, said in self.summary())
         return f"Projection({self.status})\n{rows}"
+
+    def _repr_html_(self) -> str:
+        return facts_html(f"Projection: {self.status}", self.summary())
 
     def summary(self) -> list[tuple[str, str]]:
         """Return what a reader asks first, as (what, in words)."""

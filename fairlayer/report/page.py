@@ -13,7 +13,7 @@ from fairlayer.audit import Audit
 from fairlayer.errors import DataError, ParameterError, require
 from fairlayer.report.reading import Reader
 
-__all__ = ["FORMATS", "Format", "document_text", "read_document", "render_page", "write_page"]
+__all__ = ["FORMATS", "Format", "document_text", "environment", "read_document", "render_page", "write_page"]
 
 Format: TypeAlias = Literal["audit", "brief", "ll144", "lending"]
 FORMATS = ("audit", "brief", "ll144", "lending")
@@ -66,23 +66,35 @@ def render_page(found: Audit | Mapping[str, Any], *, format: Format = "audit") -
     """
     document = found.to_dict() if isinstance(found, Audit) else found
     _check(document, format)
+    page = (
+        environment()
+        .get_template(f"{format}.html")
+        .render(
+            document=document,
+            document_sha256=hashlib.sha256(document_text(document).encode()).hexdigest(),
+            compared=any(one["before"] is not None for one in document["cost"])
+            or any(one["movement"] for one in document["groupings"]),
+            contents=[(id, name) for id, name, needs in _CONTENTS if _there(document, needs)],
+            f=Reader(),
+        )
+    )
+    return str(page)
+
+
+def environment() -> Any:
+    """Return what the templates of all pages are read by.
+
+    Raises:
+        MissingExtraError: Jinja2 is not installed.
+    """
     jinja2 = require("jinja2", "train")
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(f"{format}.html").render(
-        document=document,
-        document_sha256=hashlib.sha256(document_text(document).encode()).hexdigest(),
-        compared=any(one["before"] is not None for one in document["cost"])
-        or any(one["movement"] for one in document["groupings"]),
-        contents=[(id, name) for id, name, needs in _CONTENTS if _there(document, needs)],
-        f=Reader(),
-    )
-    return str(page)
 
 
 def write_page(path: str | Path, found: Audit | Mapping[str, Any], *, format: Format = "audit") -> Path:

@@ -7,14 +7,25 @@ from io import StringIO
 from typing import Any
 
 from fairlayer.errors import require
-from fairlayer.streaming import InferenceState
+from fairlayer.streaming import InferenceState, StreamReport
+from fairlayer.streaming.plot import plot_report
 
-__all__ = ["stream_picture"]
+__all__ = ["report_picture", "stream_picture"]
 
 
 def stream_picture(state: InferenceState) -> str:
     """Pooled gaps against their limits, shifts and phases over a stream."""
     return _svg(lambda figure: state.plot(figure.subplots(2, 1, sharex=True)), 8.4, 5.2)
+
+
+def report_picture(report: StreamReport) -> str:
+    """Raw and emitted gap of each bucket with the band that is held, who was moved, and phases."""
+    panels = len(report.limits) + 1
+    return _svg(
+        lambda figure: plot_report(report, figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]),
+        8.4,
+        1.0 + 2.1 * panels,
+    )
 
 
 def _svg(draw: Callable[[Any], None], width: float, height: float) -> str:

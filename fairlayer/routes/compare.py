@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.calibration import GroupCalibrator
 from fairlayer.constraints import Constraint
@@ -20,7 +21,7 @@ from fairlayer.projection import project
 from fairlayer.routes.candidates import Candidate
 from fairlayer.routes.criterion import Criterion, default_criterion
 from fairlayer.routes.errors import RouteError
-from fairlayer.routes.numbers import RouteNumbers, numbers_of
+from fairlayer.routes.numbers import MEASURES, RouteNumbers, furthest, numbers_of
 from fairlayer.routes.rules import fit_rule
 from fairlayer.training.config import Task
 from fairlayer.training.kept import Step
@@ -102,6 +103,23 @@ class Routes:
     def chosen_by(self, criterion: Criterion) -> Route:
         """Return the route that another criterion would choose."""
         return self.routes[criterion.best([route.valid for route in self.routes])]
+
+    def _repr_html_(self) -> str:
+        tests = [route.test for route in self.routes]
+        measures = [name for name in MEASURES if any(test.measures.get(name) is not None for test in tests)]
+        head = ("route", *(name.replace("_", " ") for name in measures), "score gap", "decision gap", "seconds")
+        rows = [
+            (
+                f"{'* ' if route is self.best else ''}{route.name}",
+                *(route.test.measures.get(name) for name in measures),
+                furthest(route.test.score_gaps),
+                furthest(route.test.decision_gaps),
+                f"{route.seconds:.0f}",
+            )
+            for route in self.routes
+        ]
+        note = f"*: the best by {self.criterion}, on the validation rows. Gaps are those of the worst constraint."
+        return table_html(f"Routes on {self.rows['test']} test rows", head, rows, note=note)
 
     def named(self, name: str) -> Route:
         """Return a route by its name.

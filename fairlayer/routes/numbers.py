@@ -17,7 +17,16 @@ from fairlayer.training.config import Task
 from fairlayer.training.observed import Observed
 from fairlayer.training.quality import quality_of
 
-__all__ = ["LOWER_IS_BETTER", "MEASURES", "RouteGap", "RouteNumbers", "calibration_errors", "numbers_of", "worst"]
+__all__ = [
+    "LOWER_IS_BETTER",
+    "MEASURES",
+    "RouteGap",
+    "RouteNumbers",
+    "calibration_errors",
+    "furthest",
+    "numbers_of",
+    "worst",
+]
 
 MEASURES = ("accuracy", "auc", "log_loss", "brier", "calibration", "utility", "r2", "mse", "mae")
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration", "mse", "mae"})
@@ -89,6 +98,12 @@ class RouteNumbers:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
+
+
+def furthest(gaps: Mapping[str, RouteGap]) -> float | None:
+    """Return the number of the constraint that lies furthest beyond its limit; None where nothing is compared."""
+    known = [gap for gap in gaps.values() if gap.value is not None]
+    return max(known, key=lambda gap: gap.excess or 0.0).value if known else None
 
 
 def numbers_of(

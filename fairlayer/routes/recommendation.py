@@ -119,12 +119,15 @@ def _of_groups(s: Situation) -> bool:
 
 METHODS: tuple[Method, ...] = (
     Method(
-        "measure, and do not bound",
-        "fairlayer.audit.consistency, flip_test, lipschitz_violations",
+        "a bound on pairs of alike people",
+        "fairlayer.LipschitzFairness with fairlayer.project; fairlayer.audit.consistency and "
+        "lipschitz_violations measure it",
         "alike people are to be treated alike",
         lambda s: s.definition == "individual",
-        "No method here bounds how two single people compare; what can be done is to measure it.",
-        "a bound. Group methods may even move two alike people of different groups apart.",
+        "The scores of two near neighbours differ by no more than a constant times their distance, with or without a "
+        "limit on groups. Which distance is right is a question for people.",
+        "a bound on far pairs, on people of other batches, or on decisions. Group methods alone may move two alike "
+        "people of different groups apart.",
     ),
     Method(
         "calibration within each group",

@@ -1,6 +1,7 @@
 """A trained run in use: an HTTP scorer over one durable stream, and a table streamed row by row."""
 
 from fairlayer.serving.app import create_app
+from fairlayer.serving.decided import decided_stream
 from fairlayer.serving.records import RequestError
 from fairlayer.serving.scorer import Scorer, new_stream
 from fairlayer.serving.section import stream_section
@@ -11,6 +12,7 @@ __all__ = [
     "Scorer",
     "StreamedTable",
     "create_app",
+    "decided_stream",
     "new_stream",
     "stream_sample",
     "stream_section",

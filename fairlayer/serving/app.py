@@ -15,13 +15,14 @@ from fairlayer.errors import (
     SolverError,
     require,
 )
-from fairlayer.serving.decider import Decider, decisions_of
+from fairlayer.serving.decider import Decider, decided_by
 from fairlayer.serving.gate import LOOPBACK, Gate, Limits
 from fairlayer.serving.metrics import Metrics
 from fairlayer.serving.page import page_of
 from fairlayer.serving.records import read_body, read_labels
 from fairlayer.serving.schemas import Schemas
 from fairlayer.serving.scorer import Scorer
+from fairlayer.streaming.shared import SharedStore
 from fairlayer.streaming.store import IdReusedError, StoreError, StreamStore
 
 # No `from __future__ import annotations` here: FastAPI reads the annotations of functions defined inside functions.
@@ -108,15 +109,16 @@ def create_app(
 
 
 def _decider(scorer: Scorer) -> Decider | None:
-    """Decisions have a stream of their own, in a file beside that of the scores; there is none for shared stores."""
-    stream = decisions_of(scorer.inputs)
-    if stream is None or not isinstance(scorer.store, StreamStore):
+    """Decisions have a stream of their own, in a file or in tables beside those of the scores."""
+    rule, store = decided_by(scorer.inputs), scorer.store
+    if rule is None:
         return None
-    store = scorer.store
-    if store.path == ":memory:":
-        return Decider(scorer.inputs, stream, StreamStore(":memory:"))
-    beside = StreamStore(f"{store.path}.decisions", synchronous=store.synchronous, every=store.every)
-    return Decider(scorer.inputs, stream, beside)
+    beside: Any = StreamStore(":memory:")
+    if isinstance(store, SharedStore):
+        beside = store.beside("decisions")
+    elif isinstance(store, StreamStore) and store.path != ":memory:":
+        beside = StreamStore(f"{store.path}.decisions", synchronous=store.synchronous, every=store.every)
+    return Decider(scorer.inputs, rule, beside, **scorer.decision_options)
 
 
 def _add_score(app: "FastAPI", parts: _Parts) -> None:
@@ -142,8 +144,8 @@ def _add_decide(app: "FastAPI", parts: _Parts, decider: Decider) -> None:
     @app.post("/decide", **_takes("DecideRequest"), **_gives("DecideAnswer"))
     async def decide(request: Request) -> dict[str, Any]:
         """Decide records by the rule of the run. Each is counted once, in a stream apart from that of /score."""
-        body = read_body(await request.body(), needed=("records",), allowed=("ids",))
-        found = await run_in_threadpool(decider.decide, body["records"], body.get("ids"))
+        body = read_body(await request.body(), needed=("records",), allowed=("ids",), numbers=("at",))
+        found = await run_in_threadpool(decider.decide, body["records"], body.get("ids"), body.get("at"))
         return {"decisions": found.decisions, "raw_scores": found.raw_scores, **signed}
 
 
@@ -156,7 +158,8 @@ def _add_labels(app: "FastAPI", parts: _Parts) -> None:
         """Deliver true labels of earlier predictions, by their ids."""
         body = read_body(await request.body(), needed=("ids", "labels"))
         found = read_labels(body["labels"])
-        return {"counted": await run_in_threadpool(parts.scorer.observe_labels, body["ids"], found)}
+        delivered = await run_in_threadpool(parts.scorer.deliver_labels, body["ids"], found)
+        return delivered._asdict()
 
 
 def _add_state(app: "FastAPI", parts: _Parts, metrics: Metrics) -> None:

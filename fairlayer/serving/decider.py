@@ -1,30 +1,33 @@
-"""Records in, yes or no out: the run's decision rule in a stream of its own, which keeps the pooled decisions.
+"""Records in, yes or no out: the run's decision rule in a stream of its own, beside that of the scores.
 
-step     raw scores and categories -> decisions, written to the store before they are released
-resume   last snapshot, then the logged steps once more: a step is a function of what came before, so it must decide
-         as it did then, and that is checked
+The rule turns a score into a wish; the stream moves wishes as it moves scores, under any policy and over any store; and
+what it emits is rounded so that the decisions of a group stay within half a person of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from fairlayer.decisions import DecisionStream
+from fairlayer.constraints import Batch, Constraint
+from fairlayer.constraints.measure import measure
+from fairlayer.decisions import DecisionRule, DecisionStream
+from fairlayer.decisions.rounding import Rounding, cells_of
+from fairlayer.decisions.stream import wishes_of
 from fairlayer.edge import feature_names
 from fairlayer.errors import ConstraintDefinitionError
+from fairlayer.groups import read_sensitive_features
 from fairlayer.serving.identity import digests_of
-from fairlayer.serving.scorer import Inputs
-from fairlayer.streaming.durable import check_record, checked_ids
-from fairlayer.streaming.store import Id, Step, StoreError, StreamStore
+from fairlayer.serving.scorer import Inputs, stream_of
+from fairlayer.streaming import InferenceState
+from fairlayer.streaming.store import Id
 
-__all__ = ["Decided", "Decider", "decisions_of"]
+__all__ = ["Decided", "Decider", "decided_by"]
 
 
 class Decided(NamedTuple):
@@ -41,15 +44,16 @@ class Decided(NamedTuple):
     repeated: list[bool]
 
 
-def decisions_of(inputs: Inputs) -> DecisionStream | None:
-    """Return an empty stream of decisions; None where the run keeps no rule, or its constraints read labels."""
+def decided_by(inputs: Inputs) -> DecisionRule | None:
+    """Return the decision rule of the run; None where it keeps none, or its constraints read labels."""
     rule, constraints = inputs.run.route.rule, inputs.run.model.constraints
     if rule is None or inputs.run.recipe.config.task == "regression":
         return None
     try:
-        return DecisionStream(rule, constraints)
+        DecisionStream(rule, constraints)
     except ConstraintDefinitionError:
         return None
+    return rule
 
 
 class Decider:
@@ -57,108 +61,68 @@ class Decider:
 
     Args:
         inputs: how records are read.
-        stream: empty, from `decisions_of`.
+        rule: of the run, from `decided_by`.
         store: of decisions only.
+        **options: of the `InferenceState`: policy, memory, window, hold. The policy is "anytime" by default, which
+            bounds all decisions so far.
 
     Raises:
         StoreError: the store holds decisions by another rule, or cannot be read.
     """
 
-    def __init__(self, inputs: Inputs, stream: DecisionStream, store: StreamStore) -> None:
-        self.inputs, self.stream, self.store = inputs, stream, store
-        self.lock = threading.Lock()
-        rule = hashlib.sha256(json.dumps(stream.rule.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
-        self._owner = [*(constraint.name for constraint in stream.constraints), f"decision rule {rule}"]
-        self._features = feature_names(stream.constraints)
-        self._resume()
+    def __init__(self, inputs: Inputs, rule: DecisionRule, store: Any, **options: Any) -> None:
+        self.inputs, self.rule, self.store = inputs, rule, store
+        self._constraints: tuple[Constraint, ...] = inputs.run.model.constraints
+        self._features = feature_names(self._constraints)
+        state = InferenceState(self._constraints, bounds=(0.0, 1.0), **{"policy": "anytime", **options})
+        words = inputs.run.model.projection.vocabulary
+        mark = hashlib.sha256(json.dumps(rule.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        self.stream = stream_of(state, store, words, Rounding(f"decision rule {mark}"))
 
-    def decide(self, records: Any, ids: Sequence[Id] | None = None) -> Decided:
+    def decide(self, records: Any, ids: Sequence[Id] | None = None, at: float | None = None) -> Decided:
         """Return a decision for each record, counted and stored.
+
+        Args:
+            records: list of objects, column -> value, null where missing.
+            ids: one per record; see `DurableStream.answer`.
+            at: seconds on the caller's clock; see `InferenceState.emit`.
 
         Raises:
             RequestError, CategoryError, IdReusedError, ...: what is wrong with them; nothing is counted.
         """
         raw, sensitive, seen = self.inputs.read(records)
-        scores = raw.reshape(-1).tolist()
-        columns = {name: [_plain(value) for value in sensitive[name]] for name in self._features}
-        keys = None if ids is None else checked_ids(ids, len(scores))
-        marks = None if keys is None else digests_of(records, self.inputs.columns)
-        with self.lock:
-            known = self.store.answers(keys) if keys else {}
-            for key, mark in zip(keys or (), marks or (), strict=True):
-                check_record(key, known.get(key), mark)
-            fresh = [i for i in range(len(scores)) if keys is None or keys[i] not in known]
-            decisions = [0] * len(scores)
-            if fresh:
-                step = Step(
-                    None if keys is None else [keys[i] for i in fresh],
-                    {},
-                    raw=[scores[i] for i in fresh],
-                    features={name: [column[i] for i in fresh] for name, column in columns.items()},
-                    digests=None if marks is None else [marks[i] for i in fresh],
-                    counters=dict(seen),
-                )
-                for i, decision in zip(fresh, self._step(step), strict=True):
-                    decisions[i] = decision
-        for i, key in enumerate(keys or ()):
-            if key in known:
-                decisions[i], scores[i] = int(known[key].emitted), known[key].raw
-        repeated = [keys is not None and keys[i] in known for i in range(len(scores))]
-        return Decided(decisions, scores, repeated)
+        scores = raw.reshape(-1)
+        cell_of = self.rule.locate(sensitive, len(scores))
+        wishes = torch.from_numpy(wishes_of(self.rule, scores.numpy(), cell_of))
+        marks = None if ids is None else digests_of(records, self.inputs.columns)
+        columns = {name: sensitive[name] for name in self._features}
+        found = self.stream.answer(wishes, columns, ids=ids, at=at, digests=marks, counters=seen)
+        return Decided([int(each) for each in found.emitted.tolist()], scores.tolist(), found.repeated)
 
     def describe(self) -> dict[str, Any]:
-        """Return where the decisions stand, as plain values."""
-        with self.lock:
-            counts, selected, gaps = self.stream.counts(), self.stream.selected(), self.stream.gaps()
-        cells = {name: {"count": counts[name], "selected": selected[name]} for name in counts}
-        return {"samples": sum(counts.values()), "gaps": gaps, "cells": cells}
+        """Return where the decisions stand, as plain values: of all processes, as far as this one has heard."""
+        with self.stream.lock:
+            cells = cells_of(self._features, self.stream.counters)
+            phase = self.stream.state.phase.value
+        shown = {name: {"count": count, "selected": selected} for name, (_, count, selected) in cells.items()}
+        return {
+            "samples": sum(count for _, count, _ in cells.values()),
+            "phase": phase,
+            "policy": repr(self.stream.state.policy),
+            "gaps": self._gaps(list(cells.values())),
+            "cells": shown,
+        }
 
     def close(self) -> None:
         """Write the state whole and let go of the store."""
-        with self.lock:
-            self._snapshot()
-            self.store.close()
+        self.stream.close()
 
-    def _step(self, step: Step) -> list[int]:
-        before = self.stream.state_dict()
-        decided = self._decide(step)
-        try:
-            self.store.append(step._replace(emitted=[float(each) for each in decided]))
-        except BaseException:
-            self.stream.load_state_dict(before)
-            raise
-        if self.store.due:
-            self._snapshot()
-        return decided
-
-    def _decide(self, step: Step) -> list[int]:
-        scores = torch.tensor(step.raw, dtype=torch.float64)
-        return [int(each) for each in self.stream.decide(scores, step.features).tolist()]
-
-    def _snapshot(self) -> None:
-        buffer = io.BytesIO()
-        torch.save(self.stream.state_dict(), buffer)
-        self.store.snapshot(buffer.getvalue(), self._owner)
-
-    def _resume(self) -> None:
-        owner = self.store.constraints()
-        if owner is not None and owner != self._owner:
-            raise StoreError(
-                f"the store '{self.store.path}' holds decisions under {owner}, but this run has {self._owner}. Begin a "
-                "new file."
-            )
-        snapshot, steps = self.store.load()
-        if snapshot is None:
-            self._snapshot()
-            return
-        self.stream.load_state_dict(torch.load(io.BytesIO(snapshot), weights_only=True))
-        for step in steps:
-            if self._decide(step) != [int(each) for each in step.emitted or ()]:
-                raise StoreError(
-                    f"the store '{self.store.path}' holds decisions that this run would not take again: a limit has "
-                    "changed since. Go back to the run that took them and end it in order, or begin a new file."
-                )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
+    def _gaps(self, cells: Sequence[tuple[tuple[Any, ...], int, int]]) -> dict[str, float | None]:
+        """Return the number that each constraint bounds, of all decisions; None where nothing is compared."""
+        if not cells:
+            return dict.fromkeys((constraint.name for constraint in self._constraints), None)
+        words, counts, selected = zip(*cells, strict=True)
+        columns = {name: [word[i] for word in words] for i, name in enumerate(self._features)}
+        batch = Batch(read_sensitive_features(columns), len(counts), weights=np.array(counts, dtype=np.float64))
+        rates = np.array(selected) / np.array(counts)
+        return {constraint.name: measure(constraint, batch, rates).value for constraint in self._constraints}

@@ -45,12 +45,16 @@ class Schemas:
     def __init__(self, recipe: Recipe, categories: dict[str, Any], most_records: int) -> None:
         self.example = example_of(recipe, categories)
         self.record = _record(recipe, categories, self.example)
-        self.score = _request(self.record, self.example, most_records, "ScoreRequest", clock=True)
-        self.decide = _request(self.record, self.example, most_records, "DecideRequest", clock=False)
+        self.score = _request(self.record, self.example, most_records, "ScoreRequest")
+        self.decide = _request(self.record, self.example, most_records, "DecideRequest")
         self.labels = _labels()
         self.scores = _scores()
         self.decisions = _decisions()
-        self.counted = _model("LabelsAnswer", counted=(int, "labels that had not come before"))
+        self.counted = _model(
+            "LabelsAnswer",
+            counted=(int, "labels that had not come before, and are stored"),
+            waiting=(int, "labels that wait in memory for a store that is gone; they are counted when it is back"),
+        )
         self.error = _model("Error", error=(str, "name of the error"), detail=(str, "what was asked, found, and to do"))
 
     def components(self) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def _record(recipe: Recipe, categories: dict[str, Any], example: dict[str, Any])
     return pydantic.create_model("Record", __config__=config, **fields)
 
 
-def _request(record: Any, example: dict[str, Any], most: int, name: str, *, clock: bool) -> Any:
+def _request(record: Any, example: dict[str, Any], most: int, name: str) -> Any:
     pydantic = require("pydantic", "serve")
     fields: dict[str, Any] = {
         "records": (
@@ -99,12 +103,11 @@ def _request(record: Any, example: dict[str, Any], most: int, name: str, *, cloc
                 default=None, description="one for each record; an id that comes again is answered as before"
             ),
         ),
-    }
-    if clock:
-        fields["at"] = (
+        "at": (
             float | None,
             pydantic.Field(default=None, description="seconds on the caller's clock, which never goes back"),
-        )
+        ),
+    }
     shown = {"example": {"records": [example], "ids": ["request 1"]}}
     config = pydantic.ConfigDict(extra="forbid", json_schema_extra=shown)
     return pydantic.create_model(name, __config__=config, **fields)

@@ -18,7 +18,7 @@ from fairlayer.model import FairModel
 from fairlayer.serving.identity import digests_of, name_of
 from fairlayer.serving.records import frame_of, read_columns, unseen_levels
 from fairlayer.streaming import InferenceState, Policy
-from fairlayer.streaming.durable import DurableStream, Emitted
+from fairlayer.streaming.durable import Delivered, DurableStream, Emitted, Finish
 from fairlayer.streaming.store import Id, StreamStore
 from fairlayer.training import Run, load_run
 from fairlayer.training.config import continuous_names, feature_names
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from fairlayer.groups import Vocabulary
 
-__all__ = ["Inputs", "Scored", "Scorer", "Store", "Stream", "new_stream"]
+__all__ = ["Inputs", "Scored", "Scorer", "Store", "Stream", "new_stream", "stream_of"]
 
 UNCOVERED = "uncovered categories: "  # of the counters that a store keeps
 UNSEEN = "unseen levels: "
@@ -53,7 +53,7 @@ class Stream(Protocol):
     ) -> Emitted:
         """Emit, count and store."""
 
-    def observe_labels(self, ids: Sequence[Id], y: Any) -> int:
+    def deliver_labels(self, ids: Sequence[Id], y: Any) -> Delivered:
         """Deliver labels."""
 
     @property
@@ -202,6 +202,7 @@ class Scorer:
         warm_start: rows (raw scores of which) a new stream's feed-forward begins with; nothing of them is counted.
         most_records: most records of one request.
         unknown: see `Inputs`.
+        decision_policy: how the decisions of a service are held, see `DecisionStream`.
 
     Raises:
         DataError, StoreError: the run or the store cannot be read.
@@ -219,6 +220,7 @@ class Scorer:
         warm_start: pd.DataFrame | None = None,
         most_records: int = 1000,
         unknown: Literal["refuse", "uncovered"] = "refuse",
+        decision_policy: str | Policy = "anytime",
     ) -> None:
         self.run = run if isinstance(run, Run) else load_run(run)
         self.run.model.eval()
@@ -230,7 +232,8 @@ class Scorer:
             raw, sensitive = self.inputs.raw(warm_start)
             state.warm_start(raw, sensitive, words)
         self.store: Store = store or StreamStore(":memory:")
-        self.stream = _stream(state, self.store, words)
+        self.decision_options = {"policy": decision_policy, "memory": memory, "window": window}
+        self.stream = stream_of(state, self.store, words)
 
     def score(self, records: Any, ids: Sequence[Id] | None = None, at: float | None = None) -> Scored:
         """Return a prediction for each record, counted and stored.
@@ -254,7 +257,11 @@ class Scorer:
 
     def observe_labels(self, ids: Sequence[Id], labels: Any) -> int:
         """Deliver labels of earlier predictions; return how many were new."""
-        return self.stream.observe_labels(ids, labels)
+        return self.deliver_labels(ids, labels).counted
+
+    def deliver_labels(self, ids: Sequence[Id], labels: Any) -> Delivered:
+        """Deliver labels of earlier predictions; some may wait for a store that is gone."""
+        return self.stream.deliver_labels(ids, labels)
 
     def describe(self) -> dict[str, Any]:
         """Return where the stream stands, as plain values."""
@@ -287,11 +294,11 @@ class Scorer:
         self.stream.close()
 
 
-def _stream(state: InferenceState, store: Any, words: Vocabulary) -> Stream:
-    """The stream of a store; a store that is shared makes its own."""
+def stream_of(state: InferenceState, store: Any, words: Vocabulary, finish: Finish | None = None) -> Stream:
+    """Return the stream of a store; a store that is shared makes its own."""
     if isinstance(store, StreamStore):
-        return DurableStream(state, store, vocabulary=words)
-    stream: Stream = store.stream(state, words)
+        return DurableStream(state, store, vocabulary=words, finish=finish)
+    stream: Stream = store.stream(state, words, finish)
     return stream
 
 

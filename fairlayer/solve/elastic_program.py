@@ -184,7 +184,8 @@ def _proof(faces: Faces, domain: BoxSpec | SimplexSpec, near: FloatArray | None,
     found: Proof | None = None
     for attempt in range(_TRIES):
         try:
-            proof = Ascent(faces, domain.domain(near, reach), rtol, attempt).run()
+            start = domain.domain(near, reach * 10.0 ** (attempt % 3))  # infinite bounds may have stood in the way
+            proof = Ascent(faces, start, rtol, attempt).run()
         except (np.linalg.LinAlgError, LostError):
             continue
         if found is None or proof.gap < found.gap:

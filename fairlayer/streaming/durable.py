@@ -7,12 +7,14 @@ import pickle
 import struct
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from fairlayer.constraints import Constraint
 from fairlayer.edge import as_columns, feature_names, read_groups, read_per_sample
 from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
@@ -20,13 +22,18 @@ from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.store import Answer, Id, IdReusedError, Step, StoreError, StreamStore
 
 __all__ = [
+    "Delivered",
     "DurableStream",
     "Emitted",
+    "Finish",
     "categories_of",
     "check_record",
     "check_same",
     "checked_ids",
     "column_of",
+    "finished",
+    "owner_of",
+    "read_labels",
     "recount",
 ]
 
@@ -48,6 +55,41 @@ class Emitted(NamedTuple):
     repeated: list[bool]
 
 
+class Finish(Protocol):
+    """What turns emitted predictions into answers, such as decisions, and remembers what it has to."""
+
+    owner: str
+
+    def answers(self, features: Mapping[str, Sequence[Any]], emitted: Sequence[float]) -> list[float]:
+        """Return the answers, and remember."""
+
+    def recount(
+        self, features: Mapping[str, Sequence[Any]], emitted: Sequence[float], answers: Sequence[float]
+    ) -> None:
+        """Remember answers that were given before."""
+
+    def counters(self, features: Mapping[str, Sequence[Any]], answers: Sequence[float]) -> Mapping[str, int]:
+        """Return what the store is to count of answers."""
+
+    def to_state(self) -> dict[str, float]:
+        """Return plain numbers."""
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Restore what `to_state` returned."""
+
+
+class Delivered(NamedTuple):
+    """What became of labels.
+
+    Args:
+        counted: labels that had not come before, and are stored.
+        waiting: labels that are kept in memory until the store is back; they are checked and counted then.
+    """
+
+    counted: int
+    waiting: int = 0
+
+
 class DurableStream:
     """An `InferenceState` and the store that it resumes from.
 
@@ -59,6 +101,7 @@ class DurableStream:
         state: of the constraints whose stream the store holds.
         store: where to.
         vocabulary: closed, where a new category is to be an error.
+        finish: what turns predictions into answers; None to answer them.
 
     Raises:
         StoreError: the store holds the stream of other constraints.
@@ -73,8 +116,15 @@ class DurableStream:
         (True, 1)
     """
 
-    def __init__(self, state: InferenceState, store: StreamStore, *, vocabulary: Vocabulary | None = None) -> None:
-        self.state, self.store = state, store
+    def __init__(
+        self,
+        state: InferenceState,
+        store: StreamStore,
+        *,
+        vocabulary: Vocabulary | None = None,
+        finish: Finish | None = None,
+    ) -> None:
+        self.state, self.store, self._finish = state, store, finish
         self.lock = threading.RLock()
         self._words = vocabulary if vocabulary is not None and not vocabulary.open else None
         self._constraints = state.constraints
@@ -167,21 +217,19 @@ class DurableStream:
             LabelValueError: an id had another label before.
             ShapeError: an id has no prediction; nothing is counted.
         """
-        keys = checked_ids(ids, len(list(ids)))
-        column = read_per_sample("y", y, (len(keys),))
-        assert column is not None
-        labels = [float(label) for label in column[:, 0]]
-        if not self._labelled:
-            raise ConstraintDefinitionError(
-                "labels were delivered, but no constraint of this stream looks at labels: there is nothing to count."
-            )
+        told = read_labels(ids, y, labelled=self._labelled)
+        keys, labels = list(told), list(told.values())
         with self.lock:
             known = self.store.answers(keys)
             new = [i for i, key in enumerate(keys) if key not in known or known[key].label is None]
-            check_same({key: label for key, label in zip(keys, labels, strict=True) if key in known}, known)
+            check_same({key: label for key, label in told.items() if key in known}, known)
             if new:
                 self._label([keys[i] for i in new], [labels[i] for i in new])
         return len(new)
+
+    def deliver_labels(self, ids: Sequence[Id], y: Any) -> Delivered:
+        """Deliver labels as `observe_labels` does; none of them ever waits here."""
+        return Delivered(self.observe_labels(ids, y))
 
     def reset(self) -> None:
         """Forget everything, in the store too."""
@@ -213,19 +261,21 @@ class DurableStream:
         self._catch_up()
         # In double precision, so that the number counted is the number stored and, as JSON, the number sent.
         emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
-        self._write(ids, raw=raw.tolist(), emitted=emitted.tolist(), features=features, at=at, **more)
-        return emitted
+        self._ahead = True  # what finishes may have remembered answers that are not stored
+        step = finished(Step(ids, {}, raw.tolist(), emitted.tolist(), features, at=at, **more), self._finish)
+        self._write(step)
+        return torch.tensor(step.answered, dtype=torch.float64)
 
     def _label(self, ids: list[Id], labels: list[float]) -> None:
         self._catch_up()
         self.state.observe_labels(ids, labels)
-        self._write(ids, labels=labels)
+        self._write(Step(ids, {}, labels=labels))
 
-    def _write(self, ids: list[Id] | None, **values: Any) -> None:
+    def _write(self, step: Step) -> None:
         """Store the step that the state has just taken, or take it back."""
         self._ahead = True
         try:
-            self.store.append(Step(ids, self.state.meters(), **values))
+            self.store.append(step._replace(meters=self.state.meters()))
         except BaseException:
             self._resume()
             raise
@@ -238,8 +288,11 @@ class DurableStream:
 
     def _snapshot(self) -> None:
         buffer = io.BytesIO()
-        torch.save(self.state.state_dict(), buffer)
-        self.store.snapshot(buffer.getvalue(), [constraint.name for constraint in self._constraints])
+        saved = self.state.state_dict()
+        if self._finish is not None:
+            saved["finish"] = self._finish.to_state()
+        torch.save(saved, buffer)
+        self.store.snapshot(buffer.getvalue(), owner_of(self._constraints, self._finish))
 
     # ---- resuming
 
@@ -254,12 +307,15 @@ class DurableStream:
             self._snapshot()
             return
         self._load(snapshot)
-        recount(self.state, steps, self._words)
+        recount(self.state, steps, self._words, self._finish)
         self._ahead = False
 
     def _load(self, snapshot: bytes) -> None:
         try:
-            self.state.load_state_dict(torch.load(io.BytesIO(snapshot), weights_only=True))
+            saved = torch.load(io.BytesIO(snapshot), weights_only=True)
+            self.state.load_state_dict(saved)
+            if self._finish is not None:
+                self._finish.load_state(saved["finish"])
         except ConstraintDefinitionError:  # it says which
             raise
         except _UNREADABLE as error:
@@ -269,7 +325,7 @@ class DurableStream:
             ) from error
 
     def _check_owner(self) -> None:
-        names, owner = [constraint.name for constraint in self._constraints], self.store.constraints()
+        names, owner = owner_of(self._constraints, self._finish), self.store.constraints()
         if owner is not None and owner != names:
             raise StoreError(
                 f"the store '{self.store.path}' holds a stream under {owner}, but this model has {names}. "
@@ -277,7 +333,23 @@ class DurableStream:
             )
 
 
-def recount(state: InferenceState, steps: Sequence[Step], vocabulary: Vocabulary | None) -> None:
+def owner_of(constraints: Sequence[Constraint], finish: Finish | None) -> list[str]:
+    """Return whose stream it is, as a store keeps it: constraints, and what finishes."""
+    return [*(constraint.name for constraint in constraints), *(() if finish is None else (finish.owner,))]
+
+
+def finished(step: Step, finish: Finish | None) -> Step:
+    """Return a step with its answers, and with what is to be counted of them."""
+    if finish is None or step.features is None or step.emitted is None:
+        return step
+    answers = finish.answers(step.features, step.emitted)
+    counted = Counter(step.counters or {}) + Counter(finish.counters(step.features, answers))
+    return step._replace(answers=answers, counters=dict(counted))
+
+
+def recount(
+    state: InferenceState, steps: Sequence[Step], vocabulary: Vocabulary | None, finish: Finish | None = None
+) -> None:
     """Count logged steps as they were emitted; nothing is decided anew."""
     labelled = any(constraint.needs_labels for constraint in state.constraints)
     for step in steps:
@@ -286,6 +358,8 @@ def recount(state: InferenceState, steps: Sequence[Step], vocabulary: Vocabulary
             continue
         raw, emitted = (torch.tensor(values, dtype=torch.float64) for values in (step.raw, step.emitted))
         state.absorb(raw, emitted, step.features, vocabulary, ids=step.ids if labelled else None, at=step.at)
+        if finish is not None:
+            finish.recount(step.features or {}, step.emitted, step.answered)
     if steps:
         saved = state.state_dict()
         saved["machine"]["rule"] = steps[-1].meters["rule"]
@@ -351,6 +425,28 @@ def _is_id(key: object) -> bool:
     if isinstance(key, str):
         return len(key) <= _LONGEST_ID and not any("\ud800" <= letter <= "\udfff" for letter in key)
     return isinstance(key, int) and not isinstance(key, bool) and -(2**63) <= key < 2**63
+
+
+def read_labels(ids: Sequence[Id], y: Any, *, labelled: bool) -> dict[Id, float]:
+    """Return id -> label of labels that are delivered.
+
+    Args:
+        ids: of earlier predictions.
+        y: a label for each.
+        labelled: whether some constraint looks at labels.
+
+    Raises:
+        ConstraintDefinitionError: none does.
+        ShapeError: an id is none, or lengths differ.
+    """
+    keys = checked_ids(ids, len(list(ids)))
+    column = read_per_sample("y", y, (len(keys),))
+    assert column is not None
+    if not labelled:
+        raise ConstraintDefinitionError(
+            "labels were delivered, but no constraint of this stream looks at labels: there is nothing to count."
+        )
+    return dict(zip(keys, (float(label) for label in column[:, 0]), strict=True))
 
 
 def check_same(labels: Mapping[Id, float], known: Mapping[Id, Any]) -> None:

@@ -6,26 +6,34 @@ For members g, h of a parity, with present means m of predictions and o of raw s
 
 A request moves m_g by w dy / N_g, so each end is a bound on its prediction y, which goes to the nearest.
 docs/streaming.md says what follows from it for two groups, and proves it.
+
+The present means are sums over cells, so a guard keeps nothing: it reads the sums of the stream's book.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint, Spread, Statement
 from fairlayer.constraints.statements import as_float
+from fairlayer.fused.book import LEAST_SHARE
 from fairlayer.groups import Groups
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
 
-__all__ = ["Guarded", "Sample", "guards_of"]
+__all__ = ["Guards", "Sample", "Totals", "guards_of"]
 
-_LEAST_SHARE = 0.02  # of a label below which a request is not answered for it
+EVERYBODY, LABEL_1, LABEL_0 = 0, 1, 2
+Totals = list[list[float]]
+"""Present counts, predictions and raw scores of each member, in units of the first sample of the stream."""
 
 
 class Sample(NamedTuple):
@@ -46,165 +54,233 @@ class Sample(NamedTuple):
     emitted: float
 
 
-class Guarded:
-    """The present means of the members of one parity. Sums are in units of the first sample, not of the newest.
+@dataclass(frozen=True)
+class Guards:
+    """The parities of plain means that the constraints of a stream state about its cells.
 
     Args:
-        owner: the name of its constraint.
-        tolerance: of the parity.
-        member: of each cell, -1 outside.
-        kind: 0 where every sample counts, 1 for those of label 1, 2 for those of label 0.
-        members: how many there are.
+        owners: the name of each parity's constraint.
+        names: of each parity's members.
+        needs_labels: (parities,) whether the constraint reads labels.
+        tolerance: (parities,) of each.
+        room: (parities,) the tolerance, and what a transition leaves beside it.
+        kind: (parities,) who counts: everybody, those of label 1, or those of label 0.
+        member: (parities, cells) which member each cell belongs to, -1 for none; counted through all parities.
+        start: (parities + 1,) where the members of each parity begin.
+        complete: whether the constraints state nothing else.
     """
 
-    def __init__(self, owner: str, tolerance: float, member: list[int], kind: int, members: int) -> None:
-        self.owner, self.tolerance, self.member, self.kind = owner, tolerance, member, kind
-        self.count, self.emitted, self.raw = [0.0] * members, [0.0] * members, [0.0] * members
-        self.mean = [math.nan] * members
-        self.complete = False  # whether every member has been seen
-        self.room = tolerance
+    owners: tuple[str, ...]
+    names: tuple[tuple[str, ...], ...]
+    needs_labels: IntArray
+    tolerance: FloatArray
+    room: FloatArray
+    kind: IntArray
+    member: IntArray
+    start: IntArray
+    complete: bool
 
-    def fill(self, sums: Sequence[Sequence[float]]) -> None:
-        """Take the sums of the cells: counts, predictions and raw scores of all samples, then those of label 1."""
-        members = len(self.count)
-        self.count, self.emitted, self.raw = [0.0] * members, [0.0] * members, [0.0] * members
-        for cell, g in enumerate(self.member):
-            if g < 0:
-                continue
-            for target, i in ((self.count, 0), (self.emitted, 1), (self.raw, 2)):
-                value = sums[3 + i][cell] if self.kind == 1 else sums[i][cell]
-                target[g] += value - sums[3 + i][cell] if self.kind == 2 else value
-        self.mean = [e / n if n > 0.0 else math.nan for e, n in zip(self.emitted, self.count, strict=True)]
-        self.complete = all(n > 0.0 for n in self.count)
+    @cached_property
+    def members(self) -> list[str]:
+        """Every member, as "constraint/member"."""
+        return [f"{owner}/{name}" for owner, names in zip(self.owners, self.names, strict=True) for name in names]
 
-    def add(self, sample: Sample) -> None:
-        """Count one sample."""
-        g = self.member[sample.cell]
-        if g < 0:
-            return
-        w = sample.weight * self._share(sample)
-        if not self.complete and w > 0.0:
-            self.complete = all(n > 0.0 or h == g for h, n in enumerate(self.count))
-        n = self.count[g] = self.count[g] + w
-        e = self.emitted[g] = self.emitted[g] + w * sample.emitted
-        self.raw[g] += w * sample.raw
-        if n > 0.0:
-            self.mean[g] = e / n
+    @cached_property
+    def met(self) -> bool:
+        """Whether every member has a cell."""
+        return set(self.member[self.member >= 0].tolist()) == set(range(len(self.members)))
 
-    def add_block(self, sums: Sequence[Sequence[float]], weight: float) -> None:
-        """Count a block, given the sums of its cells as `fill` takes them, in units of the newest sample."""
-        for cell, count in enumerate(sums[0]):
-            g = self.member[cell]
-            if g < 0 or not count:
-                continue
-            n, e, r = (row[cell] for row in (sums[3:] if self.kind == 1 else sums[:3]))
-            if self.kind == 2:
-                n, e, r = n - sums[3][cell], e - sums[4][cell], r - sums[5][cell]
-            self.count[g] += weight * n
-            self.emitted[g] += weight * e
-            self.raw[g] += weight * r
-            if self.count[g] > 0.0:
-                self.mean[g] = self.emitted[g] / self.count[g]
-        self.complete = self.complete or all(n > 0.0 for n in self.count)
+    @cached_property
+    def _gather(self) -> tuple[FloatArray, FloatArray | None]:
+        """The matrices from sums of cells to those of members: of everybody, and of label 1."""
+        everybody, labelled = np.zeros((2, len(self.members), self.member.shape[1]))
+        for member, kind in zip(self.member, self.kind.tolist(), strict=True):
+            place = (member[member >= 0], np.flatnonzero(member >= 0))
+            everybody[place] = 0.0 if kind == LABEL_1 else 1.0
+            labelled[place] = (0.0, 1.0, -1.0)[kind]
+        return everybody.T, labelled.T if labelled.any() else None
 
-    def ends(self, sample: Sample, noise: float) -> tuple[float, float] | None:
-        """Return the least and the largest prediction that the guard allows; None where it has nothing to say.
+    @cached_property
+    def _plain(self) -> tuple[list[list[int]], list[tuple[int, int, int]], list[float]]:
+        """Of each parity the member of each cell, the kind with the first and last member, and the room."""
+        ends = self.start.tolist()
+        return self.member.tolist(), list(zip(self.kind.tolist(), ends, ends[1:], strict=False)), self.room.tolist()
+
+    def with_rooms(self, rooms: Sequence[float]) -> Guards:
+        """Return the guards with other rooms."""
+        return replace(self, room=np.array(rooms, dtype=np.float64))
+
+    def totals(self, sums: FloatArray) -> FloatArray:
+        """Return (3, members) of the sums (6, cells) of a book: all samples, then those of label 1."""
+        everybody, labelled = self._gather
+        found = sums[:3] @ everybody
+        return np.asarray(found if labelled is None else found + sums[3:] @ labelled)
+
+    def holds(self, totals: FloatArray, noise: float, weight: float) -> bool:
+        """Return whether every pair of members is within what the guards allow.
 
         Args:
-            sample: with the prediction that is to be looked at.
+            totals: of the members.
             noise: how far beyond the tolerance noise may take the gap of two means of one sample each.
+            weight: of the newest sample.
         """
-        g = self.member[sample.cell]
-        if g < 0:
-            return None
-        share = self._share(sample) if self.kind else 1.0
-        if share < _LEAST_SHARE:
-            return None
-        w = sample.weight * share
-        n = self.count[g] + w
-        mean = (self.emitted[g] + w * sample.emitted) / n
-        before, self.mean[g] = self.mean[g], mean
-        known = self.mean if self.complete else [m for m in self.mean if not math.isnan(m)]
-        top, bottom = max(known), min(known)
-        self.mean[g] = before
-        if top - mean <= self.room and mean - bottom <= self.room:
-            return None
-        return self._ends(g, sample, w, noise * math.sqrt(sample.weight))
-
-    def _share(self, sample: Sample) -> float:
-        return 1.0 if not self.kind else sample.estimate if self.kind == 1 else 1.0 - sample.estimate
-
-    def _ends(self, g: int, sample: Sample, w: float, noise: float) -> tuple[float, float] | None:
-        n, emitted = self.count[g] + w, sample.emitted
-        mean, raw = (self.emitted[g] + w * emitted) / n, (self.raw[g] + w * sample.raw) / n
-        low, high = -math.inf, math.inf
-        for h, count in enumerate(self.count):
-            if h == g or count <= 0.0:
+        counts, emitted, raws = totals.tolist()
+        for (_, first, last), room in zip(*self._plain[1:], strict=True):
+            known = [g for g in range(first, last) if counts[g] > 0.0]
+            if len(known) < 2:
                 continue
-            gap = mean - self.mean[h]
-            tau = self.room + noise * math.sqrt(1.0 / n + 1.0 / count)
-            if -tau <= gap <= tau:
+            means, most = [emitted[g] / counts[g] for g in known], max(counts[g] for g in known)
+            if max(means) - min(means) <= room + noise * math.sqrt(2.0 * weight / most):
+                continue  # no pair has less room
+            m, n, o = np.array(means), np.array([counts[g] for g in known]), np.array([raws[g] for g in known])
+            o /= n
+            gap, raw = m[:, None] - m, o[:, None] - o
+            tau = room + noise * np.sqrt(weight * (1.0 / n[:, None] + 1.0 / n))
+            if not (gap <= np.maximum(tau, raw) + 1e-12).all():
+                return False
+        return True
+
+    def allowed(
+        self, totals: Totals, sample: Sample, noise: float, bounds: tuple[float | None, float | None]
+    ) -> tuple[float, bool]:
+        """Return the prediction nearest to that of the sample that every guard allows, and whether one acts.
+
+        Where they clash it is halfway between them.
+        """
+        least, most, acts = -math.inf, math.inf, False
+        noise *= math.sqrt(sample.weight)
+        members, plain, rooms = self._plain
+        for member, (kind, first, last), room in zip(members, plain, rooms, strict=True):
+            g, share = member[sample.cell], _share(kind, sample.estimate)
+            if g < 0 or (kind and share < LEAST_SHARE):
                 continue
-            raw_gap = raw - self.raw[h] / count
-            if gap > max(tau, raw_gap):
-                high = min(high, emitted - (gap - max(tau, raw_gap)) * n / w)
-            elif gap < min(-tau, raw_gap):
-                low = max(low, emitted + (min(-tau, raw_gap) - gap) * n / w)
-        return None if low == -math.inf and high == math.inf else (low, high)
+            ends = _ends(totals, (g, first, last), sample, sample.weight * share, (room, noise))
+            if ends is not None:
+                least, most, acts = max(least, ends[0]), min(most, ends[1]), True
+        if not acts:
+            return sample.emitted, False
+        least, most = within(least, *bounds), within(most, *bounds)
+        return (0.5 * (least + most) if least > most else min(max(sample.emitted, least), most)), True
 
-    def raw_excess(self) -> float:
-        """Return by how much the present gap of raw scores exceeds the tolerance."""
-        means = [r / n for r, n in zip(self.raw, self.count, strict=True) if n > 0.0]
-        return max(means) - min(means) - self.tolerance if means else 0.0
+    def add(self, totals: Totals, sample: Sample) -> None:
+        """Count one sample."""
+        members, plain, _ = self._plain
+        for member, (kind, *_) in zip(members, plain, strict=True):
+            g = member[sample.cell]
+            if g >= 0:
+                w = sample.weight * _share(kind, sample.estimate)
+                totals[0][g] += w
+                totals[1][g] += w * sample.emitted
+                totals[2][g] += w * sample.raw
 
-    def copy(self) -> Guarded:
-        """Return a guard that can be tried out."""
-        new = Guarded(self.owner, self.tolerance, self.member, self.kind, len(self.count))
-        new.count, new.emitted, new.raw, new.mean = self.count[:], self.emitted[:], self.raw[:], self.mean[:]
-        new.complete, new.room = self.complete, self.room
-        return new
-
-    def holds(self, noise: float, weight: float) -> bool:
-        """Return whether every pair of members is within what the guard allows."""
-        found = [(m, n, r / n) for m, n, r in zip(self.mean, self.count, self.raw, strict=True) if n > 0.0]
-        if len(found) < 2:
-            return True
-        means, most = [m for m, _, _ in found], max(n for _, n, _ in found)
-        if max(means) - min(means) <= self.room + noise * math.sqrt(2.0 * weight / most):
-            return True  # no pair has less room
-        m, n, o = (np.array(column) for column in zip(*found, strict=True))
-        gap, raw = m[:, None] - m, o[:, None] - o
-        tau = self.room + noise * np.sqrt(weight * (1.0 / n[:, None] + 1.0 / n))
-        return bool((gap <= np.maximum(tau, raw) + 1e-12).all())
+    def raw_excesses(self, totals: FloatArray) -> list[float]:
+        """Return by how much the present gap of raw scores exceeds the tolerance of each parity."""
+        found = []
+        for j, tolerance in enumerate(self.tolerance.tolist()):
+            counts, _, raws = totals[:, self.start[j] : self.start[j + 1]]
+            means = raws[counts > 0.0] / counts[counts > 0.0]
+            found.append(float(means.max() - means.min()) - tolerance if len(means) else 0.0)
+        return found
 
 
-def guards_of(stream: Machine) -> list[Guarded]:
+def _ends(
+    totals: Totals, place: tuple[int, int, int], sample: Sample, w: float, room_and_noise: tuple[float, float]
+) -> tuple[float, float] | None:
+    """Return the least and the largest prediction that one guard allows; None where it has nothing to say."""
+    (counts, sums, raws), (g, first, last), (room, noise), y = totals, place, room_and_noise, sample.emitted
+    n = counts[g] + w
+    mean, raw = (sums[g] + w * y) / n, (raws[g] + w * sample.raw) / n
+    least, most = -math.inf, math.inf
+    for h in range(first, last):
+        count = counts[h]
+        if h == g or count <= 0.0:
+            continue
+        gap = mean - sums[h] / count
+        if -room <= gap <= room:
+            continue
+        tau = room + noise * math.sqrt(1.0 / n + 1.0 / count)
+        if -tau <= gap <= tau:
+            continue
+        raw_gap = raw - raws[h] / count
+        if gap > max(tau, raw_gap):
+            most = min(most, y - (gap - max(tau, raw_gap)) * n / w)
+        elif gap < min(-tau, raw_gap):
+            least = max(least, y + (min(-tau, raw_gap) - gap) * n / w)
+    return None if least == -math.inf and most == math.inf else (least, most)
+
+
+def _share(kind: int, estimate: float) -> float:
+    return 1.0 if kind == EVERYBODY else estimate if kind == LABEL_1 else 1.0 - estimate
+
+
+def within(value: float, low: float | None, high: float | None) -> float:
+    """Return a number within bounds of which either may be missing."""
+    value = value if low is None or value > low else low
+    return value if high is None or value < high else high
+
+
+def guards_of(stream: Machine) -> Guards:
     """Return a guard for each parity of plain means that the constraints of a stream state about its cells."""
-    k, found = len(stream.history.cells), []
+    k = len(stream.history.cells)
     codes = stream.history.codes()
+    found: list[_Parity] = []
+    others = 0
     for constraint in stream.constraints if k else ():
         halves = 2 if constraint.needs_labels else 1
         rows = np.tile(np.arange(k), halves)
         columns = {name: codes[rows, j] for j, name in enumerate(stream.history.features)}
         labels = np.repeat([0.0, 1.0], k) if halves == 2 else None
         batch = Batch(Groups.from_codes(columns, stream.vocabulary), len(rows), labels=labels)
-        found += [guard for each in constraint.statements(batch) if (guard := _guard(constraint, each, k)) is not None]
-    return found
+        for statement in constraint.statements(batch):
+            parity = _parity(constraint, statement, k)
+            others += parity is None or not parity.plain
+            if parity is not None:
+                found.append(parity)
+    start = np.cumsum([0, *(len(parity.names) for parity in found)])
+    members = [
+        np.where(parity.member >= 0, parity.member + first, -1) for parity, first in zip(found, start, strict=False)
+    ]
+    tolerance = np.array([parity.tolerance for parity in found])
+    return Guards(
+        owners=tuple(parity.owner for parity in found),
+        names=tuple(parity.names for parity in found),
+        needs_labels=np.array([parity.needs_labels for parity in found], dtype=np.int64),
+        tolerance=tolerance,
+        room=tolerance,
+        kind=np.array([parity.kind for parity in found], dtype=np.int64),
+        member=np.array(members, dtype=np.int64).reshape(len(found), k),
+        start=np.asarray(start, dtype=np.int64),
+        complete=not others and bool(k),
+    )
 
 
-def _guard(constraint: Constraint, statement: Statement, k: int) -> Guarded | None:
+class _Parity(NamedTuple):
+    owner: str
+    names: tuple[str, ...]
+    needs_labels: bool
+    tolerance: float
+    kind: int
+    member: IntArray
+    plain: bool
+
+
+def _parity(constraint: Constraint, statement: Statement, k: int) -> _Parity | None:
+    """Read a statement as a parity of plain means of disjoint members; None where it is none."""
     if not isinstance(statement, Spread) or statement.scale != 1.0 or statement.offset is not None:
         return None
-    if statement.at_least:
-        return None
-    if not len(statement.matrix):
+    if statement.at_least or not len(statement.matrix):
         return None
     weights = (statement.matrix @ statement.means.as_weights()).reshape(len(statement.matrix), -1, k)
     reads = np.asarray(weights > 0.0)
-    kinds: list[bool] = np.asarray(reads.any(axis=(0, 2))).tolist()
     each = reads.any(axis=1)
     if (statement.matrix < 0.0).any() or (each.sum(axis=0) > 1).any():
         return None
-    member = np.where(each.any(axis=0), each.argmax(axis=0), -1).tolist()
-    kind = 0 if len(kinds) == 1 or all(kinds) else 1 if kinds[1] else 2
-    return Guarded(constraint.name, as_float(statement.tolerance), member, kind, len(statement.matrix))
+    kinds: list[bool] = np.asarray(reads.any(axis=(0, 2))).tolist()
+    kind = EVERYBODY if len(kinds) == 1 or all(kinds) else LABEL_1 if kinds[1] else LABEL_0
+    member = np.where(each.any(axis=0), each.argmax(axis=0), -1)
+    # A member is a plain mean where its cells count alike, and all members read the same labels.
+    rows = weights.reshape(len(weights), -1)
+    alike = all(np.ptp(row[row > 0.0]) <= 1e-12 * row.max() for row in rows if row.any())
+    same = len({tuple(read) for read in reads.any(axis=2).tolist() if any(read)}) == 1
+    names, tolerance = tuple(statement.names), as_float(statement.tolerance)
+    return _Parity(constraint.name, names, constraint.needs_labels, tolerance, kind, member, alike and same)

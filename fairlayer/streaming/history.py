@@ -16,6 +16,7 @@ import torch
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch
 from fairlayer.errors import ShapeError
+from fairlayer.fused import stream_loaded
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.sketch import Sketch
 
@@ -120,8 +121,14 @@ class History:
         self._count(self._cells[:written], self._raw[:written], self._emitted[:written])
 
     def _count(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
-        k = len(self.cells)
-        for name, values in (("count", None), ("emitted", emitted), ("raw", raw), ("moved", (emitted - raw) ** 2)):
+        k, quick = len(self.cells), stream_loaded()
+        if quick is not None:
+            quick.stream_counts.add_sums(cells, raw, emitted, *(self._sums[name] for name in _SUMS[:4]))
+        for name, values in (
+            ()
+            if quick is not None
+            else (("count", None), ("emitted", emitted), ("raw", raw), ("moved", (emitted - raw) ** 2))
+        ):
             self._sums[name] += np.bincount(cells, weights=values, minlength=k)
         self._sketch.add(cells, raw)
         for told in self.listeners:

@@ -37,7 +37,6 @@ __all__ = ["Machine"]
 
 _LARGEST_SQUARE = 1e200  # sum of squares that no finite scores reach
 _FIRST_BUCKET = 100.0
-_BLOCK = 8  # samples of a call before which the policy is asked whether it wants to solve anew
 _MOST_EVENTS = 200
 
 
@@ -149,24 +148,28 @@ class Machine:
         None, too, where a score is not finite. A cell one past the last stands for a sample of a cell that the stream
         has not met. The predictions are the journal's own: copy them before the next step.
         """
-        history, n = self.history, len(cells)
-        k = len(history.cells)
+        history, n, own = self.history, len(cells), self.own
         if n > history.longest_draft or self.lease is not None:
             return None
-        counts = np.bincount(cells, minlength=k + 1).tolist()
-        if counts[k] or not float(scores.dot(scores)) < _LARGEST_SQUARE:
+        large = n >= own.get("wait", math.inf)
+        if large and not self.takes(cells, scores):
             return None
-        if self.rule.samples >= self.own.get("next_refresh", math.inf) or n >= _BLOCK:
+        if large or self.rule.samples >= own.get("next_refresh", math.inf):
             self._prepare(cells, np.asarray(scores, dtype=np.float64))
         raw, emitted = history.draft(n)
         raw[:] = scores
-        if not self.policy.answer_many(self.own, self, Call(cells, counts, raw), emitted):
+        found = self.policy.answer_many(self.own, self, Call(cells, raw), emitted)
+        if found is None:
             return None
         history.emit_draft(cells)
-        self.rule.observe(float(n), 0.0, 0.0)
+        self.rule.observe(float(n), *found)
         if self.rule.cold:
             self._look_for_groups(np.unique(cells).tolist())
         return emitted
+
+    def takes(self, cells: IntArray, scores: np.ndarray[Any, Any]) -> bool:
+        """Return whether the short ways can take a call: its scores are finite, and its cells have been met."""
+        return bool(float(scores.dot(scores)) < _LARGEST_SQUARE and cells.max() < len(self.history.cells))
 
     def absorb(self, groups: Groups, raw: FloatArray, emitted: FloatArray) -> None:
         """Count predictions that were made elsewhere, as they are."""

@@ -19,7 +19,10 @@ from typing import Any, NamedTuple
 from fairlayer.errors import require
 from fairlayer.streaming.store import Answer, Id, Step, StoreError
 
-__all__ = ["Database", "Slot"]
+__all__ = ["KINDS", "Database", "Slot"]
+
+KINDS = {"scores": "public", "decisions": "fairlayer_decisions"}
+"""The streams that a database can hold, each in a schema of its own."""
 
 FORMAT = "1"
 _LOCK = 0x66616972  # one number for all that this package locks
@@ -54,14 +57,16 @@ class Database:
 
     Args:
         address: postgresql://...
+        kind: of the stream, one of `KINDS`.
         seconds: longest time for a connection, and for a statement.
 
     Raises:
         MissingExtraError: psycopg is not installed.
     """
 
-    def __init__(self, address: str, *, seconds: float = 2.0) -> None:
-        self.address, self.seconds = address, seconds
+    def __init__(self, address: str, *, kind: str = "scores", seconds: float = 2.0) -> None:
+        self.address, self.kind, self.seconds = address, kind, seconds
+        self._schema, self._lock_number = KINDS[kind], _LOCK + list(KINDS).index(kind)
         self._psycopg = require("psycopg", "postgres")
         self._connection: Any = None
         self._lock = threading.Lock()
@@ -76,6 +81,7 @@ class Database:
         said = {"format": FORMAT, "constraints": json.dumps(list(names)), "shares": str(shares)}
         with self._work() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
             cursor.execute(_SCHEMA)
             for key, value in said.items():
                 cursor.execute("INSERT INTO fairlayer_meta VALUES (%s, %s) ON CONFLICT DO NOTHING", (key, value))
@@ -95,7 +101,7 @@ class Database:
         """
         with self._work() as cursor:
             for slot in slots:
-                if cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (_LOCK, slot)).fetchone()[0]:
+                if cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (self._lock_number, slot)).fetchone()[0]:
                     self.slot = slot
                     return slot
         raise StoreError(
@@ -202,12 +208,15 @@ class Database:
             self.address,
             autocommit=True,
             connect_timeout=wait,
-            options=f"-c statement_timeout={1000 * wait} -c idle_in_transaction_session_timeout=30000",
+            options=f"-c statement_timeout={1000 * wait} -c idle_in_transaction_session_timeout=30000 "
+            f"-c search_path={self._schema}",
             keepalives_idle=wait,
             tcp_user_timeout=1000 * wait,
         )
         if self.slot is not None:  # the lock went with the connection before
-            held = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_LOCK, self.slot)).fetchone()[0]
+            held = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (self._lock_number, self.slot)).fetchone()[
+                0
+            ]
             if not held:
                 connection.close()
                 raise StoreError(
@@ -223,5 +232,5 @@ def _key(each: Id) -> str:
 
 def _rows(slot: int, step: Step) -> Iterator[tuple[Any, ...]]:
     marks: Sequence[str | None] = step.digests or [None] * len(step.ids or ())
-    for key, raw, emitted, mark in zip(step.ids or (), step.raw or (), step.emitted or (), marks, strict=False):
+    for key, raw, emitted, mark in zip(step.ids or (), step.raw or (), step.answered, marks, strict=False):
         yield _key(key), slot, raw, emitted, mark

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Measured
 from fairlayer.constraints.measure import measure
@@ -117,6 +118,20 @@ class StreamReport:
         known = [(each.excess, bucket) for each, bucket in found if each is not None and each.excess is not None]
         return max(known, key=lambda pair: pair[0])[1] if known else None
 
+    def _repr_html_(self) -> str:
+        title = f"{self.samples} predictions, policy {self.policy}, phase {self.phase.value}"
+        note = f"{self.waiting} predictions wait for a label, and {self.lost} had to make room." if self.waiting else ""
+        tables = [
+            table_html(
+                f"{title}: {name}, limit {'-' if limit is None else f'{limit:g}'}",
+                ("from", "predictions", "raw", "emitted", "moved", "at a bound", "decisions flipped", "phase"),
+                [_shown(bucket, name) for bucket in self.buckets],
+                note=note,
+            )
+            for name, limit in self.limits.items()
+        ]
+        return "".join(tables)
+
     def __str__(self) -> str:
         lines = [f"{self.samples} predictions, policy {self.policy}, phase {self.phase.value}"]
         for name, limit in self.limits.items():
@@ -132,6 +147,13 @@ class StreamReport:
             lines.append(f"labels: {self.waiting} predictions wait, {self.lost} had to make room")
         lines += [f"after {event.samples:g}: {event.kind}: {event.text}" for event in self.events]
         return "\n".join(lines)
+
+
+def _shown(bucket: BucketReport, name: str) -> tuple[object, ...]:
+    gap = bucket.gaps.get(name) or GapReport(None, None)
+    values = [None if measured is None else measured.value for measured in gap]
+    shares = [f"{share:.1%}" for share in (bucket.moved, bucket.at_bound, bucket.flips)]
+    return bucket.start, bucket.samples, *values, *shares, bucket.phase and bucket.phase.value
 
 
 def report_of(machine: Machine, names: Sequence[str], *, waiting: int) -> StreamReport:

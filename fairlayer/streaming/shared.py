@@ -3,8 +3,8 @@
 a request    one step of this worker's own state; answered once the database has it
 beside it    a thread writes what has come together in one transaction, and every `refresh` seconds an exchange:
              this worker's counts for the others, theirs for this one
-store gone   requests are answered at once from memory and wait there to be written; the `Lease` bounds by how much
-             the workers can move the pooled means until they hear of each other again
+store gone   requests are answered at once from memory and wait there to be written, as labels do; the `Lease` bounds by
+             how much the workers can move the pooled means until they hear of each other again
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer.edge import feature_names, read_groups, read_per_sample
-from fairlayer.errors import ConstraintDefinitionError, ParameterError, ShapeError
+from fairlayer.edge import feature_names, read_groups
+from fairlayer.errors import ParameterError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.durable import (
+    Delivered,
     Emitted,
+    Finish,
     categories_of,
     check_record,
     check_same,
     checked_ids,
     column_of,
+    finished,
+    owner_of,
+    read_labels,
     recount,
 )
 from fairlayer.streaming.lease import Lease
@@ -57,6 +62,7 @@ class SharedStore:
         lease: by how much, in units of the score, all workers together may move the gap between two cells while they do
             not hear of each other.
         refresh: seconds between two exchanges.
+        kind: of the stream: "scores" or "decisions"; each has tables of its own.
 
     Raises:
         MissingExtraError: psycopg is not installed.
@@ -71,19 +77,25 @@ class SharedStore:
         slots: Sequence[int] | None = None,
         lease: float = 0.01,
         refresh: float = 1.0,
+        kind: str = "scores",
     ) -> None:
         if shares < 1 or not lease > 0.0 or not refresh > 0.0:
             raise ParameterError(
                 f"shares must be at least 1, and lease and refresh above 0, but are {shares}, {lease} and {refresh}."
             )
         self.address, self.shares, self.lease, self.refresh = address, shares, lease, refresh
-        self.slots = list(range(shares) if slots is None else slots)
+        self.slots, self.kind = list(range(shares) if slots is None else slots), kind
         self._stream: SharedStream | None = None
 
-    def stream(self, state: InferenceState, vocabulary: Vocabulary) -> SharedStream:
+    def stream(self, state: InferenceState, vocabulary: Vocabulary, finish: Finish | None = None) -> SharedStream:
         """Return the stream of this worker, resumed."""
-        self._stream = SharedStream(state, self, vocabulary)
+        self._stream = SharedStream(state, self, vocabulary, finish)
         return self._stream
+
+    def beside(self, kind: str) -> SharedStore:
+        """Return the store of another kind of stream in the same database."""
+        given = {"shares": self.shares, "slots": self.slots, "lease": self.lease, "refresh": self.refresh}
+        return SharedStore(self.address, kind=kind, **given)  # type: ignore[arg-type]
 
     def check(self) -> None:
         """Raise where a request could not be taken now.
@@ -105,6 +117,7 @@ class SharedStore:
             if there
             else "nothing for now: the database cannot be reached, and what is answered waits in memory",
             "waiting": 0 if stream is None else stream.waiting,
+            "waiting_labels": 0 if stream is None else stream.waiting_labels,
             "slot": None if stream is None else stream.slot,
             "lease": self.lease / self.shares,
         }
@@ -117,13 +130,16 @@ class SharedStream:
         state: empty, of the constraints that the database holds.
         store: where to, and the share.
         vocabulary: all categories, in an order that all workers have.
+        finish: what turns predictions into answers; None to answer them.
 
     Raises:
         StoreError: the database cannot be reached, holds another stream, or has no free slot.
     """
 
-    def __init__(self, state: InferenceState, store: SharedStore, vocabulary: Vocabulary) -> None:
-        self.state, self.store, self._words = state, store, vocabulary.closed()
+    def __init__(
+        self, state: InferenceState, store: SharedStore, vocabulary: Vocabulary, finish: Finish | None = None
+    ) -> None:
+        self.state, self.store, self._words, self._finish = state, store, vocabulary.closed(), finish
         self.lock = threading.RLock()
         self._more = threading.Condition(self.lock)
         self._constraints = state.constraints
@@ -131,12 +147,13 @@ class SharedStream:
         self._waiting: list[tuple[int, Step]] = []  # steps that the database does not have
         self._recent: dict[Id, Answer] = {}  # their answers
         self._learnt: dict[Id, float] = {}  # labels counted here, to be marked in the database
+        self._spooled: dict[Id, float] = {}  # labels that came while the database was gone
         self._heard: dict[int, Machine] = {}
         self._own, self._others = Counter[str](), Counter[str]()
         self._stored = self._seq = 0
         self.attached, self._ended, self._closing, self._said = True, False, False, ""
-        self._writer, self._reader = Database(store.address), Database(store.address)
-        self._writer.prepare([constraint.name for constraint in self._constraints], store.shares)
+        self._writer, self._reader = (Database(store.address, kind=store.kind) for _ in range(2))
+        self._writer.prepare(owner_of(self._constraints, finish), store.shares)
         self.slot = self._writer.take(store.slots)
         self.state.adopt(self._words)
         self._resume()
@@ -148,6 +165,11 @@ class SharedStream:
     def waiting(self) -> int:
         """Steps that the database does not have yet."""
         return len(self._waiting)
+
+    @property
+    def waiting_labels(self) -> int:
+        """Labels that the database does not have yet."""
+        return len(self._spooled)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -203,34 +225,49 @@ class SharedStream:
         return Emitted(emitted, raw, [i not in new for i in range(len(raw))])
 
     def observe_labels(self, ids: Sequence[Id], y: Any) -> int:
-        """Deliver labels of predictions that any worker made; return how many were new.
+        """Deliver labels of predictions that any worker made; return how many were new and are stored.
 
-        The worker that made a prediction counts its label at its next exchange.
+        The worker that made a prediction counts its label at its next exchange. See `deliver_labels`.
+        """
+        return self.deliver_labels(ids, y).counted
+
+    def deliver_labels(self, ids: Sequence[Id], y: Any) -> Delivered:
+        """Deliver labels of predictions that any worker made.
+
+        While the database is gone they wait in memory, as steps do, and are written when it is back; those that then
+        turn out to have no prediction, or another label before, are noted as an event and left out.
 
         Raises:
             ConstraintDefinitionError: no constraint looks at labels.
-            LabelValueError: an id had another label before.
+            LabelValueError: a constraint cannot read them, or an id had another label before.
             ShapeError: an id has no prediction; nothing is counted.
-            StoreError: the database cannot be reached; nothing is counted.
+            StoreError: too many labels wait; nothing is counted.
         """
-        keys = checked_ids(ids, len(list(ids)))
-        column = read_per_sample("y", y, (len(keys),))
-        assert column is not None
-        labels = dict(zip(keys, (float(label) for label in column[:, 0]), strict=True))
-        if not self._labelled:
-            raise ConstraintDefinitionError(
-                "labels were delivered, but no constraint of this stream looks at labels: there is nothing to count."
-            )
-        known = self._reader.answers(keys)
-        missing = [key for key in keys if key not in known]
+        told = read_labels(ids, y, labelled=self._labelled)
+        with self.state._lock:
+            labels = np.array(list(told.values()))
+            self.state._machine.check_labels(_some_groups(self.state, len(told)), labels)
+        if self.attached:
+            try:
+                return self._store_labels(told)
+            except StoreError as error:
+                self._lose(error)
+        with self.lock:
+            if len(self._spooled) + len(told) > _MOST_WAITING:
+                raise StoreError(f"no more labels can be taken: {len(self._spooled)} wait, and {self._said}")
+            check_same(told, {key: Answer(0.0, self._spooled.get(key), 0.0) for key in told})
+            self._spooled.update(told)
+        return Delivered(0, len(told))
+
+    def _store_labels(self, told: Mapping[Id, float]) -> Delivered:
+        known = self._reader.answers(list(told))
+        missing = [key for key in told if key not in known]
         if missing:
             raise ShapeError(f"the ids {missing[:5]} have no prediction that waits for a label.")
-        with self.state._lock:
-            self.state._machine.check_labels(_some_groups(self.state, len(keys)), column[:, 0])
-        check_same(labels, known)
-        new = {key: label for key, label in labels.items() if known[key].label is None}
+        check_same(told, known)
+        new = {key: label for key, label in told.items() if known[key].label is None}
         self._reader.label(new)
-        return len(new)
+        return Delivered(len(new))
 
     def close(self) -> None:
         """Write what waits and the whole state, and let go of the slot."""
@@ -263,25 +300,16 @@ class SharedStream:
         self, raw: Tensor, features: dict[str, list[Any]], ids: list[Id] | None, *, at: float | None, **more: Any
     ) -> Tensor:
         emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
-        counted = dict(more["counters"] or {})
-        step = Step(
-            ids,
-            self.state.meters(),
-            raw=raw.tolist(),
-            emitted=emitted.tolist(),
-            features=features,
-            at=at,
-            digests=more["digests"],
-            counters=counted or None,
-        )
-        self._own.update(counted)
+        taken = Step(ids, self.state.meters(), raw.tolist(), emitted.tolist(), features, at=at, **more)
+        step = finished(taken, self._finish)
+        self._own.update(step.counters or {})
         self._seq += 1
         self._waiting.append((self._seq, step))
         marks: Sequence[str | None] = step.digests or [None] * len(ids or ())
-        for key, mark, a, b in zip(ids or (), marks, step.emitted or (), step.raw or (), strict=True):
+        for key, mark, a, b in zip(ids or (), marks, step.answered, step.raw or (), strict=bool(ids)):
             self._recent[key] = Answer(a, None, b, mark)
         self._more.notify_all()
-        return emitted
+        return torch.tensor(step.answered, dtype=torch.float64)
 
     def _await(self, number: int) -> None:
         """Wait until the database has the step; not where it is gone."""
@@ -321,6 +349,7 @@ class SharedStream:
 
     def _exchange(self) -> None:
         """Hear the others, and publish what this worker has done, in this order: what is published is then known."""
+        self._write_spooled()
         told, labels = self._writer.hear(self.slot)
         with self.lock:
             self._hear(told)
@@ -334,6 +363,24 @@ class SharedStream:
             for key in settled:
                 self._learnt.pop(key, None)
         self._done(seq)
+
+    def _write_spooled(self) -> None:
+        """Write labels that came while the store was gone, after the steps that they belong to."""
+        with self.lock:
+            spooled = dict(self._spooled)
+        if not spooled:
+            return
+        self._flush()
+        known = self._writer.answers(list(spooled))
+        good = {key: label for key, label in spooled.items() if key in known and known[key].label in {None, label}}
+        self._writer.label(good)
+        with self.lock:
+            for key in spooled:
+                self._spooled.pop(key, None)
+            if len(good) < len(spooled):
+                text = f"{len(spooled) - len(good)} of {len(spooled)} had no prediction, or another label before"
+                self.state._machine.note("labels left out", text)
+                warnings.warn(f"labels that waited for the PostgreSQL store were left out: {text}.", stacklevel=2)
 
     def _done(self, seq: int) -> None:
         with self._more:
@@ -398,7 +445,8 @@ class SharedStream:
 
     def _snapshot(self) -> bytes:
         heard = {str(slot): machine.to_state() for slot, machine in self._heard.items()}
-        return _written({"state": self.state.state_dict(), "heard": heard, "counters": dict(self._own)})
+        left = {} if self._finish is None else self._finish.to_state()
+        return _written({"state": self.state.state_dict(), "heard": heard, "counters": dict(self._own), "finish": left})
 
     def _resume(self) -> None:
         found = self._writer.load(self.slot)
@@ -407,7 +455,9 @@ class SharedStream:
             self.state.load_state_dict(saved["state"])
             self._heard = {int(slot): self.state._loaded(state) for slot, state in saved["heard"].items()}
             self._own.update(saved["counters"])
-        recount(self.state, [step for _, step in found.steps], self._words)
+            if self._finish is not None:
+                self._finish.load_state(saved["finish"])
+        recount(self.state, [step for _, step in found.steps], self._words, self._finish)
         for _, step in found.steps:
             self._own.update(step.counters or {})
         self._seq = self._stored = found.steps[-1][0] if found.steps else found.seq

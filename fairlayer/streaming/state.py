@@ -15,32 +15,27 @@ from torch import Tensor
 
 from fairlayer._arrays import host_float64
 from fairlayer._keywords import explained
+from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Constraint, Measured
 from fairlayer.edge import (
-    Box,
     OnceWarner,
     Stated,
-    as_columns,
     as_constraints,
     feature_names,
     nothing_to_compare,
-    plain_bounds,
     read_groups,
     read_per_sample,
 )
 from fairlayer.errors import (
-    ConstraintDefinitionError,
     FairlayerError,
-    InvalidBoundsError,
-    NonFiniteScoresError,
     ParameterError,
     ShapeError,
 )
 from fairlayer.geometry import Geometry, geometry_of
-from fairlayer.geometry.base import stable_sigmoid
-from fairlayer.geometry.probabilities import check_probabilities, inner_margin
+from fairlayer.geometry.probabilities import check_probabilities
 from fairlayer.groups import Groups, Vocabulary, cell_name
+from fairlayer.streaming.entrance import as_scores_again, flat, probabilities, read_bounds, sigmoid, streamable
 from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
 from fairlayer.streaming.non_blocking import NonBlocking
@@ -111,7 +106,7 @@ class InferenceState:
         transition: float | None = None,
         non_blocking: bool = False,
     ) -> None:
-        held = _streamable(as_constraints(constraints))
+        held = streamable(as_constraints(constraints))
         rule = geometry_of(geometry)
         if from_logits and not rule.takes_logits:
             raise ParameterError(
@@ -120,7 +115,7 @@ class InferenceState:
             )
         self._setting = Setting(
             held,
-            _read_bounds(bounds, rule),
+            read_bounds(bounds, rule),
             as_policy(policy),
             as_memory(memory),
             rule,
@@ -208,7 +203,7 @@ class InferenceState:
     ) -> Tensor | None:
         raw = scores.item()
         if self._setting.from_logits:
-            raw = _sigmoid(raw)
+            raw = sigmoid(raw)
         if not self._least <= raw <= self._most:
             return None
         with self._lock:
@@ -234,7 +229,7 @@ class InferenceState:
         except (RuntimeError, TypeError):  # of another device or precision, or with a graph
             raw, device = host_float64(scores).reshape(-1), scores.device
         if self._setting.geometry.bounded:
-            raw = _probabilities(raw, self._setting.from_logits)
+            raw = probabilities(raw, self._setting.from_logits)
             if not (raw.min() >= 0.0 and raw.max() <= 1.0):
                 return None
         with self._lock:
@@ -265,7 +260,7 @@ class InferenceState:
         The policies that hold pooled means return it where these then hold too; otherwise the nearest predictions under
         which both hold, and if none do, the pool goes first. Others return it as it is.
         """
-        return self._general(scores, _flat(projected), sensitive_features, ids=ids, y=y, vocabulary=vocabulary, at=at)
+        return self._general(scores, flat(projected), sensitive_features, ids=ids, y=y, vocabulary=vocabulary, at=at)
 
     def absorb(
         self,
@@ -278,7 +273,7 @@ class InferenceState:
         at: float | None = None,
     ) -> None:
         """Count predictions that were made elsewhere, as they are; those with ids wait for their labels."""
-        raw, values = self._raw(scores), _flat(emitted)
+        raw, values = self._raw(scores), flat(emitted)
         keys = None if ids is None else read_ids(ids, len(raw))
         if len(raw) != len(values):
             raise ShapeError(f"there are {len(raw)} scores, but {len(values)} predictions. Give one for each score.")
@@ -339,7 +334,7 @@ class InferenceState:
             >>> stream.constraints
             (DemographicParity('sex', tolerance=0.1),)
         """
-        setting = self._setting.with_constraints(_streamable(as_constraints(constraints)))
+        setting = self._setting.with_constraints(streamable(as_constraints(constraints)))
         with self._lock:
             self._catch_up()
             machine, recode = self._machine.changed(setting, over)
@@ -466,6 +461,20 @@ class InferenceState:
     def on_phase_change(self, callback: Callable[[Phase, Phase], None]) -> None:
         """Call `callback(before, after)` whenever the phase changes, after the step that changed it."""
         self._callbacks.append(callback)
+
+    def __repr__(self) -> str:
+        return f"InferenceState({self.policy.name}, {self.samples} predictions, phase {self.phase.value})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, number.value, f"{'>=' if number.at_least else '<='} {number.limit:.4g}", number.statement)
+            for name, number in self.measured().items()
+            if number is not None
+        ]
+        title = f"Stream of {self.samples} predictions, policy {self.policy.name}, phase {self.phase.value}"
+        head = ("constraint", "of everything emitted", "limit", "what it compares")
+        waiting = self.waiting_labels
+        return table_html(title, head, rows, note=f"{waiting} predictions wait for a label." if waiting else "")
 
     def plot(self, axes: Any = None) -> Any:
         """Draw pooled gap against tolerance, shift per cell and phase over the stream; return the figure."""
@@ -607,7 +616,7 @@ class InferenceState:
                 machine.observe_labels(self._waiting(groups, raw, emitted), labels[:, 0])
             self._after_step()
         self._tell()
-        return _as_scores(emitted, scores)
+        return as_scores_again(emitted, scores)
 
     def _raw(self, scores: Tensor) -> FloatArray:
         """Return raw predictions (n,): the scores, or their sigmoid.
@@ -615,10 +624,10 @@ class InferenceState:
         Raises:
             ProbabilityError: the geometry moves probabilities, and these are none.
         """
-        raw, setting = _flat(scores), self._setting
+        raw, setting = flat(scores), self._setting
         if not setting.geometry.bounded:
             return raw
-        raw = _probabilities(raw, setting.from_logits)
+        raw = probabilities(raw, setting.from_logits)
         check_probabilities(float(raw.min()), float(raw.max()), setting.geometry.name)
         return np.clip(raw, 0.0, 1.0)
 
@@ -755,58 +764,3 @@ class InferenceState:
         machine = self._machine
         words = [machine.vocabulary.categories.get(name, ()) for name in machine.features]
         return [cell_name(machine.features, words, cell) for cell in machine.history.cells]
-
-
-def _streamable(constraints: tuple[Constraint, ...]) -> tuple[Constraint, ...]:
-    unheld = [constraint.name for constraint in constraints if not constraint.streamable]
-    if unheld:
-        raise ConstraintDefinitionError(
-            f"{', '.join(unheld)} cannot be held in a stream, which knows pooled group means only. Project batches "
-            "of at least b_tau, or use constraints on groups."
-        )
-    return constraints
-
-
-def _read_bounds(bounds: tuple[float | None, float | None] | None, rule: Geometry) -> tuple[float | None, float | None]:
-    """Return bounds as numbers; an open domain ends a resolution of float32 before its ends."""
-    box = Box.read(bounds, 0.0, torch.zeros(1))
-    low, high = plain_bounds((box.lower, box.upper), 0.0)
-    if not rule.bounded:
-        return low, high
-    if (low is not None and low < 0.0) or (high is not None and high > 1.0):
-        raise InvalidBoundsError(
-            f"geometry={rule.name!r} moves probabilities, whose bounds are (0, 1), but bounds={bounds!r} was asked. "
-            "Leave bounds out, or use geometry='euclidean'."
-        )
-    inner = inner_margin(torch.float32, 0.0)
-    return max(low or 0.0, inner), min(1.0 if high is None else high, 1.0 - inner)
-
-
-def _sigmoid(score: float) -> float:
-    if score >= 0.0:
-        return 1.0 / (1.0 + math.exp(-score)) if score < 745.0 else 1.0
-    small = math.exp(score) if score > -745.0 else 0.0
-    return small / (1.0 + small)
-
-
-def _probabilities(raw: FloatArray, from_logits: bool) -> FloatArray:
-    return stable_sigmoid(raw) if from_logits else raw
-
-
-def _flat(scores: Tensor) -> FloatArray:
-    as_columns(scores)
-    if scores.ndim == 2 and scores.shape[1] != 1:
-        raise ShapeError(
-            f"a stream takes one score per sample, (n,) or (n, 1), but found {tuple(scores.shape)}. "
-            "Use one InferenceState for each column."
-        )
-    raw = host_float64(scores).reshape(-1)
-    if not np.isfinite(raw).all():
-        raise NonFiniteScoresError(f"{int((~np.isfinite(raw)).sum())} of {len(raw)} scores are NaN or infinite.")
-    return raw
-
-
-def _as_scores(emitted: FloatArray, scores: Tensor) -> Tensor:
-    """Return predictions in the shape and on the device of the scores; half precision becomes float32."""
-    copied = emitted.astype(np.float64 if scores.dtype is torch.float64 else np.float32)
-    return torch.from_numpy(copied.reshape(scores.shape)).to(scores.device)

@@ -54,7 +54,7 @@ class Step(NamedTuple):
 
     A step of predictions has `raw`, `emitted` and `features`; a step of labels has `labels`. `meters` are the numbers
     of the state that a recount cannot rebuild. `digests` tell one record from another, one per id; `counters` are added
-    to those that the store keeps.
+    to those that the store keeps; `answers` are what was answered, where that is not what was emitted.
     """
 
     ids: list[Id] | None
@@ -66,6 +66,12 @@ class Step(NamedTuple):
     at: float | None = None
     digests: list[str] | None = None
     counters: dict[str, int] | None = None
+    answers: list[float] | None = None
+
+    @property
+    def answered(self) -> list[float]:
+        """What was answered: what was emitted, unless that was finished."""
+        return (self.emitted or []) if self.answers is None else self.answers
 
 
 class Answer(NamedTuple):
@@ -183,7 +189,7 @@ class StreamStore(_Reader):
         self.check()
         keys = step.ids or []
         marks: Sequence[str | None] = step.digests or [None] * len(keys)
-        answers = list(zip(keys, step.raw or (), step.emitted or (), marks, strict=False))
+        answers = list(zip(keys, step.raw or (), step.answered, marks, strict=False))
         counters = _added(self._kept, step.counters)
         labels = zip(step.labels or (), step.ids or (), strict=False)
         with self._transaction():

@@ -23,6 +23,29 @@ def test_consistency_is_that_of_all_pairs(seed: int) -> None:
     assert consistency(X, y, neighbours=4) == pytest.approx(1 - total / 60, abs=1e-12)
 
 
+def test_consistency_with_the_own_row_is_that_of_zemel() -> None:
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(40, 2)), rng.random(40)
+    total = 0.0
+    for i in range(40):
+        near = sorted(range(40), key=lambda j: ((X[i] - X[j]) ** 2).sum())[:5]
+        total += abs(y[i] - np.mean(y[near]))
+    assert consistency(X, y, neighbours=5, count_own=True) == pytest.approx(1 - total / 40, abs=1e-12)
+
+
+def test_violations_of_near_pairs() -> None:
+    rng = np.random.default_rng(2)
+    X, y = rng.random((50, 2)), rng.random(50)
+    apart = np.linalg.norm(X[:, None] - X[None], axis=2)
+    pairs = {tuple(sorted((i, int(j)))) for i in range(50) for j in np.argsort(apart[i])[1:4]}
+    found = lipschitz_violations(X, y, constant=1.5, neighbours=3)
+    assert found.pairs == len(pairs)
+    assert found.violations == sum(abs(y[i] - y[j]) > 1.5 * apart[i, j] for i, j in pairs)
+    assert found.worst == max(pairs, key=lambda p: abs(y[p[0]] - y[p[1]]) - 1.5 * apart[p])
+    with pytest.raises(ParameterError, match="neighbours=0"):
+        lipschitz_violations(X, y, constant=1.0, neighbours=0)
+
+
 @pytest.mark.parametrize("at_once", [1, 7, 512])
 def test_violations_are_those_of_all_pairs(at_once: int) -> None:
     rng = np.random.default_rng(3)

@@ -14,20 +14,26 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from sklearn.linear_model import LinearRegression
 from torch import nn
 
 import fairlayer as fl
 from fairlayer import errors
 from fairlayer.adversarial.building import learn
 from fairlayer.adversarial.errors import AdversaryDefinitionError
+from fairlayer.audit import AuditTable
+from fairlayer.calibration import GroupCalibrator
 from fairlayer.data.cells import read_groups_and_labels
+from fairlayer.decisions import reject_option
 from fairlayer.distillation import remaining_gap
 from fairlayer.distillation.cells import CellMap
 from fairlayer.groups import Vocabulary, read_sensitive_features
 from fairlayer.integrations import torchmetrics as metrics
 from fairlayer.integrations.lightning.reading import read_labelled
 from fairlayer.integrations.lightning.sums import GroupSums
+from fairlayer.integrations.sklearn import FairPostprocessor
 from fairlayer.integrations.sklearn.training_data import read_demands
+from fairlayer.penalties import Excess
 from fairlayer.penalties.samples import read_features
 from fairlayer.scoring.chunk import read_chunk
 from fairlayer.streaming.durable import DurableStream
@@ -192,9 +198,13 @@ def by_durable_stream(column: Any) -> Counts:
 
 def by_penalty(column: Any) -> Counts:
     penalty = fl.Penalty(fl.DemographicParity("g", 0.0), "abs")
-    gap = float(penalty(SCORES, sensitive_features={"g": column}))
+    return _of_gap(float(penalty(SCORES, sensitive_features={"g": column})))
+
+
+def _of_gap(gap: float, values: torch.Tensor = SCORES) -> Counts:
+    """The groups of which these values have that gap."""
     for counts, words in ((WITH_UNKNOWN, WORDS), (WITHOUT, FULL)):
-        first, second = (SCORES.numpy()[np.array(words) == name].mean() for name in ("F", "M"))
+        first, second = (values.double().numpy()[np.array(words) == name].mean() for name in ("F", "M"))
         if gap == pytest.approx(abs(first - second)):
             return counts
     raise AssertionError(gap)
@@ -276,7 +286,56 @@ def by_remaining_gap(column: Any) -> Counts:
     return Counts(_two(gap.counts.values()), N - int(sum(gap.counts.values())))
 
 
+def by_measure(column: Any) -> Counts:
+    return _of_gap(PARITY.measure(SCORES, sensitive_features={"g": column}).value)
+
+
+def by_path(column: Any) -> Counts:
+    return _of_gap(fl.fairness_path(SCORES, [PARITY], [0.9], sensitive_features={"g": column}).gaps[0, 0])
+
+
+def by_excess_of_penalties(column: Any) -> Counts:
+    return _of_gap(float(Excess([PARITY])(SCORES, sensitive_features={"g": column}).max()) + 0.05)
+
+
+def by_stream(column: Any) -> Counts:
+    state = fl.InferenceState([PARITY], bounds=(0.0, 1.0))
+    state.emit(SCORES, {"g": column})
+    return _named(state.counts())
+
+
+def by_audit(column: Any) -> Counts:
+    means = AuditTable.of(scores=SCORES, sensitive_features={"g": column}).values("mean_score", "g")
+    first, second = (mean for name, mean in means.items() if name != "unknown")
+    return _of_gap(abs(first - second))
+
+
+def by_reject_option(column: Any) -> Counts:
+    found = reject_option(SCORES, "g", 1.0, sensitive_features={"g": column}, threshold=0.42)
+    return _of_gap(found.gap_before, SCORES >= 0.42)
+
+
+def by_calibrator(column: Any) -> Counts:
+    found = GroupCalibrator.fit(SCORES, [0, 1] * 20, sensitive_features={"g": column}, min_rows=10)
+    return Counts(_two(group.count for group in found.groups), sum(rows for _, rows in found.small))
+
+
+def by_postprocessor(column: Any) -> Counts:
+    X = SCORES.numpy()[:, None]
+    model = FairPostprocessor(LinearRegression(), PARITY).fit(X, SCORES.numpy())
+    result = model.project(X, sensitive_features={"g": column})
+    return Counts(_two(result.counts.values()), result.unknown["g"])
+
+
 ENTRANCES = [
+    by_measure,
+    by_path,
+    by_excess_of_penalties,
+    by_stream,
+    by_audit,
+    by_reject_option,
+    by_calibrator,
+    by_postprocessor,
     by_project,
     by_layer,
     by_stream_of_a_model,
@@ -341,7 +400,7 @@ def test_what_is_no_column_is_refused_alike(name: str, entrance: Callable[[Any],
     assert isinstance(caught.value, kind | AdversaryDefinitionError), repr(caught.value)
     allowed = [said, *([SAID_BY_METRICS[name]] if name in SAID_BY_METRICS else [])]
     assert any(part in text for part in allowed), text
-    assert "g" in text
+    assert "'g" in text or name == "another length"
 
 
 # ---- containers

@@ -184,8 +184,8 @@ class TestLabels:
             ids = list(range(40))
             client.post("/score", json={"records": records[:40], "ids": ids})
             labels = [record["label"] for record in records[:40]]
-            assert client.post("/labels", json={"ids": ids, "labels": labels}).json() == {"counted": 40}
-            assert client.post("/labels", json={"ids": ids, "labels": labels}).json() == {"counted": 0}
+            assert client.post("/labels", json={"ids": ids, "labels": labels}).json() == {"counted": 40, "waiting": 0}
+            assert client.post("/labels", json={"ids": ids, "labels": labels}).json() == {"counted": 0, "waiting": 0}
             assert state_of(client)["constraints"]["EqualOpportunity('sex')"]["pooled_gap"] is not None
 
     @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ class TestLabels:
             answer = client.post("/labels", json=body)
             assert answer.status_code == 422
             assert said in answer.json()["detail"]
-            assert client.post("/labels", json={"ids": [0], "labels": [1]}).json() == {"counted": 1}
+            assert client.post("/labels", json={"ids": [0], "labels": [1]}).json() == {"counted": 1, "waiting": 0}
 
     def test_a_model_that_reads_no_labels_says_so(self, client: Any, records: list[dict[str, Any]]) -> None:
         client.post("/score", json={"records": records[:1], "ids": [0]})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,10 @@ import pandas as pd
 import pytest
 
 from fairlayer.cli import main
-from fairlayer.serving import stream_table
+from fairlayer.cli.arguments import build_parser
+from fairlayer.cli.streaming import policy_options
+from fairlayer.data import LendingPopulation
+from fairlayer.serving import Scorer, stream_table
 from fairlayer.training import load_run
 
 
@@ -109,3 +114,66 @@ def test_what_cannot_be_streamed_is_one_message(
     (tmp_path / "text").write_text("no database" * 100)
     assert "not a database" in refused("serve", str(run), "--store", str(tmp_path / "text"))
     assert "no checkpoint" in refused("serve", str(tmp_path), "--store", str(tmp_path / "s.sqlite"))
+
+
+MINE = """
+from dataclasses import dataclass
+
+from fairlayer.streaming import Answer, Policy
+
+
+@dataclass(frozen=True)
+class Shrunk(Policy):
+    name = "shrunk"
+    share: float = 0.5
+
+    def answer(self, state, stream, cells, raw):
+        return Answer(emitted=self.share * raw, start=raw)
+
+
+GENTLE = Shrunk(0.75)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module with policies of one's own, in the folder from which the command is called."""
+    name = f"policies_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return name
+
+
+@pytest.mark.parametrize(("policy", "share"), [("Shrunk", 0.5), ("GENTLE", 0.75)])
+def test_a_policy_of_ones_own_streams(policy: str, share: float, mine: str, run: Path, table: Path) -> None:
+    out = table.parent / "scores.csv"
+    given = ("--policy", f"{mine}:{policy}", "--batch-size", "7", "--out", str(out))
+    assert main(["stream", str(run), str(table), *given]) == 0
+    scores = pd.read_csv(out)
+    assert np.allclose(scores["streamed_score"], share * scores["score"], atol=1e-6)
+
+
+def test_a_policy_of_ones_own_serves(mine: str, run: Path) -> None:
+    arguments = build_parser().parse_args(["serve", str(run), "--policy", f"{mine}:Shrunk"])
+    scorer = Scorer(run, **policy_options(arguments[arguments.command]))
+    record = json.loads(pd.DataFrame(LendingPopulation().sample(1, seed=3)).to_json(orient="records"))[0]
+    found = scorer.score([record])
+    assert found.scores == pytest.approx([0.5 * found.raw_scores[0]])
+    scorer.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("no_such_module:Mine", "cannot be imported"),
+        ("fairlayer.streaming:Mine", "cannot be imported"),
+        ("fairlayer.streaming:InferenceState", "policy must be one of"),
+        ("steady", "policy must be one of 'present'"),
+    ],
+)
+def test_a_policy_that_is_none_is_refused(
+    policy: str, said: str, run: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["stream", str(run), str(table), "--policy", policy]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())

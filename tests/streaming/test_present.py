@@ -249,6 +249,18 @@ def test_the_guard_is_what_holds_it() -> None:
 # ---- many groups and constraints
 
 
+@pytest.mark.parametrize("memory", [1.0, 5.0])
+def test_a_block_many_memories_long_is_the_whole_present(memory: float) -> None:
+    stream = fl.InferenceState([fl.DemographicParity("s", 0.02)], bounds=(0.0, 1.0), memory=memory)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        z, sex = rng.random(5_000), rng.integers(0, 2, 5_000)
+        y = stream.emit(tensor(np.clip(z + 0.2 * sex, 0, 1)), {"s": sex.tolist()}).numpy()
+        assert np.isfinite(y).all()
+        assert abs(y[sex == 1].mean() - y[sex == 0].mean()) <= 0.02 + 3 * 0.3 * (2 / 2_500) ** 0.5
+    assert all(np.isfinite(row).all() for row in stream._machine.own["book"][:11])
+
+
 def test_twelve_cells() -> None:
     rng = np.random.default_rng(0)
     n = 6000

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import fairlayer as fl
+from fairlayer.decisions.rounding import Rounding, cells_of
+from fairlayer.errors import LabelValueError
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.lease import Lease
 from fairlayer.streaming.shared import SharedStore, SharedStream
@@ -115,6 +117,32 @@ def test_labels_reach_the_worker_that_made_the_prediction(address: str) -> None:
     other.close()
 
 
+def test_labels_wait_for_a_store_that_is_gone() -> None:
+    odds = fl.EqualOpportunity("sex", tolerance=0.05)
+    with running() as server, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        stream = worker(server.address, shares=1, constraint=odds)
+        for i in range(20):
+            ask(stream, 0.1 + 0.04 * i, "FM"[i % 2], i)
+        until(lambda: not stream.waiting)
+        server.stop()
+        assert stream.deliver_labels([0, 1, "nobody"], [1.0, 0.0, 1.0]) == (0, 3)
+        with pytest.raises(LabelValueError, match="another label"):
+            stream.deliver_labels([0], [0.0])
+        ask(stream, 0.5, "F", 20)  # answered while the store is gone, and labelled too
+        assert stream.deliver_labels([20], [1.0]) == (0, 1)
+        assert stream.store.durability["waiting_labels"] == 4
+        server.start()
+        until(lambda: stream.attached and not stream.waiting_labels and stream.state.waiting_labels == 18)
+        assert [stream._reader.answers([key])[key].label for key in (0, 1, 20)] == [1.0, 0.0, 1.0]
+        assert stream.deliver_labels([0], [1.0]) == (0, 0)
+        assert [e.text for e in stream.state.events if e.kind == "labels left out"] == [
+            "1 of 4 had no prediction, or another label before"
+        ]
+        stream.close()
+    assert sum("left out" in str(each.message) for each in said) == 1
+
+
 def test_a_store_that_is_gone_stops_nobody_and_the_lease_bounds_what_follows() -> None:
     draw = np.random.default_rng(1)
     with running() as server, warnings.catch_warnings(record=True) as said:
@@ -168,3 +196,40 @@ def test_the_programs_run() -> None:
     found = programs()
     assert found is not None
     subprocess.run([str(found / "initdb"), "--version"], check=True, capture_output=True)
+
+
+def test_decisions_share_a_store_with_scores(address: str) -> None:
+    draw = np.random.default_rng(2)
+
+    def decider() -> SharedStream:
+        state = fl.InferenceState([PARITY], bounds=(0.0, 1.0), policy="present")
+        store = SharedStore(address, shares=2, refresh=0.1).beside("decisions")
+        return store.stream(state, WORDS, Rounding("rule 1"))
+
+    scores, one, other = worker(address), decider(), decider()
+    ask(scores, 0.3, "F", 0)  # the same id in another stream
+    answers = []
+    for i in range(100):
+        sex = "FM"[int(draw.random() < 0.5)]
+        answers.append((sex, ask((one, other)[i % 2], float(np.clip(draw.normal(0.5, 0.3), 0, 1)), sex, i)))
+    assert {answer for _, answer in answers} == {0.0, 1.0}
+    assert ask(other, 0.9, "F", 0) == answers[0][1]
+    until(lambda: one.state.samples == other.state.samples == 100 and one.counters == other.counters)
+    told = cells_of(["sex"], one.counters)
+    for sex in ("F", "M"):
+        mine = [answer for s, answer in answers if s == sex]
+        assert told[f"sex={sex}"] == ((sex,), len(mine), int(sum(mine)))
+        [cell] = [i for i, name in enumerate(one.state.counts()) if name == f"sex={sex}"]
+        emitted = one.state._machine.history.sums["emitted"][cell]
+        assert abs(emitted - sum(mine)) <= 2 * 0.5 + 1e-9  # half a person of each worker
+    left = one._finish.to_state() if one._finish else {}
+    one.close()
+    again = decider()
+    assert again._finish is not None
+    assert again._finish.to_state() == pytest.approx(left, abs=1e-9)
+    for stream in (scores, again, other):
+        stream.close()
+    with pytest.raises(StoreError, match="rule 2"):
+        SharedStore(address, shares=2, kind="decisions").stream(
+            fl.InferenceState([PARITY], bounds=(0.0, 1.0)), WORDS, Rounding("rule 2")
+        )

@@ -13,13 +13,13 @@ from fairlayer._typing import FloatArray
 from fairlayer.projection.reference.clarabel import minimise
 from fairlayer.projection.reference.program import Program
 
-__all__ = ["ACTIVE", "Ending", "dual", "ending_of"]
+__all__ = ["ACTIVE", "ClarabelEnding", "dual", "ending_of"]
 
 ACTIVE = 1e-8  # a multiplier above this share of the largest is no rounding
 
 
 @dataclass(frozen=True)
-class Ending:
+class ClarabelEnding:
     """What Clarabel returned, with multipliers in the units of the scaled conditions."""
 
     value: FloatArray
@@ -30,7 +30,7 @@ class Ending:
     iterations: int
 
 
-def ending_of(program: Program, arguments: Sequence[Tensor]) -> tuple[str, Ending | None]:
+def ending_of(program: Program, arguments: Sequence[Tensor]) -> tuple[str, ClarabelEnding | None]:
     """Solve the projection; the ending is None unless Clarabel calls it solved, to 1e-9 at least."""
     with program.lock:
         program.set(arguments)
@@ -40,7 +40,7 @@ def ending_of(program: Program, arguments: Sequence[Tensor]) -> tuple[str, Endin
         less, equal = _without_noise(dual(program.less), dual(program.equal))
         convex = tuple(each for built in program.built for each in built.duals())
         gap = abs(raw.obj_val - raw.obj_val_dual)
-        return status, Ending(program.value.value, less, equal, convex, gap, raw.iterations)
+        return status, ClarabelEnding(program.value.value, less, equal, convex, gap, raw.iterations)
 
 
 def dual(conditions: Sequence[Any]) -> FloatArray:

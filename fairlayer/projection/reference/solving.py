@@ -12,7 +12,7 @@ from fairlayer._typing import FloatArray
 from fairlayer.errors import InfeasibleConstraintsError, require
 from fairlayer.projection.reference.clarabel import failed, minimise
 from fairlayer.projection.reference.conditions import Condition
-from fairlayer.projection.reference.ending import Ending, dual, ending_of
+from fairlayer.projection.reference.ending import ClarabelEnding, dual, ending_of
 from fairlayer.projection.reference.program import Program, program_of
 from fairlayer.projection.reference.system import Conditions, System
 from fairlayer.projection.reference.task import Task
@@ -29,7 +29,7 @@ class Solved:
     program: Program
     system: System
     widening: float
-    ending: Ending
+    ending: ClarabelEnding
     value: FloatArray  # of the ending, within the bounds
 
     def held(self) -> Iterator[tuple[Conditions, FloatArray]]:

@@ -34,7 +34,11 @@ __all__ = [
 ]
 
 State = Mapping[str, Any]
-"""What a policy remembers: numbers, arrays, and dicts of numbers, which the machine saves as they are."""
+"""What a policy remembers: numbers, arrays, and dicts of numbers, which the machine saves as they are.
+
+The machine reads two of them, where they are there, to know when a short way has to wait for `prepare`: `next_refresh`,
+the samples emitted at which a solution is due, and `wait`, the samples of one call from which on it is due at once.
+"""
 
 
 class Answer(NamedTuple):
@@ -57,13 +61,11 @@ class Call(NamedTuple):
     """Samples that come together.
 
     Args:
-        cells: (n,) of the samples.
-        counts: how many are of each cell; the last number may stand for none.
+        cells: (n,) of the samples; one past the last cell stands for one that the stream has not met.
         raw: (n,) raw scores.
     """
 
     cells: IntArray
-    counts: list[int]
     raw: FloatArray
 
 
@@ -163,9 +165,12 @@ class Policy(ABC):
         """Answer and count one sample in a short way: (emitted, correction, widening); None where there is none."""
         return None
 
-    def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> bool:
-        """Write predictions to `emitted` and count them in a short way; False where there is none."""
-        return False
+    def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
+        """Write predictions to `emitted` and count them in a short way: (mean correction, widening).
+
+        None where there is no such way, or where `stream.takes` refuses the call; then nothing has changed.
+        """
+        return None
 
     def count(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> State:
         """Return the state after these predictions, which nothing can take back any more."""

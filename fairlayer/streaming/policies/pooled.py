@@ -158,16 +158,17 @@ class Pooled(Policy):
         sums.add(cell, 1.0, emitted)
         return emitted, abs(emitted - start), stuck
 
-    def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> bool:
+    def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Answer by the feed-forward alone where every spread then holds."""
         sums = stream.scratch.get("sums") or sums_of(stream)
-        if sums is None:
-            return False
+        if sums is None or not stream.takes(call.cells, call.raw):
+            return None
         np.subtract(call.raw, state["shifts"][call.cells], out=emitted)
         np.maximum(emitted, sums.box[0], out=emitted)
         np.minimum(emitted, sums.box[1], out=emitted)
-        totals = np.bincount(call.cells, emitted, len(stream.history.cells)).tolist()
-        return sums.add_if_held(call.counts, totals, self._slack(stream, len(call.raw)))
+        k = len(stream.history.cells)
+        counts, totals = (np.bincount(call.cells, weights, k).tolist() for weights in (None, emitted))
+        return (0.0, 0.0) if sums.add_if_held(counts, totals, self._slack(stream, len(call.raw))) else None
 
     def count(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> State:
         """Keep the group sums of the short way, where there are any."""

@@ -1,0 +1,48 @@
+"""Where the numbers of a stream stand, for its plain steps and its compiled ones alike. It needs no numba.
+
+The book of a stream has one column per cell. Its sums are those of recent predictions, in units of its first sample.
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []
+
+BASE, SLOPE = 0, 1
+"""The pull of a cell: base + slope times the estimate of the label."""
+
+COUNT, EMITTED, RAW, COUNT1, EMITTED1, RAW1 = 2, 3, 4, 5, 6, 7
+"""Present counts, predictions and raw scores, of all samples, then of those of label 1 as far as estimated."""
+
+SUMS = slice(COUNT, RAW1 + 1)
+
+SEEN, FIRST, SECOND = 8, 9, 10
+"""Samples of a cell, and its means over the latest few and the latest many."""
+
+LONG, NEAR, FAR = 11, 12, 13
+"""The mean that both are compared with, and how far from it each may lie."""
+
+NEXT_LONG, NEXT_NEAR, NEXT_FAR = 14, 15, 16
+"""The same of now, which comes into force later."""
+
+SOLVED_MEAN, SOLVED_SLACK = 17, 18
+"""The raw mean at the last solution, and its slack."""
+
+ROWS = 19
+
+GEOMETRY, LOW, HIGH, NOISE, GUARDED, LABELLED, SCALE_LOW, SCALE_WIDTH = 0, 1, 2, 3, 4, 5, 6, 7
+"""The terms of a step: geometry, bounds, what noise may add to a gap of two single samples, whether answers are
+guarded, whether labels are estimated, and the range of the scores that the estimates are over (width 0: the line)."""
+
+TERMS = 8
+
+SHORT = (16.0, 80.0)
+"""Samples of a cell itself, over which its short means run."""
+
+SURE = 8.0
+"""Samples up to which a short mean says nothing."""
+
+LEAST_SHARE = 0.02
+"""Of a label, below which a prediction is not guarded for it."""
+
+LABEL_BINS = 32
+"""Bins of an estimate of labels, over the range of the scores."""

@@ -1,0 +1,351 @@
+"""The feed-forward of a stream under parities of plain means: `fairlayer.streaming.bands`, compiled.
+
+Points are the bins of the sketch, then the samples of a block that is learnt from before it is answered, then points of
+almost no weight that tell what pull each cell has at the label estimates 0 and 1. Where labels matter, a point counts
+in a member of kind 1 by its estimate p, in one of kind 2 by 1 - p.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fairlayer.fused.book import COUNT as PRESENT
+from fairlayer.fused.book import LABELLED, ROWS, SCALE_LOW, SCALE_WIDTH, SOLVED_MEAN, SOLVED_SLACK
+from fairlayer.fused.book import RAW as PRESENT_RAW
+from fairlayer.fused.compiling import compiled
+from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN
+from fairlayer.fused.stream_steps import estimated, root
+
+__all__ = ["far_means", "gather", "means_now", "moved", "solve"]
+
+_STEPS = np.array([1.0, 0.6, 0.3, 0.15, 0.08, 0.04, 0.02, 0.01, 0.005, 0.002, 0.0005])
+_GRID = np.concatenate([-_STEPS, _STEPS[::-1]])
+_TABLE, _LEVELS, _SWEEPS = len(_GRID) + 2, 33, 12
+_RESTS, _RESTS_ALONE = 2e-5, 1e-3
+_NEXT_TO_NOTHING = 1e-9  # of a weight: bins below it are empty, points of it only tell a pull
+_RESOLUTION = 2.0**-52
+
+
+@compiled
+def gather(counts: Any, totals: Any, unit: float, block_cells: Any, block_raw: Any, curve: Any, terms: Any) -> Any:
+    """Return cells, scores, weights and label estimates of all points, their recent weight, and the spread."""
+    k, bins = counts.shape
+    labelled = terms[LABELLED] > 0.0
+    halves = 2 if labelled else 1
+    most = k * bins + block_cells.shape[0] + halves * k
+    cell, score, weight, estimate = np.empty(most, np.int64), np.empty(most), np.empty(most), np.zeros(most)
+    n = 0
+    for c in range(k):
+        for b in range(bins):
+            if counts[c, b] > _NEXT_TO_NOTHING * unit:
+                cell[n], score[n], weight[n] = c, totals[c, b] / counts[c, b], counts[c, b] / unit
+                n += 1
+    for i in range(block_cells.shape[0]):
+        cell[n], score[n], weight[n] = block_cells[i], block_raw[i], 1.0
+        n += 1
+    recent, mean, square = 0.0, 0.0, 0.0
+    for i in range(n):
+        recent += weight[i]
+        mean += weight[i] * score[i]
+    mean = mean / recent if recent > 0.0 else 0.0
+    for i in range(n):
+        square += weight[i] * (score[i] - mean) ** 2
+        if labelled:
+            estimate[i] = estimated(curve, cell[i], score[i], terms[SCALE_LOW], terms[SCALE_WIDTH])
+    spread = math.sqrt(max(square / recent if recent > 0.0 else 0.0, 1e-12))
+    for half in range(halves):
+        for c in range(k):
+            cell[n], score[n], weight[n], estimate[n] = c, mean, _NEXT_TO_NOTHING, float(half)
+            n += 1
+    return cell[:n], score[:n], weight[:n], estimate[:n], recent, spread
+
+
+@compiled
+def _coordinate(geometry: int, z: float, low: float, high: float) -> Any:
+    if geometry == EUCLIDEAN:
+        return z
+    z = min(max(min(max(z, low), high), _RESOLUTION), 1.0 - _RESOLUTION)
+    return math.log(z / (1.0 - z)) if geometry == ENTROPIC else z
+
+
+@compiled
+def _step(geometry: int, x: float, pull: float, low: float, high: float) -> Any:
+    if geometry == EUCLIDEAN:
+        return min(max(x - pull, low), high)
+    if geometry == ENTROPIC:
+        e = math.exp(-abs(x - pull))
+        return 1.0 / (1.0 + e) if x >= pull else e / (1.0 + e)
+    return root(x, pull)
+
+
+@compiled
+def _inverse(table: Any, v: Any, wanted: float) -> Any:
+    """Return the shift at which falling values (t,) are the one wanted, the ends of the table beyond them."""
+    last = v.shape[0] - 1
+    if not wanted <= v[0]:
+        return table[0]
+    if wanted <= v[last]:
+        return table[last]
+    low, high = 0, last
+    while high - low > 1:  # v[low] >= wanted > v[high]
+        middle = (low + high) // 2
+        if v[middle] >= wanted:
+            low = middle
+        else:
+            high = middle
+    if v[low] == wanted:
+        return table[low]
+    slope = (table[low + 1] - table[low]) / (v[low] - v[low + 1])
+    return slope * (v[low] - wanted) + table[low]
+
+
+@compiled
+def _least(table: Any, v: Any, lower: float, upper: float) -> Any:
+    return max(_inverse(table, v, upper), 0.0) + min(_inverse(table, v, lower), 0.0)
+
+
+@compiled
+def _at_level(table: Any, v: Any, level: float, tolerance: float, slack: Any, t: Any) -> None:
+    for g in range(t.shape[0]):
+        upper = level + slack[g]
+        t[g] = _least(table[g], v[g], min(level - (tolerance + slack[g]), upper), upper)
+
+
+@compiled
+def _balance(t: Any, unit: Any) -> Any:
+    up, down = 0.0, 0.0
+    for g in range(t.shape[0]):
+        up += max(t[g] / unit[g], 0.0)
+        down += min(t[g] / unit[g], 0.0)
+    return up + down
+
+
+@compiled
+def _shifts(
+    geometry: int,
+    x: Any,
+    rest: Any,
+    place: Any,
+    share: Any,
+    weight: Any,
+    unit: Any,
+    now: Any,
+    slack: Any,
+    tolerance: float,
+    limit: float,
+    low: float,
+    high: float,
+) -> Any:
+    """Return the shifts of one parity while the others rest; `place` is the member of each point, -1 for none."""
+    members = now.shape[0]
+    table, v = np.empty((members, _TABLE)), np.zeros((members, _TABLE))
+    for g in range(members):
+        for s in range(_TABLE - 2):
+            table[g, s] = min(max(now[g] + limit * _GRID[s], -limit), limit)
+        table[g, _TABLE - 2], table[g, _TABLE - 1] = now[g], 0.0
+        table[g].sort()
+    for i in range(x.shape[0]):
+        g = place[i]
+        if g < 0:
+            continue
+        for s in range(_TABLE):
+            v[g, s] += weight[i] * share[i] * _step(geometry, x[i], rest[i] + table[g, s] * share[i], low, high)
+    t = np.zeros(members)
+    top, bottom = -np.inf, np.inf
+    for g in range(members):
+        for s in range(_TABLE):
+            v[g, s] *= unit[g]
+        still = v[g, 0]
+        for s in range(_TABLE):
+            if table[g, s] == 0.0:
+                still = v[g, s]
+                break
+        top, bottom = max(top, still - slack[g]), min(bottom, still + tolerance + slack[g])
+    if not bottom < top:
+        return t
+    first, last, before, after = bottom, top, 0.0, 0.0
+    for _ in range(2):
+        least, width = first, last - first
+        _at_level(table, v, least, tolerance, slack, t)
+        before = _balance(t, unit)
+        for level in range(1, _LEVELS):
+            here = least + width * (level / (_LEVELS - 1.0))
+            _at_level(table, v, here, tolerance, slack, t)
+            after = _balance(t, unit)
+            first, last = least + width * ((level - 1) / (_LEVELS - 1.0)), here
+            if after <= 0.0 or level == _LEVELS - 1:
+                break
+            before = after
+    fall = before - after
+    between = min(max(before / fall, 0.0), 1.0) if fall > 0.0 else 0.0
+    _at_level(table, v, first + (last - first) * between, tolerance, slack, t)
+    return t
+
+
+@compiled
+def solve(
+    cell: Any,
+    score: Any,
+    weight: Any,
+    estimate: Any,
+    spread: float,
+    told: Any,
+    member: Any,
+    kind: Any,
+    needs_labels: Any,
+    start: Any,
+    tolerance: Any,
+    before: Any,
+    terms: Any,
+    numbers: Any,
+) -> Any:
+    """Return the pulls of all points, the shifts and 1 / unit of all members, and by how much the worst is missed.
+
+    `numbers` are doubt, trust, and the largest shift; `told` (2, cells) are labels that have come, and those of label
+    1; `before` the shifts to begin from.
+    """
+    geometry, low, high = int(terms[0]), terms[1], terms[2]
+    doubt, trust, limit = numbers[0], numbers[1], numbers[2]
+    guards, points, members = member.shape[0], cell.shape[0], start[start.shape[0] - 1]
+    x = np.empty(points)
+    for i in range(points):
+        x[i] = _coordinate(geometry, score[i], low, high)
+    place, share = np.full((guards, points), -1), np.zeros((guards, points))
+    mass, known, unit, t = np.zeros(members), np.zeros(members), np.zeros(members), before.copy()
+    pulls, slack = np.zeros(points), np.empty(members)
+    for j in range(guards):
+        for i in range(points):
+            g = member[j, cell[i]]
+            share[j, i] = 1.0 if kind[j] == 0 else estimate[i] if kind[j] == 1 else 1.0 - estimate[i]
+            if g < 0 or share[j, i] == 0.0:
+                continue
+            place[j, i] = g - start[j]
+            mass[g] += weight[i] * share[j, i]
+            pulls[i] += t[g] * share[j, i]
+        for c in range(member.shape[1]):
+            g = member[j, c]
+            if g >= 0:
+                known[g] += told[1, c] if kind[j] == 1 else told[0, c] - (told[1, c] if kind[j] == 2 else 0.0)
+    for j in range(guards):
+        for g in range(start[j], start[j + 1]):
+            unit[g] = 1.0 / mass[g] if mass[g] > 0.0 else 1.0  # nobody has come of it
+            size = min(mass[g], known[g] + trust * mass[g]) if needs_labels[j] > 0 else mass[g]
+            slack[g] = doubt * spread / math.sqrt(size) if size > 1e-6 else np.inf
+    rest = np.empty(points)
+    for _ in range(_SWEEPS):
+        most = 0.0
+        for j in range(guards):
+            a, b = start[j], start[j + 1]
+            for i in range(points):
+                rest[i] = pulls[i] - (t[a + place[j, i]] * share[j, i] if place[j, i] >= 0 else 0.0)
+            new = _shifts(
+                geometry,
+                x,
+                rest,
+                place[j],
+                share[j],
+                weight,
+                unit[a:b],
+                t[a:b],
+                slack[a:b],
+                tolerance[j],
+                limit,
+                low,
+                high,
+            )
+            for g in range(a, b):
+                most = max(most, abs(new[g - a] - t[g]))
+                t[g] = new[g - a]
+            for i in range(points):
+                if place[j, i] >= 0:
+                    pulls[i] = rest[i] + t[a + place[j, i]] * share[j, i]
+        if most <= (_RESTS if guards > 1 else _RESTS_ALONE) * limit:
+            break
+    unmet = 0.0
+    for j in range(guards):
+        a, b = start[j], start[j + 1]
+        v, met = np.zeros(b - a), 0
+        for i in range(points):
+            if place[j, i] >= 0:
+                v[place[j, i]] += weight[i] * share[j, i] * _step(geometry, x[i], pulls[i], low, high)
+        top, bottom = -np.inf, np.inf
+        for g in range(a, b):
+            if slack[g] < np.inf:
+                value = v[g - a] * unit[g]
+                top, bottom, met = max(top, value - slack[g]), min(bottom, value + slack[g]), met + 1
+        if met > 1:
+            unmet = max(unmet, top - bottom - tolerance[j])
+    return pulls, t, mass, unmet
+
+
+@compiled
+def far_means(counts: Any, totals: Any, borrowed: Any, unit: float, spread: float, numbers: Any, far: Any) -> None:
+    """Write the long mean of each cell, and how far the short means may lie from it, of what came here.
+
+    `numbers` are cut, the least share of the variance of all scores, how much more the long mean must hold, and for
+    each short mean its samples and by how much more it must differ.
+    """
+    cut, least, older = numbers[0], numbers[1], numbers[2]
+    k, bins = counts.shape
+    for c in range(k):
+        total, first, square = 0.0, 0.0, 0.0
+        for repeat in range(2):
+            mean = first / max(total, 1e-9)
+            for b in range(bins):
+                count = counts[c, b] - borrowed[0, c, b]
+                if count > _NEXT_TO_NOTHING * unit:
+                    score = (totals[c, b] - borrowed[1, c, b]) / count
+                    if repeat == 0:
+                        total += count / unit
+                        first += count / unit * score
+                    else:
+                        square += count / unit * (score - mean) ** 2
+        safe = max(total, 1e-9)
+        sd = math.sqrt(max(square / safe, least * spread**2))
+        far[0, c] = first / safe
+        for i in range(2):
+            samples, surely = numbers[3 + 2 * i], numbers[4 + 2 * i]
+            sure = total > older * samples
+            far[1 + i, c] = surely * cut * sd * math.sqrt(0.5 / samples + 0.5 / safe) if sure else np.inf
+
+
+@compiled
+def means_now(book: Any, weight: float, doubtful: float) -> None:
+    """Write down the present raw mean of each cell, and its slack, `doubtful` over the root of its samples."""
+    for c in range(book.shape[1]):
+        safe = max(book[PRESENT, c], 1e-300)
+        book[SOLVED_MEAN, c] = book[PRESENT_RAW, c] / safe
+        book[SOLVED_SLACK, c] = doubtful / math.sqrt(max(safe / weight, 1e-9))
+
+
+@compiled
+def moved(book: Any, weight: float) -> Any:
+    """Return by how many slacks the raw means have moved since the last solution, squared, on average of samples."""
+    total, samples = 0.0, 0.0
+    for c in range(book.shape[1]):
+        count = book[PRESENT, c]
+        if count > 0.0:
+            samples += count / weight
+            distance = book[PRESENT_RAW, c] / count - book[SOLVED_MEAN, c]
+            total += count / weight * distance**2 / max(book[SOLVED_SLACK, c], 1e-12) ** 2
+    return total / max(samples, 1e-300)
+
+
+def check() -> None:
+    """Compile, or load from the cache, what solutions need, and run it once: what is broken shows here."""
+    member = np.zeros((1, 2), dtype=np.int64)
+    member[0, 1] = 1
+    nobody, terms = np.zeros(2), np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
+    counts, totals, curve = np.eye(2), np.diag([0.25, 0.75]), np.zeros((2, 0))
+    none = np.zeros(0, dtype=np.int64), np.zeros(0)
+    *points, _, spread = gather(counts, totals, 1.0, *none, curve, terms)
+    numbers, zero = np.array([0.0, 0.0, 1.0]), np.zeros(1, dtype=np.int64)
+    told, ends, book = np.zeros((2, 2)), np.array([0, 2]), np.zeros((ROWS, 2))
+    t = solve(*points, spread, told, member, zero, zero, ends, np.array([0.1]), nobody, terms, numbers)[1]
+    far_means(counts, totals, np.zeros((2, 2, 2)), 1.0, spread, np.ones(7), np.empty((3, 2)))
+    means_now(book, 1.0, 1.0)
+    if not (abs(t[0] + 0.2) < 1e-3 and abs(t[1] - 0.2) < 1e-3 and moved(book, 1.0) == 0.0):
+        raise ArithmeticError(f"the compiled shifts of 0.25 and 0.75 to means 0.1 apart were {t.tolist()}")

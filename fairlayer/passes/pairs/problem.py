@@ -1,0 +1,428 @@
+"""The nearest predictions to raw scores and pulls under which pairs of samples stay close, exactly.
+
+    minimise  sum_i [ weight_i d(y_i, x_i) + q_i y_i ]    subject to   |y_i - y_j| <= c_ij for each pair,   bounds
+
+Samples that must be equal are one node. On the nodes the method of multipliers runs, whose inner problem
+
+    sum_i [ ... ]  +  s/2 sum_ij dist(y_i - y_j + m_ij / s, [-c_ij, c_ij])^2        m: the multipliers
+
+is solved by Newton's method. Only the pairs outside their interval enter its matrix: they are the working set, joined
+by what is violated and left by what has slack. Once the pairs with a multiplier are known, the rest is in closed form:
+they make trees of samples at fixed distances, each tree has one level, and the multipliers follow from a Laplacian.
+What is returned is checked: every pair and bound met, every multiplier of the right sign, every force in balance.
+
+Source: Hestenes (1969), Powell (1969) for the method; Li, Sun, Toh (2018), "On efficiently solving the subproblems of a
+level-set method for fused lasso problems", SIAM J. Optim. 28(2), for Newton's method inside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer.errors import SolverError
+from fairlayer.geometry import Geometry
+from fairlayer.passes.pairs.clusters import Clusters
+from fairlayer.passes.pairs.graph import Forest, Pairs, forest, strong_components
+from fairlayer.passes.pairs.linear import solve_laplacian
+
+__all__ = ["Answer", "PairProblem"]
+
+_MOST_ROUNDS = 80
+_MOST_STEPS = 30
+_FEW_STEPS = 12
+_MOST_EXCHANGES = 12
+_NEAR = 1e-4  # violations of the pairs, per unit of the predictions' size, from which the working set is tried
+_STRONGER = 100.0  # penalty per force, where the pulls are strong
+_STIFFEST = 1e6  # penalty per curvature: beyond it the sums of the penalty round too much
+_FEASIBLE = 5e-13  # by how much a pair may be violated, per unit of the predictions' size
+_BALANCED = 1e-11  # what may be left of the forces on a node, per unit of their size
+_INACTIVE = 1e-9  # a multiplier that is none, per unit of the forces' size
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Predictions that meet every pair, and what holds them.
+
+    Args:
+        value: (n,).
+        clusters: which samples move together.
+        multipliers: of each pair, (e,): above 0 where first - second is at its limit, below where second - first is.
+    """
+
+    value: FloatArray
+    clusters: Clusters
+    multipliers: FloatArray
+
+
+class _State(NamedTuple):
+    """Predictions of the nodes, and the multipliers of edges and bounds."""
+
+    y: FloatArray
+    edges: FloatArray
+    bounds: FloatArray
+
+
+class PairProblem:
+    """All of the problem but its pulls, ready for any number of them; each answer starts from the one before.
+
+    Args:
+        pairs: what must be close.
+        geometry: of single samples, on a box.
+        x: coordinates, (n,).
+        weights: how many samples each row stands for, (n,), all above 0; None for one each.
+        lower: None, a float or (n,).
+        upper: likewise.
+    """
+
+    def __init__(  # noqa: PLR0917 - a problem
+        self, pairs: Pairs, geometry: Geometry, x: FloatArray, weights: FloatArray | None, lower: Any, upper: Any
+    ) -> None:
+        self.pairs, self.geometry, self.x = pairs, geometry, x
+        self.weights = np.ones(len(x)) if weights is None else weights
+        tied = np.flatnonzero(pairs.limit == 0.0)
+        self.tied = tied
+        self.equal = forest(len(x), pairs.first[tied], pairs.second[tied], np.zeros(len(tied)))
+        self.node, self.nodes = self.equal.tree, self.equal.trees
+        self._join_edges()
+        self.open = geometry.bounded
+        self.lower, self.upper = (
+            None if bound is None or self.open else self._bound(bound, tightest)
+            for bound, tightest in ((lower, np.maximum), (upper, np.minimum))
+        )
+        self._state: _State | None = None
+
+    def _join_edges(self) -> None:
+        """Pairs between two nodes, of which the closest counts."""
+        pairs = self.pairs
+        i, j = self.node[pairs.first], self.node[pairs.second]
+        rows = np.flatnonzero(i != j)
+        order = rows[np.argsort(pairs.limit[rows], kind="stable")]
+        low, high = np.minimum(i[order], j[order]), np.maximum(i[order], j[order])
+        _, kept = np.unique(low * self.nodes + high, return_index=True)
+        self.rows = order[kept]
+        self.i, self.j, self.limit = i[self.rows], j[self.rows], pairs.limit[self.rows]
+
+    def _bound(self, bound: Any, tightest: Any) -> FloatArray:
+        each = np.broadcast_to(np.asarray(bound, dtype=np.float64), len(self.x))
+        start = -np.inf if tightest is np.maximum else np.inf
+        found = np.full(self.nodes, start)
+        tightest.at(found, self.node, each)
+        return found
+
+    # ---- the objective, on nodes
+
+    def _fold(self, values: FloatArray) -> FloatArray:
+        return np.bincount(self.node, values, self.nodes).astype(np.float64, copy=False)
+
+    def _forces(self, y: FloatArray, pull: FloatArray) -> FloatArray:
+        """Return the derivative of the objective by each node."""
+        return self._fold(self.weights * self.geometry.slope(y[self.node], self.x) + pull)
+
+    def _curvature(self, y: FloatArray) -> FloatArray:
+        value = y[self.node]
+        return self._fold(self.weights / self.geometry.weigh(value, self.x, None, np.ones_like(value)))
+
+    @cached_property
+    def _ground(self) -> FloatArray:
+        """The curvature where it does not depend on the predictions."""
+        return self._fold(self.weights)
+
+    # ---- the method of multipliers
+
+    def answer(self, pull: FloatArray) -> Answer:
+        """Return the nearest predictions under the pulls (n,), per row of the batch.
+
+        Raises:
+            SolverError: it was not found to the accuracy that is promised.
+        """
+        if self._state is not None:  # what held the answer before may hold this one
+            found = self._finished(self._state, pull)
+            if found is not None:
+                return found
+        state = self._state or self._start(pull)
+        unit, forces = float(np.median(self._curvature(state.y))), self._force_size(state, pull)
+        stiffest = max(_STIFFEST * unit, _STRONGER * forces)
+        stiffness = max(10.0 * unit, forces)
+        for _ in range(_MOST_ROUNDS):
+            state, steps = self._newton(state, pull, stiffness)
+            found = self._finished(state, pull)
+            if found is not None:
+                self._state = state
+                return found
+            if steps <= _FEW_STEPS:  # it can take a stiffer penalty
+                stiffness = min(3.0 * stiffness, stiffest)
+        raise SolverError(
+            f"the {len(self.pairs)} pairs of LipschitzFairness were not met to the accuracy promised after "
+            f"{_MOST_ROUNDS} rounds. Check for scores, weights or distances of very different size."
+        )
+
+    def _start(self, pull: FloatArray) -> _State:
+        value, _ = self.geometry.step(self.x, pull / self.weights, None, None)
+        y = self._fold(self.weights * value) / self._ground
+        if self.open:
+            y = y.clip(1e-12, 1.0 - 1e-12)
+        return _State(y, np.zeros(len(self.i)), np.zeros(self.nodes))
+
+    def _beyond(self, state: _State, stiffness: float) -> tuple[FloatArray, FloatArray]:
+        """Return how far each pair, and each node, is outside its interval, multipliers counted."""
+        moved = state.y[self.i] - state.y[self.j] + state.edges / stiffness
+        pairs = moved - moved.clip(-self.limit, self.limit)
+        at = state.y + state.bounds / stiffness
+        inside = at if self.lower is None else np.maximum(at, self.lower)
+        return pairs, at - (inside if self.upper is None else np.minimum(inside, self.upper))
+
+    def _gradient(self, state: _State, pull: FloatArray, stiffness: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        pairs, bounds = self._beyond(state, stiffness)
+        return self._forces(state.y, pull) + stiffness * (self._divergence(pairs) + bounds), pairs, bounds
+
+    def _divergence(self, flow: FloatArray) -> FloatArray:
+        """B' of a number per edge."""
+        return np.asarray(np.bincount(self.i, flow, self.nodes) - np.bincount(self.j, flow, self.nodes))
+
+    def _newton(self, state: _State, pull: FloatArray, stiffness: float) -> tuple[_State, int]:
+        """Minimise over y, and return the state with the multipliers that this makes, and how many steps it took."""
+        gradient, pairs, bounds = self._gradient(state, pull, stiffness)
+        goal = _BALANCED * self._force_size(state, pull)
+        steps = 0
+        while steps < _MOST_STEPS:
+            size = float(np.abs(gradient).max(initial=0.0))
+            if size <= goal:
+                break
+            active = np.flatnonzero(pairs)
+            diagonal = self._curvature(state.y) + stiffness * (bounds != 0.0)
+            step = -solve_laplacian(diagonal, self.i[active], self.j[active], stiffness, gradient, 1e-4)
+            steps += 1
+            state, gradient, pairs, bounds = self._along(state, step, gradient, pull, stiffness)
+            if float(np.abs(gradient).max(initial=0.0)) >= size and size <= 100.0 * goal:
+                break  # rounding
+        return _State(state.y, stiffness * pairs, stiffness * bounds), steps
+
+    def _along(
+        self, state: _State, step: FloatArray, gradient: FloatArray, pull: FloatArray, stiffness: float
+    ) -> tuple[_State, FloatArray, FloatArray, FloatArray]:
+        """Move along a step until the derivative of the (convex) objective along it is small."""
+        first = float(gradient @ step)
+        low, high, share = 0.0, np.inf, min(1.0, self._longest(state.y, step))
+        for _ in range(40):
+            moved = state._replace(y=state.y + share * step)
+            found = self._gradient(moved, pull, stiffness)
+            slope = float(found[0] @ step)
+            if slope <= 0.5 * abs(first):
+                break
+            high = share
+            share = 0.5 * (low + high)
+        return moved, *found
+
+    def _longest(self, y: FloatArray, step: FloatArray) -> float:
+        """Return the share of a step that stays inside an open domain."""
+        if not self.open:
+            return 1.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            room = np.where(step > 0, (1.0 - y) / step, np.where(step < 0, -y / step, np.inf))
+        return 0.99 * float(room.min(initial=np.inf))
+
+    def _force_size(self, state: _State, pull: FloatArray) -> float:
+        """Return the size of the largest force that acts on a node."""
+        own = self._fold(self.weights * np.abs(self.geometry.slope(state.y[self.node], self.x)))
+        reach = self._fold(np.abs(pull)) + self._ground * np.abs(state.y)
+        return float(max(np.abs(own).max(initial=0.0), reach.max(initial=0.0), 1e-300))
+
+    # ---- from the working set to the exact answer
+
+    def _finished(self, state: _State, pull: FloatArray) -> Answer | None:
+        """Return the exact answer that the multipliers point to, or None where they do not yet point to it."""
+        size = max(1.0, float(np.abs(state.y).max(initial=0.0)))
+        far = float((np.abs(state.y[self.i] - state.y[self.j]) - self.limit).max(initial=0.0))
+        if far > _NEAR * size:
+            return None
+        forces = self._force_size(state, pull)
+        edges = np.where(np.abs(state.edges) > _INACTIVE * forces, state.edges, 0.0)
+        for _ in range(_MOST_EXCHANGES):
+            tried = self._tried(state._replace(edges=edges), pull, forces, size)
+            if tried is None or isinstance(tried, Answer):
+                return tried
+            edges = tried
+        return None
+
+    def _tried(self, state: _State, pull: FloatArray, forces: float, size: float) -> Answer | FloatArray | None:
+        """Return the answer with just the pairs that have a multiplier, or which multipliers to try next.
+
+        What has the wrong sign leaves the working set, and what is violated joins it. None where its limits clash.
+        """
+        active = np.flatnonzero(state.edges)
+        sign = np.sign(state.edges[active])
+        trees = forest(self.nodes, self.i[active], self.j[active], sign * self.limit[active])
+        level, pinned = self._levels(trees, state.y, pull)
+        if level is None:
+            return None
+        y = level[trees.tree] + trees.offset
+        y = y if self.lower is None else np.maximum(y, self.lower)
+        y = y if self.upper is None else np.minimum(y, self.upper)
+        apart = y[self.i] - y[self.j]
+        loose = active[np.abs(apart[active] - sign * self.limit[active]) > _FEASIBLE * size]
+        if len(loose):
+            return self._opened(trees, active, state.edges, loose)
+        flow, held, balanced = self._balanced(y, state, active, pinned[trees.tree], pull, forces)
+        wrong = sign * flow < -10.0 * _INACTIVE * forces
+        violated = np.flatnonzero(np.abs(apart) - self.limit > _FEASIBLE * size)
+        edges = np.zeros(len(self.i))
+        edges[active] = np.where(sign * flow > 0.0, flow, 0.0)
+        if len(violated) or bool(wrong.any()):
+            edges[active] = np.where(wrong, 0.0, sign * np.maximum(sign * flow, _INACTIVE * forces))
+            edges[violated] = np.where(
+                edges[violated] == 0.0, np.sign(apart[violated]) * _INACTIVE * forces, edges[violated]
+            )
+            return edges
+        if not balanced:
+            return None
+        rows = self._of_rows(edges, y, held, pull)
+        return Answer(y[self.node], self._clusters(trees, pinned, apart, edges, size), rows)
+
+    def _opened(self, trees: Forest, active: IntArray, edges: FloatArray, loose: IntArray) -> FloatArray:
+        """Return multipliers without circles of pairs whose limits do not add up.
+
+        What flows around such a circle costs more one way than it saves: it is sent the other way until a pair of the
+        circle has no multiplier left, and leaves.
+        """
+        edges, parent, above = edges.copy(), trees.parent, trees.edge
+        for e in loose.tolist():
+            circle = [(e, 1.0)]
+            up, down = int(self.i[e]), int(self.j[e])
+            paths: list[list[int]] = []
+            for node in (up, down):
+                path = [node]
+                while parent[path[-1]] >= 0:
+                    path.append(int(parent[path[-1]]))
+                paths.append(path)
+            common = set(paths[0]) & set(paths[1])
+            for path, way in ((paths[0], -1.0), (paths[1], 1.0)):
+                for node in path:
+                    if node in common:
+                        break
+                    edge = int(active[above[node]])
+                    circle.append((edge, way if self.i[edge] == node else -way))
+            at = np.array([edge for edge, _ in circle])
+            way = np.array([sign for _, sign in circle])
+            sign = np.sign(edges[at])
+            if not sign.all():
+                continue  # another circle has opened this one
+            way = way * -np.sign(float((self.limit[at] * sign) @ way) or 1.0)
+            falling = sign * way < 0
+            if not falling.any():
+                continue
+            step = np.abs(edges[at][falling]).min()
+            edges[at] += step * way
+            edges[at[falling][np.abs(edges[at][falling]).argmin()]] = 0.0
+        return edges
+
+    def _levels(self, trees: Forest, y: FloatArray, pull: FloatArray) -> tuple[FloatArray | None, BoolArray]:
+        """Return the level of each tree that balances it, or that a bound holds, and which ones are held."""
+        tree, offset, k = trees.tree, trees.offset, trees.trees
+
+        def total(values: FloatArray) -> FloatArray:
+            return np.bincount(tree, values, k).astype(np.float64, copy=False)
+
+        least, most = np.full(k, -np.inf), np.full(k, np.inf)
+        lower, upper = (0.0, 1.0) if self.open else (self.lower, self.upper)
+        if lower is not None:
+            np.maximum.at(least, tree, lower - offset)
+        if upper is not None:
+            np.minimum.at(most, tree, upper - offset)
+        if bool((least > most + 1e-14).any()):
+            return None, np.zeros(k, dtype=bool)
+        weight = total(self._ground)
+        level = (total(self._ground * (y - offset)) / weight).clip(least, most)
+        low, high = least.copy(), most.copy()
+        for _ in range(100):
+            at = level[tree] + offset
+            if self.open:
+                at = at.clip(5e-324, 1.0 - 2.0**-53)
+            force, curve = total(self._forces(at, pull)), total(self._curvature(at))
+            low, high = np.where(force < 0, level, low), np.where(force > 0, level, high)
+            newton = level - force / curve
+            with np.errstate(invalid="ignore"):
+                middle = 0.5 * (low + high)
+            outside = (newton <= low) | (newton >= high)
+            last, level = level, np.where(outside & np.isfinite(middle) & self.open, middle, newton.clip(least, most))
+            if float(np.abs(level - last).max(initial=0.0)) <= 1e-15:
+                break
+            if not self.geometry.smooth:
+                break
+        if self.open:
+            return level, np.zeros(k, dtype=bool)
+        return level, (level <= least) | (level >= most)
+
+    def _balanced(  # noqa: PLR0917 - all that acts on the nodes
+        self, y: FloatArray, state: _State, active: Any, still: BoolArray, pull: FloatArray, forces: float
+    ) -> tuple[FloatArray, FloatArray, bool]:
+        """Return multipliers of the active pairs, and of bounds, and whether they balance every node."""
+        i, j, flow = self.i[active], self.j[active], state.edges[active].copy()
+        near = _FEASIBLE * max(1.0, float(np.abs(y).max(initial=0.0)))
+        at_lower = np.zeros(self.nodes, dtype=bool) if self.lower is None else y <= self.lower + near
+        at_upper = np.zeros(self.nodes, dtype=bool) if self.upper is None else y >= self.upper - near
+        holds = (at_lower | at_upper) & still
+        held = np.where(holds, state.bounds, 0.0)
+        own = self._forces(y, pull)
+        worst = np.inf
+        for _ in range(6):
+            left = -(own + np.bincount(i, flow, self.nodes) - np.bincount(j, flow, self.nodes) + held)
+            last, worst = worst, float(np.abs(left).max(initial=0.0))
+            if worst <= _BALANCED * forces or worst >= 0.5 * last:
+                break
+            move = solve_laplacian(np.where(holds, 1.0, 1e-9), i, j, 1.0, left, 1e-12)
+            flow += move[i] - move[j]
+            held = held + np.where(holds, move, 0.0)
+        wrong = max(
+            float(held[at_lower & holds & ~at_upper].max(initial=0.0)),
+            float((-held[at_upper & holds & ~at_lower]).max(initial=0.0)),
+        )
+        return flow, held, worst <= 100.0 * _BALANCED * forces and wrong <= 10.0 * _INACTIVE * forces
+
+    def _clusters(
+        self, trees: Forest, pinned: BoolArray, apart: FloatArray, edges: FloatArray, size: float
+    ) -> Clusters:
+        """Return which samples move together.
+
+        A pair at its limit without a multiplier lets its ends move apart in one direction only. Where such pairs close
+        a circle nothing can move in it, so that all of it moves together.
+        """
+        tree = trees.tree
+        touching = (np.abs(apart) >= self.limit - 1e-11 * size) & (edges == 0.0) & (tree[self.i] != tree[self.j])
+        if bool(touching.any()):
+            up = apart[touching] > 0
+            i, j = tree[self.i[touching]], tree[self.j[touching]]
+            _, joined = np.unique(
+                strong_components(trees.trees, np.where(up, i, j), np.where(up, j, i)), return_inverse=True
+            )
+            held = np.zeros(int(joined.max()) + 1, dtype=bool)
+            np.logical_or.at(held, joined, pinned)
+            tree, pinned = joined[tree], held
+        return Clusters(tree[self.node], pinned)
+
+    def _of_rows(self, edges: FloatArray, y: FloatArray, held: FloatArray, pull: FloatArray) -> FloatArray:
+        """Return the multipliers of all pairs: those of edges, and what flows between samples that are equal."""
+        pairs, flow = self.pairs, np.zeros(len(self.pairs))
+        flow[self.rows] = edges
+        if not len(self.tied):
+            return flow
+        n = len(self.x)
+        value = y[self.node]
+        force = self.weights * self.geometry.slope(value, self.x) + pull
+        force += np.bincount(pairs.first, flow, n) - np.bincount(pairs.second, flow, n)
+        root = self.equal.order[self.equal.parent[self.equal.order] < 0]
+        force[root] += held[self.node[root]]
+        left, sent = force.tolist(), [0.0] * len(self.tied)
+        first = pairs.first[self.tied].tolist()
+        parent, edge = self.equal.parent.tolist(), self.equal.edge.tolist()
+        for node in reversed(self.equal.order.tolist()):
+            if parent[node] >= 0:  # what is left on a node goes to its parent
+                amount = -left[node]
+                sent[edge[node]] = amount if first[edge[node]] == node else -amount
+                left[parent[node]] -= amount
+        flow[self.tied] = sent
+        return flow

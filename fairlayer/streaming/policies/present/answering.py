@@ -1,0 +1,125 @@
+"""Predictions of the present, the guard on them, and their counting, in plain NumPy."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.fused.book import BASE, COUNT, COUNT1, EMITTED, EMITTED1, RAW, RAW1, SLOPE, SUMS
+from fairlayer.streaming.guard import Guards, Sample, within
+from fairlayer.streaming.policies.base import State
+from fairlayer.streaming.policies.present.changes import run_short_mean, run_short_means
+from fairlayer.streaming.policies.present.state import guards, reads_labels, scale
+
+if TYPE_CHECKING:
+    from fairlayer.streaming.machine import Machine
+
+__all__ = ["Block", "add_block", "add_one", "answer_one", "estimates", "guarded", "shifted", "sums_of", "weight_after"]
+
+_ALL = 60.0  # memories after which nothing of what was before counts; more would overflow
+
+Block = tuple[IntArray, FloatArray, FloatArray]
+"""Cells, raw scores and label estimates of samples that come together."""
+
+
+def estimates(state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> FloatArray:
+    """Return the estimate of each label; 0 where no constraint reads labels."""
+    return scale(stream).read(state["curve"], cells, raw) if reads_labels(stream) else np.zeros(len(raw))
+
+
+def shifted(state: State, stream: Machine, block: Block) -> FloatArray:
+    """Return the answers of a block before any guard."""
+    cells, raw, estimate = block
+    pulls = state["book"][BASE, cells]
+    if reads_labels(stream):
+        pulls = pulls + state["book"][SLOPE, cells] * estimate
+    low, high = stream.bounds
+    found = np.asarray(stream.geometry.answer(raw, pulls, low, high))
+    return np.where(pulls == 0.0, np.clip(raw, low, high), found) if stream.geometry.bounded else found
+
+
+def guarded(
+    state: State, stream: Machine, block: Block, answers: FloatArray, limit: float | None
+) -> tuple[FloatArray, int]:
+    """Return a block as it is where the guard then holds, else one after the other; and how many were moved."""
+    found = guards(state, stream)
+    if limit is None or not found.owners:
+        return answers, 0
+    weight, noise, sums = weight_after(state, stream, len(answers)), state["noise"], state["book"][SUMS]
+    totals = found.totals(sums)
+    if found.holds(totals + weight * found.totals(sums_of(stream, block, answers)), noise, weight):
+        return answers, 0
+    return _one_by_one(found, stream, block, answers, (totals.tolist(), weight, noise))
+
+
+def _one_by_one(
+    found: Guards, stream: Machine, block: Block, answers: FloatArray, past: tuple[list[list[float]], float, float]
+) -> tuple[FloatArray, int]:
+    totals, weight, noise = past
+    emitted, moved = answers.copy(), 0
+    for i, (cell, z, p, y) in enumerate(zip(*(part.tolist() for part in (*block, answers)), strict=True)):
+        sample = Sample(cell, weight, p, z, y)
+        emitted[i] = new = found.allowed(totals, sample, noise, stream.bounds)[0]
+        moved += abs(new - y) > 1e-12
+        found.add(totals, sample._replace(emitted=new))
+    return emitted, moved
+
+
+def answer_one(state: State, stream: Machine, cell: int, raw: float, limit: float | None) -> tuple[Sample, float, bool]:
+    """Return the answer to one sample, what it was before the guard, and whether the guard acted."""
+    low, high = stream.bounds
+    book, estimate = state["book"], 0.0
+    pull = float(book[BASE, cell])
+    if reads_labels(stream):
+        estimate = float(estimates(state, stream, np.array([cell]), np.array([raw]))[0])
+        pull += float(book[SLOPE, cell]) * estimate
+    before = stream.geometry.answer_one(raw, pull, low, high) if pull else within(raw, low, high)
+    weight = state["weight"] * math.exp(1.0 / (stream.memory or math.inf))
+    sample, found = Sample(cell, weight, estimate, raw, before), guards(state, stream)
+    if limit is None or not found.owners:
+        return sample, before, False
+    y, acts = found.allowed(found.totals(book[SUMS]).tolist(), sample, state["noise"], stream.bounds)
+    return sample._replace(emitted=y), before, acts
+
+
+def add_one(book: FloatArray, sample: Sample, labelled: bool) -> None:
+    """Count one sample in the present sums and the short means."""
+    cell, weight, estimate, raw, emitted = sample
+    book[COUNT, cell] += weight
+    book[EMITTED, cell] += weight * emitted
+    book[RAW, cell] += weight * raw
+    if labelled:
+        positive = weight * estimate
+        book[COUNT1, cell] += positive
+        book[EMITTED1, cell] += positive * emitted
+        book[RAW1, cell] += positive * raw
+    run_short_mean(book, cell, raw)
+
+
+def add_block(state: State, stream: Machine, block: Block, emitted: FloatArray) -> float:
+    """Count a block, all of whose samples weigh as much; return their weight."""
+    weight, sums = weight_after(state, stream, len(emitted)), sums_of(stream, block, emitted)
+    state["book"][SUMS] += weight * sums
+    run_short_means(state["book"], sums, block[0], block[1])
+    return weight
+
+
+def sums_of(stream: Machine, block: Block, emitted: FloatArray) -> FloatArray:
+    """Return the sums of a block (6, cells): counts, predictions, raw scores, and those of label 1."""
+    cells, raw, estimate = block
+    k = len(stream.history.cells)
+    found = np.zeros((6, k))
+    found[0], found[1], found[2] = (np.bincount(cells, row, k) for row in (None, emitted, raw))
+    if reads_labels(stream):
+        found[3], found[4], found[5] = (
+            np.bincount(cells, row, k) for row in (estimate, estimate * emitted, estimate * raw)
+        )
+    return found
+
+
+def weight_after(state: State, stream: Machine, n: int) -> float:
+    """Return the weight of n samples that come together, all of which weigh as much."""
+    return float(state["weight"] * math.exp(min(n / (stream.memory or math.inf), _ALL)))

@@ -1,0 +1,160 @@
+"""When the scores of a cell have clearly changed, and what is then forgotten.
+
+Two short means of a cell, over its own latest 16 and 80 samples, are compared with its long one. Where one lies farther
+from it than noise explains, the older scores of the cell are cut off.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.fused.book import (
+    FAR,
+    FIRST,
+    LONG,
+    NEAR,
+    NEXT_FAR,
+    NEXT_LONG,
+    NEXT_NEAR,
+    SECOND,
+    SEEN,
+    SHORT,
+    SURE,
+)
+from fairlayer.streaming.policies.base import State
+from fairlayer.streaming.policies.present.state import FIRST_WAIT
+
+if TYPE_CHECKING:
+    from fairlayer.streaming.machine import Machine
+
+__all__ = [
+    "LEAST_SPREAD",
+    "OLDER",
+    "SURELY",
+    "contradicted",
+    "contradicts",
+    "far_means",
+    "renew",
+    "renewed",
+    "run_short_mean",
+    "run_short_means",
+    "without_the_past",
+]
+
+OLDER = 1.2
+"""How much more samples the long mean must hold than a short one, for both to be compared."""
+
+SURELY = (1.4, 1.0)
+"""How much more the short means must differ than noise explains, as few skewed scores have no normal mean."""
+
+LEAST_SPREAD = 0.25
+"""Of the variance of all scores, that the variance of a cell counts as at least."""
+
+_NOBODY = np.zeros(0, dtype=np.int64)
+_SUSPECT = 0.65  # share of the distance that is clear for the other cells, once one has changed
+_REFERENCE = 0.25  # of the memory: how old a long mean is before short ones are compared with it
+
+
+def run_short_mean(book: FloatArray, cell: int, score: float) -> None:
+    """Let the short means of a cell go on by one sample."""
+    seen = book[SEEN, cell] = book[SEEN, cell] + 1.0
+    for row, length in ((FIRST, SHORT[0]), (SECOND, SHORT[1])):
+        book[row, cell] += (score - book[row, cell]) / min(seen, length)
+
+
+def run_short_means(book: FloatArray, sums: FloatArray, cells: IntArray, raw: FloatArray) -> None:
+    """Let the short means of each cell go on: one by one while it has few samples, then by the mean of its block."""
+    for cell in np.flatnonzero(sums[0]).tolist():
+        n = float(sums[0][cell])
+        if book[SEEN, cell] < SHORT[1]:
+            for score in raw[cells == cell].tolist():
+                run_short_mean(book, cell, score)
+        else:
+            mean = sums[2][cell] / n
+            book[SEEN, cell] += n
+            for row, length in ((FIRST, SHORT[0]), (SECOND, SHORT[1])):
+                book[row, cell] += (1.0 - (1.0 - 1.0 / length) ** n) * (mean - book[row, cell])
+
+
+def contradicted(book: FloatArray) -> IntArray:
+    """Return the cells whose short means lie too far from the long one."""
+    away = np.abs(book[FIRST : SECOND + 1] - book[LONG]) > book[NEAR : FAR + 1]
+    return np.flatnonzero((book[SEEN] > SURE) & (away[0] | away[1])) if away.any() else _NOBODY
+
+
+def contradicts(book: FloatArray, cell: int) -> bool:
+    """Return whether the short means of one cell lie too far from its long one."""
+    if not book[SEEN, cell] > SURE:
+        return False
+    long = book[LONG, cell]
+    return bool(abs(book[FIRST, cell] - long) > book[NEAR, cell] or abs(book[SECOND, cell] - long) > book[FAR, cell])
+
+
+def far_means(stream: Machine, spread: float, cut: float) -> FloatArray:
+    """Return the long mean of each cell, and how far from it the short means may lie, (3, cells), of what came here."""
+    k = len(stream.history.cells)
+    cell, score, weight = stream.history.sketch.own_points()
+    total = np.bincount(cell, weights=weight, minlength=k)
+    safe = np.maximum(total, 1e-9)
+    mean = np.bincount(cell, weights=weight * score, minlength=k) / safe
+    square = np.bincount(cell, weights=weight * (score - mean[cell]) ** 2, minlength=k) / safe
+    sd = np.sqrt(np.maximum(square, LEAST_SPREAD * spread**2))
+    far = [
+        np.where(total > OLDER * s, surely * cut * sd * np.sqrt(0.5 / s + 0.5 / safe), np.inf)
+        for s, surely in zip(SHORT, SURELY, strict=True)
+    ]
+    return np.stack([mean, *far])
+
+
+def renewed(state: State, stream: Machine) -> bool:
+    """Return whether the long means are to be renewed.
+
+    They are looked at once they are a quarter of the memory old, so that a change cannot hide in what it is
+    compared with.
+    """
+    age = min(stream.samples, stream.memory or math.inf) * _REFERENCE
+    return bool(stream.samples - state["reference"] >= max(age, FIRST_WAIT))
+
+
+def renew(book: FloatArray, new: FloatArray) -> None:
+    """Let the long means that waited come into force, and those of now wait."""
+    book[LONG : FAR + 1] = book[NEXT_LONG : NEXT_FAR + 1]
+    book[NEXT_LONG : NEXT_FAR + 1] = new
+
+
+def without_the_past(state: State, stream: Machine) -> State:
+    """Forget the older scores of each cell whose short means contradict them."""
+    cells = contradicted(state["book"]).tolist()
+    if not cells:
+        return state
+    book = state["book"].copy()
+    book[NEAR : FAR + 1] *= _SUSPECT  # what has changed one cell may have changed the others too
+    for cell in cells:
+        keep = _since_change(stream.history.sketch.newest(cell), float(book[LONG, cell]))
+        book[NEAR : FAR + 1, cell] = book[NEXT_NEAR : NEXT_FAR + 1, cell] = math.inf
+        stream.history.sketch.restart(cell, keep)
+        book[SEEN, cell] = min(book[SEEN, cell], float(keep))
+    names = ", ".join(map(str, cells))
+    stream.note("sudden change", f"older scores of the cells {names} were cut off")
+    stream.rule.unsettled_until = stream.samples + 0.2 * (stream.memory or 1e3)
+    soon = stream.samples - _REFERENCE * (stream.memory or 1e3) + 2.0 * SHORT[0]
+    return {
+        **state,
+        "book": book,
+        "reference": min(state["reference"], soon),
+        "wait": FIRST_WAIT,
+        "cuts": state["cuts"] + len(cells),
+    }
+
+
+def _since_change(newest: FloatArray, before: float) -> int:
+    """Return since how many samples a cell has changed: where the sum of distances to the mean before is clearest."""
+    if len(newest) <= SURE:
+        return len(newest)
+    n = np.arange(1, len(newest) + 1)
+    clear = np.abs(np.cumsum(newest - before)) / np.sqrt(n)
+    return int(SURE) + int(clear[int(SURE) - 1 :].argmax())

@@ -1,0 +1,232 @@
+"""The policy "present": what callers say, and what the machine calls."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.errors import ConstraintDefinitionError
+from fairlayer.fused.book import BASE, SLOPE
+from fairlayer.streaming.label_estimates import curves
+from fairlayer.streaming.policies.base import Answer, Call, Labelled, Policy, State, check_numbers, register_policy
+from fairlayer.streaming.policies.present import answering, changes, solving
+from fairlayer.streaming.policies.present import state as remembered
+from fairlayer.streaming.policies.present.quick import REFUSED, quick_of
+from fairlayer.streaming.policies.present.state import FIRST_WAIT, reads_labels, scale
+
+if TYPE_CHECKING:
+    from fairlayer.streaming.machine import Machine
+
+__all__ = ["Present"]
+
+
+@register_policy
+@dataclass(frozen=True)
+class Present(Policy):
+    """Holds the gap of recent predictions within the tolerance, up to stated noise, in any geometry on a box.
+
+        y = y(z, q),     q = a + b p        a, b per cell; p the label estimate, where a constraint reads labels
+
+    The shifts project the raw scores of about the last `memory` samples. A clear change of a cell's scores cuts its
+    older ones off. Each group is given a slack of `doubt * sd / sqrt(N_g)` by its own recent count, so that few people
+    are not moved for noise. A guard keeps single answers from taking the present gap beyond tolerance, noise and raw
+    gap (docs/streaming.md says what is proved, and where it is not).
+
+    Args:
+        doubt: slack of a group's mean, in standard errors; 0 acts on noise.
+        guard: how far beyond noise the present gap may exceed tolerance and raw gap before an answer is moved, in
+            standard errors; None for no guard.
+        repair: samples over which an old gap is repaid, within the tolerance only, and only what gaps inside buckets
+            have made; None to repay nothing.
+        cut: standard errors by which a short mean must differ from the long one for a change to be clear.
+        trust: how much an estimated label counts beside a real one; 0 moves nobody before labels have come.
+
+    Source: design of this package.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> stream = fl.InferenceState([fl.DemographicParity("sex", tolerance=0.0)], policy=fl.Present(doubt=0.0))
+        >>> for _ in range(200):
+        ...     y = stream.emit(torch.tensor([0.4, 0.6]), {"sex": ["F", "M"]})
+        >>> bool((y[0] - y[1]).abs() < 1e-3)
+        True
+    """
+
+    name: ClassVar[str] = "present"
+    geometries: ClassVar[tuple[str, ...] | None] = None
+    holds_windows: ClassVar[bool] = True
+    default_memory: ClassVar[float | None] = 1000.0
+    latest: ClassVar[int] = 128
+
+    doubt: float = 0.25
+    guard: float | None = 2.0
+    repair: float | None = None
+    cut: float = 4.5
+    trust: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, at_least_zero=("doubt", "trust"), above_zero=("cut",))
+        for name in ("guard", "repair"):
+            if getattr(self, name) is not None:
+                check_numbers(self, at_least_zero=(name,), above_zero=())
+        if self.repair == 0:
+            raise ConstraintDefinitionError("Present was given repair=0; it must be a number of samples > 0, or None.")
+
+    # ---- what it remembers
+
+    def begin(self) -> State:
+        """Return the state before the first sample; see `present.state`."""
+        return remembered.begin()
+
+    def grow(self, state: State, stream: Machine) -> State:
+        """Return the state with cells that nothing is known of: they are not moved."""
+        known, new = state["book"].shape[1], len(stream.history.cells)
+        if new > known and stream.samples >= self.settle:
+            stream.note("category added", f"{new - known} combinations of categories that the stream had not met")
+        return remembered.grow(state, stream)
+
+    def taken_over(self, state: State, old: State, stream: Machine, rows: IntArray) -> State:
+        """Go on with present sums, labels and curves; shifts are solved for anew, from the old ones."""
+        return remembered.taken_over(state, old, stream, rows)
+
+    def merged(self, state: State, other: State, stream: Machine, rows: IntArray) -> State:
+        """Add the other's present sums and labels."""
+        return remembered.merged(state, other, stream, rows)
+
+    def heard(self, state: State, stream: Machine, others: list[tuple[Machine, IntArray]]) -> State:
+        """Let what other replicas have counted themselves take the place of what they had told before."""
+        return remembered.heard(state, stream, others)
+
+    # ---- solving
+
+    def prepare(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> State:
+        """Solve anew where that is due: often after a start or a cut, then every sixteenth of the memory.
+
+        A call as large as the wait is learnt from before it is answered.
+        """
+        large = len(raw) >= state["wait"]
+        if stream.samples < state["next_refresh"] and not large:
+            return state
+        if not large and solving.rests(self, state, stream):
+            state["next_refresh"] = stream.samples + state["wait"]  # type: ignore[index]
+            return state
+        quick = quick_of(state, stream, self.guard)
+        if quick is None or quick.steps.contradicted(state["book"]):
+            state = changes.without_the_past(state, stream)
+        return solving.solved(self, state, stream, (cells, raw) if large else None)
+
+    # ---- answering and counting
+
+    def estimate_labels(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> FloatArray:
+        """Return the curve of each cell at its raw score; 0 where no constraint reads labels."""
+        return answering.estimates(state, stream, cells, raw)
+
+    def answer(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> Answer:
+        """Return the shifted scores, and where the guard would not hold, those that it allows."""
+        block = (cells, raw, answering.estimates(state, stream, cells, raw))
+        before = answering.shifted(state, stream, block)
+        emitted, moved = answering.guarded(state, stream, block, before, self.guard)
+        after = {**state, "guarded": state["guarded"] + moved} if moved else None
+        return Answer(emitted, before, state["unmet"], after)
+
+    def answer_large(
+        self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, projected: FloatArray
+    ) -> Answer:
+        """Return the batch as it was projected by itself: it is a present of its own."""
+        return Answer(projected, projected)
+
+    def answer_one(self, state: State, stream: Machine, cell: int, raw: float) -> tuple[float, float, float]:
+        """Answer and count one sample in plain numbers, or by one compiled call."""
+        quick, book = quick_of(state, stream, self.guard), state["book"]
+        if quick is not None:
+            weight = state["weight"] * quick.growth
+            emitted, correction, acts, ended = quick.one(cell, raw, weight)
+        else:
+            sample, before, acts = answering.answer_one(state, stream, cell, raw, self.guard)
+            answering.add_one(book, sample, reads_labels(stream))
+            emitted, correction, weight = sample.emitted, abs(sample.emitted - before), sample.weight
+            ended = changes.contradicts(book, cell)
+        state["weight"] = weight  # type: ignore[index]
+        if acts:
+            state["guarded"] += 1.0  # type: ignore[index]
+        if ended:
+            state["next_refresh"] = 0.0  # type: ignore[index]
+        return emitted, correction, state["unmet"]
+
+    def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
+        """Answer and count a block in plain NumPy, or by one compiled call."""
+        cells, raw = call
+        quick = quick_of(state, stream, self.guard, len(raw))
+        if quick is not None:
+            weight = answering.weight_after(state, stream, len(raw))
+            ended, moved, correction = quick.block(cells, raw, weight, emitted)
+            if ended == REFUSED:
+                return None
+            state["weight"] = weight  # type: ignore[index]
+        elif not stream.takes(cells, raw):
+            return None
+        else:
+            block = (cells, raw, answering.estimates(state, stream, cells, raw))
+            before = answering.shifted(state, stream, block)
+            emitted[:], moved = answering.guarded(state, stream, block, before, self.guard)
+            correction = float(np.abs(emitted - before).mean()) if moved else 0.0
+            ended = self._count(state, stream, block, emitted)
+        if moved:
+            state["guarded"] += moved  # type: ignore[index]
+        if ended:
+            state["next_refresh"] = 0.0  # type: ignore[index]
+        return correction, state["unmet"]
+
+    def count(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> State:
+        """Count a call in the present sums and the short means."""
+        block = (cells, raw, answering.estimates(state, stream, cells, raw))
+        if self._count(state, stream, block, emitted):
+            state["next_refresh"] = 0.0  # type: ignore[index]
+        return state
+
+    def _count(self, state: State, stream: Machine, block: answering.Block, emitted: FloatArray) -> bool:
+        state["weight"] = answering.add_block(state, stream, block, emitted)  # type: ignore[index]
+        return bool(len(changes.contradicted(state["book"])))
+
+    def count_labels(self, state: State, stream: Machine, labelled: Labelled) -> State:
+        """Learn from labels: the curve, and the present sums that were counted with estimates."""
+        memory, n = stream.memory or math.inf, len(labelled.labels)
+        if not reads_labels(stream):
+            return state
+        fade, places = math.exp(-n / (4.0 * memory)), scale(stream)
+        labels = state["labels"] * fade
+        where = (labelled.cells, places.bins(labelled.raw))
+        np.add.at(labels[0], where, 1.0)
+        np.add.at(labels[1], where, np.clip(labelled.labels, 0.0, 1.0))
+        few = labels[0].sum() < 2 * FIRST_WAIT
+        return {
+            **state,
+            "labels": labels,
+            "borrowed_labels": state["borrowed_labels"] * fade,
+            "curve": curves(labels, places) if _grown(state["labels"], labels) else state["curve"],
+            "next_refresh": 0.0 if few else state["next_refresh"],
+        }
+
+    # ---- what it tells
+
+    def shifts(self, state: State, stream: Machine) -> FloatArray:
+        """Return the pull of each cell at an estimate of one half, where labels matter."""
+        return np.asarray(state["book"][BASE] + 0.5 * state["book"][SLOPE])
+
+    def prices(self, state: State, stream: Machine) -> dict[str, float]:
+        """Return the prices of the last solution: minus the derivative of the mean distance by the limit."""
+        return {constraint.name: float(state["prices"].get(constraint.name, 0.0)) for constraint in stream.constraints}
+
+    def meters(self, state: State) -> dict[str, float]:
+        """Return how often the guard acted."""
+        return {"guarded": state["guarded"]}
+
+
+def _grown(before: FloatArray, after: FloatArray) -> bool:
+    """Return whether labels are few, or have passed one more sixteenth part of a doubling."""
+    last, total = float(before[0].sum()), float(after[0].sum())
+    return total < 64.0 or math.floor(16.0 * math.log2(total)) != math.floor(16.0 * math.log2(max(last, 1.0)))

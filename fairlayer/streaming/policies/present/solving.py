@@ -1,0 +1,272 @@
+"""The shifts of the present: the nearest ones that bring recent raw scores into every band, solved when that is due."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from fairlayer._typing import FloatArray, IntArray
+from fairlayer.constraints import Batch
+from fairlayer.fused.book import BASE, COUNT, RAW, SHORT, SLOPE, SOLVED_MEAN, SOLVED_SLACK
+from fairlayer.groups import Groups
+from fairlayer.streaming.bands import Band, bands_of, solve_bands
+from fairlayer.streaming.debt import debts_of
+from fairlayer.streaming.policies.base import State
+from fairlayer.streaming.policies.present.changes import LEAST_SPREAD, OLDER, SURELY, far_means, renew, renewed
+from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of
+from fairlayer.streaming.policies.present.state import (
+    FIRST_WAIT,
+    guards,
+    labels_told,
+    lightened,
+    reads_labels,
+    roomy,
+    scale,
+)
+
+if TYPE_CHECKING:
+    from fairlayer.streaming.machine import Machine
+    from fairlayer.streaming.policies.present.policy import Present
+
+__all__ = ["rests", "solved"]
+
+_LONGER, _SHARE = 1.15, 16.0  # growth of the wait between solutions; memory over the longest
+_RESTS = 2.0  # slacks, squared, by which raw means may move before a solution is worth while
+_FARTHEST = 10.0  # the largest shift in geometries of probabilities, in log-odds
+_UNMET = 0.25, 1e-3  # of the tolerance, and in prediction units: what may be missed without being SATURATED
+_TO_TELL = 1e-9  # weight of a point that only tells what pull a cell has
+
+Block = tuple[IntArray, FloatArray]
+
+
+class _Points(NamedTuple):
+    """Recent raw scores: the bins of the sketch.
+
+    Args:
+        cell: (p,) of each.
+        score: (p,) the mean raw score.
+        weight: (p,) how many recent samples it stands for.
+        estimate: (p,) of the label.
+    """
+
+    cell: IntArray
+    score: FloatArray
+    weight: FloatArray
+    estimate: FloatArray
+
+
+def solved(policy: Present, state: State, stream: Machine, block: Block | None) -> State:
+    """Return the state after a solution; a block is learnt from before it is answered."""
+    quick = _quick(policy, state, stream, 0 if block is None else len(block[1]))
+    if quick is None:
+        feed = _plain_feed(policy, state, stream, block)
+    else:
+        limit = _FARTHEST if stream.geometry.bounded else math.inf
+        feed = quick_feed(quick, state, stream, block, (policy.doubt, policy.trust, limit))
+    book = state["book"].copy()
+    book[BASE], book[SLOPE] = feed.base, feed.slope
+    again = renewed(state, stream)
+    if again:
+        renew(book, _far_means(policy, quick, stream, feed.spread))
+    _means_now(book, state["weight"], policy.doubt * feed.spread, quick)
+    wait = min(_LONGER * state["wait"], max(FIRST_WAIT, (stream.memory or 1e3) / _SHARE))
+    new = {
+        **state,
+        "book": book,
+        "shifts": feed.shifts,
+        "prices": feed.prices,
+        "reference": stream.samples if again else state["reference"],
+        "wait": wait,
+        "next_refresh": stream.samples + wait,
+        "solved": stream.samples,
+        "noise": 0.0 if policy.guard is None else policy.guard * feed.spread,
+        "unmet": feed.unmet if feed.unmet > max(1e-9, _UNMET[0] * feed.widest) + _UNMET[1] else 0.0,
+    }
+    stream.scratch["guards"] = roomy(guards(new, stream), new, stream)
+    return lightened(new, stream)
+
+
+def rests(policy: Present, state: State, stream: Machine) -> bool:
+    """Return whether the raw means have hardly moved beyond the slack of their groups since the last solution.
+
+    A solution is due all the same after half of the memory, after the first, where labels matter, on the way to other
+    limits, and where something is repaid.
+    """
+    due = stream.samples - state["solved"] > 0.5 * (stream.memory or 1e3) or state["wait"] <= 2.0 * FIRST_WAIT
+    busy = reads_labels(stream) or stream.transition is not None or state["next_refresh"] == 0.0
+    if due or busy or _repays(policy, stream):
+        return False
+    quick = quick_of(state, stream, policy.guard)
+    if quick is not None:
+        return bool(quick.solving.moved(state["book"], state["weight"]) <= _RESTS)
+    counts, raw, mean, slack = state["book"][[COUNT, RAW, SOLVED_MEAN, SOLVED_SLACK]]
+    here = counts > 0.0
+    distance = raw[here] / counts[here] - mean[here]
+    moved = float(counts[here] @ (distance / np.maximum(slack[here], 1e-12)) ** 2)
+    return bool(moved <= _RESTS * float(counts[here].sum()))
+
+
+def _repays(policy: Present, stream: Machine) -> bool:
+    return policy.repair is not None or stream.setting.hold is not None
+
+
+def _quick(policy: Present, state: State, stream: Machine, rows: int) -> Quick | None:
+    """Return the compiled way where it can solve for all that is asked."""
+    return quick_of(state, stream, policy.guard, rows) if _is_plain(policy, state, stream) else None
+
+
+def _is_plain(policy: Present, state: State, stream: Machine) -> bool:
+    """Return whether nothing but parities of plain means is asked, and each of their members has been met."""
+    if stream.transition is not None or _repays(policy, stream):
+        return False
+    found = guards(state, stream)
+    return found.complete and found.met
+
+
+def _far_means(policy: Present, quick: Quick | None, stream: Machine, spread: float) -> FloatArray:
+    if quick is None:
+        return far_means(stream, spread, policy.cut)
+    sketch, far = stream.history.sketch, np.empty((3, len(stream.history.cells)))
+    numbers = np.array([policy.cut, LEAST_SPREAD, OLDER, SHORT[0], SURELY[0], SHORT[1], SURELY[1]])
+    quick.solving.far_means(sketch.counts, sketch.totals, sketch.borrowed, sketch.weight, spread, numbers, far)
+    return far
+
+
+def _means_now(book: FloatArray, weight: float, doubtful: float, quick: Quick | None) -> None:
+    """Write down the present raw mean of each cell, and its slack."""
+    if quick is not None:
+        quick.solving.means_now(book, weight, doubtful)
+        return
+    safe = np.maximum(book[COUNT], 1e-300)
+    book[SOLVED_MEAN] = book[RAW] / safe
+    book[SOLVED_SLACK] = doubtful / np.sqrt(np.maximum(safe / weight, 1e-9))
+
+
+def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | None) -> Feed:
+    sketch, bounds = stream.history.sketch, stream.bounds
+    cell, score, weight = sketch.points()
+    if block is not None:
+        cell, score = np.append(cell, block[0]), np.append(score, block[1])
+        weight = np.append(weight, np.ones(len(block[0])))
+    labelled, k = reads_labels(stream), len(stream.history.cells)
+    halves = 2 if labelled else 1
+    estimate = scale(stream).read(state["curve"], cell, score) if labelled and k else np.zeros(len(cell))
+    recent = float(weight.sum())
+    mean = float(weight @ score) / recent if recent > 0 else 0.0
+    spread = math.sqrt(max(float(weight @ (score - mean) ** 2) / recent if recent > 0 else 0.0, 1e-12))
+    # Points of no weight, last, tell what pull each cell has at the label estimates 0 and 1.
+    points = _Points(
+        np.concatenate([cell, np.tile(np.arange(k), halves)]),
+        np.concatenate([score, np.full(halves * k, mean)]),
+        np.concatenate([weight, np.full(halves * k, _TO_TELL)]),
+        np.concatenate([estimate, np.repeat([0.0, 1.0][:halves], k)]),
+    )
+    bands = _bands(policy, state, stream, points, spread)
+    reach = _FARTHEST if stream.geometry.bounded else max(sketch.high - sketch.low, spread)
+    x = _coordinates(stream, points.score)
+
+    def answer(which: IntArray, pulls: FloatArray) -> FloatArray:
+        found: FloatArray = stream.geometry.step(x[which][:, None], pulls, *bounds)[0]
+        return found
+
+    found = solve_bands(bands, answer, len(x), limit=reach, before=state["shifts"])
+    pulls = found.pulls[len(cell) :].reshape(halves, k)
+    prices = {constraint.name: 0.0 for constraint in stream.constraints}
+    shifts: dict[str, float] = {}
+    for band, t in zip(bands, found.shifts, strict=True):
+        prices[band.owner] += float((np.maximum(t, 0.0) / band.unit).sum()) / max(recent, 1e-9)
+        shifts |= {f"{band.owner}/{name}": float(each) for name, each in zip(band.names, t, strict=True)}
+    slope = pulls[1] - pulls[0] if labelled else np.zeros(k)
+    widest = max((band.tolerance for band in bands), default=0.0)
+    return Feed(pulls[0].copy(), slope, shifts, prices, found.unmet, widest, spread)
+
+
+def _bands(policy: Present, state: State, stream: Machine, points: _Points, spread: float) -> list[Band]:
+    """Return the band of every statement, with slack, the room of a transition, and debt."""
+    cell, values, weights, estimate = points
+    if not len(cell) or not len(stream.history.cells):
+        return []
+    if _is_plain(policy, state, stream):
+        return _bands_of_parities(policy, state, stream, points, spread)
+    codes = stream.history.codes()[cell]
+    columns = {name: codes[:, j] for j, name in enumerate(stream.history.features)}
+    groups = Groups.from_codes(columns, stream.vocabulary)
+    batch = Batch(groups, len(cell), label_probabilities=estimate, weights=weights)
+    batch.raw_scores = lambda: values
+    known = _labels_at(state, len(cell))
+    found: list[Band] = []
+    for constraint in stream.constraints:
+        for statement in constraint.statements(batch):
+            room = 0.0
+            if stream.transition is not None:
+                excess = statement.excess(statement.means.of(values))
+                room = stream.transition.room(constraint.name, stream.samples, excess or 0.0)
+            for band in bands_of(constraint.name, statement, weights):
+                size = band.size
+                if constraint.needs_labels:
+                    told = np.bincount(band.member, weights=known[band.points], minlength=len(size))
+                    size = np.minimum(size, told + policy.trust * size)
+                with np.errstate(divide="ignore"):
+                    slack = np.where(size > 1e-6, policy.doubt * spread / np.sqrt(size), np.inf)
+                found.append(band.with_room(slack, room))
+    return debts_of(stream, found, policy.repair, float(weights.sum()))
+
+
+def _bands_of_parities(policy: Present, state: State, stream: Machine, points: _Points, spread: float) -> list[Band]:
+    """Return the same for parities of plain means, past the reading of statements."""
+    found, told, bands = guards(state, stream), labels_told(state), []
+    for j, kind in enumerate(found.kind.tolist()):
+        share = (np.ones_like(points.weight), points.estimate, 1.0 - points.estimate)[kind]
+        place = found.member[j][points.cell] - found.start[j]
+        inside = np.flatnonzero((found.member[j][points.cell] >= 0) & (share != 0.0))
+        inside = inside[np.argsort(place[inside], kind="stable")]
+        member, share, names = place[inside], share[inside], found.names[j]
+        size = np.bincount(member, points.weight[inside] * share, len(names))
+        known = size
+        if found.needs_labels[j]:
+            come = (told[0], told[1], told[0] - told[1])[kind]
+            cells = np.flatnonzero(found.member[j] >= 0)
+            known = np.bincount(found.member[j][cells] - found.start[j], come[cells], len(names)) + policy.trust * size
+        seen = np.minimum(size, known)
+        with np.errstate(divide="ignore"):
+            slack = np.where(seen > 1e-6, policy.doubt * spread / np.sqrt(seen), np.inf)
+        bands.append(
+            Band(
+                owner=found.owners[j],
+                names=names,
+                points=inside,
+                member=member,
+                starts=np.searchsorted(member, np.arange(len(names))),
+                share=share,
+                weight=points.weight[inside] * share,
+                unit=1.0 / size,
+                offset=np.zeros(len(names)),
+                size=size,
+                lower=None,
+                upper=None,
+                tolerance=float(found.tolerance[j]),
+                ratio=1.0,
+                slack=slack,
+                debt=np.zeros(len(names)),
+            )
+        )
+    return bands
+
+
+def _labels_at(state: State, points: int) -> FloatArray:
+    """Return the labels that have come of each cell, by kind, at the points that stand for it and its label."""
+    total, positive = labels_told(state)
+    found = np.zeros(points)
+    last = np.concatenate([total - positive, positive])
+    found[max(points - len(last), 0) :] = last[-points:] if points else last
+    return found
+
+
+def _coordinates(stream: Machine, values: FloatArray) -> FloatArray:
+    """Return raw scores in the coordinate of the geometry."""
+    low, high = stream.bounds
+    inside = np.clip(values, low, high) if stream.geometry.bounded else values
+    return np.asarray(stream.geometry.coordinates(torch.from_numpy(inside), from_logits=False, margin=0.0).numpy())

@@ -1,0 +1,67 @@
+"""The page of a stream: it stands alone, and its numbers are those of the stream."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fairlayer.cli import main
+from fairlayer.report import StreamPage, render_stream_page
+from fairlayer.report.figures import number
+from fairlayer.serving import decided_stream, stream_section, stream_table
+from fairlayer.training import load_run
+from tests.serving.test_answers import deciding
+
+
+def test_the_command_writes_a_page_that_loads_nothing(run: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    page = tmp_path / "stream.html"
+    given = ("--batch-size", "8", "--window", "100", "--report", str(page))
+    assert main(["stream", str(run), str(tmp_path / "new.csv"), *given]) == 0
+    text = page.read_text()
+    assert text.startswith("<!doctype html>")
+    assert not re.search(r"<script|<link|\ssrc=|url\(|@import", text)
+    assert not re.search(r'href="(?!#)', text)
+    assert "new.csv, streamed through run" in text
+
+
+def test_its_numbers_are_those_of_the_report(run: Path, rows: pd.DataFrame) -> None:
+    decided = deciding(run, rows)
+    streamed = stream_table(decided, rows, batch_size=4, window=100)
+    decisions, shown = decided_stream(streamed)
+    text = render_stream_page(StreamPage("A & B", streamed.state, stream_section(streamed), shown))
+    report = streamed.state.report()
+    [name] = report.limits
+    for bucket in report.buckets:
+        found = bucket.gaps[name]
+        assert found.raw is not None
+        assert found.emitted is not None
+        assert number(found.raw.value, 4) in text
+        assert number(found.emitted.value, 4) in text
+    split = report.splits[name]
+    assert f"{split.within:+.4f} from gaps within buckets and {split.mix:+.4f}" in text
+    assert "A &amp; B" in text
+    assert sum(cell.selected for cell in shown.cells) == decisions.sum()
+    rates = pd.Series(decisions).groupby(rows["sex"].to_numpy()).mean()
+    assert shown.gaps[name] == pytest.approx(abs(rates["female"] - rates["male"]), abs=1e-12)
+
+
+def test_a_run_without_a_rule_decides_nothing(
+    run: Path, rows: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    assert load_run(run).route.rule is None
+    assert main(["stream", str(run), str(tmp_path / "new.csv"), "--batch-size", "50", "--decisions"]) == 2
+    assert "keeps no decision rule" in capsys.readouterr().err
+
+
+def test_events_are_a_table(run: Path, rows: pd.DataFrame) -> None:
+    streamed = stream_table(load_run(run), rows, batch_size=16)
+    streamed.state.change_constraints([replace(streamed.state.constraints[0], tolerance=0.01)], over=50)
+    text = render_stream_page(StreamPage("changed", streamed.state, stream_section(streamed)))
+    assert "limits changed" in text
+    assert "reached after 50 predictions" in text

@@ -1,0 +1,91 @@
+"""The compiled step and solution of the present policy give what the plain ones give."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fairlayer as fl
+from fairlayer.errors import NonFiniteScoresError
+from fairlayer.fused import switch
+
+needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
+ASKED: dict[str, list[fl.Constraint]] = {
+    "parity": [fl.DemographicParity("sex", tolerance=0.02)],
+    "two parities": [fl.DemographicParity("sex", tolerance=0.02), fl.DemographicParity("race", tolerance=0.05)],
+    "cells": [fl.DemographicParity(["sex", "race"], tolerance=0.05)],
+    "opportunity": [fl.EqualOpportunity("sex", tolerance=0.02)],
+    "odds": [fl.EqualizedOdds("sex", tolerance=0.03)],
+    "ratio": [fl.DisparateImpactRatio("sex", ratio=0.9)],
+}
+
+
+def streamed(way: str, seed: int, *, asked: str, geometry: str, memory: float, abrupt: bool) -> tuple[Any, ...]:
+    """Return what a random stream emits in one of the two ways, and how often its guard and its cuts acted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(switch.SWITCH, "1" if way == "compiled" else "0")
+        patch.setattr(switch, "_streams", switch._Library(switch.StreamSweeps))
+        random = np.random.default_rng(seed)
+        stream = fl.InferenceState(ASKED[asked], bounds=(0.0, 1.0), geometry=geometry, memory=memory)
+        emitted, count = [], 0
+        while count < 1_200:
+            n = int(random.choice([1, 1, 1, 5, 32, 90]))
+            sex, race = random.integers(0, 2, n), random.integers(0, 3, n)
+            side = (count // 300) % 2 if abrupt else 0
+            raw = np.clip(0.35 + (0.25 - 0.6 * side) * sex + 0.05 * race + 0.15 * random.standard_normal(n), 0.01, 0.99)
+            y = torch.tensor((random.random(n) < raw) * 1.0) if asked in {"opportunity", "odds"} else None
+            late = None if y is None or random.random() < 0.5 else [f"{count} {i}" for i in range(n)]
+            features = {"sex": sex, "race": race}
+            emitted.append(stream.emit(torch.tensor(raw), features, ids=late, y=None if late else y).numpy())
+            if late:
+                stream.observe_labels(late, y)
+            count += n
+        own = stream._machine.own
+        assert (switch.stream_loaded() is not None) is (way == "compiled")
+        return np.concatenate(emitted), own["guarded"], own["cuts"], own["book"]
+
+
+@needs_numba
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    asked=st.sampled_from(sorted(ASKED)),
+    geometry=st.sampled_from(["euclidean", "entropic", "likelihood"]),
+    memory=st.sampled_from([50.0, 1000.0]),
+    abrupt=st.booleans(),
+)
+def test_both_ways_emit_the_same(seed: int, **options: Any) -> None:
+    plain, compiled = (streamed(way, seed, **options) for way in ("plain", "compiled"))
+    assert np.abs(plain[0] - compiled[0]).max() <= 1e-12
+    assert plain[1:3] == compiled[1:3]
+    assert np.allclose(plain[3], compiled[3], rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
+@needs_numba
+def test_the_guard_and_the_cuts_act_in_such_streams() -> None:
+    acted = [
+        streamed("compiled", seed, asked="parity", geometry="euclidean", memory=50.0, abrupt=True) for seed in range(3)
+    ]
+    assert sum(each[1] for each in acted) > 0
+    assert sum(each[2] for each in acted) > 0
+
+
+@needs_numba
+def test_a_call_that_the_kernel_refuses_changes_nothing() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(switch.SWITCH, "1")
+        patch.setattr(switch, "_streams", switch._Library(switch.StreamSweeps))
+        stream = fl.InferenceState(ASKED["parity"], bounds=(0.0, 1.0))
+        stream.emit(torch.tensor([0.2, 0.4]), {"sex": [0, 1]})
+        before = stream.state_dict()["machine"]["policy"]
+        with pytest.raises(NonFiniteScoresError):
+            stream.emit(torch.tensor([0.2, float("nan")]), {"sex": [0, 1]})
+        after = stream.state_dict()["machine"]["policy"]
+    assert all(torch.equal(before[name], after[name]) for name in ("book", "curve"))
+    assert before["weight"] == after["weight"]
