@@ -5,14 +5,8 @@ import warnings
 import numpy as np
 import torch
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
 
 import fairlayer as fl
 
@@ -20,8 +14,6 @@ warnings.filterwarnings("ignore")
 
 
 class FairClassifier(fl.FairModel):
-    """What the Trainer expects: the columns of the data set in, a loss and predictions out."""
-
     def scores(self, **batch):
         return torch.sigmoid(self.backbone(**batch).logits.squeeze(-1))
 
