@@ -1,6 +1,6 @@
 """How often do the audit's intervals hold the true gap, and what do they say where there is none?
 
-    python benchmarks/audit_coverage.py [--draws 400]
+    python benchmarks/audit_coverage.py [--draws 400] [--seed 0]
 
 Rates (selection, and equalized odds as the worse of two rates) and mean scores of groups, drawn from populations whose
 gap is known. For each line: the share of draws whose interval holds the true gap, the share of draws in which the lower
@@ -50,7 +50,8 @@ KINDS = {"rates": rates, "equalized odds": odds, "mean scores": scores}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=400)
-    draws = parser.parse_args().draws
+    parser.add_argument("--seed", type=int, default=0, help="of the draws; another one is a check of the table")
+    draws, seed = parser.parse_args().draws, parser.parse_args().seed
     print(f"{draws} draws a line\n")
     print("| number | groups | people | true gap | covered | lower limit above 0 | width | estimate | measured |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -58,7 +59,9 @@ def main() -> None:
         for groups in (2, 5, 20):
             for name in SIZES:
                 for gap in (0.0, 0.05, 0.2):
-                    rng = np.random.default_rng([groups, len(name), round(100 * gap), len(kind)])
+                    rng = np.random.default_rng(
+                        [*([seed] if seed else []), groups, len(name), round(100 * gap), len(kind)]
+                    )
                     means = np.append(np.full(groups - 1, 0.3), 0.3 + gap)
                     found = [range_interval(each) for each in draw(sizes(name, groups), means, draws, rng)]
                     print(f"| {kind} | {groups} | {name} | {gap:g} | {_line(found, gap)} |", flush=True)

@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of the data sets (default: FAIRLAYER_DATA, else the public originals)")
     parser.add_argument("--rows", type=int, default=6000, help="rows drawn from each set (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0, help="the seeds are this one and those after it")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
@@ -88,7 +88,7 @@ def _run(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         constraint = [f"demographic_parity({SETS[name]}, 0.02)"]
         parts = prepare(data, constraint, drop_sensitive=True, seed=seed, hidden=(32,))
-        scored = list(every_method(parts, SETS[name], FitOptions(epochs=arguments.epochs, batch_size=256, seed=seed)))
+        scored = list(every_method(parts, SETS[name], FitOptions(epochs=arguments.epochs, batch_size=128, seed=seed)))
     names = sorted(set(parts.train.sensitive[SETS[name]].tolist()))
     valid, test = (
         Rows(part.y.double().numpy(), np.array([names.index(each) for each in part.sensitive[SETS[name]].tolist()]))

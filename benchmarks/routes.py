@@ -49,6 +49,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0, help="the seeds are this one and those after it")
+    parser.add_argument(
+        "--quick", action="store_true", help="without the rivals that train, which take most of the time"
+    )
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--out", default="routes.jsonl", help="file of finished runs (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table of the runs that are there")
@@ -83,7 +86,7 @@ def _run(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         routes = {LIMITS[0]: list(found.routes.routes)}
         for limit, constraint in zip(LIMITS[1:], constraints[1:], strict=True):
             routes[limit] = _again(parts, found, constraint)
-        rivals = list(rival_routes(parts, found, SETS[name], LIMITS, options))
+        rivals = list(rival_routes(parts, found, SETS[name], LIMITS, options, quick=arguments.quick))
     task, losses = parts.recipe.config.task, _losses(parts, found)
     recommended = {
         kind: found.routes.chosen_by(default_criterion(task, decisions=kind == "decisions")).name

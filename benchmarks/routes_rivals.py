@@ -24,9 +24,9 @@ Both = tuple[Any, Any]  # of validation and of test rows
 
 
 def rival_routes(
-    parts: Parts, found: TrainedRoutes, feature: str, limits: tuple[float, ...], options: FitOptions
+    parts: Parts, found: TrainedRoutes, feature: str, limits: tuple[float, ...], options: FitOptions, *, quick: bool
 ) -> Iterator[tuple[float, Route]]:
-    """Yield each rival's route with its limit; what is trained, at the first limit only."""
+    """Yield each rival's route with its limit; what is trained, at the first limit only, and without the slow ones."""
     if parts.recipe.config.task == "regression":
         return
     scored = {name: raw_scores(found.run(name).layered, parts) for name in ("plain", "trees")}
@@ -36,6 +36,8 @@ def rival_routes(
             decided = _thresholds(parts, scores, feature, limit)
             title = f"{name}, ThresholdOptimizer"
             yield limit, _decided(title, parts, feature, limit, scores, decided, time.perf_counter() - start)
+    if quick:
+        return
     start = time.perf_counter()
     decided, scores = _reductions(parts, feature, limits[0], options.seed)
     title = "trees, ExponentiatedGradient"

@@ -40,6 +40,7 @@ def _block(name: str, limit: float, runs: Sequence[Run]) -> Iterator[str]:
         own = [row for each in rows for row in each if row["name"] == title]
         means = [_mean([row[column] for row in own]) for column in columns]
         mark = " (constant)" if any(row["constant"] for row in own) else ""
+        mark += f" ({len(own)} seeds)" if len(own) < len(runs) else ""
         yield f"{title:30}" + " ".join("          -" if m is None else f"{m:11.4f}" for m in means) + mark
 
 
@@ -93,7 +94,8 @@ def _best_row(runs: Sequence[Run], budget: float, *, rival: bool) -> tuple[str, 
 
 
 def _difference(runs: Sequence[Run], one: tuple[str, float], other: tuple[str, float]) -> tuple[float, float]:
-    each = [_right(a) - _right(b) for a, b in zip(_rows(runs, one), _rows(runs, other), strict=True)]
+    both = [run for run in runs if _rows([run], one) and _rows([run], other)]  # slow rivals run with some seeds only
+    each = [_right(a) - _right(b) for a, b in zip(_rows(both, one), _rows(both, other), strict=True)]
     errors = [d.std() / len(d) ** 0.5 for d in each]
     return float(np.mean([d.mean() for d in each])), float(np.hypot.reduce(errors) / len(each))
 

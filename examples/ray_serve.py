@@ -3,10 +3,10 @@
     python examples/ray_serve.py RUN postgresql://USER@HOST/DATABASE
 
 A replica answers from its own part of the stream and hears of the others once a second; no request waits for another
-replica. A replica that dies leaves its slot, which the one that takes its place resumes. Needs ray[serve] and the extra
-`postgres`. Without arguments it says so and ends.
+replica. The replica that takes the place of a dead one resumes its slot. Needs ray[serve] and the extra `postgres`.
 """
 
+import json
 import sys
 import time
 from typing import Any
@@ -45,7 +45,7 @@ def main(run: str, address: str) -> None:
     from fairlayer.data import LendingPopulation
 
     applicants = pd.DataFrame(LendingPopulation().sample(REQUESTS, seed=5)).drop(columns=["label", "repays"])
-    records = applicants.to_dict("records")
+    records = json.loads(applicants.to_json(orient="records"))  # a missing value is null
     handle = serve.run(application(run, address), route_prefix=None)
     waiting = [handle.score.remote([record], [f"request {i}"]) for i, record in enumerate(records)]
     scores = [answer.result()["scores"][0] for answer in waiting]

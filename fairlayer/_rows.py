@@ -15,9 +15,21 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 
-__all__ = ["Matrix", "SparseRows", "as_sparse", "entries_of", "largest_reach", "matrix_of", "positive_part", "reads"]
+__all__ = [
+    "GroupedRows",
+    "Matrix",
+    "SparseRows",
+    "as_sparse",
+    "entries_of",
+    "largest_reach",
+    "matrix_of",
+    "positive_part",
+    "reach_of",
+    "reads",
+]
 
 _FULL_UP_TO = 4096  # entries of a matrix that stays an array
+_RUN = 16_384  # samples that are worked on at a time: the arrays between stay small, and so do the sums
 
 
 class SparseRows(NDArrayOperatorsMixin):
@@ -176,3 +188,123 @@ def largest_reach(limit: FloatArray, matrix: Any) -> FloatArray:
     kept = sparse.data != 0
     np.maximum.at(reached, sparse.columns[kept], np.abs(limit)[sparse.rows[kept]] / np.abs(sparse.data[kept]))
     return reached
+
+
+class GroupedRows(NDArrayOperatorsMixin):
+    """Rows (groups x strata, n) of which a sample is in those of one group only: soft strata of hard groups.
+
+    Row `g * len(strata) + s` is `strata[s] / scale[row]` for the samples of group g, and 0 for the others. So whatever
+    the number of groups, only the strata are as long as the batch. Products with vectors go over the samples once;
+    everything else makes an array first.
+
+    Args:
+        codes: group of each sample, -1 for none.
+        strata: (strata, n).
+        scale: what each row is divided by.
+
+    Example:
+        >>> rows = GroupedRows(np.array([0, 1, 1]), np.array([[1.0, 0.5, 0.25]]), np.array([1.0, 2.0]))
+        >>> (rows @ np.array([3.0, 4.0, 8.0])).tolist(), rows[1].tolist()
+        ([3.0, 2.0], [0.0, 0.25, 0.125])
+    """
+
+    ndim = 2
+
+    def __init__(self, codes: IntArray, strata: FloatArray, scale: FloatArray) -> None:
+        self.codes, self.strata, self.scale = codes, strata, scale
+        self.groups = len(scale) // len(strata)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and samples."""
+        return len(self.scale), len(self.codes)
+
+    @property
+    def dtype(self) -> Any:
+        """Of the entries."""
+        return self.strata.dtype
+
+    def __len__(self) -> int:
+        return len(self.scale)
+
+    def __getitem__(self, which: Any) -> Any:
+        if isinstance(which, int | np.integer):
+            g, s = divmod(range(len(self))[which], len(self.strata))
+            return np.where(self.codes == g, self.strata[s], 0.0) / self.scale[which]
+        if isinstance(which, tuple) and which[0] == slice(None) and isinstance(which[1], slice):
+            return GroupedRows(self.codes[which[1]], self.strata[:, which[1]], self.scale)
+        return np.asarray(self)[which]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
+        full = np.zeros(self.shape)
+        for row in range(len(self)):
+            full[row] = self[row]
+        return full if dtype is None else full.astype(dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if method == "__call__" and not options:
+            left, right = inputs[0], inputs[-1]
+            if ufunc is np.matmul and np.ndim(left) == 1:
+                return self._transposed(np.asarray(left))
+            if ufunc is np.matmul and np.ndim(right) == 1 and left is self:
+                return self._times(np.asarray(right))
+            if ufunc is np.absolute:
+                return GroupedRows(self.codes, np.abs(self.strata), np.abs(self.scale))
+        full = [np.asarray(each) if isinstance(each, GroupedRows) else each for each in inputs]
+        return getattr(ufunc, method)(*full, **options)
+
+    def _times(self, values: FloatArray) -> FloatArray:
+        sums = np.zeros((self.groups, len(self.strata)))
+        for run in _runs(len(values)):
+            for s, stratum in enumerate(self.strata):
+                sums[:, s] += _per_code(self.codes[run], stratum[run] * values[run], self.groups)
+        return sums.ravel() / self.scale
+
+    def _transposed(self, prices: FloatArray) -> FloatArray:
+        table = np.zeros((self.groups + 1, len(self.strata)))  # the last row serves code -1
+        table[:-1] = (prices / self.scale).reshape(self.groups, -1)
+        found = np.empty(len(self.codes))
+        for run in _runs(len(found)):
+            codes = self.codes[run]
+            found[run] = table[codes, 0] * self.strata[0, run]
+            for s in range(1, len(self.strata)):
+                found[run] += table[codes, s] * self.strata[s, run]
+        return found
+
+    def square(self, weight: FloatArray) -> FloatArray:
+        """Return `rows @ diag(weight) @ rows.T`."""
+        size = len(self.strata)
+        full = np.zeros((len(self), len(self)))
+        group = np.arange(self.groups) * size
+        for s, first in enumerate(self.strata):
+            weighted = first * weight
+            for t in range(s, size):
+                full[group + s, group + t] = _per_code(self.codes, weighted * self.strata[t], self.groups)
+                full[group + t, group + s] = full[group + s, group + t]
+        return full / self.scale[:, None] / self.scale
+
+    def cross(self, weight: FloatArray, cells: IntArray | None, count: int) -> FloatArray:
+        """Return the sums of `weight * row` over each of `count` cells, (rows, count)."""
+        if cells is None or not count:
+            return np.zeros((len(self), count))
+        found = np.empty((self.groups, len(self.strata), count))
+        place = np.where(self.codes < 0, self.groups, self.codes) * (count + 1) + np.minimum(cells, count)
+        for s, stratum in enumerate(self.strata):
+            sums = np.bincount(place, stratum * weight, (self.groups + 1) * (count + 1))
+            found[:, s] = sums.reshape(self.groups + 1, count + 1)[:-1, :-1]
+        return found.reshape(len(self), count) / self.scale[:, None]
+
+
+def reach_of(rows: Any, size: FloatArray) -> FloatArray:
+    """Return `abs(rows) @ size`, without a copy of the rows."""
+    if isinstance(rows, GroupedRows | SparseRows):
+        return np.asarray(np.abs(rows) @ size)
+    return np.array([np.abs(row) @ size for row in rows])
+
+
+def _runs(n: int) -> list[slice]:
+    return [slice(start, start + _RUN) for start in range(0, n, _RUN)]
+
+
+def _per_code(codes: IntArray, values: FloatArray, count: int) -> FloatArray:
+    return np.bincount(codes + 1, values, count + 1)[1:].astype(np.float64, copy=False)

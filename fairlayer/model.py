@@ -18,7 +18,7 @@ from fairlayer.constraints.statements import Tolerance
 from fairlayer.distillation import AmortisedModel, WithoutLayer
 from fairlayer.distillation.amortise import amortise
 from fairlayer.distillation.without_layer import ScoresOf, as_scores
-from fairlayer.edge import LoaderBatch, Stated, as_constraints, plain_bounds, read_batch
+from fairlayer.edge import LoaderBatch, Stated, as_constraints, feature_names, plain_bounds, read_batch, read_groups
 from fairlayer.errors import (
     BackendError,
     CategoryError,
@@ -34,12 +34,15 @@ from fairlayer.projection import FairProjection
 from fairlayer.projection.labelled import NOTHING_LEARNT
 from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.result import Projection
-from fairlayer.streaming import InferenceState, Policy
+from fairlayer.streaming import InferenceState, Policy, Recorder
 from fairlayer.streaming.batches import StreamGaps
+from fairlayer.streaming.durable import categories_of, limits_of
 from fairlayer.streaming.policies import as_policy
+from fairlayer.streaming.recording import Answered
 from fairlayer.streaming.setting import as_memory, as_window
 from fairlayer.tensor_state import PAGE, from_tensor, to_tensor
 from fairlayer.tracing import refuse_tracing
+from fairlayer.trail import AuditTrail
 
 __all__ = ["FairModel"]
 
@@ -53,6 +56,7 @@ _OWN_KEYWORDS = (
     "hide_features",
     "protected_attr_idx",
     "tolerance",
+    "trail",
 )
 
 _ROOM = 16 * PAGE  # for the state of a stream of about 80 cells
@@ -78,6 +82,8 @@ class FairModel(nn.Module):
         transition: samples over which a stream reaches a changed limit.
         non_blocking: whether streamed calls on a CUDA device do not wait for it, see `InferenceState`; errors then
             come late.
+        trail: an `AuditTrail`, or a `Recorder` of one, that gets a row for each prediction of `inference=True`, at the
+            time `at=`. A copy of the model keeps none.
         protected_attr_idx: a column of x, or several, used as sensitive features named `x[i]`.
         hide_features: with `protected_attr_idx`: keep these columns of x from the backbone, which then takes x without
             them; the constraints read them all the same.
@@ -114,6 +120,7 @@ class FairModel(nn.Module):
         hold: str | None = None,
         transition: float | None = None,
         non_blocking: bool = False,
+        trail: AuditTrail | Recorder | None = None,
         protected_attr_idx: int | Sequence[int] | None = None,
         hide_features: bool = False,
         tolerance: Tolerance | None = None,
@@ -137,6 +144,7 @@ class FairModel(nn.Module):
         }
         self._stream: InferenceState | None = None
         self._stream_lock = threading.Lock()
+        self.recorder = Recorder(trail) if isinstance(trail, AuditTrail) else trail
         self.projection = FairProjection(
             [*as_constraints(constraints), *_column_constraints(self.protected_attr_idx, tolerance)],
             anchor=anchor,
@@ -190,6 +198,7 @@ class FairModel(nn.Module):
                 x, _, features = self._read(batch)
                 self.inference_state.warm_start(self.raw_scores(x), features, self.projection.known())
 
+    @explained
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
         """Deliver labels of earlier streamed predictions, by the ids they were made with."""
         self.inference_state.observe_labels(ids, y)
@@ -247,6 +256,7 @@ class FairModel(nn.Module):
         batches = (self._read(batch) for batch in loader)
         return amortise(self.without_layer(), self.projection, batches, proxy=proxy, on_unknown=on_unknown)
 
+    @explained
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error.
 
@@ -300,10 +310,12 @@ class FairModel(nn.Module):
                 the policy for batches smaller than `b_tau`; larger ones are projected by themselves and counted.
                 Predictions are then detached.
             ids: one per sample of a streamed batch, for `observe_labels`.
-            at: seconds on the caller's clock, for a streamed batch, see `InferenceState.emit`.
+            at: seconds on the caller's clock, for a streamed batch, see `InferenceState.emit`; a `trail` needs it.
             **kwargs: passed to the backbone.
 
         Raises:
+            ParameterError: there is a trail, and no time; nothing is counted.
+            TrailError: the trail could not be written; the stream has counted what is not returned.
             MissingLabelsError: a label-based constraint in training mode without y.
             TracingError: `torch.jit.trace` or `torch.onnx.export(dynamo=False)` records.
         """
@@ -322,7 +334,12 @@ class FairModel(nn.Module):
                 "sample_weight was given with inference=True, but a stream counts each request once. Leave it out, or "
                 "call the model without inference=True."
             )
-        return self._stream_out(scores, features, y, ids, label_probabilities, at=at)
+        if self.recorder is None:
+            return self._stream_out(scores, features, y, ids, label_probabilities, at=at)
+        self.recorder.check(at)
+        emitted = self._stream_out(scores, features, y, ids, label_probabilities, at=at)
+        self.recorder.write(self._answered(scores, emitted, features, ids=ids, at=at))
+        return emitted
 
     if TYPE_CHECKING:
 
@@ -402,8 +419,23 @@ class FairModel(nn.Module):
         words = self.projection.known()
         return self.inference_state.settle(scores, projected, features, ids=ids, y=y, vocabulary=words, at=at)
 
+    def _answered(self, scores: Tensor, emitted: Tensor, features: Any, *, ids: Any, at: float | None) -> Answered:
+        """Return what a step of the stream was asked and what it answers, as plain values."""
+        constraints, stream = self.constraints, self._stream
+        groups = read_groups(features, constraints, scores.shape[0], self.projection.known())
+        return Answered(
+            {name: categories_of(groups, name) for name in feature_names(constraints)},
+            _rows_of(scores),
+            _rows_of(emitted),
+            None if stream is None else stream.phase.value,
+            None if stream is None else stream.policy.name,
+            limits_of(constraints),
+            ids=ids,
+            at=at,
+        )
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_stream_lock": None}
+        return {**self.__dict__, "_stream_lock": None, "recorder": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -537,3 +569,9 @@ def _column_constraints(indices: tuple[int, ...], tolerance: Tolerance | None) -
             "tolerance= goes with protected_attr_idx=; otherwise give the tolerance to each constraint."
         )
     return [DemographicParity(f"x[{i}]", tolerance) for i in indices]
+
+
+def _rows_of(scores: Tensor) -> list[Any]:
+    """Return one number per sample, or a list of them where there are several."""
+    plain = scores.detach().cpu().double()
+    return plain.reshape(-1).tolist() if plain.ndim == 1 or plain.shape[1] == 1 else plain.tolist()

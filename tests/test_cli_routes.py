@@ -53,6 +53,30 @@ def test_report_makes_the_page_again_and_on_new_rows(run: Path, table: Path, tmp
     assert ["region"] in [one["by"] for one in document["groupings"]]
 
 
+def test_the_page_is_about_the_route_that_is_kept(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "ruled"
+    quick = ("--epochs", "2", "--batch-size", "256", "--hidden", "8", "--b-tau", "64", "--no-trees")
+    choose = ("--choose", "accuracy at decision_gap <= 0.2")
+    told = ["train", str(table), "--target", "label", "--constraint", PARITY, "--out", str(folder), *quick, *choose]
+    main([*told, "--decisions"])
+    kept = json.loads((folder / "routes.json").read_text(encoding="utf-8"))["kept"]
+    document = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    assert document["run"]["route"]["name"] == kept
+    chosen = [one for one in document["alternatives"] if one["chosen"]]
+    assert [one["name"] for one in chosen] == [kept]
+    assert all(one["why_not"] for one in document["alternatives"] if not one["chosen"])
+    accuracy = next(one["now"] for one in document["cost"] if one["metric"] == "accuracy")
+    assert chosen[0]["measures"]["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert f"The run keeps the route &#39;{kept}&#39;" in page
+    if document["run"]["route"]["step"] == "decision rule":
+        assert "Thresholds of the decision rule" in page
+        assert document["verdicts"][0]["limit"].startswith("demographic_parity difference")
+    capsys.readouterr()
+
+
 def test_report_says_what_it_needs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(run), "--fail-on", "accuracy_drop > 0.1"]) == 2
     assert "name a table" in capsys.readouterr().err

@@ -145,3 +145,39 @@ def test_the_oldest_torch_claimed_was_run_and_passed() -> None:
     runs = json.loads(compatibility.KEPT.read_text(encoding="utf-8"))
     assert not [run for run in runs if run["failed"]]
     assert claimed in {compatibility.minor(run["torch"]) for run in runs}
+
+
+# --- the map of the code
+
+
+def test_the_map_names_every_room_and_no_file_that_is_gone() -> None:
+    text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
+    rooms = {path.stem for path in (ROOT / "fairlayer").iterdir() if path.is_dir() or path.suffix == ".py"}
+    missing = {room for room in rooms - {"__init__", "__pycache__", "py"} if f"`{room}`" not in text}
+    assert not missing
+    named = re.findall(r"`((?:fairlayer|tests|tools|benchmarks)/[\w./]*)`", text)
+    assert named
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+# --- the README
+
+
+def routes_on_adult() -> dict[str, dict[str, str]]:
+    """Return the block that benchmarks/routes.py wrote: route -> measure -> number."""
+    text = (ROOT / "docs" / "frontier.md").read_text(encoding="utf-8")
+    block = text.partition("\nadult, limit 0.02")[2].partition("\nloss, ")[0].splitlines()[1:]
+    names = block[0].split()
+    rows = [re.split(r"\s{2,}", line.strip()) for line in block[1:]]
+    return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
+
+
+def test_the_numbers_of_the_readme_are_those_that_a_benchmark_wrote() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = [line.strip("| ").split(" | ") for line in readme.partition("| route |")[2].splitlines()[2:]]
+    shown = [row for row in table[: [len(row) for row in table].index(1)] if len(row) > 1]
+    measured = routes_on_adult()
+    columns = ("accuracy", "auc", "log_loss", "score", "decision")
+    assert len(shown) == 7
+    for name, *numbers in shown:
+        assert numbers == [f"{float(measured[name][column]):.3f}" for column in columns], name

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.adversarial.auc import AUC, area_under_curve, mean_auc
 from fairlayer.adversarial.building import as_targets
@@ -68,6 +69,7 @@ class Leakage:
         )
 
 
+@explained
 def leakage(
     representation: Any,
     sensitive_features: Any,

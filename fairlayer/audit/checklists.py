@@ -11,6 +11,8 @@ from typing import Any
 
 __all__ = ["annex_iv", "audit_list", "record", "validation_list"]
 
+MODEL = "The model, and what is done to its scores"  # the part of the document
+
 DONE, NOT_SUPPLIED, NOT_DONE = "done", "not supplied", "not done"
 
 
@@ -38,7 +40,7 @@ def validation_list(document: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         _entry("The model was analysed, and is described", told["system"] or run.get("description"), "Supplied"),
         _entry("The technique was chosen, with the reason", told["technique_reason"], told["technique_reason"]),
-        _computed("The technique was implemented, and what it bounds is certified", bool(run), "The layer"),
+        _computed("The technique was implemented, and what it bounds is certified", bool(run), MODEL),
         _computed("The baseline without it is measured", before, "Cost"),
         _computed("The corrected model is measured on the same rows", before, "Groups"),
         _computed("Both are compared, with the direction of the gap", before, "Who is worse off"),

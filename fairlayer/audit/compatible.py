@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.grouped import Grouped
@@ -40,6 +41,8 @@ from fairlayer.audit.table import AuditTable, names_of
 from fairlayer.errors import ParameterError, require
 
 __all__ = ["BaseRate", "Compatibility", "Together", "compatibility"]
+
+_NOTHING = 0.05  # points of accuracy below which a cost is shown as none
 
 _PAIRS = {
     "demographic_parity": ("selection",),
@@ -127,15 +130,18 @@ class Compatibility:
         names = " and ".join(found.criteria)
         if math.isnan(found.smallest_tolerance):
             return f"{names}: no rule on these scores has an accuracy of {self.accuracy:.3f}."
-        cost = (
-            f"no rule keeps them within {self.tolerance:g}"
-            if math.isnan(found.cost)
-            else f"within {self.tolerance:g} they cost {100 * found.cost:.1f} points of accuracy"
-        )
+        if math.isnan(found.cost):
+            cost = f"no rule keeps {'it' if len(found.criteria) == 1 else 'them'} within {self.tolerance:g}"
+        elif 100 * found.cost < _NOTHING:
+            cost = f"within {self.tolerance:g} no accuracy is lost"
+        else:
+            costs = "it costs" if len(found.criteria) == 1 else "they cost"
+            cost = f"within {self.tolerance:g} {costs} {100 * found.cost:.1f} points of accuracy"
         smallest = f"from a tolerance of {found.smallest_tolerance:.3f}"
         return f"{names}: possible at an accuracy of {self.accuracy:.3f} {smallest}; {cost}."
 
 
+@explained
 def compatibility(
     table: AuditTable,
     by: str | Sequence[str],

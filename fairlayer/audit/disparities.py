@@ -198,6 +198,10 @@ class Disparity:
 def disparity(table: AuditTable, name: str | Sequence[str], by: Sequence[str], *, level: float = 0.95) -> Disparity:
     """Compare groups by a criterion, a metric, or the worst of several metrics.
 
+    Args:
+        name: the name of a metric.
+        level: of the intervals.
+
     Raises:
         MetricError: a metric is unknown, or needs what the table does not hold.
         ParameterError: no feature was named.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fairlayer._keywords import explained
 from fairlayer._notebook import table_html
 from fairlayer.audit.asked import Asked, read_groupings, read_limits
 from fairlayer.audit.checklists import annex_iv, audit_list, record, validation_list
@@ -32,7 +33,7 @@ from fairlayer.errors import ParameterError
 
 __all__ = ["Audit", "audit"]
 
-FORMAT = 1
+FORMAT = 2
 
 _COMPARED_TOGETHER = ("demographic_parity", "equalized_odds", "predictive_parity")
 _MOST_TOGETHER = 6  # groups of which it is computed which criteria can hold together; more take long, and say less
@@ -57,7 +58,7 @@ class Audit:
         provenance: where the numbers come from.
         supplied: what only people can say.
         sections: further parts of the document, by name: "run", "alternatives", "checks", "impact", "lending",
-            "proxies", "stream".
+            "proxies", "coverage", "individual", "stream".
     """
 
     asked: Asked
@@ -125,6 +126,8 @@ class Audit:
             "impact": None,
             "lending": [],
             "proxies": [],
+            "coverage": [],
+            "individual": None,
             "supplied": self.supplied.to_dict(),
             "provenance": self.provenance.to_dict(),
             **self.sections,
@@ -152,6 +155,7 @@ class Audit:
         }
 
 
+@explained
 def audit(
     *,
     scores: Any = None,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray
+from fairlayer.audit.coverage_part import coverage_section
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.examination import Audit, audit
 from fairlayer.audit.impact import impact_audit
 from fairlayer.audit.lending import lending_table
+from fairlayer.audit.likeness import alike, individual_section
 from fairlayer.audit.proxy import proxies
 from fairlayer.audit.reading import Task
 from fairlayer.data.columns import Cut, as_numbers, as_text, column_of, sensitive_columns
@@ -90,6 +92,10 @@ class Wanted:
         left_out_reason: the auditor's reason for leaving small categories out of the ratios.
         lending: whether the lending tables are wanted.
         proxies: whether to measure what the other columns tell about the groups.
+        alike: the columns by which people are alike, of which it is measured whether they are treated alike.
+        interval: the columns of the low and the high end of an interval for the outcome.
+        label_set: one column per label, 0 first, that says whether the set of a person holds it.
+        nominal: the share of intervals or sets that were to hold the truth.
     """
 
     impact: str | None = None
@@ -98,6 +104,10 @@ class Wanted:
     left_out_reason: str | None = None
     lending: bool = False
     proxies: bool = False
+    alike: Sequence[str] = ()
+    interval: Sequence[str] = ()
+    label_set: Sequence[str] = ()
+    nominal: float = 0.9
 
 
 @dataclass(frozen=True)
@@ -176,6 +186,8 @@ def audit_frame(
         **({"impact": _impact(wanted, number, sensitive, found)} if wanted.impact else {}),
         **({"lending": _lending(found)} if wanted.lending else {}),
         **({"proxies": _proxies(frame[rows], columns, sensitive)} if wanted.proxies else {}),
+        **({"coverage": _coverage(frame[rows], wanted, found, sensitive, read, rows)} if _covers(wanted) else {}),
+        **({"individual": _individual(frame[rows], wanted, found, number)} if wanted.alike else {}),
     }
     return replace(found, sections={**found.sections, **parts})
 
@@ -271,6 +283,42 @@ def _impact(wanted: Wanted, number: dict[str, FloatArray], sensitive: dict[str, 
 def _proxies(frame: pd.DataFrame, columns: Columns, sensitive: dict[str, Any]) -> list[dict[str, Any]]:
     others = {name: frame[name] for name in columns.others(frame)}
     return [_plain_proxies(others, name, column) for name, column in sensitive.items()]
+
+
+def _covers(wanted: Wanted) -> bool:
+    return bool(wanted.interval or wanted.label_set)
+
+
+def _coverage(  # noqa: PLR0917 - a table, and what was read of it
+    frame: pd.DataFrame, wanted: Wanted, found: Audit, sensitive: dict[str, Any], read: _Read, rows: BoolArray
+) -> list[dict[str, Any]]:
+    if read.labels is None:
+        raise ParameterError("intervals and sets are held against outcomes: name their column (--target).")
+    if wanted.interval and len(wanted.interval) != 2:
+        raise ParameterError(
+            f"an interval has a column of low and one of high ends (--interval LOW,HIGH), not {list(wanted.interval)}."
+        )
+    names = [*wanted.interval, *wanted.label_set]
+    columns = np.stack([as_numbers(column_of(frame, name, "interval or set")) for name in names], axis=1)
+    labels = read.labels[rows]
+    whole = ~np.isnan(labels) & ~np.isnan(columns).any(axis=1)
+    given = columns[whole]
+    return coverage_section(
+        labels[whole],
+        nominal=wanted.nominal,
+        sensitive_features={name: column[whole] for name, column in sensitive.items()},
+        groupings=found.asked.groupings,
+        intervals=(given[:, 0], given[:, 1]) if wanted.interval else None,
+        sets=None if wanted.interval else given != 0,
+        min_group_size=found.table.min_group_size,
+    )
+
+
+def _individual(frame: pd.DataFrame, wanted: Wanted, found: Audit, number: dict[str, FloatArray]) -> dict[str, Any]:
+    decisions, threshold = number.get("decision"), found.table.threshold
+    if decisions is None and threshold is not None:
+        decisions = (number["score"] >= threshold).astype(np.float64)
+    return individual_section(alike(frame, wanted.alike, scores=number.get("score"), decisions=decisions))
 
 
 def _plain_proxies(others: dict[str, Any], name: str, column: Any) -> dict[str, Any]:

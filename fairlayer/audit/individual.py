@@ -101,9 +101,10 @@ def lipschitz_violations(
         return _near_violations(X, y, constant, neighbours)
     count, largest, excess = 0, 0.0, 0.0
     worst: tuple[int, ...] = ()
+    cdist = require("scipy.spatial.distance", "audit").cdist
     for start in range(0, len(X), rows_at_once):
         part = slice(start, min(start + rows_at_once, len(X)))
-        distance = np.sqrt(((X[part, None] - X[None]) ** 2).sum(axis=2))
+        distance = cdist(X[part], X)
         apart = np.abs(y[part, None] - y[None])
         later = np.arange(len(X))[None] > np.arange(part.start, part.stop)[:, None]
         beyond = np.where(later, apart - constant * distance, 0.0)

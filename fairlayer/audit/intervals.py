@@ -106,6 +106,10 @@ def ratio_interval(blocks: Means | Sequence[Means], level: float = 0.95) -> Inte
 
     There is none where all are 0, where a number is negative, or where fewer than two groups are compared.
 
+    Args:
+        blocks: the means of each metric.
+        level: with which the interval covers.
+
     Example:
         >>> import numpy as np
         >>> hired = Means.of_rates(np.array([200.0, 200.0]), np.array([60.0, 76.0]))
@@ -122,7 +126,12 @@ def ratio_interval(blocks: Means | Sequence[Means], level: float = 0.95) -> Inte
 
 
 def pair_interval(means: Means, first: int, second: int, level: float = 0.95) -> Interval:
-    """Return the signed difference of two groups that were named beforehand, first minus second (Newcombe 1998)."""
+    """Return the signed difference of two groups that were named beforehand, first minus second (Newcombe 1998).
+
+    Args:
+        means: of two groups.
+        level: with which the interval covers.
+    """
     pair = means.take(np.array([first, second]))
     if not pair.seen.all():
         return _none(level)

@@ -30,6 +30,8 @@ from fairlayer.errors import ParameterError
 
 __all__ = ["EXIT_CODES", "Kind", "Limit", "Outcome", "Verdict", "gravest", "judge", "verdict"]
 
+_MOST_NAMED = 4  # groups whose rows are all told in a reason
+
 Kind: TypeAlias = Literal["difference", "ratio"]
 
 
@@ -161,6 +163,9 @@ class Verdict:
 def verdict(interval: Interval, limit: Limit) -> Outcome:
     """Return the outcome of one interval, and of nothing else.
 
+    Args:
+        limit: a condition of failure.
+
     Example:
         >>> print(verdict(Interval(0.056, 0.031, 0.0, 0.082), Limit("demographic_parity", 0.05)))
         INCONCLUSIVE
@@ -180,6 +185,9 @@ def judge(table: AuditTable, limit: Limit, by: str | Sequence[str], *, level: fl
     """Judge a limit on the groups of a table.
 
     A metric that the table cannot answer is NOT EVALUATED, with the reason; it is never passed over.
+
+    Args:
+        level: of the interval.
 
     Raises:
         ParameterError, MissingSensitiveFeatureError: the features cannot be read.
@@ -211,6 +219,9 @@ def judge(table: AuditTable, limit: Limit, by: str | Sequence[str], *, level: fl
 def gravest(outcomes: Iterable[Outcome]) -> Outcome:
     """Return the outcome of several: the gravest of them, and NOT EVALUATED where there is none.
 
+    Args:
+        outcomes: of single limits.
+
     Example:
         >>> print(gravest([Outcome.PASS, Outcome.NOT_EVALUATED, Outcome.INCONCLUSIVE]))
         NOT EVALUATED
@@ -228,9 +239,7 @@ def _rows_needed(found: Disparity, limit: Limit) -> int | None:
 
 
 def _reason(found: Disparity, limit: Limit, outcome: Outcome, beyond: tuple[str, ...], needed: int | None) -> str:
-    rows = (
-        ", ".join(f"{g.name} {g.rows:g}" for g in found.groups if g.standing == "counted") or "no group of enough rows"
-    )
+    rows = _rows_of(found)
     if beyond:
         return f"{' and '.join(beyond)} has too few rows for the headline, and is certainly beyond the limit."
     if outcome is Outcome.NOT_EVALUATED:
@@ -243,6 +252,16 @@ def _reason(found: Disparity, limit: Limit, outcome: Outcome, beyond: tuple[str,
     worse = f" Worse off: {found.worst.worse_off}." if found.worst.worse_off else ""
     kept = "keeps" if outcome is Outcome.PASS else "breaks"
     return f"The whole interval {kept} the limit (rows: {rows}).{worse}"
+
+
+def _rows_of(found: Disparity) -> str:
+    """Return the rows of the groups that were compared; of many groups, those of the smallest and the largest."""
+    counted = sorted((g for g in found.groups if g.standing == "counted"), key=lambda g: g.rows)
+    if len(counted) > _MOST_NAMED:
+        ends = f"{counted[0].name} {counted[0].rows:g} to {counted[-1].name} {counted[-1].rows:g}"
+        return f"{ends}, {len(counted)} groups"
+    named = [f"{g.name} {g.rows:g}" for g in found.groups if g.standing == "counted"]
+    return ", ".join(named) or "no group of enough rows"
 
 
 def _plain(value: float) -> float | None:

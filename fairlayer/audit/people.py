@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fairlayer._keywords import explained
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.audit.cells import read_cells
 from fairlayer.audit.disparities import Part, disparity
@@ -130,6 +131,7 @@ class Movement:
         return f"{100 * shift:.1f}" if self.percent else f"{shift:.3g}"
 
 
+@explained
 def movement(
     *,
     before: Any = None,
@@ -238,10 +240,13 @@ class Sides:
         if not self.worse_after:
             was = f"{self.worse_before} was worse off in {self.words} ({self.before.measured:+.3f})"
             return f"{was}; no groups differ now."
-        now = "still" if self.worse_after == self.worse_before else f"now {self.worse_after}"
+        was = (
+            f"{self.worse_before} was worse off than {self.better_before} in {self.words} ({self.before.measured:+.3f})"
+        )
+        if (self.worse_after, self.better_after) == (self.worse_before, self.better_before):
+            return f"{was}, and still is ({self.after.measured:+.3f})."
         return (
-            f"{self.worse_before} was worse off in {self.words}, {self.better_before} better "
-            f"({self.before.measured:+.3f}); {now} is worse off, and {self.better_after} better (the first two: "
+            f"{was}; now {self.worse_after} is worse off than {self.better_after} (between the first two it is "
             f"{self.after.measured:+.3f})."
         )
 

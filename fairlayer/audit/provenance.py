@@ -80,6 +80,9 @@ class Provenance:
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file.
 
+    Args:
+        path: of a file.
+
     Raises:
         DataError: there is no such file.
     """

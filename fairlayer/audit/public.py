@@ -82,6 +82,8 @@ def public_document(document: Mapping[str, Any], *, smallest: int = 10) -> dict[
         "impact": None,
         "lending": [],
         "proxies": [],
+        "coverage": [],
+        "individual": None,
         "provenance": {**document["provenance"], "command": None},
     }
     return {**public, "record": record(public)}

@@ -201,6 +201,10 @@ def standardised_differences(
 ) -> tuple[StandardisedDifference, ...]:
     """Return the standardised mean difference of every group from a reference.
 
+    Args:
+        by: the features whose categories make the groups.
+        name: of the number that is compared.
+
     Raises:
         MetricError: the metric is no mean, or the table cannot answer it.
         CategoryError: there is no such reference.

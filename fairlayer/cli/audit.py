@@ -13,7 +13,7 @@ from fairlayer.audit import Columns, Provenance, Supplied, Wanted, audit_frame, 
 from fairlayer.cli.verdicts import show_audit
 from fairlayer.data import parse_cut, read_frame
 from fairlayer.errors import DataError
-from fairlayer.report import FORMATS, document_text, public_document, write_card, write_markdown, write_page
+from fairlayer.report import FORMATS, document_text, public_document, sign_file, write_card, write_markdown, write_page
 
 __all__ = ["add_audit", "add_outputs", "run_audit", "write_outputs"]
 
@@ -35,81 +35,171 @@ def add_audit(commands: Any, new_parser: Any, repeat: Any) -> None:
         description="Audit the scores or decisions of any model: who is worse off, and whether limits hold.",
         epilog=EPILOG,
     )
-    commands.add_subcommand("audit", audit, help="audit predictions of any model by group")
-    audit.add_argument("table", help="CSV (plain or compressed) or parquet file, one row for each person")
+    commands.add_subcommand("audit", audit, help="Audit the predictions of any model, by group.")
+    audit.add_argument(
+        "table", help="A CSV file (plain or compressed) or a parquet file, with one row for each person."
+    )
     _add_columns(audit, repeat)
     _add_question(audit, repeat)
-    audit.add_argument("--about", metavar="YAML", help="file with what only people can say: purpose, reasons, roles")
-    audit.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of an audit trail, to be named in the page")
-    audit.add_argument("--proxies", action="store_true", help="measure what the other columns tell about the groups")
+    audit.add_argument("--about", metavar="YAML", help="A file with what only people can say: purpose, reasons, roles.")
+    audit.add_argument("--checkpoint", metavar="FILE", help="A checkpoint of an audit trail, to be named in the page.")
+    audit.add_argument("--proxies", action="store_true", help="Measure what the other columns tell about the groups.")
     add_outputs(audit)
-    audit.add_argument("--kind", choices=("selection", "scoring"), default="selection", help="for --format ll144")
-    audit.add_argument("--sex", metavar="COLUMN", help="for --format ll144")
-    audit.add_argument("--race", metavar="COLUMN", help="for --format ll144: race or ethnicity")
+    audit.add_argument(
+        "--kind",
+        choices=("selection", "scoring"),
+        default="selection",
+        help="For --format ll144: what the tool does, select or score people.",
+    )
+    audit.add_argument(
+        "--alike",
+        action=repeat,
+        default=[],
+        metavar="COLUMN",
+        help="A column by which people are alike: the page says whether they are treated alike. Repeat it for more.",
+    )
+    audit.add_argument(
+        "--interval",
+        metavar="LOW,HIGH",
+        help="The two columns of an interval for the outcome: the page says how often the outcome lies in it.",
+    )
+    audit.add_argument(
+        "--label-set",
+        metavar="COLUMN,COLUMN",
+        help=(
+            "A column for each label, that of label 0 first: the page says how often the set of a person holds the "
+            "true label."
+        ),
+    )
+    audit.add_argument(
+        "--nominal",
+        type=float,
+        default=0.9,
+        help="The share of intervals or sets that were to hold the outcome (default: %(default)s).",
+    )
+    audit.add_argument("--sex", metavar="COLUMN", help="For --format ll144: the column of the sex.")
+    audit.add_argument("--race", metavar="COLUMN", help="For --format ll144: the column of race or ethnicity.")
     audit.add_argument(
         "--leave-out-small",
         metavar="REASON",
-        help="for --format ll144: leave categories of less than 2 %% out of the ratios, for this reason",
+        help="For --format ll144: leave categories of less than 2 %% out of the ratios, for this reason.",
     )
 
 
 def add_outputs(command: Any) -> None:
     """Add what a document can be written as."""
-    command.add_argument("--html", metavar="FILE", help="page to write, self-contained and printable")
-    command.add_argument("--json", metavar="FILE", help="document to write; its schema is fairlayer/audit/schema.json")
-    command.add_argument("--markdown", metavar="FILE", help="the same in Markdown")
-    command.add_argument("--card", metavar="FILE", help="model card to write, as Hugging Face reads it")
-    command.add_argument("--format", choices=FORMATS, default="audit", help="of the page (default: %(default)s)")
+    command.add_argument("--html", metavar="FILE", help="The page to write, self-contained and printable.")
+    command.add_argument(
+        "--json", metavar="FILE", help="The document to write; its schema is fairlayer/audit/schema.json."
+    )
+    command.add_argument("--markdown", metavar="FILE", help="The file to write the same to in Markdown.")
+    command.add_argument("--card", metavar="FILE", help="The model card to write, as Hugging Face reads it.")
+    command.add_argument(
+        "--sign",
+        metavar="PEM",
+        help="An Ed25519 private key: each file that is written is signed, in NAME.sig beside it.",
+    )
+    command.add_argument(
+        "--format", choices=FORMATS, default="audit", help="The format of the page (default: %(default)s)."
+    )
     command.add_argument(
         "--public",
         type=int,
         metavar="K",
-        help="write a version for the public, in which no group of fewer than K people can be found or computed",
+        help="Write a version for the public, in which no group of fewer than K people can be found or computed.",
     )
 
 
 def _add_columns(audit: Any, repeat: Any) -> None:
-    audit.add_argument("--score", metavar="COLUMN", help="the prediction")
-    audit.add_argument("--decision", metavar="COLUMN", help="the decision taken (default: score >= threshold)")
-    audit.add_argument("--decision-positive", metavar="VALUE", help="the value that is a positive decision (1, True)")
-    audit.add_argument("--target", metavar="COLUMN", help="the outcome; without it nothing is said about errors")
-    audit.add_argument("--positive", metavar="VALUE", help="value of the target that counts as 1 (default: 1, True)")
-    audit.add_argument("--task", choices=("classification", "regression"), default="classification")
+    audit.add_argument("--score", metavar="COLUMN", help="The column of the prediction.")
+    audit.add_argument(
+        "--decision",
+        metavar="COLUMN",
+        help="The column of the decision that was taken (default: score >= threshold).",
+    )
+    audit.add_argument(
+        "--decision-positive", metavar="VALUE", help="The value that is a positive decision (default: 1 or True)."
+    )
+    audit.add_argument(
+        "--target", metavar="COLUMN", help="The column of the outcome. Without it nothing is said about errors."
+    )
+    audit.add_argument(
+        "--positive", metavar="VALUE", help="The value of the target that counts as 1 (default: 1 or True)."
+    )
+    audit.add_argument(
+        "--task",
+        choices=("classification", "regression"),
+        default="classification",
+        help="What the target is (default: %(default)s).",
+    )
     audit.add_argument(
         "--sensitive",
         action=repeat,
         default=[],
         metavar="COLUMN",
-        help="column of groups; 'race+sex' crosses two; repeat",
+        help="A column of groups; 'race+sex' crosses two. It may be given several times.",
     )
     audit.add_argument(
-        "--cut", action=repeat, default=[], metavar="COLUMN=EDGES", help="groups from a number: age=25,59"
+        "--cut", action=repeat, default=[], metavar="COLUMN=EDGES", help="Make groups of a number: age=25,59."
     )
-    audit.add_argument("--unknown", action=repeat, default=[], metavar="VALUE", help="a value for 'not known'; repeat")
-    audit.add_argument("--before", metavar="COLUMN", help="the prediction before a correction: shows who was moved")
-    audit.add_argument("--decision-before", metavar="COLUMN", help="the decision before a correction")
-    audit.add_argument("--weight", metavar="COLUMN", help="how many people a row stands for")
     audit.add_argument(
-        "--stratum", action=repeat, default=[], metavar="COLUMN", help="compare within its values too; repeat"
+        "--unknown",
+        action=repeat,
+        default=[],
+        metavar="VALUE",
+        help="A value that means 'not known'. It may be given several times.",
+    )
+    audit.add_argument(
+        "--before", metavar="COLUMN", help="The column of the prediction before a correction; it shows who was moved."
+    )
+    audit.add_argument("--decision-before", metavar="COLUMN", help="The column of the decision before a correction.")
+    audit.add_argument("--weight", metavar="COLUMN", help="The column that says how many people a row stands for.")
+    audit.add_argument(
+        "--stratum",
+        action=repeat,
+        default=[],
+        metavar="COLUMN",
+        help="A column within whose values groups are compared too. It may be given several times.",
     )
 
 
 def _add_question(audit: Any, repeat: Any) -> None:
-    audit.add_argument("--threshold", type=float, default=0.5, help="a score from here on is positive (%(default)s)")
+    audit.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="The score from which on a decision is positive (default: %(default)s).",
+    )
     audit.add_argument(
         "--fail-on",
         action=repeat,
         default=[],
         metavar="CONDITION",
-        help="such as 'demographic_parity_difference > 0.1', 'selection_rate_ratio < 0.8 by race+sex'; repeat",
+        help=(
+            "A condition of failure, such as 'demographic_parity_difference > 0.1' or "
+            "'selection_rate_ratio < 0.8 by race+sex'. It may be given several times."
+        ),
     )
     audit.add_argument(
-        "--reference", action=repeat, default=[], metavar="GROUP", help="compare with it: sex=Male; repeat"
+        "--reference",
+        action=repeat,
+        default=[],
+        metavar="GROUP",
+        help="The group to compare with, such as sex=Male. It may be given several times.",
     )
-    audit.add_argument("--favourable", type=int, choices=(0, 1), default=1, help="the decision that is good for people")
-    audit.add_argument("--min-group-size", type=int, default=30, help="smaller groups stay out of headlines")
-    audit.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
-    audit.add_argument("--practical", type=float, default=0.8, help="a ratio below it is practically significant")
+    audit.add_argument(
+        "--favourable", type=int, choices=(0, 1), default=1, help="The decision that is good for people."
+    )
+    audit.add_argument(
+        "--min-group-size", type=int, default=30, help="The smallest group that may stand in a headline."
+    )
+    audit.add_argument("--level", type=float, default=0.95, help="The level of the intervals (default: %(default)s).")
+    audit.add_argument(
+        "--practical",
+        type=float,
+        default=0.8,
+        help="The ratio below which a difference counts as practically significant.",
+    )
 
 
 def run_audit(arguments: argparse.Namespace) -> int:
@@ -156,18 +246,23 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
 
 def write_outputs(document: Mapping[str, Any], arguments: argparse.Namespace) -> None:
-    """Write what was asked for, and say where it is."""
+    """Write what was asked for, sign it where there is a key, and say where it is."""
     if arguments.public is not None:
         document = public_document(document, smallest=arguments.public)
+    written = []
     if arguments.json is not None:
         Path(arguments.json).write_text(document_text(document), encoding="utf-8")
-        print(f"Document: {arguments.json}")
+        written.append(("Document", Path(arguments.json)))
     if arguments.html is not None:
-        print(f"Page: {write_page(arguments.html, document, format=arguments.format)}")
+        written.append(("Page", write_page(arguments.html, document, format=arguments.format)))
     if arguments.markdown is not None:
-        print(f"Markdown: {write_markdown(arguments.markdown, document)}")
+        written.append(("Markdown", write_markdown(arguments.markdown, document)))
     if arguments.card is not None:
-        print(f"Model card: {write_card(arguments.card, document)}")
+        written.append(("Model card", write_card(arguments.card, document)))
+    key = None if arguments.sign is None else Path(arguments.sign).read_bytes()
+    for what, path in written:
+        signed = "" if key is None else f", signed in {sign_file(path, key)}"
+        print(f"{what}: {path}{signed}")
 
 
 def command_line(words: Sequence[str]) -> str:
@@ -189,7 +284,15 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         left_out_reason=arguments.leave_out_small,
         lending=arguments.format == "lending",
         proxies=arguments.proxies,
+        alike=arguments.alike,
+        interval=_names(arguments.interval),
+        label_set=_names(arguments.label_set),
+        nominal=arguments.nominal,
     )
+
+
+def _names(text: str | None) -> list[str]:
+    return [] if text is None else [name.strip() for name in text.split(",")]
 
 
 def _cut_name(name: str, cuts: Sequence[Any]) -> str:

@@ -116,13 +116,7 @@ def _run_one(
     show_routes(found.routes)
     kept = keep_best(folder, found)
     document = write_report(
-        folder,
-        parts,
-        found.trained,
-        table=arguments.table,
-        limits=arguments.fail_on,
-        seconds=round(seconds, 1),
-        kept=kept.name,
+        folder, found, kept, table=arguments.table, limits=arguments.fail_on, seconds=round(seconds, 1)
     )
     print(f"Run folder: {folder} ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})")
     write_json(folder / "time.json", {"training_seconds": round(seconds, 3)})
@@ -215,7 +209,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.out)
     section = _demo_stream(found.run(THROUGH), trained.plain, parts)
     show_stream(section)
-    write_report(folder, parts, trained, table=None, stream=section, inference=True, kept=kept.name)
+    write_report(folder, found, kept, table=None, stream=section, inference=True)
     print(f"Report: {folder / PAGE} (the same as {AUDIT} beside it)")
 
 

@@ -27,15 +27,15 @@ Train = Callable[[Path, int], Audit]
 def add_recommend(commands: Any, new_parser: Any) -> None:
     """Add the command."""
     parser = new_parser(description="Say which method fits a situation, why, and what it does not give.")
-    commands.add_subcommand("recommend", parser, help="say which method fits a situation")
-    parser.add_argument("--model", choices=MODELS, default="any", help="what gives the scores (default: %(default)s)")
-    parser.add_argument("--definition", choices=DEFINITIONS, default="demographic_parity", help="what should be equal")
-    parser.add_argument("--promise", choices=PROMISES, default="scores", help="what the promise is about")
-    parser.add_argument("--no-group", action="store_true", help="the group is not known when a score is made")
-    parser.add_argument("--group-is-input", action="store_true", help="the model reads the group")
-    parser.add_argument("--soft", action="store_true", help="no bound has to hold in every batch")
-    parser.add_argument("--stream", action="store_true", help="people come one by one")
-    parser.add_argument("--smallest-group", type=int, metavar="N", help="people in the smallest group")
+    commands.add_subcommand("recommend", parser, help="Say which method fits a situation.")
+    parser.add_argument("--model", choices=MODELS, default="any", help="What gives the scores (default: %(default)s).")
+    parser.add_argument("--definition", choices=DEFINITIONS, default="demographic_parity", help="What should be equal.")
+    parser.add_argument("--promise", choices=PROMISES, default="scores", help="What the promise is about.")
+    parser.add_argument("--no-group", action="store_true", help="Say that the group is not known when a score is made.")
+    parser.add_argument("--group-is-input", action="store_true", help="Say that the model reads the group.")
+    parser.add_argument("--soft", action="store_true", help="Say that no bound has to hold in every batch.")
+    parser.add_argument("--stream", action="store_true", help="Say that people come one by one.")
+    parser.add_argument("--smallest-group", type=int, metavar="N", help="The number of people in the smallest group.")
 
 
 def run_recommend(arguments: argparse.Namespace) -> None:
@@ -62,14 +62,24 @@ def add_check(commands: Any, new_parser: Any, repeat: Any) -> None:
         description="Check a trained run under other limits, reweighted and shifted people, other people, other seeds. "
         "One line each; exit codes as those of `fairlayer audit`.",
     )
-    commands.add_subcommand("check", parser, help="check a trained run under changes")
-    parser.add_argument("run", help="run folder that `train` wrote")
-    parser.add_argument("table", help="CSV or parquet file with the target, of rows that were not trained on")
-    parser.add_argument("--population", action=repeat, default=[], metavar="TABLE", help="other people; repeat")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="train anew with these seeds, and compare")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default: %(default)s)")
+    commands.add_subcommand("check", parser, help="Check a trained run under changes.")
+    parser.add_argument("run", help="The run folder that `train` wrote.")
+    parser.add_argument("table", help="A CSV or parquet file, with the target, of rows that were not trained on.")
     parser.add_argument(
-        "--fail-on", action=repeat, default=[], metavar="CONDITION", help="as in `fairlayer audit`; repeat"
+        "--population",
+        action=repeat,
+        default=[],
+        metavar="TABLE",
+        help="A file of other people. It may be given several times.",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="Train anew with these seeds, and compare.")
+    parser.add_argument("--seed", type=int, default=0, help="The seed of the resampling (default: %(default)s).")
+    parser.add_argument(
+        "--fail-on",
+        action=repeat,
+        default=[],
+        metavar="CONDITION",
+        help="A condition of failure, as in `fairlayer audit`. It may be given several times.",
     )
 
 

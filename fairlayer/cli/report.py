@@ -13,19 +13,23 @@ from fairlayer.cli.audit import add_outputs, command_line, write_outputs
 from fairlayer.cli.verdicts import show_audit
 from fairlayer.data import read_frame
 from fairlayer.errors import DataError
-from fairlayer.report import StreamSection, alternatives_of, document_text, read_document, write_page
-from fairlayer.training import Trained, audit_run, audit_trained, load_run, model_hash
+from fairlayer.report import (
+    StreamSection,
+    alternatives_among,
+    alternatives_of,
+    check_signature,
+    document_text,
+    read_document,
+    write_page,
+)
+from fairlayer.routes import Route, TrainedRoutes
+from fairlayer.serving import stored_section
+from fairlayer.training import audit_kept, audit_run, audit_trained, load_run, model_hash
 from fairlayer.training.kept import THROUGH
-from fairlayer.training.session import Parts
 
-__all__ = ["AUDIT", "PAGE", "add_report", "run_report", "write_report"]
+__all__ = ["AUDIT", "PAGE", "add_report", "keep_stream", "run_report", "write_report"]
 
 AUDIT, PAGE = "audit.json", "report.html"
-_OTHER_ROUTE = (
-    "This page is about the network that was trained through its layer. The run folder keeps another route, '{kept}', "
-    "which was better by the stated criterion on the validation rows; routes.json in the folder has its numbers beside "
-    "those of all the others, and `fairlayer predict` uses it."
-)
 
 
 def add_report(commands: Any, new_parser: Any, repeat: Any) -> None:
@@ -34,31 +38,66 @@ def add_report(commands: Any, new_parser: Any, repeat: Any) -> None:
         description="Write the page of a trained run: what it bounds, whom it moved, what it cost. With a table of new "
         "rows that have outcomes, the same is measured on those. Exit codes as those of `fairlayer audit`.",
     )
-    commands.add_subcommand("report", report, help="write the page of a trained run")
-    report.add_argument("run", help="run folder that `train` wrote, or a document that `audit --json` wrote")
-    report.add_argument("table", nargs="?", help="CSV or parquet file of new rows, with the target")
-    report.add_argument("--sensitive", action=repeat, default=[], metavar="COLUMN", help="further groups of the table")
+    commands.add_subcommand("report", report, help="Write the page of a trained run.")
+    report.add_argument("run", help="The run folder that `train` wrote, or a document that `audit --json` wrote.")
+    report.add_argument("table", nargs="?", help="A CSV or parquet file of new rows, with the target.")
+    report.add_argument(
+        "--sensitive",
+        action=repeat,
+        default=[],
+        metavar="COLUMN",
+        help="Further columns of the table whose groups are shown.",
+    )
     report.add_argument(
         "--fail-on",
         action=repeat,
         default=[],
         metavar="CONDITION",
-        help="with a table: such as 'demographic_parity_difference > 0.1', 'accuracy_drop > 0.01'; repeat",
+        help=(
+            "With a table: a condition of failure, such as 'demographic_parity_difference > 0.1' or"
+            " 'accuracy_drop > 0.01'. It may be given several times."
+        ),
     )
-    report.add_argument("--about", metavar="YAML", help="with a table: file with what only people can say")
     report.add_argument(
-        "--alternatives", metavar="FOLDER", help="folder of a sweep: its candidates, and why each was not chosen"
+        "--verify",
+        metavar="PEM",
+        help=(
+            "An Ed25519 public key: say whether a file, which is named in place of the run, is as --sign left it "
+            "(exit code 0: it is; 1: it is not)."
+        ),
     )
-    report.add_argument("--chosen", metavar="VALUE", help="the value of the sweep that was chosen")
-    report.add_argument("--maximise", default="accuracy", metavar="MEASURE", help="of the sweep (default: %(default)s)")
-    report.add_argument("--minimise", default="gap", metavar="MEASURE", help="of the sweep (default: %(default)s)")
+    report.add_argument("--about", metavar="YAML", help="With a table: a file with what only people can say.")
+    report.add_argument(
+        "--store",
+        metavar="FILE",
+        help="The file in which a service of the run keeps its stream, which is shown period by period.",
+    )
+    report.add_argument(
+        "--policy", default="present", help="The policy by which that service holds the stream (default: %(default)s)."
+    )
+    report.add_argument(
+        "--alternatives",
+        metavar="FOLDER",
+        help="The folder of a sweep, whose candidates are shown with the reason why each was not chosen.",
+    )
+    report.add_argument("--chosen", metavar="VALUE", help="The value of the sweep that was chosen.")
+    report.add_argument(
+        "--maximise", default="accuracy", metavar="MEASURE", help="The measure of the sweep (default: %(default)s)."
+    )
+    report.add_argument(
+        "--minimise", default="gap", metavar="MEASURE", help="The measure of the sweep (default: %(default)s)."
+    )
     add_outputs(report)
 
 
 def run_report(arguments: argparse.Namespace) -> int:
-    """Write the page; return the exit code of its verdict."""
+    """Write the page, or check a signature; return the exit code of the verdict."""
     folder = Path(arguments.run)
+    if arguments.verify is not None:
+        return _verify(folder, Path(arguments.verify))
     document = _kept(folder, arguments) if arguments.table is None else _measured(folder, arguments)
+    if arguments.store is not None:
+        document["stream"] = stored_section(load_run(folder), arguments.store, policy=arguments.policy).to_dict()
     if arguments.alternatives is not None:
         document["alternatives"] = alternatives_of(
             arguments.alternatives,
@@ -73,44 +112,76 @@ def run_report(arguments: argparse.Namespace) -> int:
     return int(document["exit_code"])
 
 
+def _verify(path: Path, public_key: Path) -> int:
+    if check_signature(path, public_key.read_bytes()):
+        print(f"'{path}' is as the owner of this key signed it.")
+        return 0
+    print(f"'{path}' is not what the owner of this key signed: it, its signature, or the key is another one.")
+    return 1
+
+
 def write_report(
     folder: Path,
-    parts: Parts,
-    trained: Trained,
+    found: TrainedRoutes,
+    kept: Route,
     *,
     table: str | None,
     limits: Iterable[str] = (),
     seconds: float | None = None,
     stream: StreamSection | None = None,
     inference: bool = False,
-    kept: str = THROUGH.name,
 ) -> dict[str, Any]:
     """Write the document and the page of a training into its run folder; return the document.
 
-    The page is about the network trained through its layer. Where the folder keeps another route, the page says so.
+    They are about the route that the folder keeps; the other routes stand beside it as alternatives.
     """
+    parts, trained = found.parts, found.trained
     origin: dict[str, Any] = {
         "model": folder.name,
         "model_sha256": model_hash(folder),
         "command": command_line(sys.argv),
         "seed": trained.options.seed,
     }
-    provenance = Provenance.now(**origin) if table is None else Provenance.of_file(table, **origin)
-    found = audit_trained(
-        parts,
-        trained,
-        limits=limits,
-        seconds=seconds,
-        provenance=provenance,
-        supplied=Supplied({"title": f"Audit of the run {folder.name}"}),
-        sections={} if stream is None else {"stream": _plain_stream(stream)},
-        inference=inference,
-        notes=() if kept == THROUGH.name else (_OTHER_ROUTE.format(kept=kept),),
-    )
-    document = found.to_dict()
+    told: dict[str, Any] = {
+        "limits": limits,
+        "seconds": seconds,
+        "provenance": Provenance.now(**origin) if table is None else Provenance.of_file(table, **origin),
+        "supplied": Supplied({"title": f"Audit of the run {folder.name}"}),
+        "sections": {
+            "alternatives": alternatives_among(found.routes, kept.name),
+            **({} if stream is None else {"stream": stream.to_dict()}),
+        },
+    }
+    if kept.name == THROUGH.name:
+        audited = audit_trained(parts, trained, inference=inference, **told)
+    else:
+        comparison = trained.comparison
+        audited = audit_kept(
+            found.run(kept.name),
+            parts.test,
+            batch_size=comparison.batch_size,
+            watched=parts.sensitive,
+            data=comparison.data,
+            split=comparison.split,
+            rows=comparison.rows,
+            chosen_by=f"It was chosen by {found.routes.criterion}, on {found.routes.rows['valid']:,} validation rows.",
+            warnings=parts.warnings,
+            **told,
+        )
+    document = audited.to_dict()
     (folder / AUDIT).write_text(document_text(document), encoding="utf-8")
     write_page(folder / PAGE, document)
     return document
+
+
+def keep_stream(folder: Path, stream: StreamSection) -> bool:
+    """Put a stream into the document and the page of a run folder; return whether there is one."""
+    if not (folder / AUDIT).is_file():
+        return False
+    document = {**read_document(folder / AUDIT), "stream": stream.to_dict()}
+    (folder / AUDIT).write_text(document_text(document), encoding="utf-8")
+    write_page(folder / PAGE, document)
+    return True
 
 
 def _kept(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -143,13 +214,3 @@ def _measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         ),
     )
     return found.to_dict()
-
-
-def _plain_stream(stream: StreamSection) -> dict[str, Any]:
-    return {
-        "title": stream.title,
-        "blocks": [[list(row) for row in block] for block in stream.blocks],
-        "caption": stream.caption,
-        "sentences": list(stream.sentences),
-        "picture": stream.picture,
-    }

@@ -33,24 +33,28 @@ def add_train_routes(command: Any) -> None:
     command.add_argument(
         "--geometry",
         choices=("entropic", "euclidean", "likelihood"),
-        help="what nearest means; the loss follows it: cross-entropy, with euclidean squared error "
-        "(default: entropic, for a regression euclidean)",
+        help=(
+            "What nearest means. The loss follows it: squared error for euclidean, cross-entropy "
+            "for the others (default: entropic, and euclidean for a regression)."
+        ),
     )
     command.add_argument(
-        "--decisions", action="store_true", help="choose the route for its decisions instead of for its scores"
+        "--decisions", action="store_true", help="Choose the route for its decisions instead of for its scores."
     )
     command.add_argument(
         "--choose",
         metavar="TEXT",
-        help="criterion on the validation rows, such as 'brier at score_gap', 'accuracy at decision_gap <= 0.05' "
-        "(default: log_loss at score_gap, with --decisions accuracy at decision_gap; of a regression mse at "
-        "score_gap)",
+        help=(
+            "The criterion on the validation rows, such as 'brier at score_gap' or 'accuracy at "
+            "decision_gap <= 0.05' (default: log_loss at score_gap; with --decisions accuracy at "
+            "decision_gap; for a regression mse at score_gap)."
+        ),
     )
-    command.add_argument("--no-trees", action="store_true", help="compare without boosted trees")
+    command.add_argument("--no-trees", action="store_true", help="Compare without boosted trees.")
     command.add_argument(
         "--utility",
         metavar="A,B,C,D",
-        help="worth of a no and a yes for label 0, then for label 1, for the decision rules (default: 1,0,0,1)",
+        help="What the decision rules gain by a no and a yes for label 0, then for label 1 (default: 1,0,0,1).",
     )
 
 
@@ -59,11 +63,14 @@ def add_predict_routes(predict: Any) -> None:
     predict.add_argument(
         "--decisions",
         choices=("rule", "batch"),
-        help="rule: thresholds per group, fitted in training; batch: the best decisions on this very file "
-        "(default: the rule where that is the route kept, else 0.5)",
+        help=(
+            'How to decide: "rule" takes the thresholds per group that were fitted in training, '
+            '"batch" the best decisions on this very file (default: the rule where that is the '
+            "route kept, else the threshold 0.5)."
+        ),
     )
-    predict.add_argument("--capacity", type=int, help="with --decisions batch: the most rows to select")
-    predict.add_argument("--utility", metavar="A,B,C,D", help="with --decisions batch: as for train")
+    predict.add_argument("--capacity", type=int, help="With --decisions batch: the largest number of rows to select.")
+    predict.add_argument("--utility", metavar="A,B,C,D", help="With --decisions batch: the utility, as for `train`.")
 
 
 def criterion_of(arguments: argparse.Namespace) -> Criterion | None:

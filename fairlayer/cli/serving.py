@@ -7,16 +7,17 @@ import ipaddress
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fairlayer.cli.streaming import policy_of, policy_options, warm_start_of
+from fairlayer.cli.streaming import policy_of, policy_options, trail_key, warm_start_of
 from fairlayer.data import read_frame
 from fairlayer.errors import DataError, ParameterError, require
-from fairlayer.serving import create_app
+from fairlayer.serving import Journal, create_app
 from fairlayer.serving.gate import LOOPBACK
 from fairlayer.serving.server import bound_socket, serve
 from fairlayer.serving.workers import run_workers
@@ -39,8 +40,9 @@ def run_serve(arguments: argparse.Namespace) -> None:
         if _is_shared(arguments):
             run_workers(_Plan(arguments, options), arguments.workers, listening, _listening(arguments, listening, None))
         else:
-            store = StreamStore(arguments.store or ":memory:", synchronous=arguments.synchronous)
-            app = create_app(arguments.run, store=store, warm_start=warm_start_of(arguments), **options)
+            store = StreamStore(arguments.trail or arguments.store or ":memory:", synchronous=arguments.synchronous)
+            warm, journal = warm_start_of(arguments), _journal(arguments)
+            app = create_app(arguments.run, store=store, warm_start=warm, journal=journal, **options)
             samples = app.state.scorer.stream.state.samples
             serve(app, listening, seconds=arguments.seconds, ready=_listening(arguments, listening, samples))
 
@@ -98,6 +100,20 @@ def _check(arguments: argparse.Namespace) -> None:
             "the others emit. Give --store postgresql://USER@HOST/DATABASE, or leave --workers out."
         )
 
+    if arguments.trail is not None and arguments.store not in (None, arguments.trail):
+        raise ParameterError(
+            f"--trail {arguments.trail} and --store {arguments.store} were asked, but an answer is counted and written "
+            "into the trail in one transaction, for which both have to be one file. Leave --store out: the stream is "
+            "kept in the trail's file."
+        )
+    if arguments.trail_key is not None and arguments.trail is None:
+        raise ParameterError("--trail-key is the key of a trail: name its file by --trail FILE.")
+
+
+def _journal(arguments: argparse.Namespace) -> Journal | None:
+    """Return how the audit trail is kept; the command line reads the machine's clock, the library never does."""
+    return None if arguments.trail is None else Journal(time.time, key=trail_key(arguments))
+
 
 def _is_shared(arguments: argparse.Namespace) -> bool:
     return (arguments.store or "").startswith(_POSTGRES)
@@ -126,7 +142,13 @@ def _warn(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
             f"fairlayer: {arguments.host} can be reached by others, and no token is asked for (--token-file).",
             file=sys.stderr,
         )
-    if arguments.store is None:
+    if arguments.trail is not None and arguments.trail_key is None:
+        print(
+            "fairlayer: without --trail-key FILE the trail is not sealed, shows the ids as they are, and commits to no "
+            "input.",
+            file=sys.stderr,
+        )
+    if arguments.store is None and arguments.trail is None:
         print("fairlayer: without --store FILE the stream begins anew at each start.", file=sys.stderr)
 
 

@@ -7,21 +7,26 @@ import importlib
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlayer.cli.reading import read_told
+from fairlayer.cli.report import PAGE, keep_stream
 from fairlayer.cli.tables import show_decided, show_stream
 from fairlayer.data import read_frame
 from fairlayer.data.columns import as_numbers
-from fairlayer.errors import ConstraintDefinitionError, DataError, KeywordError, require
+from fairlayer.errors import ConstraintDefinitionError, DataError, KeywordError, ParameterError, require
 from fairlayer.report import StreamPage, write_stream_page
 from fairlayer.serving import decided_stream, stream_section, stream_table
-from fairlayer.streaming import Policy
+from fairlayer.serving.identity import name_of
+from fairlayer.streaming import Policy, Recorder
 from fairlayer.streaming.policies import as_policy
-from fairlayer.training import load_run
+from fairlayer.trail import AuditTrail, read_key
+from fairlayer.training import Run, load_run
+from fairlayer.training.quality import THRESHOLD
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +37,7 @@ __all__ = ["policy_of", "policy_options", "rows_progress", "run_stream", "warm_s
 def run_stream(arguments: argparse.Namespace) -> None:
     """Stream a table through a run; print what it cost."""
     run, frame = load_run(arguments.run), read_told(arguments, arguments.run)
-    with rows_progress(len(frame)) as on_rows:
+    with rows_progress(len(frame)) as on_rows, _recorder(arguments, run) as recorder:
         streamed = stream_table(
             run,
             frame,
@@ -41,14 +46,19 @@ def run_stream(arguments: argparse.Namespace) -> None:
             at=None if arguments.at is None else _clock(frame, arguments.at),
             warm_start=warm_start_of(arguments),
             on_rows=on_rows,
+            recorder=recorder,
         )
     section = stream_section(streamed)
     decisions, decided = decided_stream(streamed) if arguments.decisions else (None, None)
     show_stream(section)
     if decided is not None:
         show_decided(decided)
+    if keep_stream(Path(arguments.run), section):
+        print(f"The stream, period by period, is on the run's page, {PAGE}.")
+    if arguments.trail:
+        print(f"Trail: {arguments.trail} ({len(frame)} rows more)")
     if arguments.out:
-        columns = {"score": streamed.raw, "streamed_score": streamed.streamed}
+        columns: dict[str, Any] = {"score": streamed.raw, "streamed_score": streamed.streamed}
         if decisions is not None:
             columns["decision"] = decisions
         require("pandas", "train").DataFrame(columns).to_csv(arguments.out, index=False)
@@ -117,6 +127,25 @@ def _clock(frame: pd.DataFrame, name: str) -> list[float]:
 def warm_start_of(arguments: argparse.Namespace) -> pd.DataFrame | None:
     """Return the table of `--warm-start`."""
     return None if arguments.warm_start is None else read_frame(arguments.warm_start)
+
+
+def trail_key(arguments: argparse.Namespace) -> bytes | None:
+    """Return the key of `--trail-key`."""
+    return None if arguments.trail_key is None else read_key(arguments.trail_key)
+
+
+@contextmanager
+def _recorder(arguments: argparse.Namespace, run: Run) -> Iterator[Recorder | None]:
+    """Yield what writes the trail: at the times of `--at`, or at those of the machine's clock."""
+    if arguments.trail is None:
+        if arguments.trail_key is not None:
+            raise ParameterError("--trail-key is the key of a trail: name its file by --trail FILE.")
+        yield None
+        return
+    threshold = None if run.recipe.config.task == "regression" else THRESHOLD
+    with AuditTrail(arguments.trail, key=trail_key(arguments)) as trail:
+        clock = None if arguments.at is not None else time.time
+        yield Recorder(trail, model=name_of(run, arguments.run), threshold=threshold, clock=clock)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`fairlayer trail`: verify, report, export and checkpoint an audit trail."""
+"""`fairlayer trail`: verify, report, export and checkpoint an audit trail; override, erase and prune in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fairlayer.errors import DataError
-from fairlayer.trail import AuditTrail, PeriodReport, Verification, read_key, report, rows_between, verify
+from fairlayer.streaming.store import forget_ids
+from fairlayer.trail import AuditTrail, Override, PeriodReport, Verification, read_key, report, rows_between, verify
 
 __all__ = ["add_trail", "run_trail"]
 
@@ -19,25 +20,33 @@ TAMPERED = 1
 
 
 def add_trail(commands: Any, new_parser: Any) -> None:
-    """Add the command and its four verbs."""
+    """Add the command and its verbs."""
     trail = new_parser(
         description="An audit trail is one SQLite file, written by fairlayer.trail.AuditTrail. "
         "`verify` exits with 0 where nothing was found, with 1 where something was; 2 is an error."
     )
-    commands.add_subcommand("trail", trail, help="verify, report, export or checkpoint an audit trail")
+    commands.add_subcommand("trail", trail, help="Verify, report, export or amend an audit trail.")
     verbs = trail.add_subcommands(dest="verb", required=True, metavar="VERB")
     for verb, (what, options) in _VERBS.items():
         parser = new_parser(description=what)
         verbs.add_subcommand(verb, parser, help=what)
-        parser.add_argument("file", help="the trail's SQLite file")
+        parser.add_argument("file", help="The SQLite file of the trail.")
         for name in options:
-            parser.add_argument(f"--{name}", **_OPTIONS[name])
+            parser.add_argument(f"--{name}", **{**_OPTIONS[name], **_NEEDED.get((verb, name), {})})
 
 
 def run_trail(arguments: argparse.Namespace) -> int:
-    """Run one of the four verbs; return the exit code."""
-    verb = {"verify": _verify, "report": _report, "export": _export, "checkpoint": _checkpoint}[arguments.verb]
-    return verb(getattr(arguments, arguments.verb))
+    """Run one of the verbs; return the exit code."""
+    verbs = {
+        "verify": _verify,
+        "report": _report,
+        "export": _export,
+        "checkpoint": _checkpoint,
+        "override": _override,
+        "erase": _erase,
+        "prune": _prune,
+    }
+    return verbs[arguments.verb](getattr(arguments, arguments.verb))
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -121,6 +130,71 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _override(arguments: argparse.Namespace) -> int:
+    with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
+        overridden = _row(trail, arguments)
+        decision = _decided(arguments.decision)
+        change = Override(
+            time=time.time(), row=overridden, decision=decision, who=arguments.who, why=arguments.why or "not given"
+        )
+        [row] = trail.append(change)
+    print(f"Row {row}: {arguments.who} decided {decision} instead of what row {overridden} says.")
+    return 0
+
+
+def _row(trail: AuditTrail, arguments: argparse.Namespace) -> int:
+    """Return the row that is meant: the one named, or the last decision about the subject."""
+    if (arguments.row is None) == (arguments.subject is None):
+        raise DataError("one decision is overridden: name it by --row NUMBER, or by --subject NAME for the last one.")
+    if arguments.row is not None:
+        return int(arguments.row)
+    decisions = trail.rows_of(arguments.subject, "decision")
+    if not decisions:
+        raise DataError(
+            f"no decision about '{arguments.subject}' is in the trail, or it was erased. A sealed trail finds subjects "
+            "by its key only (--key-file)."
+        )
+    return decisions[-1]
+
+
+def _decided(text: str) -> int | float | str:
+    """Return a decision as the trail's own are written: a number where it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _erase(arguments: argparse.Namespace) -> int:
+    with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
+        known = trail.rows_of(arguments.subject)
+        forgotten = forget_ids(arguments.file, [arguments.subject]) if known else None
+        erased = trail.erase(  # the file is rewritten last, so that what the stream forgot is not in it either
+            arguments.subject,
+            time=time.time(),
+            who=arguments.who,
+            why=arguments.why or "",
+            vacuum=not arguments.later,
+        )
+    print(f"Erased: the content of {erased.count} rows. That is in the trail.")
+    if forgotten is not None:
+        print(
+            f"The stream in the same file has forgotten {forgotten} answers to this id. Its log may name the id until "
+            "the next snapshot: for at most a thousand requests, or until the service ends."
+        )
+    return 0
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
+        pruned = trail.prune(time=time.time(), who=arguments.who, keep_days=arguments.keep_days)
+    dropped = f"all segments up to number {pruned.through}, with {pruned.rows} rows. That is in the trail."
+    print(f"Dropped: {dropped if pruned.through else 'nothing; no segment is old enough.'}")
+    return 0
+
+
 def _period(arguments: argparse.Namespace) -> tuple[float | None, float | None]:
     """Return seconds since 1970 in UTC: from the first day's beginning to the last day's end."""
     first, last = getattr(arguments, "from"), arguments.to
@@ -162,23 +236,59 @@ def _text(path: str | None) -> str | None:
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "from": {"metavar": "DATE", "help": "first day of the period, in UTC (default: from the beginning)"},
-    "to": {"metavar": "DATE", "help": "last day of the period, in UTC (default: to the end)"},
-    "key-file": {"metavar": "FILE", "help": "the trail's key, as hexadecimal digits"},
-    "public-key": {"metavar": "FILE", "help": "Ed25519 public key, PEM"},
-    "signing-key": {"metavar": "FILE", "help": "Ed25519 private key, PEM"},
-    "checkpoint": {"metavar": "FILE", "help": "a checkpoint that was held outside"},
-    "incremental": {"action": "store_true", "help": "read only what was written after the checkpoint"},
-    "who": {"metavar": "NAME", "help": "recorded in the trail (export, checkpoint: default your user name)"},
-    "json": {"metavar": "FILE", "help": "write the same numbers as JSON"},
-    "out": {"metavar": "PARQUET", "help": "file to write (default: beside the trail)"},
+    "from": {"metavar": "DATE", "help": ("The first day of the period, in UTC (default: from the beginning).")},
+    "to": {"metavar": "DATE", "help": "The last day of the period, in UTC (default: to the end)."},
+    "key-file": {"metavar": "FILE", "help": "The file with the key of the trail, as hexadecimal digits."},
+    "public-key": {"metavar": "FILE", "help": "The file with the Ed25519 public key, as PEM."},
+    "signing-key": {"metavar": "FILE", "help": "The file with the Ed25519 private key, as PEM."},
+    "checkpoint": {"metavar": "FILE", "help": "A checkpoint that was held outside."},
+    "incremental": {"action": "store_true", "help": "Read only what was written after the checkpoint."},
+    "who": {
+        "metavar": "NAME",
+        "help": ("The name that is recorded in the trail (default of export and checkpoint: your user name)."),
+    },
+    "json": {"metavar": "FILE", "help": "Write the same numbers as JSON."},
+    "row": {"type": int, "metavar": "NUMBER", "help": "The row of the decision that is overridden."},
+    "subject": {
+        "metavar": "NAME",
+        "help": "The person whom it is about, as the trail was told; of a service, an id.",
+    },
+    "decision": {"metavar": "VALUE", "help": "The decision that holds instead."},
+    "why": {"metavar": "REASON", "help": "The reason given. It stays in the trail, so it must not name the person."},
+    "later": {"action": "store_true", "help": "Do not rewrite the file now, for which writers would have to wait."},
+    "keep-days": {
+        "type": float,
+        "metavar": "DAYS",
+        "help": "Rows that are younger are kept (default: 183, which is also the least).",
+    },
+    "out": {"metavar": "PARQUET", "help": "The file to write (default: beside the trail)."},
 }
 _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "verify": (
-        "say what is not as it was written, and what that answer is worth",
+        "Say what is not as it was written, and what that answer is worth.",
         ("key-file", "public-key", "checkpoint", "incremental", "from", "to"),
     ),
-    "report": ("count decisions, overrides, reads and erasures of a period", ("from", "to", "json", "who", "key-file")),
-    "export": ("write the rows of a period as Parquet, and record who did", ("from", "to", "out", "who", "key-file")),
-    "checkpoint": ("close the open segment and print its checkpoint", ("who", "key-file", "signing-key")),
+    "report": (
+        "Count the decisions, overrides, reads and erasures of a period.",
+        ("from", "to", "json", "who", "key-file"),
+    ),
+    "export": ("Write the rows of a period as Parquet, and record who did.", ("from", "to", "out", "who", "key-file")),
+    "checkpoint": ("Close the open segment and print its checkpoint.", ("who", "key-file", "signing-key")),
+    "override": (
+        "Write that a person decided otherwise.",
+        ("row", "subject", "decision", "who", "why", "key-file"),
+    ),
+    "erase": (
+        "Delete the content of all rows about a person, and write that it was deleted.",
+        ("subject", "who", "why", "later", "key-file"),
+    ),
+    "prune": (
+        "Drop old segments whose checkpoints were handed out, and write that they were dropped.",
+        ("who", "keep-days", "key-file"),
+    ),
+}
+_NEEDED: dict[tuple[str, str], dict[str, Any]] = {
+    (verb, name): {"required": True}
+    for verb, names in {"override": ("decision", "who"), "erase": ("subject", "who"), "prune": ("who",)}.items()
+    for name in names
 }

@@ -90,6 +90,7 @@ class Constraint(ABC):
             return as_float(getattr(self, self.limit_argument))
         return limit_of(self)
 
+    @explained
     def measure(
         self,
         predictions: Any,

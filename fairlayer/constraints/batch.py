@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fairlayer._rows import GroupedRows
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints.means import Means
@@ -172,7 +173,7 @@ class Batch:
         names = self.label_names
         if self.labels is not None:
             return _Split(names, codes=labels.astype(np.int64))
-        return _Split(names, membership=np.stack([1.0 - labels, labels], axis=1))
+        return _Split(names, membership=np.stack([1.0 - labels, labels]).T)
 
     def _score_bins(self, edges: FloatArray) -> _Split:
         assert self.raw_scores is not None
@@ -204,18 +205,14 @@ class Batch:
         return Means(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
 
     def _soft_strata(self, key: Hashable, groups: _Split, strata: _Split) -> Means:
-        """Return hard groups within soft strata; row by row, so that nothing but the rows is as long as the batch."""
+        """Return hard groups within soft strata; whatever the groups, only the strata are as long as the batch."""
         assert groups.codes is not None
         assert strata.membership is not None
-        size = len(strata.names)
-        rows = np.zeros((len(groups.names) * size, self.n))
-        for g in range(len(groups.names)):
-            inside = groups.codes == g
-            for s in range(size):
-                np.copyto(rows[g * size + s], strata.membership[:, s], where=inside)
+        size = len(groups.names) * len(strata.names)
+        membership = np.ascontiguousarray(strata.membership.T)
         each = np.ones(self.n) if self.weights is None else self.weights
-        counts = self.total(np.array([row @ each for row in rows]))
-        np.divide(rows, np.maximum(counts, np.finfo(float).tiny)[:, None], out=rows)
+        counts = self.total(np.asarray(GroupedRows(groups.codes, membership, np.ones(size)) @ each))
+        rows = GroupedRows(groups.codes, membership, np.maximum(counts, np.finfo(float).tiny))
         return Means(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
 
 

@@ -41,7 +41,7 @@ class Means:
     strata: tuple[str, ...]
     counts: FloatArray  # (rows,) number of samples; 0 makes every statement on the row vacuous
     codes: IntArray | None = None
-    weights: Any = None  # an array, or for pairs of samples `SparseRows`
+    weights: Any = None  # an array, `GroupedRows`, or for pairs of samples `SparseRows`
     sample_weights: FloatArray | None = None  # how many samples each row of the batch stands for
 
     def __len__(self) -> int:
@@ -129,7 +129,7 @@ class Means:
     def per_sample(self) -> FloatArray:
         """Return the weights (rows, n) with which one sample of each row of the batch counts."""
         if self.weights is not None:
-            return self.weights
+            return np.asarray(self.weights)
         assert self.codes is not None
         member = np.eye(len(self) + 1)[:, self.codes][:-1]
         return np.asarray(member / self._divisors[:, None])

@@ -151,6 +151,9 @@ class StratifiedBatchSampler(Sampler[list[int]]):
 def consecutive_batches(n: int, batch_size: int) -> list[slice]:
     """Rows in order; a tail shorter than `batch_size` joins the batch before it, so no row is dropped.
 
+    Args:
+        n: the number of rows.
+
     Example:
         >>> [(s.start, s.stop) for s in consecutive_batches(700, 256)]
         [(0, 256), (256, 700)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairlayer.data.errors import ColumnError, MissingColumnError, listed, near
+from fairlayer.data.errors import ColumnError, MissingColumnError, listed, near, spelt_alike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,6 +113,9 @@ class Cut:
 def parse_cut(text: str) -> Cut:
     """Read `age=25,59`: groups "age<=25", "25<age<=59" and "age>59" in the column `age_group`.
 
+    Args:
+        text: such as "age=25,59".
+
     Example:
         >>> parse_cut("age=25").labels
         ('age<=25', 'age>25')
@@ -173,4 +176,9 @@ def _check_groups(column: pd.Series) -> None:
             f"sensitive column '{column.name}' has {distinct} distinct values, more than {most} groups. "
             f"Cut a number into groups first (--cut {column.name}=EDGE,EDGE makes '{column.name}_group'), "
             "or bound a covariance instead (covariance_bound)."
+        )
+    for alike in spelt_alike([] if is_numeric(column) else column.dropna().unique()):
+        raise ColumnError(
+            f"sensitive column '{column.name}' holds {listed(alike)}, which would be different groups. Write each "
+            "group in one way."
         )

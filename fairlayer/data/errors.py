@@ -16,6 +16,7 @@ __all__ = [
     "all_faults",
     "listed",
     "near",
+    "spelt_alike",
 ]
 
 
@@ -94,3 +95,16 @@ def listed(values: Iterable[object], most: int = 12) -> str:
     names = [repr(value) for value in values]
     left_out = len(names) - most
     return ", ".join(names[:most]) + (f" (and {left_out} more)" if left_out > 0 else "")
+
+
+def spelt_alike(values: Iterable[object]) -> list[list[str]]:
+    """Return the values that differ by capitals or blanks alone, as those of one answer typed in several ways.
+
+    Example:
+        >>> spelt_alike(["Yes", "yes", "no"]), spelt_alike(["F", "M"])
+        ([['Yes', 'yes']], [])
+    """
+    found: dict[str, list[str]] = {}
+    for value in sorted({str(value) for value in values}):
+        found.setdefault("".join(value.split()).casefold(), []).append(value)
+    return [names for names in found.values() if len(names) > 1]

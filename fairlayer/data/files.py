@@ -28,6 +28,7 @@ LOOKED_AT = 100  # records from which the separator is told
 _WORDS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "bar": "|", "space": " "}
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
 _COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
+_SIGN = r"[€$£¥%]|EUR|USD|GBP|CHF|JPY|kr|"  # none of them, too
 _POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+")
 
 
@@ -45,7 +46,11 @@ class ReadFile:
 
 
 def read_frame(path: str | Path) -> pd.DataFrame:
-    """Read a CSV (plain or compressed) or parquet file; see `read_file`."""
+    """Read a CSV (plain or compressed) or parquet file; see `read_file`.
+
+    Args:
+        path: of a CSV or parquet file.
+    """
     return read_file(path).frame
 
 
@@ -104,10 +109,21 @@ def _read_text(path: Path, separator: str | None, encoding: str | None, missing:
     numbered = [pandas.RangeIndex(first, first + len(frame)) for first in (0, 1)]  # as R writes them, without a name
     if not any(frame.index.equals(each) for each in numbered):
         raise ValueError("its rows have more cells than its header has names")
-    frame = frame.rename(columns=lambda name: str(name).strip())
+    frame = frame.rename(columns=lambda name: str(name).strip()).apply(_trimmed)
     if comma:
         frame = frame.apply(_with_decimal_commas)
     notes = [coded] if coded else []
+    twice = sorted(set(_repeated(next(csv.reader(StringIO(text), delimiter=between, skipinitialspace=True)))))
+    if twice:
+        notes.append(f"Several columns of FILE are called {', '.join(map(repr, twice))}; the later ones are numbered.")
+    for name in frame.columns:
+        numbers = numbers_with_signs(frame[name], comma=comma)
+        if numbers is None and between != ",":
+            numbers = numbers_with_signs(frame[name], comma=True)
+        if numbers is not None:
+            example = frame[name].dropna().iloc[0]
+            notes.append(f"'{name}' is written as {example!r}, and is read as numbers.")
+            frame[name] = numbers
     if between != "," and not separator:
         notes.append(f"The cells of '{path.name}' are separated by {NAMES[between]}.")
     if sum(_NUMBER.fullmatch(name) is not None for name in frame.columns) > len(frame.columns) / 4:
@@ -169,6 +185,47 @@ def _separator(text: str) -> str:
         if widths and widths.count(widths[0]) >= 0.9 * len(widths) and widths[0] > most:
             best, most = each, widths[0]
     return best
+
+
+def _repeated(names: list[str]) -> list[str]:
+    plain = [name.strip() for name in names]
+    return [name for k, name in enumerate(plain) if name and name in plain[:k]]
+
+
+def _trimmed(column: pd.Series) -> pd.Series:
+    """Return a column of text without blanks at the end of its cells; a cell of blanks is missing."""
+    if column.dtype.kind in "biufc":
+        return column
+    trimmed: pd.Series = column.map(lambda cell: (cell.rstrip() or None) if isinstance(cell, str) else cell)
+    return trimmed
+
+
+def numbers_with_signs(column: pd.Series, *, comma: bool = False) -> pd.Series | None:
+    """Return the numbers of a column of text that carries a unit or separates thousands; None for any other.
+
+    Every cell has to be a number, with at most one sign before or after it, the same in all cells.
+
+    Example:
+        >>> import pandas as pd
+        >>> numbers_with_signs(pd.Series(["12.5 %", "7 %"])).tolist()
+        [12.5, 7.0]
+        >>> numbers_with_signs(pd.Series(["$ 1,250.00", "$ 80.00"])).tolist()
+        [1250.0, 80.0]
+        >>> numbers_with_signs(pd.Series(["1,250", "A-7"])) is None
+        True
+    """
+    known = column.dropna()
+    if known.empty or not all(isinstance(cell, str) for cell in known):
+        return None
+    thousands, point = (".", ",") if comma else (",", ".")
+    whole = rf"\d+|\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+"
+    parts = known.str.extract(rf"^(?P<a>{_SIGN})\s*(?P<n>[+-]?(?:{whole})(?:{re.escape(point)}\d+)?)\s*(?P<b>{_SIGN})$")
+    if parts["n"].isna().any() or len(set(parts["a"] + parts["b"])) > 1:
+        return None
+    pandas = require("pandas", "train")
+    plain = parts["n"].str.replace(thousands, "", regex=False).str.replace(point, ".", regex=False)
+    found: pd.Series = pandas.to_numeric(plain).reindex(column.index)
+    return found
 
 
 def _with_decimal_commas(column: pd.Series) -> pd.Series:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fairlayer.data.columns import as_text, is_numeric
 from fairlayer.data.dates import date_format
-from fairlayer.data.errors import ColumnError
+from fairlayer.data.errors import ColumnError, listed
 from fairlayer.data.table import Table
 from fairlayer.errors import DataError
 
@@ -67,6 +67,10 @@ class Inspection:
                 f"{names}: few whole numbers, which are read as amounts. If they are codes, say so "
                 f"(--categorical {_quoted(self.codes[0])})."
             )
+        others = [] if table.positive is None else sorted(set(table.frame[table.target].dropna().astype(str)))
+        if len(others) > 2:
+            rest = listed([name for name in others if name != table.positive], 6)
+            found.append(f"'{table.target}' has {len(others)} answers; {rest} all count as 0.")
         if self.dates:
             found.append(f"{', '.join(map(repr, self.dates))}: dates, which are read as numbers of days.")
         return tuple(found)

@@ -32,6 +32,9 @@ __all__ = [
 def read_data_set(name: str, source: str | Path | None = None) -> Table:
     """A table by its name in `READERS`, or by the path of a file with such a name.
 
+    Args:
+        source: the name of a data set, or the path of its file.
+
     Raises:
         MissingDataError: the name is not known, or the data cannot be had.
 

@@ -35,7 +35,12 @@ class Sample:
 
 
 def sample_of(table: Table, encoder: Encoder, names: Sequence[str], *, continuous: Sequence[str] = ()) -> Sample:
-    """The whole table, encoded; `names` are the sensitive features to carry."""
+    """The whole table, encoded; `names` are the sensitive features to carry.
+
+    Args:
+        encoder: the encoder that was fitted to the training rows.
+        continuous: names of sensitive columns that are kept as numbers.
+    """
     return Sample(
         torch.from_numpy(encoder.encode(table.frame)),
         torch.from_numpy(table.labels()),

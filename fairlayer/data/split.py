@@ -30,6 +30,11 @@ class Split:
 def split_rows(table: Table, *, seed: int = 0, test_share: float = 0.3, valid_share: float = 0.25) -> Split:
     """The table's own split where it has one, else a seeded one; validation rows come out of training rows.
 
+    Args:
+        seed: of the random split.
+        test_share: the share of test rows.
+        valid_share: the share of validation rows in the rest.
+
     Raises:
         ColumnError: the split column has other values than train / valid / test, or a part would be empty.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlayer.data.columns import Cut, as_numbers, as_text, column_of, is_numeric, sensitive_columns
-from fairlayer.data.errors import TargetError, all_faults, listed, near
+from fairlayer.data.errors import TargetError, all_faults, listed, near, spelt_alike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,6 +117,11 @@ def _matches(column: pd.Series, positive: str) -> NDArray[np.float32]:
             f"target '{column.name}' was to be 1 where it equals '{positive}', but its values are: "
             f"{listed(found)}{near(positive, found)} "
             "Name one of them (--positive)."
+        )
+    for alike in spelt_alike(found):
+        raise TargetError(
+            f"target '{column.name}' was to be 1 where it equals '{positive}', but it holds {listed(found)}, of which "
+            f"{listed(alike)} would be different answers. Write each answer in one way."
         )
     if len(found) == 1:
         raise TargetError(

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fairlayer._arrays import is_followed, without_derivatives
-from fairlayer._rows import positive_part
+from fairlayer._rows import positive_part, reach_of
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Spread, Statement
 from fairlayer.constraints.statements import as_float
@@ -205,18 +205,15 @@ def _reach(statement: Statement, low: float, high: float) -> tuple[FloatArray, F
     least, most = np.full(len(means), low), np.full(len(means), high)
     if means.weights is not None:
         present = means.counts > 0  # an empty soft group has no numbers to speak of
-        above = np.where(present, _sums_of(positive_part(means.weights)), 0.0)
-        below = np.where(present, -_sums_of(positive_part(-means.weights)), 0.0)
+        ones = np.ones(means.weights.shape[1])
+        total, size = means.weights @ ones, reach_of(means.weights, ones)
+        above, below = np.where(present, 0.5 * (size + total), 0.0), np.where(present, 0.5 * (total - size), 0.0)
         least, most = above * low + below * high, above * high + below * low
     above, below = positive_part(matrix), -positive_part(-matrix)
     offset: Any = 0.0
     if isinstance(statement, Spread) and statement.offset is not None:
         offset = statement.offset
     return above @ least + below @ most + offset, above @ most + below @ least + offset
-
-
-def _sums_of(rows: Any) -> FloatArray:
-    return np.asarray(rows @ np.ones(rows.shape[1]))
 
 
 def _end(bound: Any, outermost: Any) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer.fused.compiling import compiled
-from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN, odds
+from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN, discriminant, odds
 
 __all__ = ["arrange", "emit", "sweep"]
 
@@ -57,10 +57,10 @@ def _entropic(e: Any, pull: float) -> Any:
 
 
 @compiled
-def _root(z: float, pull: float) -> float:
+def _root(z: float, pull: float) -> Any:
     """Return the root of q y^2 - (1 + q) y + z = 0 in (0, 1)."""
     whole = 1.0 + pull
-    root = math.sqrt(max(whole * whole - 4.0 * pull * z, 0.0))
+    root = discriminant(z, pull)
     return 2.0 * z / (whole + root) if whole > 0.0 else (root - whole) / (-2.0 * pull)
 
 

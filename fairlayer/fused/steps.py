@@ -22,6 +22,7 @@ __all__ = [
     "EUCLIDEAN",
     "LIKELIHOOD",
     "LOGITS",
+    "discriminant",
     "odds",
     "open_box",
     "open_logits",
@@ -167,6 +168,14 @@ def sweep_logits(e: Any, codes: Any, out: Any, pull0: float, pull1: float, least
 
 
 @compiled
+def discriminant(p: float, q: float) -> float:
+    """Return sqrt((1 + q)^2 - 4 q p) as the root of a sum, in which nothing cancels."""
+    size = abs(q)
+    near = 1.0 - size
+    return math.sqrt(near * near + 4.0 * size * ((1.0 - p) if q > 0.0 else p))
+
+
+@compiled
 def sweep_likelihood(z: Any, codes: Any, out: Any, pull0: float, pull1: float, least: float, most: float) -> Any:
     """Write the root of q y^2 - (1 + q) y + z = 0 in (0, 1); return the sums of y and of W for groups 0 and 1."""
     total, second, free, second_free = 0.0, 0.0, 0.0, 0.0
@@ -175,7 +184,7 @@ def sweep_likelihood(z: Any, codes: Any, out: Any, pull0: float, pull1: float, l
         one, p = float(code), np.float64(z[i])
         q = pull1 if code else pull0
         whole = 1.0 + q
-        root = math.sqrt(max(whole * whole - 4.0 * q * p, 0.0))
+        root = discriminant(p, q)
         y = 2.0 * p / (whole + root) if whole > 0.0 else (root - whole) / (-2.0 * q)
         spread = y * (1.0 - y)
         w = spread * spread / (p * (1.0 - y) * (1.0 - y) + (1.0 - p) * y * y)

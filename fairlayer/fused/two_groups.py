@@ -26,6 +26,7 @@ from fairlayer.fused.steps import (
     ENTROPIC,
     EUCLIDEAN,
     LOGITS,
+    discriminant,
     odds,
     open_box,
     open_logits,
@@ -226,7 +227,7 @@ def _adjoint_likelihood(z: Any, v: Any, codes: Any, out: Any, record: Any) -> No
             p, code = np.float64(z[i]), codes[i]
             q = pull1 if code else pull0
             whole = 1.0 + q
-            root = math.sqrt(max(whole * whole - 4.0 * q * p, 0.0))
+            root = discriminant(p, q)
             y = 2.0 * p / (whole + root) if whole > 0.0 else (root - whole) / (-2.0 * q)
             spread = y * (1.0 - y)
             follow = spread / (p * (1.0 - y) * (1.0 - y) + (1.0 - p) * y * y)

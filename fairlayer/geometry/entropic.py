@@ -54,6 +54,10 @@ class Entropic(Geometry):
         """Return y (1 - y) v: a change of the log-odds acts like one of the pull."""
         return value * (1.0 - value) * v
 
+    def magnitude(self, value: Any, x: Any, free: Any) -> Any:
+        """Return y + y (1 - y) |x|: where a pull takes a far score back inside, x - q rounds like x."""
+        return value + value * (1.0 - value) * abs(x)
+
     def slope(self, value: Any, x: Any) -> Any:
         """Return logit(y) - x."""
         xp = library(value)

@@ -33,7 +33,10 @@ class Likelihood(Geometry):
             return x, None
         xp = library(x)
         total = 1.0 + pull
-        root = xp.sqrt((total * total - 4.0 * pull * x).clip(0.0, None))
+        # (1 + q)^2 - 4 q z = (1 - |q|)^2 + 4 |q| (1 - z, or z for q < 0): a sum, in which nothing cancels.
+        size = abs(pull)
+        near = 1.0 - size
+        root = xp.sqrt(near * near + 4.0 * size * xp.where(pull > 0, 1.0 - x, x + 0.0 * size))
         # Of the two forms of the root each is taken where it does not cancel: for q <= -1 the first is 0 / 0 at z = 0.
         direct = total > 0
         top = xp.where(direct, 2.0 * x, root - total)

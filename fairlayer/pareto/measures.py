@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fairlayer._keywords import explained
 from fairlayer.audit import bounded_interval
 from fairlayer.constraints import Constraint
 from fairlayer.pareto.errors import MeasureError
@@ -11,6 +12,7 @@ from fairlayer.pareto.errors import MeasureError
 __all__ = ["gap_measures"]
 
 
+@explained
 def gap_measures(
     name: str, constraint: Constraint, predictions: Any, *, sensitive_features: Any, y: Any = None
 ) -> dict[str, float]:

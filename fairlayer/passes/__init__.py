@@ -5,8 +5,8 @@ the dense rows), dual nu, and the geometry's step y(x, q):
 
     y = y(x, B' nu),     s = B y,     K = B W B'   (W = -dy/dq)
 
-NumPy and torch for single numbers, compiled sweeps where they are there, NumPy for rows of class probabilities, and any
-of them over the processes of a group, of which each holds a part of the batch and only s and K travel.
+NumPy on the host, torch on a device, compiled sweeps where they are there, NumPy for rows of class probabilities, and
+any of them over the processes of a group, of which each holds a part of the batch and only s and K travel.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import torch
 
 from fairlayer.geometry import EUCLIDEAN, Geometry
 from fairlayer.passes.arrays import NumpyPasses
-from fairlayer.passes.base import Cells, Passes, Point, WholeBatch
+from fairlayer.passes.base import WHOLE, Cells, Passes, Point, WholeBatch
 from fairlayer.passes.compiled import CompiledPasses
 from fairlayer.passes.ranks import RankPasses
 from fairlayer.passes.simplex import SimplexPasses
 from fairlayer.passes.tensors import TorchPasses
 
 __all__ = [
+    "WHOLE",
     "Cells",
     "CompiledPasses",
     "NumpyPasses",
@@ -37,13 +38,19 @@ __all__ = [
     "make_passes",
 ]
 
-_NUMPY_UP_TO = 50_000
+_ON_HOST = frozenset({"cpu"})  # devices whose batches NumPy serves
 
 
 def make_passes(
-    scores: torch.Tensor, cells: Cells, lower: Any, upper: Any, geometry: Geometry = EUCLIDEAN
+    scores: torch.Tensor,
+    cells: Cells,
+    lower: Any,
+    upper: Any,
+    geometry: Geometry = EUCLIDEAN,
+    *,
+    owned: bool = False,
 ) -> NumpyPasses | TorchPasses | SimplexPasses | CompiledPasses:
-    """Choose the implementation for a copy of the scores, in float64.
+    """Choose the implementation for the scores, in float64.
 
     Args:
         scores: (n,) in the coordinate of the geometry; (n, k) for one on the simplex.
@@ -51,16 +58,17 @@ def make_passes(
         lower: None, a float or a tensor (n,).
         upper: likewise.
         geometry: how a sample answers a pull.
+        owned: nobody else has these scores, so that they need no copy.
     """
     readable = scores if scores.dtype in (torch.float64, torch.float32) else scores.float()
     if geometry.on_simplex:
         return SimplexPasses(_to_host(readable).astype(np.float64), cells, geometry, scores.device)
+    if cells.weights is None and scores.device.type not in _ON_HOST:
+        return TorchPasses(scores.to(torch.float64, copy=not owned), cells, lower, upper, geometry)
+    host = _to_host(readable).astype(np.float64, copy=not owned)
     if CompiledPasses.serve(readable, cells, lower, upper, geometry):
-        return CompiledPasses(readable, cells, lower, upper, geometry)
-    if cells.weights is not None or (scores.device.type == "cpu" and len(scores) <= _NUMPY_UP_TO):
-        host = _to_host(readable).astype(np.float64)
-        return NumpyPasses(host, cells, _to_host(lower), _to_host(upper), geometry)
-    return TorchPasses(scores.to(torch.float64, copy=True), cells, lower, upper, geometry)
+        return CompiledPasses(host, cells, lower, upper, geometry)
+    return NumpyPasses(host, cells, _to_host(lower), _to_host(upper), geometry, scores.device)
 
 
 def _to_host(array: Any) -> Any:

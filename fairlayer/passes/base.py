@@ -8,10 +8,31 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from fairlayer._rows import GroupedRows
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.geometry import Geometry
 
-__all__ = ["Cells", "Passes", "Point", "WholeBatch", "blocks", "least_product", "noise_of", "table_of"]
+__all__ = [
+    "LEAST_FLOOR",
+    "WHOLE",
+    "Cells",
+    "Passes",
+    "Point",
+    "WholeBatch",
+    "as_array",
+    "blocks",
+    "least_product",
+    "noise_of",
+    "runs_of",
+    "table_of",
+]
+
+
+LEAST_FLOOR = 1e-9
+"""What a clipped sample counts at least, of a free one, where a search needs it to move."""
+
+WHOLE = slice(None)
+"""The run of all samples."""
 
 
 class Cells(NamedTuple):
@@ -31,7 +52,7 @@ class Cells(NamedTuple):
 
     codes: IntArray | None
     counts: FloatArray
-    dense: FloatArray | None
+    dense: Any  # an array or `GroupedRows`
     covering: bool = False
     weights: FloatArray | None = None
     classes: int = 1
@@ -44,28 +65,30 @@ class Cells(NamedTuple):
 
 
 class Point:
-    """Predictions at one dual point, and their statistics.
+    """Where the batch stands at one dual point: its statistics, and on demand how they curve and what is predicted.
 
     Args:
         value: (n,), or (n, k) on the simplex; float64, NumPy or torch. None where `emit` works it out on demand.
         free: which samples (or entries) the geometry can move there; None: all.
-        statistics: (s,).
-        curvature: K, where the same sweep gave it.
-        emit: returns value and free, when either is first asked for.
+        statistics: B y, (s,).
+        curvature: K = B W B', or what works it out.
+        emit: works out value and free of a run of samples.
+        held: how many samples are not free, where the sweep has counted them.
     """
 
-    __slots__ = ("_emit", "_free", "_value", "curvature", "statistics")
+    __slots__ = ("_curvature", "_emit", "_free", "_held", "_value", "statistics")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - a point
         self,
         value: Any,
         free: Any,
         statistics: FloatArray,
-        curvature: FloatArray | None = None,
-        emit: Callable[[], tuple[Any, Any]] | None = None,
+        curvature: FloatArray | Callable[[], FloatArray] | None = None,
+        emit: Callable[[slice], tuple[Any, Any]] | None = None,
+        held: int | None = None,
     ) -> None:
-        self._value, self._free, self._emit = value, free, emit
-        self.statistics, self.curvature = statistics, curvature
+        self._value, self._free, self._emit, self._held = value, free, emit, held
+        self.statistics, self._curvature = statistics, curvature
 
     @property
     def value(self) -> Any:
@@ -79,15 +102,43 @@ class Point:
         self._settle()
         return self._free
 
-    def counted(self, statistics: FloatArray, curvature: FloatArray | None = None) -> Point:
-        """Return the same predictions with other statistics, and another K where one is given."""
-        known = self.curvature if curvature is None else curvature
-        return Point(self._value, self._free, statistics, known, self._emit)
+    @property
+    def curvature(self) -> FloatArray:
+        """K = B W B' with W = -dy/dq: (s,) where it is diagonal, else (s, s)."""
+        if callable(self._curvature):
+            self._curvature = self._curvature()
+        assert self._curvature is not None
+        return self._curvature
+
+    @property
+    def held(self) -> int:
+        """How many samples the geometry cannot move; of a row of classes, those of which one class has everything."""
+        if self._held is None:
+            free = self.free
+            held = None if free is None else ~free if free.ndim == 1 else free.sum(-1) <= 1
+            self._held = 0 if held is None else int(held.sum())
+        return self._held
+
+    def counted(self, statistics: FloatArray, curvature: Callable[[], FloatArray]) -> Point:
+        """Return the same predictions with other statistics and another K."""
+        return Point(self._value, self._free, statistics, curvature, self._emit, self._held)
+
+    def forget(self) -> None:
+        """Let go of predictions that can be worked out again."""
+        if self._emit is not None:
+            self._value = self._free = None
+
+    def piece(self, run: slice) -> tuple[Any, Any]:
+        """Return value and free of a run of samples, and keep nothing of them."""
+        if self._value is None and self._emit is not None:
+            return self._emit(run)
+        if run == WHOLE:
+            return self._value, self._free
+        return self._value[run], None if self._free is None else self._free[run]
 
     def _settle(self) -> None:
-        if self._emit is not None:
-            self._value, self._free = self._emit()
-            self._emit = None
+        if self._emit is not None and self._value is None:
+            self._value, self._free = self._emit(WHOLE)
 
 
 class WholeBatch(NamedTuple):
@@ -105,7 +156,8 @@ class WholeBatch(NamedTuple):
         """Build from what one process holds."""
         low = -np.inf if lower is None else as_array(lower)
         high = np.inf if upper is None else as_array(upper)
-        return WholeBatch(cells.codes, cells.dense, cells.weights, low, high, n)
+        dense = None if cells.dense is None else np.asarray(cells.dense)
+        return WholeBatch(cells.codes, dense, cells.weights, low, high, n)
 
     @staticmethod
     def joined(parts: Sequence[WholeBatch]) -> WholeBatch:
@@ -130,7 +182,7 @@ def as_array(bound: Any) -> Any:
 
 
 class Passes(Protocol):
-    """What a solver needs of a batch."""
+    """What a solver needs of a batch; `at` is the hot one."""
 
     scores: Any  # in the coordinate of the geometry
     cells: Cells
@@ -138,24 +190,35 @@ class Passes(Protocol):
     lower: Any
     upper: Any
     parts: int  # how many processes hold the batch together
+    least_floor: float  # what a clipped sample counts at least, of a free one, where a search needs it to move
+
+    @property
+    def runs(self) -> Sequence[slice]:
+        """The samples here, run after run: what is worked on at a time."""
 
     def at(self, nu: FloatArray | None) -> Point:
-        """Return the predictions and statistics at the dual point nu (None: at zero)."""
+        """Return where the batch stands at the dual point nu (None: at zero): statistics, K, predictions."""
 
-    def pull(self, nu: FloatArray) -> Any:
+    def forget(self) -> None:
+        """Let go of what can be worked out again, where no other pass is to be expected."""
+
+    def pull(self, nu: FloatArray, run: slice = WHOLE) -> Any:
         """Return the pull of each sample, B' nu per unit of its weight."""
 
     def small(self, array: FloatArray) -> Any:
         """Return an array over the statistics as `measure` returns them."""
-
-    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
-        """Return K = B W B' with W = -dy/dq, at least `floor`; (s,) where K is diagonal, else (s, s)."""
 
     def widest_metric(self) -> FloatArray:
         """Return K with W as large as the domain allows: where every sample is free to move."""
 
     def measure(self, value: Any, *, weighted: bool = True) -> FloatArray:
         """Return the statistics B y of any predictions; not `weighted`: of one sample per row."""
+
+    def sums(self, value: Any, run: slice, *, weighted: bool = True) -> FloatArray:
+        """Return what the predictions of a run of the samples here add to the statistics."""
+
+    def together(self, statistics: FloatArray) -> FloatArray:
+        """Return statistics of the samples here as those of all processes together."""
 
     def whole(self) -> WholeBatch:
         """Return what decides which statistics are attainable, of all samples, wherever they are."""
@@ -177,14 +240,21 @@ class Passes(Protocol):
     def total(self, sums: torch.Tensor) -> torch.Tensor:
         """Return sums over this part of the batch as sums over all, differentiably."""
 
-    def export(self, array: Any, dtype: torch.dtype) -> torch.Tensor:
-        """Return a copy of a value of this backend as a tensor of some dtype."""
+    def export(self, point: Point, dtype: torch.dtype) -> torch.Tensor:
+        """Return the predictions at a point as a new tensor, inside an open domain also after this cast."""
 
     def as_tensor(self, array: Any) -> torch.Tensor:
         """Return a value of this backend as a tensor that shares its memory."""
 
     def from_tensor(self, tensor: torch.Tensor) -> Any:
         """Return a tensor as a value of this backend."""
+
+
+def runs_of(n: int, length: int) -> tuple[slice, ...]:
+    """Cut n samples into runs of some length; a batch that is not much longer stays whole."""
+    if n <= 2 * length:
+        return (WHOLE,)
+    return tuple(slice(start, min(start + length, n)) for start in range(0, n, length))
 
 
 def blocks(diagonal: FloatArray, cross: FloatArray, dense: FloatArray) -> FloatArray:
@@ -205,8 +275,11 @@ def noise_of(nu: FloatArray, cells: Cells) -> float:
     if cells.dense is None:
         return 1e-9 * hard
     size = np.zeros(cells.dense.shape[1])
-    for price, row in zip(np.abs(nu[k:]).tolist(), cells.dense, strict=True):
-        size += price * np.abs(row)
+    if isinstance(cells.dense, GroupedRows):
+        size = np.abs(nu[k:]) @ np.abs(cells.dense)
+    else:
+        for price, row in zip(np.abs(nu[k:]).tolist(), cells.dense, strict=True):
+            size += price * np.abs(row)
     return 1e-9 * (hard + float(size.max(initial=0.0)))
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from fairlayer._typing import FloatArray
+from fairlayer._typing import FloatArray, IntArray
 from fairlayer.fused import kernels
 from fairlayer.geometry import Entropic, Euclidean, Geometry, Likelihood
 from fairlayer.passes.arrays import NumpyPasses
-from fairlayer.passes.base import Cells, Point, WholeBatch
+from fairlayer.passes.base import LEAST_FLOOR, WHOLE, Cells, Point, WholeBatch
 
 __all__ = ["CompiledPasses"]
 
@@ -21,32 +21,35 @@ _FAR = 600.0  # log-odds
 _NUMBERS: dict[Geometry, int] = {Euclidean(): 0, Entropic(): 1, Likelihood(): 2}
 
 
+class _Arranged(NamedTuple):
+    """The samples cell by cell."""
+
+    scores: FloatArray  # exp(-score) in the entropic geometry
+    starts: IntArray  # of each cell, of those in none, and the end
+    order: Any  # the place of each in the batch, as 32 bits
+
+
 class CompiledPasses:
     """Passes in compiled sweeps: sums and curvature of each cell at once, the predictions when they are asked for.
 
     Args:
-        scores: (n,), in the coordinate of the geometry, on the host.
+        scores: (n,), in the coordinate of the geometry; not to be changed while the passes live.
         cells: hard cells, without weights.
         lower: None or a float.
         upper: likewise.
         geometry: one of the box.
     """
 
-    parts = 1
+    parts, least_floor = 1, LEAST_FLOOR
 
-    def __init__(self, scores: torch.Tensor, cells: Cells, lower: Any, upper: Any, geometry: Geometry) -> None:
+    def __init__(self, scores: FloatArray, cells: Cells, lower: Any, upper: Any, geometry: Geometry) -> None:
         self._sweeps = kernels(len(scores)).cells  # type: ignore[union-attr]  # `serve` has seen them
         self.cells, self.geometry = cells, geometry
         self.lower, self.upper = lower, upper
         self._number = _NUMBERS[geometry]
         self._ends = (-np.inf if lower is None else lower), (np.inf if upper is None else upper)
-        self.scores: FloatArray = np.array(scores.numpy(), dtype=np.float64)  # a copy: the caller's may change
-        k, n = len(cells.counts), len(scores)
-        counts = np.bincount(cells.codes, minlength=k + 1)  # type: ignore[arg-type]
-        self._starts, self._order = np.zeros(k + 2, dtype=np.int64), np.empty(n, dtype=np.int32)
-        self._sorted = np.empty(n)
-        logits = self._number == _NUMBERS[Entropic()]
-        self._sweeps.arrange(self.scores, cells.codes, counts, logits, self._starts, self._order, self._sorted)
+        self.scores = scores
+        self._arranged: _Arranged | None = None
 
     @staticmethod
     def serve(scores: torch.Tensor, cells: Cells, lower: Any, upper: Any, geometry: Geometry) -> bool:
@@ -56,10 +59,31 @@ class CompiledPasses:
         known = geometry in _NUMBERS and scores.device.type == "cpu" and plain
         return hard and known and _FROM <= len(scores) < 2**31 and kernels(len(scores)) is not None
 
+    @property
+    def _by_cell(self) -> _Arranged:
+        """The samples cell by cell."""
+        if self._arranged is None:
+            k, n = len(self.cells.counts), len(self.scores)
+            counts = np.bincount(self.cells.codes, minlength=k + 1)  # type: ignore[arg-type]
+            found = _Arranged(np.empty(n), np.zeros(k + 2, dtype=np.int64), np.empty(n, dtype=np.int32))
+            logits = self._number == _NUMBERS[Entropic()]
+            self._sweeps.arrange(self.scores, self.cells.codes, counts, logits, found.starts, found.order, found.scores)
+            self._arranged = found
+        return self._arranged
+
+    def forget(self) -> None:
+        """See `Passes.forget`."""
+        self._arranged = None
+
     @cached_property
     def _plain(self) -> NumpyPasses:
         """The same passes in NumPy, for what is asked for rarely."""
         return NumpyPasses(self.scores, self.cells, self.lower, self.upper, self.geometry)
+
+    @property
+    def runs(self) -> tuple[slice, ...]:
+        """See `Passes.runs`."""
+        return self._plain.runs
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`; K comes with it."""
@@ -68,31 +92,36 @@ class CompiledPasses:
         if self._number == _NUMBERS[Entropic()] and self.size + float(np.abs(pulls).max()) > _FAR:
             return self._plain.at(nu)  # exp(-x) and exp(-q) by themselves would leave the range of float64
         sums, frees = np.empty(len(pulls)), np.empty(len(pulls))
-        self._sweeps.sweep(self._number, self._sorted, self._starts, pulls, *self._ends, sums, frees)
+        batch = self._by_cell
+        self._sweeps.sweep(self._number, batch.scores, batch.starts, pulls, *self._ends, sums, frees)
         curvature = frees[:-1] / (counts * counts)
-        return Point(None, None, sums[:-1] / counts, curvature, lambda: self._emit(pulls))
+        held = self.n - int(frees.sum()) if self._number == _NUMBERS[Euclidean()] else 0
+
+        def emit(run: slice) -> tuple[Any, Any]:
+            return self._emit(pulls) if run == WHOLE else self._step(pulls, run)
+
+        return Point(None, None, sums[:-1] / counts, curvature, emit, held)
 
     def _emit(self, pulls: FloatArray) -> tuple[FloatArray, Any]:
         value = np.empty(self.n)
         euclidean = self._number == _NUMBERS[Euclidean()]
         free = np.empty(self.n if euclidean else 0, dtype=np.bool_)
-        self._sweeps.emit(self._number, self._sorted, self._starts, self._order, pulls, *self._ends, value, free)
+        batch = self._by_cell
+        self._sweeps.emit(self._number, batch.scores, batch.starts, batch.order, pulls, *self._ends, value, free)
         return value, free if euclidean and (self.lower, self.upper) != (None, None) else None
 
-    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
-        """See `Passes.metric`."""
-        if floor or point.curvature is None:
-            return self._plain.metric(point, floor)
-        return point.curvature
+    def _step(self, pulls: FloatArray, run: slice) -> tuple[FloatArray, Any]:
+        pull = pulls[self.cells.codes[run]]  # type: ignore[index]  # there are cells
+        return self.geometry.step(self.scores[run], pull, self.lower, self.upper)
 
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`."""
-        rows = np.diff(self._starts)[:-1].astype(np.float64)
+        rows = np.diff(self._by_cell.starts)[:-1].astype(np.float64)
         return rows / (self.cells.counts * self.cells.counts)
 
-    def pull(self, nu: FloatArray) -> Any:
+    def pull(self, nu: FloatArray, run: slice = WHOLE) -> Any:
         """See `Passes.pull`."""
-        return self._plain.pull(nu)
+        return self._plain.pull(nu, run)
 
     def small(self, array: FloatArray) -> FloatArray:
         """See `Passes.small`."""
@@ -101,6 +130,14 @@ class CompiledPasses:
     def measure(self, value: FloatArray, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`."""
         return self._plain.measure(value, weighted=weighted)
+
+    def sums(self, value: FloatArray, run: slice, *, weighted: bool = True) -> FloatArray:
+        """See `Passes.sums`."""
+        return self._plain.sums(value, run, weighted=weighted)
+
+    def together(self, statistics: FloatArray) -> FloatArray:
+        """See `Passes.together`."""
+        return statistics
 
     def whole(self) -> WholeBatch:
         """See `Passes.whole`."""
@@ -128,9 +165,11 @@ class CompiledPasses:
         """See `Passes.total`."""
         return sums
 
-    def export(self, array: FloatArray, dtype: torch.dtype) -> torch.Tensor:
+    def export(self, point: Point, dtype: torch.dtype) -> torch.Tensor:
         """See `Passes.export`."""
-        return self._plain.export(array, dtype)
+        value = torch.from_numpy(point.piece(WHOLE)[0])
+        exported: torch.Tensor = self.geometry.inside(value.to(dtype))
+        return exported
 
     def as_tensor(self, array: Any) -> torch.Tensor:
         """See `Passes.as_tensor`."""
@@ -138,4 +177,4 @@ class CompiledPasses:
 
     def from_tensor(self, tensor: torch.Tensor) -> Any:
         """See `Passes.from_tensor`."""
-        return tensor.numpy()
+        return tensor.double().numpy()

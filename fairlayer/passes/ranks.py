@@ -7,6 +7,7 @@ up: one exchange of s and K per pass.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
-from fairlayer.passes.base import Passes, Point, WholeBatch
+from fairlayer.passes.base import WHOLE, Passes, Point, WholeBatch
 
 __all__ = ["RankPasses"]
 
@@ -32,31 +33,35 @@ class RankPasses:
         self.here, self.ranks = here, ranks
         self.scores, self.cells, self.geometry = here.scores, here.cells, here.geometry
         self.lower, self.upper = here.lower, here.upper
-        self.parts = ranks.size
+        self.parts, self.least_floor = ranks.size, here.least_floor
         self._counts, self._sizes = ranks.gather(np.array([here.n, here.size]), "size of the batch").T
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`; K comes with it in the same exchange."""
         part = self.here.at(nu)
-        metric = self.here.metric(part)
+        metric = part.curvature
         split = len(part.statistics)
         subject = f"pass at {0 if nu is None else zlib.crc32(nu.tobytes())}"
         whole = self.ranks.total(np.append(part.statistics, metric), subject)
-        return part.counted(whole[:split], whole[split:].reshape(metric.shape))
+        curvature = whole[split:].reshape(metric.shape)
+        return part.counted(whole[:split], lambda: curvature)
 
-    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
-        """See `Passes.metric`: K + floor (B B' - K)."""
-        known = point.curvature
-        metric = self.ranks.total(self.here.metric(point), "metric") if known is None else known
-        return metric + floor * (self._widest - metric) if floor else metric
+    @property
+    def runs(self) -> Sequence[slice]:
+        """See `Passes.runs`."""
+        return self.here.runs
 
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`."""
         return self._widest
 
-    def pull(self, nu: FloatArray) -> Any:
+    def forget(self) -> None:
+        """See `Passes.forget`."""
+        self.here.forget()
+
+    def pull(self, nu: FloatArray, run: slice = WHOLE) -> Any:
         """See `Passes.pull`."""
-        return self.here.pull(nu)
+        return self.here.pull(nu, run)
 
     def small(self, array: FloatArray) -> Any:
         """See `Passes.small`."""
@@ -64,7 +69,15 @@ class RankPasses:
 
     def measure(self, value: Any, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`."""
-        return self.ranks.total(self.here.measure(value, weighted=weighted), "statistics")
+        return self.together(self.here.measure(value, weighted=weighted))
+
+    def sums(self, value: Any, run: slice, *, weighted: bool = True) -> FloatArray:
+        """See `Passes.sums`."""
+        return self.here.sums(value, run, weighted=weighted)
+
+    def together(self, statistics: FloatArray) -> FloatArray:
+        """See `Passes.together`."""
+        return self.ranks.total(statistics, "statistics")
 
     def whole(self) -> WholeBatch:
         """See `Passes.whole`; every process gets the parts of all."""
@@ -93,9 +106,9 @@ class RankPasses:
         """See `Passes.size`."""
         return float(self._sizes.max())
 
-    def export(self, array: Any, dtype: torch.dtype) -> torch.Tensor:
+    def export(self, point: Point, dtype: torch.dtype) -> torch.Tensor:
         """See `Passes.export`."""
-        return self.here.export(array, dtype)
+        return self.here.export(point, dtype)
 
     def as_tensor(self, array: Any) -> torch.Tensor:
         """See `Passes.as_tensor`."""

@@ -14,7 +14,7 @@ import torch
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.geometry import Geometry
-from fairlayer.passes.base import Cells, Point, WholeBatch
+from fairlayer.passes.base import LEAST_FLOOR, WHOLE, Cells, Point, WholeBatch, as_array
 
 __all__ = ["SimplexPasses"]
 
@@ -22,7 +22,8 @@ __all__ = ["SimplexPasses"]
 class SimplexPasses:
     """Passes in NumPy over scores (n, k); scores on another device are brought to the host."""
 
-    parts = 1
+    parts, least_floor = 1, LEAST_FLOOR
+    runs = (WHOLE,)
     lower, upper = 0.0, 1.0
 
     def __init__(self, scores: FloatArray, cells: Cells, geometry: Geometry, device: torch.device) -> None:
@@ -32,9 +33,12 @@ class SimplexPasses:
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
         value, free = self.geometry.step(self.scores, None if nu is None else self.pull(nu), None, None)
-        return Point(value, free, self.measure(value))
+        return Point(value, free, self.measure(value), curvature=lambda: self._metric(value, free))
 
-    def pull(self, nu: FloatArray) -> FloatArray:
+    def forget(self) -> None:
+        """See `Passes.forget`; there is nothing."""
+
+    def pull(self, nu: FloatArray, run: slice = WHOLE) -> FloatArray:
         """See `Passes.pull`."""
         cells = self.cells
         m = len(cells.counts)
@@ -55,11 +59,16 @@ class SimplexPasses:
         means = [self._sums(column) / self.cells.counts for column in whole.T]
         return np.concatenate([*means, self._dense_sums(whole)])
 
-    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
-        """See `Passes.metric`; K + floor (K of free samples - K)."""
-        columns = (self.geometry.weigh(point.value, self.scores, point.free, unit) for unit in self._units())
-        metric = self._metric_of(columns)
-        return metric + floor * (self.widest_metric() - metric) if floor else metric
+    def sums(self, value: FloatArray, run: slice, *, weighted: bool = True) -> FloatArray:
+        """See `Passes.sums`."""
+        return self.measure(value, weighted=weighted)
+
+    def together(self, statistics: FloatArray) -> FloatArray:
+        """See `Passes.together`."""
+        return statistics
+
+    def _metric(self, value: FloatArray, free: Any) -> FloatArray:
+        return self._metric_of(self.geometry.weigh(value, self.scores, free, unit) for unit in self._units())
 
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`: W is the projector onto changes that keep the sum of a row."""
@@ -121,9 +130,11 @@ class SimplexPasses:
         """See `Passes.total`."""
         return sums
 
-    def export(self, array: FloatArray, dtype: torch.dtype) -> torch.Tensor:
+    def export(self, point: Point, dtype: torch.dtype) -> torch.Tensor:
         """See `Passes.export`."""
-        return torch.from_numpy(np.array(array)).to(device=self.device, dtype=dtype)
+        value = torch.from_numpy(np.array(point.value)).to(device=self.device, dtype=dtype)
+        exported: torch.Tensor = self.geometry.inside(value)
+        return exported
 
     def as_tensor(self, array: Any) -> torch.Tensor:
         """See `Passes.as_tensor`."""
@@ -131,7 +142,7 @@ class SimplexPasses:
 
     def from_tensor(self, tensor: torch.Tensor) -> Any:
         """See `Passes.from_tensor`."""
-        return tensor.cpu().numpy()
+        return as_array(tensor.double())
 
     @cached_property
     def _dense(self) -> list[tuple[int, IntArray, FloatArray]]:

@@ -1,4 +1,4 @@
-"""Passes in torch: large batches, on the device of the scores."""
+"""Passes in torch, on the device of the scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.geometry import EUCLIDEAN, Geometry
-from fairlayer.passes.base import Cells, Point, WholeBatch, blocks, least_product, noise_of, table_of
+from fairlayer.passes.base import (
+    LEAST_FLOOR,
+    WHOLE,
+    Cells,
+    Point,
+    WholeBatch,
+    blocks,
+    least_product,
+    noise_of,
+    table_of,
+)
 
 __all__ = ["TorchPasses"]
 
@@ -20,7 +30,8 @@ _CHUNK = 16_384
 class TorchPasses:
     """Passes in torch, on the device of the scores; the few statistics travel to the host."""
 
-    parts = 1
+    parts, least_floor = 1, LEAST_FLOOR
+    runs = (WHOLE,)  # a device is served by few large operations
 
     def __init__(
         self, scores: torch.Tensor, cells: Cells, lower: Any, upper: Any, geometry: Geometry = EUCLIDEAN
@@ -29,7 +40,7 @@ class TorchPasses:
         self.lower, self.upper = lower, upper
         place = scores.device
         self.codes = None if cells.codes is None else torch.from_numpy(cells.codes).to(place)
-        self.dense = None if cells.dense is None else torch.from_numpy(cells.dense).to(place)
+        self.dense = None if cells.dense is None else torch.from_numpy(np.asarray(cells.dense)).to(place)
         # Adding 1e6 numbers one after the other loses five digits; chunks keep the partial sums short.
         self.chunks = -(-len(scores) // _CHUNK)
         self.chunk_codes = None if self.codes is None else self._chunk_codes(self.codes)
@@ -38,9 +49,12 @@ class TorchPasses:
         """See `Passes.at`."""
         pull = None if nu is None else self.pull(nu)
         value, free = self.geometry.step(self.scores, pull, self.lower, self.upper)
-        return Point(value, free, self.measure(value))
+        return Point(value, free, self.measure(value), curvature=lambda: self._metric(value, free))
 
-    def pull(self, nu: FloatArray) -> Any:
+    def forget(self) -> None:
+        """See `Passes.forget`; there is nothing."""
+
+    def pull(self, nu: FloatArray, run: slice = WHOLE) -> Any:
         """See `Passes.pull`."""
         k = len(self.cells.counts)
         place = self.scores.device
@@ -59,10 +73,16 @@ class TorchPasses:
         means = self._sums(value) / self.cells.counts
         return means if self.dense is None else np.append(means, (self.dense @ value).cpu().numpy())
 
-    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
-        """See `Passes.metric`."""
-        weight = self.geometry.weigh(point.value, self.scores, point.free, torch.ones_like(self.scores))
-        return self._metric_of(weight.clamp(min=floor) if floor else weight)
+    def sums(self, value: torch.Tensor, run: slice, *, weighted: bool = True) -> FloatArray:
+        """See `Passes.sums`."""
+        return self.measure(value, weighted=weighted)
+
+    def together(self, statistics: FloatArray) -> FloatArray:
+        """See `Passes.together`."""
+        return statistics
+
+    def _metric(self, value: torch.Tensor, free: Any) -> FloatArray:
+        return self._metric_of(self.geometry.weigh(value, self.scores, free, torch.ones_like(self.scores)))
 
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`."""
@@ -104,9 +124,10 @@ class TorchPasses:
             pull.clamp(max=0.0), self.upper, noise
         )
 
-    def export(self, array: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def export(self, point: Point, dtype: torch.dtype) -> torch.Tensor:
         """See `Passes.export`."""
-        return array.to(dtype, copy=True)
+        value: torch.Tensor = self.geometry.inside(point.value.to(dtype, copy=True))
+        return value
 
     @cached_property
     def size(self) -> float:
@@ -131,7 +152,7 @@ class TorchPasses:
 
     def from_tensor(self, tensor: torch.Tensor) -> Any:
         """See `Passes.from_tensor`."""
-        return tensor
+        return tensor.double()
 
     def _sums(self, value: torch.Tensor) -> FloatArray:
         k = len(self.cells.counts)

@@ -154,6 +154,7 @@ class Penalty(LossTerm):
         """What is penalised."""
         return self.reader.constraints
 
+    @explained
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error."""
         self.reader.fit_categories(sensitive_features)

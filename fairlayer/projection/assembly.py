@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fairlayer._rows import SparseRows, as_sparse, matrix_of, reads
+from fairlayer._rows import SparseRows, as_sparse, matrix_of, reach_of, reads
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, Means, Rows, Spread, Statement
@@ -382,6 +382,6 @@ def _row_sizes(statement: Rows, batch: Batch) -> FloatArray:
     reach = np.ones(len(statement.means))
     if weights is not None:
         each = np.ones(batch.n) if batch.weights is None else batch.weights
-        reach = batch.total(np.array([np.abs(row) @ each for row in weights]))
+        reach = batch.total(reach_of(weights, each))
     size = np.abs(statement.matrix) @ reach
     return np.asarray(np.where(size > 0, size, 1.0))

@@ -48,9 +48,9 @@ class _Projection(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
         outcome: Outcome = ctx.outcome
-        d_scores, g, w = outcome.derivative.adjoint(_double(upstreams[0]), _place(ctx))
-        d_scores = d_scores if ctx.input_dtype == torch.float64 else d_scores.to(ctx.input_dtype)
         needs = ctx.needs_input_grad
+        at_bounds = needs[1] or needs[2]
+        d_scores, g, w = outcome.derivative.adjoint(upstreams[0], _place(ctx), ctx.input_dtype, at_bounds=at_bounds)
         if not any(needs[1:4]):
             return d_scores, None, None, None, None
         derivative = outcome.derivative
@@ -100,7 +100,8 @@ def _double(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.double()
 
 
-def _bound_gradient(g: Tensor, mask: Tensor | None, shape: torch.Size) -> Tensor:
+def _bound_gradient(g: Tensor | None, mask: Tensor | None, shape: torch.Size) -> Tensor:
+    assert g is not None
     masked = g * 0.0 if mask is None else g * mask
     return masked.sum() if len(shape) == 0 else masked
 

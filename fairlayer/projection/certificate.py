@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from fairlayer._rows import reach_of
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Means, Rows, Spread, Statement
@@ -294,12 +295,8 @@ def _measure(
     ones = np.ones(len(value)) if weights is None or means.of_pairs else weights
     if means.codes is None:
         assert means.weights is not None
-        counted = [ones * each for each in (*sizes, 1.0)]
-        if means.of_pairs:
-            reach = np.abs(means.weights)
-            return np.array([means.weights @ value, *(reach @ each for each in counted)])
-        rows = [[row @ (ones * value), *(np.abs(row) @ each for each in counted)] for row in means.weights]
-        return np.array(rows).reshape(len(means), 4).T
+        counted = (reach_of(means.weights, ones * each) for each in (*sizes, 1.0))
+        return np.array([means.weights @ (ones * value), *counted]).reshape(4, len(means))
     counts = np.where(means.counts > 0, means.counts, 1.0)
     return np.array([_sums(means.codes, len(means), ones * each) / counts for each in (value, *sizes, 1.0)])
 

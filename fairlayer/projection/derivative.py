@@ -56,7 +56,7 @@ class Derivative:
     @cached_property
     def metric(self) -> FloatArray:
         """K at the solution."""
-        return self.passes.metric(self.solved.solution.point)
+        return self.solved.solution.point.curvature
 
     @cached_property
     def _answer(self) -> Answer:
@@ -78,15 +78,23 @@ class Derivative:
         """U as a mask."""
         return self._clipped_at(self.passes.upper)
 
-    def adjoint(self, upstream: Tensor, place: Place | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return dx, g and w for an upstream v of the shape of the value, in float64; differentiable in v.
+    def adjoint(
+        self, upstream: Tensor, place: Place | None, dtype: torch.dtype, *, at_bounds: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return dx, g and w for an upstream v of the shape of the value; differentiable in v.
 
         Args:
             upstream: v.
             place: of a curved geometry, the value and the scores, where the derivative itself is differentiated.
+            dtype: of dx.
+            at_bounds: whether g is asked for, in float64; it is None otherwise.
         """
         if place is None and not (torch.is_grad_enabled() or transforming()):
-            return self._plain_adjoint(upstream)
+            return self._plain_adjoint(upstream, dtype, at_bounds=at_bounds)
+        dx, g, w = self._followed_adjoint(upstream.double(), place)
+        return dx.to(dtype), g, w
+
+    def _followed_adjoint(self, upstream: Tensor, place: Place | None) -> tuple[Tensor, Tensor, Tensor]:
         value, x = self._here if place is None else place
         kept = self.geometry.weigh(value, x, self.free, upstream)
         if not len(self.held):
@@ -96,21 +104,32 @@ class Derivative:
         g = upstream - statistics.weighted(statistics.pull(self._transposed(w)))
         return self.geometry.follow(value, x, self.free, g), g, w
 
-    def _plain_adjoint(self, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`adjoint` in the arrays of the passes, with as few sweeps as it takes."""
-        passes, solution, rule = self.passes, self.solved.solution, self.geometry
-        v = passes.from_tensor(upstream)
-        if not len(self.held):
-            followed = rule.follow(solution.value, passes.scores, solution.free, v)
-            return passes.as_tensor(followed), upstream, torch.zeros(0, dtype=torch.float64)
-        kept = rule.weigh(solution.value, passes.scores, solution.free, v)
-        w = self._answer(self.held.matrix @ passes.measure(kept, weighted=False))
-        del kept
-        taken = passes.pull(w @ self.held.matrix)
-        weights = passes.cells.weights
-        g = v - (taken if weights is None else (taken.T * weights).T)
-        followed = rule.follow(solution.value, passes.scores, solution.free, g)
-        return passes.as_tensor(followed), passes.as_tensor(g), torch.as_tensor(w, dtype=torch.float64)
+    def _plain_adjoint(
+        self, upstream: Tensor, dtype: torch.dtype, *, at_bounds: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """`adjoint` in the arrays of the passes: a sweep for w, and one that writes dx, run by run."""
+        passes, point, rule = self.passes, self.solved.solution.point, self.geometry
+        w, nu = np.zeros(0), None
+        if len(self.held):
+            kept = np.zeros(passes.cells.size)
+            for run in passes.runs:
+                value, free = point.piece(run)
+                v = rule.weigh(value, passes.scores[run], free, passes.from_tensor(upstream[run]))
+                kept = kept + passes.sums(v, run, weighted=False)
+            w = self._answer(self.held.matrix @ passes.together(kept))
+            nu = w @ self.held.matrix
+        dx = torch.empty(upstream.shape, dtype=dtype, device=upstream.device)
+        at = torch.empty(upstream.shape, dtype=torch.float64, device=upstream.device) if at_bounds else None
+        for run in passes.runs:
+            value, free = point.piece(run)
+            g = passes.from_tensor(upstream[run])
+            if nu is not None:
+                taken, weights = passes.pull(nu, run), passes.cells.weights
+                g = g - (taken if weights is None else (taken.T * weights[run]).T)
+            dx[run] = passes.as_tensor(rule.follow(value, passes.scores[run], free, g))
+            if at is not None:
+                at[run] = passes.as_tensor(g)
+        return dx, at, torch.as_tensor(w, dtype=torch.float64)
 
     def tangent(
         self,

@@ -24,7 +24,19 @@ from fairlayer.projection.certificate import Certificate, Held, RawBatch, certif
 from fairlayer.projection.derivative import Derivative
 from fairlayer.projection.options import Options
 from fairlayer.projection.weightless import with_least_prices
-from fairlayer.solve import ClashingFaces, Face, SlabSystem, Solution, Solved, StuckProblem, accuracy_of, gauged, solve
+from fairlayer.solve import (
+    ClashingFaces,
+    Face,
+    FaceKey,
+    SlabSystem,
+    Solution,
+    Solved,
+    StuckProblem,
+    accuracy_of,
+    gauged,
+    normals_of,
+    solve,
+)
 from fairlayer.solve.coupled import solve_coupled
 
 __all__ = ["ExactProblem", "Found", "check_finite", "project_exactly", "result_dtype"]
@@ -33,29 +45,40 @@ _LARGEST = 1e100  # squares and sums must not overflow
 
 
 class Found(NamedTuple):
-    """A solution with one face that another way has found: what is left is to put it in words.
+    """A solution that is known by what holds it: what is left is to put it in words, or to differentiate it.
 
     Args:
-        value: the predictions, of the shape of the scores, after their last cast.
-        multiplier: of the face that the scores violate; 0 where none holds.
+        faces: the inequalities that hold it.
+        multipliers: their prices.
         passes: sweeps over the batch that it took.
+        widening: by how much every limit was widened for it.
+        value: the predictions after their last cast, where they are known, too.
     """
 
-    value: Tensor
-    multiplier: float
+    faces: tuple[FaceKey, ...]
+    multipliers: FloatArray
     passes: int
+    widening: float = 0.0
+    value: Tensor | None = None
+
+    @staticmethod
+    def of(column: ExactProblem) -> Found:
+        """Read what holds a solved column."""
+        solution = column.solved.solution
+        keys = tuple(face.key for face in solution.faces)
+        return Found(keys, solution.multipliers, solution.passes, column.widening)
 
     def solved(self, passes: Passes, slabs: SlabSystem) -> Solved:
         """Return it as the solver would."""
         start = passes.at(None)
-        slabs = gauged(passes, slabs, start, accuracy_of(passes))
-        single = slabs.single()
-        if self.multiplier == 0.0 or single is None:
-            return Solved(Solution.unmoved(start), slabs, 0.0)
-        face = single.face(float(single.normal @ start.statistics))
-        nu = self.multiplier * face.normal
-        solution = Solution.at(passes.at(nu), nu, (face,), np.array([self.multiplier]), passes=self.passes)
-        return Solved(solution, slabs, 0.0)
+        wide = slabs.widened(self.widening) if self.widening else slabs
+        wide = gauged(passes, wide, start, accuracy_of(passes))
+        if not self.faces:
+            return Solved(Solution.unmoved(start), wide, self.widening)
+        faces = tuple(wide.face(key) for key in self.faces)
+        nu = self.multipliers @ normals_of(faces, len(start.statistics))
+        solution = Solution.at(passes.at(nu), nu, faces, self.multipliers, passes=self.passes)
+        return Solved(solution, wide, self.widening)
 
 
 class ExactProblem:
@@ -110,17 +133,12 @@ class ExactProblem:
     @cached_property
     def clipped(self) -> int:
         """Samples here that the geometry cannot move any more, because a bound holds them."""
-        free = self.solved.solution.free
-        if free is None:
-            return 0
-        held = ~free if free.ndim == 1 else free.sum(-1) <= 1
-        return int(held.sum())
+        return self.solved.solution.point.held
 
     @cached_property
     def changed(self) -> bool:
         """Whether anything but rounding was moved."""
-        free = self.solved.solution.free
-        clipped = free is not None and self.value.ndim == 1 and not bool(free.all())
+        clipped = self.value.ndim == 1 and self.clipped > 0
         return bool(self.solved.solution.faces) or clipped or bool(self._active_pairs())
 
     def settle(self) -> None:
@@ -185,6 +203,8 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     box: Box,
     options: Options,
     found: Found | None = None,
+    *,
+    owned: bool = False,
 ) -> tuple[Tensor, ExactProblem]:
     """Project scores (n,), or (n, k) on the simplex, given in the coordinate of the geometry.
 
@@ -196,6 +216,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
         box: the bounds.
         options: geometry, processes, whether limits may be widened.
         found: the solution, where it is known.
+        owned: whether the scores were made for this call, so that nobody else can change them.
 
     Raises:
         InfeasibleConstraintsError: nothing within the bounds meets the constraints, and they may not be widened.
@@ -207,7 +228,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     with outside_transforms():
         here: Any
         if assembly.pairs is None:
-            here = make_passes(plain, assembly.cells, lower, upper, rule)
+            here = make_passes(plain, assembly.cells, lower, upper, rule, owned=owned)
         else:
             _check_bounds(constraints, assembly, box)
             check_finite(plain)
@@ -226,7 +247,11 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
         except SolverError as error:
             error.problem = StuckProblem.of(passes, assembly.slabs)
             raise
-        value = rule.inside(passes.export(solved.solution.value, dtype)) if found is None else found.value
+        value = None if found is None else found.value
+        if value is None:
+            value = passes.export(solved.solution.point, dtype)
+        solved.solution.point.forget()
+        passes.forget()
     open_domain = rule.bounded or rule.on_simplex  # there a margin moves scores, and bounds no prediction
     ends = (0.0, 1.0) if open_domain else (lower, upper)
     raw = RawBatch(plain, assembly.stated, rule, *ends, assembly.cells.weights, ranks)

@@ -8,7 +8,6 @@ when somebody reads it, from the batch as it was given.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -110,8 +109,10 @@ class Unread:
                 "since, so that nothing can be proved of it. Read the result before the tensors are reused, or pass "
                 "copies."
             )
-        found = Found(value.reshape(-1), abs(float(self._record[_MULTIPLIER])), int(self._record[_PASSES]))
-        return self._call.plan_at(tolerance).resume(scores, {self._call.name: codes}, vocabulary, found)
+        price, passes = float(self._record[_MULTIPLIER]), int(self._record[_PASSES])
+        faces = ((0, 0, 1) if price > 0.0 else (0, 1, 0),) if price else ()  # the higher group first
+        found = Found(faces, np.full(len(faces), abs(price)), passes, value=value.reshape(-1))
+        return self._call.plan.at_limits([tolerance]).resume(scores, {self._call.name: codes}, vocabulary, [found])
 
 
 class LeanCall:
@@ -192,18 +193,9 @@ class LeanCall:
             value = _apply(scores, (value,), (codes,), (self, how, record, vocabulary, tolerance))
         return value, unread
 
-    def plan_at(self, tolerance: float) -> Plan:
-        """Return the plan as it was when the tolerance was this."""
-        (rule,) = self.plan.constraints
-        if rule.tolerance == tolerance:  # type: ignore[attr-defined]
-            return self.plan
-        then = copy.copy(rule)
-        then.tolerance = tolerance  # type: ignore[attr-defined]
-        return type(self.plan)([then], self.plan.options)
-
     def again(self, scores: Tensor, codes: Tensor, vocabulary: Vocabulary, tolerance: float) -> Tensor:
         """Return the general projection of a batch."""
-        return self.plan_at(tolerance).run(scores, {self.name: codes}, None, vocabulary=vocabulary).value
+        return self.plan.at_limits([tolerance]).run(scores, {self.name: codes}, None, vocabulary=vocabulary).value
 
     def _learn(self, dtype: torch.dtype, rows: int) -> _Kernels | None:
         """Look up what a dtype needs, once compiled sweeps are there."""

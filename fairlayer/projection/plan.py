@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -163,9 +164,31 @@ class Plan:
         """The lean way, where constraints and options have one; it serves the batches that it can."""
         return LeanCall(self) if LeanCall.fits(self) else None
 
-    def resume(self, scores: Tensor, features: Any, vocabulary: Vocabulary, found: Found) -> Projection:
-        """Return the result of a batch whose solution is known."""
-        return self._run(scores, features, None, None, None, vocabulary, found=found)
+    def resume(
+        self,
+        scores: Tensor,
+        features: Any,
+        vocabulary: Vocabulary,
+        found: Sequence[Found],
+        *,
+        y: Any = None,
+        label_probabilities: Any = None,
+        sample_weight: Any = None,
+    ) -> Projection:
+        """Return the result of a batch whose solution is known, one for each problem that it holds."""
+        return self._run(scores, features, y, label_probabilities, sample_weight, vocabulary, found=found)
+
+    def at_limits(self, limits: Sequence[float | None]) -> Plan:
+        """Return the plan as it was when the limits of its constraints were these (None: as they are now)."""
+        if all(
+            limit is None or rule.limit_value() == limit for rule, limit in zip(self.constraints, limits, strict=True)
+        ):
+            return self
+        then = [copy.copy(constraint) for constraint in self.constraints]
+        for rule, limit in zip(then, limits, strict=True):
+            if rule.limit_argument is not None and limit is not None:
+                setattr(rule, rule.limit_argument, limit)
+        return type(self)(then, self.options)
 
     def _run_together(self, *inputs: Any) -> Projection:
         ranks = self.options.ranks
@@ -185,7 +208,7 @@ class Plan:
         vocabulary: Vocabulary | None,
         *,
         ranks: Ranks | None = None,
-        found: Found | None = None,
+        found: Sequence[Found] | None = None,
     ) -> Projection:
         scores = as_score_tensor(scores)
         columns = as_columns(scores, empty=ranks is not None)
@@ -232,14 +255,15 @@ class Plan:
             )
 
     def _solve(
-        self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch], found: Found | None
+        self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch], found: Sequence[Found] | None
     ) -> tuple[Tensor, tuple[SolvedProblem, ...]]:
         options, rule, dtype = self.options, self.options.rule, result_dtype(scores)
         coordinates = partial(rule.coordinates, from_logits=options.from_logits, margin=options.margin)
         if options.on_simplex:
             assembly = assemble(self.stated, views[0], on_empty=options.on_empty, classes=views, once=self.once)
             box = options.box(columns[0])
-            value, one = project_exactly(coordinates(scores), dtype, self.constraints, assembly, box, options)
+            known = None if found is None else found[0]
+            value, one = project_exactly(coordinates(scores), dtype, self.constraints, assembly, box, options, known)
             return value, (one,)
         values, solved = [], []
         for j, (column, view) in enumerate(zip(columns, views, strict=True)):
@@ -249,7 +273,8 @@ class Plan:
             outcome: SolvedProblem
             if options.backend == "exact":
                 x, stated = coordinates(column), self.constraints
-                value, outcome = project_exactly(x, dtype, stated, assembly, box, options, found)
+                known = None if found is None else found[j]
+                value, outcome = project_exactly(x, dtype, stated, assembly, box, options, known, owned=x is not column)
             else:
                 from fairlayer.projection.reference import solve_by_reference
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,7 @@ class TorchStatistics:
         self.total, self.classes = total, cells.classes
         self.codes = None if cells.codes is None else torch.from_numpy(cells.codes).to(device)
         self.counts = torch.from_numpy(cells.counts).to(device)
-        self.dense = None if cells.dense is None else torch.from_numpy(cells.dense).to(device)
+        self.dense = None if cells.dense is None else torch.from_numpy(np.asarray(cells.dense)).to(device)
         self.dense_class = None if cells.dense_class is None else torch.from_numpy(cells.dense_class).to(device)
         self.weights = None if cells.weights is None else torch.from_numpy(cells.weights).to(device)
 

@@ -5,6 +5,10 @@ program runs in this process, `which` names the layer itself, so that its tolera
 moment. An exported program has to live without the layer: `which` is then its text, constraints and options and
 categories, and the process that loads the program needs `import fairlayer` and nothing else.
 
+Beside the projected scores it returns what holds them: limits, faces and prices, as numbers in a tensor of one length
+(see `_state_of`). The backward starts from those, so that it solves nothing, and limits that changed in between do not
+reach it.
+
 The operator never meets a transform of torch.func, for which `fairlayer.projection.autograd` has the form with
 tangents.
 """
@@ -12,12 +16,14 @@ tangents.
 from __future__ import annotations
 
 import json
+import math
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +32,7 @@ from fairlayer.constraints.text import parse_constraint, write_constraint
 from fairlayer.edge import feature_names
 from fairlayer.errors import ConstraintDefinitionError, TracingError
 from fairlayer.groups import Vocabulary
+from fairlayer.projection.exact import ExactProblem, Found
 from fairlayer.projection.options import Options
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection
@@ -96,7 +103,7 @@ def project_in_graph(  # noqa: PLR0917 - the inputs of a call
     Raises:
         TracingError: it is being exported, and a feature, or a label, is no tensor, or the layer has no text.
     """
-    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    exporting = torch.compiler.is_exporting()
     if layer.anchors or layer.running is not None:
         if not exporting:
             return None
@@ -117,9 +124,15 @@ def project_in_graph(  # noqa: PLR0917 - the inputs of a call
             f"an exported program takes tensors, but {_named(features)} was given as sensitive_features (or labels or "
             f"weights that are no tensors). {_INSTEAD}"
         )
-    which = as_text(layer) if exporting else layer.handle  # an export by Dynamo (strict=True) would keep the handle
-    answer: Tensor = torch.ops.fairlayer.project(scores, columns, *others, which)
+    which = _text_of(layer.handle) if exporting else layer.handle
+    answer: Tensor = torch.ops.fairlayer.project(scores, columns, *others, which)[0]
     return answer
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _text_of(handle: str) -> str:
+    """Return the text of a layer; Dynamo, which an export with strict=True runs in, does not look inside."""
+    return as_text(_layers[handle])
 
 
 def _columns(features: Any, names: Sequence[str]) -> list[Tensor] | None:
@@ -139,20 +152,32 @@ def _named(features: Any) -> str:
     return type(features).__name__
 
 
-def _run(  # noqa: PLR0917
-    scores: Tensor, columns: Sequence[Tensor], y: Any, label_probabilities: Any, sample_weight: Any, which: str
-) -> Projection:
-    layer = _layers.get(which)
-    if layer is not None:
-        plan, words, names = layer.plan, layer.known(), layer.feature_names
-    else:
-        plan, words, names = _read(which)
-    features = dict(zip(names, columns, strict=True))
-    given = {"label_probabilities": label_probabilities, "sample_weight": sample_weight}
-    result = plan.run(scores, features, y, **given, vocabulary=words)
-    if layer is not None and not scores.requires_grad:  # the forward; the backward runs it again for its gradient
-        layer.learn(result)
-    return result
+class _Call(NamedTuple):
+    """The inputs of the operator."""
+
+    columns: list[Tensor]
+    y: Tensor | None
+    label_probabilities: Tensor | None
+    sample_weight: Tensor | None
+    which: str
+
+    def plan(self) -> tuple[Plan, Vocabulary, dict[str, Tensor]]:
+        """Return what they are projected by, and the features by their names."""
+        layer = _layers.get(self.which)
+        if layer is not None:
+            plan, words, names = layer.plan, layer.known(), layer.feature_names
+        else:
+            plan, words, names = _read(self.which)
+        return plan, words, dict(zip(names, self.columns, strict=True))
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """What else a projection takes, by name."""
+        return {
+            "y": self.y,
+            "label_probabilities": self.label_probabilities,
+            "sample_weight": self.sample_weight,
+        }
 
 
 @lru_cache(maxsize=64)
@@ -161,8 +186,8 @@ def _read(text: str) -> tuple[Plan, Vocabulary, tuple[str, ...]]:
         stated = json.loads(text)
     except json.JSONDecodeError as error:
         raise TracingError(
-            "a graph asks for a layer that is not in this process: it was deleted, or the program was exported with "
-            "strict=True, which keeps no text of the layer. Compile again, or export with strict=False."
+            "a graph asks for a layer that is not in this process, because it was deleted. Compile the model again, or "
+            "export it: an exported program holds the layer as text."
         ) from error
     options = stated["options"]
     bounds = options["bounds"]
@@ -174,6 +199,46 @@ def _read(text: str) -> tuple[Plan, Vocabulary, tuple[str, ...]]:
     return plan, Vocabulary(categories, open=False), tuple(categories)
 
 
+_FACE = 4  # numbers of a face: block, first, second, price
+_STATE = 8192  # numbers of a state, whatever the batch; one with more faces keeps its limits alone
+
+
+def _state_of(plan: Plan, result: Projection) -> Tensor:
+    """Return what holds a result: limits of the constraints, then of each problem its widening and its faces."""
+    limits = [float("nan") if limit is None else limit for limit in _limits(plan)]
+    numbers, state = [*limits], torch.zeros(_STATE, dtype=torch.float64)
+    for column in result.columns:
+        assert isinstance(column, ExactProblem)
+        found = Found.of(column)
+        numbers += [found.widening, float(len(found.faces))]
+        for key, price in zip(found.faces, found.multipliers.tolist(), strict=True):
+            numbers += [*map(float, key), price]
+    if len(numbers) > _STATE - 1:
+        numbers = limits
+    state[0] = float(len(numbers))
+    state[1 : len(numbers) + 1] = torch.tensor(numbers, dtype=torch.float64)
+    return state
+
+
+def _limits(plan: Plan) -> list[float | None]:
+    given = (constraint.limit_value() for constraint in plan.constraints)
+    return [None if limit is None else float(limit) for limit in given]
+
+
+def _plan_of(plan: Plan, state: Tensor) -> tuple[Plan, list[Found]]:
+    """Return the plan at the limits of a state, and what held each problem; nothing where the state had no room."""
+    numbers: list[float] = state[1 : int(state[0]) + 1].tolist()
+    limits = [None if math.isnan(limit) else limit for limit in numbers[: len(plan.constraints)]]
+    found, at = [], len(limits)
+    while at < len(numbers):
+        widening, count = numbers[at], int(numbers[at + 1])
+        rows = np.array(numbers[at + 2 : at + 2 + count * _FACE]).reshape(count, _FACE)
+        keys = tuple((int(block), int(first), int(second)) for block, first, second in rows[:, :3].tolist())
+        found.append(Found(keys, rows[:, 3], 0, widening))
+        at += 2 + count * _FACE
+    return plan.at_limits(limits), found
+
+
 @torch.library.custom_op("fairlayer::project", mutates_args=())
 def _project(  # noqa: PLR0917
     scores: Tensor,
@@ -182,20 +247,26 @@ def _project(  # noqa: PLR0917
     label_probabilities: Tensor | None,
     sample_weight: Tensor | None,
     which: str,
-) -> Tensor:
-    """Return the projected scores."""
-    value = _run(scores.detach(), columns, y, label_probabilities, sample_weight, which).value
-    return value.clone(memory_format=torch.contiguous_format)
+) -> tuple[Tensor, Tensor]:
+    """Return the projected scores, and what holds them."""
+    call = _Call(columns, y, label_probabilities, sample_weight, which)
+    plan, words, features = call.plan()
+    result = plan.run(scores.detach(), features, vocabulary=words, **call.others)
+    layer = _layers.get(which)
+    if layer is not None:
+        layer.learn(result)
+    return result.value.clone(memory_format=torch.contiguous_format), _state_of(plan, result)
 
 
 @_project.register_fake
-def _(scores: Tensor, *inputs: Any) -> Tensor:
-    return like(scores)
+def _(scores: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
+    return like(scores), torch.empty(_STATE, dtype=torch.float64, device="cpu")
 
 
 @torch.library.custom_op("fairlayer::project_adjoint", mutates_args=())
 def _adjoint(  # noqa: PLR0917
     upstream: Tensor,
+    state: Tensor,
     scores: Tensor,
     columns: list[Tensor],
     y: Tensor | None,
@@ -203,16 +274,22 @@ def _adjoint(  # noqa: PLR0917
     sample_weight: Tensor | None,
     which: str,
 ) -> Tensor:
-    """Return the gradient of the scores for an upstream of the shape of the projected ones."""
+    """Return the gradient of the scores for an upstream of the shape of the projected ones, at what held them."""
+    call = _Call(columns, y, label_probabilities, sample_weight, which)
+    plan, words, features = call.plan()
+    then, found = _plan_of(plan, state)
     with with_graph():
         followed = scores.detach().requires_grad_()
-        value = _run(followed, columns, y, label_probabilities, sample_weight, which).value
-        (gradient,) = torch.autograd.grad(value, followed, upstream.detach())
+        if found:
+            result = then.resume(followed, features, words, found, **call.others)
+        else:
+            result = then.run(followed, features, vocabulary=words, **call.others)
+        (gradient,) = torch.autograd.grad(result.value, followed, upstream.detach())
     return gradient.clone(memory_format=torch.contiguous_format)
 
 
 @_adjoint.register_fake
-def _(upstream: Tensor, scores: Tensor, *inputs: Any) -> Tensor:
+def _(upstream: Tensor, state: Tensor, scores: Tensor, *inputs: Any) -> Tensor:
     return torch.empty(scores.shape, dtype=scores.dtype, device=scores.device)
 
 
@@ -222,19 +299,20 @@ def like(scores: Tensor) -> Tensor:
     return torch.empty(scores.shape, dtype=dtype, device=scores.device)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     scores, columns, y, label_probabilities, sample_weight, ctx.which = inputs
     ctx.columns = len(columns)
     ctx.given = [each is not None for each in (y, label_probabilities, sample_weight)]
     others = [each for each in (y, label_probabilities, sample_weight) if each is not None]
-    ctx.save_for_backward(scores, *columns, *others)
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1], scores, *columns, *others)
 
 
-def _backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
-    scores, *rest = ctx.saved_tensors
+def _backward(ctx: Any, upstream: Tensor, of_state: Any) -> tuple[Any, ...]:
+    state, scores, *rest = ctx.saved_tensors
     columns, others = rest[: ctx.columns], iter(rest[ctx.columns :])
     optional = [next(others) if given else None for given in ctx.given]
-    gradient = torch.ops.fairlayer.project_adjoint(upstream, scores, columns, *optional, ctx.which)
+    gradient = torch.ops.fairlayer.project_adjoint(upstream, state, scores, columns, *optional, ctx.which)
     return gradient, [None] * ctx.columns, None, None, None, None
 
 

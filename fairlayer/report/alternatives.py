@@ -1,4 +1,4 @@
-"""The candidates of a sweep as alternatives: what each measured, and why it was not chosen."""
+"""The candidates of a sweep, or the routes of a training: what each measured, and why it was not chosen."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from fairlayer.errors import ParameterError
 from fairlayer.pareto import FrontPoint, Sweep
+from fairlayer.routes import Criterion, Route, Routes
+from fairlayer.routes.numbers import furthest
 
-__all__ = ["alternatives_of"]
+__all__ = ["alternatives_among", "alternatives_of"]
 
 
 def alternatives_of(
@@ -53,6 +55,51 @@ def alternatives_of(
         }
         for point in points
     ]
+
+
+def alternatives_among(routes: Routes, chosen: str) -> list[dict[str, Any]]:
+    """Return every route of a training with its measures on the test rows, and why it was not chosen.
+
+    A route is chosen on the validation rows, by the criterion that was stated, so that is what the reasons speak of.
+
+    Args:
+        routes: the comparison.
+        chosen: the name of the route that is kept.
+    """
+    best = routes.named(chosen)
+    return [
+        {
+            "name": route.name,
+            "measures": _measures(route),
+            "chosen": route is best,
+            "why_not": "" if route is best else _why_not_route(route, best, routes.criterion),
+        }
+        for route in routes.routes
+    ]
+
+
+def _measures(route: Route) -> dict[str, float | None]:
+    """Return the quality first and the gap second, as the picture shows them."""
+    quality = {name: value for name, value in route.test.measures.items() if name != "calibration"}
+    first = next(iter(quality))
+    gaps = {
+        "gap of decisions": furthest(route.test.decision_gaps),
+        "gap of mean scores": furthest(route.test.score_gaps),
+    }
+    known = {name: gap for name, gap in gaps.items() if gap is not None}
+    return {first: quality.pop(first), **known, **quality}
+
+
+def _why_not_route(route: Route, best: Route, criterion: Criterion) -> str:
+    if not criterion.keeps(route.valid) and criterion.keeps(best.valid):
+        return f"on the validation rows its {criterion.at} is {criterion.excess(route.valid):.3f} beyond the limit"
+    name = criterion.measure.replace("_", " ")
+    mine, chosen = (each.valid.measures.get(criterion.measure) for each in (route, best))
+    if mine is None or chosen is None:
+        return f"it has no {name}"
+    if criterion.worth(route.valid) > criterion.worth(best.valid):
+        return f"it could not be kept: on the validation rows its {name} is {mine:.4f}, against {chosen:.4f}"
+    return f"on the validation rows its {name} is {mine:.4f}, against {chosen:.4f}"
 
 
 def _why_not(point: FrontPoint, best: FrontPoint | None, maximise: str, minimise: str) -> str:

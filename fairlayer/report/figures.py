@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
 from fairlayer.audit import MetricError, metric
 
-__all__ = ["bar", "count", "figure", "named", "number", "p_value", "percent", "scatter", "unit_of"]
+__all__ = ["bar", "count", "figure", "moment", "named", "number", "p_value", "percent", "periods", "scatter", "unit_of"]
 
 DASH = "–"
 SPACE = "\u00a0"  # one at which no line breaks
 # The column of groups that were cut from a number, before a group that names the number itself: age_group=age<=25.
 CUT = re.compile(r"\b(\w+)_group=(?=[^\s&]*\b\1\b)")
 _WIDTH = 100  # of a bar, in units of its own
+_EARLIEST, _LATEST = 631_152_000.0, 4_102_444_800.0  # 1990 and 2100: what is taken for seconds since 1970
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -25,7 +27,7 @@ def number(value: float | None, digits: int = 3) -> str:
         >>> number(0.12345), number(None)
         ('0.123', '–')
     """
-    return DASH if value is None else f"{value:.{digits}f}"
+    return DASH if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # no negative zero
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -115,6 +117,59 @@ def bar(
         shown.append(f'<circle cx="{_WIDTH * min(before / top, 1.0):.1f}" cy="7" r="3.2" class="old"/>')
     shown.append(f'<circle cx="{_WIDTH * min(value / top, 1.0):.1f}" cy="7" r="3.2" class="now"/>')
     return f'<svg class="bar" viewBox="-4 0 108 14" aria-hidden="true">{"".join(shown)}</svg>'
+
+
+def moment(seconds: float) -> str:
+    """Return a time of the caller's clock: a date in UTC where it can be seconds since 1970, else the number.
+
+    Example:
+        >>> moment(1790812800.0), moment(12.5)
+        ('2026-10-01 00:00', '12.5 s')
+    """
+    if not _EARLIEST <= seconds < _LATEST:
+        return f"{seconds:g} s"
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def periods(one: Mapping[str, Any]) -> str:
+    """Return the raw and the emitted numbers of a constraint over the periods of a stream; "" for fewer than two.
+
+    Hollow marks are raw, filled ones emitted, the dashed line is the limit.
+    """
+    drawn = [bucket for bucket in one["buckets"] if None not in (bucket["raw"], bucket["emitted"])]
+    if len(drawn) < 2:
+        return ""
+    limit = one["limit"]
+    top = max(*(abs(bucket[name]) for bucket in drawn for name in ("raw", "emitted")), limit or 0.0) or 1.0
+    xs = _placed([float(place) for place in range(len(drawn))], 56, 634)
+
+    def height(value: float) -> float:
+        return 150.0 - 125.0 * min(abs(value) / top, 1.0)
+
+    marks = [
+        f'<circle cx="{x:.1f}" cy="{height(bucket[name]):.1f}" r="4" class="{kind}"/>'
+        for x, bucket in zip(xs, drawn, strict=True)
+        for name, kind in (("raw", "old"), ("emitted", "now"))
+    ]
+    lines = [
+        '<line x1="48" y1="150" x2="642" y2="150" class="axis"/><line x1="48" y1="20" x2="48" y2="150" class="axis"/>'
+    ]
+    texts: list[tuple[float, float, str, str]] = [
+        (42, 29, "end", number(top)),
+        (42, 154, "end", "0"),
+        (56, 170, "start", "first period"),
+    ]
+    texts += [(634, 170, "end", "last period"), (345, 170, "middle", "hollow: raw scores, filled: emitted")]
+    if limit is not None:
+        y = height(limit)
+        lines.append(f'<line x1="48" y1="{y:.1f}" x2="642" y2="{y:.1f}" class="limit"/>')
+        texts.append((642, y - 4, "end", f"limit {limit:g}"))
+    written = "".join(f'<text x="{x}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in texts)
+    label = f"{escape(str(one['constraint']))} in {len(drawn)} periods; the table below has the same numbers."
+    return (
+        f'<svg class="scatter wide" viewBox="0 0 650 176" role="img" aria-label="{label}">{"".join(lines)}'
+        f"{''.join(marks)}{written}</svg>"
+    )
 
 
 def scatter(points: Sequence[Mapping[str, Any]], across: str, up: str) -> str:

@@ -18,6 +18,9 @@ NOT_SUPPLIED = "not supplied"
 def render_markdown(found: Audit | Mapping[str, Any]) -> str:
     """Return the first screen, the verdicts, the groups, the cost and the provenance in Markdown.
 
+    Args:
+        found: an audit, or its document.
+
     Example:
         >>> from fairlayer.audit import audit
         >>> text = render_markdown(audit(decisions=[1, 0] * 50, sensitive_features={"sex": ["F", "M"] * 50}))
@@ -30,7 +33,11 @@ def render_markdown(found: Audit | Mapping[str, Any]) -> str:
 
 
 def write_markdown(path: str | Path, found: Audit | Mapping[str, Any]) -> Path:
-    """Write the Markdown; return its path."""
+    """Write the Markdown; return its path.
+
+    Args:
+        found: an audit, or its document.
+    """
     path = Path(path)
     path.write_text(render_markdown(found), encoding="utf-8")
     return path
@@ -40,6 +47,9 @@ def render_card(found: Audit | Mapping[str, Any]) -> str:
     """Return a model card: the metadata that Hugging Face reads in front, then the sections of its template.
 
     The metrics in front are those of all rows together, with the worst difference between groups beside them.
+
+    Args:
+        found: an audit, or its document.
     """
     document = found.to_dict() if isinstance(found, Audit) else found
     told = document["supplied"]
@@ -60,7 +70,11 @@ def render_card(found: Audit | Mapping[str, Any]) -> str:
 
 
 def write_card(path: str | Path, found: Audit | Mapping[str, Any]) -> Path:
-    """Write the model card; return its path."""
+    """Write the model card; return its path.
+
+    Args:
+        found: an audit, or its document.
+    """
     path = Path(path)
     path.write_text(render_card(found), encoding="utf-8")
     return path

@@ -27,11 +27,13 @@ _CONTENTS = (
     ("cost", "Cost", ""),
     ("strata", "Within strata", "strata"),
     ("together", "What can hold together", "compatibility"),
-    ("layer", "The layer", "run"),
+    ("layer", "The model, and what is done to its scores", "run"),
     ("stream", "Stream", "stream"),
     ("alternatives", "Less discriminatory alternatives", "alternatives"),
     ("checks", "Checks", "checks"),
     ("proxies", "What the other columns tell", "proxies"),
+    ("coverage", "Intervals and sets that were given", "coverage"),
+    ("individual", "Single people", "individual"),
     ("lending", "Adverse impact ratio", "lending"),
     ("impact", "Rates and impact ratios", "impact"),
     ("supplied", "What only people can say", ""),
@@ -98,7 +100,12 @@ def environment() -> Any:
 
 
 def write_page(path: str | Path, found: Audit | Mapping[str, Any], *, format: Format = "audit") -> Path:
-    """Write the page; return its path. See `render_page`."""
+    """Write the page; return its path. See `render_page`.
+
+    Args:
+        found: an audit, or its document.
+        format: the form of the page.
+    """
     path = Path(path)
     path.write_text(render_page(found, format=format), encoding="utf-8")
     return path
@@ -111,6 +118,9 @@ def document_text(document: Mapping[str, Any]) -> str:
 
 def read_document(path: str | Path) -> dict[str, Any]:
     """Read a document that `fairlayer audit --json` or `fairlayer train` wrote.
+
+    Args:
+        path: of the JSON file.
 
     Raises:
         DataError: it is no such document, or one of another version.

@@ -208,6 +208,18 @@ class Reader:
         """Return several entries as one text."""
         return told if isinstance(told, str) else "; ".join(self.entry(one) for one in told)
 
+    moment = staticmethod(figures.moment)
+    periods = staticmethod(figures.periods)
+
+    @staticmethod
+    def thresholds(cell: Mapping[str, Any]) -> str:
+        """Return from which scores on people of a cell get a yes, and which share of them where lots are drawn."""
+        told = []
+        for threshold, share in zip(cell["thresholds"], cell["shares"], strict=True):
+            score = "any score" if threshold is None else figures.number(threshold)
+            told.append(score if share >= 1.0 else f"{score} for {figures.percent(share, 0)}")
+        return "; ".join(told) or "never"
+
     @staticmethod
     def measures(alternatives: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the names of what was measured of the candidates; five at most."""

@@ -15,6 +15,7 @@ from fairlayer.report.pictures import report_picture
 from fairlayer.report.stream import StreamSection
 from fairlayer.streaming import InferenceState, StreamReport
 from fairlayer.streaming.report import BucketReport
+from fairlayer.training import Gap
 
 __all__ = ["DecidedCell", "DecidedStream", "StreamPage", "render_stream_page", "write_stream_page"]
 
@@ -151,7 +152,7 @@ def _constraint(state: InferenceState, report: StreamReport, name: str) -> _Show
         f"from gaps within buckets and {split.mix:+.4f} from the groups' coming at different times. No policy repays "
         "the second part."
     )
-    limit = DASH if everything is None else words.limit_text(everything)
+    limit = DASH if everything is None else words.limit_text(Gap.of(everything))
     if not state.policy.holds_pooled:
         limit = f"{limit}, of recent predictions"
     return _Shown(

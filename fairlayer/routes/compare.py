@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fairlayer._keywords import explained
 from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.calibration import GroupCalibrator
@@ -155,6 +156,7 @@ class Routes:
         }
 
 
+@explained
 def compare_routes(
     candidates: Sequence[Candidate],
     constraints: Stated,

@@ -89,6 +89,9 @@ class Criterion:
 def parse_criterion(text: str) -> Criterion:
     """Read a criterion as callers write it.
 
+    Args:
+        text: such as "brier at score_gap".
+
     Raises:
         CriterionError: it cannot be read.
 

@@ -122,6 +122,10 @@ def train_routes(
 def save_routes(folder: str | Path, found: TrainedRoutes, name: str | None = None) -> Path:
     """Write the run folder of a route, the best one where none is named, with routes.json beside it.
 
+    Args:
+        found: the trained routes.
+        name: of the route to keep; None for the best.
+
     Raises:
         MissingExtraError: the route keeps boosted trees, and skops is not installed; nothing was written.
     """

@@ -224,6 +224,7 @@ class TableProjection:
             raise DataError("the numbers are measured while values() is read; read it to its end first.")
         return dict(zip(self._solved.settings.names, self._solved.measure(self._seen, self._sums), strict=True))
 
+    @explained
     def apply(self, scores: Any, sensitive_features: Any, y: Any = None) -> Any:
         """Return the projected scores of any rows of the table; a tensor for a tensor, else an array.
 

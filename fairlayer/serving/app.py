@@ -15,6 +15,7 @@ from fairlayer.errors import (
     SolverError,
     require,
 )
+from fairlayer.fused import stream_kernels
 from fairlayer.serving.decider import Decider, decided_by
 from fairlayer.serving.gate import LOOPBACK, Gate, Limits
 from fairlayer.serving.metrics import Metrics
@@ -24,6 +25,7 @@ from fairlayer.serving.schemas import Schemas
 from fairlayer.serving.scorer import Scorer
 from fairlayer.streaming.shared import SharedStore
 from fairlayer.streaming.store import IdReusedError, StoreError, StreamStore
+from fairlayer.trail import TrailError
 
 # No `from __future__ import annotations` here: FastAPI reads the annotations of functions defined inside functions.
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["create_app"]
 
 VERSION = version("fairlayer")
+_MANY = 1_000_000  # rows: work enough to load compiled steps at once
 _OURS = (BackendError, InfeasibleConstraintsError, MissingExtraError, OutputError, SolverError)
 _ENDPOINTS = ("/score", "/decide", "/labels", "/state", "/metrics", "/health", "/ready", "/docs", "/openapi.json")
 _ABOUT = "Scores and decisions of one run, whose gaps between groups are kept within its limits over the stream."
@@ -63,7 +66,7 @@ def create_app(
         seconds: longest time for a body to arrive.
         allowed_hosts: names that the Host header may have: by default those of this machine for itself; None for any.
         token: asked of every request but /health and /ready, as `Authorization: Bearer TOKEN`; None for none.
-        **options: of the `Scorer` (store, policy, memory, window, hold, warm_start, most_records, unknown).
+        **options: of the `Scorer` (store, policy, memory, window, hold, warm_start, most_records, unknown, journal).
 
     Endpoints: POST /score {"records": [...], "ids": [...] or absent}, POST /labels {"ids": [...], "labels": [...]},
     POST /decide where the run keeps a decision rule, GET /state, /metrics, /health, /ready, /docs, /openapi.json. A bad
@@ -82,6 +85,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
+        await asyncio.to_thread(stream_kernels, _MANY)  # now, and not while requests wait
         app.state.ready = True
         yield
         app.state.ready = False
@@ -118,7 +122,7 @@ def _decider(scorer: Scorer) -> Decider | None:
         beside = store.beside("decisions")
     elif isinstance(store, StreamStore) and store.path != ":memory:":
         beside = StreamStore(f"{store.path}.decisions", synchronous=store.synchronous, every=store.every)
-    return Decider(scorer.inputs, rule, beside, **scorer.decision_options)
+    return Decider(scorer.inputs, rule, beside, journal=scorer.journal, model=scorer.name, **scorer.decision_options)
 
 
 def _add_score(app: "FastAPI", parts: _Parts) -> None:
@@ -184,7 +188,9 @@ def _add_probes(app: "FastAPI", scorer: Scorer) -> None:
     @app.get("/health")
     def health() -> dict[str, Any]:
         """Say that the process answers, which run it serves, and what of the stream outlives what."""
-        return {"status": "ok", "run": scorer.name, "version": VERSION, "durability": scorer.store.durability}
+        trail = None if scorer.recorder is None else scorer.recorder.trail.path.name
+        durability = scorer.store.durability
+        return {"status": "ok", "run": scorer.name, "version": VERSION, "durability": durability, "trail": trail}
 
     @app.get("/ready")
     async def ready() -> JSONResponse:
@@ -225,7 +231,7 @@ def _add_errors(app: "FastAPI") -> None:
 
 
 def _status(error: FairlayerError) -> int:
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError | TrailError):
         return 503
     if isinstance(error, IdReusedError):
         return 409

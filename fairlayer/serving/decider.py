@@ -22,7 +22,8 @@ from fairlayer.decisions.stream import wishes_of
 from fairlayer.edge import feature_names
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import read_sensitive_features
-from fairlayer.serving.identity import digests_of
+from fairlayer.serving.identity import digests_of, read_of
+from fairlayer.serving.journal import Journal
 from fairlayer.serving.scorer import Inputs, stream_of
 from fairlayer.streaming import InferenceState
 from fairlayer.streaming.store import Id
@@ -63,6 +64,9 @@ class Decider:
         inputs: how records are read.
         rule: of the run, from `decided_by`.
         store: of decisions only.
+        journal: keeps an audit trail of the decisions in the store's file. In its rows the raw score is what the rule
+            by itself decides.
+        model: what the trail calls the run.
         **options: of the `InferenceState`: policy, memory, window, hold. The policy is "anytime" by default, which
             bounds all decisions so far.
 
@@ -70,14 +74,29 @@ class Decider:
         StoreError: the store holds decisions by another rule, or cannot be read.
     """
 
-    def __init__(self, inputs: Inputs, rule: DecisionRule, store: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        rule: DecisionRule,
+        store: Any,
+        *,
+        journal: Journal | None = None,
+        model: str = "",
+        **options: Any,
+    ) -> None:
         self.inputs, self.rule, self.store = inputs, rule, store
         self._constraints: tuple[Constraint, ...] = inputs.run.model.constraints
         self._features = feature_names(self._constraints)
         state = InferenceState(self._constraints, bounds=(0.0, 1.0), **{"policy": "anytime", **options})
         words = inputs.run.model.projection.vocabulary
         mark = hashlib.sha256(json.dumps(rule.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
-        self.stream = stream_of(state, store, words, Rounding(f"decision rule {mark}"))
+        told: dict[str, Any] = {
+            "model": f"{model}, decision rule {mark}",
+            "policy": str(state.policy),
+            "threshold": 0.5,
+        }
+        self._recorder = None if journal is None else journal.begun(store, constraints=self._constraints, **told)
+        self.stream = stream_of(state, store, words, Rounding(f"decision rule {mark}"), self._recorder)
 
     def decide(self, records: Any, ids: Sequence[Id] | None = None, at: float | None = None) -> Decided:
         """Return a decision for each record, counted and stored.
@@ -96,7 +115,8 @@ class Decider:
         wishes = torch.from_numpy(wishes_of(self.rule, scores.numpy(), cell_of))
         marks = None if ids is None else digests_of(records, self.inputs.columns)
         columns = {name: sensitive[name] for name in self._features}
-        found = self.stream.answer(wishes, columns, ids=ids, at=at, digests=marks, counters=seen)
+        told: dict[str, Any] = {} if self._recorder is None else {"inputs": read_of(records, self.inputs.columns)}
+        found = self.stream.answer(wishes, columns, ids=ids, at=at, digests=marks, counters=seen, **told)
         return Decided([int(each) for each in found.emitted.tolist()], scores.tolist(), found.repeated)
 
     def describe(self) -> dict[str, Any]:
@@ -116,6 +136,8 @@ class Decider:
     def close(self) -> None:
         """Write the state whole and let go of the store."""
         self.stream.close()
+        if self._recorder is not None:
+            self._recorder.trail.close()
 
     def _gaps(self, cells: Sequence[tuple[tuple[Any, ...], int, int]]) -> dict[str, float | None]:
         """Return the number that each constraint bounds, of all decisions; None where nothing is compared."""

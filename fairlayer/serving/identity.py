@@ -10,7 +10,7 @@ from typing import Any
 
 from fairlayer.training import Run
 
-__all__ = ["digests_of", "name_of"]
+__all__ = ["digests_of", "name_of", "read_of"]
 
 
 def name_of(run: Run, folder: str | Path | None) -> str:
@@ -34,7 +34,17 @@ def digests_of(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> 
         >>> one == same, one == other
         (True, False)
     """
-    return [_digest([_plain(record[name]) for name in columns]) for record in records]
+    return [_digest(list(read.values())) for read in read_of(records, columns)]
+
+
+def read_of(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what the model reads of each record, by column.
+
+    Example:
+        >>> read_of([{"a": 1, "b": "x", "c": None}], ["b", "a"])
+        [{'b': 'x', 'a': 1.0}]
+    """
+    return [{name: _plain(record[name]) for name in columns} for record in records]
 
 
 def _digest(values: list[Any]) -> str:
@@ -42,5 +52,7 @@ def _digest(values: list[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """1 and 1.0 are the same record: JSON writers differ in it."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53 else value
+    """1 and 1.0 are the same record: JSON writers differ in it. An integer that no double holds stays whole as text."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return float(value) if abs(value) < 2**53 else str(value)

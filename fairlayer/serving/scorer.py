@@ -15,9 +15,10 @@ from fairlayer.data.columns import sensitive_columns
 from fairlayer.edge import plain_bounds
 from fairlayer.errors import ParameterError
 from fairlayer.model import FairModel
-from fairlayer.serving.identity import digests_of, name_of
+from fairlayer.serving.identity import digests_of, name_of, read_of
+from fairlayer.serving.journal import Journal
 from fairlayer.serving.records import frame_of, read_columns, unseen_levels
-from fairlayer.streaming import InferenceState, Policy
+from fairlayer.streaming import InferenceState, Policy, Recorder
 from fairlayer.streaming.durable import Delivered, DurableStream, Emitted, Finish
 from fairlayer.streaming.store import Id, StreamStore
 from fairlayer.training import Run, load_run
@@ -116,7 +117,14 @@ def new_stream(
     window: Any = None,
     hold: str | None = None,
 ) -> InferenceState:
-    """Return an empty stream under the model's constraints and bounds; what the model emitted before is left out."""
+    """Return an empty stream under the model's constraints and bounds; what the model emitted before is left out.
+
+    Args:
+        policy: see `InferenceState`.
+        memory: see `InferenceState`.
+        window: see `InferenceState`.
+        hold: see `InferenceState`.
+    """
     options = model.projection.options
     return InferenceState(
         model.constraints,
@@ -203,9 +211,12 @@ class Scorer:
         most_records: most records of one request.
         unknown: see `Inputs`.
         decision_policy: how the decisions of a service are held, see `DecisionStream`.
+        journal: keeps an audit trail in the store's file, one row for each answer, in the transaction that counts it;
+            None keeps none.
 
     Raises:
         DataError, StoreError: the run or the store cannot be read.
+        ParameterError: there is a journal, and the store is no SQLite file.
     """
 
     def __init__(
@@ -221,6 +232,7 @@ class Scorer:
         most_records: int = 1000,
         unknown: Literal["refuse", "uncovered"] = "refuse",
         decision_policy: str | Policy = "anytime",
+        journal: Journal | None = None,
     ) -> None:
         self.run = run if isinstance(run, Run) else load_run(run)
         self.run.model.eval()
@@ -233,7 +245,9 @@ class Scorer:
             state.warm_start(raw, sensitive, words)
         self.store: Store = store or StreamStore(":memory:")
         self.decision_options = {"policy": decision_policy, "memory": memory, "window": window}
-        self.stream = stream_of(state, self.store, words)
+        self.journal = journal
+        self.recorder = None if journal is None else self._begun(journal, state)
+        self.stream = stream_of(state, self.store, words, witness=self.recorder)
 
     def score(self, records: Any, ids: Sequence[Id] | None = None, at: float | None = None) -> Scored:
         """Return a prediction for each record, counted and stored.
@@ -248,10 +262,10 @@ class Scorer:
         """
         raw, sensitive, seen = self.inputs.read(records)
         marks = None if ids is None else digests_of(records, self.inputs.columns)
-        found = self.stream.answer(raw, sensitive, ids=ids, at=at, digests=marks, counters=seen)
+        told: dict[str, Any] = {} if self.recorder is None else {"inputs": read_of(records, self.inputs.columns)}
+        found = self.stream.answer(raw, sensitive, ids=ids, at=at, digests=marks, counters=seen, **told)
         scores = found.emitted.reshape(-1).tolist()
-        amounts = self.run.recipe.config.task == "regression"
-        decisions = None if amounts else [int(score >= THRESHOLD) for score in scores]
+        decisions = None if self._threshold is None else [int(score >= self._threshold) for score in scores]
         phase = self.stream.state.phase.value
         return Scored(scores, found.raw.reshape(-1).tolist(), decisions, found.repeated, phase)
 
@@ -292,12 +306,34 @@ class Scorer:
     def close(self) -> None:
         """Write the state whole and let go of the store."""
         self.stream.close()
+        if self.recorder is not None:
+            self.recorder.trail.close()
+
+    @property
+    def _threshold(self) -> float | None:
+        """Where a decision is taken from a score; None where the run predicts amounts."""
+        return None if self.run.recipe.config.task == "regression" else THRESHOLD
+
+    def _begun(self, journal: Journal, state: InferenceState) -> Recorder:
+        return journal.begun(
+            self.store,
+            model=self.name,
+            policy=str(state.policy),
+            constraints=state.constraints,
+            threshold=self._threshold,
+        )
 
 
-def stream_of(state: InferenceState, store: Any, words: Vocabulary, finish: Finish | None = None) -> Stream:
+def stream_of(
+    state: InferenceState,
+    store: Any,
+    words: Vocabulary,
+    finish: Finish | None = None,
+    witness: Recorder | None = None,
+) -> Stream:
     """Return the stream of a store; a store that is shared makes its own."""
     if isinstance(store, StreamStore):
-        return DurableStream(state, store, vocabulary=words, finish=finish)
+        return DurableStream(state, store, vocabulary=words, finish=finish, witness=witness)
     stream: Stream = store.stream(state, words, finish)
     return stream
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from fairlayer.constraints import Constraint
-from fairlayer.report import StreamSection, words
-from fairlayer.report.pictures import stream_picture
-from fairlayer.serving.table import StreamedTable
-from fairlayer.training import measure
+from pathlib import Path
 
-__all__ = ["stream_section"]
+from fairlayer.constraints import Constraint
+from fairlayer.report import StreamSection, periods_of, words
+from fairlayer.report.pictures import stream_picture
+from fairlayer.serving.scorer import new_stream
+from fairlayer.serving.table import StreamedTable
+from fairlayer.streaming import Policy
+from fairlayer.streaming.durable import read_state
+from fairlayer.training import Run, measure
+
+__all__ = ["stored_section", "stream_section"]
 
 _CAPTION = "offline: the whole table projected at once, seen before the first prediction"
 Row = tuple[str, str, str, str]
 
 
 def stream_section(streamed: StreamedTable) -> StreamSection:
-    """Return the gaps and the cost of a stream beside doing nothing and beside the offline projection."""
+    """Return the gaps and the cost of a stream beside doing nothing and beside the offline projection.
+
+    Args:
+        streamed: what `stream_table` returned.
+    """
     rows, size = len(streamed.raw), streamed.batch_size
     arrival = "one at a time" if size == 1 else f"in batches of {size}"
     pooled = [row for constraint in streamed.measurable() for row in _pooled(streamed, constraint)]
@@ -25,6 +34,31 @@ def stream_section(streamed: StreamedTable) -> StreamSection:
         caption=_CAPTION,
         sentences=_sentences(streamed),
         picture=stream_picture(streamed.state),
+        periods=periods_of(streamed.state.report()),
+    )
+
+
+def stored_section(run: Run, store: str | Path, *, policy: str | Policy = "present") -> StreamSection:
+    """Return the periods of a stream that a service keeps in a file, while it goes on.
+
+    Args:
+        run: of the service.
+        store: its SQLite file.
+        policy: by which the service holds the stream.
+
+    Raises:
+        StoreError: there is no such store, or it holds the stream of other constraints.
+    """
+    state = read_state(store, new_stream(run.model, policy=policy), run.model.projection.vocabulary)
+    report = state.report()
+    events = [f"After {event.samples:,.0f} predictions: {event.text}" for event in report.events]
+    return StreamSection(
+        title=f"{report.samples:,} predictions of the service that keeps '{Path(store).name}'",
+        blocks=[],
+        caption=f"Policy {report.policy}; the phase is {report.phase.value}",
+        sentences=events,
+        picture="",
+        periods=periods_of(report),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from fairlayer.data import Sample
 from fairlayer.data.columns import as_numbers, as_text
 from fairlayer.errors import DataError
 from fairlayer.serving.scorer import new_stream
-from fairlayer.streaming import InferenceState, Policy
+from fairlayer.streaming import InferenceState, Policy, Recorder
+from fairlayer.streaming.durable import limits_of
+from fairlayer.streaming.recording import Answered
 from fairlayer.training import Observed, Run, emit_in_batches, measure
 from fairlayer.training.comparison import Beside
 from fairlayer.training.quality import quality_beside
@@ -31,6 +33,7 @@ __all__ = ["StreamedTable", "stream_sample", "stream_table"]
 
 _WINDOW = 1_000
 _CHECKPOINTS = 50
+_TOGETHER = 1_000  # steps of which the trail gets the rows at once
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def stream_table(
     at: Sequence[float] | None = None,
     warm_start: pd.DataFrame | None = None,
     on_rows: Callable[[int], None] | None = None,
+    recorder: Recorder | None = None,
 ) -> StreamedTable:
     """Stream a table through a run.
 
@@ -133,6 +137,8 @@ def stream_table(
         at: seconds of each row on a clock that never goes back; a call has the time of its first row.
         warm_start: rows whose raw scores the feed-forward begins with.
         on_rows: told how many rows have been emitted as the stream goes.
+        frame: the rows, in order of arrival.
+        recorder: writes a row of an audit trail for each row of the table, in transactions of a thousand.
 
     Constraints that read labels get them right after each batch where the table has the target column, and are not
     held where it has not.
@@ -149,6 +155,7 @@ def stream_table(
         at=at,
         warm_start=None if warm_start is None else run.recipe.sample(warm_start),
         on_rows=on_rows,
+        recorder=recorder,
     )
 
 
@@ -165,8 +172,23 @@ def stream_sample(
     at: Sequence[float] | None = None,
     warm_start: Sample | None = None,
     on_rows: Callable[[int], None] | None = None,
+    recorder: Recorder | None = None,
 ) -> StreamedTable:
-    """The same for rows that are encoded already, with their labels, where they are known."""
+    """The same for rows that are encoded already, with their labels, where they are known.
+
+    Args:
+        run: the trained run.
+        sample: its rows, in order of arrival.
+        batch_size: rows that arrive together.
+        policy: see `InferenceState`.
+        memory: see `InferenceState`.
+        window: see `InferenceState`.
+        hold: see `InferenceState`.
+        at: (rows,) the clock of each row; None for none.
+        warm_start: rows to begin from; they are not counted.
+        on_rows: is called with the number of rows after each batch.
+        recorder: writes a row of an audit trail for each row of the table, in transactions of a thousand.
+    """
     if batch_size < 1:
         raise DataError(f"a batch size of {batch_size} was asked for; at least one row is needed.")
     offline = emit_in_batches(run.model, sample, len(sample))
@@ -176,7 +198,8 @@ def stream_sample(
             raw_scores = run.model.raw_scores(warm_start.x)
         state.warm_start(raw_scores, warm_start.sensitive, run.model.projection.vocabulary)
     raw = torch.from_numpy(offline.raw).double()
-    streamed, phases = _emit(run, state, sample, raw, labels=labels, batch_size=batch_size, at=at, on_rows=on_rows)
+    emitting = partial(_emit, labels=labels, batch_size=batch_size, at=at, on_rows=on_rows, recorder=recorder)
+    streamed, phases = emitting(run, state, sample, raw)
     arrays = (raw.numpy(), streamed, offline.scores.astype(np.float64))
     return StreamedTable(run, sample, *arrays, state, batch_size, phases, labels)
 
@@ -191,10 +214,12 @@ def _emit(
     batch_size: int,
     at: Sequence[float] | None,
     on_rows: Callable[[int], None] | None,
+    recorder: Recorder | None,
 ) -> tuple[FloatArray, dict[str, int]]:
     words = run.model.projection.vocabulary
     columns = {name: column.tolist() for name, column in sample.sensitive.items()}
     known = labels if any(c.needs_labels for c in run.model.constraints) else None
+    limits, waiting = limits_of(run.model.constraints), list[Answered]()
     streamed, phases = np.empty(len(raw)), Counter[str]()
     for part in _parts(len(raw), batch_size):
         features = {name: column[part] for name, column in columns.items()}
@@ -202,6 +227,12 @@ def _emit(
         now = None if at is None else at[part.start]
         streamed[part] = state.emit(raw[part], features, y=y, vocabulary=words, at=now).numpy()
         phases[state.phase.value] += part.stop - part.start
+        if recorder is not None:
+            told = raw[part].tolist(), streamed[part].tolist()
+            waiting.append(Answered(features, *told, state.phase.value, state.policy.name, limits, at=now))
+            if len(waiting) >= _TOGETHER or part.stop == len(raw):
+                recorder.write(*waiting)
+                waiting.clear()
         if on_rows is not None:
             on_rows(part.stop)
     return streamed, dict(phases)

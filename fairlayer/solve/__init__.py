@@ -3,7 +3,7 @@
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.held import HeldRows
 from fairlayer.solve.quadratic import ClashingFaces
-from fairlayer.solve.slabs import Face, RowSlabs, SlabSystem, SpreadSlabs
+from fairlayer.solve.slabs import Face, FaceKey, RowSlabs, SlabSystem, SpreadSlabs, normals_of
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.solving import Solved, solve
 from fairlayer.solve.stuck import StuckProblem
@@ -11,6 +11,7 @@ from fairlayer.solve.stuck import StuckProblem
 __all__ = [
     "ClashingFaces",
     "Face",
+    "FaceKey",
     "HeldRows",
     "RowSlabs",
     "SlabSystem",
@@ -20,6 +21,7 @@ __all__ = [
     "StuckProblem",
     "accuracy_of",
     "gauged",
+    "normals_of",
     "solve",
 ]
 

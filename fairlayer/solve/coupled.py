@@ -34,7 +34,7 @@ def solve_coupled(passes: PairPasses, slabs: SlabSystem) -> Solved:
         ClashingFaces: nothing meets all of them.
         SolverError: the accuracy was not reached.
     """
-    counted: Any = CountedPasses(passes)  # type: ignore[arg-type]
+    counted: Any = CountedPasses(passes)
     solution = _solved(counted, slabs)
     return Solved(solution._replace(passes=counted.count), slabs, 0.0)
 

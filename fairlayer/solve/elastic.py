@@ -12,6 +12,7 @@ multipliers grow into the proof.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
-from fairlayer.passes import Passes, Point, WholeBatch
+from fairlayer.passes import WHOLE, Passes, Point, WholeBatch
 from fairlayer.solve.accuracy import gauged
 from fairlayer.solve.newton import ROUNDING, descend, optimality_error, raise_if_unbounded, unfinished
 from fairlayer.solve.slabs import SlabSystem
@@ -86,7 +87,7 @@ class _ElasticPasses:
         self.centre = np.zeros(len(softness)) if centre is None else centre
         self.scores, self.cells, self.geometry = base.scores, base.cells, base.geometry
         self.lower, self.upper = base.lower, base.upper
-        self.parts = base.parts
+        self.parts, self.least_floor = base.parts, base.least_floor
 
     @property
     def size(self) -> float:
@@ -97,16 +98,13 @@ class _ElasticPasses:
         """See `Passes.at`."""
         point = self.base.at(nu)
         change = -self.centre if nu is None else nu - self.centre
-        return point.counted(point.statistics - self.softness * change)
-
-    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
-        """See `Passes.metric`."""
-        metric = self.base.metric(point, floor)
-        return metric + (self.softness if metric.ndim == 1 else np.diag(self.softness))
+        return point.counted(point.statistics - self.softness * change, lambda: self._softened(point.curvature))
 
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`."""
-        metric = self.base.widest_metric()
+        return self._softened(self.base.widest_metric())
+
+    def _softened(self, metric: FloatArray) -> FloatArray:
         return metric + (self.softness if metric.ndim == 1 else np.diag(self.softness))
 
     def whole(self) -> WholeBatch:
@@ -130,9 +128,26 @@ class _ElasticPasses:
         """See `Passes.total`."""
         return self.base.total(sums)
 
-    def pull(self, nu: FloatArray) -> Any:
+    @property
+    def runs(self) -> Sequence[slice]:
+        """See `Passes.runs`."""
+        return self.base.runs
+
+    def forget(self) -> None:
+        """See `Passes.forget`."""
+        self.base.forget()
+
+    def pull(self, nu: FloatArray, run: slice = WHOLE) -> Any:
         """See `Passes.pull`."""
-        return self.base.pull(nu)
+        return self.base.pull(nu, run)
+
+    def sums(self, value: Any, run: slice, *, weighted: bool = True) -> FloatArray:
+        """See `Passes.sums`."""
+        return self.base.sums(value, run, weighted=weighted)
+
+    def together(self, statistics: FloatArray) -> FloatArray:
+        """See `Passes.together`."""
+        return self.base.together(statistics)
 
     def measure(self, value: Any, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`."""
@@ -142,9 +157,9 @@ class _ElasticPasses:
         """See `Passes.small`."""
         return self.base.small(array)
 
-    def export(self, array: Any, dtype: torch.dtype) -> torch.Tensor:
+    def export(self, point: Point, dtype: torch.dtype) -> torch.Tensor:
         """See `Passes.export`."""
-        return self.base.export(array, dtype)
+        return self.base.export(point, dtype)
 
     def as_tensor(self, array: Any) -> torch.Tensor:
         """See `Passes.as_tensor`."""

@@ -46,6 +46,7 @@ __all__ = [
 
 _NEAR = 8.0  # times the size of what is known: the first place to wait on the way to infinity
 _TRIES = 6  # orders of steps
+_UNPROVED = 1e-6  # of the size of what is known: a gap beyond which an answer is none
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _proof(faces: Faces, domain: BoxSpec | SimplexSpec, near: FloatArray | None,
             found = proof
         if found.gap == 0.0:
             break
-    if found is None:
+    if found is None or found.gap > _UNPROVED * reach:
         raise SolverError(
             f"the least widening of {len(faces.matrix)} rows was asked for, but {_TRIES} orders of steps were lost to "
             "rounding. Check for rows or weights of very different size."

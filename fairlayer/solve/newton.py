@@ -162,10 +162,10 @@ def _sigma(dual: _Dual | Solution) -> float:
 
 def _floored(passes: Passes, point: Point, step: int) -> FloatArray:
     """K, with clipped samples counted as slightly free where without them K could not move at all."""
-    metric = passes.metric(point)
+    metric, whole = point.curvature, passes.widest_metric()
     if metric.ndim == 2:
-        return passes.metric(point, floor=max(0.05 * 0.1**step, 1e-9))
-    floored = passes.metric(point, floor=max(0.05 * 0.5**step, 1e-9))
+        return metric + max(0.05 * 0.1**step, passes.least_floor) * (whole - metric)
+    floored = metric + max(0.05 * 0.5**step, passes.least_floor) * (whole - metric)
     return np.where(metric <= _SATURATED * floored, floored, metric)
 
 

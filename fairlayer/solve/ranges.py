@@ -14,212 +14,27 @@ then bracketed itself, so that the method always ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 
 from fairlayer._rows import SparseRows
-from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.passes import Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.counted import CountedPasses
+from fairlayer.solve.levels import level_of
+from fairlayer.solve.place import place_of
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.sorted import SortedBatch, lies_far_outside, sortable
 from fairlayer.solve.table import RowTable, faces_of_prices
+from fairlayer.solve.units import Units, reach_of_units
 
-__all__ = ["Units", "level_of", "solve_ranges"]
+__all__ = ["solve_ranges"]
 
 _TOGETHER = 7  # passes in which levels and prices move at once
-_MOST_PASSES, _MOST_SEARCHES = 60, 300  # over the batch, and over the sorted one
-
-
-@dataclass(frozen=True)
-class Units:
-    """The distinct rows of a table, each of which reads statistics of its own.
-
-    Args:
-        table: the rows.
-        unit: unit of each row.
-        matrix: (units, statistics).
-        level: spread of each unit, -1 for none.
-        offset: added to its value within the spread.
-        lower: own lower limit.
-        upper: own upper limit.
-        atol: accuracy.
-        scale: of each spread.
-        width: of each spread.
-    """
-
-    table: RowTable
-    unit: IntArray
-    matrix: SparseRows
-    level: IntArray
-    offset: FloatArray
-    lower: FloatArray
-    upper: FloatArray
-    atol: FloatArray
-    scale: FloatArray
-    width: FloatArray
-
-    @staticmethod
-    def of(table: RowTable) -> Units | None:
-        """Return the units, or None where rows share statistics without being the same."""
-        matrix, r = table.matrix, len(table.matrix)
-        lengths = np.diff(matrix.starts)
-        if not len(matrix.data) or (lengths == 0).any():
-            return None
-        first = np.full(matrix.shape[1], r)
-        np.minimum.at(first, matrix.columns, matrix.rows)
-        same = first[matrix.columns[matrix.starts[:-1]]]  # the first row that reads what this one reads
-        if (first[matrix.columns] != same[matrix.rows]).any() or (lengths[same] != lengths).any():
-            return None
-        twin = matrix.starts[same][matrix.rows] + np.arange(len(matrix.data)) - matrix.starts[matrix.rows]
-        if (matrix.columns[twin] != matrix.columns).any() or (matrix.data[twin] != matrix.data).any():
-            return None
-        distinct, unit = np.unique(same, return_inverse=True)
-        level, offset = np.full(len(distinct), -1), np.zeros(len(distinct))
-        if (np.bincount(unit, table.tied) > 1).any():
-            return None  # two spreads over the same rows
-        level[unit[table.tied]] = table.level[table.tied]
-        offset[unit[table.tied]] = table.offset[table.tied]
-        lower, upper = np.full(len(distinct), -np.inf), np.full(len(distinct), np.inf)
-        atol = np.full(len(distinct), np.inf)
-        np.maximum.at(lower, unit, table.lower)
-        np.minimum.at(upper, unit, table.upper)
-        np.minimum.at(atol, unit, table.atol)
-        return Units(
-            table, unit, matrix.take_rows(distinct), level, offset, lower, upper, atol, table.scale, table.width
-        )
-
-    @property
-    def inside(self) -> BoolArray:
-        """Which units belong to a spread."""
-        return self.level >= 0
-
-    def ends(self, c: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the limits of each unit at given levels, those of its spread and its own together."""
-        low, high = self.tied_ends(c)
-        lower = np.maximum(low, self.lower)
-        return lower, np.maximum(np.minimum(high, self.upper), lower)
-
-    def tied_ends(self, c: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the limits that the spreads alone set."""
-        low, high, own = np.full(len(self.level), -np.inf), np.full(len(self.level), np.inf), self.level[self.inside]
-        low[self.inside] = c[own] - self.offset[self.inside]
-        high[self.inside] = (c[own] + self.width[own]) / self.scale[own] - self.offset[self.inside]
-        return low, high
-
-    def add(self, values: FloatArray) -> FloatArray:
-        """Return sums of the units of each spread."""
-        return np.bincount(self.level[self.inside], values[self.inside], len(self.scale)).astype(np.float64, copy=False)
-
-    def domain(self, reach: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
-        """Return the range of each level within which every unit has somewhere to be.
-
-        Args:
-            reach: least and largest value that each unit can take.
-        """
-        c_low, c_high = self.level_domain(np.maximum(self.lower, reach[0]), np.minimum(self.upper, reach[1]))
-        return c_low, np.maximum(c_high, c_low)
-
-    def level_domain(self, least: FloatArray, most: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the range of each level for units between given values; empty where the first is the larger."""
-        c_low, c_high = np.full(len(self.scale), -np.inf), np.full(len(self.scale), np.inf)
-        narrow = self.scale < 1.0
-        c_low[narrow] = -self.width[narrow] / (1.0 - self.scale[narrow])
-        wide = self.scale > 1.0
-        c_high[wide] = self.width[wide] / (self.scale[wide] - 1.0)
-        own, at = self.level[self.inside], self.inside
-        np.minimum.at(c_high, own, most[at] + self.offset[at])
-        np.maximum.at(c_low, own, (least[at] + self.offset[at]) * self.scale[own] - self.width[own])
-        return c_low, c_high
-
-    def fit(self, passes: Passes) -> bool:
-        """Whether the limits leave every unit somewhere to be, with a margin for rounding; False says nothing."""
-        least, most = _reach(passes, self)
-        if not _common(passes.lower) or not _common(passes.upper):
-            return False
-        low, high = np.maximum(self.lower, least), np.minimum(self.upper, most)
-        c_low, c_high = self.level_domain(low, high)
-        size = np.abs(np.where(np.isfinite(c_low), c_low, 0.0))  # a level may be free downwards
-        return bool((low <= high - 4.0 * self.atol).all() and (c_low + 1e-12 * np.maximum(1.0, size) <= c_high).all())
-
-    @cached_property
-    def scales(self) -> FloatArray:
-        """Scale of each unit's spread."""
-        return np.append(self.scale, 1.0)[self.level]
-
-    def shares(self, price: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the part of each price that the spread has to bear, at upper and lower limits, both >= 0."""
-        low, high = self.tied_ends(c)
-        above = np.where(self.inside & (price > 0) & (high <= self.upper), price / self.scales, 0.0)
-        below = np.where(self.inside & (price < 0) & (low >= self.lower), -price, 0.0)
-        return above, below
-
-    def most_and_least(self, price: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Return the least and the largest such parts: above, above, below, below.
-
-        Where a limit of the unit's own is that of its spread, each may bear any part of the price.
-        """
-        low, high = self.tied_ends(c)
-        near = 2.0 * self.atol
-        above, below = np.maximum(price, 0.0) / self.scales, np.maximum(-price, 0.0)
-        with np.errstate(invalid="ignore"):
-            least = self.inside & (high < self.upper - near), self.inside & (low > self.lower + near)
-            most = self.inside & (high <= self.upper + near), self.inside & (low >= self.lower - near)
-        zero = np.zeros_like(price)
-        return (
-            np.where(least[0], above, zero),
-            np.where(most[0], above, zero),
-            np.where(least[1], below, zero),
-            np.where(most[1], below, zero),
-        )
-
-    def balance(self, price: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return what each spread's prices add up to at least, in absolute value, and what their sizes add up to."""
-        above, above_most, below, below_most = self.most_and_least(price, c)
-        lowest, highest = self.add(above - below_most), self.add(above_most - below)
-        return np.minimum(np.maximum(0.0, lowest), highest), self.add(above_most + below_most)
-
-
-def level_of(
-    units: Units, centre: FloatArray, metric: FloatArray, domain: tuple[FloatArray, FloatArray]
-) -> tuple[FloatArray, FloatArray]:
-    """Return the levels and prices of units that answer a price in proportion: value = centre - metric * price.
-
-    Newton's method on a piecewise linear, rising function of each level, within a bracket.
-    """
-
-    def priced(c: FloatArray) -> FloatArray:
-        lower, upper = units.ends(c)
-        return np.asarray((centre - np.minimum(np.maximum(centre, lower), upper)) / metric)
-
-    if not len(units.scale):
-        return np.zeros(0), priced(np.zeros(0))
-    at = units.inside
-    own = units.level[at]
-    low, high = np.full(len(units.scale), np.inf), np.full(len(units.scale), -np.inf)
-    np.minimum.at(low, own, centre[at] + units.offset[at])
-    np.maximum.at(high, own, units.scale[own] * (centre[at] + units.offset[at]) - units.width[own])
-    low, high = np.minimum(low, high), np.maximum(low, high)
-    low, high = np.clip(low, *domain), np.clip(high, *domain)
-    c = 0.5 * (low + high)
-    for _ in range(200):
-        above, below = units.shares(priced(c), c)
-        # At a greater level upper prices fall by 1 / (metric scale^2) each, lower ones rise by 1 / metric.
-        force = units.add(below - above)
-        slope = units.add((above > 0) / (metric * units.scales**2) + (below > 0) / metric)
-        high, low = np.where(force >= 0, c, high), np.where(force <= 0, c, low)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            newton = c - force / slope
-        inside = (newton >= low) & (newton <= high) & (slope > 0)
-        after = np.where(inside, newton, 0.5 * (low + high))
-        if (after == c).all() or (high - low <= 4e-16 * np.maximum(np.abs(low), np.abs(high))).all():
-            break
-        c = after
-    return c, priced(c)
+_MOST_PASSES = 60
 
 
 def solve_ranges(passes: Passes, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray) -> Solution | None:
@@ -241,13 +56,11 @@ def solve_ranges(passes: Passes, slabs: SlabSystem, units: Units, start: Point, 
 class _Search:
     """The state of the search: prices and what was measured at them, brackets of the levels."""
 
-    def __init__(
-        self, passes: Passes | SortedBatch, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray
-    ) -> None:
+    def __init__(self, passes: Passes, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray) -> None:
         self.passes, self.slabs, self.units, self.point = passes, slabs, units, start
         square = SparseRows(units.matrix.rows, units.matrix.columns, units.matrix.data**2, units.matrix.shape)
-        self.square, self.wide, self.wide_of_cells = square, square @ wide, wide
-        self.jumped, self.done = isinstance(passes, SortedBatch), False
+        self.square, self.wide = square, square @ wide
+        self.jumped = False
         counts = passes.cells.counts
         pull = np.zeros(len(units.level))
         np.maximum.at(pull, units.matrix.rows, np.abs(units.matrix.data) / counts[units.matrix.columns])
@@ -256,7 +69,7 @@ class _Search:
         self.value = units.matrix @ start.statistics
         self.prices, self.values = [self.price], [self.value]
         self.count = 1
-        self.domain = units.domain(_reach(passes, units))
+        self.domain = units.domain(reach_of_units(passes, units))
         self.c_low, self.c_high = (end.copy() for end in self.domain)
         self.at_low: FloatArray | None = None  # prices of the units at the ends of the brackets
         self.at_high: FloatArray | None = None
@@ -265,19 +78,14 @@ class _Search:
     def jump(self) -> bool:
         """Look for the solution in the sorted batch, and measure what it finds; the sort counts as a pass."""
         passes = self.passes
-        if isinstance(passes, SortedBatch) or self.jumped or not sortable(passes):
+        if self.jumped or not sortable(passes):
             return False
         self.jumped = True
-        batch = SortedBatch(passes)
-        rough = 1e-12 * (1.0 + passes.size)  # what the sums of the sorted scores round to
-        units = replace(self.units, atol=np.maximum(self.units.atol, rough))
-        inner = _Search(batch, self.slabs, units, batch.at(None), self.wide_of_cells)
-        inner.run(only_place=True)
+        self.c, price = place_of(self.units, SortedBatch(passes), self.domain)
         if isinstance(passes, CountedPasses):
             passes.count += 1
         self.count += 1
-        self.c = np.clip(inner.c, *self.domain)
-        self._measure(inner.price)
+        self._measure(price)
         self._gauge(passes)
         return True
 
@@ -289,12 +97,13 @@ class _Search:
         np.minimum.at(atol, self.units.unit, table.atol)
         self.units = replace(self.units, atol=atol)
 
-    def run(self, *, only_place: bool = False) -> Solution | None:  # noqa: PLR0911 - each way to be done
-        """Search; `only_place`: stop where it is found, without its faces."""
+    def run(self) -> Solution | None:
+        """Search."""
         held, began = False, 0
-        if self.count > 1 and self._settled():
-            return self._solution()
-        for step in range(_MOST_SEARCHES if isinstance(self.passes, SortedBatch) else _MOST_PASSES):
+        found = self._finished() if self.count > 1 else None
+        if found is not None:
+            return found
+        for step in range(_MOST_PASSES):
             slope = self._slope()
             slope = np.where(slope > 0, slope, self.wide * max(0.05 * 0.5**step, 1e-9))
             centre = self.value + slope * self.price
@@ -306,25 +115,25 @@ class _Search:
             price = self._bracketed(price)
             self._measure(price)
             if self._settled():
-                return None if only_place else self._solution()
+                return self._solution()
             if step + 1 >= began + _TOGETHER:
                 if not held and self.jump():
                     began = step + 1
-                    if self._settled():
-                        return self._solution()
-                    continue
-                held = True
-                if self._rebalanced():
-                    return None if only_place else self._solution()
-                found = self._hold(slope, only_place=only_place)
-                if only_place and self.done:
-                    return None
+                    found = self._finished()
+                else:
+                    held = True
+                    found = self._solution() if self._rebalanced() else self._hold(slope)
                 if found is not None:
                     return found
         return None
 
+    def _finished(self) -> Solution | None:
+        """Return the solution at a place that was jumped to; a unit that is flat there may have to take a price."""
+        found = self._solution() if self._settled() else None
+        return self._solution() if found is None and self._rebalanced() else found
+
     def _slope(self) -> FloatArray:
-        return np.asarray(self.square @ self.passes.metric(self.point))
+        return np.asarray(self.square @ self.point.curvature)
 
     def _rebalanced(self) -> bool:
         """Give what a spread lacks to a unit that no price moves just now, and say whether that was all.
@@ -417,7 +226,7 @@ class _Search:
         at_end = (self.c <= self.domain[0]) | (self.c >= self.domain[1])
         return bool((self._missed() <= 1.0).all() and ((np.abs(balance) <= 1e-12 * size) | at_end).all())
 
-    def _hold(self, slope: FloatArray, *, only_place: bool) -> Solution | None:
+    def _hold(self, slope: FloatArray) -> Solution | None:
         """Move the levels whose units have arrived; return the solution where a level jumps between two prices."""
         units, c = self.units, self.c
         late = np.zeros(len(c), dtype=bool)
@@ -442,7 +251,7 @@ class _Search:
             newton[r] = self._kink_near(r, float(middle[r]))
         tight = self.c_high - self.c_low <= 1e-15 * np.maximum(np.abs(c), 1.0)
         if (tight & arrived).any() and (~late).all() and (tight | ~arrived).all():
-            return self._between(only_place=only_place)
+            return self._between()
         self.c = np.where(arrived & ~tight, newton, c)
         return None
 
@@ -456,7 +265,7 @@ class _Search:
         kinks = kinks[(kinks > self.c_low[r]) & (kinks < self.c_high[r])]
         return float(kinks[np.abs(kinks - middle).argmin()]) if len(kinks) else middle
 
-    def _between(self, *, only_place: bool) -> Solution | None:
+    def _between(self) -> Solution | None:
         """A level at which a unit is flat: its price is any between two, and the one that cancels the others is it."""
         assert self.at_low is not None
         assert self.at_high is not None
@@ -469,8 +278,7 @@ class _Search:
         part = share[np.maximum(units.level, 0)]
         price = np.where(mixed, (1.0 - part) * self.at_low + part * self.at_high, self.price)
         self._measure(price)
-        self.done = bool((self._missed() <= 10.0).all())
-        return self._solution() if self.done and not only_place else None
+        return self._solution() if (self._missed() <= 10.0).all() else None
 
     def _solution(self) -> Solution | None:
         """The solution with its faces; None where those do not add up to the prices (the full KKT check)."""
@@ -527,23 +335,3 @@ class _Search:
                 holder = members[int((high[members] - units.lower[members]).argmin())]
                 above[holder] -= left[r]
         return above, below
-
-
-def _common(bound: object) -> bool:
-    return bound is None or isinstance(bound, float)
-
-
-def _reach(passes: Passes | SortedBatch, units: Units) -> tuple[FloatArray, FloatArray]:
-    """Return the least and the largest value of each unit over the domain; all reals where bounds differ by sample."""
-    lower, upper = passes.lower, passes.upper
-    low = -np.inf if lower is None or not isinstance(lower, float) else lower
-    high = np.inf if upper is None or not isinstance(upper, float) else upper
-    positive, negative = np.maximum(units.matrix.data, 0.0), np.minimum(units.matrix.data, 0.0)
-    size = len(units.level)
-
-    def end(first: float, second: float) -> FloatArray:
-        with np.errstate(invalid="ignore"):
-            each = np.where(positive > 0, positive * first, 0.0) + np.where(negative < 0, negative * second, 0.0)
-        return np.bincount(units.matrix.rows, each, size).astype(np.float64, copy=False)
-
-    return end(low, high), end(high, low)

@@ -49,7 +49,7 @@ def _find_root(passes: Passes, face: Face, point: Point) -> tuple[float, Point, 
         count += 1
         low, high = (multiplier, high) if excess > 0 else (low, multiplier)
         most = multiplier + passes.geometry.longest_step / unit + multiplier if unit > 0 else np.inf
-        multiplier = _next(multiplier, excess, _slope(passes, point, face.normal), low, min(high, most))
+        multiplier = _next(multiplier, excess, _slope(point, face.normal), low, min(high, most))
         point = passes.at(multiplier * face.normal)
         excess = float(face.normal @ point.statistics) - face.limit
         if abs(excess) <= atol or multiplier in (low, high):
@@ -84,6 +84,6 @@ def largest_pull(passes: Passes, nu: FloatArray) -> float:
     return float(abs(pull).max()) if np.ndim(pull) and len(pull) else 0.0
 
 
-def _slope(passes: Passes, point: Point, normal: FloatArray) -> float:
-    metric = passes.metric(point)
+def _slope(point: Point, normal: FloatArray) -> float:
+    metric = point.curvature
     return float((normal * metric) @ normal) if metric.ndim == 1 else float(normal @ metric @ normal)

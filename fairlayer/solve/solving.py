@@ -15,12 +15,13 @@ from fairlayer.solve.elastic_program import Elastic
 from fairlayer.solve.feasibility import clash_of, surely_feasible, widening_of
 from fairlayer.solve.newton import accurate_enough, solve_newton
 from fairlayer.solve.quadratic import ClashingFaces
-from fairlayer.solve.ranges import Units, solve_ranges
+from fairlayer.solve.ranges import solve_ranges
 from fairlayer.solve.scalar import solve_scalar
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.sorted import lies_far_outside
+from fairlayer.solve.sorted import lies_far_outside, sortable
 from fairlayer.solve.table import RowTable
+from fairlayer.solve.units import Units
 
 __all__ = ["Solved", "solve"]
 
@@ -28,6 +29,8 @@ _MANY = 48  # statistics, from which the elastic program costs more than a few s
 _FIRST_STEPS = 12  # of Newton's method, before feasibility is looked into
 _WITHIN = 10.0  # accuracies by which limits may clash and are still met as well as numbers can be
 _FEW_ROWS = 24
+_FEW_STEPS = 6  # of Newton's method, after which the levels are looked for in the sorted batch
+_FAR_LOG_ODDS = 50.0
 _PLAIN = (float, type(None))  # bounds that are the same for all samples
 _ROOM = 1e-9  # what relaxing adds to the least widening, relative to 1 or to it, so that there is room inside
 
@@ -102,11 +105,16 @@ def _accuracy_of_clash(slabs: SlabSystem, elastic: Elastic) -> float:
     return sum(weight * slabs.face(key).atol for key, weight in elastic.faces)
 
 
-def _try(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
+def _try(passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _FIRST_STEPS) -> Solution | None:
     try:
-        return solve_newton(passes, slabs, start, most_steps=_FIRST_STEPS)
+        return solve_newton(passes, slabs, start, most_steps=most_steps)
     except (SolverError, ClashingFaces):
         return None
+
+
+def _by_ranges(passes: Passes, slabs: SlabSystem, units: Units, start: Point) -> Solution | None:
+    solution = solve_ranges(passes, slabs, units, start, passes.widest_metric())
+    return solution if solution is not None and accurate_enough(passes, slabs, solution) else None
 
 
 def _units(passes: Passes, slabs: SlabSystem) -> Units | None:
@@ -122,11 +130,16 @@ def _suits(passes: Passes, units: Units, start: Point) -> bool:
     Few rows are as well served by their faces. Where most cells cannot move at all, as in a stream, whose past is held
     by bounds of its own, slopes say little, and the search along the dual needs fewer passes.
     """
-    if lies_far_outside(passes):
+    if lies_far_outside(passes) or _far_in_log_odds(passes):
         return True
     if len(units.level) <= _FEW_ROWS:
         return False
-    return isinstance(passes.lower, _PLAIN) or bool((passes.metric(start) > 0).mean() > 0.5)
+    return isinstance(passes.lower, _PLAIN) or bool((start.curvature > 0).mean() > 0.5)
+
+
+def _far_in_log_odds(passes: Passes) -> bool:
+    """Whether scores lie so far from each other that slopes in one place say nothing about the next."""
+    return sortable(passes) and passes.geometry.name == "entropic" and passes.size > _FAR_LOG_ODDS
 
 
 def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None) -> Solution:
@@ -136,11 +149,15 @@ def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None)
     if single is not None and alone and not (units and lies_far_outside(passes)):
         return solve_scalar(passes, single, start)
     if units is not None and _suits(passes, units, start):
-        solution = solve_ranges(passes, slabs, units, start, passes.widest_metric())
-        if solution is not None and accurate_enough(passes, slabs, solution):
+        solution = _by_ranges(passes, slabs, units, start)
+        if solution is not None:
             return solution
     if single is not None and alone:
         return solve_scalar(passes, single, start)
+    if units is not None and sortable(passes):
+        solution = _try(passes, slabs, start, _FEW_STEPS) or _by_ranges(passes, slabs, units, start)
+        if solution is not None:
+            return solution
     try:
         return solve_newton(passes, slabs, start)
     except (SolverError, ClashingFaces):

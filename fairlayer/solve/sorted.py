@@ -1,78 +1,103 @@
-"""A sorted batch: the statistics at any pull from two places per cell, for scores that lie far outside the bounds.
+"""A sorted batch: the statistics at any pull from a few samples per cell, for scores that lie far outside the bounds.
 
-In the Euclidean geometry a cell's mean is piecewise linear in its shift t, with a kink where a sample meets a bound.
-Far outside the bounds the kinks lie far apart, and the slope at one place says nothing about the next. Newton's method
-then needs as many passes as a bisection. With the scores of each cell in order and their sums so far,
+A sample whose coordinate x is far from the pull q answers with a bound: exactly in the Euclidean geometry, up to
+exp(-40) in the entropic one. With the coordinates of each cell in order, those samples are counted, not visited:
 
-    sum clip(z - t) = lower * (samples below) + (sum of z - t between) + upper * (samples above)
+    sum y(x, q) = lower * (samples below) + (sum of y over the samples between) + upper * (samples above)
 
-takes two searches instead of a pass over the samples. Sums over far scores round like those scores, so that this only
-finds the place; the passes themselves have the last word.
+In the Euclidean geometry the sum between is that of x - q, from sums so far. In the likelihood geometry no sample is
+far from any pull, but scores that round to the ends of (0, 1) are equal, and equal scores are visited once. Sums over
+far scores round like those scores, so that this only finds the place; the passes themselves have the last word.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.passes import Passes, Point
+from fairlayer.passes import Passes
 
 __all__ = ["SortedBatch", "lies_far_outside", "sortable"]
 
 _FAR = 30.0  # widths of the box
+_REACH = 40.0  # log-odds from which a probability is 0 or 1 up to rounding
+_KNOWN = frozenset({"euclidean", "entropic", "likelihood"})
 
 
 def sortable(passes: Passes) -> bool:
     """Whether a batch can be sorted: one process, hard cells, the same two bounds for all, on the host."""
     ends = isinstance(passes.lower, float) and isinstance(passes.upper, float)
-    plain = passes.geometry.name == "euclidean" and not passes.geometry.on_simplex
-    here = isinstance(passes.scores, np.ndarray) or getattr(passes.scores, "device", None) is not None
-    host = isinstance(passes.scores, np.ndarray) or (here and passes.scores.device.type == "cpu")
-    return plain and ends and host and passes.parts == 1 and passes.cells.dense is None
+    plain = passes.geometry.name in _KNOWN and not passes.geometry.on_simplex
+    here = isinstance(passes.scores, np.ndarray) and passes.parts == 1
+    return bool(plain and ends and here and passes.cells.dense is None)
 
 
 def lies_far_outside(passes: Passes) -> bool:
     """Whether the scores of a batch that can be sorted go far beyond its bounds."""
-    return sortable(passes) and passes.size > _FAR * (passes.upper - passes.lower) + max(
-        abs(passes.lower), abs(passes.upper)
-    )
+    if not sortable(passes) or passes.geometry.bounded:
+        return False
+    return bool(passes.size > _FAR * (passes.upper - passes.lower) + max(abs(passes.lower), abs(passes.upper)))
 
 
 class SortedBatch:
-    """What a search needs of passes, from a sorted copy of the scores.
+    """The means of all cells at any pull, from a sorted copy of the scores.
 
     Args:
         passes: a batch that is `sortable`.
     """
 
     def __init__(self, passes: Passes) -> None:
-        cells = passes.cells
-        self.cells, self.geometry, self.scores = cells, passes.geometry, passes.scores
+        self.cells, self.geometry = passes.cells, passes.geometry
         self.lower, self.upper = passes.lower, passes.upper
-        k = len(cells.counts)
-        scores = np.asarray(passes.scores)
-        assert cells.codes is not None
-        order = np.lexsort((scores, cells.codes))
-        self.ordered = scores[order]
-        weights = np.ones(len(order)) if cells.weights is None else cells.weights[order]
-        ends = np.searchsorted(cells.codes[order], np.arange(k + 1))
+        k = len(self.cells.counts)
+        scores, codes = passes.scores, self.cells.codes
+        assert codes is not None
+        order = np.lexsort((scores, codes))
+        self.ordered, codes = scores[order], codes[order]
+        weights = np.ones(len(order)) if self.cells.weights is None else self.cells.weights[order]
+        if self.geometry.name == "likelihood":
+            new = np.append(True, (np.diff(self.ordered) != 0) | (np.diff(codes) != 0))
+            self.ordered, codes = self.ordered[new], codes[new]
+            weights = np.add.reduceat(weights, np.flatnonzero(new))
+        self.each = weights
+        ends = np.searchsorted(codes, np.arange(k + 1))
         self.first, self.last = ends[:-1], ends[1:]
         self.weights = np.append(0.0, np.cumsum(weights))
         self.sums = np.append(0.0, np.cumsum(weights * self.ordered))
 
-    def at(self, nu: FloatArray | None) -> Point:
-        """Return the statistics at a dual point, and K; there is no value."""
-        t = np.zeros(len(self.first)) if nu is None else nu / self.cells.counts
-        below, above = self._place(self.lower + t), self._place(self.upper + t)
-        between = self.weights[above] - self.weights[below]
-        total = self.lower * (self.weights[below] - self.weights[self.first])
-        total += self.upper * (self.weights[self.last] - self.weights[above])
-        total += self.sums[above] - self.sums[below] - t * between
-        return Point(None, None, total / self.cells.counts, between / self.cells.counts**2)
+    @property
+    def furthest(self) -> float:
+        """How far a pull may have to go: beyond it every sample is at a bound, or too near to one to tell."""
+        largest = float(np.abs(self.ordered).max(initial=0.0))
+        if self.geometry.name == "euclidean":
+            return largest + float(max(abs(self.lower), abs(self.upper)))
+        return largest + 800.0 if self.geometry.name == "entropic" else 1e18
 
-    def metric(self, point: Point) -> FloatArray:
-        """Return K at a point."""
-        return np.asarray(point.curvature)
+    def means(self, nu: FloatArray) -> FloatArray:
+        """Return the mean of each cell at a dual point."""
+        t = nu / self.cells.counts
+        if self.geometry.name == "likelihood":
+            return self._between(t, self.first, self.last) / self.cells.counts
+        euclidean = self.geometry.name == "euclidean"
+        low, high = (self.lower, self.upper) if euclidean else (-_REACH, _REACH)
+        below, above = self._place(low + t), self._place(high + t)
+        total = self.lower * (self.weights[below] - self.weights[self.first]) if euclidean else np.zeros(len(t))
+        total += (self.upper if euclidean else 1.0) * (self.weights[self.last] - self.weights[above])
+        if euclidean:
+            total += self.sums[above] - self.sums[below] - t * (self.weights[above] - self.weights[below])
+        else:
+            total += self._between(t, below, above)
+        return np.asarray(total / self.cells.counts)
+
+    def _between(self, t: FloatArray, first: IntArray, last: IntArray) -> FloatArray:
+        """Return the sums of y over the samples of each cell from `first` to before `last`."""
+        lengths = last - first
+        cell = np.repeat(np.arange(len(t)), lengths)
+        at = np.arange(len(cell)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[cell]
+        value: Any = self.geometry.step(self.ordered[at], t[cell], None, None)[0]
+        return np.bincount(cell, value * self.each[at], len(t)).astype(np.float64, copy=False)
 
     def _place(self, threshold: FloatArray) -> IntArray:
         """Return in each cell the place of the first score above its threshold, by bisection."""

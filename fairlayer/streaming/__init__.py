@@ -2,6 +2,7 @@
 
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policies import Answer, Anytime, PerBatch, Policy, Present, Tracking, register_policy
+from fairlayer.streaming.recording import Recorder
 from fairlayer.streaming.report import BucketReport, StreamReport
 from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.transition import Event
@@ -16,6 +17,7 @@ __all__ = [
     "Phase",
     "Policy",
     "Present",
+    "Recorder",
     "StreamReport",
     "Tracking",
     "register_policy",

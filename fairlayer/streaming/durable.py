@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import pickle
+import sqlite3
 import struct
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -18,8 +21,9 @@ from fairlayer.constraints import Constraint
 from fairlayer.edge import as_columns, feature_names, read_groups, read_per_sample
 from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
+from fairlayer.streaming.recording import Answered, Witness
 from fairlayer.streaming.state import InferenceState
-from fairlayer.streaming.store import Answer, Id, IdReusedError, Step, StoreError, StreamStore
+from fairlayer.streaming.store import Answer, Id, IdReusedError, Step, StoreError, StoreView, StreamStore
 
 __all__ = [
     "Delivered",
@@ -32,8 +36,10 @@ __all__ = [
     "checked_ids",
     "column_of",
     "finished",
+    "limits_of",
     "owner_of",
     "read_labels",
+    "read_state",
     "recount",
 ]
 
@@ -102,6 +108,7 @@ class DurableStream:
         store: where to.
         vocabulary: closed, where a new category is to be an error.
         finish: what turns predictions into answers; None to answer them.
+        witness: writes beside each step of predictions, in its transaction, such as a `Recorder` of an audit trail.
 
     Raises:
         StoreError: the store holds the stream of other constraints.
@@ -123,8 +130,9 @@ class DurableStream:
         *,
         vocabulary: Vocabulary | None = None,
         finish: Finish | None = None,
+        witness: Witness | None = None,
     ) -> None:
-        self.state, self.store, self._finish = state, store, finish
+        self.state, self.store, self._finish, self._witness = state, store, finish, witness
         self.lock = threading.RLock()
         self._words = vocabulary if vocabulary is not None and not vocabulary.open else None
         self._constraints = state.constraints
@@ -166,6 +174,7 @@ class DurableStream:
         at: float | None = None,
         digests: Sequence[str] | None = None,
         counters: Mapping[str, int] | None = None,
+        inputs: Sequence[object] | None = None,
     ) -> Emitted:
         """Return the same in double precision, beside the raw scores and which ids had come before.
 
@@ -176,6 +185,7 @@ class DurableStream:
             at: see `emit`.
             digests: one per sample, of the record that it was made from. An id that comes again must bring the same.
             counters: numbers to be added to those that the store keeps, where anything is counted.
+            inputs: one per sample, what the model read, for the witness.
 
         Raises:
             IdReusedError: an id was answered before for another record; nothing is counted.
@@ -198,6 +208,7 @@ class DurableStream:
                     at=at,
                     digests=None if digests is None else [digests[i] for i in fresh],
                     counters=None if counters is None else dict(counters),
+                    inputs=None if inputs is None else [inputs[i] for i in fresh],
                 )
         for i, key in enumerate(keys or ()):
             if key in known:
@@ -256,26 +267,51 @@ class DurableStream:
     # ---- steps
 
     def _step(
-        self, raw: Tensor, features: dict[str, list[Any]], ids: list[Id] | None, *, at: float | None, **more: Any
+        self,
+        raw: Tensor,
+        features: dict[str, list[Any]],
+        ids: list[Id] | None,
+        *,
+        at: float | None,
+        inputs: list[object] | None,
+        **more: Any,
     ) -> Tensor:
         self._catch_up()
         # In double precision, so that the number counted is the number stored and, as JSON, the number sent.
         emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
         self._ahead = True  # what finishes may have remembered answers that are not stored
         step = finished(Step(ids, {}, raw.tolist(), emitted.tolist(), features, at=at, **more), self._finish)
-        self._write(step)
+        self._write(step, self._beside(step, inputs))
         return torch.tensor(step.answered, dtype=torch.float64)
+
+    def _beside(self, step: Step, inputs: list[object] | None) -> Callable[[sqlite3.Connection], None] | None:
+        """Return what the witness writes in the step's transaction."""
+        witness, state = self._witness, self.state
+        if witness is None or step.raw is None:
+            return None
+        answered = Answered(
+            step.features or {},
+            step.raw,
+            step.answered,
+            state.phase.value,
+            state.policy.name,
+            limits_of(self._constraints),
+            ids=step.ids,
+            at=step.at,
+            inputs=inputs,
+        )
+        return partial(witness, step=answered)
 
     def _label(self, ids: list[Id], labels: list[float]) -> None:
         self._catch_up()
         self.state.observe_labels(ids, labels)
         self._write(Step(ids, {}, labels=labels))
 
-    def _write(self, step: Step) -> None:
+    def _write(self, step: Step, beside: Callable[[sqlite3.Connection], None] | None = None) -> None:
         """Store the step that the state has just taken, or take it back."""
         self._ahead = True
         try:
-            self.store.append(step._replace(meters=self.state.meters()))
+            self.store.append(step._replace(meters=self.state.meters()), beside)
         except BaseException:
             self._resume()
             raise
@@ -306,31 +342,55 @@ class DurableStream:
         if snapshot is None:
             self._snapshot()
             return
-        self._load(snapshot)
+        _restore(self.state, snapshot, self.store.path, self._finish)
         recount(self.state, steps, self._words, self._finish)
         self._ahead = False
 
-    def _load(self, snapshot: bytes) -> None:
-        try:
-            saved = torch.load(io.BytesIO(snapshot), weights_only=True)
-            self.state.load_state_dict(saved)
-            if self._finish is not None:
-                self._finish.load_state(saved["finish"])
-        except ConstraintDefinitionError:  # it says which
-            raise
-        except _UNREADABLE as error:
-            raise StoreError(
-                f"the store '{self.store.path}' holds a state that this version cannot read ({error!r}). "
-                "Begin a new file."
-            ) from error
-
     def _check_owner(self) -> None:
-        names, owner = owner_of(self._constraints, self._finish), self.store.constraints()
-        if owner is not None and owner != names:
-            raise StoreError(
-                f"the store '{self.store.path}' holds a stream under {owner}, but this model has {names}. "
-                "Begin a new file: pooled means of two streams do not mix."
-            )
+        _check_owner(self._constraints, self.store, self._finish)
+
+
+def read_state(path: str | Path, state: InferenceState, vocabulary: Vocabulary | None) -> InferenceState:
+    """Bring an empty state to where the stream in a file stands, also while another process goes on with it.
+
+    Args:
+        path: of the store.
+        state: of the same constraints and policy.
+        vocabulary: of the stream.
+
+    Raises:
+        StoreError: there is no such store, or it holds the stream of other constraints.
+    """
+    with StoreView(path) as view:
+        _check_owner(state.constraints, view, None)
+        snapshot, steps = view.load()
+    if snapshot is not None:
+        _restore(state, snapshot, str(path), None)
+        recount(state, steps, None if vocabulary is None or vocabulary.open else vocabulary, None)
+    return state
+
+
+def _restore(state: InferenceState, snapshot: bytes, path: str, finish: Finish | None) -> None:
+    try:
+        saved = torch.load(io.BytesIO(snapshot), weights_only=True)
+        state.load_state_dict(saved)
+        if finish is not None:
+            finish.load_state(saved["finish"])
+    except ConstraintDefinitionError:  # it says which
+        raise
+    except _UNREADABLE as error:
+        raise StoreError(
+            f"the store '{path}' holds a state that this version cannot read ({error!r}). Begin a new file."
+        ) from error
+
+
+def _check_owner(constraints: Sequence[Constraint], store: StreamStore | StoreView, finish: Finish | None) -> None:
+    names, owner = owner_of(constraints, finish), store.constraints()
+    if owner is not None and owner != names:
+        raise StoreError(
+            f"the store '{store.path}' holds a stream under {owner}, but this model has {names}. "
+            "Begin a new file: pooled means of two streams do not mix."
+        )
 
 
 def owner_of(constraints: Sequence[Constraint], finish: Finish | None) -> list[str]:
@@ -365,6 +425,11 @@ def recount(
         saved["machine"]["rule"] = steps[-1].meters["rule"]
         saved["machine"]["policy"].update(steps[-1].meters["policy"])
         state.load_state_dict(saved)
+
+
+def limits_of(constraints: Iterable[Constraint]) -> dict[str, float]:
+    """Return what each constraint holds its number to, by name; those without a number are left out."""
+    return {one.name: float(one.limit) for one in constraints if one.limit is not None}
 
 
 def check_record(key: Id, known: Answer | None, digest: str | None) -> None:

@@ -281,6 +281,7 @@ def _parity(constraint: Constraint, statement: Statement, k: int) -> _Parity | N
     # A member is a plain mean where its cells count alike, and all members read the same labels.
     rows = weights.reshape(len(weights), -1)
     alike = all(np.ptp(row[row > 0.0]) <= 1e-12 * row.max() for row in rows if row.any())
-    same = len({tuple(read) for read in reads.any(axis=2).tolist() if any(read)}) == 1
+    by_label = np.asarray(reads.any(axis=2))
+    same = len(np.unique(by_label[by_label.any(axis=1)], axis=0)) == 1
     names, tolerance = tuple(statement.names), as_float(statement.tolerance)
     return _Parity(constraint.name, names, constraint.needs_labels, tolerance, kind, member, alike and same)

@@ -151,10 +151,9 @@ class Machine:
         history, n, own = self.history, len(cells), self.own
         if n > history.longest_draft or self.lease is not None:
             return None
-        large = n >= own.get("wait", math.inf)
-        if large and not self.takes(cells, scores):
-            return None
-        if large or self.rule.samples >= own.get("next_refresh", math.inf):
+        if n >= own.get("wait", math.inf) or self.rule.samples >= own.get("next_refresh", math.inf):
+            if not self.takes(cells, scores):
+                return None  # before anything is solved, so that a call that raises changes nothing
             self._prepare(cells, np.asarray(scores, dtype=np.float64))
         raw, emitted = history.draft(n)
         raw[:] = scores

@@ -141,6 +141,7 @@ class InferenceState:
 
     # ---- steps
 
+    @explained
     def emit(
         self,
         scores: Tensor,
@@ -244,6 +245,7 @@ class InferenceState:
         tensor = torch.from_numpy(result.reshape(shape))
         return tensor if device is None else tensor.to(device)
 
+    @explained
     def settle(
         self,
         scores: Tensor,
@@ -262,6 +264,7 @@ class InferenceState:
         """
         return self._general(scores, flat(projected), sensitive_features, ids=ids, y=y, vocabulary=vocabulary, at=at)
 
+    @explained
     def absorb(
         self,
         scores: Tensor,
@@ -286,6 +289,7 @@ class InferenceState:
             self._after_step()
         self._tell()
 
+    @explained
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
         """Deliver the labels of earlier predictions.
 
@@ -306,6 +310,7 @@ class InferenceState:
             self._pending.drop(keys)
             self._machine.observe_labels(found, labels[:, 0])
 
+    @explained
     def warm_start(self, scores: Tensor, sensitive_features: Any, vocabulary: Vocabulary | None = None) -> None:
         """Let the feed-forward begin from raw scores of validation data; nothing counts as emitted."""
         raw = self._raw(scores)
@@ -314,6 +319,7 @@ class InferenceState:
             self._whole(lambda: self._machine.warm_start(groups, raw))
             self._know()
 
+    @explained
     def change_constraints(self, constraints: Stated, *, over: float | None = None) -> None:
         """Hold other constraints, or the same with other limits, from now on; what was counted stays.
 

@@ -17,14 +17,14 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fairlayer.errors import ConstraintDefinitionError, FairlayerError
 
-__all__ = ["Answer", "IdReusedError", "Step", "StoreError", "StoreView", "StreamStore"]
+__all__ = ["Answer", "IdReusedError", "Step", "StoreError", "StoreView", "StreamStore", "forget_ids"]
 
 FORMAT = "3"
 _SCHEMA = """
@@ -91,9 +91,12 @@ class _Reader:
 
     def load(self) -> tuple[bytes | None, list[Step]]:
         """Return the last snapshot, None for a new file, and the steps since."""
-        with self._named("read"):
-            found = self._db.execute("SELECT state FROM snapshot").fetchone()
-            bodies = self._db.execute("SELECT body FROM log ORDER BY seq").fetchall()
+        with self._named("read"):  # in one statement, so that both are of one moment, whoever writes meanwhile
+            rows = self._db.execute(
+                "SELECT state, NULL FROM snapshot UNION ALL SELECT NULL, body FROM (SELECT body FROM log ORDER BY seq)"
+            ).fetchall()
+        found = next(((state,) for state, _ in rows if state is not None), None)
+        bodies = [(body,) for _, body in rows if body is not None]
         try:
             return (found[0] if found else None), [Step(**json.loads(body)) for (body,) in bodies]
         except (TypeError, ValueError) as error:
@@ -184,8 +187,13 @@ class StreamStore(_Reader):
         power = "a power cut too" if self.synchronous == "full" else "no power cut: it may take the last steps"
         return {"store": "sqlite", "survives": f"the end of the process at any moment; {power}"}
 
-    def append(self, step: Step) -> None:
-        """Write one step, whole or not at all."""
+    def append(self, step: Step, beside: Callable[[sqlite3.Connection], None] | None = None) -> None:
+        """Write one step, whole or not at all.
+
+        Args:
+            step: what to write.
+            beside: called within the transaction, to write more in it; where it raises, nothing is written.
+        """
         self.check()
         keys = step.ids or []
         marks: Sequence[str | None] = step.digests or [None] * len(keys)
@@ -202,6 +210,8 @@ class StreamStore(_Reader):
             self._db.executemany("UPDATE answers SET label = ? WHERE id = ?", list(labels))
             if counters != self._kept:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES ('counters', ?)", (json.dumps(counters),))
+            if beside is not None:
+                beside(self._db)
         self._seq, self._kept = seq, counters
 
     def counters(self) -> dict[str, int]:
@@ -359,6 +369,24 @@ class StoreView(_Reader):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def forget_ids(path: str | Path, ids: Sequence[Id]) -> int | None:
+    """Forget the answers to some ids, also while the stream goes on; return how many, None where there is no stream.
+
+    An id that comes again is then a new one. The log may name it until the next snapshot.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    try:
+        with closing(sqlite3.connect(path, timeout=30.0, isolation_level=None)) as db:
+            if not db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'answers'").fetchone()[0]:
+                return None
+            db.execute("PRAGMA secure_delete = ON")
+            return sum(db.execute("DELETE FROM answers WHERE id = ?", (key,)).rowcount for key in ids)
+    except sqlite3.Error as error:
+        raise StoreError(_words(str(path), "be written", error)) from error
 
 
 def _locked(path: str) -> sqlite3.Connection:

@@ -19,9 +19,13 @@ class Erasure:
     count: int
 
 
-def rows_about(db: sqlite3.Connection, subject: bytes) -> list[int]:
-    """Return the rows that have content about a subject."""
-    found = db.execute("SELECT row FROM trail_contents WHERE subject = ? AND subject <> x'' ORDER BY row", (subject,))
+def rows_about(db: sqlite3.Connection, subject: bytes, kind: str | None = None) -> list[int]:
+    """Return the rows that have content about a subject, of one kind or of all."""
+    found = db.execute(
+        "SELECT c.row FROM trail_contents c JOIN trail_rows r ON r.row = c.row "
+        "WHERE c.subject = ?1 AND c.subject <> x'' AND (?2 IS NULL OR r.kind = ?2) ORDER BY c.row",
+        (subject, kind),
+    )
     return [row for (row,) in found]
 
 

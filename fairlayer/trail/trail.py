@@ -112,6 +112,11 @@ class AuditTrail:
                 raise
 
     @property
+    def keyed(self) -> bool:
+        """Whether there is a key, so that inputs can be committed to and subjects are hidden."""
+        return self._keys.name is not None
+
+    @property
     def path(self) -> Path:
         """The file.
 
@@ -248,6 +253,11 @@ class AuditTrail:
         """
         with self._lock, named_errors(str(self._path), "be compacted"):
             compact(self._db)
+
+    def rows_of(self, subject: str, kind: str | None = None) -> list[int]:
+        """Return the rows about a subject whose content is there, of one kind or of all, in the order of writing."""
+        with self._lock, named_errors(str(self._path), "be read"):
+            return rows_about(self._db, self._keys.tag(subject), kind)
 
     def read(self, *, time: float, who: str, start: float | None = None, end: float | None = None) -> Iterator[Row]:
         """Record who reads, then return the rows with start <= time < end, one after another."""

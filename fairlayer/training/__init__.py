@@ -5,7 +5,7 @@ from fairlayer.training.comparing import compare
 from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
 from fairlayer.training.config import FitOptions, ModelConfig
 from fairlayer.training.emission import Emission, emit_in_batches
-from fairlayer.training.evidence import audit_run, audit_trained, model_hash
+from fairlayer.training.evidence import audit_kept, audit_run, audit_trained, model_hash
 from fairlayer.training.fitting import Epoch, Fit, FitFolder, fit
 from fairlayer.training.gaps import Gap, measure
 from fairlayer.training.history import history_rows, history_svg
@@ -39,6 +39,7 @@ __all__ = [
     "Trees",
     "TreesNotServedError",
     "aggregate",
+    "audit_kept",
     "audit_run",
     "audit_trained",
     "check_data",

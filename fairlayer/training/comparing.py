@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fairlayer.calibration import GroupCalibrator
 from fairlayer.constraints import Constraint, CovarianceBound, GroupCalibration
 from fairlayer.constraints.measure import worst_of
 from fairlayer.data import Sample
@@ -40,6 +41,7 @@ def compare(
     task: Task = "classification",
     batch_size: int = 1024,
     inference: bool = False,
+    calibrator: GroupCalibrator | None = None,
     watched: Sequence[str] = (),
     data: str = "",
     split: str = "",
@@ -51,10 +53,13 @@ def compare(
         plain: the model without a layer; called on the features.
         model: its constraints are what is measured.
         inference: use the layer's inference regime.
+        calibrator: makes label estimates of the raw scores; None takes the raw scores.
         watched: sensitive features whose groups are shown although no constraint compares them.
         data, split, rows: where the rows come from, for the reader.
+        task: classification or regression.
+        batch_size: rows of each batch that is projected.
     """
-    emission = emit_in_batches(model, test, batch_size, inference=inference)
+    emission = emit_in_batches(model, test, batch_size, inference=inference, calibrator=calibrator)
     tested = _Tested(test, Beside(_plain_scores(plain, test), emission.scores), emission, task)
     constraints = tuple(model.constraints)
     results = tuple(_constraint(tested, place, c) for place, c in enumerate(constraints))

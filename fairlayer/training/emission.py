@@ -76,6 +76,8 @@ def emit_in_batches(
     Args:
         calibrator: makes the estimates that stand in for labels from the raw scores; None takes the raw scores.
         inference: refuse batches smaller than `b_tau`, which in use are streamed.
+        sample: the rows.
+        batch_size: rows of each batch that is projected.
     """
     model.eval()
     if inference and len(sample) and min(batch_size, len(sample)) < model.b_tau:

@@ -22,20 +22,30 @@ from fairlayer.audit import (
     column_warnings,
     sha256_of,
 )
+from fairlayer.audit.likeness import flips_of, individual_section
 from fairlayer.audit.plainly import between
 from fairlayer.audit.statement import Statement
-from fairlayer.constraints import Constraint, CovarianceBound, DemographicParity, EqualOpportunity
+from fairlayer.constraints import (
+    Constraint,
+    CovarianceBound,
+    DemographicParity,
+    DisparateImpactRatio,
+    EqualizedOdds,
+    EqualOpportunity,
+    PredictiveEquality,
+)
 from fairlayer.data import Sample, Table
 from fairlayer.errors import DataError, ParameterError
 from fairlayer.training.comparing import compare
 from fairlayer.training.comparison import Comparison, ConstraintResult
 from fairlayer.training.emission import emit_in_batches
+from fairlayer.training.kept import THROUGH
 from fairlayer.training.quality import THRESHOLD
 from fairlayer.training.recipe import Recipe
 from fairlayer.training.run import Run, finite
 from fairlayer.training.session import Parts, Trained
 
-__all__ = ["audit_run", "audit_trained", "model_hash"]
+__all__ = ["audit_kept", "audit_run", "audit_trained", "model_hash"]
 
 _SECONDS = re.compile(r"\s*seconds\s*>=?\s*(?P<bound>\d+(\.\d+)?)\s*")
 KEPT = 1e-6  # how far a certificate may be from a limit in float32
@@ -78,7 +88,11 @@ def audit_trained(
         warnings=(*notes, *parts.warnings),
         seconds=seconds,
         sections={
-            "run": {**_run(trained.comparison, trained.recipe, trained.history_svg()), "seconds": seconds},
+            "run": {
+                **_run(trained.comparison, trained.recipe, trained.history_svg()),
+                "seconds": seconds,
+                "route": describe_route(Run(trained.model, trained.recipe, trained.plain)),
+            },
             **(sections or {}),
         },
     )
@@ -112,23 +126,14 @@ def audit_run(
     recipe = run.recipe
     table = Table(data, frame, target=recipe.target, positive=recipe.positive, sensitive=(), cuts=recipe.cuts)
     sample = recipe.sample(frame, table.labels(), watched=sensitive)
-    comparison = compare(
-        run.plain,
-        run.layered,
+    return audit_kept(
+        run,
         sample,
-        task=recipe.config.task,
-        watched=sensitive,
         batch_size=len(sample),
+        watched=sensitive,
         data=data,
         split="all rows of the table",
         rows={"test": len(sample)},
-    )
-    emission = emit_in_batches(run.layered, sample, len(sample))
-    return _audited(
-        comparison,
-        recipe,
-        sample,
-        (_scores(run.plain, sample), emission.scores),
         limits=limits,
         provenance=provenance,
         supplied=supplied,
@@ -138,9 +143,138 @@ def audit_run(
             sensitive=tuple(sample.sensitive),
             sources=[cut.source for cut in recipe.cuts],
         ),
-        seconds=None,
-        sections={"run": {**_run(comparison, recipe, None), "seconds": None}},
+        sections={"individual": _flipped(run, frame, tuple(sample.sensitive))},
     )
+
+
+def _flipped(run: Run, frame: Any, sensitive: Sequence[str]) -> dict[str, Any] | None:
+    """Return what the model by itself answers with another value of each sensitive column; None where it reads none."""
+    read = [column.name for column in run.recipe.encoder.columns if column.name in sensitive]
+
+    @torch.no_grad()
+    def raw_scores(people: Any) -> Any:
+        x = torch.from_numpy(run.recipe.encoder.encode(people))
+        return run.layered.raw_scores(x).reshape(-1).double().numpy()
+
+    flips = flips_of(raw_scores, frame, read)
+    return individual_section(None, flips, decided=run.recipe.positive is not None) if flips else None
+
+
+def audit_kept(
+    run: Run,
+    sample: Sample,
+    *,
+    batch_size: int,
+    watched: Sequence[str] = (),
+    data: str = "",
+    split: str = "",
+    rows: Mapping[str, int] | None = None,
+    chosen_by: str | None = None,
+    limits: Iterable[str | Limit] = (),
+    seconds: float | None = None,
+    warnings: Sequence[str] = (),
+    provenance: Provenance | None = None,
+    supplied: Supplied | None = None,
+    sections: Mapping[str, Any] | None = None,
+) -> Audit:
+    """Audit the route that a run keeps, as `predict` applies it, on encoded rows with outcomes.
+
+    What it emits is compared with the raw scores of the same model; of the network that was trained through its layer,
+    with the scores of the unconstrained network that was trained beside it. What the projection bounds is judged by its
+    certificates; what another route does to decisions or scores is judged on intervals, as any predictions are.
+
+    Args:
+        run: what is applied.
+        sample: the rows.
+        batch_size: rows that are projected together.
+        watched: features whose groups are shown although no constraint compares them.
+        data, split, rows: where the rows come from, for the reader.
+        chosen_by: how the route was chosen, in words.
+        limits: conditions of failure, beside the constraints themselves: see `audit`.
+        seconds: how long the training took.
+        warnings: what a reader must know first.
+        provenance: where the numbers come from.
+        supplied: what only people can say.
+        sections: further parts of the document.
+    """
+    recipe, route = run.recipe, run.route
+    emission = emit_in_batches(run.layered, sample, batch_size, calibrator=route.calibrator)
+    through = route.name == THROUGH.name
+    before = _scores(run.plain, sample) if through else emission.raw
+    baseline = run.plain if through or run.layered.backbone is None else run.layered.backbone
+    comparison = compare(
+        baseline,
+        run.layered,
+        sample,
+        task=recipe.config.task,
+        watched=watched,
+        batch_size=batch_size,
+        calibrator=route.calibrator,
+        data=data,
+        split=split,
+        rows=rows,
+    )
+    told = _run(comparison, recipe, None) if route.step == "projected" else _not_layered(comparison, recipe)
+    decided = None
+    if route.step == "decision rule" and route.rule is not None:
+        decided = route.rule.apply(emission.raw.astype(np.float64), sensitive_features=sample.sensitive).numpy()
+    return _audited(
+        comparison,
+        recipe,
+        sample,
+        (before, emission.scores if route.step == "projected" else emission.raw),
+        decisions=decided,
+        certified=route.step == "projected",
+        limits=limits,
+        seconds=seconds,
+        warnings=warnings,
+        provenance=provenance,
+        supplied=supplied,
+        sections={
+            "run": {**told, "seconds": seconds, "route": describe_route(run, chosen_by)},
+            **(sections or {}),
+        },
+    )
+
+
+_STEPS = {
+    "projected": "Each batch of scores is moved to the nearest ones that keep the limits. That needs the group of "
+    "every person. Decisions are taken at a score of 0.5, and are not bounded.",
+    "decision rule": "The scores stay as they are, and their gap is not bounded. Decisions are taken by thresholds "
+    "per group, fitted to the validation rows; on other people their gap differs by chance. That needs the group of "
+    "every person.",
+    "as it is": "The scores are emitted as they are, and decisions are taken at a score of 0.5. Nothing holds a gap, "
+    "and no group is needed.",
+}
+
+
+def describe_route(run: Run, chosen_by: str | None = None) -> dict[str, Any]:
+    """Return what a route does, in sentences, and the thresholds of its rule, for the document."""
+    route = run.route
+    scores = "boosted trees" if route.trees else "the network trained without constraints"
+    if route.name == THROUGH.name:
+        scores = "the network trained through its layer"
+    sentences = [f"The run keeps the route '{route.name}': its scores are those of {scores}.", _STEPS[route.step]]
+    if chosen_by is not None:
+        sentences.append(chosen_by)
+    cells = route.rule.cells if route.step == "decision rule" and route.rule is not None else ()
+    return {
+        "name": route.name,
+        "step": route.step,
+        "sentences": sentences,
+        "thresholds": [
+            {
+                "group": ", ".join(
+                    f"{name} {'not known' if value is None else value}"
+                    for name, value in zip(route.rule.features if route.rule else (), cell.categories, strict=True)
+                ),
+                "thresholds": [finite(float(each)) for each in cell.thresholds],
+                "shares": [float(each) for each in cell.weights],
+                "fitted_on": cell.count,
+            }
+            for cell in cells
+        ],
+    }
 
 
 def _audited(
@@ -149,6 +283,8 @@ def _audited(
     sample: Sample,
     scores: tuple[Any, Any],
     *,
+    decisions: Any = None,
+    certified: bool = True,
     limits: Iterable[str | Limit],
     seconds: float | None,
     warnings: Sequence[str],
@@ -167,11 +303,19 @@ def _audited(
     before, now = (np.asarray(each, dtype=np.float64) for each in scores)
     asked = list(limits)
     timed = [one for one in asked if isinstance(one, str) and _SECONDS.fullmatch(one)]
-    statements = [_certified(c, r, comparison) for c, r in zip(constraints, comparison.constraints, strict=True)]
-    statements += [_in_time(one, seconds) for one in timed]
+    statements = [_in_time(one, seconds) for one in timed]
+    if certified:
+        results = zip(constraints, comparison.constraints, strict=True)
+        statements = [*(_certified(constraint, result, comparison) for constraint, result in results), *statements]
+    else:
+        measured = [_as_limit(constraint, decided=decisions is not None) for constraint in constraints]
+        asked = [*(limit for limit in measured if limit is not None), *asked]
+        names = [one.name for one, limit in zip(constraints, measured, strict=True) if limit is None]
+        statements = [*(_unbounded(name) for name in names), *statements]
     found = audit(
         scores=now,
         scores_before=before,
+        decisions=decisions,
         y=sample.y.double().numpy(),
         sensitive_features=groups,
         by=by,
@@ -186,9 +330,42 @@ def _audited(
     return replace(found, warnings=(*_not_limited(found), *found.warnings))
 
 
+# constraint -> the criterion that says the same of decisions, and of mean scores where one does
+_ON_DECISIONS: dict[type[Constraint], str] = {
+    DemographicParity: "demographic_parity_difference",
+    EqualOpportunity: "equal_opportunity_difference",
+    EqualizedOdds: "equalized_odds_difference",
+    PredictiveEquality: "predictive_equality_difference",
+}
+
+
+def _as_limit(constraint: Constraint, *, decided: bool) -> str | None:
+    """Return the constraint as a limit on decisions or on mean scores; None where no criterion says the same."""
+    if constraint.limit is None or not constraint.on:
+        return None
+    by = "+".join(constraint.on)
+    if type(constraint) is DisparateImpactRatio and decided:
+        return f"demographic_parity_ratio < {constraint.limit:g} by {by}"
+    name = _ON_DECISIONS.get(type(constraint)) if decided else None
+    if type(constraint) is DemographicParity and not decided:
+        name = "mean_score_parity_difference"
+    return None if name is None else f"{name} > {constraint.limit:g} by {by}"
+
+
+def _unbounded(name: str) -> Statement:
+    """Return that a constraint was asked for, and that the route kept does not bound it."""
+    reason = "The route that was kept does not bound it, and nothing here judges it on an interval."
+    return Statement(name, Outcome.NOT_EVALUATED, f"Is what {name} bounds kept?", f"Not evaluated. {reason}", reason)
+
+
+def _not_layered(comparison: Comparison, recipe: Recipe) -> dict[str, Any]:
+    """Return the section of a run whose route has no layer."""
+    return {**_run(comparison, recipe, None), "constraints": [], "notes": []}
+
+
 def _not_limited(found: Audit) -> tuple[str, ...]:
     """Return that decisions were not limited, with how far they are apart, where nobody asked for a limit on them."""
-    if found.asked.limits or "decisions" not in found.table.holds:
+    if found.asked.limits or not found.statements or "decisions" not in found.table.holds:
         return ()
     gaps = {
         between(one.by): one.disparities["demographic_parity"].difference.measured
@@ -278,6 +455,9 @@ def _run(comparison: Comparison, recipe: Recipe, history: str | None) -> dict[st
 
 def model_hash(folder: str | Path) -> str:
     """Return the SHA-256 of a run's checkpoint.
+
+    Args:
+        folder: of the run.
 
     Raises:
         DataError: there is none.

@@ -93,6 +93,8 @@ def fit(
         folder: keeps a checkpoint there after each epoch (weights, optimiser, batches to come, random numbers, and the
             stream of a `FairModel`), and resumes from it if told to.
         logger: a logger of Lightning, or several.
+        train: the training rows.
+        valid: the validation rows, which choose the epoch.
 
     Raises:
         NonFiniteScoresError: the loss became NaN or infinite.

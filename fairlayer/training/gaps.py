@@ -44,6 +44,9 @@ class Gap:
 def measure(constraint: Constraint, observed: Observed, predictions: NDArray[Any]) -> Gap:
     """The value that `constraint` bounds, for these predictions.
 
+    Args:
+        observed: labels and groups of the rows.
+
     Example:
         >>> from fairlayer.constraints import DemographicParity
         >>> rows = Observed({"sex": np.array(["f", "f", "m"])})

@@ -21,7 +21,11 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def history_rows(fits: Beside[Fit]) -> list[dict[str, Any]]:
-    """One flat row per model and epoch."""
+    """One flat row per model and epoch.
+
+    Args:
+        fits: of the unconstrained and of the constrained model.
+    """
     return [
         {"model": which, "best": epoch.number == fitted.best, **_flat(epoch)}
         for which, fitted in _by_name(fits).items()
@@ -40,7 +44,12 @@ def write_history_csv(path: Path, fits: Beside[Fit]) -> None:
 
 
 def history_svg(fits: Beside[Fit], constraints: Sequence[Constraint]) -> str:
-    """Loss of both models, gap of each constraint before the layer beside its limit, and multipliers, by epoch."""
+    """Loss of both models, gap of each constraint before the layer beside its limit, and multipliers, by epoch.
+
+    Args:
+        fits: of the unconstrained and of the constrained model.
+        constraints: whose limits are drawn.
+    """
     matplotlib = require("matplotlib", "train")
     figure = require("matplotlib.figure", "train").Figure(figsize=(10.5, 3.4), layout="constrained")
     # text stays text, and equal input gives an equal file

@@ -24,7 +24,11 @@ def numbers_of(comparison: Comparison) -> dict[str, Beside[float | None]]:
 
 
 def aggregate(runs: Mapping[int, Comparison]) -> dict[str, Any]:
-    """Mean and standard deviation (n - 1) over the seeds, and each seed's numbers; plain JSON values."""
+    """Mean and standard deviation (n - 1) over the seeds, and each seed's numbers; plain JSON values.
+
+    Args:
+        runs: the comparison of each seed.
+    """
     each = {seed: numbers_of(comparison) for seed, comparison in runs.items()}
     names = next(iter(each.values()))
     return {

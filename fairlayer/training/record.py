@@ -36,7 +36,11 @@ def check_data(table: str | Path, record: Mapping[str, Any]) -> None:
 
 
 def other_versions(record: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Return library -> (version recorded, version here), where they differ."""
+    """Return library -> (version recorded, version here), where they differ.
+
+    Args:
+        record: what `record_of` returned when the run was made.
+    """
     here = library_versions()
     then = record.get("versions", {})
     return {name: (then[name], here.get(name, "-")) for name in then if then[name] != here.get(name)}

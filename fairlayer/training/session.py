@@ -138,6 +138,8 @@ def train(
         checkpoints: folder that keeps a checkpoint of either model after each epoch.
         resume: go on from the checkpoints that are there.
         logger: makes a logger of Lightning for the model of that name.
+        parts: training, validation and test rows.
+        options: of the fit.
     """
     options = options or FitOptions()
     config = parts.recipe.config

@@ -48,6 +48,11 @@ class Trees(nn.Module):
 def fit_trees(train: Sample, *, task: Task = "classification", seed: int = 0) -> Trees:
     """Fit histogram gradient boosting with early stopping on a tenth of the rows.
 
+    Args:
+        train: the training rows.
+        task: classification or regression.
+        seed: of the boosting.
+
     Raises:
         MissingExtraError: scikit-learn is not installed.
 

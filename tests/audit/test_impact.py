@@ -1,4 +1,12 @@
-"""The tables that New York City's rule asks for, on the scoring example of the rule itself."""
+"""The tables that New York City's rule asks for, on the figures of the rule's own examples, as far as they were read.
+
+The rule is 6 RCNY 5-301, https://codelibrary.amlegal.com/codes/newyorkcity/latest/NYCrules/0-0-0-138530. Its tables
+were read where its text is quoted, on 2026-11-29: the scoring example (sex, and five of seven categories of race or
+ethnicity) in https://hf.qhduan.com/datasets/rk68/LL144-giskard-239, the selection example (three categories of race or
+ethnicity) in https://hugingapi.com/datasets/rk68/LL144-Test-Set. The selection example's figures by sex, its other
+categories, and the intersectional tables of both examples were not seen; the arithmetic of those is tested on figures
+of our own, which are called so.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +16,8 @@ import pytest
 from fairlayer.audit import impact_audit
 
 # The scoring example of 6 RCNY 5-301: category -> (people, scoring rate in percent, impact ratio); the rule cuts the
-# rate of 18 in 28 off at 64.2. The last two categories fill the sample up to 168 people, half of them above the median.
+# rate of 18 in 28 off at 64.2. The last two categories are our own: they fill the sample up to 168 people, half of them
+# above the median.
 RACES = {
     "Hispanic or Latino": (28, 18),
     "White": (40, 15),
@@ -50,6 +59,40 @@ def test_the_scoring_example_of_the_rule() -> None:
         assert 100 * printed[name][1] == pytest.approx(rate, abs=0.1)
         assert printed[name][2] == pytest.approx(ratio, abs=0.01)
     assert found.median == pytest.approx(float(np.median(scores)))
+
+
+# Of the selection example: category -> (applicants, selected, selection rate in percent, impact ratio).
+SELECTED = {
+    "Hispanic or Latino": (408, 204, 50, 0.97),
+    "White": (797, 412, 52, 1.00),
+    "Black or African American": (390, 170, 44, 0.84),
+}
+
+
+def test_what_was_read_of_the_selection_example() -> None:
+    race = [name for name, (n, *_) in SELECTED.items() for _ in range(n)]
+    selected = [int(k < x) for n, x, *_ in SELECTED.values() for k in range(n)]
+    table = impact_audit(sex=["Male"] * len(race), race=race, selected=selected).tables[1]
+    for one in table.categories:
+        people, _, rate, ratio = SELECTED[one.name]
+        assert one.assessed == people
+        assert round(100 * one.rate) == rate
+        assert round(table.ratio(one), 2) == ratio
+
+
+def test_sex_and_race_crossed_on_figures_of_our_own() -> None:
+    ours = {("Male", "A"): (40, 20), ("Male", "B"): (50, 20), ("Female", "A"): (30, 6), ("Female", "B"): (20, 9)}
+    sex = [s for (s, _), (n, _) in ours.items() for _ in range(n)]
+    race = [r for (_, r), (n, _) in ours.items() for _ in range(n)]
+    selected = [int(k < x) for n, x in ours.values() for k in range(n)]
+    table = impact_audit(sex=sex, race=race, selected=selected).tables[2]
+    found = {one.name: (one.assessed, one.chosen, round(table.ratio(one), 3)) for one in table.categories}
+    assert found == {
+        "Male, A": (40, 20, 1.0),
+        "Male, B": (50, 20, 0.8),
+        "Female, A": (30, 6, 0.4),
+        "Female, B": (20, 9, 0.9),
+    }
 
 
 def test_each_table_has_a_highest_rate_of_its_own_and_unknown_people_are_in_none() -> None:

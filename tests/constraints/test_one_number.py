@@ -242,6 +242,29 @@ def test_streams(case: Case) -> None:
     assert (found.limit, found.at_least) == (case.limit, case.at_least)
 
 
+@every
+def test_projections(case: Case) -> None:
+    """What is returned meets the number's limit; a batch that meets it already is returned as it is."""
+    given: Any = {"sensitive_features": columns(case), "y": LABELS, "bounds": (0.0, 1.0)}
+    result = fl.project(SCORES, [case.rule], **given)
+    value = result.value.numpy()
+    assert (result.status == "unchanged") is (case.excess_of(SCORES) <= 0)
+    assert result.certificate.holds
+    if case.pooled or not isinstance(case.rule, fl.GroupCalibration):  # its bins are those of the raw scores
+        assert case.excess_of(value) <= 1e-9
+        assert case.excess_of(SCORES) <= 0 or case.excess_of(value) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.rule.limit_argument], ids=lambda case: repr(case.rule)[:60])
+def test_paths(case: Case) -> None:
+    given: Any = {"sensitive_features": columns(case), "y": LABELS, "bounds": (0.0, 1.0)}
+    path = fl.fairness_path(SCORES, [case.rule], [case.limit], **given)
+    value = fl.project(SCORES, [case.rule], **given).value.numpy()
+    raw_bins = isinstance(case.rule, fl.GroupCalibration)
+    assert raw_bins or path.gaps[0, 0] == close(case.number(value))
+    assert raw_bins or path.decision_gaps[0, 0] == close(case.number((value >= 0.5).astype(float)))
+
+
 @pooled
 def test_decisions(case: Case) -> None:
     result = decide(SCORES, [case.rule], sensitive_features=columns(case), y=LABELS)

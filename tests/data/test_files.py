@@ -15,6 +15,7 @@ import pytest
 from fairlayer.data import Encoder, read_file, read_frame
 from fairlayer.data.dates import as_days, date_format
 from fairlayer.data.errors import ColumnError
+from fairlayer.data.files import ReadFile
 from fairlayer.errors import DataError
 
 ROWS = pd.DataFrame(
@@ -145,3 +146,37 @@ def test_a_value_that_is_no_date_later_is_named() -> None:
     encoder = Encoder.fit(pd.DataFrame({"t": ["31.01.2024", "01.02.2024"]}), ["t"])
     with pytest.raises(ColumnError, match=r"'t' was read as dates \(%d\.%m\.%Y\), but 1 of 2.*'soon'"):
         encoder.encode(pd.DataFrame({"t": ["31.01.2024", "soon"]}))
+
+
+def written(path: Path, text: str) -> ReadFile:
+    path.write_text(text, encoding="utf-8")
+    return read_file(path)
+
+
+def test_units_and_thousands_are_numbers_and_said(tmp_path: Path) -> None:
+    read = written(
+        tmp_path / "t.csv", 'rate,fee,big,code,mixed\n5 %,"$1,250.5","1,000,000",A-1,1 %\n7.5%,$ 80,12,B-2,3\n,,,,\n'
+    )
+    frame = read.frame
+    assert frame["rate"].tolist()[:2] == [5.0, 7.5]
+    assert frame["fee"].tolist()[:2] == [1250.5, 80.0]
+    assert frame["big"].tolist()[:2] == [1e6, 12.0]
+    assert frame.iloc[2].isna().all()
+    assert frame["code"].tolist()[:2] == ["A-1", "B-2"]
+    assert frame["mixed"].tolist()[:2] == ["1 %", "3"]  # two units in one column are not guessed at
+    assert sum("is read as numbers" in note for note in read.notes) == 3
+    read = written(tmp_path / "t.csv", "rate;fee\n5,5 %;1.250,5 EUR\n7 %;80 EUR\n")
+    assert read.frame.to_numpy().tolist() == [[5.5, 1250.5], [7.0, 80.0]]
+
+
+def test_names_that_repeat_are_said(tmp_path: Path) -> None:
+    read = written(tmp_path / "t.csv", "a,b,a\n1,2,3\n")
+    assert list(read.frame.columns) == ["a", "b", "a.1"]
+    assert any("are called 'a'" in note for note in read.notes)
+
+
+def test_blanks_at_the_end_are_nobodys_answer(tmp_path: Path) -> None:
+    frame = written(tmp_path / "t.csv", "sex,flag\nF ,True\nF,\n  ,False\n").frame
+    assert frame["sex"].tolist()[:2] == ["F", "F"]
+    assert frame["sex"].isna().tolist() == [False, False, True]
+    assert frame["flag"].tolist()[::2] == [True, False]

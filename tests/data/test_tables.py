@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairlayer.data import Table, parse_cut, read_frame, split_rows
+from fairlayer.data import Table, inspect_table, parse_cut, read_frame, split_rows
 from fairlayer.data.errors import ColumnError, MissingColumnError, TargetError
 from fairlayer.errors import DataError
 
@@ -124,3 +124,14 @@ def test_unusable_splits_are_named() -> None:
         split_rows(Table("t", FRAME.assign(split="dev"), "y", "yes", (), split="split"))
     with pytest.raises(ColumnError, match="'test': 0"):
         split_rows(Table("t", FRAME.assign(split="train"), "y", "yes", (), split="split"))
+
+
+def test_one_answer_in_several_spellings_is_refused() -> None:
+    frame = pd.DataFrame({"paid": ["Yes", "yes", "no"] * 20, "sex": ["F", "f", "M"] * 20, "x": range(60)})
+    table = Table("t", frame, target="paid", positive="yes", sensitive=("sex",))
+    with pytest.raises(TargetError, match=r"of which 'Yes', 'yes' would be different answers"):
+        table.labels()
+    with pytest.raises(ColumnError, match=r"'F', 'f', which would be different groups"):
+        table.sensitive_features(["sex"])
+    tidy = Table("t", frame.assign(paid=["yes", "no", "unknown"] * 20), target="paid", positive="yes", sensitive=())
+    assert any("'no', 'unknown' all count as 0" in note for note in inspect_table(tidy).notes(tidy))

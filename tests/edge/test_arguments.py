@@ -18,10 +18,18 @@ from torch import nn
 import fairlayer as fl
 from fairlayer import errors
 from fairlayer._keywords import explained, refuse_foreign_keywords
-from fairlayer.distillation import remaining_gap
+from fairlayer.adversarial import leakage
+from fairlayer.audit import AuditTable, audit, coverage
+from fairlayer.calibration import GroupCalibrator
+from fairlayer.data import reweighing_weights
+from fairlayer.decisions import reject_option
+from fairlayer.distillation import AmortisedShifts, remaining_gap
 from fairlayer.edge import as_constraints, as_score_tensor, read_per_sample, read_sample_weight
 from fairlayer.errors import KeywordError
+from fairlayer.integrations import sklearn
 from fairlayer.integrations import torchmetrics as metrics
+from fairlayer.penalties import Excess
+from fairlayer.scoring import TableProjection
 
 PARITY = fl.DemographicParity("sex", tolerance=0.1)
 SEX = {"sex": ["F", "F", "M", "M"]}
@@ -62,6 +70,53 @@ def test_a_foreign_keyword_is_answered_with_ours(call: Any, said: str) -> None:
         call()
     assert isinstance(caught.value, TypeError)
     assert isinstance(caught.value, errors.ParameterError)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (fl.DemographicParity, "measure"),
+        *((fl.FairProjection, each) for each in ("forward", "alone", "fit_categories")),
+        *((fl.InferenceState, each) for each in ("emit", "settle", "warm_start", "absorb", "observe_labels")),
+        *((fl.DecisionRule, each) for each in ("apply", "probabilities", "locate")),
+        (fl.DecisionStream, "decide"),
+        *((kind, "forward") for kind in (fl.HSIC, fl.MMD, fl.AugmentedLagrangian, Excess)),
+        *((kind, "fit_categories") for kind in (fl.HSIC, fl.MMD, fl.AugmentedLagrangian, fl.Penalty, Excess)),
+        *((fl.Adversary, each) for each in ("forward", "loss", "losses")),
+        *((GroupCalibrator, each) for each in ("fit", "apply")),
+        *((AmortisedShifts, each) for each in ("fit", "encode")),
+        (AuditTable, "of"),
+        *((sklearn.FairRidge, each) for each in ("fit",)),
+        *((sklearn.FairLogisticRegression, each) for each in ("fit",)),
+        (metrics.ScoreGap, "update"),
+        (metrics.ConstraintExcess, "update"),
+        (TableProjection, "apply"),
+    ],
+)  # fmt: skip
+def test_every_method_that_reads_samples_answers(owner: Any, name: str) -> None:
+    """Labels, groups or weights by another name; the call need not be whole for that."""
+    method = getattr(owner, name)
+    known = inspect.signature(method).parameters
+    theirs = {"y": "labels", "sensitive_features": "protected", "sample_weight": "weights"}
+    ours = next(each for each in theirs if each in known)
+    with pytest.raises(KeywordError, match=f"'{theirs[ours]}'; here it is called '{ours}'"):
+        method(*[None] * _positional(known, ours), **{theirs[ours]: None})
+
+
+@pytest.mark.parametrize("function", [audit, coverage, reject_option, reweighing_weights, leakage, remaining_gap])
+def test_every_function_that_reads_samples_answers(function: Any) -> None:
+    known = inspect.signature(function).parameters
+    theirs = {"y": "labels", "sensitive_features": "protected", "constraints": "fairness_metric"}
+    ours = next(each for each in theirs if each in known)
+    with pytest.raises(KeywordError, match=f"'{theirs[ours]}'; here it is called '{ours}'"):
+        function(*[None] * _positional(known, ours), **{theirs[ours]: None})
+
+
+def _positional(parameters: Any, without: str) -> int:
+    """How many arguments a call needs by their place."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [each for each in parameters.values() if each.kind in kinds and each.default is each.empty]
+    return len([each for each in needed if each.name != without])
 
 
 def test_signatures_stay_as_they_were_written() -> None:

@@ -124,6 +124,70 @@ def test_regressors_of_every_library(library: str) -> None:
     assert 0 < model.score(x, x.sum(axis=1), sensitive_features=sex) < 1
 
 
+@pytest.mark.parametrize("decisions", [False, True])
+def test_an_estimator_that_copies_its_parameters(decisions: bool) -> None:
+    """CatBoost keeps a copy of a list, which scikit-learn's clone refuses."""
+    catboost = pytest.importorskip("catboost")
+    x, y, sex = sample()
+    table = pd.DataFrame(x, columns=["a", "b", "c"]).assign(d=np.where(x[:, 0] > 0, "u", "v"))
+    made = catboost.CatBoostClassifier(
+        iterations=5, cat_features=["d"], verbose=0, allow_writing_files=False, thread_count=1
+    )
+    model = FairPostprocessor(made, PARITY, decisions=decisions, cv=2).fit(table, y, sensitive_features=sex)
+    found = (
+        model.predict(table, sensitive_features=sex)
+        if decisions
+        else model.predict_proba(table, sensitive_features=sex)[:, 1]
+    )
+    assert gap(found, sex) < 0.1
+    assert not made.is_fitted()
+
+
+class CopiesItsParameters(LogisticRegression):
+    """As CatBoost does, where it is not installed."""
+
+    def __init__(self, C: float = 1.0, columns: Any = ()) -> None:
+        super().__init__(C=C)
+        self.columns = list(columns)
+
+
+def test_a_copy_of_what_clone_refuses() -> None:
+    x, y, sex = sample()
+    given = CopiesItsParameters(columns=[1, 2])
+    with pytest.raises(RuntimeError):
+        clone(given)
+    model = FairPostprocessor(given, PARITY, decisions=True, cv=2).fit(x, y, sensitive_features=sex)
+    assert gap(model.predict(x, sensitive_features=sex), sex) < 0.1
+    assert not hasattr(given, "coef_")
+
+
+class LearnsFromFloats(LogisticRegression):
+    """As skorch and bare torch losses do: labels have to be floats."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        assert y.dtype == np.float32
+        return super().fit(X, y.astype(int), sample_weight)
+
+
+@pytest.mark.parametrize("decisions", [False, True])
+def test_labels_stay_floats_where_they_are(decisions: bool) -> None:
+    x, y, sex = sample()
+    model = FairClassifier(LearnsFromFloats(), PARITY, decisions=decisions)
+    model.fit(x, y.astype(np.float32), sensitive_features=sex)
+    assert model.classes_.tolist() == [0.0, 1.0]
+    assert set(model.predict(x, sensitive_features=sex).tolist()) == {0.0, 1.0}
+
+
+def test_a_network_that_skorch_trains() -> None:
+    skorch = pytest.importorskip("skorch")
+    x, y, sex = sample()
+    net = torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Flatten(0))
+    learner = skorch.NeuralNetBinaryClassifier(net, max_epochs=2, lr=0.1, verbose=0, train_split=None)
+    model = FairClassifier(learner, PARITY, decisions=True, cv=2)
+    model.fit(x.astype(np.float32), y.astype(np.float32), sensitive_features=sex)
+    assert gap(model.predict(x.astype(np.float32), sensitive_features=sex), sex) < 0.2
+
+
 class LikeKeras:
     """What a compiled Keras model is to this package: fit, and predict with one column of probabilities."""
 

@@ -28,7 +28,7 @@ Kernel = Callable[..., Any]
 def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(switch.SWITCH, "1")
     if switch.loaded() is None:
-        monkeypatch.setattr(switch, "_state", switch._State())
+        monkeypatch.setattr(switch, "_batches", switch._Library(switch.Sweeps))
 
 
 def _batch(groups: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -43,9 +43,9 @@ def _project(geometry: str, simplex: bool, **more: Any) -> fl.Projection:
 
 @pytest.fixture(params=["NumPy", "torch"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Small batches go through NumPy; have both backends take these."""
+    """Batches on the host go through NumPy; have both backends take these."""
     if request.param == "torch":
-        monkeypatch.setattr("fairlayer.passes._NUMPY_UP_TO", 0)
+        monkeypatch.setattr("fairlayer.passes._ON_HOST", frozenset())
     return str(request.param)
 
 
@@ -63,9 +63,9 @@ def _factor_per_sample(kind: type, patch: pytest.MonkeyPatch) -> None:
     """Each sample is moved further, or less far, than its pull says."""
     pull = kind.pull
 
-    def wrong(self: Any, nu: Any) -> Any:
+    def wrong(self: Any, nu: Any, *more: Any) -> Any:
         factors = np.linspace(0.5, 1.5, N)
-        right = pull(self, nu)
+        right = pull(self, nu, *more)
         if isinstance(right, torch.Tensor):
             return right * torch.from_numpy(factors)
         return (np.broadcast_to(right.T, (*right.shape[1:], N)) * factors).T
@@ -75,13 +75,13 @@ def _factor_per_sample(kind: type, patch: pytest.MonkeyPatch) -> None:
 
 def _a_dropped_chunk(kind: type, patch: pytest.MonkeyPatch) -> None:
     """The last twenty samples are missing in every sum."""
-    sums = kind._plain_sums if kind is NumpyPasses else kind._sums
-    name = "_plain_sums" if kind is NumpyPasses else "_sums"
+    name = "_cell_sums" if kind is NumpyPasses else "_sums"
+    sums = getattr(kind, name)
 
-    def wrong(self: Any, value: Any) -> Any:
+    def wrong(self: Any, value: Any, *more: Any) -> Any:
         kept = value.clone() if isinstance(value, torch.Tensor) else np.array(value)
         kept[-20:] = 0.0
-        return sums(self, kept)
+        return sums(self, kept, *more)
 
     patch.setattr(kind, name, wrong)
 
@@ -117,7 +117,7 @@ def _a_wrong_step(kind: type, patch: pytest.MonkeyPatch) -> None:
     def wrong(self: Any, nu: Any) -> Point:
         right = at(self, nu)
         value = 0.9 * right.value + 0.1 * right.value.mean(0)
-        return Point(value, right.free, self.measure(value))
+        return Point(value, right.free, self.measure(value), right.curvature)
 
     patch.setattr(kind, "at", wrong)
 

@@ -26,7 +26,7 @@ N = 2_100
 def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(switch.SWITCH, "1")
     if switch.loaded() is None:
-        monkeypatch.setattr(switch, "_state", switch._State())
+        monkeypatch.setattr(switch, "_batches", switch._Library(switch.Sweeps))
 
 
 def _scores(geometry: Any, rng: np.random.Generator) -> np.ndarray:
@@ -49,12 +49,12 @@ def test_one_pass(  # noqa: PLR0917 - a grid
     z = _scores(geometry, rng)
     counts = np.bincount(codes, minlength=cells)[:cells].astype(float)
     batch = Cells(codes, counts, None, covering)
-    compiled = CompiledPasses(torch.from_numpy(z), batch, lower, upper, geometry)
+    compiled = CompiledPasses(z, batch, lower, upper, geometry)
     plain = NumpyPasses(z, batch, lower, upper, geometry)
     for nu in (None, rng.normal(size=cells) * size * counts):
         ours, theirs = compiled.at(nu), plain.at(nu)
         np.testing.assert_allclose(ours.statistics, theirs.statistics, atol=1e-12 * max(1.0, size))
-        np.testing.assert_allclose(compiled.metric(ours), plain.metric(theirs), rtol=1e-9, atol=1e-14)
+        np.testing.assert_allclose(ours.curvature, theirs.curvature, rtol=1e-9, atol=1e-14)
         np.testing.assert_allclose(ours.value, theirs.value, atol=1e-12 * max(1.0, size))
         assert (ours.free is None) == (theirs.free is None)
         assert ours.free is None or np.array_equal(ours.free, theirs.free)

@@ -36,7 +36,7 @@ NAMES = ["box", "line", "inner box", "entropic", "likelihood", "logits"]
 def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(switch.SWITCH, "1")
     if switch.loaded() is None:
-        monkeypatch.setattr(switch, "_state", switch._State())
+        monkeypatch.setattr(switch, "_batches", switch._Library(switch.Sweeps))
 
 
 def _layer(options: dict[str, Any], tolerance: Any = 0.02) -> fl.FairProjection:
@@ -317,7 +317,7 @@ def test_the_switch(environment: str, before: str, expected: str) -> None:
 
 
 def test_a_broken_numba_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switch, "_state", switch._State())
+    monkeypatch.setattr(switch, "_batches", switch._Library(switch.Sweeps))
     monkeypatch.setattr(switch.importlib, "import_module", _broken)
     with pytest.warns(fl.errors.FairlayerWarning, match="plain sweeps serve instead"):
         assert switch.kernels(10) is None
@@ -329,7 +329,7 @@ def _broken(name: str) -> None:
 
 
 def test_the_switch_names_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switch, "_state", switch._State())
+    monkeypatch.setattr(switch, "_batches", switch._Library(switch.Sweeps))
     monkeypatch.setenv(switch.SWITCH, "yes")
     with pytest.raises(fl.errors.ParameterError, match="FAIRLAYER_FUSED must be 0"):
         switch.kernels(10)

@@ -196,3 +196,71 @@ def test_a_backward_leaves_the_latest_result_alone() -> None:
     first.sum().backward()
     assert model.last_projection is not None
     torch.testing.assert_close(model.last_projection.value, second.detach())
+
+
+def _two_attributes() -> tuple[fl.FairProjection, dict[str, torch.Tensor]]:
+    torch.manual_seed(1)
+    features = {"s": torch.randint(0, 3, (96,)), "t": torch.randint(0, 4, (96,))}
+    layer = fl.FairProjection([fl.DemographicParity("s", 0.02), fl.DemographicParity("t", 0.03)], bounds=(0.0, 1.0))
+    layer.fit_categories(features)
+    return layer, features
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_backward_belongs_to_the_limits_of_its_forward_and_solves_nothing(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch._dynamo.reset()
+    layer, features = _two_attributes()
+    scores = (torch.rand(96, columns, dtype=torch.float64) + 0.2 * features["s"][:, None]).requires_grad_()
+    (expected,) = torch.autograd.grad(layer(scores, sensitive_features=features).pow(2).sum(), scores)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    value = compiled(scores, sensitive_features=features)
+    for constraint in layer.constraints:
+        constraint.tolerance = 0.5
+
+    def solve_again(*inputs: Any, **options: Any) -> Any:
+        raise AssertionError("a backward must not solve")
+
+    monkeypatch.setattr("fairlayer.projection.exact.solve", solve_again)
+    (found,) = torch.autograd.grad(value.pow(2).sum(), scores)
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-12)
+
+
+def test_a_solution_with_more_faces_than_the_state_holds_keeps_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr("fairlayer.projection.traced._STATE", 8)
+    layer, features = _two_attributes()
+    scores = (torch.rand(96, dtype=torch.float64) + 0.2 * features["s"]).requires_grad_()
+    (expected,) = torch.autograd.grad(layer(scores, sensitive_features=features).pow(2).sum(), scores)
+    value = torch.ops.fairlayer.project(scores, list(features.values()), None, None, None, layer.handle)[0]
+    layer.constraints[0].tolerance = 0.5
+    (found,) = torch.autograd.grad(value.pow(2).sum(), scores)
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-12)
+
+
+def test_a_widened_batch_goes_backward_as_it_went_forward() -> None:
+    torch._dynamo.reset()
+    layer = fl.FairProjection([fl.MinimumRate("s", floor=0.8)], bounds=(0.0, 0.6), on_infeasible="relax")
+    layer.fit_categories({"s": SEX})
+    scores = torch.rand(64, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(layer(scores, sensitive_features={"s": SEX}).pow(2).sum(), scores)
+    assert layer.last is not None
+    assert layer.last.widening > 0.1
+    value = torch.compile(layer, fullgraph=True, backend="aot_eager")(scores, sensitive_features={"s": SEX})
+    (found,) = torch.autograd.grad(value.pow(2).sum(), scores)
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-12)
+
+
+def test_a_strict_export_holds_the_layer_as_text(tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    model, x = _model(bounds=(0.0, 1.0)).eval(), torch.randn(64, 3)
+    program = torch.export.export(Batchwise(model), (x, SEX), strict=True)
+    expected = model(x, sensitive_features={"s": SEX}).detach()
+    torch.export.save(program, tmp_path / "program.pt2")
+    model.constraints[0].tolerance = 0.5
+    loaded = torch.export.load(tmp_path / "program.pt2").module()
+    torch.testing.assert_close(loaded(x, SEX), expected)
+    fresh = fl.FairModel(nn.Linear(3, 1), [fl.DemographicParity("s", 0.02)]).eval()
+    with pytest.raises(Exception, match="fit_categories"):
+        torch.export.export(Batchwise(fresh), (x, SEX), strict=True)

@@ -168,7 +168,7 @@ class TestBadRequests:
     def test_what_a_store_cannot_write_is_503(
         self, run: Path, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def full(_: object) -> None:
+        def full(*_: object) -> None:
             raise StoreError("the disk is full")
 
         with client_of(run) as client:

@@ -208,7 +208,7 @@ def test_a_failed_write_is_taken_back(tmp_path: Path, monkeypatch: pytest.Monkey
     assert stream.state.samples == 21
 
 
-def _full_disk(_: object) -> None:
+def _full_disk(*_: object) -> None:
     raise StoreError("the disk is full")
 
 

@@ -83,7 +83,13 @@ def register(metric: Metric, *, replace: bool = False) -> Metric:
 
 
 def mean_of(name: str, *, words: str, unit: str, worse: Worse) -> Metric:
-    """Return the metric that is the mean of a number given per row as `AuditTable.of(values={name: ...})`."""
+    """Return the metric that is the mean of a number given per row as `AuditTable.of(values={name: ...})`.
+
+    Args:
+        words: what the number is, for people.
+        unit: in which it is measured.
+        worse: whether a group is worse off by a high or by a low mean.
+    """
     return Metric(name, words, unit, (name,), worse, lambda grouped: mean_of_sum(grouped, name))
 
 
@@ -107,6 +113,9 @@ def metric_names(table: AuditTable | None = None) -> tuple[str, ...]:
 
 def measure(table: AuditTable, name: str, grouped: Grouped) -> Means:
     """Return a metric of the groups of a table.
+
+    Args:
+        grouped: the sums of the groups.
 
     Raises:
         MetricError: no metric has the name, or the table does not hold what it needs.

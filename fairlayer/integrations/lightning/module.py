@@ -127,6 +127,7 @@ class FairLightningModule(LightningModule):
                 if isinstance(part, FairModel | LossTerm):
                     part.fit_categories(known)
 
+    @explained
     def forward(self, x: Any, sensitive_features: Any = None, y: Any = None) -> Tensor:
         """Return predictions."""
         if isinstance(self.model, FairModel):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from fairlayer._keywords import explained
 from fairlayer._typing import Category
 from fairlayer.constraints import Constraint, Measured
 from fairlayer.edge import as_constraints
@@ -74,6 +75,7 @@ class ConstraintExcess(Metric):
             self.add_state(state, [], dist_reduce_fx="cat")
         self.add_state("about", identity(self.constraint.features, known), dist_reduce_fx=alike)
 
+    @explained
     def update(self, preds: Any, target: Any, groups: Any, sample_weight: Any = None) -> None:
         """Add a batch.
 

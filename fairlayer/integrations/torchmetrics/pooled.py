@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from fairlayer._keywords import explained
 from fairlayer.errors import (
     CategoryError,
     ConstraintDefinitionError,
@@ -88,6 +89,7 @@ class PooledByGroup(Metric, ABC):
         self.add_state("unfit", torch.zeros(4, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("about", identity(self.cells, threshold), dist_reduce_fx=alike)
 
+    @explained
     def update(self, preds: Any, target: Any, groups: Any, sample_weight: Any = None) -> None:
         """Add a batch.
 

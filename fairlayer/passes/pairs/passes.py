@@ -12,15 +12,13 @@ import torch
 from fairlayer._typing import FloatArray
 from fairlayer.geometry import Geometry
 from fairlayer.passes.arrays import NumpyPasses
-from fairlayer.passes.base import Cells, Point
+from fairlayer.passes.base import WHOLE, Cells, Point
 from fairlayer.passes.pairs.clusters import Clusters
 from fairlayer.passes.pairs.coupled import CoupledGeometry
 from fairlayer.passes.pairs.graph import Pairs
 from fairlayer.passes.pairs.problem import Answer, PairProblem
 
 __all__ = ["PairPasses"]
-
-_LEAST_FLOOR = 1e-4
 
 
 class PairPasses(NumpyPasses):
@@ -35,6 +33,8 @@ class PairPasses(NumpyPasses):
         device: of the scores.
     """
 
+    least_floor = 1e-4  # where samples hold each other firmly, prices would grow beyond all numbers with less
+
     def __init__(  # noqa: PLR0917 - a batch
         self,
         scores: torch.Tensor,
@@ -48,7 +48,7 @@ class PairPasses(NumpyPasses):
         lower, upper = (each.cpu().numpy() if isinstance(each, torch.Tensor) else each for each in bounds)
         rows = Cells(None, np.zeros(0), _rows_of(cells, len(host)))
         super().__init__(host, rows, lower, upper, CoupledGeometry(geometry, cells.weights))
-        self.device, self.pairs = device, pairs
+        self.device, self.pairs, self.runs = device, pairs, (WHOLE,)
         self.problem = PairProblem(pairs, geometry, host, cells.weights, lower, upper)
         self._latest: tuple[Any, Answer] | None = None
 
@@ -64,7 +64,8 @@ class PairPasses(NumpyPasses):
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
         answer = self.problem.answer(np.zeros(self.n) if nu is None else self.pull(nu) + np.zeros(self.n))
-        point = Point(answer.value, answer.clusters, self.measure(answer.value))
+        value, clusters = answer.value, answer.clusters
+        point = Point(value, clusters, self.measure(value), curvature=lambda: self._curvature(value, clusters))
         self._latest = point, answer
         return point
 
@@ -75,15 +76,12 @@ class PairPasses(NumpyPasses):
         assert self._latest is not None
         return self._latest[1].multipliers
 
-    def metric(self, point: Point, floor: float = 0.0) -> FloatArray:
-        """See `Passes.metric`; K + floor (K of free samples - K), for samples held by a bound or by each other."""
+    def _curvature(self, value: FloatArray, clusters: Clusters) -> FloatArray:
+        """K, for samples held by a bound or by each other."""
         rows = self.cells.dense
-        assert rows is not None
-        moved = np.array([self.geometry.weigh(point.value, self.scores, point.free, row) for row in rows])
+        moved = np.array([self.geometry.weigh(value, self.scores, clusters, row) for row in rows])
         square = moved.reshape(rows.shape) @ rows.T
-        if floor:  # not less than so much: where samples hold each other firmly, prices would grow beyond all numbers
-            square = square + max(floor, _LEAST_FLOOR) * (self.widest_metric() - square)
-        return 0.5 * (square + square.T)
+        return np.asarray(0.5 * (square + square.T))
 
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`: every sample by itself."""
@@ -100,10 +98,6 @@ class PairPasses(NumpyPasses):
         """See `Passes.size`."""
         return float(np.abs(self.scores).max(initial=0.0))
 
-    def export(self, array: FloatArray, dtype: torch.dtype) -> torch.Tensor:
-        """See `Passes.export`."""
-        return super().export(array, dtype).to(self.device)
-
     def as_tensor(self, array: Any) -> Any:
         """See `Passes.as_tensor`; what moves together is brought to torch too."""
         if isinstance(array, Clusters):
@@ -112,7 +106,7 @@ class PairPasses(NumpyPasses):
 
     def from_tensor(self, tensor: torch.Tensor) -> Any:
         """See `Passes.from_tensor`."""
-        return tensor.detach().cpu().numpy()
+        return tensor.detach().cpu().double().numpy()
 
 
 def _rows_of(cells: Cells, n: int) -> FloatArray:

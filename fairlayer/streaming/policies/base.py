@@ -239,6 +239,9 @@ Kind = TypeVar("Kind", bound=type[Policy])
 def register_policy(kind: Kind) -> Kind:
     """Let a class of policies be asked for by its name, with its default settings; usable as a decorator.
 
+    Args:
+        kind: a class derived from `Policy`, with a name of its own.
+
     Raises:
         ConstraintDefinitionError: it has no name, or another class has it.
     """

@@ -224,7 +224,7 @@ def _bands_of_parities(policy: Present, state: State, stream: Machine, points: _
         inside = np.flatnonzero((found.member[j][points.cell] >= 0) & (share != 0.0))
         inside = inside[np.argsort(place[inside], kind="stable")]
         member, share, names = place[inside], share[inside], found.names[j]
-        size = np.bincount(member, points.weight[inside] * share, len(names))
+        size: FloatArray = np.bincount(member, points.weight[inside] * share, len(names)).astype(np.float64)
         known = size
         if found.needs_labels[j]:
             come = (told[0], told[1], told[0] - told[1])[kind]

@@ -79,7 +79,7 @@ def grow(state: State, stream: Machine) -> State:
         return state
     columns = np.zeros((ROWS, new))
     columns[LONG : FAR + 1] = columns[NEXT_LONG : NEXT_FAR + 1] = math.inf
-    columns[SOLVED_MEAN] = math.nan
+    columns[SOLVED_MEAN] = math.inf  # never solved
     bins = LABEL_BINS if reads_labels(stream) else 0
     more = np.zeros((2, new, bins))
     curve = np.tile(scale(stream).centres[:bins], (new, 1))

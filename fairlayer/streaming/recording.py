@@ -1,0 +1,144 @@
+"""Answers of a stream -> rows of an audit trail, in the transaction that counts them where there is one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, NamedTuple, Protocol
+
+from fairlayer.errors import ParameterError
+from fairlayer.trail import AuditTrail, Decision
+
+__all__ = ["Answered", "Recorder", "Witness"]
+
+Score = float | list[float]
+
+
+class Answered(NamedTuple):
+    """One step of a stream: what it was asked, and what it answers, one entry per prediction.
+
+    Args:
+        features: sensitive feature -> (n,) categories, None where one is not known.
+        raw: (n,) the model's scores.
+        emitted: (n,) what is answered; None where the answer is a decision alone.
+        phase: of the stream after the step; None where there is none.
+        policy: the name of the policy; None where there is none.
+        limits: constraint -> what it holds its number to.
+        ids: (n,) the caller's names of the requests.
+        at: seconds on the caller's clock.
+        inputs: (n,) what the model read, of which a trail keeps an HMAC.
+        decisions: (n,) what was decided, where that is not read off the score.
+    """
+
+    features: Mapping[str, Sequence[Any]]
+    raw: Sequence[Score]
+    emitted: Sequence[Score] | None
+    phase: str | None
+    policy: str | None
+    limits: Mapping[str, float]
+    ids: Sequence[str | int] | None = None
+    at: float | None = None
+    inputs: Sequence[object] | None = None
+    decisions: Sequence[int] | None = None
+
+
+class Witness(Protocol):
+    """What is written beside a step, on the connection and in the transaction that store it.
+
+    Where it raises an error, the step is taken back and nothing is answered.
+    """
+
+    def __call__(self, connection: sqlite3.Connection, step: Answered) -> None:
+        """Write what is to be kept of a step."""
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Writes a row of an audit trail for each answer.
+
+    Args:
+        trail: where to.
+        model: what the model is called in each row, with its version.
+        threshold: score from which on the answer is a yes; None where no decision is taken from the score.
+        clock: the time of a row, in seconds; None for the time that comes with the step.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, rows_between
+        >>> step = Answered({"sex": ["F"]}, [0.25], [0.5], "steady", "present", {"parity": 0.02}, ids=["17"], at=5.0)
+        >>> with AuditTrail("answers.sqlite", key=bytes(32)) as trail:
+        ...     Recorder(trail, model="credit 7", threshold=0.5).write(step)
+        range(1, 2)
+        >>> [row] = rows_between("answers.sqlite")
+        >>> row.time, row.body["shift"], row.body["decision"]
+        (5.0, 0.25, 1)
+    """
+
+    trail: AuditTrail
+    model: str | None = None
+    threshold: float | None = None
+    clock: Callable[[], float] | None = None
+
+    def __call__(self, connection: sqlite3.Connection, step: Answered) -> None:
+        """Write the rows of a step in the transaction that is open."""
+        self.trail.append_in(connection, self.records(step))
+
+    def write(self, *steps: Answered) -> range:
+        """Write the rows of steps in a transaction of their own; return their numbers."""
+        return self.trail.append([record for step in steps for record in self.records(step)])
+
+    def check(self, at: float | None) -> None:
+        """See that a row would have a time.
+
+        Raises:
+            ParameterError: the call has none, and there is no clock.
+        """
+        if at is None and self.clock is None:
+            raise ParameterError(
+                "an audit trail is kept, but the call has no time, and the trail reads no clock. Pass at=SECONDS, such "
+                "as at=time.time(), or give the Recorder a clock."
+            )
+
+    def records(self, step: Answered) -> list[Decision]:
+        """Return one record for each prediction.
+
+        Raises:
+            ParameterError: the step has no time, and there is no clock.
+        """
+        self.check(step.at)
+        time = float(step.at or 0.0) if self.clock is None else self.clock()
+        own_clock = self.clock is not None and step.at is not None
+        return [self._record(step, row, time, {"at": step.at} if own_clock else None) for row in range(len(step.raw))]
+
+    def _record(self, step: Answered, row: int, time: float, details: dict[str, object] | None) -> Decision:
+        raw, emitted = step.raw[row], None if step.emitted is None else step.emitted[row]
+        return Decision(
+            time=time,
+            subject=None if step.ids is None else str(step.ids[row]),
+            input=step.inputs[row] if step.inputs is not None and self.trail.keyed else None,
+            cells={name: column[row] for name, column in step.features.items()},
+            raw=raw,
+            emitted=emitted,
+            decision=self._decision(emitted) if step.decisions is None else step.decisions[row],
+            shift=None if emitted is None else _shift(raw, emitted),
+            phase=step.phase,
+            policy=step.policy,
+            limit=step.limits,
+            model=self.model,
+            package=version("fairlayer"),
+            details=details,
+        )
+
+    def _decision(self, emitted: Score | None) -> int | None:
+        if self.threshold is None or not isinstance(emitted, float):
+            return None
+        return int(emitted >= self.threshold)
+
+
+def _shift(raw: Score, emitted: Score) -> Score:
+    if isinstance(raw, list) and isinstance(emitted, list):
+        return [after - before for before, after in zip(raw, emitted, strict=True)]
+    assert isinstance(raw, float)
+    assert isinstance(emitted, float)
+    return emitted - raw

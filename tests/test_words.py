@@ -1,0 +1,65 @@
+"""What can be counted of the prose: help texts and docstrings are sentences, and no argument goes unexplained."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import griffe
+import pytest
+
+import fairlayer
+from tools.breaking import public_paths
+
+pytest.importorskip("jsonargparse")
+
+ROOT = Path(fairlayer.__file__).parent.parent
+SHOWN_BY_LIBRARIES = {"--help", "--print_config"}
+
+
+def help_texts(parser: Any, name: str) -> Iterator[tuple[str, str | None]]:
+    """Yield (command and option, help) of a parser and of the commands below it."""
+    for action in parser._actions:
+        below = action.choices if isinstance(action.choices, dict) else {}
+        if any(hasattr(each, "_actions") for each in below.values()):
+            yield from ((f"{name} {one.dest}", one.help) for one in action._choices_actions)
+            for word, command in below.items():
+                yield from help_texts(command, f"{name} {word}")
+        elif not SHOWN_BY_LIBRARIES & set(action.option_strings) and action.help != argparse.SUPPRESS:
+            yield f"{name} {' '.join(action.option_strings) or action.dest}", action.help
+
+
+def test_help_texts_are_sentences() -> None:
+    from fairlayer.cli.arguments import build_parser
+
+    texts = list(help_texts(build_parser(), "fairlayer"))
+    assert len(texts) > 100
+    wrong = [f"{where}: {said}" for where, said in texts if not said or not re.match(r"[A-Z].*\.$", said, re.S)]
+    assert not wrong, "a help text begins with a capital letter and ends with a full stop:\n" + "\n".join(wrong)
+
+
+@pytest.fixture(scope="module")
+def public() -> list[Any]:
+    package = griffe.load("fairlayer", search_paths=[ROOT], try_relative_path=False)
+    found = [package[path.removeprefix("fairlayer.")] for path in sorted(public_paths(package)) if "." in path]
+    return [each for each in found if each.is_class or each.is_function]
+
+
+def test_public_docstrings_begin_with_a_sentence(public: list[Any]) -> None:
+    firsts = {each.path: each.docstring.value.partition("\n\n")[0].strip() for each in public if each.docstring}
+    assert len(firsts) == len(public) > 200
+    assert not [path for path, first in firsts.items() if not first.endswith((".", ":"))]
+
+
+def test_every_argument_of_a_public_function_is_spoken_of(public: list[Any]) -> None:
+    silent = [
+        f"{each.path}({parameter.name})"
+        for each in public
+        if each.is_function
+        for parameter in each.parameters
+        if not re.search(rf"\b{parameter.name.strip('*')}\b", each.docstring.value)
+    ]
+    assert not silent, "say under Args what these mean:\n" + "\n".join(silent)
