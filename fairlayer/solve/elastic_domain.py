@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from fairlayer._typing import FloatArray, IntArray
+from fairlayer._typing import BoolArray, FloatArray, IntArray
 
 __all__ = ["BoxDomain", "Breakpoints", "Domain", "Samples", "SimplexDomain"]
 
@@ -60,6 +60,17 @@ class Samples:
             self.dense = self.dense / np.where(self.unit > 0.0, self.unit, 1.0)[:, None]
         self.dense_class = np.zeros(0 if dense is None else len(dense), int) if dense_class is None else dense_class
 
+    def only(self, chosen: BoolArray) -> Samples:
+        """Return the map of some of the entries of a box to the same statistics."""
+        other = Samples()
+        other.identity, other.cells, other.unit, other.dense_class = False, self.cells, self.unit, self.dense_class
+        if self.identity:
+            other.codes, other.cells, other.share = np.flatnonzero(chosen), len(chosen), np.ones(int(chosen.sum()))
+        elif self.codes is not None:
+            other.codes, other.share = self.codes[chosen], self.share[chosen]
+        other.dense = None if self.dense is None else self.dense[:, chosen]
+        return other
+
     def measure(self, x: FloatArray) -> FloatArray:
         """Return B x."""
         if self.identity:
@@ -85,11 +96,11 @@ class Samples:
             return q if self.classes == 1 else np.ascontiguousarray(q.reshape(self.classes, -1).T)
         hard, m = self.classes * self.cells, self.cells
         if self.classes == 1:
-            pulled = np.zeros(self._n) if self.codes is None else np.append(q[:m], 0.0)[self.codes] * self.share
+            pulled = np.zeros(self.count) if self.codes is None else np.append(q[:m], 0.0)[self.codes] * self.share
             return pulled if self.dense is None else pulled + q[hard:] @ self.dense
         table = np.zeros((m + 1, self.classes))
         table[:m] = q[:hard].reshape(self.classes, m).T
-        pulled = np.zeros((self._n, self.classes))
+        pulled = np.zeros((self.count, self.classes))
         if self.codes is not None:
             pulled = table[self.codes] * self.share[:, None]
         if self.dense is not None:
@@ -138,7 +149,8 @@ class Samples:
         return self.dense is None or float(self.dense.min(initial=0.0)) >= 0.0
 
     @property
-    def _n(self) -> int:
+    def count(self) -> int:
+        """The number of rows of predictions, where it is known."""
         if self.codes is not None:
             return len(self.codes)
         return 0 if self.dense is None else self.dense.shape[1]

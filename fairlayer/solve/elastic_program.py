@@ -29,6 +29,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import SolverError
 from fairlayer.solve.elastic_domain import BoxDomain, Samples, SimplexDomain
 from fairlayer.solve.elastic_faces import Faces
+from fairlayer.solve.elastic_free import FreeEntries
 from fairlayer.solve.elastic_search import Ascent, LostError, Proof
 from fairlayer.solve.slabs import FaceKey, RowSlabs, SpreadSlabs
 
@@ -172,16 +173,25 @@ def least_widening(
     Raises:
         SolverError: the method did not end; no such problem is known.
     """
-    faces = Faces(blocks, domain.samples.unit)
     known = max(domain.reach(), 0.0 if near is None else float(np.abs(near).max(initial=0.0)))
-    proof = _proof(faces, domain, near, _NEAR * (known or faces.reach), rtol)
+    free = None
+    if isinstance(domain, BoxSpec):
+        free = FreeEntries.of(blocks, domain.samples, domain.lower, domain.upper)
+    faces = Faces(blocks, domain.samples.unit if free is None else free.users_unit)
+    reach = _NEAR * (known or faces.reach)
+    if free is None:
+        proof = _proof(faces, domain, near, reach, rtol)
+    else:
+        proof = free.proved(_proof(faces, free, near, reach, rtol))
     statistics, unit = proof.statistics.copy(), domain.samples.unit
     if len(unit):
         statistics[-len(unit) :] *= unit
     return Elastic(*proof[:5], statistics, proof.upper, proof.steps)
 
 
-def _proof(faces: Faces, domain: BoxSpec | SimplexSpec, near: FloatArray | None, reach: float, rtol: float) -> Proof:
+def _proof(
+    faces: Faces, domain: BoxSpec | SimplexSpec | FreeEntries, near: FloatArray | None, reach: float, rtol: float
+) -> Proof:
     found: Proof | None = None
     for attempt in range(_TRIES):
         try:

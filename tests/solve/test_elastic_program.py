@@ -109,6 +109,41 @@ def test_infinite_bounds_rows_of_any_size_and_clashes_by_a_hair(seed: int) -> No
     check(seed)
 
 
+@pytest.mark.parametrize("seed", [702717, 702718, 702715, 702720, 502932, 3436])
+def test_samples_without_bounds_are_answered_by_few_coordinates(seed: int) -> None:
+    """The first was called feasible, and later not finished, though a widening of 14 is needed."""
+    check(seed)
+
+
+def test_the_widening_of_nearly_dependent_features_without_bounds() -> None:
+    """The exact number is that of the ten faces that clash, worked out in 60 digits."""
+    problem = problem_of(702717)
+    elastic = least_widening(problem.blocks, problem.spec)
+    assert elastic.widening == pytest.approx(14.0294151473316327, rel=1e-8)
+    assert _agrees_with_highs(702717)
+    assert elastic.by_lower is not None
+    assert elastic.by_upper is not None
+    assert not elastic.by_lower.any()
+    assert not elastic.by_upper.any()
+
+
+def test_a_start_counts_where_some_samples_have_no_bounds() -> None:
+    """The cell of samples 0 and 1, the second of which may be anything, and the cell of samples 2 and 3."""
+    codes, counts = np.array([0, 0, 1, 1]), np.array([2.0, 2.0])
+    lower, upper = np.array([0.0, -np.inf, 0.0, 0.0]), np.array([1.0, np.inf, 1.0, 1.0])
+    box = box_of_samples(codes, counts, None, lower, upper, 4)
+    rows = RowSlabs(np.eye(2), np.array([7.0, 0.2]), np.array([7.0, 0.3]))
+    near = np.array([0.5, 13.5, 0.25, 0.25])
+    elastic = least_widening([rows], box, near)
+    assert elastic.feasible
+    assert elastic.steps == 0
+    np.testing.assert_allclose(elastic.point, near, rtol=1e-14)
+    clash = least_widening([rows._replace(lower=np.array([7.0, 1.2]), upper=np.array([7.0, 1.3]))], box)
+    assert clash.widening == pytest.approx(0.2, rel=1e-12)
+    assert clash.by_upper is not None
+    np.testing.assert_allclose(clash.by_upper, [0.0, 0.0, -0.5, -0.5], rtol=1e-12)
+
+
 def test_a_dense_row_in_tiny_units_is_no_smaller_than_others() -> None:
     """The mean of x and 1e-9 times it clash by a tenth of what they ask for; in any unit they clash the same."""
     codes, counts, x = np.zeros(4, int), np.array([4.0]), np.arange(1.0, 5.0)
