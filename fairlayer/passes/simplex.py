@@ -18,17 +18,20 @@ from fairlayer.passes.base import LEAST_FLOOR, WHOLE, Cells, Point, WholeBatch, 
 
 __all__ = ["SimplexPasses"]
 
+_TAIL = 1e-12  # a smooth row never stops moving: what its tail is away from a limit is also what it can move by
+
 
 class SimplexPasses:
     """Passes in NumPy over scores (n, k); scores on another device are brought to the host."""
 
-    parts, least_floor = 1, LEAST_FLOOR
+    parts = 1
     runs = (WHOLE,)
     lower, upper = 0.0, 1.0
 
     def __init__(self, scores: FloatArray, cells: Cells, geometry: Geometry, device: torch.device) -> None:
         self.scores, self.cells, self.geometry, self.device = scores, cells, geometry, device
         self.classes = scores.shape[1]
+        self.least_floor = _TAIL if geometry.smooth else LEAST_FLOOR
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
