@@ -161,4 +161,16 @@ def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None)
     try:
         return solve_newton(passes, slabs, start)
     except (SolverError, ClashingFaces):
+        return _slowly(passes, slabs)
+
+
+def _slowly(passes: Passes, slabs: SlabSystem) -> Solution:
+    try:
         return solve_proximal(passes, slabs)
+    except SolverError as error:
+        if passes.geometry.name != "entropic" or passes.size <= _FAR_LOG_ODDS:
+            raise
+        raise SolverError(
+            f"{error} Some log-odds are beyond {_FAR_LOG_ODDS:g}, where predictions are 0 or 1 but for the last digits, and "
+            "limits are met by the few that tie. Divide the log-odds by a temperature, or loosen the tolerance."
+        ) from None
