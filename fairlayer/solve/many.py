@@ -126,7 +126,7 @@ def _direction(  # noqa: PLR0917 - where the search stands
     widest: FloatArray,
     step: int,
 ) -> FloatArray:
-    metric = rows.gathered(passes.metric(point))
+    metric = rows.gathered(point.curvature)
     # A cell of which no sample can move counts as slightly free, ever less.
     metric = np.where(metric <= 0.0, max(0.05 * 0.5**step, 1e-9) * widest, metric)
     free = (multipliers > 0.0) | (gradient > 0.0)
