@@ -10,8 +10,7 @@ import fairlayer as fl
 from fairlayer.data import LendingPopulation
 from fairlayer.distillation import remaining_gap
 
-FAST = bool(os.environ.get("FAIRLAYER_EXAMPLE_FAST"))
-ROWS, STEPS = (4_000, 60) if FAST else (10_000, 150)
+ROWS, STEPS = (4_000, 60) if os.environ.get("FAIRLAYER_EXAMPLE_FAST") else (10_000, 150)
 JOBS = np.array(["care", "clerical", "construction", "sales", "technical"])
 Batch = dict[str, object]
 

@@ -30,7 +30,13 @@ ROOMS = (
         "core",
         "Models and projection",
         "Wrap a network, put the layer inside a module, or project scores that you already have.",
-        ("fairlayer.model", "fairlayer.projection", "fairlayer.projection.many", "fairlayer.projection.path"),
+        (
+            "fairlayer.model",
+            "fairlayer.networks",
+            "fairlayer.projection",
+            "fairlayer.projection.many",
+            "fairlayer.projection.path",
+        ),
     ),
     Room(
         "constraints",

@@ -220,9 +220,9 @@ def _totals(  # noqa: PLR0917 - the batch in numbers
         outside.append(float(np.abs(value.sum(axis=1) - 1.0).max()))
     here = np.array([float(each.sum()) for each in (primal, dual, whole, weights > 0, weights, rounding)])
     if raw.ranks is None:
-        return _Sums(*here.tolist(), max(outside))
+        return _Sums._make([*here.tolist(), max(outside)])
     everywhere = raw.ranks.gather(np.append(here, max(outside)), "certificate")
-    return _Sums(*everywhere[:, :-1].sum(axis=0).tolist(), float(everywhere[:, -1].max()))
+    return _Sums._make([*everywhere[:, :-1].sum(axis=0).tolist(), float(everywhere[:, -1].max())])
 
 
 def _cost_of_a_step(

@@ -195,10 +195,10 @@ def test_search_works_from_a_file(small: Path, tab: Browser) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build everything with Zensical, strictly, beside the sources."""
+    """Build everything with Zensical, strictly, in a folder of its own."""
     folder = tmp_path_factory.mktemp("whole")
     for name in ("docs", "website", "fairlayer"):
-        (folder / name).symlink_to(ROOT / name)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "mkdocs.yml", folder)
     build(folder, "zensical", folder / "site")
     return folder / "site"
