@@ -495,8 +495,8 @@ def _add_trail_key(command: Any) -> None:
         "--trail-key",
         metavar="FILE",
         help=(
-            "The file with the secret key of the trail, as hexadecimal digits (openssl rand -hex 32). The key seals the "
-            "trail, hides ids, and commits to what the model read."
+            "The file with the secret key of the trail, as hexadecimal digits (openssl rand -hex 32). The key seals "
+            "the trail, hides ids, and commits to what the model read."
         ),
     )
 
