@@ -174,7 +174,11 @@ def _read(text: str) -> tuple[Plan, Vocabulary, tuple[str, ...]]:
     return plan, Vocabulary(categories, open=False), tuple(categories)
 
 
-@torch.library.custom_op("fairlayer::project", mutates_args=())
+# Stated, not inferred: torch up to 2.6 cannot read `list[Tensor]`.
+_INPUTS = "Tensor scores, Tensor[] columns, Tensor? y, Tensor? label_probabilities, Tensor? sample_weight, str which"
+
+
+@torch.library.custom_op("fairlayer::project", mutates_args=(), schema=f"({_INPUTS}) -> Tensor")
 def _project(  # noqa: PLR0917
     scores: Tensor,
     columns: list[Tensor],
@@ -193,7 +197,9 @@ def _(scores: Tensor, *inputs: Any) -> Tensor:
     return like(scores)
 
 
-@torch.library.custom_op("fairlayer::project_adjoint", mutates_args=())
+@torch.library.custom_op(
+    "fairlayer::project_adjoint", mutates_args=(), schema=f"(Tensor upstream, {_INPUTS}) -> Tensor"
+)
 def _adjoint(  # noqa: PLR0917
     upstream: Tensor,
     scores: Tensor,
