@@ -171,6 +171,6 @@ def _slowly(passes: Passes, slabs: SlabSystem) -> Solution:
         if passes.geometry.name != "entropic" or passes.size <= _FAR_LOG_ODDS:
             raise
         raise SolverError(
-            f"{error} Some log-odds are beyond {_FAR_LOG_ODDS:g}, where predictions are 0 or 1 but for the last digits, and "
+            f"{error} Some log-odds are beyond {_FAR_LOG_ODDS:g}, where predictions are all but 0 or 1, and "
             "limits are met by the few that tie. Divide the log-odds by a temperature, or loosen the tolerance."
         ) from None
