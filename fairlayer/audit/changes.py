@@ -137,17 +137,35 @@ def judge_change(
         )
     outcome = _outcome(limit, interval)
     said = {Outcome.PASS: "Yes.", Outcome.FAIL: "No.", Outcome.INCONCLUSIVE: "It cannot be told."}[outcome]
-    what = "The gap shrank by" if limit.improvement else f"The {_COSTS[limit.name]} became worse by"
-    answer = (
-        f"{said} {what} {interval.measured:.4f}; allowing for chance, by between {interval.low:.4f} and "
-        f"{interval.high:.4f}."
-    )
+    answer = f"{said} {_change(limit, interval.measured)}; {_range(limit, interval.low, interval.high)}."
     reason = {
         Outcome.PASS: "The whole interval keeps the limit.",
         Outcome.FAIL: "The whole interval breaks the limit.",
         Outcome.INCONCLUSIVE: "The limit lies inside the interval: too few people to tell.",
     }[outcome]
     return Statement(str(limit), outcome, asked, answer, reason, _named(limit, by), interval)
+
+
+def _change(limit: ChangeLimit, by: float) -> str:
+    """Say by how much something changed, and into which direction, without a sign."""
+    subject, more, less = _directions(limit)
+    return f"{subject} has {more if by >= 0 else less} by {abs(by):.4f}"
+
+
+def _range(limit: ChangeLimit, low: float, high: float) -> str:
+    """Say the interval of a change; where it holds both directions, name both."""
+    if low < 0 <= high:
+        _, more, less = _directions(limit)
+        return f"allowing for chance, it may have {less} by up to {-low:.4f} or {more} by up to {high:.4f}"
+    near, far = sorted((abs(low), abs(high)))
+    return f"allowing for chance, by between {near:.4f} and {far:.4f}"
+
+
+def _directions(limit: ChangeLimit) -> tuple[str, str, str]:
+    """Return the subject of a change, and the participles that say more and less of it."""
+    if limit.improvement:
+        return "The gap", "shrunk", "grown"
+    return f"The {_COSTS[limit.name]}", "become worse", "become better"
 
 
 def _named(limit: ChangeLimit, by: tuple[str, ...]) -> tuple[str, ...]:

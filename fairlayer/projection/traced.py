@@ -239,7 +239,11 @@ def _plan_of(plan: Plan, state: Tensor) -> tuple[Plan, list[Found]]:
     return plan.at_limits(limits), found
 
 
-@torch.library.custom_op("fairlayer::project", mutates_args=())
+# Stated, not inferred: torch up to 2.6 cannot read `list[Tensor]`.
+_INPUTS = "Tensor scores, Tensor[] columns, Tensor? y, Tensor? label_probabilities, Tensor? sample_weight, str which"
+
+
+@torch.library.custom_op("fairlayer::project", mutates_args=(), schema=f"({_INPUTS}) -> (Tensor, Tensor)")
 def _project(  # noqa: PLR0917
     scores: Tensor,
     columns: list[Tensor],
@@ -263,7 +267,9 @@ def _(scores: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
     return like(scores), torch.empty(_STATE, dtype=torch.float64, device="cpu")
 
 
-@torch.library.custom_op("fairlayer::project_adjoint", mutates_args=())
+@torch.library.custom_op(
+    "fairlayer::project_adjoint", mutates_args=(), schema=f"(Tensor upstream, Tensor state, {_INPUTS}) -> Tensor"
+)
 def _adjoint(  # noqa: PLR0917
     upstream: Tensor,
     state: Tensor,

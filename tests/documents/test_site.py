@@ -106,7 +106,7 @@ def test_every_example_is_short_and_in_the_gallery(path: Path) -> None:
 
 
 def test_pages_begin_with_what_they_are_for() -> None:
-    for name in INVENTORY:
+    for name in (page for page in INVENTORY if not page.startswith("decisions/")):
         text = (DOCS / name).read_text(encoding="utf-8")
         title, _, rest = text.partition("\n")
         assert title.startswith("# "), name

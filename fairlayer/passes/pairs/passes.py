@@ -119,5 +119,5 @@ def _rows_of(cells: Cells, n: int) -> FloatArray:
         hard[cells.codes, np.arange(n)] = weights
         parts.append(hard[:-1] / cells.counts[:, None])
     if cells.dense is not None:
-        parts.append(cells.dense * weights)
+        parts.append(np.asarray(cells.dense) * weights)
     return np.concatenate(parts)
