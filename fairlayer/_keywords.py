@@ -51,6 +51,9 @@ ELSEWHERE = dict.fromkeys(
     "FairModel",
 )
 
+# Arguments that are gone, and what to say of them.
+GONE = {"non_blocking": "; it is gone: the step of a stream takes scores of any device without it"}
+
 
 def ours_for(name: str, known: Collection[str]) -> str | None:
     """Return the known name that a foreign one stands for; None where it stands for none of them.
@@ -117,7 +120,7 @@ def _answer(name: str, known: Collection[str]) -> str:
     ours = ours_for(name, known)
     if ours is not None:
         return f"; here it is called {ours!r}"
-    if name in ELSEWHERE:
-        return ELSEWHERE[name]
+    if name in ELSEWHERE or name in GONE:
+        return {**ELSEWHERE, **GONE}[name]
     near = get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -46,7 +46,7 @@ from fairlayer.trail import AuditTrail
 
 __all__ = ["FairModel"]
 
-_STREAM_KEYWORDS = ("policy", "memory", "window", "hold", "transition", "non_blocking")
+_STREAM_KEYWORDS = ("policy", "memory", "window", "hold", "transition")
 _OWN_KEYWORDS = (
     "anchor",
     "backbone",
@@ -80,8 +80,6 @@ class FairModel(nn.Module):
         window: over which the gaps of a stream are reported: samples, or a time such as "30d".
         hold: "window" to hold the gap of the window too.
         transition: samples over which a stream reaches a changed limit.
-        non_blocking: whether streamed calls on a CUDA device do not wait for it, see `InferenceState`; errors then
-            come late.
         trail: an `AuditTrail`, or a `Recorder` of one, that gets a row for each prediction of `inference=True`, at the
             time `at=`. A copy of the model keeps none.
         protected_attr_idx: a column of x, or several, used as sensitive features named `x[i]`.
@@ -119,7 +117,6 @@ class FairModel(nn.Module):
         window: Any = None,
         hold: str | None = None,
         transition: float | None = None,
-        non_blocking: bool = False,
         trail: AuditTrail | Recorder | None = None,
         protected_attr_idx: int | Sequence[int] | None = None,
         hide_features: bool = False,
@@ -140,7 +137,6 @@ class FairModel(nn.Module):
             "window": as_window(window),
             "hold": hold,
             "transition": transition,
-            "non_blocking": non_blocking,
         }
         self._stream: InferenceState | None = None
         self._stream_lock = threading.Lock()

@@ -37,7 +37,7 @@ class StreamSection(NamedTuple):
 
 
 def periods_of(report: StreamReport) -> list[dict[str, Any]]:
-    """Return, for each constraint, every bucket of a stream with its raw and its emitted number, oldest first."""
+    """Return, for each constraint of a report, every bucket with its raw and its emitted number, oldest first."""
     return [
         {
             "constraint": name,

@@ -73,7 +73,6 @@ class Machine:
         self.lost_labels = 0  # predictions that waited for a label and had to make room
         self.scratch: dict[str, Any] = {}  # what a policy derives from the counts, dropped when cells change
         self._frame: Frame | None = None
-        self.arrears: Callable[[], None] | None = None  # counts what was emitted elsewhere, see `lend`
 
     # ---- what a policy reads
 
@@ -208,17 +207,6 @@ class Machine:
         if self.windows.begins_bucket(at):
             self.history.flush()
         self.windows.tick(at)
-
-    def lend(self, collect: Callable[[], None]) -> None:
-        """Leave the group sums to steps elsewhere, until `catch_up` has these counted by `collect`."""
-        self.scratch.clear()
-        self.arrears = collect
-
-    def catch_up(self) -> None:
-        """Count what was emitted elsewhere; to be called before anything else reads or steps."""
-        collect, self.arrears = self.arrears, None
-        if collect is not None:
-            collect()
 
     # ---- what it knows
 

@@ -418,7 +418,6 @@ class SharedStream:
         if all(_same_counts(self._heard.get(slot), machine) for slot, machine in found.items()):
             return  # nothing new
         with self.state._lock:
-            self.state._catch_up()
             machine = self.state._machine
             machine.hear([(each, self._heard.get(slot)) for slot, each in found.items()])
             machine.events.pop()  # one each second would push out all others

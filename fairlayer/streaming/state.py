@@ -38,7 +38,6 @@ from fairlayer.groups import Groups, Vocabulary, cell_name
 from fairlayer.streaming.entrance import as_scores_again, flat, probabilities, read_bounds, sigmoid, streamable
 from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
-from fairlayer.streaming.non_blocking import NonBlocking
 from fairlayer.streaming.pending import Pending, Waiting, read_ids
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policies import Policy, as_policy
@@ -72,9 +71,6 @@ class InferenceState:
             on the clock that the caller passes with `at=`.
         hold: "window" to hold the gap of the window too (policy "present"); None to report it only.
         transition: samples over which a changed limit is reached; None for what the policy says.
-        non_blocking: whether calls with scores on a CUDA device do not wait for it, where that can be (a warning says
-            where not). Bad samples are then emitted as NaN, and the error comes with the next question to this object;
-            see "On an accelerator" in docs/streaming.md. On the CPU it changes nothing.
 
     Many threads may use one object: each call is one step of some serial order. A call that raises leaves the state
     as it was.
@@ -104,7 +100,6 @@ class InferenceState:
         window: Any = None,
         hold: str | None = None,
         transition: float | None = None,
-        non_blocking: bool = False,
     ) -> None:
         held = streamable(as_constraints(constraints))
         rule = geometry_of(geometry)
@@ -126,7 +121,6 @@ class InferenceState:
         )
         # Scores that the short ways take: finite ones, and for a geometry of probabilities those in [0, 1].
         self._least, self._most = (0.0, 1.0) if rule.bounded else (-1e100, 1e100)
-        self.non_blocking = non_blocking
         self._lock = threading.Lock()
         self._syncing = threading.Lock()  # one sync at a time; requests do not take it
         self._resets = 0
@@ -183,21 +177,10 @@ class InferenceState:
             return None
         if not 0 < shape[0] < limit:
             return None
-        if self.non_blocking and scores.is_cuda:
-            emitted = self._on_device(scores, features)
-            if emitted is not None or self._on_devices.closed is None:
-                return emitted
         kept = dtype if dtype in _EXACT else torch.float32
         if shape[0] == 1:
             return self._one(scores, shape, kept, features, at)
         return self._many(scores, shape, kept, features, at)
-
-    def _on_device(self, scores: Tensor, features: Any) -> Tensor | None:
-        with self._lock:
-            emitted = self._on_devices.emit(self._machine, self._lookup, scores, features)
-            self._after_step()
-        self._tell()
-        return emitted
 
     def _one(
         self, scores: Tensor, shape: torch.Size, dtype: torch.dtype, features: Any, at: float | None
@@ -304,7 +287,6 @@ class InferenceState:
         if not keys:
             return
         with self._lock:
-            self._catch_up()
             found = self._pending.find(keys)
             self._machine.check_labels(self._groups(found.codes), labels[:, 0])
             self._pending.drop(keys)
@@ -342,10 +324,9 @@ class InferenceState:
         """
         setting = self._setting.with_constraints(streamable(as_constraints(constraints)))
         with self._lock:
-            self._catch_up()
             machine, recode = self._machine.changed(setting, over)
             self._pending.recode(recode)
-            self._setting, self._machine, self._on_devices = setting, machine, NonBlocking()
+            self._setting, self._machine = setting, machine
             self._base = None
             self._know()
             self._after_step()
@@ -358,8 +339,6 @@ class InferenceState:
             CategoryError: the stream has met a category that is not among them; the state is unchanged.
         """
         with self._lock:
-            self._catch_up()
-            self._on_devices.know(vocabulary)
             self._whole(lambda: self._machine.adopt(vocabulary))
             self._know()
 
@@ -367,7 +346,6 @@ class InferenceState:
         """Forget everything."""
         with self._lock:
             self._machine = Machine(self._setting)
-            self._on_devices = NonBlocking()
             self._pending = Pending()
             self._trace = Trace()
             self._resets += 1
@@ -390,53 +368,53 @@ class InferenceState:
     @property
     def phase(self) -> Phase:
         """CHANGING, COLD, WARMING, STEADY, SATURATED or DRIFTING."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             return machine.phase()
 
     @property
     def samples(self) -> int:
         """Predictions emitted since the last reset."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             return int(machine.rule.samples)
 
     @property
     def multipliers(self) -> dict[str, float]:
         """Price of each constraint per sample: minus d mean(d(y, z)) / d tolerance, from the feed-forward."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             return machine.policy.prices(machine.own, machine)
 
     @property
     def per_batch_gap(self) -> float:
         """Sample-weighted mean of per-batch gaps (kept by the "per_batch" policy only)."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             samples, total = (float(machine.own.get(name, 0.0)) for name in ("samples", "weighted_gaps"))
             return total / samples if samples else 0.0
 
     @property
     def events(self) -> tuple[Event, ...]:
         """The latest things that happened: changed limits, new categories, sudden changes, lost labels, mergers."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             return tuple(machine.events)
 
     @property
     def waiting_labels(self) -> int:
         """Predictions with an id whose label has not come."""
-        with self._up_to_date():
+        with self._locked():
             return len(self._pending)
 
     def report(self) -> StreamReport:
         """Return the stream bucket by bucket, its window, and everything since the reset; `print` shows a table."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             return report_of(machine, self._cell_names(), waiting=len(self._pending))
 
     def shifts(self) -> dict[str, float]:
         """Return how far the feed-forward moves each cell, in the unit of the geometry (added to the raw score)."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             return dict(zip(self._cell_names(), (-machine.shifts).tolist(), strict=True))
 
     def counts(self) -> dict[str, int]:
         """Return predictions emitted per cell."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             counts = machine.history.sums["count"].astype(int).tolist()
             return dict(zip(self._cell_names(), counts, strict=True))
 
@@ -450,17 +428,17 @@ class InferenceState:
 
     def measured(self) -> dict[str, Measured | None]:
         """Return the same with limit, direction and counts; None before anything was emitted."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             return machine.measured()
 
     def meters(self) -> dict[str, dict[str, float]]:
         """Return the parts of `state_dict()["machine"]` that counting emitted predictions again cannot rebuild."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             return {"rule": machine.rule.to_state(), "policy": machine.policy.meters(machine.own)}
 
     def mean_squared_change(self) -> float:
         """Return the mean of (emitted - raw)^2 over everything emitted."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             sums = machine.history.sums
             return float(sums["moved"].sum() / max(sums["count"].sum(), 1.0))
 
@@ -486,7 +464,7 @@ class InferenceState:
         """Draw pooled gap against tolerance, shift per cell and phase over the stream; return the figure."""
         from fairlayer.streaming.plot import plot_trace
 
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             points = self._trace.until_now(machine, machine.phase(), self._cell_names())
             return plot_trace(points, machine.constraints, self.policy, axes)
 
@@ -500,7 +478,7 @@ class InferenceState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state as tensors and plain containers, loadable with `weights_only=True`."""
-        with self._up_to_date() as machine:
+        with self._locked() as machine:
             saved = {"machine": machine.to_state(), "pending": self._pending.to_state()}
             return saved if self._base is None else {**saved, "base": self._base}
 
@@ -525,7 +503,7 @@ class InferenceState:
         with self._lock:
             self._machine, self._pending, self._base = machine, pending, state.get("base")
             self._resets += 1
-            self._on_devices, self._trace = NonBlocking(), Trace()
+            self._trace = Trace()
             self._know()
             self._last_phase = machine.phase()
 
@@ -534,7 +512,6 @@ class InferenceState:
         state = other.state_dict()["machine"]
         addition = self._loaded(state)
         with self._lock:
-            self._catch_up()
             self._whole(lambda: self._machine.merge(addition))
             self._know()
 
@@ -548,7 +525,6 @@ class InferenceState:
 
         with self._syncing:
             with self._lock:
-                self._catch_up()
                 own, base, reset = self._machine.to_state(), self._base, self._resets
             token = uuid.uuid4().hex
             everyone: list[Any] = [None] * distributed.get_world_size(group)
@@ -561,7 +537,6 @@ class InferenceState:
             known = self._loaded(own)
             known.hear(others)
             with self._lock:
-                self._catch_up()
                 if self._resets != reset:
                     return  # the stream that was published is no more
                 self._whole(lambda: self._machine.hear(others))
@@ -569,7 +544,7 @@ class InferenceState:
                 self._know()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"setting": self._setting, "non_blocking": self.non_blocking, "state": self.state_dict()}
+        return {"setting": self._setting, "state": self.state_dict()}
 
     def __setstate__(self, saved: Mapping[str, Any]) -> None:
         setting = saved["setting"]
@@ -584,7 +559,6 @@ class InferenceState:
             hold=setting.hold,
             transition=setting.transition,
         )
-        self.non_blocking = saved.get("non_blocking", False)
         self.load_state_dict(saved["state"])
 
     # ---- internals
@@ -600,8 +574,6 @@ class InferenceState:
         vocabulary: Vocabulary | None,
         at: float | None = None,
     ) -> Tensor:
-        if self.non_blocking and scores.is_cuda:
-            self._on_devices.explain_what_is_given(ids=ids, y=y, projected=projected)
         raw = self._raw(scores)
         keys = None if ids is None else read_ids(ids, len(raw))
         labels = read_per_sample("y", y, tuple(scores.shape))
@@ -651,28 +623,16 @@ class InferenceState:
 
     def _read(self, features: Any, n: int, vocabulary: Vocabulary | None) -> Groups:
         """Read every feature before anything changes, so that a bad one changes nothing."""
-        self._catch_up()
-        self._on_devices.know(vocabulary)
         names = feature_names(self._setting.constraints)
         groups = read_groups(features, self._setting.constraints, n, self._vocabulary(vocabulary))
         for name in names:
             groups.column(name)
         return groups
 
-    def _catch_up(self) -> None:
-        """Count what was emitted on a device."""
-        if self._machine.arrears is not None:
-            self._machine.catch_up()
-            self._after_step()
-
     @contextmanager
-    def _up_to_date(self) -> Iterator[Machine]:
-        """Lock the machine once everything is counted and, if a device found bad samples, has been said."""
+    def _locked(self) -> Iterator[Machine]:
         with self._lock:
-            self._catch_up()
-            self._on_devices.complain()
             yield self._machine
-        self._tell()
 
     def _whole(self, step: Callable[[], Any], at: float | None = None) -> Any:
         """Run a step so that it changes the machine whole or not at all; `at` was checked."""

@@ -100,7 +100,7 @@ def test_names_are_kept_apart() -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOM.rglob("*.py")), ids=lambda path: path.name)
 def test_nobody_asks_for_the_class_of_a_policy(path: Path) -> None:
-    """Where kinds of policies differ, they are asked: no `isinstance` names one, outside the accelerator's path."""
+    """Where kinds of policies differ, they are asked: no `isinstance` names one."""
     kinds = {"Anytime", "Tracking", "PerBatch", "Present"}
     asked = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -428,6 +428,12 @@ def test_a_model_in_the_entropic_geometry_streams() -> None:
     assert model.inference_state.report().samples == 600
 
 
+@pytest.mark.parametrize("of", [fl.InferenceState, lambda *given, **named: fl.FairModel(None, *given, **named)])
+def test_an_argument_that_is_gone_is_said_to_be(of: Any) -> None:
+    with pytest.raises(errors.KeywordError, match=r"no argument 'non_blocking'; it is gone: .* scores of any device"):
+        of([PARITY], non_blocking=True)
+
+
 def test_half_life_says_its_new_name() -> None:
     with pytest.raises(errors.KeywordError, match="'memory'"):
         fl.InferenceState([PARITY], half_life=500.0)  # type: ignore[call-arg]

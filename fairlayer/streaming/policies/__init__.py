@@ -4,7 +4,6 @@ from fairlayer.streaming.policies.anytime import Anytime
 from fairlayer.streaming.policies.base import (
     Answer,
     Call,
-    DeviceRule,
     Labelled,
     Policy,
     State,
@@ -20,7 +19,6 @@ __all__ = [
     "Answer",
     "Anytime",
     "Call",
-    "DeviceRule",
     "Labelled",
     "PerBatch",
     "Policy",

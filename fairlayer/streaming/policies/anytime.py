@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.streaming.correction import hard_step
-from fairlayer.streaming.policies.base import DeviceRule, check_numbers, register_policy
+from fairlayer.streaming.policies.base import check_numbers, register_policy
 from fairlayer.streaming.policies.pooled import Pooled, falling
 
 if TYPE_CHECKING:
@@ -61,7 +61,3 @@ class Anytime(Pooled):
     def correct(self, stream: Machine, cells: IntArray, target: FloatArray, slack: float) -> tuple[FloatArray, float]:
         """Return the core's projection, with the past folded in."""
         return hard_step(stream.frame, cells, target, slack)
-
-    def device_rule(self) -> DeviceRule:
-        """Return the hard rule."""
-        return DeviceRule()

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Call",
-    "DeviceRule",
     "Labelled",
     "Policy",
     "State",
@@ -85,13 +84,6 @@ class Labelled(NamedTuple):
     emitted: FloatArray
     estimates: FloatArray
     labels: FloatArray
-
-
-class DeviceRule(NamedTuple):
-    """How a step on an accelerator corrects: hard where `rate` is None, else soft with a rate and a limit."""
-
-    rate: float | None = None
-    limit: float | None = None
 
 
 class Policy(ABC):
@@ -226,10 +218,6 @@ class Policy(ABC):
     def meters(self, state: State) -> dict[str, float]:
         """Return the numbers of the state that counting the same predictions again cannot rebuild."""
         return {}
-
-    def device_rule(self) -> DeviceRule | None:
-        """Return how calls are corrected on an accelerator; None where they have to be answered on the host."""
-        return None
 
 
 _KNOWN: dict[str, Callable[[], Policy]] = {}

@@ -26,7 +26,7 @@ from fairlayer.streaming.single import SpreadSums, clip
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
 
-__all__ = ["Pooled", "at_bounds", "falling", "sums_of"]
+__all__ = ["Pooled", "at_bounds", "falling"]
 
 _FIRST_REFRESH, _REFRESH_SHARE = 8, 8
 
@@ -131,7 +131,7 @@ class Pooled(Policy):
 
     def answer_one(self, state: State, stream: Machine, cell: int, raw: float) -> tuple[float, float, float] | None:
         """Answer from group sums, where these suffice."""
-        sums = stream.scratch.get("sums") or sums_of(stream)
+        sums = stream.scratch.get("sums") or _sums_of(stream)
         if sums is None:
             return None
         samples = stream.samples + 1.0
@@ -160,7 +160,7 @@ class Pooled(Policy):
 
     def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Answer by the feed-forward alone where every spread then holds."""
-        sums = stream.scratch.get("sums") or sums_of(stream)
+        sums = stream.scratch.get("sums") or _sums_of(stream)
         if sums is None or not stream.takes(call.cells, call.raw):
             return None
         np.subtract(call.raw, state["shifts"][call.cells], out=emitted)
@@ -209,10 +209,7 @@ class Pooled(Policy):
 
     def target(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> FloatArray:
         """Return raw scores less the feed-forward, kept near enough to the bounds for its shift to saturate."""
-        return self.near(stream, raw - state["shifts"][cells])
-
-    def near(self, stream: Machine, target: FloatArray) -> FloatArray:
-        """Return targets kept within `beyond()` of the bounds."""
+        target: FloatArray = raw - state["shifts"][cells]
         (low, high), beyond = stream.bounds, self.beyond()
         if beyond is None:
             return target
@@ -222,10 +219,8 @@ class Pooled(Policy):
         return self.slack(stream.samples + new) + stream.transition_room
 
 
-def sums_of(stream: Machine) -> SpreadSums | None:
-    """Return the sums of plain groups of a stream; None where these do not suffice, or are lent."""
-    if stream.arrears is not None:
-        return None
+def _sums_of(stream: Machine) -> SpreadSums | None:
+    """Return the sums of plain groups of a stream; None where these do not suffice."""
     if "sums" not in stream.scratch:
         stream.scratch["sums"] = SpreadSums.of(stream.frame)
     found: SpreadSums | None = stream.scratch["sums"]

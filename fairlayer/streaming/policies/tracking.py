@@ -10,7 +10,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.streaming.correction import excess, feedback, hard_step, soft_step
-from fairlayer.streaming.policies.base import DeviceRule, check_numbers, register_policy
+from fairlayer.streaming.policies.base import check_numbers, register_policy
 from fairlayer.streaming.policies.pooled import Pooled, at_bounds, falling
 from fairlayer.streaming.single import SpreadSums, clip
 
@@ -98,10 +98,6 @@ class Tracking(Pooled):
     def beyond(self) -> float:
         """Return the limit: a target further out could not be brought back by a shift."""
         return self.limit
-
-    def device_rule(self) -> DeviceRule | None:
-        """Return the soft rule; the explicit update runs on the host."""
-        return DeviceRule(self.rate, self.limit) if self.implicit else None
 
     def _soft(self, stream: Machine, cells: IntArray, target: FloatArray, slack: float) -> FloatArray:
         if self.implicit:
