@@ -203,7 +203,7 @@ class Batch:
         assert both.membership is not None
         membership = both.membership if self.weights is None else both.membership * self.weights[:, None]
         counts = self.total(membership.sum(axis=0))
-        weights = both.membership.T / np.maximum(counts, np.finfo(float).tiny)[:, None]
+        weights = both.membership.T / _divisors(counts)[:, None]
         rows = np.ascontiguousarray(weights)
         return Means(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
 
@@ -215,8 +215,13 @@ class Batch:
         membership = np.ascontiguousarray(strata.membership.T)
         each = np.ones(self.n) if self.weights is None else self.weights
         counts = self.total(np.asarray(GroupedRows(groups.codes, membership, np.ones(size)) @ each))
-        rows = GroupedRows(groups.codes, membership, np.maximum(counts, np.finfo(float).tiny))
+        rows = GroupedRows(groups.codes, membership, _divisors(counts))
         return Means(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
+
+
+def _divisors(counts: FloatArray) -> FloatArray:
+    """Return what sums are divided by to be means; infinity for groups of no weight, whose means are then 0."""
+    return np.where(counts > np.finfo(float).tiny, counts, np.inf)
 
 
 class _Split(NamedTuple):

@@ -116,6 +116,7 @@ class Projection:
         rows = [
             ("bounded", f"mean scores of this batch of {self.rows}{labels}{limits}"),
             ("violation", f"{proof.violation:.2e} of {proof.atol:.0e} promised; certificate {_holds(proof)}"),
+            *self._too_fine(proof),
             ("geometry", f"{rule.name}, {'simplex' if self.options.on_simplex else 'box'}; shifts in {rule.unit}"),
             ("clipped", f"{self.clipped:.1%} of the predictions are held by a bound"),
         ]
@@ -129,6 +130,13 @@ class Projection:
         if self.at_the_ends:
             rows.append(("ends", f"{self.at_the_ends} scores of 0 or 1 were first moved inside"))
         return rows
+
+    def _too_fine(self, proof: Certificate) -> list[tuple[str, str]]:
+        """Say that a tolerance is finer than the dtype can hold, where it is."""
+        if proof.resolution == 0.0 or proof.resolution < proof.atol:
+            return []
+        dtype = str(self.value.dtype).removeprefix("torch.")
+        return [("too fine", f"{dtype} cannot hold the tolerance at scores of this size, only {proof.resolution:.0e}")]
 
     @property
     def clipped(self) -> float:

@@ -20,7 +20,7 @@ def test_every_known_constraint_can_be_written(name: str) -> None:
     constraint = parse_constraint(f"{name}(sex, 0.25{given})")
     assert type(constraint) is known_constraints()[name]
     assert constraint.on == ("sex",)
-    assert [getattr(constraint, limit) for limit in LIMITS if hasattr(constraint, limit)] == [0.25]
+    assert [getattr(constraint, limit) for limit in (*LIMITS, "constant") if hasattr(constraint, limit)] == [0.25]
 
 
 def test_only_constraints_with_rows_or_programs_of_their_own_cannot_be_written() -> None:
