@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -63,3 +64,14 @@ def data_folder() -> Path:
     if beside.is_dir():
         return beside
     pytest.skip("needs real data: set FAIRLAYER_DATA to a folder with adult.csv.gz and the like")
+
+
+def pytest_runtest_teardown() -> None:
+    """Turn the log handler of absl, which Keras imports, away from the stream that pytest captures.
+
+    Whoever configures logging anew, as a server does, closes that handler, and it closes a stream which it took under
+    capture; each later test would fail.
+    """
+    absl = sys.modules.get("absl.logging")
+    if absl is not None:
+        absl.get_absl_handler().python_handler.stream = sys.__stderr__
