@@ -354,13 +354,16 @@ def _learns(estimator: Any) -> bool:
 
 
 def _copied(estimator: Any) -> Any:
-    """Return a copy that has not learnt; a deep one of an estimator that copies its parameters, as CatBoost does."""
+    """Return a copy that has not learnt; one made of its parameters where they are copied by it, as CatBoost does.
+
+    A deep copy of a fitted CatBoost model shares what its predictions run on, and they may never end.
+    """
     with warnings.catch_warnings():  # Keras tells that the optimiser of a fresh model has nothing to copy
         warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
         try:
             return clone(estimator, safe=False)
         except RuntimeError:
-            return copy.deepcopy(estimator)
+            return type(estimator)(**copy.deepcopy(estimator.get_params(deep=False)))
 
 
 def _fitted(estimator: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
