@@ -124,7 +124,7 @@ def test_check_has_a_line_for_each_change_and_fills_the_checklist(
         (("--promise", "decisions"), "fairlayer.decide"),
         (("--promise", "decisions", "--stream"), "DecisionRule"),
         (("--stream",), "InferenceState"),
-        (("--definition", "individual"), "flip_test"),
+        (("--definition", "individual"), "LipschitzFairness"),
         (("--definition", "calibration"), "CalibratedClassifierCV"),
         (("--model", "linear"), "FairLogisticRegression"),
         (("--smallest-group", "12"), "12 people"),

@@ -129,10 +129,13 @@ def project_in_graph(  # noqa: PLR0917 - the inputs of a call
     return answer
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _text_of(handle: str) -> str:
     """Return the text of a layer; Dynamo, which an export with strict=True runs in, does not look inside."""
     return as_text(_layers[handle])
+
+
+# What `torch.compiler.assume_constant_result` sets; reaching for that decorator imports Dynamo, which takes long.
+_text_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _columns(features: Any, names: Sequence[str]) -> list[Tensor] | None:
