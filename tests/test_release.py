@@ -168,7 +168,7 @@ def test_the_map_names_every_room_and_no_file_that_is_gone() -> None:
 def routes_on_adult() -> dict[str, dict[str, str]]:
     """Return the block that benchmarks/routes.py wrote: route -> measure -> number."""
     text = (ROOT / "docs" / "frontier.md").read_text(encoding="utf-8")
-    block = text.partition("\nadult, limit 0.02")[2].partition("\nloss, ")[0].splitlines()[1:]
+    block = text.partition("\nadult, limit 0.02")[2].partition("\n\n")[0].splitlines()[1:]
     names = block[0].split()
     rows = [re.split(r"\s{2,}", line.strip()) for line in block[1:]]
     return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}

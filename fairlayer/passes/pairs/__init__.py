@@ -6,3 +6,7 @@ from fairlayer.passes.pairs.graph import Pairs
 from fairlayer.passes.pairs.passes import PairPasses
 
 __all__ = ["PairPasses", "Pairs"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -6,3 +6,7 @@ from fairlayer.projection.many.projecting import project_many
 from fairlayer.projection.many.result import ManyProjections
 
 __all__ = ["ManyProjections", "project_many"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

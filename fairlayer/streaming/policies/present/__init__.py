@@ -11,3 +11,7 @@ quick        answers, counting and solutions by compiled kernels, where numba is
 from fairlayer.streaming.policies.present.policy import Present
 
 __all__ = ["Present"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
