@@ -37,7 +37,7 @@ from fairlayer.geometry import Geometry
 from fairlayer.geometry.probabilities import at_the_ends, check_probabilities, check_rows
 from fairlayer.groups import Vocabulary
 from fairlayer.projection.assembly import assemble
-from fairlayer.projection.exact import Found, check_finite, project_exactly, result_dtype
+from fairlayer.projection.exact import HeldSolution, check_finite, project_exactly, result_dtype
 from fairlayer.projection.lean import LeanCall
 from fairlayer.projection.options import Options
 from fairlayer.projection.result import Projection, SolvedProblem
@@ -175,7 +175,7 @@ class Plan:
         scores: Tensor,
         features: Any,
         vocabulary: Vocabulary,
-        found: Sequence[Found],
+        found: Sequence[HeldSolution],
         *,
         y: Any = None,
         label_probabilities: Any = None,
@@ -214,7 +214,7 @@ class Plan:
         vocabulary: Vocabulary | None,
         *,
         ranks: Ranks | None = None,
-        found: Sequence[Found] | None = None,
+        found: Sequence[HeldSolution] | None = None,
     ) -> Projection:
         scores = as_score_tensor(scores)
         columns = as_columns(scores, empty=ranks is not None)
@@ -261,7 +261,7 @@ class Plan:
             )
 
     def _solve(
-        self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch], found: Sequence[Found] | None
+        self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch], found: Sequence[HeldSolution] | None
     ) -> tuple[Tensor, tuple[SolvedProblem, ...]]:
         options, rule, dtype = self.options, self.options.rule, result_dtype(scores)
         coordinates = partial(rule.coordinates, from_logits=options.from_logits, margin=options.margin)
