@@ -35,6 +35,13 @@ class Batch:
         label_names: how cells call label 0 and label 1, for a class the others and itself.
         problems: of several problems in one batch, which one each sample is of, (n,), -1 for none. Every group is then
             one of each problem.
+
+    Example:
+        >>> from fairlayer.groups import read_sensitive_features
+        >>> batch = Batch(read_sensitive_features({"sex": ["F", "F", "M"]}), 3)
+        >>> means = batch.means(("sex",))
+        >>> means.names, means.counts.tolist()
+        (('sex=F', 'sex=M'), [2.0, 1.0])
     """
 
     groups: Groups

@@ -55,6 +55,13 @@ class Measured:
         counts: samples (their weights, where there are any) behind each mean that the constraint reads.
         labels: "given" or "estimates" for a constraint that reads labels, else None.
         column: which column of scores (n, k) it is, else 0.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> found = parity.measure([0.9, 0.7, 0.2, 0.4], sensitive_features={"sex": ["F", "F", "M", "M"]})
+        >>> found.statement, round(found.value, 3), found.limit, round(found.excess, 3), found.holds
+        ('mean[sex=F] - mean[sex=M]', 0.5, 0.1, 0.4, False)
     """
 
     constraint: str

@@ -86,7 +86,17 @@ def miss(reading: Compared) -> float:
 
 
 class Rows(NamedTuple):
-    """`lower_offset - tolerance <= matrix @ means <= upper_offset + tolerance`, row by row."""
+    """`lower_offset - tolerance <= matrix @ means <= upper_offset + tolerance`, row by row.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> from fairlayer.constraints import Batch
+        >>> from fairlayer.groups import read_sensitive_features
+        >>> batch = Batch(read_sensitive_features({"sex": ["F", "F", "M"]}), 3)
+        >>> [rows] = fl.MinimumRate("sex", 0.2).statements(batch)
+        >>> rows.names, rows.limit, rows.value(np.array([0.8, 0.1])), rows.worst(np.array([0.8, 0.1]))
+        (('sex=F', 'sex=M'), 0.2, 0.1, ('sex=M',))
+    """
 
     means: Means
     matrix: FloatArray  # (rows, len(means))
@@ -197,7 +207,17 @@ class _Scaled(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """`scale * max(v) - min(v) <= tolerance` with `v = matrix @ means + offset`."""
+    """`scale * max(v) - min(v) <= tolerance` with `v = matrix @ means + offset`.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> from fairlayer.constraints import Batch
+        >>> from fairlayer.groups import read_sensitive_features
+        >>> batch = Batch(read_sensitive_features({"sex": ["F", "F", "M"]}), 3)
+        >>> [spread] = fl.DemographicParity("sex", tolerance=0.1).statements(batch)
+        >>> spread.names, spread.limit, round(spread.value(np.array([0.8, 0.3])), 3)
+        (('sex=F', 'sex=M'), 0.1, 0.5)
+    """
 
     means: Means
     matrix: FloatArray  # (members, len(means))

@@ -43,6 +43,14 @@ class Assembly:
         absent: rows of statements that this batch says nothing about, as (constraint, row name).
         constraints: number of constraints.
         classes: columns that are solved together; 1 except on the simplex.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> from fairlayer.groups import read_sensitive_features
+        >>> batch = Batch(read_sensitive_features({"sex": ["F", "F", "M"]}), 3)
+        >>> assembly = assemble([fl.MinimumRate("sex", 0.2)], batch, on_empty="skip")
+        >>> assembly.constraints, assembly.cell_names, assembly.absent
+        (1, ('sex=F', 'sex=M'), ())
     """
 
     batch: Batch
@@ -155,6 +163,14 @@ def assemble(
 
     Raises:
         EmptyGroupError: a compared group has no sample, and `on_empty` is "raise".
+
+    Example:
+        >>> import fairlayer as fl
+        >>> from fairlayer.groups import read_sensitive_features
+        >>> batch = Batch(read_sensitive_features({"sex": ["F", "F", "M"]}), 3)
+        >>> assembly = assemble([fl.DemographicParity("sex", tolerance=0.1)], batch, on_empty="skip")
+        >>> assembly.cell_names, assembly.sample_counts()
+        (('sex=F', 'sex=M'), {'sex=F': 2, 'sex=M': 1})
     """
     kept: list[tuple[Statement, int]] = []
     owners: list[int] = []

@@ -60,6 +60,15 @@ class Certificate:
         resolution: how finely the dtype of the value holds that statement: rounding alone can violate it by so much. A
             tolerance far below it is met no more exactly, and `atol` is then the resolution. It counts half a step of
             the dtype for each prediction, and 2e-13 of the size of the raw scores for the arithmetic in float64.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([0.9, 0.7, 0.2, 0.4]), {"sex": ["F", "F", "M", "M"]}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> result = fl.project(scores, parity, sensitive_features=groups, bounds=(0.0, 1.0))
+        >>> proof = result.certificate
+        >>> proof.holds, proof.violation <= proof.atol, round(proof.distance, 3)
+        (True, True, 0.4)
     """
 
     violation: float

@@ -132,7 +132,14 @@ def project(
 
 
 class Plan:
-    """Constraints and options, checked once, ready for any number of batches."""
+    """Constraints and options, checked once, ready for any number of batches.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> plan = Plan([fl.DemographicParity("sex", tolerance=0.1)])
+        >>> plan.run(torch.tensor([0.9, 0.3]), {"sex": ["F", "M"]}, None).value
+        tensor([0.6500, 0.5500])
+    """
 
     def __init__(self, constraints: Stated, options: Options | None = None) -> None:
         self.constraints = as_constraints(constraints)
