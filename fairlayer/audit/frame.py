@@ -47,6 +47,11 @@ class Columns:
         strata: columns within which the groups are compared too.
         cuts: groups cut from a number, such as an age.
         unknown: values of sensitive columns that mean that the group is not known.
+
+    Example:
+        >>> columns = Columns(["sex", "race+sex"], score="p", target="repaid", positive="yes")
+        >>> columns.features()
+        ('sex', 'race')
     """
 
     by: Sequence[str]
@@ -96,6 +101,11 @@ class Wanted:
         interval: the columns of the low and the high end of an interval for the outcome.
         label_set: one column per label, 0 first, that says whether the set of a person holds it.
         nominal: the share of intervals or sets that were to hold the truth.
+
+    Example:
+        >>> wanted = Wanted(impact="selection", sex="gender", race="ethnicity")
+        >>> wanted.impact, wanted.lending, wanted.nominal
+        ('selection', False, 0.9)
     """
 
     impact: str | None = None
