@@ -21,6 +21,12 @@ class AskedLimit:
     Args:
         limit: the largest difference, the smallest ratio, or the change, that is allowed.
         by: the features whose categories make the groups.
+
+    Example:
+        >>> from fairlayer.audit import Limit
+        >>> asked = AskedLimit(Limit("selection_rate", 0.8, "ratio"), by=("sex",))
+        >>> print(asked.limit, asked.by)
+        selection_rate ratio >= 0.8 ('sex',)
     """
 
     limit: Limit | ChangeLimit
@@ -37,6 +43,13 @@ class Asked:
         level: the level of the intervals.
         practical: the ratio below which a difference is practically significant.
         reference: grouping -> the group that the others are compared with; the best one where none is named.
+
+    Example:
+        >>> from fairlayer.audit import audit
+        >>> sex = {"sex": ["F", "M"] * 50}
+        >>> found = audit(decisions=[1, 0] * 50, sensitive_features=sex, limits=["selection_rate_ratio < 0.8"])
+        >>> found.asked.groupings, found.asked.level, [str(asked.limit) for asked in found.asked.limits]
+        ((('sex',),), 0.95, ['selection_rate ratio >= 0.8'])
     """
 
     groupings: tuple[tuple[str, ...], ...]

@@ -64,6 +64,13 @@ class BaseRate:
         rows: its rows with a label.
         base_rate: the share of label 1.
         implied_fpr: the false positive rate that it must have where PPV and TPR are those of all groups together.
+
+    Example:
+        >>> scores, y, sex = [0.2, 0.6, 0.4, 0.9, 0.8] * 50, [0, 1, 0, 1, 1] * 50, ["F", "F", "M", "M", "M"] * 50
+        >>> table = AuditTable.of(scores=scores, y=y, sensitive_features={"sex": sex})
+        >>> found = compatibility(table, "sex", ["demographic_parity", "equal_opportunity"])
+        >>> [(group.name, group.rows, group.base_rate) for group in found.groups]
+        [('sex=F', 100.0, 0.5), ('sex=M', 150.0, 0.6666666666666666)]
     """
 
     name: str
@@ -81,6 +88,13 @@ class Together:
         smallest_tolerance: the smallest common tolerance at which a rule has the accuracy wanted; NaN where none has.
         best_accuracy: the best accuracy of a rule that keeps them within the tolerance asked; NaN where no rule does.
         cost: the accuracy of the best rule without any criterion, minus that.
+
+    Example:
+        >>> scores, y, sex = [0.2, 0.6, 0.4, 0.9, 0.8] * 50, [0, 1, 0, 1, 1] * 50, ["F", "F", "M", "M", "M"] * 50
+        >>> table = AuditTable.of(scores=scores, y=y, sensitive_features={"sex": sex})
+        >>> found = compatibility(table, "sex", ["demographic_parity", "equal_opportunity"])
+        >>> [(" and ".join(each.criteria), round(each.cost, 3)) for each in found.sets[1:]]
+        [('equal_opportunity', 0.0), ('demographic_parity and equal_opportunity', 0.067)]
     """
 
     criteria: tuple[str, ...]
@@ -103,6 +117,13 @@ class Compatibility:
             probabilities.
         calibration_tolerance: the smallest t at which scores of this separation can be calibrated in every group and
             have equal means among positives and among negatives, each within t; NaN without probabilities.
+
+    Example:
+        >>> scores, y, sex = [0.2, 0.6, 0.4, 0.9] * 50, [0, 1, 0, 1] * 50, ["F", "F", "M", "M"] * 50
+        >>> table = AuditTable.of(scores=scores, y=y, sensitive_features={"sex": sex})
+        >>> found = compatibility(table, "sex", ["demographic_parity", "equal_opportunity"])
+        >>> found.best, [each.criteria for each in found.sets]
+        (1.0, [('demographic_parity',), ('equal_opportunity',), ('demographic_parity', 'equal_opportunity')])
     """
 
     groups: tuple[BaseRate, ...]

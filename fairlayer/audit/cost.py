@@ -43,6 +43,10 @@ class Cost:
         now: of the predictions at hand.
         before: of the predictions before; None where none were given.
         more_is_better: which way it should go.
+
+    Example:
+        >>> Cost("auc", "area under the ROC curve", now=0.8, before=0.85, more_is_better=True).sentence()
+        'The AUC went from 0.8500 to 0.8000, which is worse.'
     """
 
     metric: str

@@ -34,6 +34,13 @@ class Covered:
         size: mean width of its intervals, or mean number of labels in its sets.
         short: whether the share is below the nominal level by more than chance: the upper limit is below it.
         standing: whether the group is in the headline.
+
+    Example:
+        >>> outcomes, sets = [1.0, 2.0, 3.0, 9.0] * 50, ([0, 1, 2, 3] * 50, [2, 3, 4, 5] * 50)
+        >>> sex = {"sex": ["F", "F", "M", "M"] * 50}
+        >>> men = coverage(outcomes, nominal=0.9, intervals=sets, sensitive_features=sex).groups[1]
+        >>> men.name, men.rows, men.share, round(men.low, 2), round(men.high, 2), men.short
+        ('sex=M', 100.0, 0.5, 0.4, 0.6, True)
     """
 
     name: str
@@ -55,6 +62,13 @@ class Coverage:
         everybody: all rows together.
         groups: every group.
         difference: largest minus smallest coverage over the groups of the headline.
+
+    Example:
+        >>> outcomes, sets = [1.0, 2.0, 3.0, 9.0] * 50, ([0, 1, 2, 3] * 50, [2, 3, 4, 5] * 50)
+        >>> sex = {"sex": ["F", "F", "M", "M"] * 50}
+        >>> found = coverage(outcomes, nominal=0.9, intervals=sets, sensitive_features=sex)
+        >>> found.nominal, found.everybody.share, found.short
+        (0.9, 0.75, ('sex=M',))
     """
 
     nominal: float

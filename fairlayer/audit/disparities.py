@@ -36,6 +36,13 @@ class GroupNumber:
         low: lower limit of this group alone.
         high: upper limit of this group alone.
         standing: whether it is in the headline, and if not, why.
+
+    Example:
+        >>> decided, sex = [1] * 30 + [0] * 70 + [1] * 60 + [0] * 40, ["F"] * 100 + ["M"] * 100
+        >>> table = AuditTable.of(decisions=decided, sensitive_features={"sex": sex})
+        >>> women = table.disparity("selection_rate", by="sex").parts[0].groups[0]
+        >>> women.name, women.rows, women.value, round(women.low, 3), round(women.high, 3)
+        ('sex=F', 100.0, 0.3, 0.219, 0.396)
     """
 
     name: str
@@ -56,6 +63,13 @@ class Compared:
         difference: its number minus the other.
         ratio: its number over the other, NaN where the other is 0.
         interval: limits of the difference, where the other group was named beforehand; else None.
+
+    Example:
+        >>> decided, sex = [1] * 30 + [0] * 70 + [1] * 60 + [0] * 40, ["F"] * 100 + ["M"] * 100
+        >>> table = AuditTable.of(decisions=decided, sensitive_features={"sex": sex})
+        >>> [women, *_] = table.disparity("selection_rate", by="sex").parts[0].to("sex=M")
+        >>> women.name, women.to, round(women.difference, 3), women.ratio, str(women.interval)
+        ('sex=F', 'sex=M', -0.3, 0.5, '-0.300 (-0.422 to -0.163), measured -0.300')
     """
 
     name: str
@@ -77,6 +91,13 @@ class Part:
         better_off: the group of the headline that is better off, "" where none is.
         means: what the intervals are made from.
         level: the level of the intervals.
+
+    Example:
+        >>> decided, sex = [1] * 30 + [0] * 70 + [1] * 60 + [0] * 40, ["F"] * 100 + ["M"] * 100
+        >>> table = AuditTable.of(decisions=decided, sensitive_features={"sex": sex})
+        >>> part = table.disparity("selection_rate", by="sex").parts[0]
+        >>> part.metric, part.overall, part.worse_off, part.better_off
+        ('selection_rate', 0.45, 'sex=F', 'sex=M')
     """
 
     metric: str
@@ -205,6 +226,12 @@ def disparity(table: AuditTable, name: str | Sequence[str], by: Sequence[str], *
     Raises:
         MetricError: a metric is unknown, or needs what the table does not hold.
         ParameterError: no feature was named.
+
+    Example:
+        >>> decided, sex = [1] * 30 + [0] * 70 + [1] * 60 + [0] * 40, ["F"] * 100 + ["M"] * 100
+        >>> table = AuditTable.of(decisions=decided, sensitive_features={"sex": sex})
+        >>> print(disparity(table, "demographic_parity", by=["sex"]))
+        demographic_parity by sex: 0.285 (0.143 to 0.422), measured 0.300; worse off: sex=F
     """
     if not by:
         raise ParameterError(f"groups are compared by a feature: one or more of {', '.join(table.features)}.")

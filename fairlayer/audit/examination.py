@@ -59,6 +59,12 @@ class Audit:
         supplied: what only people can say.
         sections: further parts of the document, by name: "run", "alternatives", "checks", "impact", "lending",
             "proxies", "coverage", "individual", "stream".
+
+    Example:
+        >>> decided, sex = [1] * 30 + [0] * 170 + [1] * 120 + [0] * 80, ["F"] * 200 + ["M"] * 200
+        >>> found = audit(decisions=decided, sensitive_features={"sex": sex}, limits=["selection_rate_ratio < 0.8"])
+        >>> [str(statement.outcome) for statement in found.statements], found.exit_code
+        (['FAIL'], 1)
     """
 
     asked: Asked

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Columns", "Wanted", "audit_frame"]
 
-USUAL = ("1", "True")  # the values of an outcome or a decision that count as 1 when nobody says which
+USUAL = (("1", "0"), ("True", "False"))  # what counts as 1 when nobody says which, and what may stand beside it
+USUAL_THRESHOLD = 0.5  # of probabilities; other scores have no usual one
 UNKNOWN_WORDS = ("unknown", "not known", "not stated", "not disclosed", "prefer not to say", "n/a", "?")
 
 
@@ -38,15 +39,21 @@ class Columns:
         by: the groupings, such as "sex" and "race+sex".
         score: the prediction.
         decision: the decision that was taken; by default the score at or above the threshold.
-        decision_positive: the value of the decision column that is a positive one; "1" or "True" by default.
+        decision_positive: the value of the decision column that is a positive one; by default "1" beside "0", or
+            "True" beside "False".
         target: the outcome.
-        positive: the value of the target that counts as 1; "1" or "True" by default.
+        positive: the value of the target that counts as 1, with the same default.
         score_before: the prediction before a correction.
         decision_before: the decision before it.
         weight: how many people a row stands for.
         strata: columns within which the groups are compared too.
         cuts: groups cut from a number, such as an age.
         unknown: values of sensitive columns that mean that the group is not known.
+
+    Example:
+        >>> columns = Columns(["sex", "race+sex"], score="p", target="repaid", positive="yes")
+        >>> columns.features()
+        ('sex', 'race')
     """
 
     by: Sequence[str]
@@ -96,6 +103,11 @@ class Wanted:
         interval: the columns of the low and the high end of an interval for the outcome.
         label_set: one column per label, 0 first, that says whether the set of a person holds it.
         nominal: the share of intervals or sets that were to hold the truth.
+
+    Example:
+        >>> wanted = Wanted(impact="selection", sex="gender", race="ethnicity")
+        >>> wanted.impact, wanted.lending, wanted.nominal
+        ('selection', False, 0.9)
     """
 
     impact: str | None = None
@@ -128,6 +140,7 @@ def audit_frame(
     *,
     wanted: Wanted | None = None,
     task: Task | None = None,
+    threshold: float | None = None,
     warnings: Sequence[str] = (),
     reference: Sequence[str] = (),
     **options: Any,
@@ -142,13 +155,15 @@ def audit_frame(
         columns: which column is what.
         wanted: which further parts of the document are wanted.
         task: "classification" or "regression"; read off the target by default.
+        threshold: the score from which on a decision is positive; 0.5 by default where scores lie in [0, 1].
         warnings: what a reader must know, beside what is found here.
         reference: groups to compare with, such as "sex=Male".
-        **options: everything else that `audit` takes: limits, threshold, favourable, min_group_size, level, ...
+        **options: everything else that `audit` takes: limits, favourable, min_group_size, level, ...
 
     Raises:
         DataError: a column is missing, or cannot be read.
-        ParameterError: neither a score nor a decision was named, or a setting cannot be read.
+        ParameterError: neither a score nor a decision was named, a setting cannot be read, or scores that are no
+            probabilities come without a threshold.
 
     Example:
         >>> import pandas as pd
@@ -177,6 +192,7 @@ def audit_frame(
         sample_weight=number.get("weight"),
         strata={name: column[rows] for name, column in read.strata.items()} or None,
         task=task,
+        threshold=_threshold(threshold, columns, number, task),
         reference=reference,
         warnings=warnings,
         left_out=read.left_out,
@@ -221,6 +237,21 @@ def _read(frame: pd.DataFrame, columns: Columns, task: Task | None) -> _Read:
     return _Read(numbers, _labels(frame, columns, task), sensitive, strata, kept, tuple(x for x in left_out if x[1]))
 
 
+def _threshold(given: float | None, columns: Columns, number: dict[str, FloatArray], task: Task | None) -> float:
+    """Return where the decision is made; scores that are no probabilities have no usual place."""
+    if given is not None:
+        return given
+    if columns.decision is None and task != "regression":
+        lowest, highest = float(number["score"].min()), float(number["score"].max())
+        if lowest < 0 or highest > 1:
+            raise ParameterError(
+                f"the scores in '{columns.score}' lie between {lowest:g} and {highest:g}, so they are no probabilities, "
+                "and nobody said from which score on a decision is positive. Give it in units of the score "
+                "(--threshold NUMBER), name the column of the decision (--decision COLUMN), or say --task regression."
+            )
+    return USUAL_THRESHOLD
+
+
 def _labels(frame: pd.DataFrame, columns: Columns, task: Task | None) -> FloatArray | None:
     if columns.target is None:
         return None
@@ -233,13 +264,14 @@ def _matches(column: pd.Series, positive: str | None, option: str) -> FloatArray
     names = as_text(column)
     known = np.array([name is not None for name in names], dtype=bool)
     found = sorted({str(name) for name in names[known]})
-    wanted = next((usual for usual in USUAL if usual in found), None) if positive is None else positive
+    usual = next((one for one, zero in USUAL if set(found) <= {one, zero}), None)
+    wanted = usual if positive is None else positive
     if wanted is None:
         raise ColumnError(
             f"'{column.name}' holds {listed(found, 6)}. Say which value counts as 1 ({option} VALUE)"
             + (", or use --task regression." if option == "--positive" else ".")
         )
-    if wanted not in found:
+    if wanted not in found and wanted != usual:
         raise ColumnError(
             f"'{column.name}' was to be 1 where it equals '{wanted}', but its values are: {listed(found)}. Name one of "
             f"them ({option})."

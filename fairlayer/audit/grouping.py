@@ -36,6 +36,13 @@ class Grouping:
         movement: who was moved; None where nothing from before was given.
         unseen: combinations of categories that nobody has.
         min_group_size: groups of fewer people are small.
+
+    Example:
+        >>> from fairlayer.audit import audit
+        >>> found = audit(decisions=[1, 0] * 100, sensitive_features={"sex": ["F"] * 150 + ["M"] * 50})
+        >>> [grouping] = found.groupings
+        >>> grouping.by, grouping.rows, grouping.min_group_size
+        (('sex',), {'sex=F': 150.0, 'sex=M': 50.0}, 30)
     """
 
     by: tuple[str, ...]

@@ -52,15 +52,18 @@ def _reversals(groupings: Sequence[Grouping], strata: Sequence[Stratified]) -> l
 
 def _on_whom(table: AuditTable, left_out: Sequence[tuple[str, int]]) -> list[str]:
     labelled = float(table.sums["rows"][:, :3].sum())
-    said = [f"{table.rows:,.0f} people were counted."]
+    said = [f"{table.rows:,.0f} {'person was' if table.rows == 1 else 'people were'} counted."]
     if labelled == 0:
         said.append("Their outcomes were not given, so that nothing can be said about errors.")
     elif labelled < table.rows:
         said.append(f"The outcome is known for {labelled:,.0f} of them; errors are measured on those.")
-    said += [f"{count:,} rows were left out: {why}." for why, count in left_out if count]
+    said += [f"{count:,} {'row was' if count == 1 else 'rows were'} left out: {why}." for why, count in left_out if count]
     if "decisions" in table.holds:
         how = "as they were given" if table.threshold is None else f"positive from a score of {table.threshold:g} on"
         said.append(f"Decisions are {how}.")
+    elif "scores" in table.holds:
+        better = "higher" if table.favourable == 1 else "lower"
+        said.append(f"There are no decisions; a {better} score is taken to be the better one for a person.")
     return said
 
 

@@ -102,6 +102,11 @@ class ImpactAudit:
         median: of all scores, the unknown people's among them; None for selections.
         at_median: how many people have exactly that score, and so do not count as above it.
         left_out_reason: why categories of less than 2 % were left out; None where none was.
+
+    Example:
+        >>> found = impact_audit(sex=["M"] * 4 + ["F"] * 4, race=["A", "B"] * 4, selected=[1, 1, 1, 0, 1, 0, 1, 0])
+        >>> found.kind, len(found.tables), found.median
+        ('selection', 3, None)
     """
 
     kind: Kind

@@ -58,6 +58,11 @@ class Violations:
         violations: how many of them are too far apart.
         largest: the largest |yhat_i - yhat_j| / d(x_i, x_j) of pairs at some distance; 0 where there is none.
         worst: the rows of the pair with the largest excess, () where there is no violation.
+
+    Example:
+        >>> found = lipschitz_violations([[0.0], [0.1], [1.0]], [0.2, 0.6, 0.7], constant=1.0)
+        >>> found.pairs, found.violations, round(found.share, 3), round(found.largest, 3), found.worst
+        (3, 1, 0.333, 4.0, (0, 1))
     """
 
     pairs: int
@@ -142,6 +147,13 @@ class Flips:
         down: how many of these differ only by becoming negative.
         mean_change: mean over people of the largest absolute change of the score.
         largest_change: the largest one.
+
+    Example:
+        >>> import pandas as pd
+        >>> people = pd.DataFrame({"sex": ["F", "M", "F"], "income": [0.2, 0.45, 0.7]})
+        >>> found = flip_test(lambda frame: frame["income"] + 0.1 * (frame["sex"] == "M"), people, "sex")
+        >>> found.rows, found.changed, found.up, found.down, round(found.largest_change, 3)
+        (3, 1, 0, 1, 0.1)
     """
 
     rows: int

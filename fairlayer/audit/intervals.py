@@ -131,6 +131,12 @@ def pair_interval(means: Means, first: int, second: int, level: float = 0.95) ->
     Args:
         means: of two groups.
         level: with which the interval covers.
+
+    Example:
+        >>> import numpy as np
+        >>> hired = Means.of_rates(np.array([200.0, 200.0]), np.array([60.0, 76.0]))
+        >>> print(pair_interval(hired, 1, 0))
+        0.080 (-0.013 to 0.171), measured 0.080
     """
     pair = means.take(np.array([first, second]))
     if not pair.seen.all():

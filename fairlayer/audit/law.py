@@ -21,7 +21,8 @@ class Pointer:
         jurisdiction: where it applies.
         provision: what it is called.
         says: what it asks for, in short.
-        status: whether it is in force, and that it has to be checked.
+        status: whether it is in force, and since when.
+        confirmed: which text of the law, or page of the authority, says so; "" where only secondary sources do.
         as_of: the day on which the source was read.
         source: where it was read.
     """
@@ -31,8 +32,14 @@ class Pointer:
     provision: str
     says: str
     status: str
+    confirmed: str
     as_of: date
     source: str
+
+    @property
+    def standing(self) -> str:
+        """The status with what it rests on; "to be checked" where nothing confirms it."""
+        return f"{self.status}; {f'confirmed: {self.confirmed}' if self.confirmed else 'to be checked'}"
 
     def stale(self, today: date) -> bool:
         """Whether it was read more than `STALE_AFTER_DAYS` days before a day."""
@@ -54,6 +61,7 @@ def pointers() -> tuple[Pointer, ...]:
             entry["provision"],
             entry["says"],
             entry["status"],
+            entry["confirmed"],
             date.fromisoformat(entry["as_of"]),
             entry["source"],
         )
@@ -65,7 +73,7 @@ def law_table() -> str:
     """Return the table of the page on law and use, in Markdown."""
     lines = ["| sector | where | provision | what it says | status | as of |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {p.sector} | {p.jurisdiction} | [{p.provision}]({p.source}) | {p.says} | {p.status} | {p.as_of} |"
+        f"| {p.sector} | {p.jurisdiction} | [{p.provision}]({p.source}) | {p.says} | {p.standing} | {p.as_of} |"
         for p in pointers()
     ]
     return "\n".join(lines) + "\n"

@@ -36,6 +36,13 @@ def score_warnings(table: AuditTable) -> tuple[str, ...]:
             "Some scores lie outside [0, 1], so they are no probabilities: log loss, Brier score and calibration are "
             "left out, and the threshold is in units of the score."
         )
+    rate = table.overall("selection_rate") if "decisions" in table.holds else None
+    if rate in (0.0, 1.0):
+        by = f" (the threshold {table.threshold:g} lies beyond all scores)" if table.threshold is not None else ""
+        found.append(
+            f"Everybody has the same decision, a {'positive' if rate else 'negative'} one{by}: no group can differ from "
+            "another in decisions, whatever the scores are. Check that this was meant."
+        )
     return tuple(found)
 
 

@@ -32,6 +32,12 @@ class Means:
         count: (groups,) the same in effective rows, (sum w)^2 / sum w^2.
         spread: (groups,) for a mean (and the mean under a root), the sum of squared deviations, in effective rows;
             for an area, its variance; for a rate, nothing is needed and it is not read.
+
+    Example:
+        >>> import numpy as np
+        >>> hired = Means.of_rates(np.array([200.0, 100.0]), np.array([60.0, 40.0]))
+        >>> hired.kind, hired.value.tolist(), hired.rows.tolist()
+        ('rate', [0.3, 0.4], [200.0, 100.0])
     """
 
     kind: Kind

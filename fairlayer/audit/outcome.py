@@ -36,7 +36,12 @@ Kind: TypeAlias = Literal["difference", "ratio"]
 
 
 class Outcome(Enum):
-    """What is said about a limit."""
+    """What is said about a limit.
+
+    Example:
+        >>> [str(outcome) for outcome in Outcome]
+        ['PASS', 'FAIL', 'INCONCLUSIVE', 'NOT EVALUATED']
+    """
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -124,6 +129,13 @@ class Verdict:
         reason: a sentence.
         rows_needed: about how many rows per group could tell, where too few are the reason; None where not known.
         beyond: groups too small for the headline that are certainly beyond the limit.
+
+    Example:
+        >>> decided, sex = [1] * 60 + [0] * 140 + [1] * 76 + [0] * 124, ["F"] * 200 + ["M"] * 200
+        >>> table = AuditTable.of(decisions=decided, sensitive_features={"sex": sex})
+        >>> found = judge(table, Limit("demographic_parity", 0.1), by="sex")
+        >>> found.outcome.value, str(found.limit), found.by, found.rows_needed
+        ('INCONCLUSIVE', 'demographic_parity difference <= 0.1', ('sex',), 472)
     """
 
     limit: Limit

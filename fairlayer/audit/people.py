@@ -39,6 +39,13 @@ class Moved:
         flips_up: how many decisions went from 0 to 1.
         flips_down: how many decisions went from 1 to 0.
         small: whether the group has fewer rows than `min_group_size`.
+
+    Example:
+        >>> sex = {"sex": ["F", "F", "M", "M"]}
+        >>> found = movement(before=[0.45, 0.60, 0.30, 0.80], after=[0.51, 0.62, 0.26, 0.80], sensitive_features=sex)
+        >>> women = found.groups[0]
+        >>> women.name, women.rows, round(women.shift, 3), women.raised, women.flips_up, women.small
+        ('sex=F', 2, 0.04, 2, 1, True)
     """
 
     name: str
@@ -166,6 +173,11 @@ def movement(
     Raises:
         ParameterError: one of before and after is missing, or a feature is given as probabilities.
         ShapeError, NonFiniteScoresError, LabelValueError: a column cannot be read.
+
+    Example:
+        >>> found = movement(before=[0.45, 0.60], after=[0.51, 0.62], sensitive_features={"sex": ["F", "M"]})
+        >>> [(group.name, group.flips_up) for group in found.groups]
+        [('sex=F', 1), ('sex=M', 0)]
     """
     pairs = (("scores", before, after), ("decisions", decisions_before, decisions_after))
     for what, first, second in pairs:
@@ -209,6 +221,14 @@ class Sides:
         reversed: whether the two groups have changed sides.
         certain: whether both differences are more than chance may make: the interval before lies on one side of 0 as a
             whole, and the interval afterwards on the other.
+
+    Example:
+        >>> sex = {"sex": ["F"] * 100 + ["M"] * 100}
+        >>> before = AuditTable.of(decisions=[1] * 30 + [0] * 70 + [1] * 60 + [0] * 40, sensitive_features=sex)
+        >>> after = AuditTable.of(decisions=[1] * 70 + [0] * 30 + [1] * 45 + [0] * 55, sensitive_features=sex)
+        >>> found = sides(before, after, "selection_rate", "sex")
+        >>> found.worse_before, found.worse_after, found.reversed, found.certain
+        ('sex=F', 'sex=M', True, True)
     """
 
     metric: str

@@ -85,6 +85,11 @@ def sha256_of(path: str | Path) -> str:
 
     Raises:
         DataError: there is no such file.
+
+    Example:
+        >>> _ = Path("empty.csv").write_bytes(b"")
+        >>> sha256_of("empty.csv")[:16]
+        'e3b0c44298fc1c14'
     """
     path = Path(path)
     if not path.is_file():

@@ -34,6 +34,13 @@ class Proxy:
             cross-validated; 0.5 tells nothing.
         auc_without: the same from all columns but this one.
         risk: "low" (auc below 0.6), "middle", or "high" (0.75 and more).
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> sex = np.repeat(["F", "M"], 200)
+        >>> found = proxies({"height": rng.normal(170 + 12 * (sex == "M"), 7), "noise": rng.random(400)}, {"sex": sex})
+        >>> [(proxy.column, proxy.risk, proxy.auc > 0.8) for proxy in found.columns]
+        [('height', 'high', True), ('noise', 'low', False)]
     """
 
     column: str
@@ -53,6 +60,13 @@ class Proxies:
         columns: one entry per column.
         auc: area under the curve for telling the group from all columns together.
         rows: the rows with a known group.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> sex = np.repeat(["F", "M"], 200)
+        >>> found = proxies({"height": rng.normal(170 + 12 * (sex == "M"), 7), "noise": rng.random(400)}, {"sex": sex})
+        >>> found.group, found.rows, found.columns[0].column
+        ('sex', 400, 'height')
     """
 
     group: str

@@ -54,6 +54,11 @@ class Watch:
         alarm: how many values had been seen when the alarm was raised; None while there is none.
         weighted: for the confidence sequence, sum of lambda d, sum of lambda, sum of v psi(lambda).
         moments: sum of the differences and of their squared deviations, in units of [0, 1].
+
+    Example:
+        >>> state = step(start(tolerance=0.05), [1.0, 0.0], [1.0])
+        >>> state.rows, state.pairs, state.waiting_rows, Watch.from_dict(state.to_dict()) == state
+        ((2, 1), 1, (0, 0), True)
     """
 
     tolerance: float

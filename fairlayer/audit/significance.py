@@ -53,6 +53,13 @@ class Significance:
         ratio_with_one_more: the ratio, were one person more of this group treated well.
         one_person_changes_it: whether that person would change `statistical` (by p) or `practical`.
         small: whether the group has fewer rows than `min_group_size`.
+
+    Example:
+        >>> decided, sex = [1] * 39 + [0] * 61 + [1] * 50 + [0] * 50, ["F"] * 100 + ["M"] * 100
+        >>> table = AuditTable.of(decisions=decided, sensitive_features={"sex": sex})
+        >>> women = compare(table, "selection_rate", "sex", reference="sex=M").groups[0]
+        >>> women.ratio, women.practical, women.statistical, round(women.p, 3)
+        (0.78, True, False, 0.118)
     """
 
     name: str
@@ -149,6 +156,13 @@ def compare(
         ParameterError: alpha or practical is not between 0 and 1.
 
     Source: 29 CFR 1607.4 D for the two kinds of significance; Benjamini and Hochberg (1995) for q.
+
+    Example:
+        >>> decided, sex = [1] * 39 + [0] * 61 + [1] * 50 + [0] * 50, ["F"] * 100 + ["M"] * 100
+        >>> table = AuditTable.of(decisions=decided, sensitive_features={"sex": sex})
+        >>> found = compare(table, "selection_rate", "sex", reference="sex=M")
+        >>> [(group.name, group.ratio, round(group.p, 3)) for group in found.groups]
+        [('sex=F', 0.78, 0.118)]
     """
     for what, value in (("alpha", alpha), ("practical", practical)):
         if not 0 < value < 1:
@@ -185,6 +199,12 @@ class StandardisedDifference:
         of_population: the difference over the deviation of all rows.
         p: two-sided p-value of Welch's test, with effective rows.
         q: the same by Benjamini and Hochberg, over all groups compared.
+
+    Example:
+        >>> table = AuditTable.of(scores=[0.2, 0.4, 0.5, 0.7], sensitive_features={"sex": ["F", "F", "M", "M"]})
+        >>> [women] = standardised_differences(table, "sex", reference="sex=M")
+        >>> women.name, round(women.difference, 3), round(women.of_pooled, 3), round(women.of_population, 3)
+        ('sex=F', -0.3, -2.121, -1.441)
     """
 
     name: str

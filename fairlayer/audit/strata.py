@@ -37,6 +37,16 @@ class Stratum:
         reference_hits: of the reference.
         reference_rows: of the reference.
         difference: the group's rate minus the reference's; NaN where one of them has no row.
+
+    Example:
+        >>> table = AuditTable.of(
+        ...     decisions=[1] * 56 + [0] * 24 + [1] * 15 + [0] * 5 + [1] * 4 + [0] * 16 + [1] * 20 + [0] * 60,
+        ...     sensitive_features={"sex": ["M"] * 80 + ["F"] * 20 + ["M"] * 20 + ["F"] * 80},
+        ...     strata={"job": ["easy"] * 100 + ["hard"] * 100},
+        ... )
+        >>> easy = stratify(table, "selection_rate", "sex", group="sex=F", reference="sex=M").strata[0]
+        >>> easy.name, easy.rows, easy.reference_rows, round(easy.difference, 3)
+        ('job=easy', 20.0, 80.0, 0.05)
     """
 
     name: str
@@ -62,6 +72,16 @@ class Stratified:
         p_cmh: p-value of the Cochran-Mantel-Haenszel test: are the odds equal within strata?
         p_breslow_day: p-value of the Breslow-Day test: is the odds ratio the same in all strata?
         reversal: whether the pooled and the stratified difference have opposite signs.
+
+    Example:
+        >>> table = AuditTable.of(
+        ...     decisions=[1] * 56 + [0] * 24 + [1] * 15 + [0] * 5 + [1] * 4 + [0] * 16 + [1] * 20 + [0] * 60,
+        ...     sensitive_features={"sex": ["M"] * 80 + ["F"] * 20 + ["M"] * 20 + ["F"] * 80},
+        ...     strata={"job": ["easy"] * 100 + ["hard"] * 100},
+        ... )
+        >>> found = stratify(table, "selection_rate", "sex", group="sex=F", reference="sex=M")
+        >>> found.headline[:74]
+        'REVERSED WITHIN STRATA: sex=F against sex=M in selection_rate: -0.250 pool'
     """
 
     metric: str

@@ -84,6 +84,11 @@ def read_supplied(path: str | Path, columns: Sequence[str] = ()) -> Supplied:
         DataError: the file cannot be read, or is no mapping.
         ParameterError: an entry or a role is unknown, or a role is given to a column that the table does not have.
         MissingExtraError: PyYAML is not installed.
+
+    Example:
+        >>> _ = Path("supplied.yaml").write_text("purpose: loans of up to 5,000 euros")
+        >>> read_supplied("supplied.yaml").text("purpose")
+        'loans of up to 5,000 euros'
     """
     yaml = require("yaml", "train")
     path = Path(path)

@@ -118,13 +118,13 @@ def _add_columns(audit: Any, repeat: Any) -> None:
         help="The column of the decision that was taken (default: score >= threshold).",
     )
     audit.add_argument(
-        "--decision-positive", metavar="VALUE", help="The value that is a positive decision (default: 1 or True)."
+        "--decision-positive", metavar="VALUE", help="The value that is a positive decision (default: 1 beside 0)."
     )
     audit.add_argument(
         "--target", metavar="COLUMN", help="The column of the outcome. Without it nothing is said about errors."
     )
     audit.add_argument(
-        "--positive", metavar="VALUE", help="The value of the target that counts as 1 (default: 1 or True)."
+        "--positive", metavar="VALUE", help="The value of the target that counts as 1 (default: 1 beside 0)."
     )
     audit.add_argument(
         "--task",
@@ -167,8 +167,7 @@ def _add_question(audit: Any, repeat: Any) -> None:
     audit.add_argument(
         "--threshold",
         type=float,
-        default=0.5,
-        help="The score from which on a decision is positive (default: %(default)s).",
+        help="The score from which on a decision is positive (default: 0.5 where scores lie in [0, 1]).",
     )
     audit.add_argument(
         "--fail-on",
@@ -188,7 +187,7 @@ def _add_question(audit: Any, repeat: Any) -> None:
         help="The group to compare with, such as sex=Male. It may be given several times.",
     )
     audit.add_argument(
-        "--favourable", type=int, choices=(0, 1), default=1, help="The decision that is good for people."
+        "--favourable", type=int, choices=(0, 1), default=1, help="The decision that is good for people; 0 where a high score is a burden."
     )
     audit.add_argument(
         "--min-group-size", type=int, default=30, help="The smallest group that may stand in a headline."

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from fairlayer.report.figures import count, named, percent
+from fairlayer.report.figures import count, named, number, percent
 from fairlayer.report.reading import Reader
 
 __all__ = ["show_audit", "show_verdicts"]
@@ -50,9 +50,14 @@ def _groups(document: Mapping[str, Any]) -> None:
         print(f"By {' x '.join(grouping['by'])}:")
         for group in grouping["groups"]:
             rate = group["numbers"].get("selection_rate")
-            told = "" if rate is None else f", positive {percent(rate['value'])}"
+            told = _mean(group) if rate is None else f", positive {percent(rate['value'])}"
             mark = "" if group["standing"] == "counted" else f" ({_STANDINGS[group['standing']]})"
             _say(f"{named(group['name'])}: {count(group['rows'])} people{told}{mark}", "  ")
+
+
+def _mean(group: Mapping[str, Any]) -> str:
+    found = group["numbers"].get("mean_score")
+    return "" if found is None else f", mean score {number(found['value'])}"
 
 
 _STANDINGS = {"small": "too few for the headline", "unknown": "group not known", "empty": "nobody"}

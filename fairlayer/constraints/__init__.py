@@ -12,7 +12,7 @@ from fairlayer.constraints.error_rate import BoundedGroupLoss, ErrorRateParity
 from fairlayer.constraints.group_calibration import GroupCalibration
 from fairlayer.constraints.label_parity import EqualizedOdds, EqualOpportunity, PredictiveEquality
 from fairlayer.constraints.lipschitz import LipschitzFairness
-from fairlayer.constraints.means import Means
+from fairlayer.constraints.means import GroupMeans
 from fairlayer.constraints.measure import Measured
 from fairlayer.constraints.minimum_rate import MinimumRate
 from fairlayer.constraints.residual_parity import MeanResidualParity
@@ -32,9 +32,9 @@ __all__ = [
     "EqualizedOdds",
     "ErrorRateParity",
     "GroupCalibration",
+    "GroupMeans",
     "LipschitzFairness",
     "MeanResidualParity",
-    "Means",
     "Measured",
     "MinimumRate",
     "PredictiveEquality",

@@ -12,7 +12,7 @@ from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes
 from fairlayer.constraints.batch import Batch
-from fairlayer.constraints.means import Means
+from fairlayer.constraints.means import GroupMeans
 from fairlayer.constraints.statements import Rows, Statement
 from fairlayer.errors import ConstraintDefinitionError, ShapeError
 
@@ -96,7 +96,7 @@ class Affine(Constraint):
         low = np.asarray(-np.inf) if self.lower is None else self.lower
         return low, np.asarray(np.inf) if self.upper is None else self.upper
 
-    def _measure(self, batch: Batch, rows: FloatArray) -> tuple[Means, FloatArray]:
+    def _measure(self, batch: Batch, rows: FloatArray) -> tuple[GroupMeans, FloatArray]:
         means = batch.means(self.on) if self.on else None
         width, of = (batch.n, "samples") if means is None else (len(means), "groups")
         if rows.shape[1] != width:

@@ -12,7 +12,7 @@ import numpy as np
 from fairlayer._rows import GroupedRows
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
-from fairlayer.constraints.means import Means
+from fairlayer.constraints.means import GroupMeans
 from fairlayer.errors import LabelValueError, MissingLabelsError
 from fairlayer.groups import EncodedFeature, Groups
 
@@ -35,6 +35,13 @@ class Batch:
         label_names: how cells call label 0 and label 1, for a class the others and itself.
         problems: of several problems in one batch, which one each sample is of, (n,), -1 for none. Every group is then
             one of each problem.
+
+    Example:
+        >>> from fairlayer.groups import read_sensitive_features
+        >>> batch = Batch(read_sensitive_features({"sex": ["F", "F", "M"]}), 3)
+        >>> means = batch.means(("sex",))
+        >>> means.names, means.counts.tolist()
+        (('sex=F', 'sex=M'), [2.0, 1.0])
     """
 
     groups: Groups
@@ -47,7 +54,7 @@ class Batch:
     column: int = 0
     label_names: tuple[str, str] = ("y=0", "y=1")
     problems: IntArray | None = None
-    _cache: dict[Hashable, Means] = field(default_factory=dict, repr=False)
+    _cache: dict[Hashable, GroupMeans] = field(default_factory=dict, repr=False)
 
     def of_column(
         self,
@@ -75,12 +82,12 @@ class Batch:
         """
         return sums if self.ranks is None else self.ranks.total(sums)
 
-    def means(self, on: tuple[str, ...]) -> Means:
+    def means(self, on: tuple[str, ...]) -> GroupMeans:
         """Return the mean prediction of each group (intersection, for several names)."""
         key = ("groups", on)
         return self._cached(key, lambda: self._build(key, on, _everyone()))
 
-    def means_by_label(self, on: tuple[str, ...], asked_by: str) -> Means:
+    def means_by_label(self, on: tuple[str, ...], asked_by: str) -> GroupMeans:
         """Return the mean prediction of each group within label 0 (stratum 0) and label 1 (stratum 1).
 
         Without true labels a sample counts in stratum 1 with its label probability, in stratum 0 with the rest.
@@ -88,19 +95,19 @@ class Batch:
         key = self._of_this_column("label", on)
         return self._cached(key, lambda: self._build(key, on, self._label_stratum(asked_by)))
 
-    def means_given(self, on: tuple[str, ...], given: tuple[str, ...]) -> Means:
+    def means_given(self, on: tuple[str, ...], given: tuple[str, ...]) -> GroupMeans:
         """Return the mean prediction of each group within each stratum of the features `given`."""
         key = ("given", on, given)
         return self._cached(key, lambda: self._build(key, on, self._columns(given)))
 
-    def means_by_bin(self, on: tuple[str, ...], edges: FloatArray) -> Means:
+    def means_by_bin(self, on: tuple[str, ...], edges: FloatArray) -> GroupMeans:
         """Return the mean prediction of each group within each bin of the raw score."""
         key = self._of_this_column("bin", on, edges.tobytes())
         return self._cached(key, lambda: self._build(key, on, self._score_bins(edges)))
 
     def rows(
         self, key: Hashable, names: tuple[str, ...], weights: FloatArray, counts: FloatArray | None = None
-    ) -> Means:
+    ) -> GroupMeans:
         """Return a measure given by its weights (rows, n): row r stands for `weights[r] @ predictions`.
 
         Where samples have weights of their own, each counts that often: `weights[r] @ (sample_weights * predictions)`.
@@ -111,7 +118,7 @@ class Batch:
         weights = np.ascontiguousarray(weights, dtype=np.float64)
         samples = float(self.n if self.weights is None else self.weights.sum())
         counts = self.total(np.full(len(weights), samples)) if counts is None else counts
-        return Means((key, id(weights)), names, ("",), counts, weights=weights, sample_weights=self.weights)
+        return GroupMeans((key, id(weights)), names, ("",), counts, weights=weights, sample_weights=self.weights)
 
     @property
     def score_edges(self) -> tuple[FloatArray, ...]:
@@ -158,7 +165,7 @@ class Batch:
         labels = self.label_estimates(asked_by, binary=False)
         return self.means_by_bin(on, edges).of(labels, total=self.total)
 
-    def means_of(self, means: Means, values: FloatArray) -> FloatArray:
+    def means_of(self, means: GroupMeans, values: FloatArray) -> FloatArray:
         """Return the measure of any values in place of the predictions, over all samples of the batch."""
         return means.of(values, total=self.total)
 
@@ -166,7 +173,7 @@ class Batch:
         """Return the key of a measure that depends on labels or scores, which each column has its own of."""
         return (*key, self.column) if self.column else key
 
-    def _cached(self, key: Hashable, build: Callable[[], Means]) -> Means:
+    def _cached(self, key: Hashable, build: Callable[[], GroupMeans]) -> GroupMeans:
         if key not in self._cache:
             self._cache[key] = build()
         return self._cache[key]
@@ -190,7 +197,7 @@ class Batch:
             split = _cross(split, _from_column(self.groups.column(name)))
         return split
 
-    def _build(self, key: Hashable, on: tuple[str, ...], strata: _Split) -> Means:
+    def _build(self, key: Hashable, on: tuple[str, ...], strata: _Split) -> GroupMeans:
         groups = self._columns(on) if self.problems is None else _of_problems(self.problems, self._columns(on))
         k = len(groups.names) * len(strata.names)
         if groups.codes is not None and strata.membership is not None:
@@ -199,15 +206,15 @@ class Batch:
         if both.codes is not None:
             known = both.counts if self.weights is None else None
             counts = self.total(_count(both.codes, k, self.weights) if known is None else known)
-            return Means(key, groups.names, strata.names, counts, codes=both.codes, sample_weights=self.weights)
+            return GroupMeans(key, groups.names, strata.names, counts, codes=both.codes, sample_weights=self.weights)
         assert both.membership is not None
         membership = both.membership if self.weights is None else both.membership * self.weights[:, None]
         counts = self.total(membership.sum(axis=0))
         weights = both.membership.T / _divisors(counts)[:, None]
         rows = np.ascontiguousarray(weights)
-        return Means(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
+        return GroupMeans(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
 
-    def _soft_strata(self, key: Hashable, groups: _Split, strata: _Split) -> Means:
+    def _soft_strata(self, key: Hashable, groups: _Split, strata: _Split) -> GroupMeans:
         """Return hard groups within soft strata; whatever the groups, only the strata are as long as the batch."""
         assert groups.codes is not None
         assert strata.membership is not None
@@ -216,7 +223,7 @@ class Batch:
         each = np.ones(self.n) if self.weights is None else self.weights
         counts = self.total(np.asarray(GroupedRows(groups.codes, membership, np.ones(size)) @ each))
         rows = GroupedRows(groups.codes, membership, _divisors(counts))
-        return Means(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
+        return GroupMeans(key, groups.names, strata.names, counts, weights=rows, sample_weights=self.weights)
 
 
 def _divisors(counts: FloatArray) -> FloatArray:

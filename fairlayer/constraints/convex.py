@@ -78,7 +78,15 @@ class Convex(Constraint):
 
 
 def without_convex(constraints: Sequence[Constraint]) -> tuple[Constraint, ...]:
-    """Return the constraints that are linear statements."""
+    """Return the constraints that are linear statements.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> steady = fl.Convex(lambda y: [y >= 0.2])
+        >>> without_convex([parity, steady]) == (parity,)
+        True
+    """
     return tuple(constraint for constraint in constraints if not isinstance(constraint, Convex))
 
 

@@ -17,7 +17,7 @@ from fairlayer.constraints.base import (
     title,
 )
 from fairlayer.constraints.batch import Batch
-from fairlayer.constraints.means import Means
+from fairlayer.constraints.means import GroupMeans
 from fairlayer.constraints.statements import Rows, Spread, Statement, Tolerance
 
 __all__ = ["BoundedGroupLoss", "ErrorRateParity"]
@@ -115,7 +115,7 @@ class BoundedGroupLoss(Constraint):
         return [Rows(means, slopes, none, -base, means.groups, self.cap, origin=-base)]  # slopes @ means + base <= cap
 
 
-def _expected_error(means: Means) -> tuple[FloatArray, FloatArray]:
+def _expected_error(means: GroupMeans) -> tuple[FloatArray, FloatArray]:
     """Return slopes over (group, label) means, and the share of label 1 per group."""
     return means.pool(_SLOPES), means.pool(np.array([0.0, 1.0])).sum(axis=1)
 
@@ -125,7 +125,7 @@ def _affine_loss(
     on: tuple[str, ...],
     asked_by: str,
     loss: Callable[[FloatArray], tuple[FloatArray, FloatArray]],
-) -> tuple[Means, FloatArray, FloatArray]:
+) -> tuple[GroupMeans, FloatArray, FloatArray]:
     intercept, slope = loss(batch.label_estimates(asked_by, binary=False))
     groups = batch.means(on)
     average = groups.per_sample()

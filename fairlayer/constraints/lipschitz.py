@@ -12,7 +12,7 @@ from fairlayer._rows import SparseRows
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, title
 from fairlayer.constraints.batch import Batch
-from fairlayer.constraints.means import Means
+from fairlayer.constraints.means import GroupMeans
 from fairlayer.constraints.statements import Rows, Statement, Tolerance
 from fairlayer.errors import BackendError, ConstraintDefinitionError, ShapeError, require
 
@@ -190,7 +190,7 @@ def _bounded(  # noqa: PLR0917 - a row per pair
     weights = SparseRows(rows, columns, np.column_stack([unit, -unit]).ravel(), (e, batch.n))
     names = tuple(f"{what} of rows {i} and {j}" for i, j in zip(first.tolist(), second.tolist(), strict=True))
     # A pair is a pair, however many samples its rows stand for: it has no sample weights.
-    means = Means((owner, what, id(weights)), names, ("",), np.full(e, 2.0), weights=weights)
+    means = GroupMeans((owner, what, id(weights)), names, ("",), np.full(e, 2.0), weights=weights)
     own = np.arange(e)
     zero = np.zeros(e)
     same: Any = SparseRows(own, own, np.ones(e), (e, e))

@@ -13,7 +13,7 @@ import torch
 from fairlayer._rows import SparseRows, matrix_of
 from fairlayer._typing import FloatArray, IntArray
 
-__all__ = ["Means", "Values", "like"]
+__all__ = ["GroupMeans", "Values", "like"]
 
 Values = TypeVar("Values", FloatArray, torch.Tensor)
 
@@ -28,7 +28,7 @@ def like(array: FloatArray | float, values: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(slots=True)  # made on every batch; not frozen, which would triple the cost of making it
-class Means:
+class GroupMeans:
     """Means of the predictions over groups (x strata); row `g * len(strata) + s` is group g in stratum s.
 
     Hard groups carry `codes` (n,), the row of each sample or -1. Soft groups, and rows that are no means at
@@ -91,7 +91,7 @@ class Means:
             total: what makes of these samples' sums the sums over all processes that share the batch (arrays only).
 
         Example:
-            >>> groups = Means("key", ("a", "b"), ("",), np.array([2.0, 0.0]), codes=np.array([0, 0, -1]))
+            >>> groups = GroupMeans("key", ("a", "b"), ("",), np.array([2.0, 0.0]), codes=np.array([0, 0, -1]))
             >>> groups.of(np.array([1.0, 3.0, 9.0])).tolist(), groups.of(torch.tensor([1.0, 3.0, 9.0])).tolist()
             ([2.0, 0.0], [2.0, 0.0])
         """

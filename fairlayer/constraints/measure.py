@@ -13,7 +13,7 @@ import torch
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.constraints.batch import Batch
-from fairlayer.constraints.statements import RATIO, Compared, Reading, Statement, as_float, miss
+from fairlayer.constraints.statements import RATIO, BoundedNumber, Statement, StatementReading, as_float, miss
 from fairlayer.constraints.weights import read_sample_weight
 from fairlayer.errors import EmptyBatchError, NonFiniteScoresError, ShapeError
 from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 ATOL = 1e-6
-Number = TypeVar("Number", bound=Compared)
+Number = TypeVar("Number", bound=BoundedNumber)
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,13 @@ class Measured:
         counts: samples (their weights, where there are any) behind each mean that the constraint reads.
         labels: "given" or "estimates" for a constraint that reads labels, else None.
         column: which column of scores (n, k) it is, else 0.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> found = parity.measure([0.9, 0.7, 0.2, 0.4], sensitive_features={"sex": ["F", "F", "M", "M"]})
+        >>> found.statement, round(found.value, 3), found.limit, round(found.excess, 3), found.holds
+        ('mean[sex=F] - mean[sex=M]', 0.5, 0.1, 0.4, False)
     """
 
     constraint: str
@@ -108,7 +115,7 @@ def measure_statements(
     total: Callable[[FloatArray], FloatArray] | None = None,
 ) -> Measured:
     """Return what the statements of one constraint say about predictions (n,)."""
-    found: list[tuple[Reading, Statement]] = []
+    found: list[tuple[StatementReading, Statement]] = []
     known: dict[Hashable, FloatArray] = {}
     counts: dict[str, float] = {}
     for statement in statements:

@@ -1,7 +1,7 @@
 """What a constraint says: linear statements about group means, and the number that each of them bounds.
 
-A constraint hands over `Rows` and `Spread` statements about a `Means` measure. Both mean one thing for all uses: with
-`m` the vector of means,
+A constraint hands over `Rows` and `Spread` statements about a `GroupMeans` measure. Both mean one thing for all uses:
+with `m` the vector of means,
 
     Rows:    lower_offset - tolerance <= v <= upper_offset + tolerance,      v = matrix @ m
     Spread:  scale * max(v) - min(v) <= tolerance,                           v = matrix @ m + offset
@@ -29,9 +29,9 @@ import torch
 
 from fairlayer._rows import reads
 from fairlayer._typing import BoolArray, FloatArray
-from fairlayer.constraints.means import Means, Values, like
+from fairlayer.constraints.means import GroupMeans, Values, like
 
-__all__ = ["RATIO", "Compared", "Reading", "Rows", "Spread", "Statement", "Tolerance", "as_float", "miss"]
+__all__ = ["RATIO", "BoundedNumber", "Rows", "Spread", "Statement", "StatementReading", "Tolerance", "as_float", "miss"]
 
 Tolerance = float | torch.Tensor
 RATIO = "lowest over highest"  # the unit of a ratio
@@ -44,7 +44,7 @@ def as_float(tolerance: Tolerance) -> float:
     return float(tolerance)
 
 
-class Reading(NamedTuple):
+class StatementReading(NamedTuple):
     """What a statement says about some means.
 
     Args:
@@ -63,7 +63,7 @@ class Reading(NamedTuple):
     worst: tuple[str, ...]
 
 
-class Compared(Protocol):
+class BoundedNumber(Protocol):
     """A number beside its limit."""
 
     @property
@@ -76,7 +76,7 @@ class Compared(Protocol):
     def at_least(self) -> bool: ...
 
 
-def miss(reading: Compared) -> float:
+def miss(reading: BoundedNumber) -> float:
     """Return how far a number lies beyond its limit, by which they are ranked; -inf where nothing is compared."""
     if reading.excess is None:
         return -np.inf
@@ -86,9 +86,19 @@ def miss(reading: Compared) -> float:
 
 
 class Rows(NamedTuple):
-    """`lower_offset - tolerance <= matrix @ means <= upper_offset + tolerance`, row by row."""
+    """`lower_offset - tolerance <= matrix @ means <= upper_offset + tolerance`, row by row.
 
-    means: Means
+    Example:
+        >>> import fairlayer as fl
+        >>> from fairlayer.constraints import Batch
+        >>> from fairlayer.groups import read_sensitive_features
+        >>> batch = Batch(read_sensitive_features({"sex": ["F", "F", "M"]}), 3)
+        >>> [rows] = fl.MinimumRate("sex", 0.2).statements(batch)
+        >>> rows.names, rows.limit, rows.value(np.array([0.8, 0.1])), rows.worst(np.array([0.8, 0.1]))
+        (('sex=F', 'sex=M'), 0.2, 0.1, ('sex=M',))
+    """
+
+    means: GroupMeans
     matrix: FloatArray  # (rows, len(means))
     lower_offset: FloatArray  # (rows,), -inf where there is no lower limit
     upper_offset: FloatArray  # (rows,), +inf where there is no upper limit
@@ -136,19 +146,19 @@ class Rows(NamedTuple):
         sides = {lower for _, lower in self.limits}
         return "value" if len(sides) != 1 else "lowest value" if sides == {True} else "highest value"
 
-    def read(self, means: FloatArray) -> Reading:
+    def read(self, means: FloatArray) -> StatementReading:
         """Return the number of the row with the largest excess, with its limit."""
         lower, upper, about, centre = self._scaled()
         v = self.members(means)
         excess = np.where(self.present, self.gaps(v) - as_float(self.tolerance), -np.inf)
         if not self.present.any():
             limit, at_least = self.limits[0] if self.limits else (np.inf, False)
-            return Reading(None, limit, None, at_least, ())
+            return StatementReading(None, limit, None, at_least, ())
         row = int(excess.argmax())
         number = abs(v[row] - centre[row]) if about[row] else v[row] - centre[row]
         at_least = not about[row] and bool(lower[row] - number > number - upper[row])
         limit = lower[row] if at_least else upper[row]
-        return Reading(float(number), float(limit), float(excess[row]), at_least, (self.names[row],))
+        return StatementReading(float(number), float(limit), float(excess[row]), at_least, (self.names[row],))
 
     def value(self, means: FloatArray) -> float | None:
         """Return the number that is bounded; None where nothing is compared."""
@@ -197,9 +207,19 @@ class _Scaled(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """`scale * max(v) - min(v) <= tolerance` with `v = matrix @ means + offset`."""
+    """`scale * max(v) - min(v) <= tolerance` with `v = matrix @ means + offset`.
 
-    means: Means
+    Example:
+        >>> import fairlayer as fl
+        >>> from fairlayer.constraints import Batch
+        >>> from fairlayer.groups import read_sensitive_features
+        >>> batch = Batch(read_sensitive_features({"sex": ["F", "F", "M"]}), 3)
+        >>> [spread] = fl.DemographicParity("sex", tolerance=0.1).statements(batch)
+        >>> spread.names, spread.limit, round(spread.value(np.array([0.8, 0.3])), 3)
+        (('sex=F', 'sex=M'), 0.1, 0.5)
+    """
+
+    means: GroupMeans
     matrix: FloatArray  # (members, len(means))
     names: tuple[str, ...]
     tolerance: Tolerance = 0.0
@@ -241,11 +261,11 @@ class Spread(NamedTuple):
             return RATIO
         return "largest difference" if self.scale == 1.0 else f"{self.scale:g} * highest - lowest"
 
-    def read(self, means: FloatArray) -> Reading:
+    def read(self, means: FloatArray) -> StatementReading:
         """Return the number, its limit, and which members are highest and lowest."""
         here = np.flatnonzero(self.present)
         if len(here) < 2:
-            return Reading(None, self.limit, None, self.at_least, ())
+            return StatementReading(None, self.limit, None, self.at_least, ())
         v = self.members(means)[here]
         high, low = int(v.argmax()), int(v.argmin())
         gap = float(self.gap(v))
@@ -253,7 +273,9 @@ class Spread(NamedTuple):
         if self.at_least:
             value = float(v[low] / v[high]) if v[high] > 0 else None
         excess = gap - as_float(self.tolerance)
-        return Reading(value, self.limit, excess, self.at_least, (self.names[here[high]], self.names[here[low]]))
+        return StatementReading(
+            value, self.limit, excess, self.at_least, (self.names[here[high]], self.names[here[low]])
+        )
 
     def value(self, means: FloatArray) -> float | None:
         """Return the number that is bounded; None where nothing is compared."""

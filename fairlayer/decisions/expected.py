@@ -20,7 +20,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint
-from fairlayer.constraints.statements import Reading, Spread, Statement, miss
+from fairlayer.constraints.statements import Spread, Statement, StatementReading, miss
 from fairlayer.errors import MissingLabelsError, ParameterError
 from fairlayer.groups import Groups
 
@@ -146,7 +146,7 @@ class _GapOf:
         return found
 
     def __call__(self, rates: FloatArray, statements: Sequence[Statement]) -> float:
-        readings: list[Reading] = [statement.read(statement.means.of(rates)) for statement in statements]
+        readings: list[StatementReading] = [statement.read(statement.means.of(rates)) for statement in statements]
         known = [reading for reading in readings if reading.value is not None]
         return float(max(known, key=miss).value or 0.0) if known else 0.0
 

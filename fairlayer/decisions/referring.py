@@ -35,6 +35,12 @@ class ReferredDecisions:
         gap: largest difference of these rates: what is reached if the band is decided for parity.
         largest_gap: the largest difference that any decisions on those referred can lead to; `gap` where nobody is.
         gap_before: of `score >= threshold`.
+
+    Example:
+        >>> scores = [0.9, 0.8, 0.55, 0.2, 0.7, 0.45, 0.3, 0.1]
+        >>> found = reject_option(scores, "sex", 0.0, sensitive_features={"sex": ["F"] * 4 + ["M"] * 4})
+        >>> found.groups, found.referred.tolist(), found.rates.tolist()
+        (('sex=F', 'sex=M'), [0.25, 0.25], [0.5, 0.5])
     """
 
     decisions: IntArray

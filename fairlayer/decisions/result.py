@@ -34,6 +34,13 @@ class Decisions:
         multipliers: price of each constraint: d utility_bound / d tolerance.
         capacity_price: expected utility, summed over the batch, of one more place; 0 where there is no capacity.
         absent: groups that a constraint compares and this batch lacks, as (constraint, group).
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([0.9, 0.7, 0.2, 0.6]), {"sex": ["F", "F", "M", "M"]}
+        >>> found = fl.decide(scores, fl.DemographicParity("sex", tolerance=0.0), sensitive_features=groups)
+        >>> found.decisions.tolist(), found.gaps, found.selected
+        ([1, 0, 0, 1], {"DemographicParity('sex')": 0.0}, {'sex=F': 1, 'sex=M': 1})
     """
 
     decisions: Tensor

@@ -42,6 +42,13 @@ class CellRule:
         count: samples in this cell when the rule was fitted.
         rate: share of them selected, by their weights where they have any.
         by_label: (samples, selected) of label 0 and of label 1, where the rule was fitted with labels; else None.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([0.9, 0.7, 0.2, 0.6]), {"sex": ["F", "F", "M", "M"]}
+        >>> rule = fl.decide(scores, fl.DemographicParity("sex", tolerance=0.0), sensitive_features=groups).rule
+        >>> [(cell.categories, cell.count, cell.rate) for cell in rule.cells]
+        [(('F',), 2, 0.5), (('M',), 2, 0.5)]
     """
 
     categories: tuple[Category | None, ...]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from fairlayer.constraints import Batch, Constraint, Means, without_convex
+from fairlayer.constraints import Batch, Constraint, GroupMeans, without_convex
 from fairlayer.distillation.cells import CellMap
 from fairlayer.distillation.errors import NoFixedShiftError
 from fairlayer.distillation.parts import Samples, ShiftTable, shift_table
@@ -89,7 +89,7 @@ def _cells_by_label(constraints: Sequence[Constraint], batch: Batch) -> bool:
     return by_label
 
 
-def _kind(means: Means) -> str | None:
+def _kind(means: GroupMeans) -> str | None:
     """Return what decides a sample's row in the measure: "groups", "given" or "label"; None for anything else."""
     match means.key:
         case ("groups", tuple()) | ("label", tuple()) | ("given", tuple(), tuple()):

@@ -44,6 +44,13 @@ class RemainingGap:
         decisions: the same number as `scores` for the decisions `prediction >= threshold`.
         counts: samples of each group it compares.
         measured: `scores` with its limit, its direction and its unit.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> batch = {"x": torch.tensor([[0.2], [0.4], [0.9]]), "sensitive_features": {"sex": ["F", "F", "M"]}}
+        >>> [gap] = remaining_gap(torch.nn.Identity(), [batch], [fl.DemographicParity("sex", tolerance=0.02)])
+        >>> gap.constraint, gap.measured.statement, gap.measured.limit
+        ("DemographicParity('sex')", 'mean[sex=M] - mean[sex=F]', 0.02)
     """
 
     constraint: str

@@ -37,6 +37,12 @@ class Geometry(ABC):
     """One notion of nearness; a new one is a file with one class of these methods.
 
     `free` is what `step` hands on to the derivative: a mask of the samples that can move, or None where all can.
+
+    Example:
+        >>> import numpy as np
+        >>> from fairlayer.geometry import Euclidean
+        >>> Euclidean().divergence(np.array([0.5, 0.5]), np.array([0.7, 0.5]), None, None).round(3).tolist()
+        [0.02, 0.0]
     """
 
     name: str

@@ -20,6 +20,14 @@ class Entropic(Geometry):
 
     It matches the cross-entropy in the sense of an information projection (Csiszar 1975), keeps the order within a
     cell strictly, and never reaches 0 or 1.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([0.9, 0.7, 0.2, 0.4]), {"sex": ["F", "F", "M", "M"]}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> result = fl.project(scores, parity, sensitive_features=groups, bounds=(0.0, 1.0), geometry="entropic")
+        >>> [round(value, 3) for value in result.value.tolist()]
+        [0.772, 0.467, 0.399, 0.64]
     """
 
     name = "entropic"

@@ -15,6 +15,14 @@ class Euclidean(Geometry):
     """d(y, x) = 1/2 (y - x)^2 over lower <= y <= upper; y = clip(x - q).
 
     It matches the squared error: the nearest feasible predictions to the true means lose least of it.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([0.9, 0.7, 0.2, 0.4]), {"sex": ["F", "F", "M", "M"]}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> result = fl.project(scores, parity, sensitive_features=groups, bounds=(0.0, 1.0), geometry="euclidean")
+        >>> [round(value, 3) for value in result.value.tolist()]
+        [0.7, 0.5, 0.4, 0.6]
     """
 
     name = "euclidean"

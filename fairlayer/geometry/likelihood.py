@@ -18,6 +18,14 @@ class Likelihood(Geometry):
         y = 2z / (1 + q + r),     r = sqrt((1 + q)^2 - 4 q z) = 1 + q (1 - 2y)
 
     It matches the log loss: the nearest feasible predictions to the true probabilities lose least of it.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([0.9, 0.7, 0.2, 0.4]), {"sex": ["F", "F", "M", "M"]}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> result = fl.project(scores, parity, sensitive_features=groups, bounds=(0.0, 1.0), geometry="likelihood")
+        >>> [round(value, 3) for value in result.value.tolist()]
+        [0.73, 0.485, 0.408, 0.606]
     """
 
     name = "likelihood"

@@ -16,6 +16,14 @@ class EntropicSimplex(Geometry):
     """d(y, x) = KL(y given softmax(x)) over the open simplex; y = softmax(x - q), with x the logits of a row.
 
     -dy/dq = dy/dx = diag(y) - y y'
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([[0.7, 0.3], [0.2, 0.8]]), {"sex": ["F", "M"]}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> result = fl.project(scores, parity, sensitive_features=groups, bounds="simplex", geometry="entropic")
+        >>> [[round(share, 3) for share in row] for row in result.value.tolist()]
+        [[0.484, 0.516], [0.384, 0.616]]
     """
 
     name = "entropic"

@@ -17,6 +17,14 @@ class EuclideanSimplex(Geometry):
         -dy/dq = dy/dx = diag(s) - s s' / sum(s),     s the support of the row
 
     Source: Duchi et al. (2008), "Efficient projections onto the l1-ball", figure 1, for the projection.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([[0.7, 0.3], [0.2, 0.8]]), {"sex": ["F", "M"]}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> result = fl.project(scores, parity, sensitive_features=groups, bounds="simplex", geometry="euclidean")
+        >>> [[round(share, 3) for share in row] for row in result.value.tolist()]
+        [[0.5, 0.5], [0.4, 0.6]]
     """
 
     name = "euclidean"

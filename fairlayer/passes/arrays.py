@@ -99,10 +99,6 @@ class NumpyPasses:
             hard = table_of(nu[:k], self.cells)[self.cells.codes[run]]
         return hard if self.dense is None else hard + nu[k:] @ self.dense[:, run]
 
-    def small(self, array: FloatArray) -> FloatArray:
-        """See `Passes.small`."""
-        return array
-
     def measure(self, value: FloatArray, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`."""
         return sum((self.sums(value[run], run, weighted=weighted) for run in self.runs), np.zeros(self.cells.size))
@@ -125,8 +121,8 @@ class NumpyPasses:
     def _widest(self) -> FloatArray:
         return self._added(lambda run: np.ones(len(self.scores[run])))
 
-    def whole(self) -> WholeBatch:
-        """See `Passes.whole`."""
+    def whole_batch(self) -> WholeBatch:
+        """See `Passes.whole_batch`."""
         return WholeBatch.of(self.cells, self.lower, self.upper, self.n)
 
     def magnitudes(self, point: Point) -> FloatArray:

@@ -205,9 +205,6 @@ class Passes(Protocol):
     def pull(self, nu: FloatArray, run: slice = WHOLE) -> Any:
         """Return the pull of each sample, B' nu per unit of its weight."""
 
-    def small(self, array: FloatArray) -> Any:
-        """Return an array over the statistics as `measure` returns them."""
-
     def widest_metric(self) -> FloatArray:
         """Return K with W as large as the domain allows: where every sample is free to move."""
 
@@ -220,7 +217,7 @@ class Passes(Protocol):
     def together(self, statistics: FloatArray) -> FloatArray:
         """Return statistics of the samples here as those of all processes together."""
 
-    def whole(self) -> WholeBatch:
+    def whole_batch(self) -> WholeBatch:
         """Return what decides which statistics are attainable, of all samples, wherever they are."""
 
     def magnitudes(self, point: Point) -> FloatArray:

@@ -123,10 +123,6 @@ class CompiledPasses:
         """See `Passes.pull`."""
         return self._plain.pull(nu, run)
 
-    def small(self, array: FloatArray) -> FloatArray:
-        """See `Passes.small`."""
-        return array
-
     def measure(self, value: FloatArray, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`."""
         return self._plain.measure(value, weighted=weighted)
@@ -139,9 +135,9 @@ class CompiledPasses:
         """See `Passes.together`."""
         return statistics
 
-    def whole(self) -> WholeBatch:
-        """See `Passes.whole`."""
-        return self._plain.whole()
+    def whole_batch(self) -> WholeBatch:
+        """See `Passes.whole_batch`."""
+        return self._plain.whole_batch()
 
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`."""

@@ -63,10 +63,6 @@ class RankPasses:
         """See `Passes.pull`."""
         return self.here.pull(nu, run)
 
-    def small(self, array: FloatArray) -> Any:
-        """See `Passes.small`."""
-        return self.here.small(array)
-
     def measure(self, value: Any, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`."""
         return self.together(self.here.measure(value, weighted=weighted))
@@ -79,9 +75,9 @@ class RankPasses:
         """See `Passes.together`."""
         return self.ranks.total(statistics, "statistics")
 
-    def whole(self) -> WholeBatch:
-        """See `Passes.whole`; every process gets the parts of all."""
-        return WholeBatch.joined(self.ranks.objects(self.here.whole(), "samples of an infeasible batch"))
+    def whole_batch(self) -> WholeBatch:
+        """See `Passes.whole_batch`; every process gets the parts of all."""
+        return WholeBatch.joined(self.ranks.objects(self.here.whole_batch(), "samples of an infeasible batch"))
 
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`."""

@@ -52,10 +52,6 @@ class SimplexPasses:
             pull[:, c] += nu[m * self.classes :][places] @ rows
         return pull
 
-    def small(self, array: FloatArray) -> FloatArray:
-        """See `Passes.small`."""
-        return array
-
     def measure(self, value: FloatArray, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`."""
         whole = value if self.cells.weights is None or not weighted else value * self.cells.weights[:, None]
@@ -103,8 +99,8 @@ class SimplexPasses:
                     metric[hard:, hard + places] = products @ rows.T
         return metric
 
-    def whole(self) -> WholeBatch:
-        """See `Passes.whole`."""
+    def whole_batch(self) -> WholeBatch:
+        """See `Passes.whole_batch`."""
         return WholeBatch.of(self.cells, self.lower, self.upper, self.n)
 
     def magnitudes(self, point: Point) -> FloatArray:

@@ -64,10 +64,6 @@ class TorchPasses:
         pull = torch.from_numpy(table_of(nu[:k], self.cells)).to(place).index_select(0, self.codes)
         return pull if rows is None else pull.add_(rows)
 
-    def small(self, array: FloatArray) -> FloatArray:
-        """See `Passes.small`."""
-        return array
-
     def measure(self, value: torch.Tensor, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`; these passes have no weights."""
         means = self._sums(value) / self.cells.counts
@@ -99,8 +95,8 @@ class TorchPasses:
             square.append((self.dense @ masked).cpu().numpy())
         return blocks(diagonal, np.array(cross), np.array(square))
 
-    def whole(self) -> WholeBatch:
-        """See `Passes.whole`."""
+    def whole_batch(self) -> WholeBatch:
+        """See `Passes.whole_batch`."""
         return WholeBatch.of(self.cells, self.lower, self.upper, self.n)
 
     def magnitudes(self, point: Point) -> FloatArray:

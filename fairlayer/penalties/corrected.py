@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fairlayer.constraints import Spread, Statement
-from fairlayer.constraints.means import Means, like
+from fairlayer.constraints.means import GroupMeans, like
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.penalties.means import Bounded
 
@@ -58,7 +58,7 @@ def corrected_squares(
     return found
 
 
-def _variances(scores: Tensor, means: Means) -> Tensor:
+def _variances(scores: Tensor, means: GroupMeans) -> Tensor:
     """The variance of each mean, s^2 / n."""
     if means.codes is None or means.sample_weights is not None:
         raise ConstraintDefinitionError(

@@ -19,7 +19,7 @@ import torch
 from fairlayer._rows import SparseRows, as_sparse, matrix_of, reach_of, reads
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
-from fairlayer.constraints import Batch, Constraint, Means, Rows, Spread, Statement
+from fairlayer.constraints import Batch, Constraint, GroupMeans, Rows, Spread, Statement
 from fairlayer.constraints.statements import as_float
 from fairlayer.edge import OnceWarner, warn_if_nothing_to_compare
 from fairlayer.errors import BackendError, EmptyGroupError, ParameterError
@@ -43,6 +43,14 @@ class Assembly:
         absent: rows of statements that this batch says nothing about, as (constraint, row name).
         constraints: number of constraints.
         classes: columns that are solved together; 1 except on the simplex.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> from fairlayer.groups import read_sensitive_features
+        >>> batch = Batch(read_sensitive_features({"sex": ["F", "F", "M"]}), 3)
+        >>> assembly = assemble([fl.MinimumRate("sex", 0.2)], batch, on_empty="skip")
+        >>> assembly.constraints, assembly.cell_names, assembly.absent
+        (1, ('sex=F', 'sex=M'), ())
     """
 
     batch: Batch
@@ -155,6 +163,14 @@ def assemble(
 
     Raises:
         EmptyGroupError: a compared group has no sample, and `on_empty` is "raise".
+
+    Example:
+        >>> import fairlayer as fl
+        >>> from fairlayer.groups import read_sensitive_features
+        >>> batch = Batch(read_sensitive_features({"sex": ["F", "F", "M"]}), 3)
+        >>> assembly = assemble([fl.DemographicParity("sex", tolerance=0.1)], batch, on_empty="skip")
+        >>> assembly.cell_names, assembly.sample_counts()
+        (('sex=F', 'sex=M'), {'sex=F': 2, 'sex=M': 1})
     """
     kept: list[tuple[Statement, int]] = []
     owners: list[int] = []
@@ -201,7 +217,7 @@ def _check_pairs(constraint: Constraint, batch: Batch, classes: Sequence[Batch])
         )
 
 
-def _key(means: Means, column: int) -> Hashable:
+def _key(means: GroupMeans, column: int) -> Hashable:
     """What two measures must have in common to be one: hard ones the groups, dense ones the class too."""
     return means.key if means.codes is not None else (means.key, column)
 
@@ -234,14 +250,14 @@ class _Refinement(NamedTuple):
     """The common refinement of several measures."""
 
     cells: Cells
-    hard: tuple[Means, ...]
+    hard: tuple[GroupMeans, ...]
     table: IntArray  # (hard measures, cells): the row that each cell belongs to, -1 outside
-    dense: tuple[tuple[Means, int], ...]  # with the class that each speaks of
+    dense: tuple[tuple[GroupMeans, int], ...]  # with the class that each speaks of
     lifts: dict[Hashable, SparseRows]  # by measure, made when first asked for
 
     @staticmethod
     def of(
-        measures: Sequence[tuple[Means, int]], ranks: Ranks | None, sample_weights: FloatArray | None, classes: int
+        measures: Sequence[tuple[GroupMeans, int]], ranks: Ranks | None, sample_weights: FloatArray | None, classes: int
     ) -> _Refinement:
         hard = tuple(means for means, _ in measures if means.codes is not None)
         dense = tuple((means, column) for means, column in measures if means.codes is None)
@@ -267,7 +283,7 @@ class _Refinement(NamedTuple):
         cells = ("; ".join(rows[p][code] for p, code in enumerate(cell) if code >= 0) for cell in self.table.T)
         return (*cells, *(name for means, _ in self.dense for name in means.names))
 
-    def apply(self, matrix: Any, means: Means, column: int) -> Any:
+    def apply(self, matrix: Any, means: GroupMeans, column: int) -> Any:
         """Return a matrix over the rows of one measure as a matrix over the statistics."""
         if not self.dense and len(self.hard) == 1 and self.cells.classes == 1:
             return matrix
@@ -282,7 +298,7 @@ class _Refinement(NamedTuple):
                 start += len(measure)
         return matrix_of(found.rows, found.columns + start, found.data, (len(matrix), self.cells.size))
 
-    def _lift(self, means: Means) -> SparseRows:
+    def _lift(self, means: GroupMeans) -> SparseRows:
         if means.key not in self.lifts:
             position = [measure.key for measure in self.hard].index(means.key)
             self.lifts[means.key] = _lift(means, self.table[position], self.cells.counts)
@@ -294,7 +310,7 @@ def _identity(k: int) -> IntArray:
     return np.arange(k)[None, :]
 
 
-def _single(means: Means, weights: FloatArray | None, ranks: Ranks | None) -> Cells:
+def _single(means: GroupMeans, weights: FloatArray | None, ranks: Ranks | None) -> Cells:
     assert means.codes is not None
     counts = means.counts.tolist()
     countable = means.sample_weights is None and ranks is None  # then counting is faster than looking
@@ -315,7 +331,7 @@ def _divisors(codes: IntArray | None, k: int, weights: FloatArray | None, ranks:
     return np.where(counts > 0, counts, positive.min() if len(positive) else 1.0)
 
 
-def _joint_codes(measures: Sequence[Means]) -> tuple[IntArray | None, IntArray]:
+def _joint_codes(measures: Sequence[GroupMeans]) -> tuple[IntArray | None, IntArray]:
     """Return the cell of each sample, and for each measure (row) the code of each cell, -1 outside.
 
     Measures join one after the other, and only the cells that occur are kept, so the numbers stay small.
@@ -341,7 +357,7 @@ def _united(codes: IntArray, table: IntArray, ranks: Ranks) -> tuple[IntArray, I
     return np.array([*here, union.shape[1]], dtype=np.int64)[codes], union
 
 
-def _codes(means: Means) -> IntArray:
+def _codes(means: GroupMeans) -> IntArray:
     assert means.codes is not None
     return means.codes
 
@@ -355,7 +371,7 @@ def compress(keys: IntArray, size: int) -> tuple[IntArray, IntArray]:
     return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[keys]
 
 
-def _lift(means: Means, codes: IntArray, counts: FloatArray) -> SparseRows:
+def _lift(means: GroupMeans, codes: IntArray, counts: FloatArray) -> SparseRows:
     """L: which share of each mean each cell has."""
     order = np.argsort(codes, kind="stable")
     inside = order[codes[order] >= 0]

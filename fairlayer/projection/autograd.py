@@ -10,10 +10,10 @@ from torch import Tensor
 from fairlayer._arrays import transforming
 from fairlayer.projection.derivative import Derivative
 
-__all__ = ["Outcome", "attach"]
+__all__ = ["SolvedProjection", "attach"]
 
 
-class Outcome(Protocol):
+class SolvedProjection(Protocol):
     """What the operation needs of a solved projection."""
 
     value: Tensor
@@ -32,7 +32,7 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     def forward(*inputs: Any) -> Tensor:
-        outcome: Outcome = inputs[-1]
+        outcome: SolvedProjection = inputs[-1]
         return outcome.value.clone()
 
     @staticmethod
@@ -47,7 +47,7 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
-        outcome: Outcome = ctx.outcome
+        outcome: SolvedProjection = ctx.outcome
         needs = ctx.needs_input_grad
         at_bounds = needs[1] or needs[2]
         d_scores, g, w = outcome.derivative.adjoint(upstreams[0], _place(ctx), ctx.input_dtype, at_bounds=at_bounds)
@@ -63,7 +63,7 @@ class _Projection(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         scores, lower, upper = (None if change is None else change.double() for change in tangents[:3])
-        outcome: Outcome = ctx.outcome
+        outcome: SolvedProjection = ctx.outcome
         limits = None
         if tangents[3] is not None:
             limits = tangents[3].double() @ outcome.limits_by_tolerance(tangents[3].device)
@@ -75,7 +75,7 @@ class _EagerProjection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        outcome: Outcome = inputs[-1]
+        outcome: SolvedProjection = inputs[-1]
         output = outcome.value.detach()
         _Projection.setup_context(ctx, inputs, output)
         return output
@@ -107,7 +107,7 @@ def _bound_gradient(g: Tensor | None, mask: Tensor | None, shape: torch.Size) ->
 
 
 def attach(
-    scores: Tensor, lower: Tensor | None, upper: Tensor | None, tolerances: Tensor | None, outcome: Outcome
+    scores: Tensor, lower: Tensor | None, upper: Tensor | None, tolerances: Tensor | None, outcome: SolvedProjection
 ) -> Tensor:
     """Return the value of a solved projection, with its derivative attached.
 

@@ -24,7 +24,7 @@ import torch
 from fairlayer._rows import reach_of
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
-from fairlayer.constraints import Means, Rows, Spread, Statement
+from fairlayer.constraints import GroupMeans, Rows, Spread, Statement
 from fairlayer.constraints.statements import as_float
 from fairlayer.geometry import Geometry
 
@@ -60,6 +60,15 @@ class Certificate:
         resolution: how finely the dtype of the value holds that statement: rounding alone can violate it by so much. A
             tolerance far below it is met no more exactly, and `atol` is then the resolution. It counts half a step of
             the dtype for each prediction, and 2e-13 of the size of the raw scores for the arithmetic in float64.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([0.9, 0.7, 0.2, 0.4]), {"sex": ["F", "F", "M", "M"]}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> result = fl.project(scores, parity, sensitive_features=groups, bounds=(0.0, 1.0))
+        >>> proof = result.certificate
+        >>> proof.holds, proof.violation <= proof.atol, round(proof.distance, 3)
+        (True, True, 0.4)
     """
 
     violation: float
@@ -289,7 +298,7 @@ def _excesses(statement: Statement, measured: FloatArray, widening: float) -> li
 
 
 def _measure(
-    means: Means, weights: FloatArray | None, value: FloatArray, sizes: tuple[FloatArray, FloatArray]
+    means: GroupMeans, weights: FloatArray | None, value: FloatArray, sizes: tuple[FloatArray, FloatArray]
 ) -> FloatArray:
     """Return (4, rows): the means of the value, those of both sizes, and how far each mean moves per unit."""
     ones = np.ones(len(value)) if weights is None or means.of_pairs else weights
@@ -315,7 +324,9 @@ def _pull(raw: RawBatch, held: Sequence[Held], widening: float, x: FloatArray) -
     The last is sum_j multiplier_j times how far the statement moves per unit of prediction.
     """
     pull, sigma = np.zeros_like(x), 0.0
-    normals: dict[Any, tuple[Means, int, FloatArray]] = {}  # what is asked of each measure, all statements together
+    normals: dict[
+        Any, tuple[GroupMeans, int, FloatArray]
+    ] = {}  # what is asked of each measure, all statements together
     for index, group in groupby(sorted(held, key=lambda each: each.statement), key=lambda each: each.statement):
         statement, column = raw.statements[index]
         normal, limits = _combined(statement, list(group), widening)

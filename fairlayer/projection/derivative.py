@@ -32,8 +32,8 @@ from fairlayer._typing import FloatArray
 from fairlayer.passes import Passes
 from fairlayer.projection.statistics import TorchStatistics
 from fairlayer.projection.weightless import held_rows
-from fairlayer.solve import Solved
-from fairlayer.solve.held import Answer
+from fairlayer.solve import WidenedSolution
+from fairlayer.solve.held import HeldAnswer
 
 __all__ = ["Derivative", "Place"]
 
@@ -48,7 +48,7 @@ class Derivative:
         solved: its projection.
     """
 
-    def __init__(self, passes: Passes, solved: Solved) -> None:
+    def __init__(self, passes: Passes, solved: WidenedSolution) -> None:
         self.passes, self.solved = passes, solved
         self.geometry = passes.geometry
         self.held = held_rows(passes, solved)
@@ -59,7 +59,7 @@ class Derivative:
         return self.solved.solution.point.curvature
 
     @cached_property
-    def _answer(self) -> Answer:
+    def _answer(self) -> HeldAnswer:
         return self.held.answer(self.metric)
 
     @cached_property

@@ -30,8 +30,8 @@ from fairlayer.solve import (
     FaceKey,
     SlabSystem,
     Solution,
-    Solved,
     StuckProblem,
+    WidenedSolution,
     accuracy_of,
     gauged,
     normals_of,
@@ -39,12 +39,12 @@ from fairlayer.solve import (
 )
 from fairlayer.solve.coupled import solve_coupled
 
-__all__ = ["ExactProblem", "Found", "check_finite", "project_exactly", "result_dtype"]
+__all__ = ["ExactProblem", "HeldSolution", "check_finite", "project_exactly", "result_dtype"]
 
 _LARGEST = 1e100  # squares and sums must not overflow
 
 
-class Found(NamedTuple):
+class HeldSolution(NamedTuple):
     """A solution that is known by what holds it: what is left is to put it in words, or to differentiate it.
 
     Args:
@@ -62,23 +62,23 @@ class Found(NamedTuple):
     value: Tensor | None = None
 
     @staticmethod
-    def of(column: ExactProblem) -> Found:
+    def of(column: ExactProblem) -> HeldSolution:
         """Read what holds a solved column."""
         solution = column.solved.solution
         keys = tuple(face.key for face in solution.faces)
-        return Found(keys, solution.multipliers, solution.passes, column.widening)
+        return HeldSolution(keys, solution.multipliers, solution.passes, column.widening)
 
-    def solved(self, passes: Passes, slabs: SlabSystem) -> Solved:
+    def solved(self, passes: Passes, slabs: SlabSystem) -> WidenedSolution:
         """Return it as the solver would."""
         start = passes.at(None)
         wide = slabs.widened(self.widening) if self.widening else slabs
         wide = gauged(passes, wide, start, accuracy_of(passes))
         if not self.faces:
-            return Solved(Solution.unmoved(start), wide, self.widening)
+            return WidenedSolution(Solution.unmoved(start), wide, self.widening)
         faces = tuple(wide.face(key) for key in self.faces)
         nu = self.multipliers @ normals_of(faces, len(start.statistics))
         solution = Solution.at(passes.at(nu), nu, faces, self.multipliers, passes=self.passes)
-        return Solved(solution, wide, self.widening)
+        return WidenedSolution(solution, wide, self.widening)
 
 
 class ExactProblem:
@@ -92,7 +92,9 @@ class ExactProblem:
         value: the predictions, of the shape of the scores, after their last cast.
     """
 
-    def __init__(self, assembly: Assembly, raw: RawBatch, passes: Passes, solved: Solved, value: Tensor) -> None:
+    def __init__(
+        self, assembly: Assembly, raw: RawBatch, passes: Passes, solved: WidenedSolution, value: Tensor
+    ) -> None:
         self.assembly, self.raw, self.solver_passes, self.solved, self.value = assembly, raw, passes, solved, value
         self.smooth = raw.geometry.smooth
         self.pair_multipliers: FloatArray | None = None
@@ -202,7 +204,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     assembly: Assembly,
     box: Box,
     options: Options,
-    found: Found | None = None,
+    found: HeldSolution | None = None,
     *,
     owned: bool = False,
 ) -> tuple[Tensor, ExactProblem]:

@@ -23,7 +23,7 @@ from fairlayer.fused import kernels
 from fairlayer.geometry import Entropic, Euclidean, Geometry, Likelihood
 from fairlayer.geometry.probabilities import inner_margin
 from fairlayer.groups import Vocabulary
-from fairlayer.projection.exact import Found
+from fairlayer.projection.exact import HeldSolution
 
 if TYPE_CHECKING:
     from fairlayer.projection.plan import Plan
@@ -111,7 +111,7 @@ class Unread:
             )
         price, passes = float(self._record[_MULTIPLIER]), int(self._record[_PASSES])
         faces = ((0, 0, 1) if price > 0.0 else (0, 1, 0),) if price else ()  # the higher group first
-        found = Found(faces, np.full(len(faces), abs(price)), passes, value=value.reshape(-1))
+        found = HeldSolution(faces, np.full(len(faces), abs(price)), passes, value=value.reshape(-1))
         return self._call.plan.at_limits([tolerance]).resume(scores, {self._call.name: codes}, vocabulary, [found])
 
 

@@ -46,6 +46,16 @@ class FairnessPath:
         names: of the constraints.
         cells: names of the cells.
         threshold: of the decisions.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([0.9, 0.7, 0.2, 0.4]), {"sex": ["F", "F", "M", "M"]}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> path = fl.fairness_path(scores, parity, [0.1, 0.3], sensitive_features=groups, bounds=(0.0, 1.0))
+        >>> path.names, path.cells, path.shifts.round(3).tolist()
+        (("DemographicParity('sex')",), ('sex=F', 'sex=M'), [[-0.2, 0.2], [-0.1, 0.1]])
+        >>> path.gaps[:, 0].round(3).tolist(), path.decision_gaps[:, 0].round(3).tolist()
+        ([0.1, 0.3], [0.0, 1.0])
     """
 
     tolerances: FloatArray

@@ -37,7 +37,7 @@ from fairlayer.geometry import Geometry
 from fairlayer.geometry.probabilities import at_the_ends, check_probabilities, check_rows
 from fairlayer.groups import Vocabulary
 from fairlayer.projection.assembly import assemble
-from fairlayer.projection.exact import Found, check_finite, project_exactly, result_dtype
+from fairlayer.projection.exact import HeldSolution, check_finite, project_exactly, result_dtype
 from fairlayer.projection.lean import LeanCall
 from fairlayer.projection.options import Options
 from fairlayer.projection.result import Projection, SolvedProblem
@@ -132,7 +132,14 @@ def project(
 
 
 class Plan:
-    """Constraints and options, checked once, ready for any number of batches."""
+    """Constraints and options, checked once, ready for any number of batches.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> plan = Plan([fl.DemographicParity("sex", tolerance=0.1)])
+        >>> plan.run(torch.tensor([0.9, 0.3]), {"sex": ["F", "M"]}, None).value
+        tensor([0.6500, 0.5500])
+    """
 
     def __init__(self, constraints: Stated, options: Options | None = None) -> None:
         self.constraints = as_constraints(constraints)
@@ -175,7 +182,7 @@ class Plan:
         scores: Tensor,
         features: Any,
         vocabulary: Vocabulary,
-        found: Sequence[Found],
+        found: Sequence[HeldSolution],
         *,
         y: Any = None,
         label_probabilities: Any = None,
@@ -214,7 +221,7 @@ class Plan:
         vocabulary: Vocabulary | None,
         *,
         ranks: Ranks | None = None,
-        found: Sequence[Found] | None = None,
+        found: Sequence[HeldSolution] | None = None,
     ) -> Projection:
         scores = as_score_tensor(scores)
         columns = as_columns(scores, empty=ranks is not None)
@@ -261,7 +268,7 @@ class Plan:
             )
 
     def _solve(
-        self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch], found: Sequence[Found] | None
+        self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch], found: Sequence[HeldSolution] | None
     ) -> tuple[Tensor, tuple[SolvedProblem, ...]]:
         options, rule, dtype = self.options, self.options.rule, result_dtype(scores)
         coordinates = partial(rule.coordinates, from_logits=options.from_logits, margin=options.margin)

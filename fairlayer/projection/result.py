@@ -66,6 +66,16 @@ class Projection:
         labels: what label-based constraints looked at: "given", "estimates", "running shifts", or None where none looks
             at labels.
         at_the_ends: scores of exactly 0 or 1 that a geometry of probabilities first moved inside.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, groups = torch.tensor([0.9, 0.7, 0.2, 0.4]), {"sex": ["F", "F", "M", "M"]}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> result = fl.project(scores, parity, sensitive_features=groups, bounds=(0.0, 1.0))
+        >>> result.status, result.cells, [round(shift, 3) for shift in result.shift.tolist()]
+        ('projected', ('sex=F', 'sex=M'), [-0.2, 0.2])
+        >>> {name: round(price.item(), 3) for name, price in result.multipliers.items()}
+        {"DemographicParity('sex')": 0.4}
     """
 
     def __init__(  # noqa: PLR0917 - the fields of a result

@@ -32,7 +32,7 @@ from fairlayer.constraints.text import parse_constraint, write_constraint
 from fairlayer.edge import feature_names
 from fairlayer.errors import ConstraintDefinitionError, TracingError
 from fairlayer.groups import Vocabulary
-from fairlayer.projection.exact import ExactProblem, Found
+from fairlayer.projection.exact import ExactProblem, HeldSolution
 from fairlayer.projection.options import Options
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection
@@ -212,7 +212,7 @@ def _state_of(plan: Plan, result: Projection) -> Tensor:
     numbers, state = [*limits], torch.zeros(_STATE, dtype=torch.float64)
     for column in result.columns:
         assert isinstance(column, ExactProblem)
-        found = Found.of(column)
+        found = HeldSolution.of(column)
         numbers += [found.widening, float(len(found.faces))]
         for key, price in zip(found.faces, found.multipliers.tolist(), strict=True):
             numbers += [*map(float, key), price]
@@ -228,7 +228,7 @@ def _limits(plan: Plan) -> list[float | None]:
     return [None if limit is None else float(limit) for limit in given]
 
 
-def _plan_of(plan: Plan, state: Tensor) -> tuple[Plan, list[Found]]:
+def _plan_of(plan: Plan, state: Tensor) -> tuple[Plan, list[HeldSolution]]:
     """Return the plan at the limits of a state, and what held each problem; nothing where the state had no room."""
     numbers: list[float] = state[1 : int(state[0]) + 1].tolist()
     limits = [None if math.isnan(limit) else limit for limit in numbers[: len(plan.constraints)]]
@@ -237,7 +237,7 @@ def _plan_of(plan: Plan, state: Tensor) -> tuple[Plan, list[Found]]:
         widening, count = numbers[at], int(numbers[at + 1])
         rows = np.array(numbers[at + 2 : at + 2 + count * _FACE]).reshape(count, _FACE)
         keys = tuple((int(block), int(first), int(second)) for block, first, second in rows[:, :3].tolist())
-        found.append(Found(keys, rows[:, 3], 0, widening))
+        found.append(HeldSolution(keys, rows[:, 3], 0, widening))
         at += 2 + count * _FACE
     return plan.at_limits(limits), found
 

@@ -9,14 +9,14 @@ function of the scores that is differentiable wherever the projection is, and it
 from __future__ import annotations
 
 from fairlayer.passes import Passes
-from fairlayer.solve import HeldRows, Solved
+from fairlayer.solve import HeldRows, WidenedSolution
 
 __all__ = ["held_rows", "with_least_prices"]
 
 _MOST_ROWS = 1_000  # above, the prices of dependent statements are those that the solver ends with
 
 
-def held_rows(passes: Passes, solved: Solved) -> HeldRows:
+def held_rows(passes: Passes, solved: WidenedSolution) -> HeldRows:
     """Return the rows that hold a solution, so that they pull rows of weight 0 by the smallest prices."""
     held = HeldRows(solved.solution, solved.slabs)
     weights = passes.cells.weights
@@ -25,7 +25,7 @@ def held_rows(passes: Passes, solved: Solved) -> HeldRows:
     return held.with_least_prices(passes.widest_metric()) or held
 
 
-def with_least_prices(passes: Passes, solved: Solved) -> Solved:
+def with_least_prices(passes: Passes, solved: WidenedSolution) -> WidenedSolution:
     """Return the solution with rows of weight 0 where the smallest prices pull them; no other row moves."""
     if passes.cells.weights is None or not solved.solution.faces:
         return solved

@@ -65,6 +65,19 @@ def alternatives_among(routes: Routes, chosen: str) -> list[dict[str, Any]]:
     Args:
         routes: the comparison.
         chosen: the name of the route that is kept.
+
+    Example:
+        >>> import numpy as np
+        >>> from fairlayer.routes import Candidate, compare_routes
+        >>> from fairlayer.training import Observed
+        >>> rng = np.random.default_rng(0)
+        >>> sex = rng.integers(0, 2, 400)
+        >>> scores = np.clip(rng.normal(0.4 + 0.2 * sex, 0.15), 0.01, 0.99)
+        >>> rows = Observed({"sex": sex}, rng.uniform(size=400) < scores)
+        >>> parity = "demographic_parity(sex, 0.02)"
+        >>> found = compare_routes([Candidate("mine", scores, scores)], parity, valid=rows, test=rows)
+        >>> [row["name"] for row in alternatives_among(found, found.best.name)]
+        ['mine', 'mine, projected', 'mine, rule']
     """
     best = routes.named(chosen)
     return [

@@ -37,6 +37,11 @@ def write_markdown(path: str | Path, found: Audit | Mapping[str, Any]) -> Path:
 
     Args:
         found: an audit, or its document.
+
+    Example:
+        >>> from fairlayer.audit import audit
+        >>> write_markdown("audit.md", audit(decisions=[1, 0] * 50, sensitive_features={"sex": ["F", "M"] * 50})).name
+        'audit.md'
     """
     path = Path(path)
     path.write_text(render_markdown(found), encoding="utf-8")
@@ -50,6 +55,12 @@ def render_card(found: Audit | Mapping[str, Any]) -> str:
 
     Args:
         found: an audit, or its document.
+
+    Example:
+        >>> from fairlayer.audit import audit
+        >>> text = render_card(audit(decisions=[1, 0] * 50, sensitive_features={"sex": ["F", "M"] * 50}))
+        >>> text.startswith("---")
+        True
     """
     document = found.to_dict() if isinstance(found, Audit) else found
     told = document["supplied"]
@@ -74,6 +85,11 @@ def write_card(path: str | Path, found: Audit | Mapping[str, Any]) -> Path:
 
     Args:
         found: an audit, or its document.
+
+    Example:
+        >>> from fairlayer.audit import audit
+        >>> write_card("README.md", audit(decisions=[1, 0] * 50, sensitive_features={"sex": ["F", "M"] * 50})).name
+        'README.md'
     """
     path = Path(path)
     path.write_text(render_card(found), encoding="utf-8")

@@ -105,6 +105,11 @@ def write_page(path: str | Path, found: Audit | Mapping[str, Any], *, format: Fo
     Args:
         found: an audit, or its document.
         format: the form of the page.
+
+    Example:
+        >>> from fairlayer.audit import audit
+        >>> write_page("audit.html", audit(decisions=[1, 0] * 50, sensitive_features={"sex": ["F", "M"] * 50})).name
+        'audit.html'
     """
     path = Path(path)
     path.write_text(render_page(found, format=format), encoding="utf-8")
@@ -112,7 +117,14 @@ def write_page(path: str | Path, found: Audit | Mapping[str, Any], *, format: Fo
 
 
 def document_text(document: Mapping[str, Any]) -> str:
-    """Return a document as JSON, in the form of which the page has the hash."""
+    """Return a document as JSON, in the form of which the page has the hash.
+
+    Example:
+        >>> from fairlayer.audit import audit
+        >>> found = audit(decisions=[1, 0] * 50, sensitive_features={"sex": ["F", "M"] * 50})
+        >>> document_text(found.to_dict()).startswith("{")
+        True
+    """
     return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -124,6 +136,13 @@ def read_document(path: str | Path) -> dict[str, Any]:
 
     Raises:
         DataError: it is no such document, or one of another version.
+
+    Example:
+        >>> from fairlayer.audit import audit
+        >>> found = audit(decisions=[1, 0] * 50, sensitive_features={"sex": ["F", "M"] * 50})
+        >>> _ = found.write_json("audit.json")
+        >>> read_document("audit.json")["headline"]["worse_off"]
+        ['sex=M (0.0 of 100) is worse off than sex=F (100.0 of 100) in the share of people with a positive decision.']
     """
     path = Path(path)
     try:

@@ -20,6 +20,11 @@ def sign_file(path: str | Path, signing_key: bytes) -> Path:
     Raises:
         TrailKeyError: it is no such key.
         MissingExtraError: the library `cryptography` is not installed.
+
+    Example:
+        >>> _ = Path("audit.html").write_text("<!doctype html>")
+        >>> sign_file("audit.html", bytes(32)).name
+        'audit.html.sig'
     """
     path = Path(path)
     signature = path.with_name(path.name + ".sig")
@@ -39,6 +44,14 @@ def check_signature(path: str | Path, public_key: bytes, signature: str | Path |
         DataError: one of the files cannot be read.
         TrailKeyError: it is no such key.
         MissingExtraError: the library `cryptography` is not installed.
+
+    Example:
+        >>> from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        >>> public = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
+        >>> _ = Path("audit.html").write_text("<!doctype html>")
+        >>> _ = sign_file("audit.html", bytes(32))
+        >>> check_signature("audit.html", public)
+        True
     """
     path = Path(path)
     beside = path.with_name(path.name + ".sig") if signature is None else Path(signature)

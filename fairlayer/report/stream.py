@@ -15,6 +15,11 @@ class StreamSection(NamedTuple):
 
     `blocks` are rows of (name, nothing, offline, stream), none where nothing was compared; `picture` is inline SVG, ""
     for none; `periods` are what `periods_of` makes of a stream's report.
+
+    Example:
+        >>> section = StreamSection("200 rows", [], "nothing beside it", ["The gap stayed within its limit."], "")
+        >>> section.to_dict()["title"]
+        '200 rows'
     """
 
     title: str
@@ -37,7 +42,16 @@ class StreamSection(NamedTuple):
 
 
 def periods_of(report: StreamReport) -> list[dict[str, Any]]:
-    """Return, for each constraint of a report, every bucket with its raw and its emitted number, oldest first."""
+    """Return, for each constraint of a report, every bucket with its raw and its emitted number, oldest first.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> state = fl.InferenceState([fl.DemographicParity("sex", tolerance=0.1)], bounds=(0.0, 1.0), window=100)
+        >>> _ = state.emit(torch.tensor([0.2, 0.8] * 100), {"sex": ["F", "M"] * 100})
+        >>> [period] = periods_of(state.report())
+        >>> period["constraint"], period["limit"], len(period["buckets"])
+        ("DemographicParity('sex')", 0.1, 20)
+    """
     return [
         {
             "constraint": name,

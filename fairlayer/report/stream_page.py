@@ -27,6 +27,11 @@ class DecidedCell(NamedTuple):
         name: of the cell.
         requests: decided.
         selected: how many of them got a yes.
+
+    Example:
+        >>> cell = DecidedCell("sex=F", requests=400, selected=90)
+        >>> cell.selected / cell.requests
+        0.225
     """
 
     name: str
@@ -41,6 +46,12 @@ class DecidedStream(NamedTuple):
         cells: what was decided, per cell.
         gaps: the number that each constraint bounds, of all decisions.
         limits: what it is held to.
+
+    Example:
+        >>> women, men = DecidedCell("sex=F", 400, 90), DecidedCell("sex=M", 400, 98)
+        >>> found = DecidedStream([women, men], gaps={"parity": 0.02}, limits={"parity": 0.05})
+        >>> found.gaps["parity"] <= found.limits["parity"]
+        True
     """
 
     cells: Sequence[DecidedCell]
@@ -57,6 +68,14 @@ class StreamPage:
         state: the stream, at its end.
         section: its gaps and its cost beside doing nothing and beside the offline projection.
         decided: decisions about the same requests; None where none were taken.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> state = fl.InferenceState([fl.DemographicParity("sex", tolerance=0.1)], bounds=(0.0, 1.0), window=100)
+        >>> _ = state.emit(torch.tensor([0.2, 0.8] * 100), {"sex": ["F", "M"] * 100})
+        >>> page = StreamPage("A stream", state, StreamSection("200 rows", [], "nothing beside it", [], ""))
+        >>> page.title in render_stream_page(page)
+        True
     """
 
     title: str
@@ -101,7 +120,16 @@ def render_stream_page(page: StreamPage) -> str:
 
 
 def write_stream_page(path: str | Path, page: StreamPage) -> Path:
-    """Write the page; return its path. See `render_stream_page`."""
+    """Write the page; return its path. See `render_stream_page`.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> state = fl.InferenceState([fl.DemographicParity("sex", tolerance=0.1)], bounds=(0.0, 1.0), window=100)
+        >>> _ = state.emit(torch.tensor([0.2, 0.8] * 100), {"sex": ["F", "M"] * 100})
+        >>> section = StreamSection("200 rows", [], "nothing beside it", [], "")
+        >>> write_stream_page("stream.html", StreamPage("A stream", state, section)).name
+        'stream.html'
+    """
     path = Path(path)
     path.write_text(render_stream_page(page), encoding="utf-8")
     return path

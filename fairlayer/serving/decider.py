@@ -64,8 +64,8 @@ class Decider:
         inputs: how records are read.
         rule: of the run, from `decided_by`.
         store: of decisions only.
-        journal: keeps an audit trail of the decisions in the store's file. In its rows the raw score is what the rule
-            by itself decides.
+        journal: keeps an audit trail of the decisions in the store's file. Its rows hold the model's score as `raw`,
+            what the stream made of the rule's wish as `emitted`, the decision, and the wish among the details.
         model: what the trail calls the run.
         **options: of the `InferenceState`: policy, memory, window, hold. The policy is "anytime" by default, which
             bounds all decisions so far.
@@ -115,7 +115,9 @@ class Decider:
         wishes = torch.from_numpy(wishes_of(self.rule, scores.numpy(), cell_of))
         marks = None if ids is None else digests_of(records, self.inputs.columns)
         columns = {name: sensitive[name] for name in self._features}
-        told: dict[str, Any] = {} if self._recorder is None else {"inputs": read_of(records, self.inputs.columns)}
+        told: dict[str, Any] = {}
+        if self._recorder is not None:
+            told = {"inputs": read_of(records, self.inputs.columns), "read": scores.tolist()}
         found = self.stream.answer(wishes, columns, ids=ids, at=at, digests=marks, counters=seen, **told)
         return Decided([int(each) for each in found.emitted.tolist()], scores.tolist(), found.repeated)
 

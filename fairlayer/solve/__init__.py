@@ -5,7 +5,7 @@ from fairlayer.solve.held import HeldRows
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import Face, FaceKey, RowSlabs, SlabSystem, SpreadSlabs, normals_of
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.solving import Solved, solve
+from fairlayer.solve.solving import WidenedSolution, solve
 from fairlayer.solve.stuck import StuckProblem
 
 __all__ = [
@@ -16,9 +16,9 @@ __all__ = [
     "RowSlabs",
     "SlabSystem",
     "Solution",
-    "Solved",
     "SpreadSlabs",
     "StuckProblem",
+    "WidenedSolution",
     "accuracy_of",
     "gauged",
     "normals_of",

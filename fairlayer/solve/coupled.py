@@ -18,7 +18,7 @@ from fairlayer.solve.newton import solve_newton
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.solving import Solved
+from fairlayer.solve.solving import WidenedSolution
 from fairlayer.solve.table import RowTable
 
 __all__ = ["solve_coupled"]
@@ -27,7 +27,7 @@ _FIRST_STEPS = 25  # of Newton's method, before feasibility is looked into
 _CLASHES = 1e-9  # by how much limits must be missed, in prediction units, to clash
 
 
-def solve_coupled(passes: PairPasses, slabs: SlabSystem) -> Solved:
+def solve_coupled(passes: PairPasses, slabs: SlabSystem) -> WidenedSolution:
     """Project the scores onto the slabs, the pairs and the bounds.
 
     Raises:
@@ -36,7 +36,7 @@ def solve_coupled(passes: PairPasses, slabs: SlabSystem) -> Solved:
     """
     counted: Any = CountedPasses(passes)
     solution = _solved(counted, slabs)
-    return Solved(solution._replace(passes=counted.count), slabs, 0.0)
+    return WidenedSolution(solution._replace(passes=counted.count), slabs, 0.0)
 
 
 def _solved(passes: Any, slabs: SlabSystem) -> Solution:

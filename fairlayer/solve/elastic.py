@@ -107,9 +107,9 @@ class _ElasticPasses:
     def _softened(self, metric: FloatArray) -> FloatArray:
         return metric + (self.softness if metric.ndim == 1 else np.diag(self.softness))
 
-    def whole(self) -> WholeBatch:
-        """See `Passes.whole`."""
-        return self.base.whole()
+    def whole_batch(self) -> WholeBatch:
+        """See `Passes.whole_batch`."""
+        return self.base.whole_batch()
 
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`."""
@@ -152,10 +152,6 @@ class _ElasticPasses:
     def measure(self, value: Any, *, weighted: bool = True) -> FloatArray:
         """See `Passes.measure`."""
         return self.base.measure(value, weighted=weighted)
-
-    def small(self, array: FloatArray) -> Any:
-        """See `Passes.small`."""
-        return self.base.small(array)
 
     def export(self, point: Point, dtype: torch.dtype) -> torch.Tensor:
         """See `Passes.export`."""

@@ -18,10 +18,10 @@ import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 
-__all__ = ["BoxDomain", "Breakpoints", "Domain", "Samples", "SimplexDomain"]
+__all__ = ["BoxDomain", "Breakpoints", "Domain", "SampleMap", "SimplexDomain"]
 
 
-class Samples:
+class SampleMap:
     """The linear map B from predictions to statistics: cell means, then dense rows.
 
     With m cells and k classes, entry c m + g is the mean of class c in cell g, and the dense rows follow, each in a
@@ -60,9 +60,9 @@ class Samples:
             self.dense = self.dense / np.where(self.unit > 0.0, self.unit, 1.0)[:, None]
         self.dense_class = np.zeros(0 if dense is None else len(dense), int) if dense_class is None else dense_class
 
-    def only(self, chosen: BoolArray) -> Samples:
+    def only(self, chosen: BoolArray) -> SampleMap:
         """Return the map of some of the entries of a box to the same statistics."""
-        other = Samples()
+        other = SampleMap()
         other.identity, other.cells, other.unit, other.dense_class = False, self.cells, self.unit, self.dense_class
         if self.identity:
             other.codes, other.cells, other.share = np.flatnonzero(chosen), len(chosen), np.ones(int(chosen.sum()))
@@ -132,7 +132,7 @@ class Samples:
         return size if self.dense is None else size + np.abs(self.dense).sum(axis=0)
 
     @cached_property
-    def absolute(self) -> Samples:
+    def absolute(self) -> SampleMap:
         """The map with the absolute value of every weight."""
         other = copy.copy(self)
         other.dense = None if self.dense is None else np.abs(self.dense)
@@ -175,7 +175,7 @@ class Breakpoints(NamedTuple):
 class Domain(Protocol):
     """What the elastic program asks of a domain."""
 
-    samples: Samples
+    samples: SampleMap
     x: FloatArray
     size: FloatArray  # of each column of B
 
@@ -244,7 +244,9 @@ class BoxDomain:
     beyond. `enlarge` moves that number further out.
     """
 
-    def __init__(self, samples: Samples, lower: FloatArray, upper: FloatArray, start: FloatArray, reach: float) -> None:
+    def __init__(
+        self, samples: SampleMap, lower: FloatArray, upper: FloatArray, start: FloatArray, reach: float
+    ) -> None:
         self.samples, self.true_lower, self.true_upper = samples, lower, upper
         self.reach = reach
         self._place()
@@ -371,7 +373,7 @@ class SimplexDomain:
     leave.
     """
 
-    def __init__(self, samples: Samples, start: FloatArray, floor: float = 0.0) -> None:
+    def __init__(self, samples: SampleMap, start: FloatArray, floor: float = 0.0) -> None:
         self.samples, self.floor = samples, floor
         self.start = start
         self.n, self.k = start.shape

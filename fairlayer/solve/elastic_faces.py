@@ -13,13 +13,13 @@ import numpy as np
 from fairlayer._typing import FloatArray
 from fairlayer.solve.slabs import FaceKey, RowSlabs, SpreadSlabs
 
-__all__ = ["EPS", "Face", "Faces", "Violation"]
+__all__ = ["EPS", "ElasticFace", "Faces", "Violation"]
 
 EPS = float(np.finfo(np.float64).eps)
 _ALLOWED = 64.0 * EPS  # of a sum, for its rounding
 
 
-class Face(NamedTuple):
+class ElasticFace(NamedTuple):
     """normal @ s - widens w <= limit, divided by `norm`, the size of its normal."""
 
     key: FaceKey
@@ -43,7 +43,7 @@ class Violation(NamedTuple):
         return self.excess > tolerance * self.rounding
 
 
-class _Spread(NamedTuple):
+class _SpreadBlock(NamedTuple):
     block: int
     rows: slice
     offset: FloatArray | None
@@ -84,7 +84,7 @@ class Faces:
         self.lower_size, self.upper_size = _finite(self.lower), _finite(self.upper)
         self.spreads, at = [], self.count
         for b, s in spreads:
-            self.spreads.append(_Spread(b, slice(at, at + len(s.matrix)), s.offset, s.scale, s.width))
+            self.spreads.append(_SpreadBlock(b, slice(at, at + len(s.matrix)), s.offset, s.scale, s.width))
             at += len(s.matrix)
 
     @property
@@ -106,7 +106,7 @@ class Faces:
         w: float,
         *,
         own_units: bool,
-        held: Sequence[Face] = (),
+        held: Sequence[ElasticFace] = (),
     ) -> list[Violation]:
         """Return the worst face of each block.
 
@@ -144,20 +144,20 @@ class Faces:
             found.append(Violation(excess_of, noise, (spread.block, i, j), at + i, at + j))
         return found
 
-    def face(self, violation: Violation, *, own_units: bool) -> Face:
+    def face(self, violation: Violation, *, own_units: bool) -> ElasticFace:
         """Return a face that `violated` named."""
         _, _, key, first, second = violation
         if second < 0:
             sign, norm = float(key[2]), float(self.norm[first])
             limit = float(self.upper[first] if sign > 0 else -self.lower[first])
             widens = float(self.widens[first]) / norm
-            face = Face(key, self.matrix[first] * (sign / norm), limit / norm, widens, widens, norm, first)
+            face = ElasticFace(key, self.matrix[first] * (sign / norm), limit / norm, widens, widens, norm, first)
             return face._replace(widens=1.0) if own_units else face
         spread = next(s for s in self.spreads if s.block == key[0])
         limit = spread.width
         if spread.offset is not None:
             limit += float(spread.offset[key[2]] - spread.scale * spread.offset[key[1]])
-        return Face(key, spread.scale * self.matrix[first] - self.matrix[second], limit, 1.0, 1.0, 1.0, -1)
+        return ElasticFace(key, spread.scale * self.matrix[first] - self.matrix[second], limit, 1.0, 1.0, 1.0, -1)
 
     def excess(self, s: FloatArray, sizes: FloatArray | None = None) -> float:
         """Return the worst violation at some statistics in the user's units.

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
-from fairlayer.solve.elastic_domain import BoxDomain, Samples
-from fairlayer.solve.elastic_search import Proof
+from fairlayer.solve.elastic_domain import BoxDomain, SampleMap
+from fairlayer.solve.elastic_search import ElasticResult
 from fairlayer.solve.slabs import RowSlabs, SpreadSlabs
 
 __all__ = ["FreeEntries"]
@@ -42,7 +42,7 @@ class FreeEntries:
     """
 
     free: BoolArray
-    samples: Samples
+    samples: SampleMap
     rows: FloatArray
     basis: FloatArray
     values: FloatArray
@@ -53,7 +53,7 @@ class FreeEntries:
 
     @staticmethod
     def of(
-        blocks: Sequence[RowSlabs | SpreadSlabs], samples: Samples, lower: FloatArray, upper: FloatArray
+        blocks: Sequence[RowSlabs | SpreadSlabs], samples: SampleMap, lower: FloatArray, upper: FloatArray
     ) -> FreeEntries | None:
         """Return the box with coordinates; None where every entry has a bound."""
         free = np.isneginf(lower) & np.isposinf(upper)
@@ -97,7 +97,7 @@ class FreeEntries:
         pull = (self.basis @ (coordinates / self.values**2)) @ self.rows
         return np.where(self.free, self.samples.pull(pull), 0.0)
 
-    def proved(self, proof: Proof) -> Proof:
+    def proved(self, proof: ElasticResult) -> ElasticResult:
         """Return a proof about the coordinates as one about the entries; a free entry has no bound to depend on."""
         rank = len(self.values)
         x = self._entries(proof.point[:rank])
@@ -116,7 +116,7 @@ class FreeEntries:
         return whole
 
 
-def _triangle(samples: Samples, rows: FloatArray) -> FloatArray:
+def _triangle(samples: SampleMap, rows: FloatArray) -> FloatArray:
     """Return R of (M B)' = Q R, worked out in runs of entries."""
     found = np.zeros((0, len(rows)))
     for first in range(0, samples.count, _RUN):
@@ -126,24 +126,24 @@ def _triangle(samples: Samples, rows: FloatArray) -> FloatArray:
     return found
 
 
-class _Joined(Samples):
+class _Joined(SampleMap):
     """The map from coordinates and from entries with bounds to the statistics in their units: L u + B x / unit."""
 
-    def __init__(self, moved: FloatArray, unit: FloatArray, rest: Samples) -> None:
+    def __init__(self, moved: FloatArray, unit: FloatArray, rest: SampleMap) -> None:
         super().__init__()
         self.moved, self.each, self.rest = moved, unit, rest
         self.rank = moved.shape[1]
 
     def measure(self, x: FloatArray) -> FloatArray:
-        """See `Samples.measure`."""
+        """See `SampleMap.measure`."""
         return self.moved @ x[: self.rank] + self.rest.measure(x[self.rank :]) / self.each
 
     def pull(self, q: FloatArray) -> FloatArray:
-        """See `Samples.pull`."""
+        """See `SampleMap.pull`."""
         return np.append(q @ self.moved, self.rest.pull(q / self.each))
 
     def columns(self, normals: FloatArray, entries: IntArray, classes: IntArray) -> FloatArray:
-        """See `Samples.columns`."""
+        """See `SampleMap.columns`."""
         free = entries < self.rank
         found = np.zeros((len(normals), len(entries)))
         found[:, free] = normals @ self.moved[:, entries[free]]
@@ -151,11 +151,11 @@ class _Joined(Samples):
         return found
 
     def norms(self, n: int) -> FloatArray:
-        """See `Samples.norms`."""
+        """See `SampleMap.norms`."""
         return np.append(np.abs(self.moved).sum(axis=0), self.rest.absolute.pull(1.0 / self.each))
 
     def sizes(self, x: FloatArray, s: FloatArray) -> FloatArray:
-        """See `Samples.sizes`."""
+        """See `SampleMap.sizes`."""
         bounded = x[self.rank :]
         rest = self.rest.sizes(bounded, self.rest.measure(bounded)) / self.each
         return np.abs(self.moved) @ np.abs(x[: self.rank]) + rest

@@ -27,10 +27,10 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import SolverError
-from fairlayer.solve.elastic_domain import BoxDomain, Samples, SimplexDomain
+from fairlayer.solve.elastic_domain import BoxDomain, SampleMap, SimplexDomain
 from fairlayer.solve.elastic_faces import Faces
 from fairlayer.solve.elastic_free import FreeEntries
-from fairlayer.solve.elastic_search import Ascent, LostError, Proof
+from fairlayer.solve.elastic_search import Ascent, ElasticResult, LostError
 from fairlayer.solve.slabs import FaceKey, RowSlabs, SpreadSlabs
 
 __all__ = [
@@ -83,7 +83,7 @@ class Elastic:
 class BoxSpec(NamedTuple):
     """Predictions in a box."""
 
-    samples: Samples
+    samples: SampleMap
     lower: FloatArray
     upper: FloatArray
 
@@ -101,7 +101,7 @@ class BoxSpec(NamedTuple):
 class SimplexSpec(NamedTuple):
     """Rows of class probabilities, each at least `floor`."""
 
-    samples: Samples
+    samples: SampleMap
     rows: int
     classes: int
     floor: float = 0.0
@@ -118,7 +118,7 @@ class SimplexSpec(NamedTuple):
 
 def box_of_means(low: FloatArray, high: FloatArray) -> BoxSpec:
     """Return the domain of cell means that may lie anywhere in a box; bounds may be infinite."""
-    return BoxSpec(Samples(), np.asarray(low, float), np.asarray(high, float))
+    return BoxSpec(SampleMap(), np.asarray(low, float), np.asarray(high, float))
 
 
 def box_of_samples(  # noqa: PLR0917 - a batch
@@ -130,15 +130,15 @@ def box_of_samples(  # noqa: PLR0917 - a batch
     n: int,
     weights: FloatArray | None = None,
 ) -> BoxSpec:
-    """Return the domain of n predictions in a box; see `Samples` for the statistics."""
+    """Return the domain of n predictions in a box; see `SampleMap` for the statistics."""
     low = np.broadcast_to(np.asarray(lower, float), (n,)).copy()
     high = np.broadcast_to(np.asarray(upper, float), (n,)).copy()
-    return BoxSpec(Samples(codes, counts, dense, weights=weights), low, high)
+    return BoxSpec(SampleMap(codes, counts, dense, weights=weights), low, high)
 
 
 def simplex_of_means(cells: int, classes: int, floor: float = 0.0) -> SimplexSpec:
     """Return the domain of the mean class probabilities of cells."""
-    return SimplexSpec(Samples(classes=classes), cells, classes, floor)
+    return SimplexSpec(SampleMap(classes=classes), cells, classes, floor)
 
 
 def simplex_of_samples(  # noqa: PLR0917 - a batch
@@ -151,8 +151,8 @@ def simplex_of_samples(  # noqa: PLR0917 - a batch
     weights: FloatArray | None = None,
     floor: float = 0.0,
 ) -> SimplexSpec:
-    """Return the domain of n rows of class probabilities; see `Samples` for the statistics."""
-    samples = Samples(codes, counts, dense, weights=weights, classes=classes, dense_class=dense_class)
+    """Return the domain of n rows of class probabilities; see `SampleMap` for the statistics."""
+    samples = SampleMap(codes, counts, dense, weights=weights, classes=classes, dense_class=dense_class)
     return SimplexSpec(samples, n, classes, floor)
 
 
@@ -191,8 +191,8 @@ def least_widening(
 
 def _proof(
     faces: Faces, domain: BoxSpec | SimplexSpec | FreeEntries, near: FloatArray | None, reach: float, rtol: float
-) -> Proof:
-    found: Proof | None = None
+) -> ElasticResult:
+    found: ElasticResult | None = None
     for attempt in range(_TRIES):
         try:
             start = domain.domain(near, reach * 10.0 ** (attempt % 3))  # infinite bounds may have stood in the way

@@ -14,10 +14,10 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.solve.elastic_domain import Breakpoints, Domain
-from fairlayer.solve.elastic_faces import EPS, Face, Faces
+from fairlayer.solve.elastic_faces import EPS, ElasticFace, Faces
 from fairlayer.solve.slabs import FaceKey
 
-__all__ = ["Ascent", "LostError", "Proof"]
+__all__ = ["Ascent", "ElasticResult", "LostError"]
 
 _COST = 1e-7  # of a prediction at first, in units of the weights
 _PATIENCE = 25  # steps without a rise, after which violated faces are taken at random, so that nothing cycles
@@ -31,7 +31,7 @@ class LostError(Exception):
     """Rounding led the method astray; another order of steps may not."""
 
 
-class Proof(NamedTuple):
+class ElasticResult(NamedTuple):
     """Where the method ended.
 
     Args:
@@ -60,7 +60,7 @@ class Proof(NamedTuple):
 class _Choice(NamedTuple):
     """What a step mends: a face that shall bind, or else a basic entry that shall go to its bound."""
 
-    face: Face | None
+    face: ElasticFace | None
     position: int
     slope: float  # by how much it is violated: how fast the dual rises at first
     change: FloatArray  # of the weights of the faces that bind
@@ -86,14 +86,14 @@ class Ascent:
         self.faces, self.rtol = faces, rtol
         self.domain = domain
         self.samples = domain.samples
-        self.active: list[Face] = []
+        self.active: list[ElasticFace] = []
         self.w, self.steps = 0.0, 0
         self.random = np.random.default_rng(seed)
         self.cost = _COST * 10.0 ** -(seed // 2)
         self.costs, self.least_cost = np.zeros(domain.x.shape), 0.0
         self.met, self.own_units = False, True
 
-    def run(self) -> Proof:
+    def run(self) -> ElasticResult:
         """Return the answer.
 
         Whether the slabs are feasible is asked in the units of the rows, which are alike. Only where they are not, the
@@ -114,7 +114,7 @@ class Ascent:
         self._rise()
         return self._answer()
 
-    def _first(self) -> Face | None:
+    def _first(self) -> ElasticFace | None:
         """Return what the start violates most; None where it, or equal predictions, violate nothing."""
         self._measure()
         start = self._worst() if len(self.faces.matrix) else None
@@ -193,17 +193,17 @@ class Ascent:
     def _read(self) -> tuple[FloatArray, FloatArray]:
         return self.faces.matrix @ self.s, self.faces.absolute @ self.sizes
 
-    def _worst(self) -> Face | None:
+    def _worst(self) -> ElasticFace | None:
         """Return the face that is most violated without any widening, or None."""
         found = [f for f in self.faces.violated(*self._read(), 0.0, own_units=True) if f.clear(4.0 * EPS)]
         if not found:
             return None
         return self.faces.face(max(found, key=lambda f: f.excess), own_units=True)
 
-    def _met(self) -> Proof:
+    def _met(self) -> ElasticResult:
         point = self.domain.clipped()
         s = self.samples.measure(point)
-        return Proof(0.0, (), None, None, point, s, max(0.0, self.faces.excess(s)), 0.0, self.steps)
+        return ElasticResult(0.0, (), None, None, point, s, max(0.0, self.faces.excess(s)), 0.0, self.steps)
 
     # The equations.
 
@@ -333,7 +333,7 @@ class Ascent:
 
     # The end.
 
-    def _answer(self) -> Proof:
+    def _answer(self) -> ElasticResult:
         """Return the answer that the weights prove: L, at weights without noise."""
         weights = np.maximum(self.weights, 0.0)
         weights[weights * self.widens < 1e-14] = 0.0
@@ -348,11 +348,11 @@ class Ascent:
         clear = self.faces.excess(s, self.samples.sizes(point, s))
         gap = max(0.0, max(abs(self.w - least), clear - max(least, 0.0)) - 1e-13 * size)
         if least <= self.rtol * size:
-            return Proof(0.0, (), None, None, point, s, max(0.0, upper), gap, self.steps)
+            return ElasticResult(0.0, (), None, None, point, s, max(0.0, upper), gap, self.steps)
         used = [(f, float(p)) for f, p in zip(self.active, weights, strict=True) if p > 0.0]
         faces = tuple((f.key, p / f.norm) for f, p in used)
         ends = self.domain.by_bounds(np.where(np.abs(reduced) > self._each(noise), reduced, 0.0))
-        return Proof(least, faces, *ends, point, s, upper, gap, self.steps)
+        return ElasticResult(least, faces, *ends, point, s, upper, gap, self.steps)
 
     def _size_of_proof(self) -> float:
         """Return the sum of the absolute values that L adds up, however far out the point is."""

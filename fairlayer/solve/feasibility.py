@@ -92,7 +92,7 @@ def _domain(passes: Passes) -> BoxSpec | SimplexSpec:
         return simplex_of_samples(np.arange(m), np.ones(m), None, None, cells.classes, m, held, floor)
     if cells.dense is None:
         return box_of_means(*attainable(passes))
-    codes, dense, weights, lower, upper, n = passes.whole()
+    codes, dense, weights, lower, upper, n = passes.whole_batch()
     if on_simplex:
         return simplex_of_samples(codes, cells.counts, dense, cells.dense_class, cells.classes, n, weights, floor)
     return box_of_samples(codes, cells.counts, dense, lower, upper, n, weights)

@@ -155,7 +155,7 @@ class HeldRows:
         entries = self.matrix.data**2 * metric[self.matrix.columns]
         return np.bincount(self.matrix.rows, entries, len(self)).astype(np.float64, copy=False)
 
-    def answer(self, metric: FloatArray) -> Answer:
+    def answer(self, metric: FloatArray) -> HeldAnswer:
         """Return the map from h to prices at a metric K, (s,) or (s, s)."""
         if metric.ndim == 1 and self.disjoint:
             return _Apart(self, self.curvature(metric))
@@ -256,4 +256,4 @@ class _Together:
         return np.asarray((self.scale * found) @ self.held.differences)
 
 
-Answer = _Apart | _Together
+HeldAnswer = _Apart | _Together

@@ -47,13 +47,13 @@ def solve_ranges(passes: Passes, slabs: SlabSystem, units: Units, start: Point, 
         start: the point at price zero.
         wide: K where every sample is free to move.
     """
-    search = _Search(passes, slabs, units, start, wide)
+    search = _PriceSearch(passes, slabs, units, start, wide)
     if lies_far_outside(passes):
         search.jump()
     return search.run()
 
 
-class _Search:
+class _PriceSearch:
     """The state of the search: prices and what was measured at them, brackets of the levels."""
 
     def __init__(self, passes: Passes, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray) -> None:

@@ -23,7 +23,7 @@ from fairlayer.solve.sorted import lies_far_outside, sortable
 from fairlayer.solve.table import RowTable
 from fairlayer.solve.units import Units
 
-__all__ = ["Solved", "solve"]
+__all__ = ["WidenedSolution", "solve"]
 
 _MANY = 48  # statistics, from which the elastic program costs more than a few steps
 _FIRST_STEPS = 12  # of Newton's method, before feasibility is looked into
@@ -35,7 +35,7 @@ _PLAIN = (float, type(None))  # bounds that are the same for all samples
 _ROOM = 1e-9  # what relaxing adds to the least widening, relative to 1 or to it, so that there is room inside
 
 
-class Solved(NamedTuple):
+class WidenedSolution(NamedTuple):
     """A solution, the slabs it meets, and by how much they had to be widened (0 where they fit).
 
     Args:
@@ -59,7 +59,7 @@ class Solved(NamedTuple):
         return sum(weight / face.scale for face, weight in faces if face.key[0] == block)
 
 
-def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
+def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> WidenedSolution:
     """Project the (finite) scores of `passes` onto the slabs and the domain.
 
     Raises:
@@ -75,29 +75,29 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> Solved:
     return solved._replace(solution=solved.solution._replace(passes=counted.count))
 
 
-def _solve_counted(passes: Passes, slabs: SlabSystem, *, relax: bool) -> Solved:
+def _solve_counted(passes: Passes, slabs: SlabSystem, *, relax: bool) -> WidenedSolution:
     start = passes.at(None)
     if not slabs.blocks:
-        return Solved(Solution.unmoved(start), slabs, 0.0)
+        return WidenedSolution(Solution.unmoved(start), slabs, 0.0)
     slabs = gauged(passes, slabs, start, accuracy_of(passes))
     if slabs.worst(start.statistics)[0] <= 1.0:
-        return Solved(Solution.unmoved(start), slabs, 0.0)
+        return WidenedSolution(Solution.unmoved(start), slabs, 0.0)
     units = _units(passes, slabs)
     if surely_feasible(passes, slabs, start.statistics) or (units is not None and units.fit(passes)):
-        return Solved(_solve(passes, slabs, start, units), slabs, 0.0)
+        return WidenedSolution(_solve(passes, slabs, start, units), slabs, 0.0)
     many = len(start.statistics) > _MANY
     if passes.cells.dense is not None or passes.geometry.on_simplex or many:
         solution = _try(passes, slabs, start)  # here a few steps cost less than the elastic program
         if solution is not None:
-            return Solved(solution, slabs, 0.0)
+            return WidenedSolution(solution, slabs, 0.0)
     elastic = widening_of(passes, slabs)
     if elastic.widening <= _WITHIN * _accuracy_of_clash(slabs, elastic):  # what a sum of these numbers rounds to
-        return Solved(_solve(passes, slabs, start, units), slabs, 0.0)
+        return WidenedSolution(_solve(passes, slabs, start, units), slabs, 0.0)
     if not relax:
         raise clash_of(passes, slabs, elastic)
     by = elastic.widening + _ROOM * max(1.0, elastic.widening)
     wide = slabs.widened(by)
-    return Solved(_solve(passes, wide, start, _units(passes, wide)), wide, by, elastic)
+    return WidenedSolution(_solve(passes, wide, start, _units(passes, wide)), wide, by, elastic)
 
 
 def _accuracy_of_clash(slabs: SlabSystem, elastic: Elastic) -> float:

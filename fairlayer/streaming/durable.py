@@ -61,6 +61,13 @@ class Emitted(NamedTuple):
     repeated: list[bool]
 
 
+class _Beside(NamedTuple):
+    """What only the witness is told of new samples, one entry per sample."""
+
+    inputs: list[object] | None
+    read: list[float] | None
+
+
 class Finish(Protocol):
     """What turns emitted predictions into answers, such as decisions, and remembers what it has to."""
 
@@ -175,6 +182,7 @@ class DurableStream:
         digests: Sequence[str] | None = None,
         counters: Mapping[str, int] | None = None,
         inputs: Sequence[object] | None = None,
+        read: Sequence[float] | None = None,
     ) -> Emitted:
         """Return the same in double precision, beside the raw scores and which ids had come before.
 
@@ -186,6 +194,7 @@ class DurableStream:
             digests: one per sample, of the record that it was made from. An id that comes again must bring the same.
             counters: numbers to be added to those that the store keeps, where anything is counted.
             inputs: one per sample, what the model read, for the witness.
+            read: one per sample, what the model said, for the witness, where `scores` are what a rule made of it.
 
         Raises:
             IdReusedError: an id was answered before for another record; nothing is counted.
@@ -208,7 +217,10 @@ class DurableStream:
                     at=at,
                     digests=None if digests is None else [digests[i] for i in fresh],
                     counters=None if counters is None else dict(counters),
-                    inputs=None if inputs is None else [inputs[i] for i in fresh],
+                    beside=_Beside(
+                        None if inputs is None else [inputs[i] for i in fresh],
+                        None if read is None else [read[i] for i in fresh],
+                    ),
                 )
         for i, key in enumerate(keys or ()):
             if key in known:
@@ -273,7 +285,7 @@ class DurableStream:
         ids: list[Id] | None,
         *,
         at: float | None,
-        inputs: list[object] | None,
+        beside: _Beside,
         **more: Any,
     ) -> Tensor:
         self._catch_up()
@@ -281,24 +293,26 @@ class DurableStream:
         emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
         self._ahead = True  # what finishes may have remembered answers that are not stored
         step = finished(Step(ids, {}, raw.tolist(), emitted.tolist(), features, at=at, **more), self._finish)
-        self._write(step, self._beside(step, inputs))
+        self._write(step, self._witnessed(step, beside))
         return torch.tensor(step.answered, dtype=torch.float64)
 
-    def _beside(self, step: Step, inputs: list[object] | None) -> Callable[[sqlite3.Connection], None] | None:
+    def _witnessed(self, step: Step, beside: _Beside) -> Callable[[sqlite3.Connection], None] | None:
         """Return what the witness writes in the step's transaction."""
         witness, state = self._witness, self.state
         if witness is None or step.raw is None:
             return None
         answered = Answered(
             step.features or {},
-            step.raw,
-            step.answered,
+            step.raw if beside.read is None else beside.read,
+            step.emitted,
             state.phase.value,
             state.policy.name,
             limits_of(self._constraints),
             ids=step.ids,
             at=step.at,
-            inputs=inputs,
+            inputs=beside.inputs,
+            decisions=None if self._finish is None else [int(answer) for answer in step.answered],
+            wishes=None if beside.read is None else step.raw,
         )
         return partial(witness, step=answered)
 

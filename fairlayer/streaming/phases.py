@@ -24,7 +24,15 @@ _NOISE = 0.02  # least feed-forward, in prediction units, that corrections are m
 
 
 class Phase(StrEnum):
-    """Where a stream stands."""
+    """Where a stream stands.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> stream = fl.InferenceState([fl.DemographicParity("sex", tolerance=0.1)], bounds=(0.0, 1.0))
+        >>> _ = stream.emit(torch.tensor([0.5, 1.0]), {"sex": ["F", "M"]})
+        >>> stream.phase is Phase.WARMING, str(stream.phase)
+        (True, 'warming')
+    """
 
     CHANGING = "changing"
     COLD = "cold"

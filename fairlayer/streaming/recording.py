@@ -22,7 +22,7 @@ class Answered(NamedTuple):
     Args:
         features: sensitive feature -> (n,) categories, None where one is not known.
         raw: (n,) the model's scores.
-        emitted: (n,) what is answered; None where the answer is a decision alone.
+        emitted: (n,) what the stream made of them; None where the answer is a decision alone.
         phase: of the stream after the step; None where there is none.
         policy: the name of the policy; None where there is none.
         limits: constraint -> what it holds its number to.
@@ -30,6 +30,7 @@ class Answered(NamedTuple):
         at: seconds on the caller's clock.
         inputs: (n,) what the model read, of which a trail keeps an HMAC.
         decisions: (n,) what was decided, where that is not read off the score.
+        wishes: (n,) what a decision rule made of the scores, and the stream then moved; None where it moves the scores.
     """
 
     features: Mapping[str, Sequence[Any]]
@@ -42,6 +43,7 @@ class Answered(NamedTuple):
     at: float | None = None
     inputs: Sequence[object] | None = None
     decisions: Sequence[int] | None = None
+    wishes: Sequence[float] | None = None
 
 
 class Witness(Protocol):
@@ -109,10 +111,12 @@ class Recorder:
         self.check(step.at)
         time = float(step.at or 0.0) if self.clock is None else self.clock()
         own_clock = self.clock is not None and step.at is not None
-        return [self._record(step, row, time, {"at": step.at} if own_clock else None) for row in range(len(step.raw))]
+        return [self._record(step, row, time, {"at": step.at} if own_clock else {}) for row in range(len(step.raw))]
 
-    def _record(self, step: Answered, row: int, time: float, details: dict[str, object] | None) -> Decision:
+    def _record(self, step: Answered, row: int, time: float, clock: dict[str, object]) -> Decision:
         raw, emitted = step.raw[row], None if step.emitted is None else step.emitted[row]
+        moved = raw if step.wishes is None else step.wishes[row]
+        wish: dict[str, object] = {} if step.wishes is None else {"wish": moved}
         return Decision(
             time=time,
             subject=None if step.ids is None else str(step.ids[row]),
@@ -121,13 +125,13 @@ class Recorder:
             raw=raw,
             emitted=emitted,
             decision=self._decision(emitted) if step.decisions is None else step.decisions[row],
-            shift=None if emitted is None else _shift(raw, emitted),
+            shift=None if emitted is None else _shift(moved, emitted),
             phase=step.phase,
             policy=step.policy,
             limit=step.limits,
             model=self.model,
             package=version("fairlayer"),
-            details=details,
+            details={**clock, **wish} or None,
         )
 
     def _decision(self, emitted: Score | None) -> int | None:

@@ -65,6 +65,15 @@ class BucketReport:
         at_bound: share that stands at a bound.
         flips: share whose decision at the middle of the bounds differs from that of the raw score.
         phase: the phase of most of its predictions.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> stream = fl.InferenceState([fl.DemographicParity("sex", tolerance=0.1)], bounds=(0.0, 1.0))
+        >>> for _ in range(50):
+        ...     _ = stream.emit(torch.tensor([0.2, 0.8]), {"sex": ["F", "M"]})
+        >>> bucket = stream.report().buckets[-1]
+        >>> bucket.samples, dict(bucket.counts)
+        (100, {'sex=F': 50, 'sex=M': 50})
     """
 
     start: int
@@ -94,6 +103,15 @@ class StreamReport:
         phase: now.
         policy: that holds the stream.
         events: the latest things that happened.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> stream = fl.InferenceState([fl.DemographicParity("sex", tolerance=0.1)], bounds=(0.0, 1.0))
+        >>> for _ in range(50):
+        ...     _ = stream.emit(torch.tensor([0.2, 0.8]), {"sex": ["F", "M"]})
+        >>> report = stream.report()
+        >>> report.samples, str(report.phase), report.waiting, report.limits
+        (100, 'warming', 0, {"DemographicParity('sex')": 0.1})
     """
 
     buckets: tuple[BucketReport, ...]

@@ -21,6 +21,14 @@ class Event(NamedTuple):
         at: the caller's clock; None where none was given.
         kind: "limits changed", "category added", "sudden change", "labels lost", "synchronised" or "merged".
         text: what it was, in words.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> stream = fl.InferenceState([fl.DemographicParity("sex", tolerance=0.1)], bounds=(0.0, 1.0))
+        >>> _ = stream.emit(torch.tensor([0.2, 0.8]), {"sex": ["F", "M"]})
+        >>> stream.change_constraints([fl.DemographicParity("sex", tolerance=0.05)])
+        >>> [(event.samples, event.kind) for event in stream.events]
+        [(2.0, 'limits changed')]
     """
 
     samples: float

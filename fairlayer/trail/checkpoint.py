@@ -60,6 +60,14 @@ class Checkpoint:
 
     `text` is the whole, `body` what is signed, `trail` the id, `number` the segment's, `first` and `last` its rows,
     `root` over them, `former` the link that its first row names.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision
+        >>> with AuditTrail("held.sqlite", name="loans") as trail:
+        ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
+        ...     held = trail.checkpoint(time=3.0)
+        >>> held.name, held.number, held.first, held.last
+        ('loans', 1, 1, 4)
     """
 
     text: str
@@ -115,6 +123,14 @@ def read_checkpoint(text: str) -> Checkpoint:
 
     Raises:
         TrailError: it is none.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision
+        >>> with AuditTrail("held.sqlite", name="loans") as trail:
+        ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
+        ...     held = trail.checkpoint(time=3.0)
+        >>> read_checkpoint(held.text) == held
+        True
     """
     body, _, _ = text.rpartition("\n\n")
     found = _BODY.fullmatch(body + "\n")

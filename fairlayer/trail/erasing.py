@@ -13,7 +13,16 @@ __all__ = ["Erasure", "compact", "erase_content", "rows_about"]
 
 @dataclass(frozen=True)
 class Erasure:
-    """What was erased: spans of rows (first, last), and how many rows these are."""
+    """What was erased: spans of rows (first, last), and how many rows these are.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision
+        >>> with AuditTrail("erased.sqlite", key=bytes(32)) as trail:
+        ...     rows = trail.append(Decision(time=0.0, subject=name, emitted=0.5) for name in ("ann", "bob"))
+        ...     erased = trail.erase("ann", time=2.0, who="privacy desk", why="request of 29 November")
+        >>> erased.rows, erased.count
+        (((1, 1),), 1)
+    """
 
     rows: tuple[tuple[int, int], ...]
     count: int

@@ -81,6 +81,11 @@ def read_key(path: str | Path) -> bytes:
 
     Raises:
         TrailKeyError: the file cannot be read, or holds anything else.
+
+    Example:
+        >>> _ = Path("trail.key").write_text("00" * 32)
+        >>> read_key("trail.key") == bytes(32)
+        True
     """
     try:
         return bytes.fromhex(Path(path).read_text(encoding="ascii").strip())

@@ -24,7 +24,17 @@ def _counts() -> Counts:
 
 @dataclass
 class CellCount:
-    """What was decided in one cell: counts per decision, and the sums of the scores that are numbers."""
+    """What was decided in one cell: counts per decision, and the sums of the scores that are numbers.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision, report
+        >>> with AuditTrail("counted.sqlite") as trail:
+        ...     one, other = ({"cells": {"sex": sex}, "raw": 0.4, "emitted": 0.5, "decision": 1} for sex in "FM")
+        ...     rows = trail.append([Decision(time=0.0, **one), Decision(time=1.0, **other)])
+        >>> [women, men] = report("counted.sqlite").cells
+        >>> women.cells, women.rows, dict(women.decisions), women.mean_raw
+        ({'sex': 'F'}, 1, {'1': 1}, 0.4)
+    """
 
     cells: dict[str, Any]
     rows: int = 0
@@ -53,6 +63,15 @@ class PeriodReport:
     `prunings` count events; `configurations` lists changes. `models` and `policies` count decisions. `gaps` are rows
     missing from the sequence of the whole file, and `clock_back` the rows of the period whose time lies before that
     of the row before: neither replaces `verify`.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision, Override, report
+        >>> with AuditTrail("period.sqlite") as trail:
+        ...     [row] = trail.append([Decision(time=0.0, cells={"sex": "F"}, decision=0)])
+        ...     _ = trail.append([Override(time=1.0, row=row, decision=1, who="A. Miller", why="income proven")])
+        >>> found = report("period.sqlite")
+        >>> found.rows, dict(found.kinds), dict(found.overrides)
+        (2, {'decision': 1, 'override': 1}, {'A. Miller': 1})
     """
 
     trail: str

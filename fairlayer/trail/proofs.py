@@ -45,7 +45,17 @@ class Content:
 
 @dataclass(frozen=True)
 class Proof:
-    """The text of the proof, which holds no content, and the content itself; None where it was erased."""
+    """The text of the proof, which holds no content, and the content itself; None where it was erased.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision
+        >>> with AuditTrail("proven.sqlite") as trail:
+        ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
+        ...     _ = trail.checkpoint(time=3.0)
+        >>> proof = prove("proven.sqlite", 2)
+        >>> "0.5" in proof.text, check_proof(proof.text).holds(proof.content)
+        (False, True)
+    """
 
     text: str
     content: Content | None
@@ -53,7 +63,17 @@ class Proof:
 
 @dataclass(frozen=True)
 class ProvenRow:
-    """What a proof shows: a row of a trail, and the checkpoint that it stands under."""
+    """What a proof shows: a row of a trail, and the checkpoint that it stands under.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision
+        >>> with AuditTrail("proven.sqlite", name="loans") as trail:
+        ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
+        ...     _ = trail.checkpoint(time=3.0)
+        >>> found = check_proof(prove("proven.sqlite", 2).text)
+        >>> found.row, found.time, found.kind, found.checkpoint.name
+        (2, 1.0, 'decision', 'loans')
+    """
 
     row: int
     time: float
@@ -74,6 +94,14 @@ def prove(path: str | Path, row: int) -> Proof:
 
     Raises:
         TrailError: there is no such row, its segment was dropped, or is still open.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision
+        >>> with AuditTrail("proven.sqlite") as trail:
+        ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
+        ...     _ = trail.checkpoint(time=3.0)
+        >>> check_proof(prove("proven.sqlite", 2).text).row
+        2
     """
     with open_to_read(path) as db:
         described(db)
@@ -96,6 +124,14 @@ def check_proof(proof: str) -> ProvenRow:
 
     Raises:
         TrailError: this is no proof, or it does not lead to the root.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision
+        >>> with AuditTrail("proven.sqlite") as trail:
+        ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
+        ...     held = trail.checkpoint(time=3.0)
+        >>> check_proof(prove("proven.sqlite", 3).text).checkpoint.root == held.root
+        True
     """
     found = _PROOF.fullmatch(proof)
     if found is None:

@@ -17,7 +17,12 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True)
 class Pruning:
-    """What was dropped: all segments up to number `through`, and how many rows these held."""
+    """What was dropped: all segments up to number `through`, and how many rows these held.
+
+    Example:
+        >>> Pruning(through=12, rows=48000).rows
+        48000
+    """
 
     through: int
     rows: int

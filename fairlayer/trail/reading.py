@@ -21,7 +21,16 @@ _ROWS = (
 
 
 class Row(NamedTuple):
-    """A row as it is read: `body` is None where the content was erased, `subject` hexadecimal, None for nobody."""
+    """A row as it is read: `body` is None where the content was erased, `subject` hexadecimal, None for nobody.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision
+        >>> with AuditTrail("read.sqlite") as trail:
+        ...     rows = trail.append(Decision(time=float(i), emitted=0.5, decision=1) for i in range(3))
+        >>> [first, *_] = rows_between("read.sqlite", 1.0)
+        >>> first.row, first.time, first.kind, first.body["decision"]
+        (2, 1.0, 'decision', 1)
+    """
 
     row: int
     time: float
@@ -38,6 +47,13 @@ def rows_between(path: str | Path, start: float | None = None, end: float | None
 
     Raises:
         TrailError: the file cannot be read, or a content in it is no JSON.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision
+        >>> with AuditTrail("read.sqlite") as trail:
+        ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(5))
+        >>> [row.row for row in rows_between("read.sqlite", 1.0, 3.0)]
+        [2, 3]
     """
     with open_to_read(path) as db:
         described(db)

@@ -20,6 +20,21 @@ class Record(Protocol):
     `kind` is a lower-case word; `time` the caller's clock, in seconds; `subject` the person whom the content is about,
     None where it is about nobody; `about` the row whose subject it shares. `body(commit)` returns the content, which
     JSON must know; `commit(value)` gives the HMAC of a value that is itself never written.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from fairlayer.trail import AuditTrail
+        >>> @dataclass(frozen=True)
+        ... class Letter:
+        ...     time: float
+        ...     kind: str = "letter"
+        ...     subject: str | None = None
+        ...     about: int | None = None
+        ...     def body(self, commit):
+        ...         return {"sent": True}
+        >>> with AuditTrail("letters.sqlite") as trail:
+        ...     trail.append([Letter(time=0.0)])
+        range(1, 2)
     """
 
     @property
@@ -104,6 +119,10 @@ class Override:
         decision: what holds instead.
         who: the person who decides.
         why: the reason given.
+
+    Example:
+        >>> Override(time=1790000000.0, row=17, decision=1, who="A. Miller", why="income proven later").body(str)
+        {'row': 17, 'decision': 1, 'who': 'A. Miller', 'why': 'income proven later'}
     """
 
     time: float
@@ -134,6 +153,10 @@ class Access:
         who: the person or program.
         kind: "read" or "export".
         what: the period, the file, the purpose.
+
+    Example:
+        >>> Access(time=1790000000.0, who="A. Miller", kind="export", what={"purpose": "yearly report"}).body(str)
+        {'who': 'A. Miller', 'what': {'purpose': 'yearly report'}}
     """
 
     time: float
@@ -158,6 +181,11 @@ class Configuration:
         who: the person or program that changed it.
         changes: name -> [value before, value after].
         why: the reason given.
+
+    Example:
+        >>> changed = Configuration(time=0.0, who="A. Miller", changes={"tolerance": [0.05, 0.02]}, why="the board")
+        >>> changed.body(str)
+        {'who': 'A. Miller', 'changes': {'tolerance': [0.05, 0.02]}, 'why': 'the board'}
     """
 
     time: float

@@ -48,6 +48,13 @@ class Ed25519Verifier:
     Raises:
         TrailKeyError: it is no such key.
         MissingExtraError: the library `cryptography` is not installed.
+
+    Example:
+        >>> from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        >>> public = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
+        >>> verifier = Ed25519Verifier(public)
+        >>> verifier.signed(b"text", Ed25519Signer(bytes(32)).sign(b"text")), verifier.signed(b"text", bytes(64))
+        (True, False)
     """
 
     def __init__(self, public_key: bytes) -> None:
@@ -78,6 +85,14 @@ class Ed25519Signer:
     Raises:
         TrailKeyError: it is no such key.
         MissingExtraError: the library `cryptography` is not installed.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision
+        >>> with AuditTrail("signed.sqlite", name="loans", signing_key=bytes(32)) as trail:
+        ...     rows = trail.append([Decision(time=0.0, emitted=0.5)])
+        ...     held = trail.checkpoint(time=1.0)
+        >>> held.check(Ed25519Signer(bytes(32)).verifier)
+        True
     """
 
     def __init__(self, signing_key: bytes) -> None:

@@ -21,7 +21,18 @@ _KEPT = 100  # findings that are kept; all are counted
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it was written: where, and what was found there."""
+    """One thing that is not as it was written: where, and what was found there.
+
+    Example:
+        >>> import sqlite3
+        >>> from fairlayer.trail import AuditTrail, Decision, verify
+        >>> with AuditTrail("changed.sqlite") as trail:
+        ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
+        >>> with sqlite3.connect("changed.sqlite") as file:
+        ...     _ = file.execute("UPDATE trail_rows SET time = 9.0 WHERE row = 2")
+        >>> [finding.where for finding in verify("changed.sqlite").findings][:1]
+        ['row 2']
+    """
 
     where: str
     what: str
@@ -51,6 +62,14 @@ class Verification:
     `found` counts what is not as it was written, `findings` holds the first hundred. `rows` is the last row, `read`
     the first row that was read. `reach` says up to which row each level holds. `erased` rows have no content any more,
     segments up to `pruned` no rows; `clock_back` counts rows whose time lies before that of the row before.
+
+    Example:
+        >>> from fairlayer.trail import AuditTrail, Decision, verify
+        >>> with AuditTrail("verified.sqlite", key=bytes(32)) as trail:
+        ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
+        >>> found = verify("verified.sqlite", key=bytes(32))
+        >>> found.ok, found.rows, found.findings
+        (True, 3, ())
     """
 
     trail: str | None

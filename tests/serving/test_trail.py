@@ -108,6 +108,11 @@ def test_decisions_have_a_trail_of_their_own(run: Path, rows: pd.DataFrame, tmp_
         assert asked.get("/health").json()["trail"] == "s.sqlite"
     kept = decisions(tmp_path / "s.sqlite.decisions")
     assert [row.body["decision"] for row in kept] == answer["decisions"]
+    assert [row.body["raw"] for row in kept] == answer["raw_scores"]
+    for row in kept:  # the rule wishes, the stream moves the wish into [0, 1], and the decision is rounded from that
+        assert 0.0 <= row.body["emitted"] <= 1.0
+        assert row.body["shift"] == row.body["emitted"] - row.body["details"]["wish"]
+        assert row.body["details"]["wish"] != row.body["raw"]
     assert all("decision rule" in row.body["model"] for row in kept)
     [one] = decisions(tmp_path / "s.sqlite")
     assert one.body["emitted"] == scored["scores"][0]

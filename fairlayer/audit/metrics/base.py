@@ -39,6 +39,11 @@ class Metric:
         needs: what a table must hold, see `AuditTable.holds`, or names of own values.
         worse: which group is worse off.
         measure: the sums of the groups -> the number of each.
+
+    Example:
+        >>> found = metric("true_positive_rate")
+        >>> found.unit, found.needs, found.words
+        ('share', ('decisions', 'classes'), 'share of the people with label 1 who have a positive decision')
     """
 
     name: str
@@ -89,6 +94,11 @@ def mean_of(name: str, *, words: str, unit: str, worse: Worse) -> Metric:
         words: what the number is, for people.
         unit: in which it is measured.
         worse: whether a group is worse off by a high or by a low mean.
+
+    Example:
+        >>> days = mean_of("waiting_days", words="days until an answer", unit="days", worse="higher")
+        >>> days.name, days.needs
+        ('waiting_days', ('waiting_days',))
     """
     return Metric(name, words, unit, (name,), worse, lambda grouped: mean_of_sum(grouped, name))
 
@@ -98,6 +108,10 @@ def metric(name: str) -> Metric:
 
     Raises:
         MetricError: no metric has it.
+
+    Example:
+        >>> metric("selection_rate").words
+        'share of people with a positive decision'
     """
     if name not in _REGISTER:
         raise MetricError(
@@ -107,7 +121,14 @@ def metric(name: str) -> Metric:
 
 
 def metric_names(table: AuditTable | None = None) -> tuple[str, ...]:
-    """Return the names of all metrics, or of those that a table can answer."""
+    """Return the names of all metrics, or of those that a table can answer.
+
+    Example:
+        >>> from fairlayer.audit import AuditTable
+        >>> table = AuditTable.of(decisions=[1, 0], sensitive_features={"sex": ["F", "M"]})
+        >>> metric_names(table), "auc" in metric_names()
+        (('selection_rate',), True)
+    """
     return tuple(name for name, known in _REGISTER.items() if table is None or not _missing(table, known))
 
 
@@ -119,6 +140,12 @@ def measure(table: AuditTable, name: str, grouped: Grouped) -> Means:
 
     Raises:
         MetricError: no metric has the name, or the table does not hold what it needs.
+
+    Example:
+        >>> from fairlayer.audit import AuditTable
+        >>> table = AuditTable.of(decisions=[1, 0, 1, 1], sensitive_features={"sex": ["F", "F", "M", "M"]})
+        >>> measure(table, "selection_rate", table.by("sex")).value.tolist()
+        [0.5, 1.0]
     """
     found = metric(name)
     missing = _missing(table, found)

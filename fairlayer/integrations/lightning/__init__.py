@@ -3,7 +3,7 @@
 from fairlayer.integrations.lightning.callback import FairnessCallback
 from fairlayer.integrations.lightning.datamodule import FairDataModule, SampleDataModule
 from fairlayer.integrations.lightning.errors import BatchReadingError, NotKeptError, ScheduleLengthError
-from fairlayer.integrations.lightning.keeping import BestWeights, Journal, RandomNumbers
+from fairlayer.integrations.lightning.fit_callbacks import BestWeights, Journal, RandomNumbers
 from fairlayer.integrations.lightning.module import FairLightningModule
 
 __all__ = [

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
-from fairlayer.constraints import Means, Rows, Spread, Statement
+from fairlayer.constraints import GroupMeans, Rows, Spread, Statement
 from fairlayer.constraints.statements import as_float
 
 __all__ = ["Limits", "averages"]
@@ -121,6 +121,6 @@ def _nothing(coefficients: int) -> Limits:
     return Limits(np.zeros((0, coefficients)), np.zeros((0, 0)), none, none.astype(bool), none, none.astype(np.int64))
 
 
-def averages(means: Means, values: FloatArray) -> FloatArray:
+def averages(means: GroupMeans, values: FloatArray) -> FloatArray:
     """Return the measure of each column of values (n, columns): (rows, columns), 0 for an empty group."""
     return np.stack([means.of(column) for column in np.ascontiguousarray(values.T)], axis=1)

@@ -16,7 +16,7 @@ from fairlayer.passes.base import WHOLE, Cells, Point
 from fairlayer.passes.pairs.clusters import Clusters
 from fairlayer.passes.pairs.coupled import CoupledGeometry
 from fairlayer.passes.pairs.graph import Pairs
-from fairlayer.passes.pairs.problem import Answer, PairProblem
+from fairlayer.passes.pairs.problem import PairAnswer, PairProblem
 
 __all__ = ["PairPasses"]
 
@@ -51,7 +51,7 @@ class PairPasses(NumpyPasses):
         self.weights = cells.weights
         self.device, self.pairs, self.runs = device, pairs, (WHOLE,)
         self.problem = PairProblem(pairs, geometry, host, cells.weights, lower, upper)
-        self._latest: tuple[Any, Answer] | None = None
+        self._latest: tuple[Any, PairAnswer] | None = None
 
     def at_other(self, pairs: Pairs | None) -> PairPasses:
         """Return passes over the same batch with other limits of the pairs."""

@@ -30,7 +30,7 @@ from fairlayer.passes.pairs.clusters import Clusters
 from fairlayer.passes.pairs.graph import Forest, Pairs, forest, strong_components
 from fairlayer.passes.pairs.linear import solve_laplacian
 
-__all__ = ["Answer", "PairProblem"]
+__all__ = ["PairAnswer", "PairProblem"]
 
 _MOST_ROUNDS = 80
 _MOST_STEPS = 30
@@ -45,7 +45,7 @@ _INACTIVE = 1e-9  # a multiplier that is none, per unit of the forces' size
 
 
 @dataclass(frozen=True)
-class Answer:
+class PairAnswer:
     """Predictions that meet every pair, and what holds them.
 
     Args:
@@ -134,7 +134,7 @@ class PairProblem:
 
     # ---- the method of multipliers
 
-    def answer(self, pull: FloatArray) -> Answer:
+    def answer(self, pull: FloatArray) -> PairAnswer:
         """Return the nearest predictions under the pulls (n,), per row of the batch.
 
         Raises:
@@ -234,7 +234,7 @@ class PairProblem:
 
     # ---- from the working set to the exact answer
 
-    def _finished(self, state: _State, pull: FloatArray) -> Answer | None:
+    def _finished(self, state: _State, pull: FloatArray) -> PairAnswer | None:
         """Return the exact answer that the multipliers point to, or None where they do not yet point to it."""
         size = max(1.0, float(np.abs(state.y).max(initial=0.0)))
         far = float((np.abs(state.y[self.i] - state.y[self.j]) - self.limit).max(initial=0.0))
@@ -244,12 +244,12 @@ class PairProblem:
         edges = np.where(np.abs(state.edges) > _INACTIVE * forces, state.edges, 0.0)
         for _ in range(_MOST_EXCHANGES):
             tried = self._tried(state._replace(edges=edges), pull, forces, size)
-            if tried is None or isinstance(tried, Answer):
+            if tried is None or isinstance(tried, PairAnswer):
                 return tried
             edges = tried
         return None
 
-    def _tried(self, state: _State, pull: FloatArray, forces: float, size: float) -> Answer | FloatArray | None:
+    def _tried(self, state: _State, pull: FloatArray, forces: float, size: float) -> PairAnswer | FloatArray | None:
         """Return the answer with just the pairs that have a multiplier, or which multipliers to try next.
 
         What has the wrong sign leaves the working set, and what is violated joins it. None where its limits clash.
@@ -281,7 +281,7 @@ class PairProblem:
         if not balanced:
             return None
         rows = self._of_rows(edges, y, held, pull)
-        return Answer(y[self.node], self._clusters(trees, pinned, apart, edges, size), rows)
+        return PairAnswer(y[self.node], self._clusters(trees, pinned, apart, edges, size), rows)
 
     def _opened(self, trees: Forest, active: IntArray, edges: FloatArray, loose: IntArray) -> FloatArray:
         """Return multipliers without circles of pairs whose limits do not add up.

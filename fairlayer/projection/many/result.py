@@ -29,6 +29,14 @@ class ManyProjections:
         sweeps: over the samples of all problems together.
         alone: the problems that had to be solved one by one, by their index, with their results.
         names: of the constraints.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> scores, groups = torch.tensor([[0.9, 0.3], [0.5, 0.5]]), {"sex": [["F", "M"], ["F", "M"]]}
+        >>> many = fl.project_many(scores, parity, sensitive_features=groups, bounds=(0.0, 1.0))
+        >>> many.status, many.certificate(0).holds
+        (('projected', 'unchanged'), True)
     """
 
     value: Tensor

@@ -14,7 +14,7 @@ from fairlayer.projection.assembly import Assembly
 from fairlayer.projection.reference.gradient import differentiable
 from fairlayer.projection.reference.problem import ReferenceProblem
 from fairlayer.projection.reference.solving import solve
-from fairlayer.projection.reference.task import Inputs, Task
+from fairlayer.projection.reference.task import Task, TaskInputs
 
 __all__ = ["solve_by_reference"]
 
@@ -42,7 +42,7 @@ def solve_by_reference(
         SolverError: the accuracy was not reached, forwards or backwards.
     """
     _check_finite(scores)
-    inputs = Inputs.read(scores, constraints, assembly, box)
+    inputs = TaskInputs.read(scores, constraints, assembly, box)
     task = Task.of(constraints, assembly, assembly.batch, inputs)
     solved = solve(task, relax)
     dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32

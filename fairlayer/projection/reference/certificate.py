@@ -12,7 +12,7 @@ from fairlayer._typing import FloatArray
 from fairlayer.constraints import Spread, Statement
 from fairlayer.projection.certificate import Certificate
 from fairlayer.projection.reference.conditions import row_sizes
-from fairlayer.projection.reference.solving import Solved
+from fairlayer.projection.reference.solving import SolvedTask
 from fairlayer.projection.reference.task import Task
 
 __all__ = ["certify", "violation"]
@@ -20,7 +20,7 @@ __all__ = ["certify", "violation"]
 _ATOL = {torch.float64: 1e-9, torch.float32: 1e-6}
 
 
-def certify(task: Task, solved: Solved, returned: Tensor) -> Certificate:
+def certify(task: Task, solved: SolvedTask, returned: Tensor) -> Certificate:
     """Judge a value. The duality gap is Clarabel's own, plus what clip and cast added to the objective."""
     final = returned.double().cpu().numpy()
     primal = 0.5 * float(((final - task.scores) ** 2).sum())
@@ -38,7 +38,7 @@ def certify(task: Task, solved: Solved, returned: Tensor) -> Certificate:
     )
 
 
-def violation(task: Task, solved: Solved, value: FloatArray) -> float:
+def violation(task: Task, solved: SolvedTask, value: FloatArray) -> float:
     """Return the largest violation of a statement (rows in units of their widening) or convex constraint."""
     each = [
         _statement_violation(statement, value, float(tolerance)) - solved.widening

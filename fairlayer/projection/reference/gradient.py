@@ -11,13 +11,13 @@ from torch import Tensor
 
 from fairlayer.errors import require
 from fairlayer.projection.reference.clarabel import ACCURACIES, failed
-from fairlayer.projection.reference.solving import Solved
-from fairlayer.projection.reference.task import Inputs
+from fairlayer.projection.reference.solving import SolvedTask
+from fairlayer.projection.reference.task import TaskInputs
 
 __all__ = ["differentiable"]
 
 
-def differentiable(solved: Solved, inputs: Inputs) -> Tensor:
+def differentiable(solved: SolvedTask, inputs: TaskInputs) -> Tensor:
     """Return the solved value (n,), float64, as a function of the inputs.
 
     Backwards, it raises a SolverError where the layer does not find the same value.
@@ -30,7 +30,7 @@ class _Differentiable(torch.autograd.Function):
     """The solved value, with the derivative of the layer."""
 
     @staticmethod
-    def forward(ctx: Any, solved: Solved, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, solved: SolvedTask, *inputs: Tensor) -> Tensor:
         ctx.solved = solved
         ctx.save_for_backward(*inputs)
         return torch.from_numpy(solved.value.copy())
@@ -54,7 +54,7 @@ def _scaled(gradient: Tensor | None, size: float) -> Tensor | None:
     return None if gradient is None else gradient * size
 
 
-def _through_layer(solved: Solved, inputs: Sequence[Tensor]) -> Tensor:
+def _through_layer(solved: SolvedTask, inputs: Sequence[Tensor]) -> Tensor:
     """Solve again through the layer, with predictions of size 1: conditions scale, convex constraints may not.
 
     Raises:
@@ -66,7 +66,7 @@ def _through_layer(solved: Solved, inputs: Sequence[Tensor]) -> Tensor:
     unit = 1.0 if solved.program.built else largest
     try:
         with torch.enable_grad(), solved.program.lock:
-            arguments = solved.system.arguments(Inputs.of(inputs), solved.widening, solved.ending.equal)
+            arguments = solved.system.arguments(TaskInputs.of(inputs), solved.widening, solved.ending.equal)
             scaled = [argument / unit for argument in arguments]
             value: Tensor = unit * solved.program.layer(*scaled, solver_args=options)[0]
     except diffcp_failed as error:

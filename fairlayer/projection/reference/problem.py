@@ -14,7 +14,7 @@ from fairlayer.projection.reference.certificate import certify, violation
 from fairlayer.projection.reference.clarabel import failed
 from fairlayer.projection.reference.ending import ACTIVE
 from fairlayer.projection.reference.faces import faces_of
-from fairlayer.projection.reference.solving import Solved
+from fairlayer.projection.reference.solving import SolvedTask
 from fairlayer.projection.reference.task import Task
 from fairlayer.solve import Face
 
@@ -27,13 +27,13 @@ class ReferenceProblem:
 
     assembly: Assembly
     value: Tensor
-    solved: Solved
+    solved: SolvedTask
     certificate: Certificate
     changed: bool
     clipped: int
 
     @staticmethod
-    def of(task: Task, solved: Solved, returned: Tensor) -> ReferenceProblem:
+    def of(task: Task, solved: SolvedTask, returned: Tensor) -> ReferenceProblem:
         """Judge the returned value.
 
         Raises:

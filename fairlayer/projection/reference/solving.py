@@ -17,13 +17,13 @@ from fairlayer.projection.reference.program import Program, program_of
 from fairlayer.projection.reference.system import Conditions, System
 from fairlayer.projection.reference.task import Task
 
-__all__ = ["Solved", "solve"]
+__all__ = ["SolvedTask", "solve"]
 
 _ROOM = 1e-9  # what relaxing adds to the least widening, so that the program keeps an interior
 
 
 @dataclass(frozen=True)
-class Solved:
+class SolvedTask:
     """A task solved."""
 
     program: Program
@@ -44,7 +44,7 @@ class Solved:
                 yield conditions.conditions[j], float(multipliers[j] / conditions.sizes[j])
 
 
-def solve(task: Task, relax: bool) -> Solved:
+def solve(task: Task, relax: bool) -> SolvedTask:
     """Solve a task, with the least widening if it needs one and `relax` allows it.
 
     Raises:
@@ -56,14 +56,14 @@ def solve(task: Task, relax: bool) -> Solved:
     return solved or _solve_relaxed(task, status, relax)
 
 
-def _solve_widened(task: Task, system: System, program: Program, by: float) -> tuple[str, Solved | None]:
+def _solve_widened(task: Task, system: System, program: Program, by: float) -> tuple[str, SolvedTask | None]:
     status, ending = ending_of(program, system.arguments(task.inputs, by))
     if ending is None:
         return status, None
-    return status, Solved(program, system, by, ending, task.clip(ending.value))
+    return status, SolvedTask(program, system, by, ending, task.clip(ending.value))
 
 
-def _solve_relaxed(task: Task, status: str, relax: bool) -> Solved:
+def _solve_relaxed(task: Task, status: str, relax: bool) -> SolvedTask:
     """Solve with the least widening, or say that there is none, or that none is needed."""
     system = System.of(task, equalities=False)
     program = program_of(task, system)

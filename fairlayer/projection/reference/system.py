@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairlayer._typing import FloatArray
 from fairlayer.projection.reference.conditions import Condition, conditions_of
-from fairlayer.projection.reference.task import Inputs, Task
+from fairlayer.projection.reference.task import Task, TaskInputs
 
 __all__ = ["Conditions", "System"]
 
@@ -77,7 +77,7 @@ class System:
         less, equal = (tuple(x for x in conditions if x.is_equality is kind) for kind in (False, True))
         return System(*(Conditions(kind, task.n, helpers, len(statements)) for kind in (less, equal)))
 
-    def arguments(self, inputs: Inputs, widening: float, equal: FloatArray | None = None) -> list[Tensor]:
+    def arguments(self, inputs: TaskInputs, widening: float, equal: FloatArray | None = None) -> list[Tensor]:
         """Return the parameters of the program, in its order, as functions of the inputs.
 
         Args:

@@ -16,11 +16,11 @@ from fairlayer.constraints import Batch, Constraint, Convex
 from fairlayer.edge import Box
 from fairlayer.projection.assembly import Assembly
 
-__all__ = ["Inputs", "Task"]
+__all__ = ["Task", "TaskInputs"]
 
 
 @dataclass(frozen=True)
-class Inputs:
+class TaskInputs:
     """What a projection is differentiable in."""
 
     scores: Tensor  # (n,)
@@ -30,10 +30,10 @@ class Inputs:
     convex: tuple[Tensor, ...]  # each parameter of each convex constraint
 
     @staticmethod
-    def read(scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, box: Box) -> Inputs:
+    def read(scores: Tensor, constraints: Sequence[Constraint], assembly: Assembly, box: Box) -> TaskInputs:
         """Bring what the caller gave to the host in float64, differentiably."""
         tolerances = [_plain(statement.tolerance) for statement in assembly.statements]
-        return Inputs(
+        return TaskInputs(
             scores=_plain(scores),
             tolerances=torch.stack(tolerances) if tolerances else _nothing(),
             lower=_bound(box.lower, box.lower_tensor, len(scores)),
@@ -42,10 +42,10 @@ class Inputs:
         )
 
     @staticmethod
-    def of(flat: Iterable[Tensor]) -> Inputs:
+    def of(flat: Iterable[Tensor]) -> TaskInputs:
         """Read what `flat` wrote."""
         scores, tolerances, lower, upper, *convex = flat
-        return Inputs(scores, tolerances, lower, upper, tuple(convex))
+        return TaskInputs(scores, tolerances, lower, upper, tuple(convex))
 
     def flat(self) -> tuple[Tensor, ...]:
         """Return all of them in a row."""
@@ -73,15 +73,15 @@ class Task:
     constraints: tuple[Constraint, ...]
     assembly: Assembly
     batch: Batch
-    inputs: Inputs
+    inputs: TaskInputs
 
     @staticmethod
-    def of(constraints: Sequence[Constraint], assembly: Assembly, batch: Batch, inputs: Inputs) -> Task:
+    def of(constraints: Sequence[Constraint], assembly: Assembly, batch: Batch, inputs: TaskInputs) -> Task:
         """Detach the inputs, and let the assembly count the convex constraints too."""
         position = [j for j, constraint in enumerate(constraints) if not isinstance(constraint, Convex)]
         owners = tuple(position[owner] for owner in assembly.owners)
         counted = replace(assembly, owners=owners, constraints=len(constraints))
-        return Task(tuple(constraints), counted, batch, Inputs.of(t.detach() for t in inputs.flat()))
+        return Task(tuple(constraints), counted, batch, TaskInputs.of(t.detach() for t in inputs.flat()))
 
     @property
     def n(self) -> int:

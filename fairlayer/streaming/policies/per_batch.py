@@ -44,6 +44,15 @@ class PerBatch(Policy):
         step: first step size (eta0).
 
     Source: the fairness_training package, version 0.1.0 (ICML 2026), online inference.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> stream = fl.InferenceState([parity], bounds=(0.0, 1.0), policy=PerBatch(step=0.5))
+        >>> for _ in range(20):
+        ...     emitted = stream.emit(torch.tensor([0.2, 0.8]), {"sex": ["F", "M"]})
+        >>> bool(emitted[1] - emitted[0] < 0.2)
+        True
     """
 
     name: ClassVar[str] = "per_batch"

@@ -40,6 +40,16 @@ class Tracking(Pooled):
         allowance: as for `Anytime`.
         settle: as for `Anytime`.
         aim: how far inside the tolerance feed-forward and feedback aim.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> stream = fl.InferenceState([parity], bounds=(0.0, 1.0), policy=Tracking(settle=100))
+        >>> for _ in range(500):
+        ...     _ = stream.emit(torch.tensor([0.2, 0.8]), {"sex": ["F", "M"]})
+        >>> [found] = stream.report().everything.values()
+        >>> found.holds, found.limit
+        (True, 0.1)
     """
 
     name: ClassVar[str] = "tracking"
