@@ -25,6 +25,7 @@ __all__ = [
     "OutputError",
     "ParameterError",
     "ProbabilityError",
+    "RowOrderError",
     "ShapeError",
     "SmallBatchError",
     "SolverError",
@@ -42,6 +43,10 @@ class FairlayerWarning(UserWarning):
 
 class ShapeError(FairlayerError, ValueError):
     """Lengths or shapes do not belong together."""
+
+
+class RowOrderError(FairlayerError, ValueError):
+    """Columns that belong to the same rows stand in different orders."""
 
 
 class EmptyBatchError(FairlayerError, ValueError):

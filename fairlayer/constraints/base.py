@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, ClassVar
 
 import numpy as np
@@ -146,10 +146,11 @@ class Constraint(ABC):
 
 def as_names(on: str | Sequence[str]) -> tuple[str, ...]:
     """Return `on` as a tuple of feature names."""
-    names = (on,) if isinstance(on, str) else tuple(on)
-    if not names or not all(isinstance(name, str) and name for name in names):
+    ordered = isinstance(on, Iterable) and not isinstance(on, Set | Mapping)  # a set has no order to name cells by
+    names = (on,) if isinstance(on, str) else tuple(on) if ordered else ()
+    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise ConstraintDefinitionError(
-            f"a constraint needs the name of a sensitive feature, or a tuple of names, but found {on!r}."
+            f"a constraint needs the name of a sensitive feature, or a tuple of distinct names, but found {on!r}."
         )
     return names
 

@@ -14,7 +14,7 @@ from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of, weigh_
 from fairlayer.decisions.plan import DecisionPlan, make_plan
 from fairlayer.decisions.result import Decisions
 from fairlayer.decisions.rule import rule_of
-from fairlayer.edge import Stated
+from fairlayer.edge import Stated, check_row_order
 
 __all__ = ["decide"]
 
@@ -81,6 +81,13 @@ def decide(
         >>> result.gaps, round(result.expected_utility, 4)
         ({"DemographicParity('sex')": 0.0}, 0.6812)
     """
+    check_row_order(
+        scores=scores,
+        sensitive_features=sensitive_features,
+        y=y,
+        label_probabilities=label_probabilities,
+        sample_weight=sample_weight,
+    )
     tensor = as_scores(scores)
     plan = make_plan(
         read_scores(tensor),

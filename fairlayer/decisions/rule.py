@@ -22,7 +22,7 @@ from fairlayer.decisions.inputs import ACCURACY, as_scores, like, read_scores
 from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of
 from fairlayer.decisions.plan import DecisionPlan, make_plan
 from fairlayer.decisions.program import Mixture
-from fairlayer.edge import Stated, as_constraints, read_features
+from fairlayer.edge import Stated, as_constraints, check_row_order, read_features
 from fairlayer.errors import FairlayerWarning
 from fairlayer.groups import Groups, Vocabulary, cell_name
 
@@ -112,6 +112,13 @@ class DecisionRule:
         A `FairlayerWarning` tells of cells so small that the gap in the long run is expected to be more than twice the
         tolerance (and more than two points), and names them.
         """
+        check_row_order(
+            scores=scores,
+            sensitive_features=sensitive_features,
+            y=y,
+            label_probabilities=label_probabilities,
+            sample_weight=sample_weight,
+        )
         plan = make_plan(
             read_scores(as_scores(scores)),
             constraints,
@@ -172,6 +179,7 @@ class DecisionRule:
         Raises:
             UnseenCellError: a combination of categories that was not fitted.
         """
+        check_row_order(scores=scores, sensitive_features=sensitive_features)
         tensor = as_scores(scores)
         values = read_scores(tensor)
         cell_of = self.locate(sensitive_features, len(values))
@@ -182,6 +190,7 @@ class DecisionRule:
     @explained
     def probabilities(self, scores: Any, *, sensitive_features: Any = None) -> Tensor:
         """Return the probability with which each sample is selected, float64, in the shape of the scores."""
+        check_row_order(scores=scores, sensitive_features=sensitive_features)
         tensor = as_scores(scores)
         values = read_scores(tensor)
         return like(tensor, self.probabilities_in(values, self.locate(sensitive_features, len(values))), torch.float64)

@@ -14,6 +14,7 @@ from fairlayer.edge.meaning import (
 )
 from fairlayer.edge.numbers import as_numbers
 from fairlayer.edge.per_sample import pick, read_per_sample
+from fairlayer.edge.row_order import check_row_order
 from fairlayer.edge.scores import as_columns, as_score_tensor
 from fairlayer.edge.stated import Stated, as_constraints, feature_names
 
@@ -30,6 +31,7 @@ __all__ = [
     "as_score_tensor",
     "check_alike",
     "check_choice",
+    "check_row_order",
     "feature_names",
     "nothing_to_compare",
     "pick",

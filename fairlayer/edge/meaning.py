@@ -22,14 +22,17 @@ __all__ = [
     "OnceWarner",
     "about_limit",
     "about_logits",
+    "about_names",
     "about_ratio",
     "about_rows_of_a_simplex",
+    "about_rows_off_the_simplex",
     "nothing_to_compare",
     "warn_if_nothing_to_compare",
     "warn_of_unmeant",
 ]
 
 _ROWS_SUM_TO_ONE = 1e-3
+_ROWS_FAR_FROM_ONE = 1e-2
 Ends = tuple[float | None, float | None]
 
 
@@ -123,7 +126,10 @@ def warn_of_unmeant(
         _say(once, "logits", about_logits(plain, ends))
         if ends == (None, None) and bool(((plain >= 0) & (plain <= 1)).all()):
             ends = (0.0, 1.0)
+    if simplex and not from_logits:
+        _say(once, "no simplex", about_rows_off_the_simplex(plain))
     for constraint, statement in stated:
+        _say(once, f"names {constraint.name}", about_names(constraint, statement))
         _say(once, f"limit {constraint.name}", about_limit(constraint, statement, ends))
         _say(once, f"ratio {constraint.name}", about_ratio(constraint, statement, smallest, ends))
 
@@ -142,6 +148,18 @@ def about_rows_of_a_simplex(scores: Tensor) -> str | None:
     )
 
 
+def about_rows_off_the_simplex(scores: Tensor) -> str | None:
+    """Return what to say where rows that are to be the probabilities of classes do not sum to 1."""
+    sums = scores.double().sum(dim=-1)
+    if float((sums - 1.0).abs().max()) <= _ROWS_FAR_FROM_ONE:
+        return None
+    return (
+        f"the rows of the scores sum to between {float(sums.min()):.3g} and {float(sums.max()):.3g}, and not to 1: "
+        "each row is first moved onto the simplex. If they are logits, pass torch.softmax(logits, dim=1), or "
+        'geometry="entropic" with from_logits=True.'
+    )
+
+
 def about_logits(scores: Tensor, ends: Ends) -> str | None:
     """Return what to say where most scores lie outside bounds of 0 and 1."""
     low, high = ends
@@ -154,6 +172,20 @@ def about_logits(scores: Tensor, ends: Ends) -> str | None:
         f"{outside:.0%} of the scores lie outside the bounds (0, 1), as logits do, and are cut off there. Pass "
         "from_logits=True with a geometry that takes logits, or pass probabilities (torch.sigmoid)."
     )
+
+
+def about_names(constraint: Constraint, statement: Statement) -> str | None:
+    """Return what to say where two groups differ only by case or blanks, and are most likely one."""
+    seen: dict[str, str] = {}
+    for group in statement.means.groups:
+        other = seen.setdefault("".join(group.split()).casefold(), group)
+        if other != group:
+            return (
+                f"{constraint.name} compares the groups {other!r} and {group!r}, whose names differ only by case or "
+                "blanks, as groups of their own. If they are one group, bring the names into one form first, for "
+                "example by .str.strip().str.lower()."
+            )
+    return None
 
 
 def about_limit(constraint: Constraint, statement: Statement, ends: Ends) -> str | None:

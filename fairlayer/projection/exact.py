@@ -42,6 +42,7 @@ from fairlayer.solve.coupled import solve_coupled
 __all__ = ["ExactProblem", "HeldSolution", "check_finite", "project_exactly", "result_dtype"]
 
 _LARGEST = 1e100  # squares and sums must not overflow
+_ROUNDING_OF_ROWS = 1e-6  # of a softmax in float32
 
 
 class HeldSolution(NamedTuple):
@@ -141,11 +142,18 @@ class ExactProblem:
     def changed(self) -> bool:
         """Whether anything but rounding was moved."""
         clipped = self.value.ndim == 1 and self.clipped > 0
-        return bool(self.solved.solution.faces) or clipped or bool(self._active_pairs())
+        return bool(self.solved.solution.faces) or clipped or bool(self._active_pairs()) or self._came_from_outside()
 
     def settle(self) -> None:
         """Work out now what takes an exchange between processes, so that any of them may read it by itself."""
-        self.__dict__["changed"] = self.certificate.distance > 0 or bool(self.solved.solution.faces)
+        outside = self.raw.total(np.array([float(self._came_from_outside())]))[0] > 0
+        self.__dict__["changed"] = self.certificate.distance > 0 or bool(self.solved.solution.faces) or outside
+
+    def _came_from_outside(self) -> bool:
+        """Whether rows were moved onto the simplex before anything else; a smooth geometry refuses such rows."""
+        if self.smooth or self.value.ndim == 1 or not len(self.value):
+            return False
+        return float((self.value.detach() - self.raw.scores.detach()).abs().max()) > _ROUNDING_OF_ROWS
 
     def prices(self) -> FloatArray:
         """One price per constraint, (constraints,); on the simplex one per constraint and class."""

@@ -166,9 +166,7 @@ def fairness_path(
         ([0.125, 0.08, 0.0], [0.5, 0.4, 0.0])
     """
     stated = as_constraints(constraints)
-    grid = np.unique(np.asarray(list(tolerances), dtype=np.float64))
-    if not len(grid) or not np.isfinite(grid).all():
-        raise ConstraintDefinitionError(f"tolerances must be finite numbers, at least one, but are {list(tolerances)}.")
+    grid = _read_tolerances(tolerances)
     at_limits = [[_at_limit(each, float(limit)) for each in stated] for limit in grid]
     read = options_of("fairness_path", options, ("threshold", "y", "sample_weight", "label_probabilities"))
     relaxed = options_of("fairness_path", {**options, "on_infeasible": "relax"})
@@ -182,6 +180,19 @@ def fairness_path(
         field.name: np.array([getattr(step, field.name) for step in steps]) for field in dataclasses.fields(_Step)
     }
     return FairnessPath(tolerances=grid, **each, names=first.names, cells=first.cells, threshold=threshold)
+
+
+def _read_tolerances(tolerances: Sequence[float]) -> FloatArray:
+    try:
+        grid = np.unique(np.asarray(list(tolerances), dtype=np.float64))
+    except (TypeError, ValueError):
+        grid = np.empty(0)
+    if not len(grid) or not np.isfinite(grid).all():
+        raise ConstraintDefinitionError(
+            f"tolerances must be finite numbers, at least one, but are {tolerances!r}. Give a list, for example "
+            "[0.0, 0.01, 0.02]."
+        )
+    return grid
 
 
 def _at_limit(constraint: Constraint, limit: float) -> Constraint:

@@ -26,6 +26,7 @@ from fairlayer.edge import (
     as_constraints,
     as_score_tensor,
     check_alike,
+    check_row_order,
     pick,
     read_groups,
     read_per_sample,
@@ -223,6 +224,13 @@ class Plan:
         ranks: Ranks | None = None,
         found: Sequence[HeldSolution] | None = None,
     ) -> Projection:
+        check_row_order(
+            scores=scores,
+            sensitive_features=sensitive_features,
+            y=y,
+            label_probabilities=label_probabilities,
+            sample_weight=sample_weight,
+        )
         scores = as_score_tensor(scores)
         columns = as_columns(scores, empty=ranks is not None)
         n, shape = len(columns[0]), tuple(scores.shape)

@@ -125,7 +125,7 @@ class Projection:
         limits = f", every limit widened by {self.widening:.3g}" if self.widening > 0 else ""
         rows = [
             ("bounded", f"mean scores of this batch of {self.rows}{labels}{limits}"),
-            ("violation", f"{proof.violation:.2e} of {proof.atol:.0e} promised; certificate {_holds(proof)}"),
+            ("violation", f"{_violation(proof)}; certificate {_holds(proof)}"),
             *self._too_fine(proof),
             ("geometry", f"{rule.name}, {'simplex' if self.options.on_simplex else 'box'}; shifts in {rule.unit}"),
             ("clipped", f"{self.clipped:.1%} of the predictions are held by a bound"),
@@ -263,6 +263,12 @@ class Projection:
     def _per_column(self, array: FloatArray, axis: int = 0) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor if self.value.ndim == 2 and self.value.shape[1] > 1 else tensor.select(axis, 0)
+
+
+def _violation(proof: Certificate) -> str:
+    if proof.violation == -math.inf:
+        return "nothing to measure, as no statement speaks of this batch"
+    return f"{proof.violation:.2e} of {proof.atol:.0e} promised"
 
 
 def _holds(proof: Certificate) -> str:

@@ -195,3 +195,57 @@ def test_a_floor_compares_nothing_and_needs_one_group_only() -> None:
             assert told(lambda c=constraint, s=statement: warn_if_nothing_to_compare(c, s, once)) == []
     [(floor, statement)] = stated(fl.MinimumRate("sex", 0.2), {"sex": [None] * N})
     assert len(told(lambda: warn_if_nothing_to_compare(floor, statement, once))) == 1
+
+
+@pytest.mark.parametrize("other", ["f", "F ", " F", "\tF"])
+def test_groups_whose_names_differ_by_case_or_blanks_are_named_once(other: str) -> None:
+    sex = ["F", other, "M", "M"]
+    texts = told(
+        lambda: fl.project([0.1, 0.2, 0.3, 0.9], fl.DemographicParity("sex", 0.1), sensitive_features={"sex": sex})
+    )
+    assert len(texts) == 1
+    assert "'sex=F'" in texts[0]
+    assert repr(f"sex={other}") in texts[0]
+    assert "case or blanks" in texts[0]
+    assert not told(
+        lambda: fl.project([0.1, 0.9], fl.DemographicParity("sex", 0.1), sensitive_features={"sex": ["F", "M"]})
+    )
+
+
+def test_rows_moved_onto_the_simplex_are_said_to_be_projected() -> None:
+    rows, sex = torch.tensor([[0.4, 0.4], [0.9, 0.3]], dtype=torch.float64), {"sex": ["F", "M"]}
+    parity = fl.DemographicParity("sex", tolerance=0.9)
+    texts = told(lambda: fl.project(rows, parity, sensitive_features=sex, bounds="simplex"))
+    assert len(texts) == 1
+    assert "sum to between 0.8 and 1.2" in texts[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = fl.project(rows, parity, sensitive_features=sex, bounds="simplex")
+    assert result.status == "projected"
+    assert torch.allclose(result.value.sum(dim=1), torch.ones(2).double())
+    softmax = torch.softmax(torch.randn(6, 4), dim=1)
+    three = {"sex": ["F", "M"] * 3}
+    assert fl.project(softmax, parity, sensitive_features=three, bounds="simplex").status == "unchanged"
+    assert not told(lambda: fl.project(softmax, parity, sensitive_features=three, bounds="simplex"))
+
+
+def test_a_result_with_nothing_to_compare_shows_no_number_for_it() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = fl.project([0.1, 0.2], fl.DemographicParity("sex", 0.1), sensitive_features={"sex": ["F", "F"]})
+    assert "inf" not in str(result)
+    assert "nothing to measure" in str(result)
+
+
+@pytest.mark.parametrize("on", [{"sex", "race"}, ("sex", "sex"), None, 3, (), {"sex": 1}])
+def test_what_a_constraint_compares_has_an_order_and_distinct_names(on: Any) -> None:
+    with pytest.raises(fl.errors.ConstraintDefinitionError, match="tuple of distinct names"):
+        fl.DemographicParity(on, tolerance=0.1)
+
+
+@pytest.mark.parametrize("tolerances", ["0:0.1", 0.1, None, [], [0.1, float("nan")]])
+def test_a_path_names_tolerances_that_are_no_list_of_numbers(tolerances: Any) -> None:
+    with pytest.raises(fl.errors.ConstraintDefinitionError, match="finite numbers"):
+        fl.fairness_path(
+            [0.1, 0.9], fl.DemographicParity("sex", 0.1), tolerances, sensitive_features={"sex": ["F", "M"]}
+        )
