@@ -1,6 +1,7 @@
 """fairlayer: predictions that meet affine fairness constraints, by an exact differentiable projection."""
 
 from fairlayer import errors
+from fairlayer._keywords import explain_public
 from fairlayer.adversarial import Adversary
 from fairlayer.constraints import (
     Affine,
@@ -81,3 +82,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+explain_public(__name__)

@@ -1,19 +1,32 @@
-"""Old, foreign and misspelt names of arguments, answered with the name that is meant."""
+"""Old, foreign and misspelt names of arguments, answered with the name that is meant.
+
+Every public package ends with `explain_public(__name__)`: its functions, and the constructors and methods of its
+classes, then answer a keyword that they do not have with `KeywordError`. Type checkers read the source, which stays as
+it is written.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
+from enum import Enum
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from fairlayer.errors import KeywordError
 
-__all__ = ["explained", "ours_for", "refuse_foreign_keywords"]
+__all__ = ["explain_public", "explained", "ours_for", "refuse_foreign_keywords"]
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+_ANSWERING: WeakSet[type] = WeakSet()
+_MARK = "__answers_keywords__"
+_OWNERS = {"self", "cls", "_cls"}
+_MANY = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 # Our name -> what other libraries, and older versions, call it.
 FOREIGN = {
@@ -101,19 +114,72 @@ def explained(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
     def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
             return function(*args, **kwargs)
-        except TypeError:
-            if kwargs:
-                _explain(function, kwargs)
+        except TypeError as error:
+            if kwargs and not isinstance(error, KeywordError):
+                _explain(function, kwargs, error)
             raise
 
+    called.__dict__[_MARK] = True
     return called
 
 
-def _explain(function: Callable[..., object], given: Iterable[str]) -> None:
-    parameters = inspect.signature(function).parameters
-    if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        known = tuple(name for name in parameters if name != "self")
-        refuse_foreign_keywords(function.__qualname__.removesuffix(".__init__"), given, known)
+def explain_public(package: str, *, inner: Collection[str] = ()) -> None:
+    """Let the public functions and classes of a package answer a keyword that they do not have with `KeywordError`.
+
+    A class and its bases are changed in place, and a function in the module that defines it too, so that pickle finds
+    under its name what it was given. Exceptions and enumerations are left as they are.
+
+    Args:
+        package: the name of a module with `__all__`.
+        inner: classes whose methods, and methods "Class.name", that a projection or a stream calls in every batch: they
+            stay as they are, since answering takes a tenth of a microsecond of each call.
+    """
+    module = sys.modules[package]
+    for name in module.__all__:
+        public = getattr(module, name)
+        if inspect.isclass(public):
+            _explain_class(public, inner)
+        elif inspect.isfunction(inspect.unwrap(public)) and _MARK not in public.__dict__:
+            answering = explained(public)
+            setattr(sys.modules[public.__module__], public.__name__, answering)
+            setattr(module, name, answering)
+
+
+def _explain_class(public: type, inner: Collection[str]) -> None:
+    if public in _ANSWERING or issubclass(public, BaseException | Enum):
+        return
+    _ANSWERING.add(public)
+    methods = public.__name__ not in inner
+    made: dict[Any, Any] = {}  # a method under two names stays one
+    if inspect.isfunction(public.__init__):  # also where a library outside wrote it
+        _explain_attribute(public, "__init__", public.__init__, made)
+    for owner in public.__mro__:
+        if owner.__module__.partition(".")[0] != __name__.partition(".")[0]:
+            continue
+        for name, found in list(vars(owner).items()):
+            constructs = name == "__init__" or (name == "__new__" and issubclass(owner, tuple))
+            called = methods and (name == "__call__" or not name.startswith("_"))
+            if constructs or (called and f"{public.__name__}.{name}" not in inner):
+                _explain_attribute(owner, name, found, made)
+
+
+def _explain_attribute(owner: type, name: str, found: Any, made: dict[Any, Any]) -> None:
+    bound = isinstance(found, classmethod | staticmethod)
+    function = found.__func__ if bound else found
+    if inspect.isfunction(function) and _MARK not in function.__dict__:
+        answering = made[function] = made.get(function) or explained(function)
+        setattr(owner, name, type(found)(answering) if bound else answering)
+
+
+def _explain(function: Callable[..., object], given: Iterable[str], error: TypeError) -> None:
+    where = function.__qualname__.removesuffix(".__init__").removesuffix(".__new__")
+    parameters = inspect.signature(function).parameters.values()
+    known = tuple(each.name for each in parameters if each.kind not in _MANY and each.name not in _OWNERS)
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):  # what takes the others may have its own names
+        refused = [name for name in given if f"'{name}'" in str(error) and ours_for(name, known)]
+        refuse_foreign_keywords(f"{where}, or what it hands its keywords to,", refused, known)
+    else:
+        refuse_foreign_keywords(where, given, known)
 
 
 def _answer(name: str, known: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairlayer._keywords import explained
+from fairlayer._keywords import explain_public
 from fairlayer._typing import Category, FloatArray
 from fairlayer.edge import as_score_tensor, check_choice, read_features, read_per_sample
 from fairlayer.errors import EmptyBatchError, LabelValueError, ShapeError, require
@@ -80,7 +80,6 @@ class GroupCalibrator:
     small: tuple[tuple[str, int], ...] = ()
 
     @staticmethod
-    @explained
     def fit(
         scores: Any,
         y: Any,
@@ -122,7 +121,6 @@ class GroupCalibrator:
                 found.append(_fit_one(categories, values[inside], labels[inside], method))
         return GroupCalibrator(names, tuple(found), everyone, tuple(small) if names else ())
 
-    @explained
     def apply(self, scores: Any, *, sensitive_features: Any = None) -> torch.Tensor:
         """Return probabilities of label 1, float64, in the shape of the scores.
 
@@ -245,3 +243,6 @@ def _group(state: Mapping[str, Any]) -> CalibratedGroup:
         float(state["slope"]),
         float(state["offset"]),
     )
+
+
+explain_public(__name__)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from fairlayer._keywords import explained, ours_for, refuse_foreign_keywords
 from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint, DemographicParity
 from fairlayer.constraints.statements import Tolerance
@@ -105,7 +104,6 @@ class FairModel(nn.Module):
         (torch.Size([64, 1]), True)
     """
 
-    @explained
     def __init__(
         self,
         backbone: nn.Module | None = None,
@@ -194,7 +192,6 @@ class FairModel(nn.Module):
                 x, _, features = self._read(batch)
                 self.inference_state.warm_start(self.raw_scores(x), features, self.projection.known())
 
-    @explained
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
         """Deliver labels of earlier streamed predictions, by the ids they were made with."""
         self.inference_state.observe_labels(ids, y)
@@ -252,7 +249,6 @@ class FairModel(nn.Module):
         batches = (self._read(batch) for batch in loader)
         return amortise(self.without_layer(), self.projection, batches, proxy=proxy, on_unknown=on_unknown)
 
-    @explained
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error.
 
@@ -317,11 +313,7 @@ class FairModel(nn.Module):
         """
         if not torch.compiler.is_compiling():
             refuse_tracing("FairModel")
-        try:
-            scores = as_scores(self.scores(*args, **kwargs))
-        except TypeError as error:
-            self._explain_keywords(kwargs, error)
-            raise
+        scores = as_scores(self.scores(*args, **kwargs))
         features = self._with_columns(sensitive_features, args) if self.protected_attr_idx else sensitive_features
         if not inference:
             return self._project(scores, features, y, label_probabilities, sample_weight)
@@ -479,12 +471,6 @@ class FairModel(nn.Module):
             return torch.softmax(plain, dim=-1) if options.on_simplex else torch.sigmoid(plain)
         low, high = plain_bounds(options.numeric_bounds, options.margin)
         return plain.clamp(low, high) if (low, high) != (None, None) else plain
-
-    def _explain_keywords(self, given: Mapping[str, Any], error: TypeError) -> None:
-        """Answer a keyword that the backbone has refused, where it stands for one of this model's own."""
-        known = ("sensitive_features", "y", "label_probabilities", "sample_weight", "inference", "ids", "at")
-        if any(f"'{name}'" in str(error) for name in given if ours_for(name, known)):
-            refuse_foreign_keywords(f"{type(self).__name__}(...), or its backbone,", given, known)
 
     def _read(self, batch: Any) -> LoaderBatch:
         """Return what a batch of a loader holds, columns of x among the sensitive features."""

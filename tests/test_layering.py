@@ -21,7 +21,8 @@ PACKAGE = ROOT / "fairlayer"
 # units of lower rows, never a neighbour of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_typing"),
-    ("_arrays", "_keywords", "_notebook", "_rows", "collective", "networks", "tensor_state", "tracing", "trail"),
+    ("_keywords",),
+    ("_arrays", "_notebook", "_rows", "collective", "networks", "tensor_state", "tracing", "trail"),
     ("groups", "fused"),
     ("constraints", "geometry"),
     ("passes", "edge"),

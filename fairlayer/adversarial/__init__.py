@@ -1,5 +1,6 @@
 """Adversarial training: heads that try to read sensitive features, and a measure of what can be read."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.adversarial.adversary import Adversary
 from fairlayer.adversarial.errors import AdversaryDefinitionError, CaptureError, LeakageError, ScheduleError
 from fairlayer.adversarial.probing import Leakage, leakage
@@ -26,3 +27,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

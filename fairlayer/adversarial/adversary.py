@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fairlayer._keywords import explained
 from fairlayer._typing import called_like
 from fairlayer.adversarial.building import On, as_targets, feature_names, learn, make_head
 from fairlayer.adversarial.heads import Head
@@ -65,7 +64,6 @@ class Adversary(nn.Module):
         (None, 0.55...)
     """
 
-    @explained
     def __init__(
         self,
         model: nn.Module,
@@ -113,12 +111,10 @@ class Adversary(nn.Module):
         """
         self.reversal.set_strength(strength_at(self.schedule, progress))
 
-    @explained
     def loss(self, sensitive_features: Any, y: Any = None) -> Tensor:
         """Return the sum of `losses`."""
         return torch.stack(list(self.losses(sensitive_features, y).values())).sum()
 
-    @explained
     def losses(self, sensitive_features: Any, y: Any = None) -> dict[str, Tensor]:
         """Return each head's loss on the latest forward of the model, which is then forgotten.
 
@@ -141,7 +137,6 @@ class Adversary(nn.Module):
         self._tap.clear()
         return losses
 
-    @explained
     def forward(self, features: Tensor, y: Any = None) -> tuple[Tensor, ...]:
         """Return what each head makes of features (n, width): logits (n, groups), or standardised numbers (n,)."""
         reversed_: Tensor = self.reversal(features.to(next(self.heads.parameters()).dtype))

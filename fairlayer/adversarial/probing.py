@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.adversarial.auc import AUC, area_under_curve, mean_auc
 from fairlayer.adversarial.building import as_targets
@@ -69,7 +68,6 @@ class Leakage:
         )
 
 
-@explained
 def leakage(
     representation: Any,
     sensitive_features: Any,

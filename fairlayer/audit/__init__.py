@@ -1,5 +1,6 @@
 """Evidence from any predictions: one table of sufficient statistics, and every number of an audit read from it."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.audit.asked import Asked, AskedLimit
 from fairlayer.audit.bounded import bounded_interval
 from fairlayer.audit.compatible import BaseRate, Compatibility, Together, compatibility
@@ -116,3 +117,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

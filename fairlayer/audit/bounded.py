@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from fairlayer._arrays import host_float64
-from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
 from fairlayer.audit.intervals import Interval, range_interval
 from fairlayer.audit.means import Means
@@ -19,7 +18,6 @@ from fairlayer.groups import read_sensitive_features
 __all__ = ["bounded_interval", "interval_of"]
 
 
-@explained
 def bounded_interval(
     constraint: Constraint, predictions: Any, *, sensitive_features: Any, y: Any = None
 ) -> Interval | None:

@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.grouped import Grouped
@@ -162,7 +161,6 @@ class Compatibility:
         return f"{names}: possible at an accuracy of {self.accuracy:.3f} {smallest}; {cost}."
 
 
-@explained
 def compatibility(
     table: AuditTable,
     by: str | Sequence[str],

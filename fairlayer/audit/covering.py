@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer._keywords import explained
 from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.audit.disparities import Standing, disparity
 from fairlayer.audit.grouped import ALL
@@ -82,7 +81,6 @@ class Coverage:
         return tuple(group.name for group in self.groups if group.short)
 
 
-@explained
 def coverage(
     y: Any,
     *,

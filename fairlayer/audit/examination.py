@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer._keywords import explained
 from fairlayer._notebook import table_html
 from fairlayer.audit.asked import Asked, read_groupings, read_limits
 from fairlayer.audit.checklists import annex_iv, audit_list, record, validation_list
@@ -161,7 +160,6 @@ class Audit:
         }
 
 
-@explained
 def audit(
     *,
     scores: Any = None,

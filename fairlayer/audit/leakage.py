@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
 from fairlayer.audit.table import AuditTable
 
@@ -46,7 +45,6 @@ def score_warnings(table: AuditTable) -> tuple[str, ...]:
     return tuple(found)
 
 
-@explained
 def column_warnings(
     columns: Mapping[str, Any], y: Any = None, *, sensitive: Sequence[str] = (), sources: Sequence[str] = ()
 ) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairlayer._keywords import explained
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.audit.cells import read_cells
 from fairlayer.audit.disparities import Part, disparity
@@ -138,7 +137,6 @@ class Movement:
         return f"{100 * shift:.1f}" if self.percent else f"{shift:.3g}"
 
 
-@explained
 def movement(
     *,
     before: Any = None,

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairlayer._keywords import explained
 from fairlayer._typing import Category, FloatArray, IntArray
 from fairlayer.audit.cells import distinct, read_cells, united
 from fairlayer.audit.counting import OWN, count_histogram, count_sums, put_in_order
@@ -79,7 +78,6 @@ class AuditTable:
     estimated: tuple[str, ...]
 
     @staticmethod
-    @explained
     def of(
         *,
         scores: Any = None,

@@ -1,5 +1,6 @@
 """What must hold: (groups, labels) -> linear statements about group means. One idea per file."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.constraints.affine import Affine
 from fairlayer.constraints.base import Constraint
 from fairlayer.constraints.batch import Batch
@@ -47,3 +48,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__, inner=("Batch", "GroupMeans", "Rows", "Spread"))

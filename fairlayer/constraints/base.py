@@ -90,7 +90,6 @@ class Constraint(ABC):
             return as_float(getattr(self, self.limit_argument))
         return limit_of(self)
 
-    @explained
     def measure(
         self,
         predictions: Any,

@@ -1,5 +1,6 @@
 """Tables, readers of public data sets, a generated lending population, batches of rows, and pre-processing."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.data.batches import StratifiedBatchSampler, consecutive_batches, joint_codes
 from fairlayer.data.columns import Cut, parse_cut
 from fairlayer.data.counterfactual import Counterfactuals, counterfactual_flip
@@ -47,3 +48,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

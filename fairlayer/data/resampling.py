@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairlayer._keywords import explained
 from fairlayer.data.cells import as_column, fractional, named_arrays, read_groups_and_labels
 from fairlayer.data.errors import ColumnError, listed, near
 from fairlayer.errors import require
@@ -29,7 +28,6 @@ class Resampled(NamedTuple):
     sensitive_features: dict[str, NDArray[Any]]
 
 
-@explained
 def balanced_resampling(
     x: Any,
     y: Any,

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairlayer._keywords import explained
 from fairlayer.data.cells import read_groups_and_labels
 
 __all__ = ["inverse_frequency_weights", "reweighing_weights"]
 
 
-@explained
 def reweighing_weights(groups: Any, y: Any) -> NDArray[np.float64]:
     """Return a weight per row under which the label does not depend on the group.
 
@@ -43,7 +41,6 @@ def reweighing_weights(groups: Any, y: Any) -> NDArray[np.float64]:
     return np.asarray(in_group * in_label / (len(codes.both) * in_both), dtype=np.float64)
 
 
-@explained
 def inverse_frequency_weights(groups: Any, y: Any = None) -> NDArray[np.float64]:
     """Return a weight per row under which every group, or every combination of group and label, counts the same.
 

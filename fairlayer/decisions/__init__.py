@@ -1,5 +1,6 @@
 """Decisions: scores -> yes or no under the constraints, at the level of decisions."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.decisions.deciding import decide
 from fairlayer.decisions.errors import NeedsRandomisationError, UnseenCellError, UtilityError
 from fairlayer.decisions.expected import ExpectedGap, Spreading
@@ -27,3 +28,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__, inner=("CellRule",))

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.decisions.inputs import ACCURACY, as_scores, like, read_scores
 from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of, weigh_decisions
@@ -19,7 +18,6 @@ from fairlayer.edge import Stated, check_row_order
 __all__ = ["decide"]
 
 
-@explained
 def decide(
     scores: Any,
     constraints: Stated,

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer._keywords import explained
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.constraints.base import as_names
 from fairlayer.decisions.curves import Partition
@@ -53,7 +52,6 @@ class ReferredDecisions:
     gap_before: float
 
 
-@explained
 def reject_option(
     scores: Any,
     on: str | Sequence[str],

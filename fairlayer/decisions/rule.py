@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer._keywords import explained
 from fairlayer._typing import Category, FloatArray, IntArray
 from fairlayer.constraints import Constraint
 from fairlayer.decisions.curves import Curve, Partition
@@ -94,7 +93,6 @@ class DecisionRule:
     randomised: bool
 
     @staticmethod
-    @explained
     def fit(
         scores: Any,
         constraints: Stated,
@@ -135,7 +133,6 @@ class DecisionRule:
             _warn_of_small_cells(rule, constraint)
         return rule
 
-    @explained
     def expected_gap(
         self, constraints: Stated, *, sizes: int | Mapping[str, int] | None = None, seed: int = 0
     ) -> ExpectedGap:
@@ -166,7 +163,6 @@ class DecisionRule:
         each = [expected_gap(self, constraint, sizes=sizes, seed=seed) for constraint in as_constraints(constraints)]
         return max(each, key=lambda found: found.long_run.mean)
 
-    @explained
     def apply(self, scores: Any, *, sensitive_features: Any = None, seed: int | None = None) -> Tensor:
         """Return decisions 0 or 1 for new scores (n,) or (n, 1), in their shape and on their device.
 
@@ -187,7 +183,6 @@ class DecisionRule:
         decisions = draw_decisions(self.probabilities_in(values, cell_of), cell_of, values, offset)
         return like(tensor, decisions, torch.int64)
 
-    @explained
     def probabilities(self, scores: Any, *, sensitive_features: Any = None) -> Tensor:
         """Return the probability with which each sample is selected, float64, in the shape of the scores."""
         check_row_order(scores=scores, sensitive_features=sensitive_features)
@@ -203,7 +198,6 @@ class DecisionRule:
             selected[inside] = cell.probabilities(scores[inside])
         return selected
 
-    @explained
     def locate(self, sensitive_features: Any, n: int) -> IntArray:
         """Return the number of each sample's cell.
 

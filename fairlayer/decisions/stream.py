@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from fairlayer._arrays import host_float64
-from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.constraints.measure import measure
@@ -97,7 +96,6 @@ class DecisionStream:
         self._lock = threading.Lock()
         self.reset()
 
-    @explained
     def decide(self, scores: Any, sensitive_features: Any = None) -> Tensor:
         """Return decisions 0 or 1 (n,) or (n, 1), and count them.
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fairlayer._keywords import explained
 from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint
 from fairlayer.distillation.errors import NoFixedShiftError
@@ -50,7 +49,6 @@ class AmortisedModel(nn.Module):
         self.shifts = shifts
         self.proxy = proxy
 
-    @explained
     def encode(self, sensitive_features: Any) -> Tensor:
         """Return the cell of each sample; see `AmortisedShifts.encode`."""
         return self.shifts.encode(sensitive_features)

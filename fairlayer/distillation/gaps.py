@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from fairlayer._arrays import host_float64
-from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint, GroupCalibration, Measured
 from fairlayer.constraints.measure import measure, worst_of
@@ -62,7 +61,6 @@ class RemainingGap:
 
 
 @torch.no_grad()
-@explained
 def remaining_gap(
     model: nn.Module,
     loader: Iterable[Any],

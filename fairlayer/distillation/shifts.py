@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fairlayer._keywords import explained
 from fairlayer.constraints import Constraint
 from fairlayer.distillation.cells import CellMap
 from fairlayer.distillation.fitting import fit_shifts
@@ -91,7 +90,6 @@ class AmortisedShifts(nn.Module):
         )
 
     @staticmethod
-    @explained
     def fit(
         scores: Tensor,
         constraints: Sequence[Constraint],
@@ -156,7 +154,6 @@ class AmortisedShifts(nn.Module):
         rows = zip(self.cells.names, shift, self.counts.tolist(), self.fitted.tolist(), strict=True)
         return {name: {"shift": moved, "count": count, "fitted": ok} for name, moved, count, ok in rows}
 
-    @explained
     def encode(self, sensitive_features: Any) -> Tensor:
         """Return the cell of each sample, an int64 tensor (n,); with soft membership, probabilities (n, cells).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fairlayer._keywords import explain_public
 from fairlayer.errors import ParameterError
 from fairlayer.geometry.base import Geometry
 from fairlayer.geometry.entropic import Entropic
@@ -54,3 +55,8 @@ def geometry_of(name: str | Geometry, *, on_simplex: bool = False) -> Geometry:
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(
+    __name__, inner=("Entropic", "EntropicSimplex", "Euclidean", "EuclideanSimplex", "Geometry", "Likelihood")
+)

@@ -1,5 +1,6 @@
 """Sensitive features -> groups: the only room that knows how group membership is encoded."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.groups.feature import EncodedFeature
 from fairlayer.groups.groups import Groups, read_sensitive_features
 from fairlayer.groups.naming import cell_name, group_labels, unknown_label
@@ -21,3 +22,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__, inner=("EncodedFeature", "Groups", "Vocabulary"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from fairlayer._keywords import explain_public
+
 __all__ = ["states_as_tensors"]
 
 
@@ -17,3 +19,6 @@ def states_as_tensors(model: nn.Module) -> nn.Module:
         True
     """
     return model
+
+
+explain_public(__name__)

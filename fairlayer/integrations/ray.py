@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fairlayer._keywords import explained
+from fairlayer._keywords import explain_public
 from fairlayer.constraints import Constraint
 from fairlayer.edge import as_constraints, feature_names
 from fairlayer.errors import DataError, require
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["project_dataset"]
 
 
-@explained
 def project_dataset(
     dataset: Dataset,
     constraints: Sequence[Constraint],
@@ -140,3 +139,6 @@ def _move(block: Any, columns: _Columns, mover: Mover) -> Any:
     value, places = mover.move(columns.chunk(block))
     shift = mover.shifts[places].astype(value.dtype)
     return block.append_column("value", pyarrow.array(value)).append_column("shift", pyarrow.array(shift))
+
+
+explain_public(__name__)

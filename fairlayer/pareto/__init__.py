@@ -1,5 +1,6 @@
 """Trade-offs between quality and gap: sweeps over tolerances or strengths, their fronts, and descent on both."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.pareto.descent import descend
 from fairlayer.pareto.errors import MeasureError, SweepDefinitionError, SweepFailedError, UnreachableError
 from fairlayer.pareto.front import Front
@@ -27,3 +28,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

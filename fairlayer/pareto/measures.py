@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairlayer._keywords import explained
 from fairlayer.audit import bounded_interval
 from fairlayer.constraints import Constraint
 from fairlayer.pareto.errors import MeasureError
@@ -12,7 +11,6 @@ from fairlayer.pareto.errors import MeasureError
 __all__ = ["gap_measures"]
 
 
-@explained
 def gap_measures(
     name: str, constraint: Constraint, predictions: Any, *, sensitive_features: Any, y: Any = None
 ) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The constraints as losses: penalties, dependence measures, and an augmented Lagrangian."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.penalties.adapters import cooper_problem, dual_optimizer
 from fairlayer.penalties.dependence import HSIC, MMD
 from fairlayer.penalties.excess import Excess
@@ -24,3 +25,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer._keywords import explained
 from fairlayer._typing import BoolArray, called_like
 from fairlayer.constraints.base import as_names
 from fairlayer.edge import check_choice
@@ -84,13 +83,11 @@ class HSIC(LossTerm):
         self.estimator = check_choice("estimator", estimator, tuple(_ESTIMATORS))
         self.given_label = given_label
 
-    @explained
     def fit_categories(self, sensitive_features: Any) -> None:
         """Check that the columns are there and can be read; no category is kept."""
         check_columns(sensitive_features, self.on, self.continuous)
 
     @outside_graphs
-    @explained
     def forward(self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None) -> Tensor:
         """Return the penalty, 0-d; scores (n,), or representations (n, d), which count as one whole."""
         points = read_points(scores)
@@ -148,13 +145,11 @@ class MMD(LossTerm):
         self.bandwidth = _checked_bandwidth("MMD", bandwidth)
         self.given_label = given_label
 
-    @explained
     def fit_categories(self, sensitive_features: Any) -> None:
         """Check that the columns are there and can be read; no category is kept."""
         check_columns(sensitive_features, self.on)
 
     @outside_graphs
-    @explained
     def forward(self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None) -> Tensor:
         """Return the penalty, 0-d; scores (n,), or representations (n, d), which count as one whole."""
         points = read_points(scores)

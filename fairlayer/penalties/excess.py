@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fairlayer._keywords import explained
 from fairlayer._typing import BoolArray, called_like
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated, feature_names
@@ -67,7 +66,6 @@ class Excess(nn.Module):
         tensor([ 0.4000, -0.6000])
     """
 
-    @explained
     def __init__(self, constraints: Stated) -> None:
         super().__init__()
         self.reader = BatchReader(constraints)
@@ -97,7 +95,6 @@ class Excess(nn.Module):
         """Number of entries."""
         return len(self.names)
 
-    @explained
     def fit_categories(self, sensitive_features: Any, *, y: Any = None, label_probabilities: Any = None) -> Excess:
         """Learn the categories, and with them the faces; an unseen category is an error from then on.
 
@@ -112,7 +109,6 @@ class Excess(nn.Module):
         return self
 
     @outside_graphs
-    @explained
     def named(
         self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
     ) -> FaceValues:
@@ -122,7 +118,6 @@ class Excess(nn.Module):
         self._names = values.names
         return values
 
-    @explained
     def forward(
         self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
     ) -> Tensor:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from fairlayer._keywords import explained
 from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated
@@ -115,7 +114,6 @@ class AugmentedLagrangian(LossTerm):
     mean_excess: Tensor
     seen: Tensor
 
-    @explained
     def __init__(
         self,
         constraints: Stated,
@@ -141,7 +139,6 @@ class AugmentedLagrangian(LossTerm):
         """What must hold."""
         return self.reader.constraints
 
-    @explained
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error."""
         self.reader.fit_categories(sensitive_features)
@@ -151,7 +148,6 @@ class AugmentedLagrangian(LossTerm):
         return dict(zip(self._places, self.multipliers.tolist(), strict=True))
 
     @outside_graphs
-    @explained
     def forward(
         self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
     ) -> Tensor:

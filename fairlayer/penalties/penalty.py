@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fairlayer._keywords import explained
 from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint, Statement
 from fairlayer.constraints.statements import as_float
@@ -34,7 +33,6 @@ __all__ = ["Penalty", "penalize", "soft_decisions"]
 
 
 @outside_graphs
-@explained
 def penalize(
     scores: Tensor,
     constraints: Stated,
@@ -131,7 +129,6 @@ class Penalty(LossTerm):
         (0.25, [-1.0, 1.0])
     """
 
-    @explained
     def __init__(
         self,
         constraints: Stated,
@@ -154,13 +151,11 @@ class Penalty(LossTerm):
         """What is penalised."""
         return self.reader.constraints
 
-    @explained
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error."""
         self.reader.fit_categories(sensitive_features)
 
     @outside_graphs
-    @explained
     def forward(
         self, scores: Tensor, *, sensitive_features: Any = None, y: Any = None, label_probabilities: Any = None
     ) -> Tensor:

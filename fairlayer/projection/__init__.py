@@ -1,5 +1,6 @@
 """The projection: statements in numbers, the solve as a torch operation, the proof, and the result."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.projection.certificate import Certificate
 from fairlayer.projection.layer import FairProjection
@@ -11,3 +12,6 @@ __all__ = ["Assembly", "Certificate", "FairProjection", "Plan", "Projection", "a
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__, inner=("Assembly", "Plan"))

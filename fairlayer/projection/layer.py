@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from fairlayer._arrays import holds_no_numbers
-from fairlayer._keywords import explained
 from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated, feature_names, read_per_sample
@@ -97,7 +96,6 @@ class FairProjection(nn.Module):
         finally:
             self.plan = before
 
-    @explained
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error.
 
@@ -115,7 +113,6 @@ class FairProjection(nn.Module):
             words = words.united(name, [there.get(name, ()) for there in everywhere])
         self.vocabulary = words.closed()
 
-    @explained
     def forward(
         self,
         scores: Tensor,
@@ -191,7 +188,6 @@ class FairProjection(nn.Module):
         self._remember(result)
         return moved.to(result.value.dtype)
 
-    @explained
     def alone(
         self,
         scores: Tensor,

@@ -12,7 +12,6 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from fairlayer._keywords import explained
 from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
@@ -120,7 +119,6 @@ class FairnessPath:
         return axes.figure
 
 
-@explained
 def fairness_path(
     scores: Any,
     constraints: Stated,

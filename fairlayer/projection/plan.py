@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from fairlayer._arrays import hidden_batch, host_float64, transforming
-from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, without_convex
@@ -46,7 +45,6 @@ from fairlayer.projection.result import Projection, SolvedProblem
 __all__ = ["Plan", "project"]
 
 
-@explained
 def project(
     scores: Any,
     constraints: Stated,

@@ -1,5 +1,6 @@
 """An audit as a page, as Markdown and as a model card. Computes nothing."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.audit import public_document
 from fairlayer.report.alternatives import alternatives_among, alternatives_of
 from fairlayer.report.markdown import render_card, render_markdown, write_card, write_markdown
@@ -36,3 +37,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

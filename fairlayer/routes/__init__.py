@@ -1,5 +1,6 @@
 """Ways to the same promise: compared side by side, which one to take, and whether the one taken bears a load."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.routes.candidates import Candidate
 from fairlayer.routes.check import Check, check_run, check_seeds
 from fairlayer.routes.compare import Route, Routes, compare_routes
@@ -33,3 +34,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer._keywords import explained
 from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.calibration import GroupCalibrator
@@ -156,7 +155,6 @@ class Routes:
         }
 
 
-@explained
 def compare_routes(
     candidates: Sequence[Candidate],
     constraints: Stated,

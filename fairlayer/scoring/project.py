@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Constraint, Measured
@@ -33,7 +32,6 @@ _MOST_SWEEPS = 12
 T = TypeVar("T")
 
 
-@explained
 def project_chunks(
     chunks: Callable[[], Iterable[Any]],
     constraints: Sequence[Constraint],
@@ -224,7 +222,6 @@ class TableProjection:
             raise DataError("the numbers are measured while values() is read; read it to its end first.")
         return dict(zip(self._solved.settings.names, self._solved.measure(self._seen, self._sums), strict=True))
 
-    @explained
     def apply(self, scores: Any, sensitive_features: Any, y: Any = None) -> Any:
         """Return the projected scores of any rows of the table; a tensor for a tensor, else an array.
 

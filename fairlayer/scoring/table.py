@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer._keywords import explained
 from fairlayer.constraints import Constraint
 from fairlayer.edge import as_constraints, feature_names
 from fairlayer.errors import DataError, require
@@ -19,7 +18,6 @@ from fairlayer.scoring.project import TableProjection, project_chunks
 __all__ = ["coded", "numbers", "score_table"]
 
 
-@explained
 def score_table(
     source: str | Path | Sequence[str | Path],
     constraints: Sequence[Constraint],

@@ -1,5 +1,6 @@
 """A trained run in use: an HTTP scorer over one durable stream, and a table streamed row by row."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.serving.app import create_app
 from fairlayer.serving.decided import decided_stream
 from fairlayer.serving.journal import Journal
@@ -25,3 +26,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

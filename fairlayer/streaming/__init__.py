@@ -1,5 +1,6 @@
 """Streaming inference: predictions in small batches whose group gaps are held by a policy."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policies import Answer, Anytime, PerBatch, Policy, Present, Tracking, register_policy
 from fairlayer.streaming.recording import Recorder
@@ -26,3 +27,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__, inner=("InferenceState.emit_simply",))

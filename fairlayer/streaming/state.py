@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fairlayer._arrays import host_float64
-from fairlayer._keywords import explained
 from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Constraint, Measured
@@ -87,7 +86,6 @@ class InferenceState:
         3
     """
 
-    @explained
     def __init__(
         self,
         constraints: Stated,
@@ -135,7 +133,6 @@ class InferenceState:
 
     # ---- steps
 
-    @explained
     def emit(
         self,
         scores: Tensor,
@@ -228,7 +225,6 @@ class InferenceState:
         tensor = torch.from_numpy(result.reshape(shape))
         return tensor if device is None else tensor.to(device)
 
-    @explained
     def settle(
         self,
         scores: Tensor,
@@ -247,7 +243,6 @@ class InferenceState:
         """
         return self._general(scores, flat(projected), sensitive_features, ids=ids, y=y, vocabulary=vocabulary, at=at)
 
-    @explained
     def absorb(
         self,
         scores: Tensor,
@@ -272,7 +267,6 @@ class InferenceState:
             self._after_step()
         self._tell()
 
-    @explained
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
         """Deliver the labels of earlier predictions.
 
@@ -292,7 +286,6 @@ class InferenceState:
             self._pending.drop(keys)
             self._machine.observe_labels(found, labels[:, 0])
 
-    @explained
     def warm_start(self, scores: Tensor, sensitive_features: Any, vocabulary: Vocabulary | None = None) -> None:
         """Let the feed-forward begin from raw scores of validation data; nothing counts as emitted."""
         raw = self._raw(scores)
@@ -301,7 +294,6 @@ class InferenceState:
             self._whole(lambda: self._machine.warm_start(groups, raw))
             self._know()
 
-    @explained
     def change_constraints(self, constraints: Stated, *, over: float | None = None) -> None:
         """Hold other constraints, or the same with other limits, from now on; what was counted stays.
 

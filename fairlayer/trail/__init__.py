@@ -1,5 +1,6 @@
 """An append-only audit trail in one SQLite file, in which edits are found at a level that it names."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.trail.batches import decisions_of
 from fairlayer.trail.checkpoint import Checkpoint, read_checkpoint
 from fairlayer.trail.erasing import Erasure
@@ -52,3 +53,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

@@ -1,5 +1,6 @@
 """Train a model through its layer, compare it with an unconstrained one, keep it in a run folder."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.constraints.text import known_constraints, parse_constraint
 from fairlayer.training.comparing import compare
 from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
@@ -64,3 +65,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import decimal
-import inspect
 from typing import Any
 
 import numpy as np
@@ -17,151 +16,13 @@ from torch import nn
 
 import fairlayer as fl
 from fairlayer import errors
-from fairlayer._keywords import explained, refuse_foreign_keywords
-from fairlayer.adversarial import leakage
-from fairlayer.audit import AuditTable, audit, coverage
-from fairlayer.calibration import GroupCalibrator
-from fairlayer.data import reweighing_weights
-from fairlayer.decisions import reject_option
-from fairlayer.distillation import AmortisedShifts, remaining_gap
+from fairlayer.distillation import remaining_gap
 from fairlayer.edge import as_constraints, as_score_tensor, read_per_sample, read_sample_weight
-from fairlayer.errors import KeywordError
-from fairlayer.integrations import sklearn
 from fairlayer.integrations import torchmetrics as metrics
-from fairlayer.penalties import Excess
-from fairlayer.scoring import TableProjection
 
 PARITY = fl.DemographicParity("sex", tolerance=0.1)
 SEX = {"sex": ["F", "F", "M", "M"]}
 SCORES = [0.9, 0.7, 0.2, 0.4]
-
-# ---- keywords
-
-
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        (lambda: fl.DemographicParity("sex", eps=0.1), "DemographicParity has no argument 'eps'.*called 'tolerance'"),
-        (
-            lambda: fl.EqualizedOdds("sex", fairness_tolerance=0.1),
-            "'fairness_tolerance'; here it is called 'tolerance'",
-        ),
-        (lambda: fl.DemographicParity("sex", slack=0.1), "'slack'; here it is called 'tolerance'"),
-        (lambda: fl.DemographicParity("sex", epsilon=0.1), "'epsilon'; here it is called 'tolerance'"),
-        (lambda: fl.DemographicParity("sex", tolerence=0.1), "'tolerence'; did you mean 'tolerance'"),
-        (lambda: fl.DemographicParity(feature="sex", tolerance=0.1), "'feature'; here it is called 'on'"),
-        (lambda: fl.DemographicParity("sex", zzz=0.1), r"no argument 'zzz'\. Its arguments are: on, tolerance"),
-        (lambda: fl.decide(SCORES, PARITY, groups=SEX), "decide has no argument 'groups'.*'sensitive_features'"),
-        (lambda: fl.decide(SCORES, PARITY, sensitive_features=SEX, labels=[1] * 4), "'labels'; here it is called 'y'"),
-        (lambda: fl.decide(SCORES, PARITY, A=SEX), "'A'; here it is called 'sensitive_features'"),
-        (lambda: fl.Penalty(PARITY)(torch.tensor(SCORES), protected=SEX), "'protected'; here .* 'sensitive_features'"),
-        (lambda: fl.Penalty(PARITY, nrom="abs"), "Penalty has no argument 'nrom'; did you mean 'norm'"),
-        (lambda: fl.FairModel(nn.Linear(2, 1), [PARITY], bound=(0, 1)), "FairModel has no argument 'bound'.*'bounds'"),
-        (lambda: fl.FairModel(nn.Linear(2, 1), [PARITY], prediction_bounds=(0, 1)), "'prediction_bounds'.*'bounds'"),
-        (lambda: fl.FairModel(custom_network=nn.Linear(2, 1)), "'custom_network'; here it is called 'backbone'"),
-        (lambda: fl.FairModel(nn.Linear(2, 1), fairness_metric="x"), "'fairness_metric'; here .* 'constraints'"),
-        (lambda: fl.FairModel(nn.Linear(2, 1), epsilon=1.0), "'epsilon'; here it is called 'tolerance'"),
-        (lambda: fl.FairModel(nn.Linear(2, 1), [PARITY])(torch.rand(4, 2), labels=[1] * 4), "'labels'; .*called 'y'"),
-        (lambda: fl.DecisionRule.fit(SCORES, PARITY, sensitive=SEX), "'sensitive'; here .* 'sensitive_features'"),
-    ],
-)
-def test_a_foreign_keyword_is_answered_with_ours(call: Any, said: str) -> None:
-    with pytest.raises(KeywordError, match=said) as caught:
-        call()
-    assert isinstance(caught.value, TypeError)
-    assert isinstance(caught.value, errors.ParameterError)
-
-
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [
-        (fl.DemographicParity, "measure"),
-        *((fl.FairProjection, each) for each in ("forward", "alone", "fit_categories")),
-        *((fl.InferenceState, each) for each in ("emit", "settle", "warm_start", "absorb", "observe_labels")),
-        *((fl.DecisionRule, each) for each in ("apply", "probabilities", "locate")),
-        (fl.DecisionStream, "decide"),
-        *((kind, "forward") for kind in (fl.HSIC, fl.MMD, fl.AugmentedLagrangian, Excess)),
-        *((kind, "fit_categories") for kind in (fl.HSIC, fl.MMD, fl.AugmentedLagrangian, fl.Penalty, Excess)),
-        *((fl.Adversary, each) for each in ("forward", "loss", "losses")),
-        *((GroupCalibrator, each) for each in ("fit", "apply")),
-        *((AmortisedShifts, each) for each in ("fit", "encode")),
-        (AuditTable, "of"),
-        *((sklearn.FairRidge, each) for each in ("fit",)),
-        *((sklearn.FairLogisticRegression, each) for each in ("fit",)),
-        (metrics.ScoreGap, "update"),
-        (metrics.ConstraintExcess, "update"),
-        (TableProjection, "apply"),
-    ],
-)  # fmt: skip
-def test_every_method_that_reads_samples_answers(owner: Any, name: str) -> None:
-    """Labels, groups or weights by another name; the call need not be whole for that."""
-    method = getattr(owner, name)
-    known = inspect.signature(method).parameters
-    theirs = {"y": "labels", "sensitive_features": "protected", "sample_weight": "weights"}
-    ours = next(each for each in theirs if each in known)
-    with pytest.raises(KeywordError, match=f"'{theirs[ours]}'; here it is called '{ours}'"):
-        method(*[None] * _positional(known, ours), **{theirs[ours]: None})
-
-
-@pytest.mark.parametrize("function", [audit, coverage, reject_option, reweighing_weights, leakage, remaining_gap])
-def test_every_function_that_reads_samples_answers(function: Any) -> None:
-    known = inspect.signature(function).parameters
-    theirs = {"y": "labels", "sensitive_features": "protected", "constraints": "fairness_metric"}
-    ours = next(each for each in theirs if each in known)
-    with pytest.raises(KeywordError, match=f"'{theirs[ours]}'; here it is called '{ours}'"):
-        function(*[None] * _positional(known, ours), **{theirs[ours]: None})
-
-
-def _positional(parameters: Any, without: str) -> int:
-    """How many arguments a call needs by their place."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [each for each in parameters.values() if each.kind in kinds and each.default is each.empty]
-    return len([each for each in needed if each.name != without])
-
-
-def test_signatures_stay_as_they_were_written() -> None:
-    assert list(inspect.signature(fl.DemographicParity).parameters) == ["on", "tolerance", "classes"]
-    assert "sensitive_features" in inspect.signature(fl.decide).parameters
-    assert "protected_attr_idx" in inspect.signature(fl.FairModel).parameters
-
-
-def test_an_error_inside_is_left_alone() -> None:
-    @explained
-    def broken(left: Any, *, right: Any) -> Any:
-        return left + right
-
-    with pytest.raises(TypeError, match="unsupported operand") as caught:
-        broken(1, right="a")
-    assert not isinstance(caught.value, KeywordError)
-    with pytest.raises(TypeError, match="missing 1 required") as caught:
-        broken(1)
-    assert not isinstance(caught.value, KeywordError)
-
-
-def test_a_constraint_of_ones_own_answers_too() -> None:
-    class Mine(fl.DemographicParity):
-        def __init__(self, on: str, width: float) -> None:
-            super().__init__(on, tolerance=width)
-
-    assert Mine("sex", width=0.1).tolerance == 0.1
-    with pytest.raises(KeywordError, match="did you mean 'width'"):
-        Mine("sex", widht=0.1)
-
-
-def test_a_backbone_takes_its_own_keywords() -> None:
-    class Takes(nn.Module):
-        def forward(self, x: torch.Tensor, labels: Any = None) -> torch.Tensor:
-            return x[:, 0] * (1.0 if labels is None else 2.0)
-
-    model = fl.FairModel(Takes(), [PARITY])
-    x = torch.tensor(SCORES)[:, None]
-    once, twice = (model(x, sensitive_features=SEX, **given) for given in ({}, {"labels": [1]}))
-    assert not torch.equal(once, twice)
-
-
-def test_known_names_pass() -> None:
-    refuse_foreign_keywords("here", ["y"], ("x", "y"))
-
 
 # ---- constraints
 

@@ -1,5 +1,6 @@
 """fairlayer in Lightning: a callback for any LightningModule, and a ready module and data module."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.integrations.lightning.callback import FairnessCallback
 from fairlayer.integrations.lightning.datamodule import FairDataModule, SampleDataModule
 from fairlayer.integrations.lightning.errors import BatchReadingError, NotKeptError, ScheduleLengthError
@@ -22,3 +23,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

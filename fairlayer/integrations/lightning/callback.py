@@ -10,7 +10,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from fairlayer._keywords import explained
 from fairlayer.constraints.base import as_names
 from fairlayer.edge import check_choice
 from fairlayer.errors import ConstraintDefinitionError
@@ -86,7 +85,6 @@ class FairnessCallback(Callback):
         []
     """
 
-    @explained
     def __init__(
         self,
         sensitive_features: str | Sequence[str],

@@ -15,7 +15,6 @@ from torch import distributed
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from fairlayer._keywords import explained
 from fairlayer.data import (
     READERS,
     Encoder,
@@ -122,7 +121,6 @@ class FairDataModule(LightningDataModule):
         (17, ['sensitive_features', 'x', 'y'], ['sex'])
     """
 
-    @explained
     def __init__(
         self,
         data: str,

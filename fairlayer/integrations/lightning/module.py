@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from fairlayer._keywords import explained
 from fairlayer._typing import called_like
 from fairlayer.adversarial import Adversary
 from fairlayer.constraints import Constraint
@@ -76,7 +75,6 @@ class FairLightningModule(LightningModule):
         torch.Size([8])
     """
 
-    @explained
     def __init__(
         self,
         backbone: nn.Module | None = None,
@@ -127,7 +125,6 @@ class FairLightningModule(LightningModule):
                 if isinstance(part, FairModel | LossTerm):
                     part.fit_categories(known)
 
-    @explained
     def forward(self, x: Any, sensitive_features: Any = None, y: Any = None) -> Tensor:
         """Return predictions."""
         if isinstance(self.model, FairModel):

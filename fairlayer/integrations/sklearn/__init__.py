@@ -1,5 +1,6 @@
 """scikit-learn estimators: linear models with the constraints in their program, and any model with them behind it."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.integrations.sklearn.logistic import FairLogisticRegression, LogisticGaps
 from fairlayer.integrations.sklearn.optimality import Optimality
 from fairlayer.integrations.sklearn.postprocessor import FairPostprocessor
@@ -19,3 +20,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

@@ -10,7 +10,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Spread, Statement
 from fairlayer.errors import BackendError, ParameterError
@@ -78,7 +77,6 @@ class FairLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         self.C = C
         self.max_iter = max_iter
 
-    @explained
     def fit(
         self, X: Any, y: Any, *, sensitive_features: Any = None, sample_weight: Any = None
     ) -> FairLogisticRegression:

@@ -9,7 +9,6 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fairlayer._keywords import explained
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
 from fairlayer.integrations.sklearn.optimality import Optimality
@@ -62,7 +61,6 @@ class FairRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.constraints = constraints
         self.alpha = alpha
 
-    @explained
     def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, sample_weight: Any = None) -> FairRidge:
         """Solve the program.
 

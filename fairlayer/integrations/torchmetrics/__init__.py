@@ -1,5 +1,6 @@
 """fairlayer in torchmetrics: group disparities pooled over batches and ranks."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.integrations.torchmetrics.collection import GroupMetricCollection
 from fairlayer.integrations.torchmetrics.constraint_excess import ConstraintExcess
 from fairlayer.integrations.torchmetrics.pooled import GroupRow
@@ -33,3 +34,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

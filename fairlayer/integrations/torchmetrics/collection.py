@@ -6,8 +6,6 @@ from typing import Any
 
 from torchmetrics import MetricCollection
 
-from fairlayer._keywords import explained
-
 __all__ = ["GroupMetricCollection"]
 
 
@@ -30,7 +28,6 @@ class GroupMetricCollection(MetricCollection):
         {'BinaryAccuracy': 1.0, 'ScoreGap': 0.7}
     """
 
-    @explained
     def update(self, preds: Any, target: Any = None, groups: Any = None, sample_weight: Any = None) -> None:
         """Add a batch; the arguments are those of `PooledByGroup.update`."""
         super().update(**_named(preds, target, groups, sample_weight))

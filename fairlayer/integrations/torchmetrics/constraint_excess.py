@@ -10,12 +10,12 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from fairlayer._keywords import explained
 from fairlayer._typing import Category
 from fairlayer.constraints import Constraint, Measured
 from fairlayer.edge import as_constraints
 from fairlayer.errors import CategoryError, MissingLabelsError, NonFiniteScoresError, ParameterError, ShapeError
 from fairlayer.groups import Vocabulary, read_sensitive_features
+from fairlayer.integrations.torchmetrics.beginning import begin_metric
 from fairlayer.integrations.torchmetrics.identity import alike, identity
 from fairlayer.integrations.torchmetrics.reading import as_tensor, read_scores, read_weights
 
@@ -65,7 +65,7 @@ class ConstraintExcess(Metric):
         threshold: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        begin_metric(self, options, ("constraint", "categories", "threshold"))
         [self.constraint] = as_constraints(constraint)
         self.threshold = threshold
         known = {name: tuple(given) for name, given in (categories or {}).items()}
@@ -75,7 +75,6 @@ class ConstraintExcess(Metric):
             self.add_state(state, [], dist_reduce_fx="cat")
         self.add_state("about", identity(self.constraint.features, known), dist_reduce_fx=alike)
 
-    @explained
     def update(self, preds: Any, target: Any, groups: Any, sample_weight: Any = None) -> None:
         """Add a batch.
 

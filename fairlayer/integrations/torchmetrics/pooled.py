@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from fairlayer._keywords import explained
 from fairlayer.errors import (
     CategoryError,
     ConstraintDefinitionError,
@@ -20,6 +19,7 @@ from fairlayer.errors import (
     NonFiniteScoresError,
     ParameterError,
 )
+from fairlayer.integrations.torchmetrics.beginning import begin_metric
 from fairlayer.integrations.torchmetrics.identity import alike, identity
 from fairlayer.integrations.torchmetrics.reading import (
     Categories,
@@ -78,7 +78,7 @@ class PooledByGroup(Metric, ABC):
     about: Tensor
 
     def __init__(self, categories: Categories, *, threshold: float = 0.5, **options: Any) -> None:
-        super().__init__(**options)
+        begin_metric(self, options, ("categories", "threshold"))
         if not math.isfinite(threshold):
             raise ConstraintDefinitionError(
                 f"threshold={threshold!r} was given; decisions are scores at or above it, so it must be finite."
@@ -89,7 +89,6 @@ class PooledByGroup(Metric, ABC):
         self.add_state("unfit", torch.zeros(4, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("about", identity(self.cells, threshold), dist_reduce_fx=alike)
 
-    @explained
     def update(self, preds: Any, target: Any, groups: Any, sample_weight: Any = None) -> None:
         """Add a batch.
 

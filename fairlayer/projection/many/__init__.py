@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fairlayer._keywords import explain_public
 from fairlayer.projection.many.projecting import project_many
 from fairlayer.projection.many.result import ManyProjections
 
@@ -10,3 +11,6 @@ __all__ = ["ManyProjections", "project_many"]
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__)

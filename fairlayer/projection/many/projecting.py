@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fairlayer._arrays import plain_tensor
-from fairlayer._keywords import explained
 from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.constraints import Affine, Batch, Constraint
 from fairlayer.edge import Stated, as_constraints, as_score_tensor, read_groups
@@ -43,7 +42,6 @@ __all__ = ["project_many"]
 _MOST_ROWS = 128  # of one problem; with more, problems are solved one by one
 
 
-@explained
 def project_many(
     scores: Any,
     constraints: Stated,

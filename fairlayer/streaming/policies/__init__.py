@@ -1,5 +1,6 @@
 """How a stream is held: one file for each policy, registered by its name."""
 
+from fairlayer._keywords import explain_public
 from fairlayer.streaming.policies.anytime import Anytime
 from fairlayer.streaming.policies.base import (
     Answer,
@@ -33,3 +34,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+explain_public(__name__, inner=("Anytime", "PerBatch", "Policy", "Present", "Tracking"))
