@@ -15,7 +15,7 @@ import numpy as np
 from fairlayer.fused.compiling import compiled
 from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN, discriminant, odds
 
-__all__ = ["arrange", "emit", "sweep"]
+__all__ = ["arrange", "check", "emit", "sweep"]
 
 
 @compiled
@@ -107,3 +107,15 @@ def emit(
             else:
                 y = _root(z[at], pull)
             value[i] = y
+
+
+def check() -> None:
+    """Compile, or load from the cache, what passes over cells need, and run it once: what is broken shows here."""
+    scores, codes, counts = np.array([3.0, 1.0, 5.0]), np.array([1, 0, 1]), np.array([1, 2, 0])
+    starts, order, ordered = np.zeros(4, dtype=np.int64), np.empty(3, dtype=np.int32), np.empty(3)
+    arrange(scores, codes, counts, False, starts, order, ordered)
+    pulls, sums, frees, value = np.array([-1.0, 1.0, 0.0]), np.empty(3), np.empty(3), np.empty(3)
+    sweep(EUCLIDEAN, ordered, starts, pulls, -np.inf, np.inf, sums, frees)
+    emit(EUCLIDEAN, ordered, starts, order, pulls, -np.inf, np.inf, value, np.empty(3, dtype=np.bool_))
+    if sums.tolist() != [2.0, 6.0, 0.0] or value.tolist() != [2.0, 2.0, 4.0]:
+        raise ArithmeticError(f"the compiled sweep of two cells gave {sums.tolist()} and {value.tolist()}")

@@ -63,7 +63,7 @@ def make_passes(
     readable = scores if scores.dtype in (torch.float64, torch.float32) else scores.float()
     if geometry.on_simplex:
         return SimplexPasses(_to_host(readable).astype(np.float64), cells, geometry, scores.device)
-    if cells.weights is None and scores.device.type not in _ON_HOST:
+    if scores.device.type not in _ON_HOST:
         return TorchPasses(scores.to(torch.float64, copy=not owned), cells, lower, upper, geometry)
     host = _to_host(readable).astype(np.float64, copy=not owned)
     if CompiledPasses.serve(readable, cells, lower, upper, geometry):

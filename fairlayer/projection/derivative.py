@@ -124,7 +124,7 @@ class Derivative:
             value, free = point.piece(run)
             g = passes.from_tensor(upstream[run])
             if nu is not None:
-                taken, weights = passes.pull(nu, run), passes.cells.weights
+                taken, weights = passes.pull(nu, run), self._row_weights
                 g = g - (taken if weights is None else (taken.T * weights[run]).T)
             dx[run] = passes.as_tensor(rule.follow(value, passes.scores[run], free, g))
             if at is not None:
@@ -156,6 +156,13 @@ class Derivative:
         pull = statistics.pull(self._transposed(w))
         tangent: Tensor = moved - self.geometry.weigh(value, x, self.free, pull)
         return tangent
+
+    @cached_property
+    def _row_weights(self) -> Any:
+        """The weight of each row where the scores are, or None."""
+        weights, scores = self.passes.cells.weights, self.passes.scores
+        on_host = weights is None or not isinstance(scores, Tensor)
+        return weights if on_host else torch.from_numpy(weights).to(scores.device)
 
     @cached_property
     def _here(self) -> Place:

@@ -18,6 +18,7 @@ from fairlayer.edge import Stated, feature_names, read_per_sample
 from fairlayer.errors import FairlayerWarning
 from fairlayer.groups import Vocabulary
 from fairlayer.projection.anchor import check_anchor
+from fairlayer.projection.device import UnreadOnDevice
 from fairlayer.projection.labelled import anchors, held_in_training, running_scores, running_shifts_of
 from fairlayer.projection.lean import Unread
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
@@ -57,7 +58,7 @@ class FairProjection(nn.Module):
         self.anchor, self.anchors = check_anchor(anchor), anchors(self.constraints)
         self.running = running_shifts_of(self.constraints, self.options)
         self.vocabulary = Vocabulary()
-        self._last: Projection | Unread | None = None
+        self._last: Projection | Unread | UnreadOnDevice | None = None
         self.feature_names = tuple(feature_names(self.plan.constraints))
         self.plain_box = self.options.on_simplex or self.options.fixed_box is not None
         self.handle = new_handle(self)
@@ -82,7 +83,7 @@ class FairProjection(nn.Module):
         Raises:
             ChangedBatchError: those tensors were changed in place before the result was first read.
         """
-        if isinstance(self._last, Unread):
+        if isinstance(self._last, Unread | UnreadOnDevice):
             self._remember(self._last.read())
         return self._last  # type: ignore[return-value]
 
@@ -127,14 +128,11 @@ class FairProjection(nn.Module):
             recorded = project_in_graph(self, scores, sensitive_features, y, label_probabilities, sample_weight)
             if recorded is not None:
                 return recorded
-        lean = self.plan.lean
-        if lean is not None and sample_weight is None:
-            solved = lean(scores, sensitive_features, self.vocabulary)
-            if solved is not None:
-                for what, given in (("y", y), ("label_probabilities", label_probabilities)):
-                    if given is not None:  # nobody looks at labels here, but what is wrong with them is said
-                        read_per_sample(what, given, tuple(scores.shape))
-                value, self.__dict__["_last"] = solved
+        if sample_weight is None:
+            value = self._by_a_short_way(
+                scores, sensitive_features, {"y": y, "label_probabilities": label_probabilities}
+            )
+            if value is not None:
                 return value
         if isinstance(scores, Tensor) and holds_no_numbers(scores):
             return like(scores)
@@ -156,6 +154,22 @@ class FairProjection(nn.Module):
             return result.value
         self.learn(result)
         return held_in_training(self, scores, result, y) if self.anchors else result.value
+
+    def _by_a_short_way(self, scores: Tensor, sensitive_features: Any, labels: dict[str, Any]) -> Tensor | None:
+        """Return the scores as one parity moves them, in compiled sweeps or on their device; None where neither can."""
+        found: Any = None
+        if self.plan.lean is not None:
+            found = self.plan.lean(scores, sensitive_features, self.vocabulary)
+            for what, given in labels.items() if found is not None else ():
+                if given is not None:  # nobody looks at labels here, but what is wrong with them is said
+                    read_per_sample(what, given, tuple(scores.shape))
+        if found is None and self.plan.on_device is not None and isinstance(scores, Tensor) and not scores.is_cpu:
+            found = self.plan.on_device(scores, sensitive_features, self.known(), labels)
+        if found is None:
+            return None
+        value: Tensor
+        value, self.__dict__["_last"] = found
+        return value
 
     def learn(self, result: Projection) -> None:
         """Keep a result, and the categories that its batch has shown."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fairlayer.projection.plan import Plan
     from fairlayer.projection.result import Projection
 
-__all__ = ["LeanCall", "Unread"]
+__all__ = ["LeanCall", "Unread", "refuse_changed"]
 
 _BINARY = (0, 1)
 _MULTIPLIER, _PASSES, _RECORD = 0, 7, 9  # places of a record, see `fairlayer.fused.two_groups`
@@ -103,12 +103,7 @@ class Unread:
             ChangedBatchError: the scores or the groups were changed in place since the call.
         """
         scores, codes, value, vocabulary, tolerance = self._batch
-        if (scores._version, codes._version) != self._versions:
-            raise ChangedBatchError(
-                "the result of the latest call was asked for, but its scores or its groups were changed in place "
-                "since, so that nothing can be proved of it. Read the result before the tensors are reused, or pass "
-                "copies."
-            )
+        refuse_changed((scores, codes), self._versions)
         price, passes = float(self._record[_MULTIPLIER]), int(self._record[_PASSES])
         faces = ((0, 0, 1) if price > 0.0 else (0, 1, 0),) if price else ()  # the higher group first
         found = HeldSolution(faces, np.full(len(faces), abs(price)), passes, value=value.reshape(-1))
@@ -220,6 +215,19 @@ class LeanCall:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_of": {}}  # compiled functions are looked up again where they arrive
+
+
+def refuse_changed(batch: tuple[Tensor, Tensor], versions: tuple[int, int]) -> None:
+    """Refuse to read a result whose batch is no longer what was projected.
+
+    Raises:
+        ChangedBatchError: the scores or the groups were changed in place.
+    """
+    if tuple(each._version for each in batch) != versions:
+        raise ChangedBatchError(
+            "the result of the latest call was asked for, but its scores or its groups were changed in place since, so "
+            "that nothing can be proved of it. Read the result before the tensors are reused, or pass copies."
+        )
 
 
 def _saved_elsewhere() -> bool:

@@ -37,6 +37,7 @@ from fairlayer.geometry import Geometry
 from fairlayer.geometry.probabilities import at_the_ends, check_probabilities, check_rows
 from fairlayer.groups import Vocabulary
 from fairlayer.projection.assembly import assemble
+from fairlayer.projection.device import DeviceCall
 from fairlayer.projection.exact import HeldSolution, check_finite, project_exactly, result_dtype
 from fairlayer.projection.lean import LeanCall
 from fairlayer.projection.options import Options
@@ -175,6 +176,11 @@ class Plan:
     def lean(self) -> LeanCall | None:
         """The lean way, where constraints and options have one; it serves the batches that it can."""
         return LeanCall(self) if LeanCall.fits(self) else None
+
+    @cached_property
+    def on_device(self) -> DeviceCall | None:
+        """The way on a device that never waits for it, where constraints and options have one."""
+        return DeviceCall(self) if DeviceCall.fits(self) else None
 
     def resume(
         self,

@@ -80,6 +80,8 @@ def largest_pull(passes: Passes, nu: FloatArray) -> float:
     """Return the largest pull on any sample at nu; 0 where the geometry allows steps of any length."""
     if np.isinf(passes.geometry.longest_step):
         return 0.0
+    if passes.cells.dense is None and passes.cells.classes == 1:
+        return float(np.abs(nu / passes.cells.counts).max(initial=0.0))  # no sweep, and nothing that a device is asked
     pull = passes.pull(nu)
     return float(abs(pull).max()) if np.ndim(pull) and len(pull) else 0.0
 
