@@ -29,11 +29,28 @@ SOLVED_MEAN, SOLVED_SLACK = 17, 18
 
 ROWS = 19
 
-GEOMETRY, LOW, HIGH, NOISE, GUARDED, LABELLED, SCALE_LOW, SCALE_WIDTH = 0, 1, 2, 3, 4, 5, 6, 7
+GEOMETRY, LOW, HIGH, NOISE, GUARDED, LABELLED, SCALE_LOW, SCALE_WIDTH, LOGITS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 """The terms of a step: geometry, bounds, what noise may add to a gap of two single samples, whether answers are
-guarded, whether labels are estimated, and the range of the scores that the estimates are over (width 0: the line)."""
+guarded, whether labels are estimated, the range of the scores that the estimates are over (width 0: the line), and
+whether scores are log-odds."""
 
-TERMS = 8
+TERMS = 9
+
+AT_BOOK, AT_CURVE, AT_MEMBER, AT_KIND, AT_START, AT_ROOM, AT_TERMS, AT_CELLS, AT_RAW, AT_EMITTED = range(10)
+"""Addresses of what a call reads and writes: the arrays of a step, then the three columns of the journal."""
+
+OF_CELLS, OF_BINS, OF_GUARDS, OF_MEMBERS = range(10, 14)
+"""Sizes: cells, bins of the curve of labels, guards, and their members."""
+
+PLACES = 14
+
+OF_FEATURES, AT_JOINT, COLUMNS = 0, 1, 2
+"""How a call finds the cells of its samples: the number of features (0: the one column holds cells), the table from
+joint codes to cells, and from here on four numbers for each feature."""
+
+AT_COLUMN, AT_TABLE, OF_TABLE, STRIDE, PER_COLUMN = 0, 1, 2, 3, 4
+"""For each feature: the numbers that were given, the table from numbers to codes and its size, and what a code counts
+in a joint code."""
 
 SHORT = (16.0, 80.0)
 """Samples of a cell itself, over which its short means run."""

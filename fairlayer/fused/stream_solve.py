@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from fairlayer.fused.book import COUNT as PRESENT
-from fairlayer.fused.book import LABELLED, ROWS, SCALE_LOW, SCALE_WIDTH, SOLVED_MEAN, SOLVED_SLACK
+from fairlayer.fused.book import BASE, LABELLED, ROWS, SCALE_LOW, SCALE_WIDTH, SLOPE, SOLVED_MEAN, SOLVED_SLACK
 from fairlayer.fused.book import RAW as PRESENT_RAW
 from fairlayer.fused.compiling import compiled
 from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN
 from fairlayer.fused.stream_steps import estimated, root
 
-__all__ = ["far_means", "gather", "means_now", "moved", "solve"]
+__all__ = ["far_means", "gather", "means_now", "moved", "refresh", "solve"]
 
 _STEPS = np.array([1.0, 0.6, 0.3, 0.15, 0.08, 0.04, 0.02, 0.01, 0.005, 0.002, 0.0005])
 _GRID = np.concatenate([-_STEPS, _STEPS[::-1]])
@@ -169,16 +169,20 @@ def _shifts(
     first, last, before, after = bottom, top, 0.0, 0.0
     for _ in range(2):
         least, width = first, last - first
+        below, above = 0, _LEVELS - 1  # the balance falls as the level grows: it is above 0 below, and not above
         _at_level(table, v, least, tolerance, slack, t)
         before = _balance(t, unit)
-        for level in range(1, _LEVELS):
-            here = least + width * (level / (_LEVELS - 1.0))
-            _at_level(table, v, here, tolerance, slack, t)
-            after = _balance(t, unit)
-            first, last = least + width * ((level - 1) / (_LEVELS - 1.0)), here
-            if after <= 0.0 or level == _LEVELS - 1:
-                break
-            before = after
+        _at_level(table, v, last, tolerance, slack, t)
+        after = _balance(t, unit)
+        while above - below > 1:
+            middle = (below + above) // 2
+            _at_level(table, v, least + width * (middle / (_LEVELS - 1.0)), tolerance, slack, t)
+            balance = _balance(t, unit)
+            if balance <= 0.0:
+                above, after = middle, balance
+            else:
+                below, before = middle, balance
+        first, last = least + width * (below / (_LEVELS - 1.0)), least + width * (above / (_LEVELS - 1.0))
     fall = before - after
     between = min(max(before / fall, 0.0), 1.0) if fall > 0.0 else 0.0
     _at_level(table, v, first + (last - first) * between, tolerance, slack, t)
@@ -322,6 +326,50 @@ def means_now(book: Any, weight: float, doubtful: float) -> None:
 
 
 @compiled
+def refresh(
+    counts: Any,
+    totals: Any,
+    unit: float,
+    block_cells: Any,
+    block_raw: Any,
+    curve: Any,
+    told: Any,
+    member: Any,
+    kind: Any,
+    needs_labels: Any,
+    start: Any,
+    tolerance: Any,
+    before: Any,
+    terms: Any,
+    numbers: Any,
+    weight: float,
+    book: Any,
+) -> Any:
+    """Solve, and write pulls, present raw means and their slacks into the book.
+
+    `numbers` are doubt, trust, and the largest shift; where the last is 0 it is the spread, or as in `numbers[3]`.
+    Returns the shifts of all members, what each parity is paid per sample, by how much the worst is missed, and the
+    spread.
+    """
+    cell, score, mass_of, estimate, recent, spread = gather(counts, totals, unit, block_cells, block_raw, curve, terms)
+    given = np.array([numbers[0], numbers[1], numbers[2] if numbers[2] > 0.0 else max(numbers[3], spread)])
+    pulls, t, mass, unmet = solve(
+        cell, score, mass_of, estimate, spread, told, member, kind, needs_labels, start, tolerance, before, terms, given
+    )
+    k = book.shape[1]
+    last = pulls.shape[0] - (2 if terms[LABELLED] > 0.0 else 1) * k
+    for c in range(k):
+        book[BASE, c] = pulls[last + c]
+        book[SLOPE, c] = pulls[last + k + c] - pulls[last + c] if terms[LABELLED] > 0.0 else 0.0
+    means_now(book, weight, numbers[0] * spread)
+    paid = np.zeros(member.shape[0])
+    for j in range(member.shape[0]):
+        for g in range(start[j], start[j + 1]):
+            paid[j] += max(t[g], 0.0) * mass[g] / max(recent, 1e-9)
+    return t, paid, unmet, spread
+
+
+@compiled
 def moved(book: Any, weight: float) -> Any:
     """Return by how many slacks the raw means have moved since the last solution, squared, on average of samples."""
     total, samples = 0.0, 0.0
@@ -344,8 +392,11 @@ def check() -> None:
     *points, _, spread = gather(counts, totals, 1.0, *none, curve, terms)
     numbers, zero = np.array([0.0, 0.0, 1.0]), np.zeros(1, dtype=np.int64)
     told, ends, book = np.zeros((2, 2)), np.array([0, 2]), np.zeros((ROWS, 2))
-    t = solve(*points, spread, told, member, zero, zero, ends, np.array([0.1]), nobody, terms, numbers)[1]
+    asked = told, member, zero, zero, ends, np.array([0.1]), nobody, terms
+    t = solve(*points, spread, *asked, numbers)[1]
+    again = refresh(counts, totals, 1.0, *none, curve, *asked, np.array([0.0, 0.0, 1.0, 0.0]), 1.0, book)[0]
     far_means(counts, totals, np.zeros((2, 2, 2)), 1.0, spread, np.ones(7), np.empty((3, 2)))
     means_now(book, 1.0, 1.0)
-    if not (abs(t[0] + 0.2) < 1e-3 and abs(t[1] - 0.2) < 1e-3 and moved(book, 1.0) == 0.0):
+    right = abs(t[0] + 0.2) < 1e-3 and abs(t[1] - 0.2) < 1e-3 and (t == again).all()
+    if not (right and moved(book, 1.0) == 0.0):
         raise ArithmeticError(f"the compiled shifts of 0.25 and 0.75 to means 0.1 apart were {t.tolist()}")

@@ -30,6 +30,7 @@ class StreamSweeps(NamedTuple):
     """The compiled steps of streams, as modules."""
 
     stream_steps: Any
+    stream_call: Any
     stream_solve: Any
     stream_counts: Any
 

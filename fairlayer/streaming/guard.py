@@ -86,6 +86,11 @@ class Guards:
         return [f"{owner}/{name}" for owner, names in zip(self.owners, self.names, strict=True) for name in names]
 
     @cached_property
+    def widest(self) -> float:
+        """The largest tolerance; 0 where there is none."""
+        return float(self.tolerance.max(initial=0.0))
+
+    @cached_property
     def met(self) -> bool:
         """Whether every member has a cell."""
         return set(self.member[self.member >= 0].tolist()) == set(range(len(self.members)))

@@ -35,7 +35,8 @@ class History:
         sketch: the running distribution of raw scores.
 
     `count`, `emitted`, `raw` and `moved` sum 1, the prediction, the raw score and the squared change over all samples.
-    Predictions are written to a journal first and summed up when somebody reads, or when it is full.
+    Predictions are written to a `journal` first (cells, raw scores, predictions), and summed up when somebody reads, or
+    when it is full.
 
     `count0`, `count1`, `emitted0`, `emitted1` and `labels` sum over labelled samples, by label (a label other than 1
     counts in the first).
@@ -52,6 +53,7 @@ class History:
         self.listeners: list[Callable[[IntArray, FloatArray, FloatArray], None]] = []  # told of all that is summed up
         self._written = 0  # samples in the journal
         self._cells, self._raw, self._emitted = np.empty(_JOURNAL, np.int64), np.empty(_JOURNAL), np.empty(_JOURNAL)
+        self.journal = self._cells, self._raw, self._emitted
 
     @property
     def sums(self) -> dict[str, FloatArray]:
@@ -96,6 +98,16 @@ class History:
             self._flush()
         start, end = self._written, self._written + n
         return self._raw[start:end], self._emitted[start:end]
+
+    def place(self, n: int) -> int:
+        """Return where in the `journal` n samples can be written, n at most `longest_draft`; `wrote` counts them."""
+        if self._written + n > _JOURNAL:
+            self._flush()
+        return self._written
+
+    def wrote(self, n: int) -> None:
+        """Count the n predictions that were written to the journal at the last place."""
+        self._written += n
 
     def emit_draft(self, cells: IntArray) -> None:
         """Count the predictions that were written to the last draft."""

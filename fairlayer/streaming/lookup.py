@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fairlayer._typing import IntArray
+from fairlayer.fused.book import AT_COLUMN, AT_JOINT, AT_TABLE, COLUMNS, OF_FEATURES, OF_TABLE, PER_COLUMN, STRIDE
 from fairlayer.groups import Vocabulary
 
 __all__ = ["CellLookup"]
 
 _LARGEST_CODE, _LARGEST_TABLE = 1024, 65536
+_ROOM = 4096  # samples whose cells can be handed to a compiled call
 
 
 class CellLookup:
@@ -45,6 +48,54 @@ class CellLookup:
             (words[0][codes[0]] if len(words) == 1 else tuple(w[c] for w, c in zip(words, codes, strict=True))): cell
             for codes, cell in complete.items()
         }
+
+        self._edge, self._room = self._addresses(), np.zeros(_ROOM, dtype=np.int64)
+        self._by_cell = np.array([0, 0, address(self._room)])
+
+    def edge(self, features: Any, n: int) -> IntArray | None:
+        """Return where a compiled call finds the categories of n samples; None as for `one`.
+
+        Columns of whole numbers in tensors are read in place, and so must live as long as the call; of all others the
+        cells are looked up here. What is returned is good until the next call.
+        """
+        if type(features) is not dict:
+            return None
+        edge = self._edge
+        if edge is not None:
+            for place, name in enumerate(self._features):
+                column = features.get(name)
+                if (
+                    type(column) is not Tensor
+                    or column.dtype is not torch.int64
+                    or column.shape != (n,)
+                    or not (column.is_cpu and column.is_contiguous())
+                ):
+                    break
+                edge[COLUMNS + PER_COLUMN * place + AT_COLUMN] = column.data_ptr()
+            else:
+                return edge
+        if n == 1:
+            cell = self.one(features)
+            if cell is None:
+                return None
+            self._room[0] = cell
+            return self._by_cell
+        cells = self.many(features, n) if n <= _ROOM else None
+        if cells is None:
+            return None
+        self._room[:n] = cells
+        return self._by_cell
+
+    def _addresses(self) -> IntArray | None:
+        """Return the addresses of the tables, with room for those of columns; None where some feature has none."""
+        if self._strides is None or self._joint is None or any(table is None for table in self._tables):
+            return None
+        edge = np.zeros(COLUMNS + PER_COLUMN * len(self._features), dtype=np.int64)
+        edge[OF_FEATURES], edge[AT_JOINT] = len(self._features), address(self._joint)
+        for place, (table, stride) in enumerate(zip(self._tables, self._strides, strict=True)):
+            at = COLUMNS + PER_COLUMN * place
+            edge[at + AT_TABLE], edge[at + OF_TABLE], edge[at + STRIDE] = address(table), len(table), stride
+        return edge
 
     def one(self, features: Any) -> int | None:
         """Return the cell of one sample, None where it is not to be had here."""
@@ -79,6 +130,13 @@ class CellLookup:
             return None
         cells: IntArray = self._joint[joint]
         return cells
+
+
+def address(array: np.ndarray[Any, Any] | None) -> int:
+    """Return where the numbers of an array begin."""
+    assert array is not None
+    found: int = array.__array_interface__["data"][0]
+    return found
 
 
 def _read(column: Any, n: int, codes: Mapping[Any, int], table: IntArray | None) -> IntArray:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Measured
@@ -24,6 +25,7 @@ from fairlayer.projection.assembly import assemble
 from fairlayer.streaming.correction import Frame, measure_past
 from fairlayer.streaming.history import History, batch_of
 from fairlayer.streaming.lease import Lease
+from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.pending import Waiting
 from fairlayer.streaming.phases import Phase, PhaseRule
 from fairlayer.streaming.policies.base import Answer, Call, Labelled, State
@@ -38,6 +40,7 @@ __all__ = ["Machine"]
 _LARGEST_SQUARE = 1e200  # sum of squares that no finite scores reach
 _FIRST_BUCKET = 100.0
 _MOST_EVENTS = 200
+_NOTHING = np.zeros(0, dtype=np.int64), np.zeros(0)
 
 
 class Machine:
@@ -121,6 +124,47 @@ class Machine:
         cells = self._cells(groups)
         self._prepare(cells, raw)
         return self._commit(cells, raw, self.policy.answer_large(self.own, self, cells, raw, projected))
+
+    def step_in_place(self, scores: Tensor, n: int, lookup: CellLookup, features: Any) -> Tensor | None:
+        """Emit n scores of a tensor in one compiled call, where the policy has one, else None (nothing has changed).
+
+        Args:
+            scores: (n,) or (n, 1) in single or double precision, in memory, row by row.
+            n: how many.
+            lookup: tables for the cells that the stream has met.
+            features: the sensitive features, as they were given.
+        """
+        own, rule, history = self.own, self.rule, self.history
+        quick = self.policy.compiled(own, self)
+        if quick is None or self.lease is not None or n > history.longest_draft or n >= own.get("wait", math.inf):
+            return None
+        try:
+            edge, at = lookup.edge(features, n), scores.data_ptr()
+        except RuntimeError:  # a tensor without memory of its own, as transforms make them
+            return None
+        if edge is None:
+            return None
+        wide, first = scores.dtype is torch.float64, history.place(n)
+        due = rule.samples >= own.get("next_refresh", math.inf)
+        if due or self.now is not None:  # before anything is solved, so that a call that raises changes nothing
+            if not quick.takes(edge, at, wide, n, first):
+                return None
+            if due:
+                self._prepare(*_NOTHING)
+                own, quick = self.own, self.policy.compiled(self.own, self)
+                assert quick is not None
+            if self.now is not None:
+                self._tick(self.now)
+            first = history.place(n)
+        emitted = torch.empty_like(scores)
+        found = quick.answer(own, edge, at, wide, n, first, emitted.data_ptr())
+        if found is None:
+            return None
+        history.wrote(n)
+        rule.observe(float(n), *found)
+        if rule.cold:
+            self._look_for_groups(np.unique(history.journal[0][first : first + n]).tolist())
+        return emitted
 
     def step_one(self, cell: int, raw: float) -> float | None:
         """Emit one prediction where the policy has a short way, else None (and nothing has changed)."""

@@ -31,6 +31,7 @@ from fairlayer.errors import (
     ParameterError,
     ShapeError,
 )
+from fairlayer.fused import stream_loaded
 from fairlayer.geometry import Geometry, geometry_of
 from fairlayer.geometry.probabilities import check_probabilities
 from fairlayer.groups import Groups, Vocabulary, cell_name
@@ -174,10 +175,40 @@ class InferenceState:
             return None
         if not 0 < shape[0] < limit:
             return None
+        if self._reads_in_place(scores):
+            emitted = self._in_place(scores, shape[0], features, at)
+            if emitted is not None:
+                return emitted
         kept = dtype if dtype in _EXACT else torch.float32
         if shape[0] == 1:
             return self._one(scores, shape, kept, features, at)
         return self._many(scores, shape, kept, features, at)
+
+    @staticmethod
+    def _reads_in_place(scores: Tensor) -> bool:
+        """Return whether a compiled call can read the scores, and write predictions, where they are."""
+        return (
+            stream_loaded() is not None
+            and type(scores) is Tensor
+            and scores.dtype in _EXACT
+            and scores.is_cpu
+            and scores.is_contiguous()
+            and not scores.is_neg()
+        )
+
+    def _in_place(self, scores: Tensor, n: int, features: Any, at: float | None) -> Tensor | None:
+        with self._lock:
+            machine = self._machine
+            if at is not None or machine.windows.clocked:
+                machine.windows.check(at)
+            machine.now = at
+            emitted = machine.step_in_place(scores, n, self._lookup, features)
+            if emitted is None:
+                return None
+            self._keep_watch()
+        if self._changes or self._untold:
+            self._tell()
+        return emitted
 
     def _one(
         self, scores: Tensor, shape: torch.Size, dtype: torch.dtype, features: Any, at: float | None

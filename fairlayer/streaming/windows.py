@@ -6,6 +6,7 @@ with `first` samples, and double whenever there are too many. The buckets before
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,12 +44,8 @@ class Bucket:
 
     def __init__(self, sums: FloatArray, number: int, start: float, since: float = np.inf, until: float = -np.inf):
         self.sums, self.number, self.start, self.since, self.until = sums, number, start, since, until
+        self.samples = float(sums[0].sum())  # emitted in it
         self.phases: Counter[Phase] = Counter()
-
-    @property
-    def samples(self) -> float:
-        """Samples emitted in it."""
-        return float(self.sums[0].sum())
 
     def of(self, name: str) -> FloatArray:
         """Return one kind of sum per cell."""
@@ -137,10 +134,12 @@ class Windows:
         """Count predictions."""
         while len(cells):
             bucket = self.buckets[-1]
-            room = len(cells) if self.clocked else int(max(1.0, np.ceil(self.every - bucket.samples)))
-            self._count(bucket, cells[:room], raw[:room], emitted[:room], known)
-            bucket.phases[phase] += len(cells[:room])
-            cells, raw, emitted = cells[room:], raw[room:], emitted[room:]
+            room = len(cells) if self.clocked else max(1, math.ceil(self.every - bucket.samples))
+            n = min(room, len(cells))
+            self._count(bucket, cells[:n], raw[:n], emitted[:n], known)
+            bucket.samples += n
+            bucket.phases[phase] += n
+            cells, raw, emitted = cells[n:], raw[n:], emitted[n:]
             if not self.clocked and bucket.samples >= self.every:
                 self._begin(bucket.start + bucket.samples)
 

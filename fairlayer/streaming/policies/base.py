@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -103,6 +103,33 @@ class Labelled(NamedTuple):
     labels: FloatArray
 
 
+class CompiledCall(Protocol):
+    """A call of a stream in one compiled step, on scores and categories as they lie in memory."""
+
+    def takes(self, edge: IntArray, at: int, wide: bool, n: int, first: int) -> bool:  # noqa: FBT001
+        """Return whether a call will take these samples; nothing has changed.
+
+        Args:
+            edge: where the categories are, see `CellLookup.edge`.
+            at: address of the scores.
+            wide: whether they are of double precision.
+            n: samples.
+            first: where they will be written in the journal.
+        """
+
+    def answer(
+        self,
+        state: State,
+        edge: IntArray,
+        at: int,
+        wide: bool,  # noqa: FBT001
+        n: int,
+        first: int,
+        out: int,
+    ) -> tuple[float, float] | None:
+        """Answer, count and write predictions at the address `out`: (mean correction, widening); None if refused."""
+
+
 class Policy(ABC):
     """How a stream is held. A policy of one's own gives `name` and `answer`, and is registered.
 
@@ -179,6 +206,10 @@ class Policy(ABC):
 
         None where there is no such way, or where `stream.takes` refuses the call; then nothing has changed.
         """
+        return None
+
+    def compiled(self, state: State, stream: Machine) -> CompiledCall | None:
+        """Return the whole call in one compiled step, where there is one and it is loaded; None by default."""
         return None
 
     def count(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> State:

@@ -12,14 +12,12 @@ from fairlayer.fused.book import BASE, COUNT, COUNT1, EMITTED, EMITTED1, RAW, RA
 from fairlayer.streaming.guard import Guards, Sample, within
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.changes import run_short_mean, run_short_means
-from fairlayer.streaming.policies.present.state import guards, reads_labels, scale
+from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, reads_labels, scale
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
 
 __all__ = ["Block", "add_block", "add_one", "answer_one", "estimates", "guarded", "shifted", "sums_of", "weight_after"]
-
-_ALL = 60.0  # memories after which nothing of what was before counts; more would overflow
 
 Block = tuple[IntArray, FloatArray, FloatArray]
 """Cells, raw scores and label estimates of samples that come together."""
@@ -122,4 +120,4 @@ def sums_of(stream: Machine, block: Block, emitted: FloatArray) -> FloatArray:
 
 def weight_after(state: State, stream: Machine, n: int) -> float:
     """Return the weight of n samples that come together, all of which weigh as much."""
-    return float(state["weight"] * math.exp(min(n / (stream.memory or math.inf), _ALL)))
+    return float(state["weight"] * math.exp(min(n / (stream.memory or math.inf), MOST_MEMORIES)))

@@ -10,9 +10,19 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import ConstraintDefinitionError
+from fairlayer.fused import stream_loaded
 from fairlayer.fused.book import BASE, SLOPE
 from fairlayer.streaming.label_estimates import curves
-from fairlayer.streaming.policies.base import Answer, Call, Labelled, Policy, State, check_numbers, register_policy
+from fairlayer.streaming.policies.base import (
+    Answer,
+    Call,
+    CompiledCall,
+    Labelled,
+    Policy,
+    State,
+    check_numbers,
+    register_policy,
+)
 from fairlayer.streaming.policies.present import answering, changes, solving
 from fairlayer.streaming.policies.present import state as remembered
 from fairlayer.streaming.policies.present.quick import REFUSED, quick_of
@@ -138,6 +148,10 @@ class Present(Policy):
     ) -> Answer:
         """Return the batch as it was projected by itself: it is a present of its own."""
         return Answer(projected, projected)
+
+    def compiled(self, state: State, stream: Machine) -> CompiledCall | None:
+        """Return the kernels with what they need of the state, where they are loaded."""
+        return quick_of(state, stream, self.guard) if stream_loaded() is not None else None
 
     def answer_one(self, state: State, stream: Machine, cell: int, raw: float) -> tuple[float, float, float]:
         """Answer and count one sample in plain numbers, or by one compiled call."""

@@ -7,19 +7,21 @@ The plain way stays for other geometries than the three of the box, for other st
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.fused.book import TERMS
+from fairlayer.fused.book import AT_BOOK, NOISE, OF_BINS, OF_CELLS, OF_GUARDS, OF_MEMBERS, PLACES, TERMS
 from fairlayer.fused.switch import StreamSweeps, stream_kernels
 from fairlayer.geometry import Geometry
 from fairlayer.geometry.entropic import Entropic
 from fairlayer.geometry.euclidean import Euclidean
 from fairlayer.geometry.likelihood import Likelihood
+from fairlayer.streaming.guard import Guards
 from fairlayer.streaming.policies.base import State
-from fairlayer.streaming.policies.present.state import guards, labels_told, reads_labels, scale
+from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, labels_told, reads_labels, scale
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
@@ -34,11 +36,9 @@ _NOBODY = np.zeros(0, dtype=np.int64), np.zeros(0)
 
 
 class Feed(NamedTuple):
-    """A solution, as the plain way and the compiled one find it.
+    """A solution, as the plain way and the compiled one find it; pulls, raw means and slacks are in the book by then.
 
     Args:
-        base: (cells,) the pull of each cell at a label estimate of 0.
-        slope: (cells,) what an estimate of 1 adds.
         shifts: of each member, by "constraint/member".
         prices: of each constraint.
         unmet: by how much the worst statement is missed.
@@ -46,8 +46,6 @@ class Feed(NamedTuple):
         spread: the standard deviation of recent raw scores.
     """
 
-    base: FloatArray
-    slope: FloatArray
     shifts: dict[str, float]
     prices: dict[str, float]
     unmet: float
@@ -59,9 +57,10 @@ class Quick:
     """What the kernels are given of a state, as long as it lasts."""
 
     def __init__(self, sweeps: StreamSweeps, state: State, stream: Machine, limit: float | None) -> None:
-        self.steps, self.solving = sweeps.stream_steps, sweeps.stream_solve
+        self.steps, self.solving, self.calls = sweeps.stream_steps, sweeps.stream_solve, sweeps.stream_call
         self.book, self.curve = state["book"], state["curve"]
-        found = guards(state, stream)
+        self.found = found = guards(state, stream)
+        self.labelled, self.untold = reads_labels(stream), np.zeros((2, state["book"].shape[1]))
         labels, (low, high) = scale(stream), stream.bounds
         self.terms = np.empty(TERMS)
         self.terms[:] = (
@@ -70,12 +69,24 @@ class Quick:
             math.inf if high is None else high,
             state["noise"],
             0.0 if limit is None or not found.owners else 1.0,
-            reads_labels(stream),
+            self.labelled,
             labels.low or 0.0,
             labels.width or 0.0,
+            stream.setting.from_logits,
         )
-        self.growth = math.exp(1.0 / (stream.memory or math.inf))
+        self.memory = stream.memory or math.inf
+        self.growth = math.exp(1.0 / self.memory)
         self.given = (self.book, self.curve, found.member, found.kind, found.start, found.room, self.terms)
+        self.journal = stream.history.journal
+        self.places = _places((*self.given, *self.journal), found, self.curve.shape[1])
+
+    def renew(self, state: State, found: Guards) -> None:
+        """Go on with a state that has another book and another noise, and is otherwise as before."""
+        if found is self.found and state["curve"] is self.curve and state["book"].flags.c_contiguous:
+            self.book = state["book"]
+            self.given = (self.book, *self.given[1:])
+            self.places[AT_BOOK] = self.book.__array_interface__["data"][0]
+            self.terms[NOISE] = state["noise"]
 
     def fits(self, state: State) -> bool:
         """Return whether the state is still the one that this was made of."""
@@ -86,10 +97,47 @@ class Quick:
         found: tuple[float, float, bool, int] = self.steps.step_one(*self.given, weight, cell, raw)
         return found
 
+    def takes(self, edge: IntArray, at: int, wide: bool, n: int, first: int) -> bool:  # noqa: FBT001
+        """Return whether `call` will take these samples; nothing has changed."""
+        return bool(self.calls.takes(self.places, edge, at, wide, n, first))
+
+    def answer(
+        self,
+        state: State,
+        edge: IntArray,
+        at: int,
+        wide: bool,  # noqa: FBT001
+        n: int,
+        first: int,
+        out: int,
+    ) -> tuple[float, float] | None:
+        """Answer and count the samples of tensors at these addresses; see `stream_call.call`."""
+        weight = state["weight"] * (self.growth if n == 1 else math.exp(min(n / self.memory, MOST_MEMORIES)))
+        ended, moved, correction = self.calls.call(self.places, edge, at, wide, n, first, weight, out)
+        if ended:
+            if ended == REFUSED:
+                return None
+            state["next_refresh"] = 0.0  # type: ignore[index]
+        if moved:
+            state["guarded"] += moved  # type: ignore[index]
+        state["weight"] = weight  # type: ignore[index]
+        return correction, state["unmet"]
+
     def block(self, cells: IntArray, raw: FloatArray, weight: float, emitted: FloatArray) -> tuple[int, int, float]:
         """Answer and count a block; see `stream_steps.step_block`."""
         found: tuple[int, int, float] = self.steps.step_block(*self.given, weight, cells, raw, emitted)
         return found
+
+
+def _places(arrays: Sequence[np.ndarray[Any, Any]], found: Guards, bins: int) -> IntArray:
+    """Return addresses and sizes of what a call reads and writes, as `stream_call` takes them."""
+    if not all(array.flags.c_contiguous for array in arrays):
+        raise ValueError("the arrays of a compiled call must lie row by row")
+    places = np.empty(PLACES, dtype=np.int64)
+    places[AT_BOOK : AT_BOOK + len(arrays)] = [array.__array_interface__["data"][0] for array in arrays]
+    places[OF_CELLS], places[OF_BINS] = arrays[0].shape[1], bins
+    places[OF_GUARDS], places[OF_MEMBERS] = len(found.owners), len(found.members)
+    return places
 
 
 def quick_of(state: State, stream: Machine, limit: float | None, rows: int = 1) -> Quick | None:
@@ -107,42 +155,34 @@ def quick_of(state: State, stream: Machine, limit: float | None, rows: int = 1) 
 
 
 def quick_feed(
-    quick: Quick, state: State, stream: Machine, block: tuple[IntArray, FloatArray] | None, settings: tuple[float, ...]
+    quick: Quick,
+    state: State,
+    stream: Machine,
+    block: tuple[IntArray, FloatArray] | None,
+    settings: tuple[float, ...],
+    book: FloatArray,
 ) -> Feed:
-    """Return the solution by the kernels; `settings` are doubt, trust, and the largest shift of probabilities."""
-    sketch, found, kernels = stream.history.sketch, guards(state, stream), quick.solving
-    *points, recent, spread = kernels.gather(
-        sketch.counts, sketch.totals, sketch.weight, *(block or _NOBODY), quick.curve, quick.terms
-    )
-    doubt, trust, limit = settings
-    numbers = np.array([doubt, trust, limit if stream.geometry.bounded else max(sketch.high - sketch.low, spread)])
-    before = np.array([state["shifts"].get(name, 0.0) for name in found.members])
-    pulls, t, mass, unmet = kernels.solve(
-        *points,
-        spread,
-        labels_told(state),
+    """Solve by the kernels, into a book; `settings` are doubt, trust, and the largest shift (0: what scores span)."""
+    sketch, found = stream.history.sketch, quick.found
+    t, paid, unmet, spread = quick.solving.refresh(
+        sketch.counts,
+        sketch.totals,
+        sketch.weight,
+        *(block or _NOBODY),
+        quick.curve,
+        labels_told(state) if quick.labelled else quick.untold,
         found.member,
         found.kind,
         found.needs_labels,
         found.start,
         found.tolerance,
-        before,
+        np.array([state["shifts"].get(name, 0.0) for name in found.members]),
         quick.terms,
-        numbers,
+        np.array([*settings, sketch.high - sketch.low]),
+        state["weight"],
+        book,
     )
-    k = state["book"].shape[1]
-    last = pulls[len(pulls) - k * (2 if reads_labels(stream) else 1) :]
     prices = {constraint.name: 0.0 for constraint in stream.constraints}
-    paid = np.maximum(t, 0.0) * mass / max(recent, 1e-9)
-    for owner, first, end in zip(found.owners, found.start.tolist(), found.start[1:].tolist(), strict=False):
-        prices[owner] += float(paid[first:end].sum())
-    slope = last[k:] - last[:k] if len(last) > k else np.zeros(k)
-    return Feed(
-        last[:k].copy(),
-        slope,
-        dict(zip(found.members, t.tolist(), strict=True)),
-        prices,
-        unmet,
-        float(found.tolerance.max()),
-        spread,
-    )
+    for owner, price in zip(found.owners, paid.tolist(), strict=True):
+        prices[owner] += price
+    return Feed(dict(zip(found.members, t.tolist(), strict=True)), prices, unmet, found.widest, spread)

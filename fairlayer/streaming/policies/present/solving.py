@@ -61,17 +61,15 @@ class _Points(NamedTuple):
 def solved(policy: Present, state: State, stream: Machine, block: Block | None) -> State:
     """Return the state after a solution; a block is learnt from before it is answered."""
     quick = _quick(policy, state, stream, 0 if block is None else len(block[1]))
-    if quick is None:
-        feed = _plain_feed(policy, state, stream, block)
-    else:
-        limit = _FARTHEST if stream.geometry.bounded else math.inf
-        feed = quick_feed(quick, state, stream, block, (policy.doubt, policy.trust, limit))
     book = state["book"].copy()
-    book[BASE], book[SLOPE] = feed.base, feed.slope
+    if quick is None:
+        feed = _plain_feed(policy, state, stream, block, book)
+    else:
+        limit = _FARTHEST if stream.geometry.bounded else 0.0
+        feed = quick_feed(quick, state, stream, block, (policy.doubt, policy.trust, limit), book)
     again = renewed(state, stream)
     if again:
         renew(book, _far_means(policy, quick, stream, feed.spread))
-    _means_now(book, state["weight"], policy.doubt * feed.spread, quick)
     wait = min(_LONGER * state["wait"], max(FIRST_WAIT, (stream.memory or 1e3) / _SHARE))
     new = {
         **state,
@@ -85,8 +83,11 @@ def solved(policy: Present, state: State, stream: Machine, block: Block | None) 
         "noise": 0.0 if policy.guard is None else policy.guard * feed.spread,
         "unmet": feed.unmet if feed.unmet > max(1e-9, _UNMET[0] * feed.widest) + _UNMET[1] else 0.0,
     }
-    stream.scratch["guards"] = roomy(guards(new, stream), new, stream)
-    return lightened(new, stream)
+    found = stream.scratch["guards"] = roomy(guards(new, stream), new, stream)
+    new = lightened(new, stream)
+    if quick is not None:
+        quick.renew(new, found)
+    return new
 
 
 def rests(policy: Present, state: State, stream: Machine) -> bool:
@@ -135,17 +136,15 @@ def _far_means(policy: Present, quick: Quick | None, stream: Machine, spread: fl
     return far
 
 
-def _means_now(book: FloatArray, weight: float, doubtful: float, quick: Quick | None) -> None:
+def _means_now(book: FloatArray, weight: float, doubtful: float) -> None:
     """Write down the present raw mean of each cell, and its slack."""
-    if quick is not None:
-        quick.solving.means_now(book, weight, doubtful)
-        return
     safe = np.maximum(book[COUNT], 1e-300)
     book[SOLVED_MEAN] = book[RAW] / safe
     book[SOLVED_SLACK] = doubtful / np.sqrt(np.maximum(safe / weight, 1e-9))
 
 
-def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | None) -> Feed:
+def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | None, book: FloatArray) -> Feed:
+    """Solve in NumPy, into a book."""
     sketch, bounds = stream.history.sketch, stream.bounds
     cell, score, weight = sketch.points()
     if block is not None:
@@ -179,9 +178,9 @@ def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | N
     for band, t in zip(bands, found.shifts, strict=True):
         prices[band.owner] += float((np.maximum(t, 0.0) / band.unit).sum()) / max(recent, 1e-9)
         shifts |= {f"{band.owner}/{name}": float(each) for name, each in zip(band.names, t, strict=True)}
-    slope = pulls[1] - pulls[0] if labelled else np.zeros(k)
-    widest = max((band.tolerance for band in bands), default=0.0)
-    return Feed(pulls[0].copy(), slope, shifts, prices, found.unmet, widest, spread)
+    book[BASE], book[SLOPE] = pulls[0], pulls[1] - pulls[0] if labelled else 0.0
+    _means_now(book, state["weight"], policy.doubt * spread)
+    return Feed(shifts, prices, found.unmet, max((band.tolerance for band in bands), default=0.0), spread)
 
 
 def _bands(policy: Present, state: State, stream: Machine, points: _Points, spread: float) -> list[Band]:

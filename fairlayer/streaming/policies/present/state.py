@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FIRST_WAIT",
+    "MOST_MEMORIES",
     "begin",
     "grow",
     "guards",
@@ -44,6 +45,9 @@ __all__ = [
 
 FIRST_WAIT = 8.0
 """Samples before the first solution, and before the first after a start or a cut."""
+
+MOST_MEMORIES = 60.0
+"""Memories after which nothing of what was before counts; more would overflow."""
 
 _HEAVY = 1e6  # weight of the newest sample at which sums are brought back to 1
 _KEPT = ("shifts", "weight", "noise", "guarded", "cuts")  # where limits or constraints change
@@ -85,11 +89,11 @@ def grow(state: State, stream: Machine) -> State:
     curve = np.tile(scale(stream).centres[:bins], (new, 1))
     return {
         **state,
-        "book": np.hstack([state["book"], columns]),
+        "book": np.ascontiguousarray(np.hstack([state["book"], columns])),
         "borrowed": np.hstack([state["borrowed"], np.zeros((6, new))]),
         "labels": np.concatenate([_of_width(state["labels"], bins), more], axis=1),
         "borrowed_labels": np.concatenate([_of_width(state["borrowed_labels"], bins), more], axis=1),
-        "curve": np.vstack([_of_width(state["curve"], bins), curve]),
+        "curve": np.ascontiguousarray(np.vstack([_of_width(state["curve"], bins), curve])),
         "wait": FIRST_WAIT,
         "next_refresh": min(state["next_refresh"], stream.samples + FIRST_WAIT),
     }
