@@ -17,14 +17,15 @@ from fairlayer.errors import (
 )
 from fairlayer.fused import stream_kernels
 from fairlayer.serving.decider import Decider, decided_by
-from fairlayer.serving.gate import LOOPBACK, Gate, Limits
+from fairlayer.serving.gate import LOOPBACK, OPEN, Gate, Limits
 from fairlayer.serving.metrics import Metrics
 from fairlayer.serving.page import page_of
 from fairlayer.serving.records import read_body, read_labels
 from fairlayer.serving.schemas import Schemas
 from fairlayer.serving.scorer import Scorer
 from fairlayer.streaming.shared import SharedStore
-from fairlayer.streaming.store import IdReusedError, StoreError, StreamStore
+from fairlayer.streaming.store import IdReusedError, LabelChangedError, StoreError, StreamStore, UnknownIdError
+from fairlayer.streaming.windows import ClockBackError
 from fairlayer.trail import TrailError
 
 # No `from __future__ import annotations` here: FastAPI reads the annotations of functions defined inside functions.
@@ -37,7 +38,8 @@ __all__ = ["create_app"]
 VERSION = version("fairlayer")
 _MANY = 1_000_000  # rows: work enough to load compiled steps at once
 _OURS = (BackendError, InfeasibleConstraintsError, MissingExtraError, OutputError, SolverError)
-_ENDPOINTS = ("/score", "/decide", "/labels", "/state", "/metrics", "/health", "/ready", "/docs", "/openapi.json")
+_ASKED = ("/state", "/metrics", "/health", "/ready", "/docs", "/openapi.json")
+_ENDPOINTS = ("/score", "/decide", "/labels", *_ASKED)
 _ABOUT = "Scores and decisions of one run, whose gaps between groups are kept within its limits over the stream."
 
 
@@ -79,8 +81,13 @@ def create_app(
     fastapi = require("fastapi", "serve")
     scorer = run if isinstance(run, Scorer) else Scorer(run, **options)
     decider = _decider(scorer)
-    categories = {name: list(words) for name, words in scorer.run.model.projection.vocabulary.categories.items()}
-    schemas = Schemas(scorer.run.recipe, categories, scorer.inputs.most_records)
+    schemas = Schemas(
+        scorer.inputs.fields,
+        deciding=None if decider is None else decider.fields,
+        most_records=scorer.inputs.most_records,
+        clocked=scorer.clocked,
+        binary=scorer.run.recipe.config.task == "classification",
+    )
     metrics = Metrics(scorer, decider)
 
     @asynccontextmanager
@@ -99,7 +106,7 @@ def create_app(
     app.state.scorer, app.state.decider, app.state.ready = scorer, decider, False
     hosts = None if allowed_hosts is None else tuple(name.lower() for name in allowed_hosts)
     limits = Limits(most_bytes, seconds, hosts, token)
-    app.add_middleware(Gate, limits=limits, metrics=metrics, endpoints=_ENDPOINTS)
+    app.add_middleware(Gate, limits=limits, metrics=metrics, endpoints=_ENDPOINTS, asked=_ASKED)
     parts = _Parts(scorer, decider, schemas)
     _add_errors(app)
     _add_score(app, parts)
@@ -108,7 +115,7 @@ def create_app(
         _add_decide(app, parts, decider)
     _add_state(app, parts, metrics)
     _add_probes(app, scorer)
-    _add_documents(app, schemas)
+    _add_documents(app, schemas, guarded=token is not None)
     return app
 
 
@@ -157,7 +164,9 @@ def _add_labels(app: "FastAPI", parts: _Parts) -> None:
     from fastapi import Request
     from fastapi.concurrency import run_in_threadpool
 
-    @app.post("/labels", **_takes("LabelsRequest"), **_gives("LabelsAnswer"))
+    labelled = any(constraint.needs_labels for constraint in parts.scorer.run.model.constraints)
+
+    @app.post("/labels", **_takes("LabelsRequest"), **_gives("LabelsAnswer", unknown=True), include_in_schema=labelled)
     async def labels(request: Request) -> dict[str, Any]:
         """Deliver true labels of earlier predictions, by their ids."""
         body = read_body(await request.body(), needed=("ids", "labels"))
@@ -169,13 +178,13 @@ def _add_labels(app: "FastAPI", parts: _Parts) -> None:
 def _add_state(app: "FastAPI", parts: _Parts, metrics: Metrics) -> None:
     from fastapi import Response
 
-    @app.get("/state")
+    @app.get("/state", responses=_refusing(400, 401))
     def state() -> dict[str, Any]:
         """Say where the stream stands."""
         found = parts.scorer.describe()
         return found if parts.decider is None else {**found, "decisions": parts.decider.describe()}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=Response, responses=_text("numbers in the words of Prometheus"))
     def scrape() -> Response:
         """Say the same for Prometheus."""
         text, kind = metrics.text()
@@ -185,14 +194,14 @@ def _add_state(app: "FastAPI", parts: _Parts, metrics: Metrics) -> None:
 def _add_probes(app: "FastAPI", scorer: Scorer) -> None:
     from fastapi.responses import JSONResponse
 
-    @app.get("/health")
+    @app.get("/health", responses=_refusing(400))
     def health() -> dict[str, Any]:
         """Say that the process answers, which run it serves, and what of the stream outlives what."""
         trail = None if scorer.recorder is None else scorer.recorder.trail.path.name
         durability = scorer.store.durability
         return {"status": "ok", "run": scorer.name, "version": VERSION, "durability": durability, "trail": trail}
 
-    @app.get("/ready")
+    @app.get("/ready", responses={**_refusing(400), 503: {"description": "Requests cannot be taken now."}})
     async def ready() -> JSONResponse:
         """Say whether requests can be taken: 503 before the start, after the end, and without a usable store."""
         try:
@@ -202,15 +211,20 @@ def _add_probes(app: "FastAPI", scorer: Scorer) -> None:
         return JSONResponse({"ready": bool(app.state.ready)}, status_code=200 if app.state.ready else 503)
 
 
-def _add_documents(app: "FastAPI", schemas: Schemas) -> None:
+def _add_documents(app: "FastAPI", schemas: Schemas, *, guarded: bool) -> None:
     from fastapi.openapi.utils import get_openapi
     from fastapi.responses import HTMLResponse
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            components = found.setdefault("components", {}).setdefault("schemas", {})
-            components.update(schemas.components())
+            components = found.setdefault("components", {})
+            components.setdefault("schemas", {}).update(schemas.components())
+            if guarded:
+                components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+                found["security"] = [{"token": []}]
+                for path in OPEN:
+                    found["paths"][path]["get"]["security"] = []
             app.openapi_schema = found
         return app.openapi_schema
 
@@ -224,16 +238,25 @@ def _add_documents(app: "FastAPI", schemas: Schemas) -> None:
 def _add_errors(app: "FastAPI") -> None:
     from fastapi import Request
     from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
 
     @app.exception_handler(FairlayerError)
     async def named(_: Request, error: FairlayerError) -> JSONResponse:
         return JSONResponse({"error": type(error).__name__, "detail": str(error)}, status_code=_status(error))
 
+    @app.exception_handler(HTTPException)
+    async def standard(_: Request, error: HTTPException) -> JSONResponse:
+        words = {404: "NotFoundError", 405: "MethodError"}.get(error.status_code, "RequestError")
+        detail = f"{error.detail}. What can be asked is in /openapi.json, and for people at /docs."
+        return JSONResponse({"error": words, "detail": detail}, status_code=error.status_code, headers=error.headers)
+
 
 def _status(error: FairlayerError) -> int:
     if isinstance(error, StoreError | TrailError):
         return 503
-    if isinstance(error, IdReusedError):
+    if isinstance(error, UnknownIdError):
+        return 404
+    if isinstance(error, ClockBackError | IdReusedError | LabelChangedError):
         return 409
     return 500 if isinstance(error, _OURS) else 422
 
@@ -243,14 +266,25 @@ def _takes(name: str) -> dict[str, Any]:
     return {"openapi_extra": {"requestBody": {"required": True, "content": _json(name)}}}
 
 
-def _gives(name: str) -> dict[str, Any]:
+def _gives(name: str, *, unknown: bool = False) -> dict[str, Any]:
+    good: dict[int | str, Any] = {200: {"description": "Counted and stored.", "content": _json(name)}}
+    codes = (400, 401, 408, 409, 413, 415, 422, 503, *((404,) if unknown else ()))
+    return {"responses": {**good, **_refusing(*codes)}}
+
+
+def _refusing(*codes: int) -> dict[int | str, Any]:
     refused = {
         "description": "What was asked, what was found, and what to do. Nothing was counted.",
         "content": _json("Error"),
     }
-    codes = (400, 401, 408, 409, 413, 415, 422, 503)
-    good: dict[int | str, Any] = {200: {"description": "Counted and stored.", "content": _json(name)}}
-    return {"responses": {**good, **dict.fromkeys(codes, refused)}}
+    return dict.fromkeys(codes, refused)
+
+
+def _text(words: str) -> dict[int | str, Any]:
+    return {
+        200: {"description": words, "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **_refusing(400, 401),
+    }
 
 
 def _json(name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.constraints.measure import measure
 from fairlayer.decisions import DecisionRule, DecisionStream
@@ -22,11 +23,13 @@ from fairlayer.decisions.stream import wishes_of
 from fairlayer.edge import feature_names
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import read_sensitive_features
+from fairlayer.serving.fields import Field, fields_of
 from fairlayer.serving.identity import digests_of, read_of
 from fairlayer.serving.journal import Journal
 from fairlayer.serving.scorer import Inputs, stream_of
 from fairlayer.streaming import InferenceState
 from fairlayer.streaming.store import Id
+from fairlayer.training.quality import THRESHOLD
 
 __all__ = ["Decided", "Decider", "decided_by"]
 
@@ -57,6 +60,14 @@ def decided_by(inputs: Inputs) -> DecisionRule | None:
     return rule
 
 
+def _fields(inputs: Inputs, rule: DecisionRule) -> tuple[Field, ...]:
+    """What a record may hold: a group has to be known where the rule has thresholds of known groups only."""
+    categories, closed = inputs.run.model.projection.vocabulary.categories, inputs.unknown == "refuse"
+    columns = zip(rule.features, zip(*(cell.categories for cell in rule.cells), strict=True), strict=True)
+    needed = [name for name, column in columns if closed and None not in column]
+    return fields_of(inputs.run.recipe, categories, closed=closed, needed=needed)
+
+
 class Decider:
     """A stream of decisions and its store.
 
@@ -85,6 +96,7 @@ class Decider:
         **options: Any,
     ) -> None:
         self.inputs, self.rule, self.store = inputs, rule, store
+        self.fields = _fields(inputs, rule)
         self._constraints: tuple[Constraint, ...] = inputs.run.model.constraints
         self._features = feature_names(self._constraints)
         state = InferenceState(self._constraints, bounds=(0.0, 1.0), **{"policy": "anytime", **options})
@@ -109,10 +121,9 @@ class Decider:
         Raises:
             RequestError, CategoryError, IdReusedError, ...: what is wrong with them; nothing is counted.
         """
-        raw, sensitive, seen = self.inputs.read(records)
+        raw, sensitive, seen = self.inputs.read(records, self.fields)
         scores = raw.reshape(-1)
-        cell_of = self.rule.locate(sensitive, len(scores))
-        wishes = torch.from_numpy(wishes_of(self.rule, scores.numpy(), cell_of))
+        wishes = torch.from_numpy(self._wishes(scores.numpy(), sensitive))
         marks = None if ids is None else digests_of(records, self.inputs.columns)
         columns = {name: sensitive[name] for name in self._features}
         told: dict[str, Any] = {}
@@ -140,6 +151,22 @@ class Decider:
         self.stream.close()
         if self._recorder is not None:
             self._recorder.trail.close()
+
+    def _wishes(self, scores: FloatArray, sensitive: dict[str, Any]) -> FloatArray:
+        """Return what the rule says; where no group is asked for and it has no threshold, what the score says at 0.5.
+
+        Raises:
+            UnseenCellError: it has no threshold, and unknown categories are refused.
+        """
+        fitted = {cell.categories for cell in self.rule.cells}
+        keys = zip(*(sensitive[name] for name in self.rule.features), strict=True)
+        known = np.array([key in fitted for key in keys], dtype=bool)
+        if self.inputs.unknown == "refuse" or known.all():
+            return wishes_of(self.rule, scores, self.rule.locate(sensitive, len(scores)))
+        wishes = np.where(scores >= THRESHOLD, 1.0, 0.0)
+        part = {name: column[known] for name, column in sensitive.items()}
+        wishes[known] = wishes_of(self.rule, scores[known], self.rule.locate(part, int(known.sum())))
+        return wishes
 
     def _gaps(self, cells: Sequence[tuple[tuple[Any, ...], int, int]]) -> dict[str, float | None]:
         """Return the number that each constraint bounds, of all decisions; None where nothing is compared."""

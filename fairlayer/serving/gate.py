@@ -17,12 +17,13 @@ from typing import Any
 
 from fairlayer.serving.metrics import Metrics
 
-__all__ = ["LOOPBACK", "Gate", "Limits"]
+__all__ = ["LOOPBACK", "OPEN", "Gate", "Limits"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "testserver")
 """Names under which this machine reaches itself; the last is what FastAPI's test client calls it."""
 
-_OPEN = ("/health", "/ready")  # for probes, which carry no token
+OPEN = ("/health", "/ready")
+"""Paths for probes, which carry no token."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -67,10 +68,14 @@ class Gate:
         limits: what to keep to.
         metrics: told of each request.
         endpoints: paths that metrics name; all others are "other".
+        asked: paths that take no body, so that a POST to them is refused by the application, whatever it brings.
     """
 
-    def __init__(self, app: App, limits: Limits, metrics: Metrics, endpoints: Iterable[str]) -> None:
-        self.app, self.limits, self.metrics, self.endpoints = app, limits, metrics, frozenset(endpoints)
+    def __init__(
+        self, app: App, limits: Limits, metrics: Metrics, endpoints: Iterable[str], asked: Iterable[str] = ()
+    ) -> None:
+        self.app, self.limits, self.metrics = app, limits, metrics
+        self.endpoints, self.asked = frozenset(endpoints), frozenset(asked)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -111,14 +116,14 @@ class Gate:
                 f"the Host header names '{host[:100]}', but this server answers to {', '.join(limits.hosts)}. Allow "
                 "the name with --allowed-host (allowed_hosts= in create_app).",
             )
-        if limits.token is not None and scope["path"] not in _OPEN:
+        if limits.token is not None and scope["path"] not in OPEN:
             found = headers.get(b"authorization", "").encode("utf-8", "replace")
             if not hmac.compare_digest(found, f"Bearer {limits.token}".encode()):
                 raise _RefusedError(
                     401, "TokenError", "this server asks for a token. Send it as 'Authorization: Bearer TOKEN'."
                 )
         kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] == "POST" and kind != "application/json":
+        if scope["method"] == "POST" and kind != "application/json" and scope["path"] not in self.asked:
             raise _RefusedError(
                 415,
                 "ContentTypeError",

@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = ["page_of"]
 
+_MOST_LISTED = 50
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 pre { background: #f4f4f4; padding: .75rem; overflow-x: auto; }
@@ -65,6 +66,8 @@ def _fields(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
 
 
 def _kind(field: Mapping[str, Any]) -> str:
+    if "enum" in field:
+        return f"one of {', '.join(json.dumps(each) for each in field['enum'][:_MOST_LISTED])}"
     if "anyOf" in field:
         return " or ".join(_kind(each) for each in field["anyOf"])
     if field.get("type") == "array":

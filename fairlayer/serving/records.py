@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +10,13 @@ from fairlayer.data.columns import as_text
 from fairlayer.data.encoder import CategoricalColumn
 from fairlayer.data.errors import listed
 from fairlayer.errors import DataError, require
-from fairlayer.training.config import feature_names
+from fairlayer.serving.fields import Field, kind_of, problem_of
 from fairlayer.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RequestError", "frame_of", "read_body", "read_columns", "read_labels", "unseen_levels"]
-
-_LARGEST = 3e38  # of float32
-_SURROGATE = re.compile("[\ud800-\udfff]")
+__all__ = ["RequestError", "frame_of", "read_body", "read_labels", "unseen_levels"]
 
 
 class RequestError(DataError):
@@ -45,7 +40,7 @@ def read_body(
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body is no JSON that can be read ({error}).") from error
     if not isinstance(body, dict):
-        raise RequestError(f"the body must be a JSON object, but is a {_kind(body)}.")
+        raise RequestError(f"the body must be a JSON object, but is a {kind_of(body)}.")
     free = (*allowed, *numbers)
     missing, unknown = [key for key in needed if key not in body], [k for k in body if k not in (*needed, *free)]
     if missing or unknown:
@@ -58,13 +53,20 @@ def read_body(
         if value is None and key in free:
             continue
         if key in numbers:
-            if not isinstance(value, int | float) or isinstance(value, bool) or _problem(value):
+            if not isinstance(value, int | float) or isinstance(value, bool) or problem_of(value):
                 raise RequestError(
-                    f"'{key}' must be a number of ordinary size, but is {_kind(value)} {str(value)[:20]}."
+                    f"'{key}' must be a number of ordinary size, but is {kind_of(value)} {str(value)[:20]}."
                 )
         elif not isinstance(value, list):
-            raise RequestError(f"'{key}' must be a list, but is a {_kind(value)}.")
+            raise RequestError(f"'{key}' must be a list, but is a {kind_of(value)}.")
+    if body.get("ids") is not None:
+        body["ids"] = [_whole(each) for each in body["ids"]]
     return body
+
+
+def _whole(value: Any) -> Any:
+    """A number without a fraction is a whole one, however it is written: 17.0 is 17."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def read_labels(labels: list[Any]) -> list[float]:
@@ -77,33 +79,26 @@ def read_labels(labels: list[Any]) -> list[float]:
         >>> read_labels([1, 0.0, True])
         [1.0, 0.0, 1.0]
     """
-    wrong = [label for label in labels if not isinstance(label, int | float) or _problem(label)]
+    wrong = [label for label in labels if not isinstance(label, int | float) or problem_of(label)]
     if wrong:
         raise RequestError(f"labels must be numbers of ordinary size, but hold {str(wrong[:3])[:80]}.")
     return [float(label) for label in labels]
 
 
-def read_columns(recipe: Recipe) -> tuple[str, ...]:
-    """Return the columns that a record must have: features, and what the sensitive features are made of."""
-    sources = {cut.column: cut.source for cut in recipe.cuts}
-    sensitive = [sources.get(name, name) for name in feature_names(recipe.config.parsed())]
-    return tuple(dict.fromkeys([*(column.name for column in recipe.encoder.columns), *sensitive]))
-
-
-def frame_of(records: Any, columns: Sequence[str], *, most: int) -> pd.DataFrame:
-    """Return records (a list of objects, column -> value; null where missing) as a frame of the columns given.
+def frame_of(records: Any, fields: Sequence[Field], *, most: int) -> pd.DataFrame:
+    """Return records (a list of objects, column -> value; null where missing) as a frame of the fields given.
 
     Raises:
-        RequestError: there are none or too many, a column is missing, or a value is no text, number or null.
+        RequestError: there are none or too many, a column is missing, or a value is not what its column holds.
     """
     if not isinstance(records, list) or not records:
         raise RequestError("'records' must be a list of at least one object, one for each prediction asked for.")
     if len(records) > most:
         raise RequestError(f"{len(records)} records were sent, at most {most} are taken at once. Send them in parts.")
     for place, record in enumerate(records):
-        _check_record(place, record, columns)
+        _check_record(place, record, fields)
     pandas = require("pandas", "train")
-    return pandas.DataFrame({name: [record[name] for record in records] for name in columns})
+    return pandas.DataFrame({field.name: [record[field.name] for record in records] for field in fields})
 
 
 def unseen_levels(recipe: Recipe, frame: pd.DataFrame) -> dict[str, int]:
@@ -116,37 +111,20 @@ def unseen_levels(recipe: Recipe, frame: pd.DataFrame) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def _check_record(place: int, record: Any, columns: Sequence[str]) -> None:
+def _check_record(place: int, record: Any, fields: Sequence[Field]) -> None:
     if not isinstance(record, Mapping):
-        raise RequestError(f"record {place} must be an object of column -> value, but is a {_kind(record)}.")
-    missing = [name for name in columns if name not in record]
+        raise RequestError(f"record {place} must be an object of column -> value, but is a {kind_of(record)}.")
+    missing = [field.name for field in fields if field.name not in record]
     if missing:
         raise RequestError(
-            f"record {place} lacks {listed(missing)}. It must have {listed(columns, 40)}; "
+            f"record {place} lacks {listed(missing)}. It must have {listed([field.name for field in fields], 40)}; "
             "write null where a value is not known."
         )
-    for name in columns:
-        problem = _problem(record[name])
+    for field in fields:
+        problem = field.problem(record[field.name])
         if problem:
-            raise RequestError(f"record {place}: '{name}' {problem}. Give text, a number, true, false or null.")
-
-
-def _problem(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return "is no text that can be encoded (half of a surrogate pair)" if _SURROGATE.search(value) else None
-    if not isinstance(value, int | float):
-        return f"is a {_kind(value)}"
-    if isinstance(value, float) and math.isnan(value):
-        return "is NaN"
-    return None if abs(value) <= _LARGEST else f"is too large for a number ({str(value)[:12]}...)"
+            raise RequestError(f"record {place}: '{field.name}' {problem}.")
 
 
 def _refuse(word: str) -> Any:
     raise ValueError(f"{word} is no JSON value; write null where a number is missing")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "object", list: "list", str: "text", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")

@@ -15,11 +15,13 @@ from fairlayer.data.columns import sensitive_columns
 from fairlayer.edge import plain_bounds
 from fairlayer.errors import ParameterError
 from fairlayer.model import FairModel
+from fairlayer.serving.fields import Field, fields_of
 from fairlayer.serving.identity import digests_of, name_of, read_of
 from fairlayer.serving.journal import Journal
-from fairlayer.serving.records import frame_of, read_columns, unseen_levels
+from fairlayer.serving.records import frame_of, unseen_levels
 from fairlayer.streaming import InferenceState, Policy, Recorder
 from fairlayer.streaming.durable import Delivered, DurableStream, Emitted, Finish
+from fairlayer.streaming.setting import as_window
 from fairlayer.streaming.store import Id, StreamStore
 from fairlayer.training import Run, load_run
 from fairlayer.training.config import continuous_names, feature_names
@@ -155,15 +157,23 @@ class Inputs:
                 "scored, counted, and no constraint covers it)."
             )
         self.run, self.unknown, self.most_records = run, unknown, most_records
-        self.columns = read_columns(run.recipe)
+        categories = run.model.projection.vocabulary.categories
+        self.fields = fields_of(run.recipe, categories, closed=unknown == "refuse")
+        self.columns = tuple(field.name for field in self.fields)
 
-    def read(self, records: Any) -> tuple[torch.Tensor, dict[str, Any], Counter[str]]:
+    def read(
+        self, records: Any, fields: Sequence[Field] | None = None
+    ) -> tuple[torch.Tensor, dict[str, Any], Counter[str]]:
         """Return raw scores, sensitive features, and what is to be counted beside them.
+
+        Args:
+            records: list of objects, column -> value.
+            fields: what the columns may hold, where that is narrower than for a score.
 
         Raises:
             RequestError, ...: what is wrong with them.
         """
-        frame = frame_of(records, self.columns, most=self.most_records)
+        frame = frame_of(records, fields or self.fields, most=self.most_records)
         raw, sensitive = self.raw(frame)
         seen = Counter({UNSEEN + name: count for name, count in unseen_levels(self.run.recipe, frame).items()})
         if self.unknown == "uncovered":
@@ -237,6 +247,8 @@ class Scorer:
         self.run = run if isinstance(run, Run) else load_run(run)
         self.run.model.eval()
         self.name = name_of(self.run, None if isinstance(run, Run) else run)
+        held = as_window(window)
+        self.clocked = held is not None and held.clock  # every request then has to come with its time
         self.inputs = Inputs(self.run, unknown=unknown, most_records=most_records)
         words = self.run.model.projection.vocabulary
         state = new_stream(self.run.model, policy=policy, memory=memory, window=window, hold=hold)

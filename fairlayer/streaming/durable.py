@@ -19,11 +19,21 @@ from torch import Tensor
 
 from fairlayer.constraints import Constraint
 from fairlayer.edge import as_columns, feature_names, read_groups, read_per_sample
-from fairlayer.errors import ConstraintDefinitionError, LabelValueError, ShapeError
+from fairlayer.errors import ConstraintDefinitionError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.recording import Answered, Witness
 from fairlayer.streaming.state import InferenceState
-from fairlayer.streaming.store import Answer, Id, IdReusedError, Step, StoreError, StoreView, StreamStore
+from fairlayer.streaming.store import (
+    Answer,
+    Id,
+    IdReusedError,
+    LabelChangedError,
+    Step,
+    StoreError,
+    StoreView,
+    StreamStore,
+    UnknownIdError,
+)
 
 __all__ = [
     "Delivered",
@@ -31,6 +41,7 @@ __all__ = [
     "Emitted",
     "Finish",
     "categories_of",
+    "check_known",
     "check_record",
     "check_same",
     "checked_ids",
@@ -237,15 +248,17 @@ class DurableStream:
 
         Raises:
             ConstraintDefinitionError: no constraint looks at labels.
-            LabelValueError: an id had another label before.
-            ShapeError: an id has no prediction; nothing is counted.
+            LabelChangedError: an id had another label before.
+            UnknownIdError: an id has no prediction; nothing is counted.
+            ShapeError: a prediction had to make room for later ones; nothing is counted.
         """
         told = read_labels(ids, y, labelled=self._labelled)
         keys, labels = list(told), list(told.values())
         with self.lock:
             known = self.store.answers(keys)
-            new = [i for i, key in enumerate(keys) if key not in known or known[key].label is None]
-            check_same({key: label for key, label in told.items() if key in known}, known)
+            check_known(keys, known)
+            check_same(told, known)
+            new = [i for i, key in enumerate(keys) if known[key].label is None]
             if new:
                 self._label([keys[i] for i in new], [labels[i] for i in new])
         return len(new)
@@ -528,14 +541,28 @@ def read_labels(ids: Sequence[Id], y: Any, *, labelled: bool) -> dict[Id, float]
     return dict(zip(keys, (float(label) for label in column[:, 0]), strict=True))
 
 
+def check_known(ids: Iterable[Id], known: Mapping[Id, Any]) -> None:
+    """See that there is a prediction for each id.
+
+    Raises:
+        UnknownIdError: there is none.
+    """
+    missing = [key for key in ids if key not in known]
+    if missing:
+        raise UnknownIdError(
+            f"labels came for the ids {missing[:5]}, of which no prediction is known: an id is given when a "
+            "prediction is asked for, and remembered for as long as the store says."
+        )
+
+
 def check_same(labels: Mapping[Id, float], known: Mapping[Id, Any]) -> None:
     """See that no id had another label before.
 
     Raises:
-        LabelValueError: one had.
+        LabelChangedError: one had.
     """
     changed = [key for key, label in labels.items() if known[key].label not in (None, label)]
     if changed:
-        raise LabelValueError(
+        raise LabelChangedError(
             f"another label was delivered before for the ids {changed[:5]}. A label is counted once and not taken back."
         )

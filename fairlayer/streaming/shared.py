@@ -30,6 +30,7 @@ from fairlayer.streaming.durable import (
     Emitted,
     Finish,
     categories_of,
+    check_known,
     check_record,
     check_same,
     checked_ids,
@@ -239,8 +240,9 @@ class SharedStream:
 
         Raises:
             ConstraintDefinitionError: no constraint looks at labels.
-            LabelValueError: a constraint cannot read them, or an id had another label before.
-            ShapeError: an id has no prediction; nothing is counted.
+            LabelValueError: a constraint cannot read them.
+            LabelChangedError: an id had another label before.
+            UnknownIdError: an id has no prediction; nothing is counted.
             StoreError: too many labels wait; nothing is counted.
         """
         told = read_labels(ids, y, labelled=self._labelled)
@@ -261,9 +263,7 @@ class SharedStream:
 
     def _store_labels(self, told: Mapping[Id, float]) -> Delivered:
         known = self._reader.answers(list(told))
-        missing = [key for key in told if key not in known]
-        if missing:
-            raise ShapeError(f"the ids {missing[:5]} have no prediction that waits for a label.")
+        check_known(told, known)
         check_same(told, known)
         new = {key: label for key, label in told.items() if known[key].label is None}
         self._reader.label(new)

@@ -22,9 +22,19 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fairlayer.errors import ConstraintDefinitionError, FairlayerError
+from fairlayer.errors import ConstraintDefinitionError, FairlayerError, LabelValueError, ShapeError
 
-__all__ = ["Answer", "IdReusedError", "Step", "StoreError", "StoreView", "StreamStore", "forget_ids"]
+__all__ = [
+    "Answer",
+    "IdReusedError",
+    "LabelChangedError",
+    "Step",
+    "StoreError",
+    "StoreView",
+    "StreamStore",
+    "UnknownIdError",
+    "forget_ids",
+]
 
 FORMAT = "3"
 _SCHEMA = """
@@ -47,6 +57,14 @@ class StoreError(FairlayerError, RuntimeError):
 
 class IdReusedError(FairlayerError, ValueError):
     """An id that was answered before comes again with another record."""
+
+
+class UnknownIdError(ShapeError):
+    """A label comes for an id of which no prediction is known."""
+
+
+class LabelChangedError(LabelValueError):
+    """An id that has a label comes with another one."""
 
 
 class Step(NamedTuple):

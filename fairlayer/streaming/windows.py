@@ -22,13 +22,17 @@ from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policies.base import Labelled
 from fairlayer.streaming.setting import Window
 
-__all__ = ["PER_WINDOW", "Bucket", "Windows"]
+__all__ = ["PER_WINDOW", "Bucket", "ClockBackError", "Windows"]
 
 PER_WINDOW = 10
 _KEPT, _KEPT_WITHOUT = 100, 24  # buckets: with a window, and without
 _SUMS = ("count", "emitted", "raw", "moved", "bound", "flips")
 _LABELLED = ("count0", "count1", "emitted0", "emitted1", "raw0", "raw1")
 _PHASES = tuple(Phase)
+
+
+class ClockBackError(ParameterError):
+    """A call comes with a time before that of an earlier one."""
 
 
 class Bucket:
@@ -100,7 +104,8 @@ class Windows:
         """Check a time before anything changes.
 
         Raises:
-            ParameterError: it is missing where the window is a time, no number, or before the one before.
+            ParameterError: it is missing where the window is a time, or no number.
+            ClockBackError: it lies before the one before.
         """
         if at is None:
             if self.clocked:
@@ -111,7 +116,7 @@ class Windows:
         if not isinstance(at, int | float | np.number) or not np.isfinite(at):
             raise ParameterError(f"at= must be a finite number of seconds, but is {at!r}.")
         if self.at is not None and at < self.at:
-            raise ParameterError(f"at={at:g} lies before the time of an earlier call, {self.at:g}; it never goes back.")
+            raise ClockBackError(f"at={at:g} lies before the time of an earlier call, {self.at:g}; it never goes back.")
 
     def begins_bucket(self, at: float | None) -> bool:
         """Return whether a sample at this time begins a new bucket by the clock."""

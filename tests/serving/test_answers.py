@@ -16,7 +16,7 @@ import torch
 import fairlayer as fl
 from fairlayer.decisions import DecisionRule
 from fairlayer.serving import create_app
-from fairlayer.serving.records import read_columns
+from fairlayer.serving.fields import Field
 from fairlayer.streaming.store import StoreError, StoreView, StreamStore
 from fairlayer.training import KeptRoute, load_run
 
@@ -71,11 +71,11 @@ def test_the_document_has_the_columns_of_the_run_and_its_example_is_answered(run
     with client_of(run) as client:
         document = client.get("/openapi.json").json()
         record = document["components"]["schemas"]["Record"]
-        assert set(record["properties"]) == set(read_columns(load_run(run).recipe))
+        assert set(record["properties"]) == set(client.app.state.scorer.inputs.columns)
         kinds = {name: json.dumps(field) for name, field in record["properties"].items()}
         assert '"number"' in kinds["amount"]
-        assert '"string"' in kinds["sex"]
-        assert "female" in kinds["sex"]
+        assert '"string"' in kinds["occupation"]
+        assert record["properties"]["sex"]["enum"] == ["female", "male", None]
         example = document["components"]["schemas"]["ScoreRequest"]["example"]
         answer = client.post("/score", json=example)
         assert answer.status_code == 200
@@ -112,6 +112,72 @@ def test_decisions_are_counted_apart_stored_and_taken_once(
         assert client.get("/state").json()["decisions"] == state["decisions"]
     with client_of(replace(decided, route=KeptRoute())) as client:
         assert client.post("/decide", json={"records": records[:1]}).status_code == 404
+
+
+def test_a_group_that_is_not_known_is_decided_by_the_score_where_that_is_asked(
+    run: Path, rows: pd.DataFrame, records: list[dict[str, Any]]
+) -> None:
+    decided = deciding(run, rows)
+    strange = [{**records[0], "sex": None}, {**records[1], "sex": "other"}]
+    with client_of(decided) as client:
+        for one, said in zip(strange, ("is null, but has to be known", "is 'other'"), strict=True):
+            answer = client.post("/decide", json={"records": [records[2], one]})
+            assert (answer.status_code, said in answer.json()["detail"]) == (422, True)
+        assert client.get("/state").json()["decisions"]["samples"] == 0
+        assert client.post("/score", json={"records": strange[:1]}).status_code == 200  # a score has no threshold
+    with client_of(decided, unknown="uncovered") as client:
+        found = client.post("/decide", json={"records": [*strange, *records[:20]]}).json()
+        assert found["decisions"][:2] == [int(score >= 0.5) for score in found["raw_scores"][:2]]
+        known = client_of(decided)
+        with known as other:
+            assert found["decisions"][2:] == other.post("/decide", json={"records": records[:20]}).json()["decisions"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"amount": "9000"}, "'amount' is '9000', but is read as a number"),
+        ({"amount": True}, "'amount' is a boolean, but is read as a number"),
+        ({"amount": 1e30}, "'amount' is 1e+30, but has to lie between"),
+        ({"sex": True}, "'sex' is a boolean, but has to be one of 'female', 'male' or null"),
+        ({"sex": "Female"}, "'sex' is 'Female', but has to be one of"),
+    ],
+)
+def test_a_value_is_what_its_column_holds(
+    change: dict[str, Any], said: str, run: Path, records: list[dict[str, Any]]
+) -> None:
+    with client_of(run) as client:
+        answer = client.post("/score", json={"records": [{**records[0], **change}]})
+        assert answer.status_code == 422
+        assert said in answer.json()["detail"]
+        assert client.get("/state").json()["samples"] == 0
+
+
+def test_a_group_that_is_written_as_a_number_is_read_from_numbers_and_text() -> None:
+    field = Field("group", "group", ("0", "1", "True"), 0)
+    taken = [0, 1, 1.0, "0", True, "True", None]
+    assert [field.problem(value) for value in taken] == [None] * len(taken)
+    assert all(field.problem(value) for value in [2, "2", False, "1.0", 0.5, [0]])
+    assert field.schema()["enum"] == ["0", 0, "1", 1, "True", True, None]
+
+
+def test_what_is_not_there_is_said_in_the_same_form(labelled_run: Path, records: list[dict[str, Any]]) -> None:
+    with client_of(labelled_run) as client:
+        client.post("/score", json={"records": records[:1], "ids": ["a"], "at": 5.0})
+        client.post("/labels", json={"ids": ["a"], "labels": [1]})
+        answers = {
+            client.get("/nowhere"): (404, "NotFoundError"),
+            client.post("/state"): (405, "MethodError"),
+            client.get("/score"): (405, "MethodError"),
+            client.post("/labels", json={"ids": ["b"], "labels": [1]}): (404, "UnknownIdError"),
+            client.post("/labels", json={"ids": ["a"], "labels": [0]}): (409, "LabelChangedError"),
+            client.post("/score", json={"records": records[:1], "at": 4.0}): (409, "ClockBackError"),
+        }
+        for answer, (status, name) in answers.items():
+            assert (answer.status_code, answer.json()["error"]) == (status, name)
+            assert set(answer.json()) == {"error", "detail"}
+        assert client.post("/labels", json={"ids": ["a"], "labels": [1]}).json()["counted"] == 0
+        assert client.get("/state").json()["samples"] == 1
 
 
 def test_an_id_with_another_record_is_refused(run: Path, records: list[dict[str, Any]]) -> None:

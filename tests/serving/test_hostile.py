@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fairlayer.serving import create_app
+from tests.serving.test_answers import deciding
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 pytest.importorskip("httpx", reason="needs httpx, which the extra `dev` brings")
@@ -48,18 +49,20 @@ def bodies(record: dict[str, Any]) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.slow
-def test_a_thousand_hostile_bodies_change_nothing(run: Path, rows: pd.DataFrame) -> None:
+@pytest.mark.parametrize("kind", ["decisions", "labels"])
+def test_a_thousand_hostile_bodies_change_nothing(kind: str, run: Path, labelled_run: Path, rows: pd.DataFrame) -> None:
     from fastapi.testclient import TestClient
 
-    [record] = json.loads(rows.head(1).to_json(orient="records"))
-    with TestClient(create_app(run), raise_server_exceptions=False) as client:
+    [record] = json.loads(rows.head(1).drop(columns="label").to_json(orient="records"))  # what a run reads
+    served, paths = (deciding(run, rows), ["/score", "/decide"]) if kind == "decisions" else (labelled_run, ["/labels"])
+    with TestClient(create_app(served), raise_server_exceptions=False) as client:
         client.post("/score", json={"records": [record], "ids": ["first"]})
         before = client.get("/state").json()
 
         @settings(
             max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
         )
-        @given(bodies(record), st.sampled_from(["/score", "/labels"]))
+        @given(bodies(record), st.sampled_from(paths))
         def ask(body: bytes, path: str) -> None:
             answer = client.post(path, content=body, headers=JSON)
             assert 400 <= answer.status_code < 500, (path, body, answer.text)
@@ -79,4 +82,4 @@ def test_a_clock_must_be_a_number(at: Any, run: Path, rows: pd.DataFrame) -> Non
         assert (answer.status_code, client.get("/state").json()["samples"]) == (422, 0)
         assert "'at' must be a number" in answer.json()["detail"]
         assert client.post("/score", json={"records": records, "at": 1.5}).status_code == 200
-        assert client.post("/score", json={"records": records, "at": 0.5}).status_code == 422
+        assert client.post("/score", json={"records": records, "at": 0.5}).status_code == 409

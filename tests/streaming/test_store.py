@@ -26,7 +26,7 @@ from fairlayer.errors import (
 )
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.durable import DurableStream
-from fairlayer.streaming.store import StoreError, StreamStore
+from fairlayer.streaming.store import StoreError, StreamStore, UnknownIdError
 
 ROOT = Path(__file__).resolve().parents[2]
 PARITY = fl.DemographicParity("sex", tolerance=0.02)
@@ -161,7 +161,7 @@ def test_labels_are_counted_once_and_over_a_restart(tmp_path: Path) -> None:
     assert stream.observe_labels([0, 1], [1.0, 0.0]) == 1
     with pytest.raises(LabelValueError, match=r"ids \[0\]"):
         stream.observe_labels([0], [0.0])
-    with pytest.raises(ShapeError, match="wait for none"):
+    with pytest.raises(UnknownIdError, match="no prediction is known"):
         stream.observe_labels([1000], [0.0])
     with pytest.raises(ConstraintDefinitionError, match="no constraint of this stream looks at labels"):
         DurableStream(new_state(), StreamStore(":memory:")).observe_labels([0], [1.0])
