@@ -9,7 +9,8 @@ from fairlayer._typing import FloatArray
 from fairlayer.decisions.inputs import read_capacity
 from fairlayer.decisions.problem import Problem
 from fairlayer.decisions.program import ClashingBlocks, Mixture, Optimum, solve_program
-from fairlayer.decisions.whole import as_mixture, choose_counts
+from fairlayer.decisions.short import counts_near_the_limits
+from fairlayer.decisions.whole import as_mixture
 from fairlayer.edge import Stated
 from fairlayer.errors import InfeasibleConstraintsError
 
@@ -62,8 +63,8 @@ def make_plan(
         raise _infeasible(problem, clash, capacity) from None
     if randomised:
         return DecisionPlan(problem, optimum, optimum.mixtures, True)
-    counts = choose_counts(problem, optimum).tolist()
-    mixtures = tuple(as_mixture(curve, k) for curve, k in zip(problem.curves, counts, strict=True))
+    problem, counts = counts_near_the_limits(problem, optimum)
+    mixtures = tuple(as_mixture(curve, k) for curve, k in zip(problem.curves, counts.tolist(), strict=True))
     return DecisionPlan(problem, optimum, mixtures, False)
 
 

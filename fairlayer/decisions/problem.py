@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from fairlayer._typing import FloatArray
+from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint, Measured
 from fairlayer.constraints.measure import measure
 from fairlayer.constraints.weights import read_sample_weight
@@ -31,6 +31,8 @@ from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs
 __all__ = ["Block", "Problem"]
 
 Block = RowSlabs | SpreadSlabs
+
+_WORTH = 1e-3  # the share of all that decisions could gain or lose which is worth another search
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,24 @@ class Problem:
     def slabs(self) -> SlabSystem:
         """Everything that must hold."""
         return SlabSystem(self.blocks)
+
+    @property
+    def worth(self) -> float:
+        """A difference of gain below which two answers count as equally good."""
+        return _WORTH * float(np.abs(self.gain).sum())
+
+    def gain_of(self, counts: IntArray) -> float:
+        """Return the gain of selecting the best k of each cell."""
+        return float(sum(curve.at(counts[g : g + 1])[1][0] for g, curve in enumerate(self.curves)))
+
+    def with_room(self, short: float) -> Problem:
+        """Return the problem with differences within labels allowed to reach `short`, where their limit is less."""
+        rounding = list(self.rounding)
+        for number, (block, owner) in enumerate(zip(self.blocks, self.assembly.owners, strict=False)):
+            narrow = isinstance(block, SpreadSlabs) and block.scale == 1.0 and block.width < short
+            if narrow and self.constraints[owner].needs_labels:
+                rounding[number] = rounding[number] + (short - block.width) / 2
+        return replace(self, rounding=tuple(rounding))
 
     def utility_of(self, decisions: FloatArray) -> float:
         """Return the expected utility of decisions (n,), per sample."""

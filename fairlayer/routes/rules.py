@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.calibration import GroupCalibrator
 from fairlayer.constraints import Constraint
 from fairlayer.decisions import DecisionRule
 from fairlayer.edge import feature_names
@@ -35,6 +36,10 @@ def fit_rule(
 ) -> FittedRule:
     """Fit thresholds per cell to labelled rows.
 
+    Where no constraint reads labels, the gain of a yes is computed from the scores, calibrated on these rows by two
+    numbers, and not from the labels, whose accidents thresholds would follow. Constraints on labels are fitted to the
+    labels.
+
     Accuracy on the rows that thresholds were fitted to flatters them, so a comparison takes that of `crossed`: rows in
     five folds, drawn within each cell, each decided by the rule of the other four. A cell's only row is in all fits.
 
@@ -42,16 +47,17 @@ def fit_rule(
         FairlayerError: no such rule exists, or a constraint cannot be asked of decisions.
     """
     sensitive = {name: rows.sensitive[name] for name in feature_names(constraints)}
+    assert rows.labels is not None
+    labels = np.asarray(rows.labels, dtype=np.float64)
 
     def fitted(kept: IntArray) -> DecisionRule:
-        assert rows.labels is not None
         with warnings.catch_warnings():  # of small cells; a comparison tells the gap to expect instead
             warnings.simplefilter("ignore", FairlayerWarning)
             return DecisionRule.fit(
                 scores[kept],
                 constraints,
                 sensitive_features=_taken(sensitive, kept),
-                y=rows.labels[kept],
+                **_gains(scores[kept], labels[kept], constraints),
                 utility=utility,
                 randomised=randomised,
             )
@@ -71,6 +77,13 @@ def fit_rule(
         except FairlayerError:  # too few rows for a rule without this fold: the rule of all rows decides
             continue
     return FittedRule(rule, decisions, crossed)
+
+
+def _gains(scores: FloatArray, labels: FloatArray, constraints: Sequence[Constraint]) -> dict[str, FloatArray]:
+    """Return what the gain of a decision is computed from, as an argument of `DecisionRule.fit`."""
+    if any(constraint.needs_labels for constraint in constraints):
+        return {"y": labels}
+    return {"label_probabilities": np.asarray(GroupCalibrator.fit(scores, labels).apply(scores).numpy())}
 
 
 def _folds(cell_of: IntArray) -> IntArray:

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 import fairlayer as fl
 from fairlayer.decisions import NeedsRandomisationError, decide
 from fairlayer.decisions.plan import make_plan
-from fairlayer.decisions.whole import _Search
+from fairlayer.decisions.search import Search
+from fairlayer.errors import FairlayerWarning, InfeasibleConstraintsError
 from tests.core.problems import Problem, Rule
 from tests.core.truth import violation
 from tests.decisions.truth import Asked, asked, best_lottery, whole_answers
@@ -95,13 +96,17 @@ def test_rounding_gives_nothing_away() -> None:
 
 @settings(max_examples=60)
 @given(SEEDS, st.sampled_from(["EqualOpportunity", "EqualizedOdds", "ErrorRateParity"]), st.sampled_from([0.0, 0.1]))
+@example(133580, "ErrorRateParity", 0.0)
 def test_the_search_over_two_small_cells_is_exhaustive(seed: int, kind: str, tolerance: float) -> None:
     question = small(seed, 2, kind, tolerance)
     arguments = {"utility": ((1, 0), (0, 1)), "randomised": True, **question.arguments()}
-    problem = make_plan(np.asarray(arguments.pop("scores")), arguments.pop("constraints"), **arguments).problem
+    try:
+        problem = make_plan(np.asarray(arguments.pop("scores")), arguments.pop("constraints"), **arguments).problem
+    except InfeasibleConstraintsError:  # a capacity, and a constraint that selecting few cannot meet
+        reject()
     answers = [accuracy for accuracy, _ in whole_answers(question, one_each=True)]
     try:
-        counts = _Search(problem, problem.rounding).run([np.zeros(len(problem.curves), dtype=np.int64)])
+        counts = Search(problem, problem.rounding).run([np.zeros(len(problem.curves), dtype=np.int64)])
     except NeedsRandomisationError:
         assert not answers
         return
@@ -207,3 +212,46 @@ def test_equalized_odds_at_0_without_lots_is_near_the_best_of_all_pairs_of_thres
     best = ((a[2][:, None] + b[2])[gap <= allowed] / n).max()
     assert found.gaps["EqualizedOdds('sex')"] <= allowed + 1e-12  # type: ignore[operator]
     assert best - 0.002 <= found.expected_utility <= best + 1e-9
+
+
+def crossing(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores that order one group better than the other, so that their curves meet at nobody and at everybody only."""
+    rng = np.random.default_rng(seed)
+    sex, y = rng.integers(0, 2, n), (rng.random(n) < 0.3).astype(float)
+    z = rng.normal(size=n) + y * np.where(sex == 1, 2.2, 1.4)
+    return 1 / (1 + np.exp(1.6 - z)), sex, y
+
+
+@pytest.mark.parametrize("n", [4000, 20_000])
+def test_equalized_odds_at_0_without_lots_stops_short_where_meeting_it_costs_much_and_says_so(n: int) -> None:
+    scores, sex, y = crossing(n, 0)
+    arguments = {"sensitive_features": {"sex": sex}, "y": y}
+    short = decide(scores, fl.EqualizedOdds("sex", tolerance=0.005), **arguments)
+    with pytest.warns(FairlayerWarning, match=r"EqualizedOdds\('sex'\) at 0 is met within 0.005 .* have a utility of"):
+        found = decide(scores, fl.EqualizedOdds("sex", tolerance=0.0), **arguments)
+    name = "EqualizedOdds('sex')"
+    assert found.expected_utility >= short.expected_utility - 1e-3
+    assert 0.005 < found.rounding[name] == pytest.approx(0.005 + short.rounding[name])
+    assert found.gaps[name] <= found.rounding[name] + 1e-12  # type: ignore[operator]
+
+
+def test_thresholds_that_meet_a_limit_of_0_at_no_price_are_kept_without_a_word(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    rng = np.random.default_rng(1)
+    sex, scores = np.tile([0, 1], 2000), np.repeat(rng.random(2000), 2)
+    y = np.repeat(rng.random(2000) < scores[::2], 2).astype(float)  # the same people twice: equal curves
+    found = decide(scores, fl.EqualizedOdds("sex", tolerance=0.0), sensitive_features={"sex": sex}, y=y)
+    assert found.gaps["EqualizedOdds('sex')"] == 0.0
+    assert found.rounding["EqualizedOdds('sex')"] < 0.005
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_larger_tolerance_for_equalized_odds_is_never_worse(seed: int) -> None:
+    scores, sex, y = crossing(1500, seed)
+    found = [
+        decide(scores, fl.EqualizedOdds("sex", tolerance=each), sensitive_features={"sex": sex}, y=y).expected_utility
+        for each in (0.005, 0.01, 0.02, 0.04, 0.08)
+    ]
+    assert (np.diff(found) >= -1e-3).all(), found

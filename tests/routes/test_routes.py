@@ -14,6 +14,8 @@ import torch
 import fairlayer as fl
 from fairlayer.cli.routes import show_routes
 from fairlayer.data.readers import read_lending
+from fairlayer.decisions.inputs import ACCURACY
+from fairlayer.edge import as_constraints
 from fairlayer.errors import MissingExtraError
 from fairlayer.routes import (
     Candidate,
@@ -27,6 +29,7 @@ from fairlayer.routes import (
 )
 from fairlayer.routes.errors import CriterionError, RouteError
 from fairlayer.routes.numbers import RouteGap, calibration_errors, gap_of
+from fairlayer.routes.rules import fit_rule
 from fairlayer.training import FitOptions, NoDecisionsError, Observed, TreesNotServedError, load_run, prepare
 
 PARITY = "DemographicParity('sex')"
@@ -245,3 +248,34 @@ def test_constraints_on_labels_are_projected_on_calibrated_estimates_and_the_run
 
 def parts_frame(n: int) -> Any:
     return read_lending(n=n, seed=9).frame.drop(columns=["label", "repays"])
+
+
+def test_thresholds_of_a_comparison_do_not_follow_the_accidents_of_the_labels() -> None:
+    """Scores that are the true probabilities, so that the accuracy of any decisions in the long run is known."""
+    parity, gained = as_constraints(fl.DemographicParity("sex", tolerance=0.02)), []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        sex = np.tile([0, 1], 50)
+        scores = np.clip(random.beta(2, 2, 100) + 0.1 * sex, 0.01, 0.99)
+        labels = (random.uniform(size=100) < scores).astype(np.float64)
+        estimated = fit_rule(scores, parity, Observed({"sex": sex}, labels), utility=ACCURACY).rule
+        with pytest.warns(fl.errors.FairlayerWarning, match="cells are small"):
+            followed = fl.decisions.DecisionRule.fit(scores, parity, sensitive_features={"sex": sex}, y=labels)
+        people = np.tile([0, 1], 20_000)
+        p = np.clip(random.beta(2, 2, len(people)) + 0.1 * people, 0.01, 0.99)
+        accuracy = []
+        for rule in (estimated, followed):
+            yes = rule.apply(p, sensitive_features={"sex": people}).numpy() == 1
+            accuracy.append(np.where(yes, p, 1 - p).mean())
+        gained.append(accuracy[0] - accuracy[1])
+    assert np.mean(gained) > 3 * np.std(gained) / len(gained) ** 0.5
+    assert np.mean(gained) > 0.004
+
+
+def test_a_rule_for_a_constraint_on_labels_is_fitted_to_the_labels() -> None:
+    random = np.random.default_rng(0)
+    sex, scores = np.tile([0, 1], 300), random.uniform(size=600)
+    labels = (random.uniform(size=600) < scores).astype(np.float64)
+    opportunity = as_constraints(fl.EqualOpportunity("sex", tolerance=0.02))
+    rule = fit_rule(scores, opportunity, Observed({"sex": sex}, labels), utility=ACCURACY).rule
+    assert rule == fl.decisions.DecisionRule.fit(scores, opportunity, sensitive_features={"sex": sex}, y=labels)
