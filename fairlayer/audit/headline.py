@@ -57,7 +57,9 @@ def _on_whom(table: AuditTable, left_out: Sequence[tuple[str, int]]) -> list[str
         said.append("Their outcomes were not given, so that nothing can be said about errors.")
     elif labelled < table.rows:
         said.append(f"The outcome is known for {labelled:,.0f} of them; errors are measured on those.")
-    said += [f"{count:,} {'row was' if count == 1 else 'rows were'} left out: {why}." for why, count in left_out if count]
+    said += [
+        f"{count:,} {'row was' if count == 1 else 'rows were'} left out: {why}." for why, count in left_out if count
+    ]
     if "decisions" in table.holds:
         how = "as they were given" if table.threshold is None else f"positive from a score of {table.threshold:g} on"
         said.append(f"Decisions are {how}.")

@@ -187,7 +187,11 @@ def _add_question(audit: Any, repeat: Any) -> None:
         help="The group to compare with, such as sex=Male. It may be given several times.",
     )
     audit.add_argument(
-        "--favourable", type=int, choices=(0, 1), default=1, help="The decision that is good for people; 0 where a high score is a burden."
+        "--favourable",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="The decision that is good for people; 0 where a high score is a burden.",
     )
     audit.add_argument(
         "--min-group-size", type=int, default=30, help="The smallest group that may stand in a headline."
