@@ -81,9 +81,10 @@ def main() -> None:
     for number, case in enumerate(CHANGED):
         found = [alarm(case, told.requests, change, [told.seed, 9, number, i]) for i in range(told.streams)]
         delays = np.array([np.inf if one is None else one - change for one in found])
+        middle = float(np.median(delays))
         print(
             f"| {case.name} | {100 * np.isfinite(delays).mean():.1f} % | {100 * (delays < 0).mean():.1f} % | "
-            f"{np.median(delays):,.0f} | {one_look(case):,.0f} |",
+            f"{f'{middle:,.0f}' if np.isfinite(middle) else 'none yet'} | {one_look(case):,.0f} |",
             flush=True,
         )
 
