@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +169,19 @@ def test_the_formats_of_groups_have_no_public_version(scored: Path, capsys: pyte
     words = ("--html", "r.html", "--format", "ll144", "--sex", "sex", "--race", "race", "--sensitive", "race")
     assert audited(scored, *words, "--public", "10") == 2
     assert "without --public" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pipe that is closed by its reader")
+def test_who_stops_reading_the_console_loses_no_file_and_sees_no_error(tmp_path: Path) -> None:
+    path, page = small_table(tmp_path / "t.csv"), tmp_path / "r.html"
+    words = ["audit", str(path), "--score", "score", "--sensitive", "sex", "--html", str(page)]
+    program = f"import sys; from fairlayer.cli import main; sys.exit(main({words!r}))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert page.is_file()
 
 
 def test_a_messy_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
