@@ -1,6 +1,6 @@
 """How often does an alarm that is looked at after every request come without a reason, and how soon with one?
 
-    python benchmarks/audit_alarms.py [--streams 1000] [--requests 5000] [--seed 0]
+    python benchmarks/audit_alarms.py [--streams 1000] [--requests 1500] [--seed 0]
 
 Each stream is a `Watch` of two groups, fed one request at a time. In the null streams the groups' rates differ by at
 most the tolerance, so that an alarm at any request is a false one; 5 % of the streams may raise one. In the others the
@@ -33,11 +33,9 @@ class Case(NamedTuple):
 NULL = (
     Case("equal rates", (0.3, 0.3), (0.3, 0.3), 0.5, 0.0),
     Case("equal rates, one group of 10 %", (0.3, 0.3), (0.3, 0.3), 0.1, 0.0),
-    Case("equal rates that drift together", (0.1, 0.1), (0.6, 0.6), 0.5, 0.0),
     Case("a difference of exactly the tolerance", (0.35, 0.3), (0.35, 0.3), 0.5, 0.05),
 )
 CHANGED = (
-    Case("0.3 and 0.3, then 0.4 and 0.3", (0.3, 0.3), (0.4, 0.3), 0.5, 0.02),
     Case("0.3 and 0.3, then 0.5 and 0.3", (0.3, 0.3), (0.5, 0.3), 0.5, 0.02),
     Case("0.3 and 0.3, then 0.5 and 0.3, one group of 10 %", (0.3, 0.3), (0.5, 0.3), 0.1, 0.02),
 )
@@ -68,7 +66,7 @@ def one_look(case: Case) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=1000)
-    parser.add_argument("--requests", type=int, default=5000)
+    parser.add_argument("--requests", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     told = parser.parse_args()
     change = told.requests // 5
@@ -77,13 +75,16 @@ def main() -> None:
     for number, case in enumerate(NULL):
         found = [alarm(case, told.requests, change, [told.seed, number, i]) for i in range(told.streams)]
         print(f"| {case.name} | {100 * np.mean([one is not None for one in found]):.1f} % |", flush=True)
-    print("\n| streams with a change | found | too early | median delay in requests | one look |\n|---|---|---|---|---|")
+    print(
+        "\n| streams with a change | found | too early | median delay in requests | one look |\n|---|---|---|---|---|"
+    )
     for number, case in enumerate(CHANGED):
         found = [alarm(case, told.requests, change, [told.seed, 9, number, i]) for i in range(told.streams)]
         delays = np.array([np.inf if one is None else one - change for one in found])
+        middle = float(np.median(delays))
         print(
             f"| {case.name} | {100 * np.isfinite(delays).mean():.1f} % | {100 * (delays < 0).mean():.1f} % | "
-            f"{np.median(delays):,.0f} | {one_look(case):,.0f} |",
+            f"{f'{middle:,.0f}' if np.isfinite(middle) else 'none yet'} | {one_look(case):,.0f} |",
             flush=True,
         )
 

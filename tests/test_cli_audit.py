@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +110,78 @@ def test_errors_end_with_2_and_one_message(
     assert said in shown
     assert shown.startswith("fairlayer: ")
     assert "Traceback" not in shown
+
+
+def small_table(path: Path, **columns: Any) -> Path:
+    """Write 200 rows whose decisions at 0.5 do not differ much between two groups."""
+    score = np.tile([0.2, 0.4, 0.6, 0.8], 50)
+    given = {"sex": np.repeat(["F", "M"], 100), "score": score, "y": np.tile([0, 1], 100), **columns}
+    pd.DataFrame(given).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("score", [np.linspace(1, 99, 200), np.linspace(-3, 3, 200), [f"{k / 2}%" for k in range(200)]])
+def test_scores_that_are_no_probabilities_need_a_threshold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], score: Any
+) -> None:
+    """With the threshold of probabilities, scores in percent would give everybody a yes, and every limit would hold."""
+    path = small_table(tmp_path / "t.csv", score=score)
+    words = ["audit", str(path), "--score", "score", "--sensitive", "sex"]
+    assert main([*words, "--fail-on", "demographic_parity_difference > 0.1"]) == 2
+    said = capsys.readouterr().err
+    assert "no probabilities" in said
+    assert "--threshold NUMBER" in said
+    assert main([*words, "--threshold", "0.5"]) == 4  # nothing asked, but read
+    assert main([*words, "--task", "regression"]) == 4
+
+
+def test_one_decision_for_everybody_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = small_table(tmp_path / "t.csv")
+    words = ["audit", str(path), "--score", "score", "--sensitive", "sex", "--threshold", "0.9"]
+    assert main([*words, "--fail-on", "demographic_parity_difference > 0.1", "--html", str(tmp_path / "r.html")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Everybody has the same decision, a negative one (the threshold 0.9 lies beyond all scores)" in said
+    assert "Everybody has the same decision" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("y", "more", "code"),
+    [
+        (np.zeros(200, int), (), 4),
+        (np.ones(200, int), (), 4),
+        (["0"] * 100 + [""] * 100, (), 4),
+        (np.tile([1, 2], 100), (), 2),  # which of the two is the good one cannot be known
+        (np.tile([1, 2], 100), ("--positive", "1"), 4),
+        (["False"] * 200, (), 4),
+        (["no"] * 200, (), 2),
+        (["no"] * 200, ("--positive", "yes"), 2),
+    ],
+)
+def test_which_outcome_counts_as_1_is_read_off_0_and_1_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], y: Any, more: tuple[str, ...], code: int
+) -> None:
+    path = small_table(tmp_path / "t.csv", y=y)
+    assert main(["audit", str(path), "--score", "score", "--target", "y", "--sensitive", "sex", *more]) == code
+    assert code != 2 or "--positive" in capsys.readouterr().err
+
+
+def test_the_formats_of_groups_have_no_public_version(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--html", "r.html", "--format", "ll144", "--sex", "sex", "--race", "race", "--sensitive", "race")
+    assert audited(scored, *words, "--public", "10") == 2
+    assert "without --public" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pipe that is closed by its reader")
+def test_who_stops_reading_the_console_loses_no_file_and_sees_no_error(tmp_path: Path) -> None:
+    path, page = small_table(tmp_path / "t.csv"), tmp_path / "r.html"
+    words = ["audit", str(path), "--score", "score", "--sensitive", "sex", "--html", str(page)]
+    program = f"import sys; from fairlayer.cli import main; sys.exit(main({words!r}))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert page.is_file()
 
 
 def test_a_messy_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,8 +39,8 @@ def score_warnings(table: AuditTable) -> tuple[str, ...]:
     if rate in (0.0, 1.0):
         by = f" (the threshold {table.threshold:g} lies beyond all scores)" if table.threshold is not None else ""
         found.append(
-            f"Everybody has the same decision, a {'positive' if rate else 'negative'} one{by}: no group can differ from "
-            "another in decisions, whatever the scores are. Check that this was meant."
+            f"Everybody has the same decision, a {'positive' if rate else 'negative'} one{by}: no group can differ "
+            "from another in decisions, whatever the scores are. Check that this was meant."
         )
     return tuple(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,16 +13,23 @@ from fairlayer.errors import FairlayerError
 
 __all__ = ["main"]
 
+UNREAD = 141  # as a shell counts a program that SIGPIPE ends
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: the command's, 2 after a named error, 130 after Ctrl-C."""
+    """Run one command; returns its exit code, 2 after a named error, 130 after Ctrl-C, 141 if nobody reads on."""
     try:
         words = with_resumed_config(sys.argv[1:] if argv is None else list(argv))
         arguments = build_parser().parse_args(words)
-        return COMMANDS[arguments.command](arguments[arguments.command]) or 0
+        code = COMMANDS[arguments.command](arguments[arguments.command]) or 0
+        sys.stdout.flush()
+        return code
     except FairlayerError as error:
         print(f"fairlayer: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # such as `fairlayer ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python does not complain at exit
+        return UNREAD
     except OSError as error:
         print(f"fairlayer: {_in_words(error)}", file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ from fairlayer.data import parse_cut, read_frame
 from fairlayer.errors import DataError
 from fairlayer.report import FORMATS, document_text, public_document, sign_file, write_card, write_markdown, write_page
 
-__all__ = ["add_audit", "add_outputs", "run_audit", "write_outputs"]
+__all__ = ["add_audit", "add_outputs", "run_audit", "show_and_write"]
 
 EPILOG = """exit codes:
   0  PASS           every limit holds, allowing for chance
@@ -243,13 +243,20 @@ def run_audit(arguments: argparse.Namespace) -> int:
         ),
     )
     document = found.to_dict()
-    show_audit(document)
-    write_outputs(document, arguments)
+    show_and_write(document, arguments)
     return found.exit_code
 
 
-def write_outputs(document: Mapping[str, Any], arguments: argparse.Namespace) -> None:
-    """Write what was asked for, sign it where there is a key, and say where it is."""
+def show_and_write(document: Mapping[str, Any], arguments: argparse.Namespace) -> None:
+    """Write what was asked for, print the first screen, and say where the files are."""
+    written = _written(document, arguments)  # first, since who reads the console may stop at any line
+    show_audit(document)
+    for line in written:
+        print(line)
+
+
+def _written(document: Mapping[str, Any], arguments: argparse.Namespace) -> list[str]:
+    """Write what was asked for, and sign it where there is a key; return a line for each file."""
     if arguments.public is not None:
         document = public_document(document, smallest=arguments.public)
     written = []
@@ -263,9 +270,8 @@ def write_outputs(document: Mapping[str, Any], arguments: argparse.Namespace) ->
     if arguments.card is not None:
         written.append(("Model card", write_card(arguments.card, document)))
     key = None if arguments.sign is None else Path(arguments.sign).read_bytes()
-    for what, path in written:
-        signed = "" if key is None else f", signed in {sign_file(path, key)}"
-        print(f"{what}: {path}{signed}")
+    signed = ["" if key is None else f", signed in {sign_file(path, key)}" for _, path in written]
+    return [f"{what}: {path}{mark}" for (what, path), mark in zip(written, signed, strict=True)]
 
 
 def command_line(words: Sequence[str]) -> str:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlayer.audit import Provenance, Supplied, read_supplied
-from fairlayer.cli.audit import add_outputs, command_line, write_outputs
-from fairlayer.cli.verdicts import show_audit
+from fairlayer.cli.audit import add_outputs, command_line, show_and_write
 from fairlayer.data import read_frame
 from fairlayer.errors import DataError
 from fairlayer.report import (
@@ -107,8 +106,7 @@ def run_report(arguments: argparse.Namespace) -> int:
         )
     if not any((arguments.html, arguments.json, arguments.markdown, arguments.card)):
         arguments.html = str((folder.parent if folder.is_file() else folder) / PAGE)
-    show_audit(document)
-    write_outputs(document, arguments)
+    show_and_write(document, arguments)
     return int(document["exit_code"])
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from fairlayer.audit import Audit
+from fairlayer.audit.law import pointers
 from fairlayer.errors import DataError, ParameterError, require
 from fairlayer.report.reading import Reader
 
@@ -76,6 +77,7 @@ def render_page(found: Audit | Mapping[str, Any], *, format: Format = "audit") -
             document_sha256=hashlib.sha256(document_text(document).encode()).hexdigest(),
             compared=any(one["before"] is not None for one in document["cost"])
             or any(one["movement"] for one in document["groupings"]),
+            annex_read=next(one.as_of for one in pointers() if "Annex IV" in one.provision),
             contents=[(id, name) for id, name, needs in _CONTENTS if _there(document, needs)],
             f=Reader(),
         )
@@ -163,6 +165,11 @@ def read_document(path: str | Path) -> dict[str, Any]:
 def _check(document: Mapping[str, Any], format: str) -> None:
     if format not in FORMATS:
         raise ParameterError(f"a page has one of the formats {', '.join(FORMATS)}, not '{format}'.")
+    if format in ("ll144", "lending") and document.get("public"):
+        raise ParameterError(
+            f"the format {format} shows every group with its number of people, and the version for the public leaves "
+            "small groups out. Write the one or the other: without --public, or with another --format."
+        )
     if format == "ll144" and document["impact"] is None:
         raise ParameterError(
             "the format ll144 shows rates by sex and race, which this document does not hold. Make it with "

@@ -98,6 +98,12 @@ class Reader:
     bar = staticmethod(figures.bar)
 
     @staticmethod
+    def everybody_counted(document: Mapping[str, Any]) -> bool:
+        """Whether no row was left out, and everybody is in a group of enough people of every grouping asked for."""
+        groups = [group for one in document["groupings"] if one["asked"] for group in one["groups"]]
+        return not document["rows"]["left_out"] and all(group["standing"] == "counted" for group in groups)
+
+    @staticmethod
     def readable(sentence: str) -> str:
         """Return a sentence with the names of groups as people read them."""
         return _EQUALS.sub(" ", figures.CUT.sub("", sentence)).replace(" & ", ", ")

@@ -395,9 +395,9 @@ def _certified(constraint: Constraint, result: ConstraintResult, comparison: Com
     batches = f"all {comparison.batches} batches" if comparison.batches > 1 else "the one batch"
     answer = f"Yes, in {batches}. {worst}" if kept else f"No. {worst}"
     violation = max(comparison.violation, 0.0)
+    shown = f"a violation of at most {violation:.1e}" if violation else "no violation"
     reason = (
-        f"The certificate of each batch, computed without the solver, shows a violation of at most {violation:.1e}. "
-        "Decisions are not bounded by it."
+        f"The certificate of each batch, computed without the solver, shows {shown}. Decisions are not bounded by it."
     )
     if comparison.widening > 0:
         reason = f"No predictions could meet every limit, so that all were widened by up to {comparison.widening:.4f}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import numpy as np
@@ -67,3 +68,46 @@ def test_no_small_group_and_no_movement_is_in_it() -> None:
     assert not any(f'"{name}"' in str(public).replace("'", '"') for name in small)
     with pytest.raises(ParameterError, match="already"):
         public_document(public)
+
+
+def test_small_groups_that_are_few_together_are_not_what_is_left_of_everybody() -> None:
+    """5 and 2 people: each is hidden by the other, but all people less the rest are these seven."""
+    sex = ["F"] * 290 + ["M"] * 303 + ["X"] * 5 + ["Y"] * 2
+    full = audit(decisions=[1, 0] * 300, sensitive_features={"sex": sex}).to_dict()
+    [grouping] = public_document(full, smallest=7)["groupings"]
+    assert [group["name"] for group in grouping["groups"]] == ["sex=F", "sex=M"]
+    [grouping] = public_document(full, smallest=8)["groupings"]
+    assert [group["name"] for group in grouping["groups"]] == ["sex=M"]
+
+
+def test_few_people_are_not_what_is_left_of_a_published_group() -> None:
+    """By sex and race: of the 200 women, 196 are published as of race A, which leaves 3 and 1."""
+    sex = ["F"] * 200 + ["M"] * 200
+    race = ["A"] * 196 + ["B"] * 3 + ["C"] + ["A"] * 90 + ["B"] * 60 + ["C"] * 50
+    features = {"sex": sex, "race": race}
+    full = audit(decisions=[1, 0] * 200, sensitive_features=features, by=["sex", "sex+race"]).to_dict()
+    shown = {g["name"] for one in public_document(full, smallest=10)["groupings"] for g in one["groups"]}
+    assert {"sex=F", "sex=M"} <= shown
+    assert "sex=F & race=A" not in shown
+
+
+def test_a_gap_does_not_give_away_the_rate_of_a_group_that_is_left_out() -> None:
+    """60 people are left out, of whom 7 are a small group: 31 of 53 is a fraction that says how many the others are."""
+    sex = ["F"] * 280 + ["D"] * 260 + ["M"] * 53 + ["X"] * 7
+    decisions = [1, 0] * 270 + [1] * 31 + [0] * 22 + [1] * 2 + [0] * 5
+    found = audit(
+        decisions=decisions,
+        sensitive_features={"sex": sex, "race": ["A", "B"] * 300},
+        by=["sex", "race"],
+        limits=["demographic_parity_difference > 0.1"],
+    )
+    public = public_document(found.to_dict(), smallest=10)
+    by_sex, by_race = public["verdicts"]
+    assert by_sex["outcome"] == str(found.statements[0].outcome)
+    assert [by_sex[name] for name in ("low", "estimate", "measured", "high")] == [None] * 4
+    assert "points" not in by_sex["answer"] + public["headline"]["asked"][0]["answer"]
+    assert by_race["measured"] is not None
+    gap = 31 / 53 - 0.5
+    assert not any(
+        abs(float(number) - gap) < 1e-9 for number in re.findall(r"0\.\d+", str({**public, "provenance": None}))
+    )

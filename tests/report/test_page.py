@@ -75,6 +75,8 @@ class Checker(HTMLParser):
         given = dict(attributes)
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "figure":
+            assert "role" not in given  # it is not allowed there: the picture inside has it
         self.links += [value or "" for name, value in attributes if name in ("src", "href", "xlink:href")]
         self.ids += [given["id"] or ""] if "id" in given else []
         if re.fullmatch("h[1-6]", tag):
@@ -164,6 +166,19 @@ def test_a_format_needs_what_it_shows(found: Audit) -> None:
         render_page(document, format="lending")
 
 
+def test_the_people_who_are_in_no_ratio_are_told_and_nobody_is_told_too(found: Audit) -> None:
+    text = render_page(found, format="lending")
+    assert "<li>By sex: unknown, 9 people" in text
+    assert "Nobody: every row was counted" not in text
+    whole = audit_frame(
+        pd.DataFrame({"sex": ["Female", "Male"] * 100, "p": [0.2, 0.7] * 100}),
+        Columns(["sex"], score="p"),
+        wanted=Wanted(lending=True),
+        reference=["sex=Male"],
+    )
+    assert "Nobody: every row was counted" in render_page(whole, format="lending")
+
+
 def test_equal_input_gives_an_equal_page(found: Audit) -> None:
     assert render_page(found) == render_page(found.to_dict())
 
@@ -187,7 +202,7 @@ def test_text_has_enough_contrast() -> None:
             assert (light + 0.05) / (dark + 0.05) >= 4.5, rule
 
 
-@pytest.mark.parametrize("width", [390, 820, 1280])
+@pytest.mark.parametrize("width", [390, 700, 768, 820, 1280])
 def test_nothing_sticks_out_of_a_window(page: Path, width: int, tmp_path: Path) -> None:
     seen = measured(page, width, tmp_path)
     assert seen.window == width
