@@ -30,6 +30,13 @@ class Table:
         split: name of the column that says train / valid / test, if any.
         not_features: columns that the model does not see (weights, leaks, repeats).
         categorical: columns of codes, not of amounts, although they look like numbers.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"age": [20, 40], "sex": ["F", "M"], "paid": ["yes", "no"]})
+        >>> table = Table("people", frame, target="paid", positive="yes", sensitive=("sex",))
+        >>> table.features(), table.labels().tolist()
+        (('age', 'sex'), [1.0, 0.0])
     """
 
     name: str

@@ -39,6 +39,11 @@ class Check:
         name: what was changed.
         outcome: PASS, FAIL, INCONCLUSIVE or NOT EVALUATED.
         found: what happened.
+
+    Example:
+        >>> found = Check("tolerance", "half the tolerance", Outcome.PASS, "the accuracy falls by 0.2 points")
+        >>> found.to_dict()["outcome"]
+        'PASS'
     """
 
     kind: str

@@ -124,6 +124,14 @@ def new_stream(
         memory: see `InferenceState`.
         window: see `InferenceState`.
         hold: see `InferenceState`.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Flatten(0), torch.nn.Sigmoid())
+        >>> model = fl.FairModel(net, [fl.DemographicParity("sex", tolerance=0.02)], bounds=(0.0, 1.0))
+        >>> stream = new_stream(model, policy="tracking")
+        >>> stream.samples, stream.policy.name
+        (0, 'tracking')
     """
     options = model.projection.options
     return InferenceState(

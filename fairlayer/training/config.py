@@ -28,6 +28,10 @@ class FitOptions:
     Args:
         weight_decay: of AdamW; shrinks the weights, which helps where rows are few.
         patience: epochs without a better validation loss after which training stops.
+
+    Example:
+        >>> FitOptions(epochs=5, seed=1)
+        FitOptions(epochs=5, batch_size=1024, learning_rate=0.003, weight_decay=0.0, patience=5, seed=1)
     """
 
     epochs: int = 30
@@ -67,6 +71,11 @@ class ModelConfig:
         geometry: what nearest means, see `project`; None for the one that belongs to the task: "entropic" for
             classification, "euclidean" for regression. The loss is the one that belongs to the geometry.
         center, scale: mean and standard deviation of a regression's target; the backbone starts from them.
+
+    Example:
+        >>> config = ModelConfig(width=4, constraints=("demographic_parity(sex, 0.02)",), hidden=(8,))
+        >>> config.rule, config.loss, ModelConfig.from_dict(config.to_dict()) == config
+        (Entropic(), 'cross_entropy', True)
     """
 
     width: int

@@ -25,6 +25,11 @@ class Observed:
         sensitive: group names (None where unknown) or numbers, by feature.
         labels: true labels, or None.
         raw: scores before the layer, for constraints that bin by score.
+
+    Example:
+        >>> rows = Observed({"sex": np.array(["F", "F", "M"])}, labels=np.array([0.0, 1.0, 1.0]))
+        >>> rows.take(np.array([0, 2])).sensitive["sex"].tolist()
+        ['F', 'M']
     """
 
     sensitive: Mapping[str, NDArray[Any]]

@@ -86,6 +86,14 @@ def prepare(
         DataError: the table does not fit what is asked of it.
         InfeasibleConstraintsError: no predictions for the training rows meet the constraints, and `on_infeasible` is
             "raise".
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"age": range(100), "sex": ["F", "M"] * 50, "paid": [0, 1, 1, 0] * 25})
+        >>> table = Table("people", frame, target="paid", positive="1", sensitive=("sex",))
+        >>> parts = prepare(table, ["demographic_parity(sex, 0.05)"], hidden=(4,))
+        >>> len(parts.train.y), len(parts.valid.y), len(parts.test.y)
+        (52, 18, 30)
     """
     if not constraints:
         raise DataError("no constraint was given; name at least one, for example 'demographic_parity(sex, 0.02)'.")
@@ -140,6 +148,15 @@ def train(
         logger: makes a logger of Lightning for the model of that name.
         parts: training, validation and test rows.
         options: of the fit.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"age": range(200), "sex": ["F", "M"] * 100, "paid": [0, 1, 1, 0] * 50})
+        >>> table = Table("people", frame, target="paid", positive="1", sensitive=("sex",))
+        >>> parts = prepare(table, ["demographic_parity(sex, 0.05)"], hidden=(4,))
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> [result.name for result in trained.comparison.constraints]
+        ["DemographicParity('sex')"]
     """
     options = options or FitOptions()
     config = parts.recipe.config

@@ -51,6 +51,13 @@ class SampleDataModule(LightningDataModule):
         test: rows to test on, if any.
         batch_size: see `StratifiedBatchSampler`.
         seed: of the batches.
+
+    Example:
+        >>> import numpy as np
+        >>> rows = Sample(torch.rand(64, 2), torch.rand(64).round(), {"sex": np.array(["F", "M"] * 32)})
+        >>> data = SampleDataModule(rows, rows, batch_size=16)
+        >>> len(data.train_dataloader()), len(data.val_dataloader())
+        (4, 4)
     """
 
     def __init__(

@@ -22,7 +22,16 @@ __all__ = ["FairLogisticRegression", "LogisticGaps"]
 
 
 class LogisticGaps(NamedTuple):
-    """What a constraint compares, for the log-odds (which it bounds), the probabilities and the 0/1 decisions."""
+    """What a constraint compares, for the log-odds (which it bounds), the probabilities and the 0/1 decisions.
+
+    Example:
+        >>> import numpy as np, fairlayer as fl
+        >>> X, y, sex = np.array([[0.0], [1.0], [1.0], [2.0]]), ["no", "no", "yes", "yes"], ["F", "F", "M", "M"]
+        >>> model = FairLogisticRegression([fl.DemographicParity("sex", tolerance=0.5)])
+        >>> gaps = model.fit(X, y, sensitive_features={"sex": sex}).gaps_["DemographicParity('sex')"]
+        >>> round(gaps.log_odds, 6), gaps.probabilities < gaps.log_odds, gaps.decisions
+        (0.5, True, 0.5)
+    """
 
     log_odds: float
     probabilities: float
