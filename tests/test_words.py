@@ -63,3 +63,24 @@ def test_every_argument_of_a_public_function_is_spoken_of(public: list[Any]) -> 
         if not re.search(rf"\b{parameter.name.strip('*')}\b", each.docstring.value)
     ]
     assert not silent, "say under Args what these mean:\n" + "\n".join(silent)
+
+
+def test_every_public_name_has_an_example_that_runs(public: list[Any]) -> None:
+    """The examples are run by tests/test_documents.py; what an error means stands in docs/errors.md."""
+    lacking = [each.path for each in public if not is_error(each) and not any(map(shows_code, described(each)))]
+    assert not lacking, "show in an Example how to use these:\n" + "\n".join(lacking)
+
+
+def is_error(found: Any) -> bool:
+    return bool(found.is_class and found.name.endswith(("Error", "Warning")))
+
+
+def described(found: Any) -> Iterator[Any]:
+    """Yield an object and, of a class, its own methods."""
+    yield found
+    if found.is_class:
+        yield from (member for member in found.members.values() if not member.is_alias)
+
+
+def shows_code(found: Any) -> bool:
+    return found.docstring is not None and ">>> " in found.docstring.value

@@ -225,6 +225,17 @@ class Scorer:
     Raises:
         DataError, StoreError: the run or the store cannot be read.
         ParameterError: there is a journal, and the store is no SQLite file.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> scorer = Scorer(save_run("run-served", trained))
+        >>> rows = read_lending(n=4, seed=1).frame
+        >>> records = rows[list(scorer.inputs.columns)].to_dict("records")
+        >>> len(scorer.score(records).scores)
+        4
     """
 
     def __init__(

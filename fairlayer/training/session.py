@@ -53,7 +53,16 @@ class Parts:
 
 @dataclass(frozen=True)
 class Trained:
-    """Both models, how they got there, and what the test rows say."""
+    """Both models, how they got there, and what the test rows say.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> len(trained.fits.constrained.history), trained.recipe.config.constraints
+        (1, ('demographic_parity(sex, 0.05)',))
+    """
 
     recipe: Recipe
     options: FitOptions
