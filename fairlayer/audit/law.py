@@ -63,9 +63,9 @@ def pointers() -> tuple[Pointer, ...]:
 
 def law_table() -> str:
     """Return the table of the page on law and use, in Markdown."""
-    lines = ["| sector | where | provision | what it says | status | as of |", "|---|---|---|---|---|---|"]
+    lines = ["| for | provision | what it says | status, and when it was read |", "|---|---|---|---|"]
     lines += [
-        f"| {p.sector} | {p.jurisdiction} | [{p.provision}]({p.source}) | {p.says} | {p.status} | {p.as_of} |"
+        f"| {p.sector}: {p.jurisdiction} | [{p.provision}]({p.source}) | {p.says} | {p.status} (read on {p.as_of}) |"
         for p in pointers()
     ]
     return "\n".join(lines) + "\n"
