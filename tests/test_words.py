@@ -54,6 +54,15 @@ def test_public_docstrings_begin_with_a_sentence(public: list[Any]) -> None:
     assert not [path for path, first in firsts.items() if not first.endswith((".", ":"))]
 
 
+def test_docstrings_of_public_functions_and_methods_say_what_they_do(public: list[Any]) -> None:
+    """A property is a noun; a function does something, or returns it, and its first word says so."""
+    functions = [member for each in public for member in described(each) if member.is_function and member.docstring]
+    assert len(functions) > 400
+    nouns = re.compile(r"(The|An?|One|How|What|Which|Whether|All|Its?)\b")
+    wrong = [each.path for each in functions if nouns.match(each.docstring.value) and not each.name.startswith("on_")]
+    assert not wrong, "begin with what it does, as in Return the ...:\n" + "\n".join(wrong)
+
+
 def test_every_argument_of_a_public_function_is_spoken_of(public: list[Any]) -> None:
     silent = [
         f"{each.path}({parameter.name})"

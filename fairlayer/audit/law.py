@@ -35,7 +35,7 @@ class Pointer:
     source: str
 
     def stale(self, today: date) -> bool:
-        """Whether it was read more than `STALE_AFTER_DAYS` days before a day."""
+        """Return whether it was read more than `STALE_AFTER_DAYS` days before a day."""
         return (today - self.as_of).days > STALE_AFTER_DAYS
 
 

@@ -35,14 +35,14 @@ class Sample:
         return len(self.x)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64] | slice) -> Sample:
-        """The rows given, in that order."""
+        """Return the rows given, in that order."""
         index = rows if isinstance(rows, slice) else np.asarray(rows)
         at = index if isinstance(index, slice) else torch.as_tensor(index)
         return Sample(self.x[at], self.y[at], {name: column[index] for name, column in self.sensitive.items()})
 
 
 def sample_of(table: Table, encoder: Encoder, names: Sequence[str], *, continuous: Sequence[str] = ()) -> Sample:
-    """The whole table, encoded; `names` are the sensitive features to carry.
+    """Return the whole table, encoded; `names` are the sensitive features to carry.
 
     Args:
         encoder: the encoder that was fitted to the training rows.

@@ -36,7 +36,7 @@ class Split:
 
 
 def split_rows(table: Table, *, seed: int = 0, test_share: float = 0.3, valid_share: float = 0.25) -> Split:
-    """The table's own split where it has one, else a seeded one; validation rows come out of training rows.
+    """Return the table's own split where it has one, else a seeded one; validation rows come out of training rows.
 
     Args:
         seed: of the random split.

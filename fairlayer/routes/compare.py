@@ -314,7 +314,7 @@ class _Shape:
         return any(constraint.needs_labels for constraint in self.constraints)
 
     def _calibrator(self, candidate: Candidate) -> GroupCalibrator | None:
-        """What makes label estimates of the scores, where a constraint reads labels."""
+        """Return what makes label estimates of the scores, where a constraint reads labels."""
         if not self._labelled or self.task == "regression":
             return None
         assert self.valid.labels is not None

@@ -358,7 +358,7 @@ def stream_of(
 
 
 def _number(constraint: Constraint, found: Measured | None) -> dict[str, Any]:
-    """The number of the pooled means beside what it is held to, and on which side of it."""
+    """Return the number of the pooled means beside what it is held to, and on which side of it."""
     if found is None:
         return {"pooled_gap": None, "limit": constraint.limit, "at_least": None}
     return {"pooled_gap": found.value, "limit": found.limit, "at_least": found.at_least}

@@ -194,7 +194,7 @@ def stream_sample(
     on_rows: Callable[[int], None] | None = None,
     recorder: Recorder | None = None,
 ) -> StreamedTable:
-    """The same for rows that are encoded already, with their labels, where they are known.
+    """Return the same for rows that are encoded already, with their labels, where they are known.
 
     Args:
         run: the trained run.
@@ -273,7 +273,7 @@ def _parts(n: int, size: int) -> Iterator[slice]:
 
 
 def _labels(run: Run, frame: pd.DataFrame) -> NDArray[np.float64] | None:
-    """The target as numbers, None where the table does not have it in every row."""
+    """Return the target as numbers, None where the table does not have it in every row."""
     recipe = run.recipe
     if recipe.target not in frame.columns or frame[recipe.target].isna().any():
         return None

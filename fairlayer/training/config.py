@@ -115,17 +115,17 @@ class ModelConfig:
         return tuple(parse_constraint(text) for text in self.constraints)
 
     def network(self) -> nn.Sequential:
-        """The backbone: ReLU layers, and at the end a sigmoid, or the target's units for regression."""
+        """Return the backbone: ReLU layers, and at the end a sigmoid, or the target's units for regression."""
         if self.task == "classification":
             return mlp(self.width, self.hidden)
         return mlp(self.width, self.hidden, emits="numbers").append(Rescale(self.center, self.scale))
 
     def model(self) -> FairModel:
-        """A fresh backbone inside the layer."""
+        """Return a fresh backbone inside the layer."""
         return self.around(self.network())
 
     def around(self, backbone: nn.Module) -> FairModel:
-        """The layer after a backbone of one's own."""
+        """Return the layer after a backbone of one's own."""
         # a geometry of probabilities never reaches 0 or 1, so that cross-entropy keeps its gradient without a margin
         margin = 0.0 if self.bounds is None or self.rule.bounded else self.margin
         return FairModel(

@@ -225,7 +225,7 @@ class _Watch:
 
 
 def constraints_of(model: nn.Module) -> Sequence[Constraint]:
-    """The constraints of a `FairModel`; none for any other module."""
+    """Return the constraints of a `FairModel`; none for any other module."""
     return tuple(model.constraints) if isinstance(model, FairModel) else ()
 
 

@@ -47,7 +47,7 @@ class Gap:
 
 
 def measure(constraint: Constraint, observed: Observed, predictions: NDArray[Any]) -> Gap:
-    """The value that `constraint` bounds, for these predictions.
+    """Return the value that `constraint` bounds, for these predictions.
 
     Args:
         observed: labels and groups of the rows.

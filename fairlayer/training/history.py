@@ -21,7 +21,7 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def history_rows(fits: Beside[Fit]) -> list[dict[str, Any]]:
-    """One flat row per model and epoch.
+    """Return one flat row per model and epoch.
 
     Args:
         fits: of the unconstrained and of the constrained model.

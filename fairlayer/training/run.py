@@ -238,7 +238,7 @@ def save_run(folder: str | Path, trained: Trained, route: KeptRoute | None = Non
 
 
 def around(model: FairModel, backbone: nn.Module) -> FairModel:
-    """A copy of a model's layer, with what it knows, after another backbone of the same shape."""
+    """Return a copy of a model's layer, with what it knows, after another backbone of the same shape."""
     other = copy.deepcopy(model)
     other.backbone = backbone
     return other

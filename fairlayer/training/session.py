@@ -214,7 +214,7 @@ def train(
 
 
 def _certainly_better(model: FairModel, other: FairModel, rows: Sample, loss: str) -> bool:
-    """Whether the loss of a model is lower by more than a standard error of the paired difference."""
+    """Return whether the loss of a model is lower by more than a standard error of the paired difference."""
     other.projection.vocabulary = model.projection.vocabulary
     each = [
         losses_of(torch.from_numpy(emit_in_batches(m, rows, len(rows)).scores), rows.y, loss) for m in (model, other)
@@ -224,7 +224,7 @@ def _certainly_better(model: FairModel, other: FairModel, rows: Sample, loss: st
 
 
 def losses_of(scores: torch.Tensor, y: torch.Tensor, loss: str) -> torch.Tensor:
-    """The loss of each row, "cross_entropy" or "squared_error"."""
+    """Return the loss of each row, "cross_entropy" or "squared_error"."""
     if loss == "cross_entropy":
         return torch.nn.functional.binary_cross_entropy(scores.double(), y.double(), reduction="none")
     return (scores.double() - y.double()).square()

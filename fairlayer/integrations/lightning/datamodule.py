@@ -87,7 +87,7 @@ class SampleDataModule(LightningDataModule):
         return self._in_order("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """The test rows."""
+        """Return the test rows."""
         return self._in_order("test")
 
     def state_dict(self) -> dict[str, Any]:
@@ -199,7 +199,7 @@ class FairDataModule(LightningDataModule):
         return self.rows.test_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """The test rows."""
+        """Return the test rows."""
         return self.rows.test_dataloader()
 
     def state_dict(self) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def _check_comparisons(demands: Demands, n: int) -> None:
 
 
 def _compares(statement: Statement, n: int) -> bool:
-    """Whether the statement is the same when all scores rise by one number."""
+    """Return whether the statement is the same when all scores rise by one number."""
     rise = statement.matrix @ statement.means.of(np.ones(n))
     weights = statement.means.weights
     reach = np.abs(statement.matrix) @ (
