@@ -69,9 +69,10 @@ docs: setup  ## build the documentation into site/ (BUILDER=mkdocs takes MkDocs 
 	$(BIN)/python -m website
 	$(BIN)/$(BUILDER) build --strict --clean
 
-gallery: setup  ## run the examples (ARGS="NAME ..." takes some), keep what they print and draw their pictures
+gallery: setup  ## run examples (ARGS="NAME ..." takes some) and notebooks, keep what they show, and draw pictures
 	$(BIN)/python -m website.pictures
 	$(BIN)/python -m website.gallery $(ARGS)
+	$(BIN)/python -m website.notebooks
 
 bench: setup  ## time the projection against other libraries (ARGS="..." goes to the script)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'

@@ -34,17 +34,17 @@ _HALF = (torch.bfloat16, torch.float16)
 
 
 def transforming() -> bool:
-    """Whether a torch.func transform is active, under which some tensors hold no data."""
+    """Return whether a torch.func transform is active, under which some tensors hold no data."""
     return bool(torch._C._are_functorch_transforms_active())
 
 
 def is_batched(tensor: torch.Tensor) -> bool:
-    """Whether torch.vmap has hidden a batch dimension of the tensor."""
+    """Return whether torch.vmap has hidden a batch dimension of the tensor."""
     return bool(torch._C._functorch.is_batchedtensor(tensor))
 
 
 def is_followed(tensor: torch.Tensor) -> bool:
-    """Whether a torch.func transform follows the tensor, which then has no data of its own."""
+    """Return whether a torch.func transform follows the tensor, which then has no data of its own."""
     return transforming() and bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
@@ -55,7 +55,7 @@ def outside_transforms() -> AbstractContextManager[object]:
 
 
 def holds_no_numbers(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has a shape and a dtype only: on the meta device, or fake while a program is being planned."""
+    """Return whether a tensor has only a shape and a dtype: on the meta device, or fake while a program is planned."""
     return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
 
 

@@ -120,7 +120,7 @@ class SparseRows(NDArrayOperatorsMixin):
         return np.bincount(right.columns, weights, right.shape[1]).astype(np.float64, copy=False)
 
     def _of_rows(self, other: SparseRows) -> SparseRows:
-        """The product of two, by the entries of both."""
+        """Return the product of two, by the entries of both."""
         found = other.take_rows(self.columns)
         product = SparseRows(
             self.rows[found.rows], found.columns, found.data * self.data[found.rows], (len(self), other.shape[1])

@@ -14,6 +14,7 @@ __all__ = [
     "EmptyBatchError",
     "EmptyGroupError",
     "FairlayerError",
+    "FairlayerWarning",
     "InfeasibleConstraintsError",
     "InvalidBoundsError",
     "KeywordError",
@@ -34,7 +35,16 @@ __all__ = [
 
 
 class FairlayerError(Exception):
-    """Base of every error that fairlayer raises on purpose."""
+    """Base of every error that fairlayer raises on purpose: `except FairlayerError` catches them all.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> try:
+        ...     fl.project(torch.tensor([0.9, 0.1]), fl.DemographicParity("sex", 0.1))
+        ... except FairlayerError as error:
+        ...     print(type(error).__name__)
+        MissingSensitiveFeatureError
+    """
 
 
 class FairlayerWarning(UserWarning):

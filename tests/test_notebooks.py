@@ -128,6 +128,19 @@ def test_a_notebook_is_kept_without_output(path: Path) -> None:
     assert "This notebook" in first
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_page_of_a_notebook_has_its_text_and_its_code(path: Path) -> None:
+    notebooks = pytest.importorskip("website.notebooks", reason="the site's sources are not here")
+    page = (notebooks.FOLDER / f"{path.stem}.md").read_text(encoding="utf-8")
+    place = 0
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        said = source if cell["cell_type"] == "markdown" else f"```python\n{notebooks.code_of(source)}\n```\n"
+        place = page.find(said, place)
+        assert place >= 0, f"run `make gallery`: the page of {path.name} lacks\n{said}"
+    assert "<table" in page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_tables_and_pictures(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -75,16 +76,39 @@ def test_what_publishes_builds_nothing_and_sees_no_source() -> None:
     assert "build" in jobs["publish"]["needs"]
 
 
-def test_the_targets_that_workflows_make_are_there() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    asked = {
-        target
-        for path in WORKFLOWS
-        for step in steps_of(read_yaml(path))
-        for target in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))
-    }
-    assert asked
-    assert asked <= targets
+def commands_of(path: Path) -> list[list[str]]:
+    """Return the words of each command that a workflow runs."""
+    runs = [step["run"] for step in steps_of(read_yaml(path)) if "run" in step]
+    return [shlex.split(command) for run in runs for command in re.split(r"&&|\n", run) if command.strip()]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_what_a_workflow_runs_is_there(path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    variables = set(re.findall(r"^([A-Z]+) \?=", makefile, re.M))
+    asked = commands_of(path)
+    assert any(words[0] == "make" for words in asked)
+    for words in asked:
+        if words[0] == "make":
+            given = {word.partition("=")[0] for word in words[1:] if "=" in word}
+            assert given <= variables, words
+            assert {word for word in words[1:] if "=" not in word} <= targets, words
+        elif "-m" in words and words[words.index("-m") + 1] != "pip":
+            module = words[words.index("-m") + 1]
+            assert (ROOT / f"{module.replace('.', '/')}.py").exists(), words
+
+
+def test_what_the_makefile_runs_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for module in re.findall(r"-m ((?:website|tools)(?:\.\w+)?)", makefile):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    sources = re.search(r"^SOURCES := (.*)$", makefile, re.M)
+    assert sources is not None
+    named = [*re.findall(r"\s(tests/[\w./]+|benchmarks/[\w./]+)", makefile), *sources[1].split()]
+    assert len(named) > 10
+    assert not [path for path in named if not (ROOT / path).exists()]
 
 
 def test_pre_commit_runs_what_lint_runs() -> None:

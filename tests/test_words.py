@@ -54,6 +54,15 @@ def test_public_docstrings_begin_with_a_sentence(public: list[Any]) -> None:
     assert not [path for path, first in firsts.items() if not first.endswith((".", ":"))]
 
 
+def test_docstrings_of_public_functions_and_methods_say_what_they_do(public: list[Any]) -> None:
+    """A property is a noun; a function does something, or returns it, and its first word says so."""
+    functions = [member for each in public for member in described(each) if member.is_function and member.docstring]
+    assert len(functions) > 400
+    nouns = re.compile(r"(The|An?|One|How|What|Which|Whether|All|Its?)\b")
+    wrong = [each.path for each in functions if nouns.match(each.docstring.value) and not each.name.startswith("on_")]
+    assert not wrong, "begin with what it does, as in Return the ...:\n" + "\n".join(wrong)
+
+
 def test_every_argument_of_a_public_function_is_spoken_of(public: list[Any]) -> None:
     silent = [
         f"{each.path}({parameter.name})"
@@ -63,3 +72,24 @@ def test_every_argument_of_a_public_function_is_spoken_of(public: list[Any]) -> 
         if not re.search(rf"\b{parameter.name.strip('*')}\b", each.docstring.value)
     ]
     assert not silent, "say under Args what these mean:\n" + "\n".join(silent)
+
+
+def test_every_public_name_has_an_example_that_runs(public: list[Any]) -> None:
+    """The examples are run by tests/test_documents.py; what an error means stands in docs/errors.md."""
+    lacking = [each.path for each in public if not is_error(each) and not any(map(shows_code, described(each)))]
+    assert not lacking, "show in an Example how to use these:\n" + "\n".join(lacking)
+
+
+def is_error(found: Any) -> bool:
+    return bool(found.is_class and found.name.endswith(("Error", "Warning")))
+
+
+def described(found: Any) -> Iterator[Any]:
+    """Yield an object and, of a class, its own methods."""
+    yield found
+    if found.is_class:
+        yield from (member for member in found.members.values() if not member.is_alias)
+
+
+def shows_code(found: Any) -> bool:
+    return found.docstring is not None and ">>> " in found.docstring.value

@@ -70,6 +70,6 @@ def mean_auc(parts: Sequence[AUC]) -> AUC:
 
 
 def _rank(ordered: FloatArray, score: FloatArray) -> FloatArray:
-    """How many of `ordered` lie below each score, ties counting half."""
+    """Return how many of `ordered` lie below each score, ties counting half."""
     sides = np.searchsorted(ordered, score, side="left") + np.searchsorted(ordered, score, side="right")
     return np.asarray(sides / 2.0)

@@ -49,6 +49,14 @@ class Leakage:
         fitted: samples the probe was trained on.
         groups: each group against the rest.
         unsupported: groups left out for want of samples, with their counts.
+
+    Example:
+        >>> import torch
+        >>> sex = ["F", "M"] * 200
+        >>> told = torch.arange(400).remainder(2).float()[:, None]
+        >>> found = leakage(told, {"sex": sex}, on="sex")
+        >>> found.on, found.auc > 0.99, found.samples + found.fitted
+        ('sex', True, 400)
     """
 
     on: str

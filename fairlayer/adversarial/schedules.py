@@ -14,7 +14,7 @@ Schedule = Callable[[float], float]
 
 
 def constant(strength: float) -> Schedule:
-    """The same strength throughout.
+    """Return the same strength throughout.
 
     Example:
         >>> constant(0.5)(0.9)

@@ -77,7 +77,7 @@ class ImpactTable:
         return max(rates, default=math.nan)
 
     def ratio(self, category: Category) -> float:
-        """The impact ratio; NaN for a category that is left out, and where nobody was chosen."""
+        """Return the impact ratio; NaN for a category that is left out, and where nobody was chosen."""
         return category.rate / self.highest if self.highest > 0 and not category.left_out else math.nan
 
     def to_dict(self) -> dict[str, Any]:

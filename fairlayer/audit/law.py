@@ -42,7 +42,7 @@ class Pointer:
         return f"{self.status}; {f'confirmed: {self.confirmed}' if self.confirmed else 'to be checked'}"
 
     def stale(self, today: date) -> bool:
-        """Whether it was read more than `STALE_AFTER_DAYS` days before a day."""
+        """Return whether it was read more than `STALE_AFTER_DAYS` days before a day."""
         return (today - self.as_of).days > STALE_AFTER_DAYS
 
 
@@ -71,9 +71,9 @@ def pointers() -> tuple[Pointer, ...]:
 
 def law_table() -> str:
     """Return the table of the page on law and use, in Markdown."""
-    lines = ["| sector | where | provision | what it says | status | as of |", "|---|---|---|---|---|---|"]
+    lines = ["| for | provision | what it says | status, and when it was read |", "|---|---|---|---|"]
     lines += [
-        f"| {p.sector} | {p.jurisdiction} | [{p.provision}]({p.source}) | {p.says} | {p.standing} | {p.as_of} |"
+        f"| {p.sector}: {p.jurisdiction} | [{p.provision}]({p.source}) | {p.says} | {p.standing} (read on {p.as_of}) |"
         for p in pointers()
     ]
     return "\n".join(lines) + "\n"

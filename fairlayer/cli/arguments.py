@@ -44,7 +44,7 @@ class IfGiven(argparse.Action):
 
 
 def build_parser() -> Any:
-    """The parser of all commands."""
+    """Return the parser of all commands."""
     parser = _parser(
         prog="fairlayer",
         description="Train and apply models that keep group means of every batch within a tolerance.",

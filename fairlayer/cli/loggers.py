@@ -72,7 +72,7 @@ def _kind(name: str) -> Any:
 
 
 def _started(kind: Any, folder: Path, which: str) -> Any:
-    """A logger that is known to work: services ask for a key only when their run begins."""
+    """Return a logger that is known to work: services ask for a key only when their run begins."""
     try:
         logger = kind(**_options(kind, folder, which))
         _ = getattr(logger, "experiment", None)

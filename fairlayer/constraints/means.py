@@ -58,7 +58,7 @@ class GroupMeans:
         return tuple(f"{g}, {s}" if s else g for g in self.groups for s in self.strata)
 
     def names_in(self, stratum: int) -> tuple[str, ...]:
-        """One name per group, within one stratum."""
+        """Return one name per group, within one stratum."""
         s = self.strata[stratum]
         return tuple(f"{g}, {s}" if s else g for g in self.groups)
 

@@ -81,7 +81,7 @@ def _array(array: Any) -> str:
 
 
 def _function(function: Any) -> str:
-    """The address under which it can be imported, else Python's own way, which tells one object from another."""
+    """Return the address under which it can be imported, else Python's own way, which tells one object from another."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     found: Any = sys.modules.get(module) if isinstance(module, str) else None
     for part in (name or "").split("."):

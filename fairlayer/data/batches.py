@@ -164,7 +164,7 @@ def consecutive_batches(n: int, batch_size: int) -> list[slice]:
 
 
 def joint_codes(columns: Sequence[Any]) -> NDArray[np.int64]:
-    """One integer per distinct combination of the columns' values (None, missing, counts as a value).
+    """Return one integer per distinct combination of the columns' values (None, missing, counts as a value).
 
     Args:
         columns: tensors, arrays, series or lists (n,).

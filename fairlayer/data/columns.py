@@ -22,7 +22,7 @@ MOST_NUMBERED_GROUPS = 30  # more distinct numbers than this are amounts, not co
 
 
 def column_of(frame: pd.DataFrame, name: str, why: str) -> pd.Series:
-    """The column `name`, or an error that says what it was wanted for and what there is."""
+    """Return the column `name`, or an error that says what it was wanted for and what there is."""
     if name not in frame.columns:
         raise MissingColumnError(
             f"the {why} column '{name}' was asked for, but the table has no such column{near(name, frame.columns)} "
@@ -32,7 +32,7 @@ def column_of(frame: pd.DataFrame, name: str, why: str) -> pd.Series:
 
 
 def is_numeric(column: pd.Series) -> bool:
-    """Whether the values are numbers (a column of booleans is a category)."""
+    """Return whether the values are numbers (a column of booleans is a category)."""
     return column.dtype.kind in "iuf"
 
 
@@ -51,7 +51,7 @@ def _name(value: object) -> str:
 
 
 def as_numbers(column: pd.Series) -> NDArray[np.float64]:
-    """The values as float64, missing as NaN.
+    """Return the values as float64, missing as NaN.
 
     Raises:
         ColumnError: a value is not a number, or is infinite.
@@ -139,7 +139,7 @@ def _interval_names(source: str, edges: Sequence[float]) -> tuple[str, ...]:
 def sensitive_columns(
     frame: pd.DataFrame, names: Sequence[str], *, cuts: Sequence[Cut] = (), continuous: Sequence[str] = ()
 ) -> dict[str, NDArray[Any]]:
-    """The sensitive features `names`: group names (None where unknown), or numbers for `continuous` ones.
+    """Return the sensitive features `names`: group names (None where unknown), or numbers for `continuous` ones.
 
     Raises:
         MissingColumnError: the table lacks one of them.

@@ -16,7 +16,14 @@ __all__ = ["Counterfactuals", "counterfactual_flip"]
 
 
 class Counterfactuals(NamedTuple):
-    """Augmented features, and for each row the row that it was made of (the first n are the originals)."""
+    """Augmented features, and for each row the row that it was made of (the first n are the originals).
+
+    Example:
+        >>> x = torch.tensor([[0.0, 5.0], [1.0, 6.0]])
+        >>> found = counterfactual_flip(x, 0)
+        >>> found.x[2].tolist(), found.rows[2].item()
+        ([1.0, 5.0], 0)
+    """
 
     x: Any
     rows: NDArray[np.int64]

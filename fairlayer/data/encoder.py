@@ -191,7 +191,7 @@ class Encoder:
         return sum(column.width for column in self.columns)
 
     def encode(self, frame: pd.DataFrame) -> NDArray[np.float32]:
-        """The feature matrix (rows, width), float32.
+        """Return the feature matrix (rows, width), float32.
 
         Raises:
             MissingColumnError: the frame lacks a column that the encoder was fitted on.

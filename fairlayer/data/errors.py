@@ -86,7 +86,7 @@ def near(name: str, known: Iterable[object]) -> str:
 
 
 def listed(values: Iterable[object], most: int = 12) -> str:
-    """A few values for an error text, with the number left out.
+    """Return a few values for an error text, with the number left out.
 
     Example:
         >>> listed(["a", "b", "c"], most=2)

@@ -39,6 +39,12 @@ class ReadFile:
     Args:
         frame: the table.
         notes: sentences on what is not as in a plain CSV file, for whoever ran the command.
+
+    Example:
+        >>> _ = Path("people.csv").write_text("age;income\\n40;1,5\\n25;2,25\\n")
+        >>> found = read_file("people.csv")
+        >>> found.frame["income"].tolist(), len(found.notes)
+        ([1.5, 2.25], 2)
     """
 
     frame: pd.DataFrame
@@ -50,6 +56,11 @@ def read_frame(path: str | Path) -> pd.DataFrame:
 
     Args:
         path: of a CSV or parquet file.
+
+    Example:
+        >>> _ = Path("people.csv").write_text("sex,age\\nF,40\\nM,25\\n")
+        >>> read_frame("people.csv").shape
+        (2, 2)
     """
     return read_file(path).frame
 
@@ -69,6 +80,11 @@ def read_file(
 
     Raises:
         DataError: there is no such file, it cannot be read, or it has no rows.
+
+    Example:
+        >>> _ = Path("people.csv").write_text("sex,age\\nF,40\\nM,?\\n")
+        >>> read_file("people.csv", missing=["?"]).frame["age"].tolist()
+        [40.0, nan]
     """
     path = Path(path)
     if not path.is_file():

@@ -38,6 +38,13 @@ class Inspection:
         codes: whole numbers with few values, which may be codes.
         tells_target: column -> the AUC (of two classes) or the share of the variance that it alone explains.
         dates: columns of dates, which are read as numbers of days.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"id": range(60), "age": [30, 40, 50] * 20, "paid": ["yes", "no"] * 30})
+        >>> found = inspect_table(Table("t", frame, target="paid", positive="yes", sensitive=()))
+        >>> found.set_aside, found.dates
+        ({'id': 'it has another value in every row'}, ())
     """
 
     set_aside: Mapping[str, str]

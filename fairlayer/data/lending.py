@@ -164,7 +164,7 @@ class LendingPopulation:
         return np.where(sex == "female", drawn["female"], drawn["male"])
 
     def describe(self) -> str:
-        """The parameters and the true gaps, in words and numbers."""
+        """Return the parameters and the true gaps, in words and numbers."""
         parameters = ", ".join(f"{name} {value}" for name, value in asdict(self).items())
         gaps = "; ".join(
             f"{name} {self.true_gap(name):.4f} ({self.true_gap(name, of='repays'):.4f})" for name in ATTRIBUTES

@@ -30,7 +30,7 @@ __all__ = [
 
 
 def read_data_set(name: str, source: str | Path | None = None) -> Table:
-    """A table by its name in `READERS`, or by the path of a file with such a name.
+    """Return a table by its name in `READERS`, or by the path of a file with such a name.
 
     Args:
         source: the name of a data set, or the path of its file.
@@ -54,7 +54,7 @@ def read_data_set(name: str, source: str | Path | None = None) -> Table:
 
 
 def read_lending(source: str | Path | None = None, *, n: int = 20_000, seed: int = 0) -> Table:
-    """The generated lending population (no file, no network): see `fairlayer.data.lending`."""
+    """Return the generated lending population (no file, no network): see `fairlayer.data.lending`."""
     if source is not None:
         raise MissingDataError(f"the lending data are generated, there is no file to read; got '{source}'.")
     pandas = require("pandas", "train")
@@ -133,7 +133,7 @@ def read_communities_crime(source: str | Path | None = None) -> Table:
 
 
 def read_acsincome(source: str | Path | None = None) -> Table:
-    """The folktables ACSIncome task, Nebraska 2018; AGEP, SCHL and WKHP are amounts, the rest codes."""
+    """Return the folktables ACSIncome task, Nebraska 2018; AGEP, SCHL and WKHP are amounts, the rest codes."""
     frame = find_or_fetch("acsincome_ne.csv.gz", source, public.fetch_acsincome)
     return Table(
         "acsincome",

@@ -21,7 +21,14 @@ _METHODS = (*_REPEATING, *_MIXING)
 
 
 class Resampled(NamedTuple):
-    """Features (of the type given), labels (m,) and sensitive features of the m rows after resampling."""
+    """Features (of the type given), labels (m,) and sensitive features of the m rows after resampling.
+
+    Example:
+        >>> x, y, sex = torch.arange(4.0)[:, None], [1, 0, 0, 1], {"sex": ["F", "F", "F", "M"]}
+        >>> rows = balanced_resampling(x, y, sensitive_features=sex, method="random_under")
+        >>> rows.x.shape, rows.y.shape
+        (torch.Size([3, 1]), (3,))
+    """
 
     x: Any
     y: NDArray[Any]

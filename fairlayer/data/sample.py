@@ -18,7 +18,14 @@ __all__ = ["Sample", "sample_of"]
 
 @dataclass(frozen=True)
 class Sample:
-    """Features (n, width), labels (n,) and sensitive features of the same n rows."""
+    """Features (n, width), labels (n,) and sensitive features of the same n rows.
+
+    Example:
+        >>> import torch
+        >>> sample = Sample(torch.rand(3, 2), torch.tensor([0.0, 1.0, 1.0]), {"sex": np.array(["F", "M", "M"])})
+        >>> sample.take(np.array([0, 2])).sensitive["sex"].tolist()
+        ['F', 'M']
+    """
 
     x: torch.Tensor
     y: torch.Tensor
@@ -28,18 +35,27 @@ class Sample:
         return len(self.x)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64] | slice) -> Sample:
-        """The rows given, in that order."""
+        """Return the rows given, in that order."""
         index = rows if isinstance(rows, slice) else np.asarray(rows)
         at = index if isinstance(index, slice) else torch.as_tensor(index)
         return Sample(self.x[at], self.y[at], {name: column[index] for name, column in self.sensitive.items()})
 
 
 def sample_of(table: Table, encoder: Encoder, names: Sequence[str], *, continuous: Sequence[str] = ()) -> Sample:
-    """The whole table, encoded; `names` are the sensitive features to carry.
+    """Return the whole table, encoded; `names` are the sensitive features to carry.
 
     Args:
         encoder: the encoder that was fitted to the training rows.
         continuous: names of sensitive columns that are kept as numbers.
+
+    Example:
+        >>> from fairlayer.data import Encoder
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"age": [20, 40, 60], "sex": ["F", "M", "F"], "paid": [0, 1, 1]})
+        >>> table = Table("people", frame, target="paid", positive="1", sensitive=("sex",))
+        >>> sample = sample_of(table, Encoder.fit(frame, ["age"]), ["sex"])
+        >>> sample.x.shape, sample.y.tolist(), list(sample.sensitive["sex"])
+        (torch.Size([3, 1]), [0.0, 1.0, 1.0], ['F', 'M', 'F'])
     """
     return Sample(
         torch.from_numpy(encoder.encode(table.frame)),

@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 
 def find_or_fetch(file: str, source: str | Path | None, fetch: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The frame of data set file `file`.
+    """Return the frame of data set file `file`.
 
     `source` (a file, or a folder that holds `file`) is binding when given; otherwise the first of
     FAIRLAYER_DATA, the cache, and `fetch` that has it. What was fetched is kept in the cache.

@@ -19,7 +19,15 @@ _NAMES = {"train": "train", "valid": "valid", "validation": "valid", "test": "te
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the three parts; `origin` says where the split comes from."""
+    """Row numbers of the three parts; `origin` says where the split comes from.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"sex": ["F", "M"] * 50, "paid": [0, 1, 1, 0] * 25})
+        >>> found = split_rows(Table("people", frame, target="paid", positive="1", sensitive=("sex",)))
+        >>> len(found.train), len(found.valid), len(found.test), found.origin
+        (52, 18, 30, 'random rows, seed 0')
+    """
 
     train: Rows
     valid: Rows
@@ -28,7 +36,7 @@ class Split:
 
 
 def split_rows(table: Table, *, seed: int = 0, test_share: float = 0.3, valid_share: float = 0.25) -> Split:
-    """The table's own split where it has one, else a seeded one; validation rows come out of training rows.
+    """Return the table's own split where it has one, else a seeded one; validation rows come out of training rows.
 
     Args:
         seed: of the random split.
@@ -37,6 +45,13 @@ def split_rows(table: Table, *, seed: int = 0, test_share: float = 0.3, valid_sh
 
     Raises:
         ColumnError: the split column has other values than train / valid / test, or a part would be empty.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"sex": ["F", "M"] * 50, "paid": [0, 1, 1, 0] * 25})
+        >>> table = Table("people", frame, target="paid", positive="1", sensitive=("sex",))
+        >>> len(split_rows(table, seed=1, test_share=0.5).test)
+        50
     """
     if table.split is not None:
         split = _own_split(table, table.split, np.random.default_rng(seed), valid_share)

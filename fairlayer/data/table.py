@@ -30,6 +30,13 @@ class Table:
         split: name of the column that says train / valid / test, if any.
         not_features: columns that the model does not see (weights, leaks, repeats).
         categorical: columns of codes, not of amounts, although they look like numbers.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"age": [20, 40], "sex": ["F", "M"], "paid": ["yes", "no"]})
+        >>> table = Table("people", frame, target="paid", positive="yes", sensitive=("sex",))
+        >>> table.features(), table.labels().tolist()
+        (('age', 'sex'), [1.0, 0.0])
     """
 
     name: str
@@ -83,11 +90,11 @@ class Table:
         return read()
 
     def sensitive_features(self, names: Sequence[str], *, continuous: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-        """The sensitive features called `names` (see `sensitive_columns`)."""
+        """Return the sensitive features called `names` (see `sensitive_columns`)."""
         return sensitive_columns(self.frame, names, cuts=self.cuts, continuous=continuous)
 
     def with_target(self) -> Table:
-        """The table without the rows whose target is missing."""
+        """Return the table without the rows whose target is missing."""
         return replace(self, frame=self.frame[self.frame[self.target].notna()].reset_index(drop=True))
 
 
@@ -131,7 +138,7 @@ def _matches(column: pd.Series, positive: str) -> NDArray[np.float32]:
 
 
 def usual_positive(column: pd.Series) -> str:
-    """The value of a target that counts as 1 when nobody says which: "1" or "True".
+    """Return the value of a target that counts as 1 when nobody says which: "1" or "True".
 
     Raises:
         TargetError: the target has neither.

@@ -35,7 +35,16 @@ LEVEL = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Spreading:
-    """A mean with the 2.5th and the 97.5th percentile of the draws."""
+    """A mean with the 2.5th and the 97.5th percentile of the draws.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, sex = torch.rand(400), {"sex": ["F", "M"] * 200}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> found = fl.DecisionRule.fit(scores, parity, sensitive_features=sex).expected_gap(parity, sizes=100).new_rows
+        >>> found.low <= found.mean <= found.high
+        True
+    """
 
     mean: float
     low: float
@@ -57,6 +66,15 @@ class ExpectedGap:
         long_run: on ever more rows.
         without: what a rule that truly had no gap would show on new rows of these sizes, by chance alone.
         causes: the cells whose thresholds are the least certain, the worst first.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> scores, sex = torch.rand(400), {"sex": ["F", "M"] * 200}
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> rule = fl.DecisionRule.fit(scores, parity, sensitive_features=sex)
+        >>> found = rule.expected_gap(parity, sizes=100)
+        >>> found.constraint, found.limit, found.new_rows.mean > found.at_fit
+        ("DemographicParity('sex')", 0.1, True)
     """
 
     constraint: str

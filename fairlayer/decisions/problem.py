@@ -176,7 +176,7 @@ def _rounding(block: Block, curves: Sequence[Curve], measured: Cells) -> FloatAr
 
 
 def _largest(block: Block, rounding: FloatArray) -> float:
-    """The most that any pair of a spread, or any row, can be off, in the units of the tolerance."""
+    """Return the most that any pair of a spread, or any row, can be off, in the units of the tolerance."""
     if isinstance(block, SpreadSlabs):
         return float(np.sort(rounding)[-2:].sum())
     return float((rounding if block.scale is None else rounding * block.scale).max(initial=0.0))

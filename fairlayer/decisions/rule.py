@@ -256,7 +256,7 @@ class DecisionRule:
         return DecisionRule(tuple(state["features"]), cells, bool(state["randomised"]))
 
     def _vocabulary(self) -> Vocabulary:
-        """The fitted categories, open: what is new is found out, and named, by cell."""
+        """Return the fitted categories, open: what is new is found out, and named, by cell."""
         columns = zip(*(cell.categories for cell in self.cells), strict=True)
         known = (tuple(dict.fromkeys(c for c in column if c is not None)) for column in columns)
         return Vocabulary({name: words for name, words in zip(self.features, known, strict=True) if words})

@@ -188,7 +188,7 @@ def wishes_of(rule: DecisionRule, scores: FloatArray, cell_of: IntArray, width: 
 
 
 def _ramp(cell: CellRule, scores: FloatArray, width: float) -> FloatArray:
-    """The probability of being selected, with slopes for steps; the outer ones go on beyond 0 and 1, up to a reach."""
+    """Return the probability of being selected, with slopes for steps; the outer ones go on beyond 0 and 1."""
     wishes = np.zeros(len(scores))
     for threshold, weight in zip(cell.thresholds, cell.weights, strict=True):
         wishes += weight * np.clip(0.5 + (scores - threshold) / width, 0.0, 1.0)

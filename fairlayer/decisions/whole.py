@@ -95,7 +95,7 @@ def as_mixture(curve: Curve, count: int) -> Mixture:
 
 
 def _constrained(problem: Problem) -> FloatArray:
-    """Which statistics any statement looks at."""
+    """Return which statistics any statement looks at."""
     used = np.zeros(problem.statistics, dtype=bool)
     for block in problem.blocks[: len(problem.assembly.slabs.blocks)]:
         used |= (block.matrix != 0).any(axis=0)
@@ -103,7 +103,7 @@ def _constrained(problem: Problem) -> FloatArray:
 
 
 def _nearest(mixture: Mixture, curve: Curve, used: FloatArray) -> int:
-    """The count whose statistics are nearest to those of the lottery; of equally near ones the best."""
+    """Return the count whose statistics are nearest to those of the lottery; of equally near ones the best."""
     statistics, gains = curve.at(np.arange(curve.size + 1))
     if not used.any():
         return int(gains.argmax())

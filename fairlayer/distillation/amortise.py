@@ -56,7 +56,7 @@ def amortise(
 
 
 def _estimates(plain: WithoutLayer, layer: FairProjection, scores: Tensor, features: dict[str, Any]) -> Tensor:
-    """What stands in for labels: scores moved by the running shifts that the layer learnt, else the scores."""
+    """Return what stands in for labels: scores moved by the running shifts that the layer learnt, else the scores."""
     moved = running_scores(layer, scores, features, layer.known())
     moved = scores if moved is None else moved
     return moved if plain.bounds == (None, None) else moved.clamp(*plain.bounds)

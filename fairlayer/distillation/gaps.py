@@ -142,6 +142,6 @@ def _measure(constraint: Constraint, pool: _Pool, threshold: float | None) -> Re
 
 
 def _worst(constraint: Constraint, pool: _Pool, values: FloatArray) -> Measured:
-    """The worst of the columns that the constraint speaks of."""
+    """Return the worst of the columns that the constraint speaks of."""
     columns = [j for j in range(values.shape[1]) if values.shape[1] == 1 or constraint.applies_to(j)]
     return worst_of(replace(measure(constraint, pool.batch(j), values[:, j]), column=j) for j in columns)

@@ -109,7 +109,7 @@ def _sum_parts(cells: CellMap, parts: Parts, *, by_label: bool) -> FloatArray:
 
 
 def _all_seen(cells: CellMap, counts: Parts) -> BoolArray:
-    """Whether every group that a cell belongs to had samples, under whichever label."""
+    """Return whether every group that a cell belongs to had samples, under whichever label."""
     seen = np.ones(len(cells), dtype=bool)
     for key, count in counts.items():
         of_each_label = np.append(count, 1.0)[_codes(cells, key, _LABELS)].reshape(_LABELS, -1)

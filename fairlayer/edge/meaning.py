@@ -227,7 +227,7 @@ def _say(once: OnceWarner, topic: str, text: str | None) -> None:
 
 
 def _is_stated(statement: Statement) -> bool:
-    """Whether a statement speaks of anything in this batch."""
+    """Return whether a statement speaks of anything in this batch."""
     return len(statement.matrix) >= (2 if isinstance(statement, Spread) else 1) and bool(statement.means.counts.any())
 
 

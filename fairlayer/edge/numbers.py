@@ -57,7 +57,7 @@ def _as_array(values: Any) -> NDArray[Any]:
 
 
 def _is_arrow(values: Any) -> bool:
-    """Whether `to_numpy` refuses to copy, as an array of pyarrow does."""
+    """Return whether `to_numpy` refuses to copy, as an array of pyarrow does."""
     return type(values).__module__.startswith("pyarrow")
 
 

@@ -38,5 +38,5 @@ def feature_names(constraints: Sequence[Constraint]) -> tuple[str, ...]:
 
 
 def _is_stated(constraint: object) -> bool:
-    """Whether it is a constraint, or a text that calls one by its name."""
+    """Return whether it is a constraint, or a text that calls one by its name."""
     return isinstance(constraint, Constraint) or (isinstance(constraint, str) and "(" in constraint)

@@ -126,7 +126,7 @@ def _add_block(totals: Any, block: Any, weight: float, member: Any, kind: Any) -
 
 @compiled
 def _holds(totals: Any, start: Any, room: Any, noise: float, weight: float) -> Any:
-    """Whether every pair of members of every guard is within what it allows."""
+    """Return whether every pair of members of every guard is within what it allows."""
     for j in range(start.shape[0] - 1):
         top, bottom, most, known = -np.inf, np.inf, 0.0, 0
         for g in range(start[j], start[j + 1]):

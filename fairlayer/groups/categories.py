@@ -164,6 +164,6 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _has_no_words(value: Any) -> bool:
-    """Whether an object prints as its address only, which would make each object a group of its own."""
+    """Return whether an object prints as its address only, which would make each object a group of its own."""
     written: tuple[Any, Any] = (type(value).__str__, type(value).__repr__)
     return callable(value) or written == (object.__str__, object.__repr__)

@@ -76,7 +76,7 @@ class Groups:
             ) from error
 
     def unknown_counts(self) -> dict[str, int]:
-        """How many samples have an unknown category, for each feature that was read as groups."""
+        """Return how many samples have an unknown category, for each feature that was read as groups."""
         return {name: column.unknown for name, column in self._columns.items()}
 
     def _require(self, name: str) -> Any:

@@ -234,7 +234,7 @@ def _opened(name: str, values: list[Any]) -> Any:
 
 
 def _fractional(values: list[Any]) -> bool:
-    """Whether all values are numbers or missing, and some have fractions or are infinite."""
+    """Return whether all values are numbers or missing, and some have fractions or are infinite."""
     numbers = [value for value in values if not is_missing(value)]
     if not all(isinstance(value, int | float | np.integer | np.floating) for value in numbers):
         return False
@@ -342,7 +342,7 @@ def _refuse_lazy(what: str, given: Any) -> None:
 
 
 def _is_soft(given: Any) -> bool:
-    """Whether it may be a membership: floats (n, k), k >= 2."""
+    """Return whether it may be a membership: floats (n, k), k >= 2."""
     if isinstance(given, torch.Tensor):
         return given.is_floating_point() and given.ndim == 2 and given.shape[1] > 1
     return isinstance(given, np.ndarray) and given.dtype.kind == "f" and given.ndim == 2 and given.shape[1] > 1

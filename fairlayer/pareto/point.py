@@ -11,7 +11,13 @@ __all__ = ["FrontPoint"]
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """Measures of one value: mean over seeds, and standard deviation (None with one seed)."""
+    """Measures of one value: mean over seeds, and standard deviation (None with one seed).
+
+    Example:
+        >>> point = FrontPoint(0.05, (0, 1), {"auc": 0.86, "gap": 0.04}, {"auc": 0.01, "gap": 0.0})
+        >>> point.n, point.mean["auc"]
+        (2, 0.86)
+    """
 
     value: Any
     seeds: tuple[int, ...]

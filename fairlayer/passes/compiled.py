@@ -53,7 +53,7 @@ class CompiledPasses:
 
     @staticmethod
     def serve(scores: torch.Tensor, cells: Cells, lower: Any, upper: Any, geometry: Geometry) -> bool:
-        """Whether compiled sweeps are there for such a batch."""
+        """Return whether compiled sweeps are there for such a batch."""
         plain = all(isinstance(bound, float | None) for bound in (lower, upper))
         hard = cells.codes is not None and cells.dense is None and cells.weights is None and cells.classes == 1
         known = geometry in _NUMBERS and scores.device.type == "cpu" and plain

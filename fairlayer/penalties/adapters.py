@@ -28,6 +28,17 @@ def cooper_problem(excess: Excess, evaluate: Callable[..., tuple[Tensor, Tensor]
         ShapeError: `fit_categories` was not called.
 
     Source: Gallego-Posada et al. (2025), "Cooper: a library for constrained optimization in deep learning".
+
+    Example:
+        >>> import cooper, torch, fairlayer as fl
+        >>> excess = Excess(fl.DemographicParity("sex", tolerance=0.1)).fit_categories({"sex": ["F", "M"]})
+        >>> scores = torch.tensor([0.9, 0.4], requires_grad=True)
+        >>> def evaluate():
+        ...     return scores.sum(), excess(scores, sensitive_features={"sex": ["F", "M"]})
+        >>> problem = cooper_problem(excess, evaluate)
+        >>> violation = problem.compute_cmp_state().observed_constraints[problem.fairness].violation
+        >>> [round(value, 3) for value in violation.tolist()]
+        [0.4, -0.6]
     """
     cooper = require("cooper", "methods")
     multipliers = require("cooper.multipliers", "methods")
@@ -59,6 +70,16 @@ def dual_optimizer(excess: Excess, kind: Callable[..., Any], **settings: Any) ->
         ShapeError: `fit_categories` was not called.
 
     Source: the library `humancompatible-train`.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> from humancompatible.train.dual_optim import ALM
+        >>> excess = Excess(fl.DemographicParity("sex", tolerance=0.1)).fit_categories({"sex": ["F", "M"]})
+        >>> dual = dual_optimizer(excess, ALM, lr=0.1)
+        >>> scores = torch.tensor([0.9, 0.4], requires_grad=True)
+        >>> dual.forward_update(scores.sum(), excess(scores, sensitive_features={"sex": ["F", "M"]})).backward()
+        >>> scores.grad is not None
+        True
     """
     if "is_ineq" in inspect.signature(kind).parameters:
         settings = {"is_ineq": True, **settings}

@@ -59,7 +59,7 @@ def corrected_squares(
 
 
 def _variances(scores: Tensor, means: GroupMeans) -> Tensor:
-    """The variance of each mean, s^2 / n."""
+    """Return the variance of each mean, s^2 / n."""
     if means.codes is None or means.sample_weights is not None:
         raise ConstraintDefinitionError(
             "norm='corrected' takes the variance within groups out, but here memberships are soft. Use norm='squared' "

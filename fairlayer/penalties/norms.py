@@ -61,7 +61,7 @@ def _logsumexp(measured: Sequence[Bounded], smoothing: float) -> list[Tensor]:
 
 
 def one_sided(statement: Statement) -> Tolerance | FloatArray:
-    """The tolerance where it is the limit itself (a floor, a cap), 0 where it is a band around parity."""
+    """Return the tolerance where it is the limit itself (a floor, a cap), 0 where it is a band around parity."""
     if isinstance(statement, Spread):
         return 0.0
     two_sided = np.isfinite(statement.lower_offset) & np.isfinite(statement.upper_offset)

@@ -113,7 +113,7 @@ def _names(key: Hashable, measured: Bounded) -> list[str]:
 
 
 def _samples_behind(measured: Bounded) -> FloatArray:
-    """The samples that each member reads; 0 where it says nothing."""
+    """Return the samples that each member reads; 0 where it says nothing."""
     statement = measured.statement
     read = (np.asarray(statement.matrix) != 0) @ statement.means.counts
     return np.where(measured.present, read, 0.0)

@@ -20,6 +20,14 @@ class LossTerm(nn.Module, ABC):
 
     A loop calls `fit_categories` once before training, the term itself in each step, and `after_step` once after each
     step of the optimiser. A penalty of one's own defines `forward`, and of the others what it needs.
+
+    Example:
+        >>> import torch
+        >>> class Highest(LossTerm):
+        ...     def forward(self, scores, *, sensitive_features=None, y=None):
+        ...         return scores.max()
+        >>> Highest()(torch.tensor([0.2, 0.9]))
+        tensor(0.9000)
     """
 
     __call__: Callable[..., Tensor]

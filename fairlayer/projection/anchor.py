@@ -94,7 +94,7 @@ class _Anchored(torch.autograd.Function):
 
 
 def _median(of: Tensor) -> Tensor:
-    """The median size of the entries that are not 0; 0 where all are."""
+    """Return the median size of the entries that are not 0; 0 where all are."""
     size = of.detach().abs().flatten()
     size = size[size > 0]
     return size.median() if size.numel() else of.new_zeros(())

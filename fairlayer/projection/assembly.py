@@ -218,7 +218,7 @@ def _check_pairs(constraint: Constraint, batch: Batch, classes: Sequence[Batch])
 
 
 def _key(means: GroupMeans, column: int) -> Hashable:
-    """What two measures must have in common to be one: hard ones the groups, dense ones the class too."""
+    """Return what two measures must have in common to be one: hard ones the groups, dense ones the class too."""
     return means.key if means.codes is not None else (means.key, column)
 
 
@@ -278,7 +278,7 @@ class _Refinement(NamedTuple):
         return _Refinement(cells, hard, table, dense, {})
 
     def names(self) -> tuple[str, ...]:
-        """One name per cell, then one per dense row."""
+        """Return one name per cell, then one per dense row."""
         rows = [means.names for means in self.hard]
         cells = ("; ".join(rows[p][code] for p, code in enumerate(cell) if code >= 0) for cell in self.table.T)
         return (*cells, *(name for means, _ in self.dense for name in means.names))
@@ -390,7 +390,7 @@ def _block(statement: Statement, matrix: Any, batch: Batch) -> RowSlabs | Spread
 
 
 def _row_sizes(statement: Rows, batch: Batch) -> FloatArray:
-    """How far each row moves per unit of prediction, so that rows of any scale are met equally well.
+    """Return how far each row moves per unit of prediction, so that rows of any scale are met equally well.
 
     A row that no prediction moves keeps its own unit; whether it holds is then a question of its limits alone.
     """

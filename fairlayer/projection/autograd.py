@@ -89,7 +89,7 @@ _apply_eagerly: Any = super(torch.autograd.Function, _EagerProjection).apply
 
 
 def _place(ctx: Any) -> tuple[Tensor, Tensor] | None:
-    """The value and the scores as autograd knows them, where the derivative depends on them and is followed itself."""
+    """Return the value and the scores as autograd knows them, where the derivative depends on them and is followed."""
     if not ctx.outcome.smooth or not (torch.is_grad_enabled() or transforming()):
         return None
     value, scores = ctx.saved_tensors

@@ -22,7 +22,7 @@ from fairlayer.errors import ShapeError, SolverError
 from fairlayer.groups import Vocabulary
 from fairlayer.passes import Passes
 from fairlayer.projection.device_range import MOST_GROUPS, STEPS, DeviceBatch, adjoint, solve_range
-from fairlayer.projection.exact import Found, result_dtype
+from fairlayer.projection.exact import HeldSolution, result_dtype
 from fairlayer.projection.lean import refuse_changed
 from fairlayer.solve import SlabSystem, Solved
 from fairlayer.solve.table import RowTable, faces_of_prices
@@ -49,7 +49,7 @@ class _Priced(NamedTuple):
         high, low = np.maximum(self.price, 0.0), np.maximum(-self.price, 0.0)
         faces, multipliers = faces_of_prices(slabs, RowTable.of(slabs), high, low) if self.price.any() else ((), None)
         prices = np.zeros(0) if multipliers is None else multipliers
-        return Found(tuple(face.key for face in faces), prices, self.passes).solved(passes, slabs)
+        return HeldSolution(tuple(face.key for face in faces), prices, self.passes).solved(passes, slabs)
 
 
 class _DeviceProjection(torch.autograd.Function):

@@ -156,14 +156,14 @@ class ExactProblem:
         return float((self.value.detach() - self.raw.scores.detach()).abs().max()) > _ROUNDING_OF_ROWS
 
     def prices(self) -> FloatArray:
-        """One price per constraint, (constraints,); on the simplex one per constraint and class."""
+        """Return one price per constraint, (constraints,); on the simplex one per constraint and class."""
         prices = np.zeros((self.assembly.constraints, self.assembly.classes))
         for owner, column, _, multiplier in self.active():
             prices[owner, column] += multiplier
         return prices
 
     def shift(self) -> FloatArray:
-        """One shift per cell and per dense row, (statistics,); on the simplex (cells, classes)."""
+        """Return one shift per cell and per dense row, (statistics,); on the simplex (cells, classes)."""
         k, m = self.assembly.classes, len(self.assembly.cells.counts)
         nu = self.solved.solution.nu
         cells = nu[: k * m].reshape(k, m) / self.assembly.cells.counts
@@ -281,7 +281,7 @@ def _check_bounds(constraints: Sequence[Constraint], assembly: Assembly, box: Bo
 
 
 def _value(given: Tensor | None, checked: float | Tensor | None) -> float | Tensor | None:
-    """A bound without graph or transform around it."""
+    """Return a bound without graph or transform around it."""
     if given is None:
         return checked
     plain = plain_tensor(given)

@@ -84,7 +84,7 @@ def held_in_training(layer: FairProjection, scores: Tensor, result: Projection, 
 
 
 def _predictions(scores: Tensor, options: Options) -> Tensor:
-    """The raw scores as what they would be emitted as."""
+    """Return the raw scores as what they would be emitted as."""
     if not options.from_logits:
         return scores
     return torch.softmax(scores, dim=-1) if options.on_simplex else torch.sigmoid(scores)

@@ -125,7 +125,7 @@ class LeanCall:
 
     @staticmethod
     def fits(plan: Plan) -> bool:
-        """Whether the plan states one parity over one feature, with plain options."""
+        """Return whether the plan states one parity over one feature, with plain options."""
         options, constraints = plan.options, plan.constraints
         if len(constraints) != 1 or constraints[0].spread_over() is None or constraints[0].classes is not None:
             return False
@@ -231,7 +231,7 @@ def refuse_changed(batch: tuple[Tensor, Tensor], versions: tuple[int, int]) -> N
 
 
 def _saved_elsewhere() -> bool:
-    """Whether what a forward saves is packed by hooks: of checkpointing, which runs it again and must save the same."""
+    """Return whether what a forward saves is packed by hooks, as by checkpointing, which runs the forward again."""
     top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
     return top is not None and top(True) is not None
 

@@ -377,7 +377,7 @@ def class_indicators(labels: FloatArray, classes: int) -> FloatArray:
 
 
 def _labels_of(constraints: Sequence[Constraint], labels: Any, estimates: Any) -> str | None:
-    """What stands behind label-based constraints: "given", "estimates", or None where none looks at labels."""
+    """Return what stands behind label-based constraints: "given", "estimates", or None where none looks at labels."""
     if not any(constraint.needs_labels for constraint in constraints):
         return None
     return "given" if labels is not None else "estimates" if estimates is not None else None

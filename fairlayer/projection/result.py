@@ -24,7 +24,15 @@ __all__ = ["ActiveSlab", "Projection", "SolvedProblem"]
 
 @dataclass(frozen=True)
 class ActiveSlab:
-    """A statement that holds with equality, and its multiplier (loss per unit of its limit, >= 0)."""
+    """A statement that holds with equality, and its multiplier (loss per unit of its limit, >= 0).
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> result = fl.project(torch.tensor([0.9, 0.3]), parity, sensitive_features={"sex": ["F", "M"]})
+        >>> [(active.constraint, round(active.multiplier, 3)) for active in result.active]
+        [("DemographicParity('sex')", 0.25)]
+    """
 
     constraint: str
     statement: str

@@ -91,7 +91,7 @@ class RunningShifts(nn.Module):
         return torch.logit(scores, eps=_END) if self.log_odds else scores
 
     def _cells(self, groups: Groups) -> tuple[list[tuple[Any, ...]], IntArray] | None:
-        """The cells of a batch, as categories, and the number of each sample's."""
+        """Return the cells of a batch, as categories, and the number of each sample's."""
         columns = [groups.column(name) for name in self.features]
         codes = [column.codes for column in columns if column.codes is not None]
         if len(codes) < len(columns):

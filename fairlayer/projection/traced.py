@@ -103,7 +103,7 @@ def project_in_graph(  # noqa: PLR0917 - the inputs of a call
     Raises:
         TracingError: it is being exported, and a feature, or a label, is no tensor, or the layer has no text.
     """
-    exporting = torch.compiler.is_exporting()
+    exporting = _is_exporting()
     if layer.anchors or layer.running is not None:
         if not exporting:
             return None
@@ -134,8 +134,14 @@ def _text_of(handle: str) -> str:
     return as_text(_layers[handle])
 
 
+def _is_exporting() -> bool:
+    """Return whether a program is being exported; Dynamo before torch 2.13 says so of whatever it compiles."""
+    return torch.compiler.is_exporting()
+
+
 # What `torch.compiler.assume_constant_result` sets; reaching for that decorator imports Dynamo, which takes long.
 _text_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_is_exporting._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _columns(features: Any, names: Sequence[str]) -> list[Tensor] | None:

@@ -115,7 +115,7 @@ class Reader:
 
     @staticmethod
     def has(grouping: Mapping[str, Any], metric: str) -> bool:
-        """Whether a grouping has a metric."""
+        """Return whether a grouping has a metric."""
         return metric in grouping["overall"]
 
     @staticmethod

@@ -11,7 +11,7 @@ MULTIPLIER_UNIT = "half the squared move per prediction that one more unit of to
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number to `digits` places; a dash where there is nothing to show.
+    """Return a number to `digits` places; a dash where there is nothing to show.
 
     Example:
         >>> number(0.12345), number(None)
@@ -21,7 +21,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def gap_text(gap: Gap | None) -> str:
-    """What was measured; a dash where nothing was compared.
+    """Return what was measured; a dash where nothing was compared.
 
     Example:
         >>> gap_text(Gap(0.021, 0.02))
@@ -31,7 +31,7 @@ def gap_text(gap: Gap | None) -> str:
 
 
 def limit_text(gap: Gap) -> str:
-    """Which side of which limit.
+    """Return which side of which limit.
 
     Example:
         >>> limit_text(Gap(0.9, 0.8, at_least=True))
@@ -41,7 +41,7 @@ def limit_text(gap: Gap) -> str:
 
 
 def violation_text(violation: float) -> str:
-    """A violation; a negative one is slack, so nothing is violated.
+    """Return a violation; a negative one is slack, so nothing is violated.
 
     Example:
         >>> violation_text(2.1e-8), violation_text(-0.01)
@@ -51,12 +51,12 @@ def violation_text(violation: float) -> str:
 
 
 def what_is_measured(result: ConstraintResult) -> str:
-    """What to call the measured number: a gap, or a plain value where it is bounded from below."""
+    """Return what to call the measured number: a gap, or a plain value where it is bounded from below."""
     return "value" if result.scores.constrained.at_least else "gap"
 
 
 def cost_sentence(comparison: Comparison) -> str:
-    """What the constraints cost, in points (percent), or what they gained."""
+    """Return what the constraints cost, in points (percent), or what they gained."""
     what = "accuracy" if comparison.task == "classification" else "R2"
     way = "cost" if comparison.cost >= 0 else "gained"
     return f"On these test rows, the constraints {way} {abs(comparison.cost):.2f} points of {what}."

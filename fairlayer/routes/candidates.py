@@ -23,6 +23,11 @@ class Candidate:
         steps: what is done to the scores, one route for each: "as it is", "projected", "decision rule".
         titles: names of its routes, by step; "NAME", "NAME, projected" and "NAME, rule" where none is given.
         seconds: the time that it took to train.
+
+    Example:
+        >>> import numpy as np
+        >>> Candidate("my model", np.array([0.2, 0.7]), np.array([0.4, 0.6])).title("projected")
+        'my model, projected'
     """
 
     name: str

@@ -39,6 +39,11 @@ class Check:
         name: what was changed.
         outcome: PASS, FAIL, INCONCLUSIVE or NOT EVALUATED.
         found: what happened.
+
+    Example:
+        >>> found = Check("tolerance", "half the tolerance", Outcome.PASS, "the accuracy falls by 0.2 points")
+        >>> found.to_dict()["outcome"]
+        'PASS'
     """
 
     kind: str
@@ -73,6 +78,16 @@ def check_run(
 
     Raises:
         DataError: the table lacks a column that the run reads.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, load_run, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> run = load_run(save_run("run-checked", trained))
+        >>> found = check_run(run, read_lending(n=300, seed=1).frame)
+        >>> sorted({check.kind for check in found})
+        ['as it is', 'reweighted', 'shift', 'tolerance']
     """
     asked = list(limits)
 
@@ -105,6 +120,15 @@ def check_seeds(audits: Mapping[int, Audit]) -> Check:
 
     Args:
         audits: seed -> the audit of its run.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, audit_trained, prepare, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> found = audit_trained(parts, trained)
+        >>> check_seeds({0: found, 1: found}).kind
+        'seeds'
     """
     outcome = gravest(found.outcome if found.statements else Outcome.PASS for found in audits.values())
     accuracies = [_quality(found) for found in audits.values()]

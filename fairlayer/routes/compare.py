@@ -47,6 +47,17 @@ class Route:
         calibrator: what makes label estimates of the scores, where a constraint reads labels.
         scores: (rows,) that the route emits for the test rows.
         decisions: (rows,) 0 or 1, of the test rows; None for a regression.
+
+    Example:
+        >>> import numpy as np
+        >>> random = np.random.default_rng(0)
+        >>> sex = random.integers(0, 2, 400)
+        >>> scores = np.clip(random.normal(0.4 + 0.2 * sex, 0.15), 0.01, 0.99)
+        >>> rows = Observed({"sex": sex}, random.uniform(size=400) < scores)
+        >>> mine, limit = [Candidate("mine", scores, scores)], "demographic_parity(sex, 0.02)"
+        >>> projected = compare_routes(mine, limit, valid=rows, test=rows).named("mine, projected")
+        >>> projected.step, projected.decisions.shape
+        ('projected', (400,))
     """
 
     name: str
@@ -83,6 +94,17 @@ class Routes:
         criterion: by which one is chosen.
         left_out: routes that could not be made, with the reason.
         rows: numbers of validation and of test rows.
+
+    Example:
+        >>> import numpy as np
+        >>> random = np.random.default_rng(0)
+        >>> sex = random.integers(0, 2, 400)
+        >>> scores = np.clip(random.normal(0.4 + 0.2 * sex, 0.15), 0.01, 0.99)
+        >>> rows = Observed({"sex": sex}, random.uniform(size=400) < scores)
+        >>> mine, limit = [Candidate("mine", scores, scores)], "demographic_parity(sex, 0.02)"
+        >>> found = compare_routes(mine, limit, valid=rows, test=rows)
+        >>> str(found.criterion), found.rows
+        ('log_loss at score gap', {'valid': 400, 'test': 400})
     """
 
     routes: tuple[Route, ...]
@@ -290,7 +312,7 @@ class _Shape:
         return any(constraint.needs_labels for constraint in self.constraints)
 
     def _calibrator(self, candidate: Candidate) -> GroupCalibrator | None:
-        """What makes label estimates of the scores, where a constraint reads labels."""
+        """Return what makes label estimates of the scores, where a constraint reads labels."""
         if not self._labelled or self.task == "regression":
             return None
         assert self.valid.labels is not None

@@ -81,6 +81,18 @@ class RouteNumbers:
         flips: by group, the share of rows whose decision differs from that of the same scores at 0.5; and of all
             rows under "all".
         selected: the share of rows decided yes; None for regression.
+
+    Example:
+        >>> import numpy as np
+        >>> from fairlayer.routes import Candidate, compare_routes
+        >>> random = np.random.default_rng(0)
+        >>> sex = random.integers(0, 2, 400)
+        >>> scores = np.clip(random.normal(0.4 + 0.2 * sex, 0.15), 0.01, 0.99)
+        >>> rows = Observed({"sex": sex}, random.uniform(size=400) < scores)
+        >>> mine, limit = [Candidate("mine", scores, scores)], "demographic_parity(sex, 0.02)"
+        >>> numbers = compare_routes(mine, limit, valid=rows, test=rows).named("mine, projected").test
+        >>> sorted(numbers.measures)[:3], [round(gap.value, 3) for gap in numbers.score_gaps.values()]
+        (['accuracy', 'auc', 'brier'], [0.02])
     """
 
     measures: Mapping[str, float | None]

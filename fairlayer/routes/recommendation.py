@@ -47,6 +47,10 @@ class Situation:
 
     Raises:
         ParameterError: a choice is unknown.
+
+    Example:
+        >>> Situation(model="trees", promise="decisions", smallest_group=400).promise
+        'decisions'
     """
 
     model: Model = "any"
@@ -79,6 +83,11 @@ class Method:
         fits: the same as a function.
         reason: why it is the one to take there.
         not_given: what it does not give.
+
+    Example:
+        >>> found = recommend(Situation(model="network")).method
+        >>> found.fits(Situation(model="network")), found.fits(Situation(model="trees"))
+        (True, False)
     """
 
     name: str
@@ -97,6 +106,11 @@ class Recommendation:
         method: the method.
         others: further methods that fit the situation, in the order of the table.
         warnings: what the situation itself does not allow.
+
+    Example:
+        >>> found = recommend(Situation(model="trees", smallest_group=12))
+        >>> len(found.others) > 0, len(found.warnings)
+        (False, 2)
     """
 
     method: Method
@@ -230,7 +244,12 @@ def recommend(situation: Situation) -> Recommendation:
 
 
 def methods_table() -> str:
-    """Return the table of methods in Markdown, as the page that helps to choose has it."""
+    """Return the table of methods in Markdown, as the page that helps to choose has it.
+
+    Example:
+        >>> methods_table().splitlines()[0]
+        '| situation | method | how | why | what it does not give |'
+    """
     lines = ["| situation | method | how | why | what it does not give |", "|---|---|---|---|---|"]
     lines += [f"| {m.when} | {m.name} | {_code(m.how)} | {m.reason} | {m.not_given} |" for m in METHODS]
     return "\n".join(lines) + "\n"

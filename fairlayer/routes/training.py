@@ -41,6 +41,14 @@ class TrainedRoutes:
         trees: the boosted trees; None where none were asked for.
         routes: the comparison.
         rules: a decision rule for each candidate that has one, by name.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> found = train_routes(parts, FitOptions(epochs=1), trees=False)
+        >>> found.trees is None, found.routes.best in found.routes.routes
+        (True, True)
     """
 
     parts: Parts
@@ -85,6 +93,14 @@ def train_routes(
         criterion: how a route is chosen; None for the default.
         utility: of the decision rules, see `decide`.
         **training: further arguments of `fairlayer.training.train`.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> found = train_routes(parts, FitOptions(epochs=1), trees=False)
+        >>> [route.name for route in found.routes.routes][:2]
+        ['plain', 'plain, projected']
     """
     options, config = options or FitOptions(), parts.recipe.config
     trained = train(parts, options, **training)
@@ -128,6 +144,14 @@ def save_routes(folder: str | Path, found: TrainedRoutes, name: str | None = Non
 
     Raises:
         MissingExtraError: the route keeps boosted trees, and skops is not installed; nothing was written.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> folder = save_routes("run-best", train_routes(parts, FitOptions(epochs=1), trees=False))
+        >>> (folder / "routes.json").exists()
+        True
     """
     route = found.routes.best if name is None else found.routes.named(name)
     folder = save_run(folder, found.trained, found.kept(route), found.trees)

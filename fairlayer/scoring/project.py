@@ -143,6 +143,15 @@ class TableProjection:
         sweeps: how often the table was read for it.
         chunks: the table, or the part of this process.
         ranks: the processes that hold the other parts.
+
+    Example:
+        >>> import numpy as np, fairlayer as fl
+        >>> def chunks():
+        ...     yield np.array([0.2, 0.8]), {"sex": ["F", "M"]}
+        ...     yield np.array([0.4, 0.6]), {"sex": ["F", "M"]}
+        >>> table = project_chunks(chunks, [fl.DemographicParity("sex", tolerance=0.1)], bounds=(0.0, 1.0))
+        >>> table.samples, table.status, table.cells
+        (4, 'projected', ('sex=F', 'sex=M'))
     """
 
     def __init__(self, solved: SolvedSketch, sweeps: int, chunks: Chunks | None, ranks: Ranks | None) -> None:

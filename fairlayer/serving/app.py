@@ -77,6 +77,15 @@ def create_app(
 
     Raises:
         MissingExtraError: FastAPI or prometheus_client is not installed.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> app = create_app(save_run("run-app", trained))
+        >>> "/score" in app.openapi()["paths"]
+        True
     """
     fastapi = require("fastapi", "serve")
     scorer = run if isinstance(run, Scorer) else Scorer(run, **options)

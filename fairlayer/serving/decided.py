@@ -33,6 +33,22 @@ def decided_stream(streamed: StreamedTable) -> tuple[NDArray[np.int64], DecidedS
 
     Raises:
         ConstraintDefinitionError: the run keeps no decision rule, or its constraints read labels.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from dataclasses import replace
+        >>> from fairlayer.decisions import DecisionRule
+        >>> from fairlayer.serving import stream_table
+        >>> from fairlayer.training import FitOptions, KeptRoute, load_run, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> run, rows = load_run(save_run("run-decided", trained)), read_lending(n=400, seed=1).frame
+        >>> sex = {"sex": rows["sex"].to_numpy()}
+        >>> rule = DecisionRule.fit(run.predict(rows).raw, run.model.constraints, sensitive_features=sex)
+        >>> run = replace(run, route=KeptRoute("rule", False, "decision rule", rule))
+        >>> decisions, shown = decided_stream(stream_table(run, rows, batch_size=10))
+        >>> decisions.shape, [cell.name for cell in shown.cells]
+        ((400,), ['sex=female', 'sex=male'])
     """
     stream = decision_stream(streamed.run)
     columns = {name: column.tolist() for name, column in streamed.sample.sensitive.items()}

@@ -163,7 +163,7 @@ def _too_large(most: int) -> _RefusedError:
 
 
 def _name(host: str) -> str:
-    """The host of a Host header, without the port."""
+    """Return the host of a Host header, without the port."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.rpartition(":")[0].lower() if host.count(":") == 1 else host.lower()

@@ -26,6 +26,11 @@ class Journal:
         key: the trail's secret key; without one, ids stand in the trail as they are, and no input is committed to.
         signing_key: also signs the checkpoints.
         name: of a new trail.
+
+    Example:
+        >>> journal = Journal(clock=lambda: 1790000000.0, key=bytes(32), name="loans")
+        >>> journal.name, journal.clock()
+        ('loans', 1790000000.0)
     """
 
     clock: Callable[[], float]

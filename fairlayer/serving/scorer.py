@@ -126,6 +126,14 @@ def new_stream(
         memory: see `InferenceState`.
         window: see `InferenceState`.
         hold: see `InferenceState`.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Flatten(0), torch.nn.Sigmoid())
+        >>> model = fl.FairModel(net, [fl.DemographicParity("sex", tolerance=0.02)], bounds=(0.0, 1.0))
+        >>> stream = new_stream(model, policy="tracking")
+        >>> stream.samples, stream.policy.name
+        (0, 'tracking')
     """
     options = model.projection.options
     return InferenceState(
@@ -227,6 +235,17 @@ class Scorer:
     Raises:
         DataError, StoreError: the run or the store cannot be read.
         ParameterError: there is a journal, and the store is no SQLite file.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> scorer = Scorer(save_run("run-served", trained))
+        >>> rows = read_lending(n=4, seed=1).frame
+        >>> records = rows[list(scorer.inputs.columns)].to_dict("records")
+        >>> len(scorer.score(records).scores)
+        4
     """
 
     def __init__(
@@ -351,7 +370,7 @@ def stream_of(
 
 
 def _number(constraint: Constraint, found: Measured | None) -> dict[str, Any]:
-    """The number of the pooled means beside what it is held to, and on which side of it."""
+    """Return the number of the pooled means beside what it is held to, and on which side of it."""
     if found is None:
         return {"pooled_gap": None, "limit": constraint.limit, "at_least": None}
     return {"pooled_gap": found.value, "limit": found.limit, "at_least": found.at_least}

@@ -24,6 +24,17 @@ def stream_section(streamed: StreamedTable) -> StreamSection:
 
     Args:
         streamed: what `stream_table` returned.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, load_run, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> from fairlayer.serving import stream_table
+        >>> run = load_run(save_run("run-section", trained))
+        >>> section = stream_section(stream_table(run, read_lending(n=100, seed=1).frame, batch_size=10))
+        >>> len(section.blocks) > 0
+        True
     """
     rows, size = len(streamed.raw), streamed.batch_size
     arrival = "one at a time" if size == 1 else f"in batches of {size}"
@@ -48,6 +59,20 @@ def stored_section(run: Run, store: str | Path, *, policy: str | Policy = "prese
 
     Raises:
         StoreError: there is no such store, or it holds the stream of other constraints.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.serving import Scorer
+        >>> from fairlayer.streaming.store import StreamStore
+        >>> from fairlayer.training import FitOptions, load_run, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> run = load_run(save_run("run-stored", train(parts, FitOptions(epochs=1))))
+        >>> with StreamStore("stream.sqlite") as store:
+        ...     scorer = Scorer(run, store=store)
+        ...     people = read_lending(n=40, seed=1).frame[list(scorer.inputs.columns)].dropna()
+        ...     answer = scorer.score(people.to_dict("records"))
+        >>> stored_section(run, "stream.sqlite").periods[0]["constraint"]
+        "DemographicParity('sex')"
     """
     state = read_state(store, new_stream(run.model, policy=policy), run.model.projection.vocabulary)
     report = state.report()

@@ -42,6 +42,16 @@ class StreamedTable:
 
     `offline` is the exact projection of the whole table at once: it has seen every row before it emits the first, so no
     stream can move scores less. `phases` counts rows by the phase after their step.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, load_run, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> run = load_run(save_run("run-table", trained))
+        >>> streamed = stream_table(run, read_lending(n=100, seed=1).frame, batch_size=10)
+        >>> streamed.batch_size, streamed.offline.shape, streamed.distortion(streamed.streamed) >= 0.0
+        (10, (100,), True)
     """
 
     run: Run
@@ -142,6 +152,16 @@ def stream_table(
 
     Constraints that read labels get them right after each batch where the table has the target column, and are not
     held where it has not.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, load_run, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> run = load_run(save_run("run-streamed", trained))
+        >>> streamed = stream_table(run, read_lending(n=100, seed=1).frame, batch_size=10)
+        >>> streamed.streamed.shape, sum(streamed.phases.values())
+        ((100,), 100)
     """
     return stream_sample(
         run,
@@ -174,7 +194,7 @@ def stream_sample(
     on_rows: Callable[[int], None] | None = None,
     recorder: Recorder | None = None,
 ) -> StreamedTable:
-    """The same for rows that are encoded already, with their labels, where they are known.
+    """Return the same for rows that are encoded already, with their labels, where they are known.
 
     Args:
         run: the trained run.
@@ -188,6 +208,16 @@ def stream_sample(
         warm_start: rows to begin from; they are not counted.
         on_rows: is called with the number of rows after each batch.
         recorder: writes a row of an audit trail for each row of the table, in transactions of a thousand.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, load_run, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> run = load_run(save_run("run-sample", trained))
+        >>> streamed = stream_sample(run, parts.test, parts.test.y.numpy(), batch_size=10)
+        >>> streamed.raw.shape, streamed.labels.shape
+        ((90,), (90,))
     """
     if batch_size < 1:
         raise DataError(f"a batch size of {batch_size} was asked for; at least one row is needed.")
@@ -243,7 +273,7 @@ def _parts(n: int, size: int) -> Iterator[slice]:
 
 
 def _labels(run: Run, frame: pd.DataFrame) -> NDArray[np.float64] | None:
-    """The target as numbers, None where the table does not have it in every row."""
+    """Return the target as numbers, None where the table does not have it in every row."""
     recipe = run.recipe
     if recipe.target not in frame.columns or frame[recipe.target].isna().any():
         return None

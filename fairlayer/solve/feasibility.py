@@ -50,7 +50,7 @@ def _held(passes: Passes) -> BoolArray:
 
 
 def surely_feasible(passes: Passes, slabs: SlabSystem, near: FloatArray) -> bool:
-    """Whether the slabs are feasible for a reason that needs no program; False says nothing.
+    """Return whether the slabs are feasible for a reason that needs no program; False says nothing.
 
     Args:
         passes: the batch.

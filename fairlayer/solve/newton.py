@@ -94,7 +94,7 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, most_steps: in
 
 
 def accurate_enough(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
-    """Whether a solution meets the slabs, and its multipliers theirs, as well as its numbers allow."""
+    """Return whether a solution meets the slabs, and its multipliers theirs, as well as its numbers allow."""
     return _error(passes, slabs, solution) <= ROUNDING
 
 

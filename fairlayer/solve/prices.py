@@ -166,7 +166,7 @@ class _Run:
         return bool((np.abs(self._sums(parts)) <= 1e-12 * sizes.max(initial=0.0)).all())
 
     def _factor(self, q: FloatArray) -> FloatArray:
-        """How much of its level each row in force takes: scale at its upper limit, 1 at its lower one."""
+        """Return how much of its level each row in force takes: scale at its upper limit, 1 at its lower one."""
         return np.where(q > 0, self.program.scale, 1.0)
 
     def _sums(self, values: FloatArray) -> FloatArray:
@@ -208,7 +208,7 @@ class _Run:
         return None
 
     def _missed(self, q: FloatArray, c: FloatArray) -> FloatArray:
-        """How far each row is outside its limits, or from the one that its price belongs to."""
+        """Return how far each row is outside its limits, or from the one that its price belongs to."""
         lower, upper = self.program.table.ends(c)
         value = self.free - self._answer(q)
         off = np.maximum(lower - value, value - upper)
@@ -337,7 +337,7 @@ class _Run:
     def _without_apart(
         self, weight: FloatArray, slopes: FloatArray, at: IntArray, rights: FloatArray, count: int
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """What is left of S, of the levels and of the right-hand side once the rows apart are eliminated."""
+        """Return what is left of S, of the levels and of the right-hand side once the rows apart are eliminated."""
         size = len(self.rest)
         if self.cross is None:
             return self.square, np.zeros((size, count + 1)), np.zeros(size)

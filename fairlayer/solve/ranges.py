@@ -256,7 +256,7 @@ class _PriceSearch:
         return None
 
     def _kink_near(self, r: int, middle: float) -> float:
-        """The level at which a unit's own limit takes over from its spread's; the balance jumps there."""
+        """Return the level at which a unit's own limit takes over from its spread's; the balance jumps there."""
         units = self.units
         members = np.flatnonzero(units.level == r)
         at_low = units.lower[members] + units.offset[members]
@@ -266,7 +266,7 @@ class _PriceSearch:
         return float(kinks[np.abs(kinks - middle).argmin()]) if len(kinks) else middle
 
     def _between(self) -> Solution | None:
-        """A level at which a unit is flat: its price is any between two, and the one that cancels the others is it."""
+        """Return a level at which a unit is flat: its price is any of a range; take the one that cancels the rest."""
         assert self.at_low is not None
         assert self.at_high is not None
         units = self.units
@@ -281,7 +281,7 @@ class _PriceSearch:
         return self._solution() if (self._missed() <= 10.0).all() else None
 
     def _solution(self) -> Solution | None:
-        """The solution with its faces; None where those do not add up to the prices (the full KKT check)."""
+        """Return the solution with its faces; None where those do not add up to the prices (the full KKT check)."""
         units, table, price = self.units, self.units.table, self.price
         above, below = self._levelled(*self._balanced())
         high, low = np.zeros(len(table.level)), np.zeros(len(table.level))
@@ -305,7 +305,7 @@ class _PriceSearch:
         return Solution.at(self.point, price @ units.matrix, faces, multipliers, passes=self.count)
 
     def _balanced(self) -> tuple[FloatArray, FloatArray]:
-        """The parts of the prices that the spreads bear, chosen so that they cancel where they can."""
+        """Return the parts of the prices that the spreads bear, chosen so that they cancel where they can."""
         units = self.units
         above, above_most, below, below_most = units.most_and_least(self.price, self.c)
         for bears, most, other in ((above, above_most, below), (below, below_most, above)):

@@ -118,14 +118,14 @@ def _by_ranges(passes: Passes, slabs: SlabSystem, units: Units, start: Point) ->
 
 
 def _units(passes: Passes, slabs: SlabSystem) -> Units | None:
-    """The rows of the slabs where no two of them share a statistic, and no statistic a sample."""
+    """Return the rows of the slabs where no two of them share a statistic, and no statistic a sample."""
     if passes.cells.dense is not None or passes.geometry.on_simplex:
         return None
     return Units.of(RowTable.of(slabs))
 
 
 def _suits(passes: Passes, units: Units, start: Point) -> bool:
-    """Whether ranges are worth a method of their own: many rows, or scores far outside the bounds.
+    """Return whether ranges are worth a method of their own: many rows, or scores far outside the bounds.
 
     Few rows are as well served by their faces. Where most cells cannot move at all, as in a stream, whose past is held
     by bounds of its own, slopes say little, and the search along the dual needs fewer passes.
@@ -138,7 +138,7 @@ def _suits(passes: Passes, units: Units, start: Point) -> bool:
 
 
 def _far_in_log_odds(passes: Passes) -> bool:
-    """Whether scores lie so far from each other that slopes in one place say nothing about the next."""
+    """Return whether scores lie so far from each other that slopes in one place say nothing about the next."""
     return sortable(passes) and passes.geometry.name == "entropic" and passes.size > _FAR_LOG_ODDS
 
 

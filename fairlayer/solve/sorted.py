@@ -27,7 +27,7 @@ _KNOWN = frozenset({"euclidean", "entropic", "likelihood"})
 
 
 def sortable(passes: Passes) -> bool:
-    """Whether a batch can be sorted: one process, hard cells, the same two bounds for all, on the host."""
+    """Return whether a batch can be sorted: one process, hard cells, the same two bounds for all, on the host."""
     ends = isinstance(passes.lower, float) and isinstance(passes.upper, float)
     plain = passes.geometry.name in _KNOWN and not passes.geometry.on_simplex
     here = isinstance(passes.scores, np.ndarray) and passes.parts == 1
@@ -35,7 +35,7 @@ def sortable(passes: Passes) -> bool:
 
 
 def lies_far_outside(passes: Passes) -> bool:
-    """Whether the scores of a batch that can be sorted go far beyond its bounds."""
+    """Return whether the scores of a batch that can be sorted go far beyond its bounds."""
     if not sortable(passes) or passes.geometry.bounded:
         return False
     return bool(passes.size > _FAR * (passes.upper - passes.lower) + max(abs(passes.lower), abs(passes.upper)))

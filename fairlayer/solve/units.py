@@ -117,7 +117,7 @@ class Units:
         return c_low, c_high
 
     def fit(self, passes: Passes) -> bool:
-        """Whether the limits leave every unit somewhere to be, with a margin for rounding; False says nothing."""
+        """Return whether the limits leave every unit some room, with a margin for rounding; False says nothing."""
         least, most = reach_of_units(passes, self)
         if not _common(passes.lower) or not _common(passes.upper):
             return False

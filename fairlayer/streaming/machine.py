@@ -264,7 +264,7 @@ class Machine:
         return measure_past(self.frame)
 
     def unseen(self) -> bool:
-        """Whether some group that a constraint compares has emitted nothing yet, or it compares nothing."""
+        """Return whether some group that a constraint compares has emitted nothing yet, or it compares nothing."""
         counts = self.history.sums["count"]
         rows = np.flatnonzero(counts)
         if not len(rows):
@@ -357,7 +357,7 @@ class Machine:
     # ---- internals
 
     def _range(self) -> tuple[float, float]:
-        """The range in which raw scores are expected."""
+        """Return the range in which raw scores are expected."""
         low, high = (
             (0.0 if self.bounds[0] is None else self.bounds[0]),
             (1.0 if self.bounds[1] is None else self.bounds[1]),
@@ -538,7 +538,7 @@ class Machine:
 
 
 def _saved(value: Any) -> Any:
-    """An array as a tensor, and lists and dicts of numbers as copies."""
+    """Return an array as a tensor, and lists and dicts of numbers as copies."""
     return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else copy.deepcopy(value)
 
 

@@ -67,7 +67,7 @@ def _draw_gap(axis: Any, points: Sequence[TracePoint], samples: list[float], nam
 
 
 def _limit(point: TracePoint, name: str, policy: Policy) -> float:
-    """The limit with the slack of the first samples, which is in prediction units, as a difference or a floor is."""
+    """Return the limit with the slack of the first samples, in prediction units, as a difference or a floor is."""
     found = point.measured.get(name)
     if found is None:
         return float("nan")

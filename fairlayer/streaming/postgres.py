@@ -191,7 +191,7 @@ class Database:
 
     @contextmanager
     def _work(self) -> Iterator[Any]:
-        """A transaction; a connection that fails is let go of."""
+        """Return a transaction; a connection that fails is let go of."""
         with self._lock:
             try:
                 if self._connection is None:

@@ -40,7 +40,7 @@ class _Spread:
     def add_pair_if_held(
         self, first: int, second: int, counts: Sequence[float], totals: Sequence[float], slack: float
     ) -> bool:
-        """The same as `SpreadSums.add_if_held`, for two groups of one cell each: the case of most streams."""
+        """Return the same as `SpreadSums.add_if_held`, for two groups of one cell each: the case of most streams."""
         n, m = self.count[0] + counts[first], self.count[1] + counts[second]
         s, t = self.total[0] + totals[first], self.total[1] + totals[second]
         if n and m:
@@ -141,7 +141,7 @@ class SpreadSums:
         return rate * other / own
 
     def new_to(self, cell: int) -> bool:
-        """Whether some group of the cell has emitted nothing yet."""
+        """Return whether some group of the cell has emitted nothing yet."""
         return any(spread.member[cell] >= 0 and not spread.count[spread.member[cell]] for spread in self.spreads)
 
 

@@ -269,8 +269,9 @@ class InferenceState:
     ) -> Tensor:
         """Return and count a large batch that was projected by itself.
 
-        The policies that hold pooled means return it where these then hold too; otherwise the nearest predictions under
-        which both hold, and if none do, the pool goes first. Others return it as it is.
+        The policies that hold pooled means return it where these then hold too. Otherwise they return the nearest
+        predictions under which both hold; where there are none, the pooled means are held and the batch is not. Other
+        policies return it as it is.
         """
         return self._general(scores, flat(projected), sensitive_features, ids=ids, y=y, vocabulary=vocabulary, at=at)
 
@@ -679,7 +680,7 @@ class InferenceState:
         return np.stack([codes for codes in columns if codes is not None], axis=1)
 
     def _groups(self, codes: IntArray) -> Groups:
-        """The reverse of `_codes`."""
+        """Return the reverse of `_codes`."""
         machine = self._machine
         return Groups.from_codes({name: codes[:, j] for j, name in enumerate(machine.features)}, machine.vocabulary)
 
@@ -730,7 +731,7 @@ class InferenceState:
                 callback(before, after)
 
     def _vocabulary(self, given: Vocabulary | None) -> Vocabulary:
-        """What a step knows: a closed vocabulary as it is; under an open one, what the stream has met comes first."""
+        """Return what a step knows: a closed vocabulary as it is; else what the stream has met comes first."""
         met = self._machine.vocabulary.categories
         if given is not None and not given.open:
             return given

@@ -277,7 +277,7 @@ class StreamStore(_Reader):
             self._guard = None
 
     def _identity(self) -> tuple[int, int] | None:
-        """Which file the path names; None for memory."""
+        """Return which file the path names; None for memory."""
         if self.path == ":memory:":
             return None
         try:

@@ -126,7 +126,7 @@ def read_checkpoint(text: str) -> Checkpoint:
 
     Example:
         >>> from fairlayer.trail import AuditTrail, Decision
-        >>> with AuditTrail("held.sqlite", name="loans") as trail:
+        >>> with AuditTrail("reread.sqlite", name="loans") as trail:
         ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
         ...     held = trail.checkpoint(time=3.0)
         >>> read_checkpoint(held.text) == held

@@ -49,10 +49,10 @@ class Proof:
 
     Example:
         >>> from fairlayer.trail import AuditTrail, Decision
-        >>> with AuditTrail("proven.sqlite") as trail:
+        >>> with AuditTrail("proof.sqlite") as trail:
         ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
         ...     _ = trail.checkpoint(time=3.0)
-        >>> proof = prove("proven.sqlite", 2)
+        >>> proof = prove("proof.sqlite", 2)
         >>> "0.5" in proof.text, check_proof(proof.text).holds(proof.content)
         (False, True)
     """
@@ -97,10 +97,10 @@ def prove(path: str | Path, row: int) -> Proof:
 
     Example:
         >>> from fairlayer.trail import AuditTrail, Decision
-        >>> with AuditTrail("proven.sqlite") as trail:
+        >>> with AuditTrail("proving.sqlite") as trail:
         ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
         ...     _ = trail.checkpoint(time=3.0)
-        >>> check_proof(prove("proven.sqlite", 2).text).row
+        >>> check_proof(prove("proving.sqlite", 2).text).row
         2
     """
     with open_to_read(path) as db:
@@ -127,10 +127,10 @@ def check_proof(proof: str) -> ProvenRow:
 
     Example:
         >>> from fairlayer.trail import AuditTrail, Decision
-        >>> with AuditTrail("proven.sqlite") as trail:
+        >>> with AuditTrail("checked.sqlite") as trail:
         ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(3))
         ...     held = trail.checkpoint(time=3.0)
-        >>> check_proof(prove("proven.sqlite", 3).text).checkpoint.root == held.root
+        >>> check_proof(prove("checked.sqlite", 3).text).checkpoint.root == held.root
         True
     """
     found = _PROOF.fullmatch(proof)

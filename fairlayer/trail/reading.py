@@ -25,9 +25,9 @@ class Row(NamedTuple):
 
     Example:
         >>> from fairlayer.trail import AuditTrail, Decision
-        >>> with AuditTrail("read.sqlite") as trail:
+        >>> with AuditTrail("first.sqlite") as trail:
         ...     rows = trail.append(Decision(time=float(i), emitted=0.5, decision=1) for i in range(3))
-        >>> [first, *_] = rows_between("read.sqlite", 1.0)
+        >>> [first, *_] = rows_between("first.sqlite", 1.0)
         >>> first.row, first.time, first.kind, first.body["decision"]
         (2, 1.0, 'decision', 1)
     """
@@ -50,9 +50,9 @@ def rows_between(path: str | Path, start: float | None = None, end: float | None
 
     Example:
         >>> from fairlayer.trail import AuditTrail, Decision
-        >>> with AuditTrail("read.sqlite") as trail:
+        >>> with AuditTrail("between.sqlite") as trail:
         ...     rows = trail.append(Decision(time=float(i), emitted=0.5) for i in range(5))
-        >>> [row.row for row in rows_between("read.sqlite", 1.0, 3.0)]
+        >>> [row.row for row in rows_between("between.sqlite", 1.0, 3.0)]
         [2, 3]
     """
     with open_to_read(path) as db:

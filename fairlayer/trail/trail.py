@@ -302,7 +302,7 @@ class AuditTrail:
         return self._keys.commit(value)
 
     def __len__(self) -> int:
-        """How many rows were ever written."""
+        """Return how many rows were ever written."""
         with self._lock, named_errors(str(self._path), "read"):
             return int(self._db.execute("SELECT size FROM trail_head").fetchone()[0])
 

@@ -58,6 +58,15 @@ def compare(
         data, split, rows: where the rows come from, for the reader.
         task: classification or regression.
         batch_size: rows of each batch that is projected.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> found = compare(trained.plain, trained.model, parts.test, batch_size=90)
+        >>> found.batches, [parity.name for parity in found.constraints]
+        (1, ["DemographicParity('sex')"])
     """
     emission = emit_in_batches(model, test, batch_size, inference=inference, calibrator=calibrator)
     tested = _Tested(test, Beside(_plain_scores(plain, test), emission.scores), emission, task)

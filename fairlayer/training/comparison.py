@@ -15,7 +15,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Beside(Generic[T]):
-    """The same quantity for the unconstrained and for the constrained model."""
+    """The same quantity for the unconstrained and for the constrained model.
+
+    Example:
+        >>> auc = Beside(unconstrained=0.86, constrained=0.85)
+        >>> round(auc.unconstrained - auc.constrained, 3)
+        0.01
+    """
 
     unconstrained: T
     constrained: T
@@ -32,6 +38,15 @@ class ConstraintResult:
         multiplier: half the squared move per prediction that one more unit of tolerance would save, mean over
             batches.
         bounded_by: "groups", or "label estimates" where labels are read and were not shown to the model.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> [parity] = trained.comparison.constraints
+        >>> parity.name, parity.scores.constrained.kept, parity.bounded_by
+        ("DemographicParity('sex')", True, 'groups')
     """
 
     name: str
@@ -44,7 +59,16 @@ class ConstraintResult:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """One group of the test rows; `histogram` is the share of its scores in each bin of `Comparison.bins`."""
+    """One group of the test rows; `histogram` is the share of its scores in each bin of `Comparison.bins`.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> [group.name for group in trained.comparison.groups]
+        ['sex=female', 'sex=male', 'region=rural', 'region=urban', 'age_band=18-29', 'age_band=30-59', 'age_band=60+']
+    """
 
     name: str
     count: int
@@ -65,6 +89,14 @@ class Comparison:
         violation: largest violation of a test batch, from the certificates (below 0: slack).
         widening: largest widening of the limits of a test batch (0 unless infeasible limits were relaxed).
         notes: what a reader must know before using the numbers.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> trained.comparison.task, sorted(trained.comparison.quality), trained.comparison.rows["test"]
+        ('classification', ['accuracy', 'auc', 'f1'], 90)
     """
 
     data: str

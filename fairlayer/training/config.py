@@ -28,6 +28,10 @@ class FitOptions:
     Args:
         weight_decay: of AdamW; shrinks the weights, which helps where rows are few.
         patience: epochs without a better validation loss after which training stops.
+
+    Example:
+        >>> FitOptions(epochs=5, seed=1)
+        FitOptions(epochs=5, batch_size=1024, learning_rate=0.003, weight_decay=0.0, patience=5, seed=1)
     """
 
     epochs: int = 30
@@ -67,6 +71,11 @@ class ModelConfig:
         geometry: what nearest means, see `project`; None for the one that belongs to the task: "entropic" for
             classification, "euclidean" for regression. The loss is the one that belongs to the geometry.
         center, scale: mean and standard deviation of a regression's target; the backbone starts from them.
+
+    Example:
+        >>> config = ModelConfig(width=4, constraints=("demographic_parity(sex, 0.02)",), hidden=(8,))
+        >>> config.rule, config.loss, ModelConfig.from_dict(config.to_dict()) == config
+        (Entropic(), 'cross_entropy', True)
     """
 
     width: int
@@ -106,17 +115,17 @@ class ModelConfig:
         return tuple(parse_constraint(text) for text in self.constraints)
 
     def network(self) -> nn.Sequential:
-        """The backbone: ReLU layers, and at the end a sigmoid, or the target's units for regression."""
+        """Return the backbone: ReLU layers, and at the end a sigmoid, or the target's units for regression."""
         if self.task == "classification":
             return mlp(self.width, self.hidden)
         return mlp(self.width, self.hidden, emits="numbers").append(Rescale(self.center, self.scale))
 
     def model(self) -> FairModel:
-        """A fresh backbone inside the layer."""
+        """Return a fresh backbone inside the layer."""
         return self.around(self.network())
 
     def around(self, backbone: nn.Module) -> FairModel:
-        """The layer after a backbone of one's own."""
+        """Return the layer after a backbone of one's own."""
         # a geometry of probabilities never reaches 0 or 1, so that cross-entropy keeps its gradient without a margin
         margin = 0.0 if self.bounds is None or self.rule.bounded else self.margin
         return FairModel(

@@ -36,7 +36,17 @@ class EmittedBatch:
 
 @dataclass(frozen=True)
 class Emission:
-    """Scores of all rows before (`raw`) and after (`scores`) the layer."""
+    """Scores of all rows before (`raw`) and after (`scores`) the layer.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> net = fl.mlp(2, hidden=())
+        >>> model = fl.FairModel(net, [fl.DemographicParity("sex", tolerance=0.02)], bounds=(0.0, 1.0)).eval()
+        >>> rows = Sample(torch.rand(64, 2), torch.rand(64).round(), {"sex": np.array(["F", "M"] * 32)})
+        >>> found = emit_in_batches(model, rows, 32)
+        >>> found.raw.shape, len(found.batches), found.violation < 1e-6
+        ((64,), 2, True)
+    """
 
     raw: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -78,6 +88,14 @@ def emit_in_batches(
         inference: refuse batches smaller than `b_tau`, which in use are streamed.
         sample: the rows.
         batch_size: rows of each batch that is projected.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> net = fl.mlp(2, hidden=())
+        >>> model = fl.FairModel(net, [fl.DemographicParity("sex", tolerance=0.02)], bounds=(0.0, 1.0)).eval()
+        >>> rows = Sample(torch.rand(70, 2), torch.rand(70).round(), {"sex": np.array(["F", "M"] * 35)})
+        >>> emit_in_batches(model, rows, 32).scores.shape
+        (70,)
     """
     model.eval()
     if inference and len(sample) and min(batch_size, len(sample)) < model.b_tau:

@@ -75,6 +75,15 @@ def audit_trained(
         seconds: how long the training took; a limit on it is "seconds > 600".
         inference: whether the comparison used the layer's inference regime.
         notes: what a reader has to know first, beside the warnings about the table.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> found = audit_trained(parts, trained, limits=["selection_rate_ratio < 0.5"])
+        >>> len(found.statements), str(found.asked.limits[-1].limit)
+        (4, 'selection_rate ratio >= 0.5')
     """
     emission = emit_in_batches(trained.model, parts.test, trained.comparison.batch_size, inference=inference)
     return _audited(
@@ -122,6 +131,16 @@ def audit_run(
     Raises:
         DataError: the table has no outcomes, or lacks a column that the model reads.
         SmallBatchError: it has fewer rows than the smallest batch of the run.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, load_run, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> run = load_run(save_run("run-audited", trained))
+        >>> found = audit_run(run, read_lending(n=200, seed=1).frame, data="new applications")
+        >>> found.table.rows
+        200.0
     """
     recipe = run.recipe
     table = Table(data, frame, target=recipe.target, positive=recipe.positive, sensitive=(), cuts=recipe.cuts)
@@ -196,6 +215,16 @@ def audit_kept(
         provenance: where the numbers come from.
         supplied: what only people can say.
         sections: further parts of the document.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, load_run, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> run = load_run(save_run("run-kept", trained))
+        >>> found = audit_kept(run, parts.test, batch_size=90)
+        >>> len(found.statements)
+        1
     """
     recipe, route = run.recipe, run.route
     emission = emit_in_batches(run.layered, sample, batch_size, calibrator=route.calibrator)
@@ -461,6 +490,14 @@ def model_hash(folder: str | Path) -> str:
 
     Raises:
         DataError: there is none.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, save_run, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> len(model_hash(save_run("run-hashed", trained)))
+        64
     """
     path = Path(folder) / "checkpoint.pt"
     if not path.is_file():

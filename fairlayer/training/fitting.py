@@ -32,6 +32,10 @@ class Epoch:
 
     `gap` is what each constraint bounds, on the scores before the layer; `multiplier` is its price: half the
     squared move per prediction that one more unit of tolerance would save. Both are means over validation batches.
+
+    Example:
+        >>> Epoch(1, train_loss=0.52, valid_loss=0.55, gap={"parity": 0.08}).to_dict()["valid_loss"]
+        0.55
     """
 
     number: int
@@ -46,7 +50,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fit:
-    """The epochs run; the model was left at the weights of epoch `best`, 0 for those that it came with."""
+    """The epochs run; the model was left at the weights of epoch `best`, 0 for those that it came with.
+
+    Example:
+        >>> found = Fit((Epoch(1, 0.52, 0.55), Epoch(2, 0.48, 0.56)), best=1)
+        >>> found.history[found.best - 1].valid_loss
+        0.55
+    """
 
     history: tuple[Epoch, ...]
     best: int
@@ -55,7 +65,12 @@ class Fit:
 
 @dataclass(frozen=True)
 class FitFolder:
-    """Where a fit keeps a checkpoint after each epoch, and whether it goes on from the one that is there."""
+    """Where a fit keeps a checkpoint after each epoch, and whether it goes on from the one that is there.
+
+    Example:
+        >>> FitFolder(Path("checkpoints/plain"), resume=True).last.name
+        'last.ckpt'
+    """
 
     path: Path
     resume: bool = False
@@ -210,7 +225,7 @@ class _Watch:
 
 
 def constraints_of(model: nn.Module) -> Sequence[Constraint]:
-    """The constraints of a `FairModel`; none for any other module."""
+    """Return the constraints of a `FairModel`; none for any other module."""
     return tuple(model.constraints) if isinstance(model, FairModel) else ()
 
 

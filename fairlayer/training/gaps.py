@@ -22,6 +22,11 @@ class Gap:
     `value` is None where there is nothing to compare (fewer than two groups present), or a ratio is none. `at_least`
     says on which side of the limit it should lie, `excess` by how much the constraint fails, and `worst` which groups
     make the value, the highest first. Intervals are those of `fairlayer.audit`.
+
+    Example:
+        >>> gap = Gap(0.03, 0.02, excess=0.01, worst=("sex=F", "sex=M"))
+        >>> gap.kept, gap.worst
+        (False, ('sex=F', 'sex=M'))
     """
 
     value: float | None
@@ -42,7 +47,7 @@ class Gap:
 
 
 def measure(constraint: Constraint, observed: Observed, predictions: NDArray[Any]) -> Gap:
-    """The value that `constraint` bounds, for these predictions.
+    """Return the value that `constraint` bounds, for these predictions.
 
     Args:
         observed: labels and groups of the rows.

@@ -21,10 +21,15 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def history_rows(fits: Beside[Fit]) -> list[dict[str, Any]]:
-    """One flat row per model and epoch.
+    """Return one flat row per model and epoch.
 
     Args:
         fits: of the unconstrained and of the constrained model.
+
+    Example:
+        >>> fit = Fit((Epoch(1, 0.52, 0.55),), best=1)
+        >>> [row["model"] for row in history_rows(Beside(fit, fit))]
+        ['unconstrained', 'constrained']
     """
     return [
         {"model": which, "best": epoch.number == fitted.best, **_flat(epoch)}
@@ -49,6 +54,11 @@ def history_svg(fits: Beside[Fit], constraints: Sequence[Constraint]) -> str:
     Args:
         fits: of the unconstrained and of the constrained model.
         constraints: whose limits are drawn.
+
+    Example:
+        >>> fit = Fit((Epoch(1, 0.52, 0.55), Epoch(2, 0.48, 0.5)), best=2)
+        >>> history_svg(Beside(fit, fit), []).lstrip().startswith("<svg")
+        True
     """
     matplotlib = require("matplotlib", "train")
     figure = require("matplotlib.figure", "train").Figure(figsize=(10.5, 3.4), layout="constrained")

@@ -24,6 +24,11 @@ class KeptRoute:
         step: what is done to the scores: nothing, the projection, or a rule of thresholds per cell.
         rule: thresholds fitted to the validation rows of these scores, for `predict --decisions`; None where none fit.
         calibrator: makes label estimates of the scores, where a constraint reads labels; fitted to the validation rows.
+
+    Example:
+        >>> route = KeptRoute("trained through", step="projected")
+        >>> KeptRoute.from_dict(route.to_dict()) == route
+        True
     """
 
     name: str = "trained through"

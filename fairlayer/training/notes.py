@@ -35,7 +35,7 @@ def notes_on(
     *,
     widening: float = 0.0,
 ) -> tuple[str, ...]:
-    """All notes that apply, in the order in which they matter."""
+    """Return all notes that apply, in the order in which they matter."""
     found = (
         _what_is_bounded(results),
         _widened(widening),

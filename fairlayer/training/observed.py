@@ -25,6 +25,11 @@ class Observed:
         sensitive: group names (None where unknown) or numbers, by feature.
         labels: true labels, or None.
         raw: scores before the layer, for constraints that bin by score.
+
+    Example:
+        >>> rows = Observed({"sex": np.array(["F", "F", "M"])}, labels=np.array([0.0, 1.0, 1.0]))
+        >>> rows.take(np.array([0, 2])).sensitive["sex"].tolist()
+        ['F', 'M']
     """
 
     sensitive: Mapping[str, NDArray[Any]]
@@ -41,12 +46,12 @@ class Observed:
         return Batch(Groups(self.sensitive, len(self)), len(self), labels=_float64(self.labels), raw_scores=read)
 
     def take(self, rows: slice | NDArray[np.int64]) -> Observed:
-        """The rows given."""
+        """Return the rows given."""
         sensitive = {name: column[rows] for name, column in self.sensitive.items()}
         return Observed(sensitive, _at(self.labels, rows), _at(self.raw, rows))
 
     def coded(self) -> Observed:
-        """The same rows with integer codes for group names, quicker to read many times."""
+        """Return the same rows with integer codes for group names, quicker to read many times."""
         codes = {name: _codes(self.batch, name) for name in self.sensitive}
         return Observed(codes, self.labels, self.raw)
 

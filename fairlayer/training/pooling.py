@@ -28,6 +28,15 @@ def aggregate(runs: Mapping[int, Comparison]) -> dict[str, Any]:
 
     Args:
         runs: the comparison of each seed.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> found = aggregate({0: trained.comparison, 1: trained.comparison})
+        >>> found["seeds"]
+        [0, 1]
     """
     each = {seed: numbers_of(comparison) for seed, comparison in runs.items()}
     names = next(iter(each.values()))

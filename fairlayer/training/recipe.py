@@ -30,7 +30,7 @@ class Recipe:
     positive: str | None
 
     def sample(self, frame: pd.DataFrame, labels: NDArray[Any] | None = None, *, watched: Sequence[str] = ()) -> Sample:
-        """The frame as tensors, with the sensitive features that constraints read, and the `watched` ones.
+        """Return the frame as tensors, with the sensitive features that constraints read, and the `watched` ones.
 
         Labels that are not given are NaN, for nothing may read them.
         """

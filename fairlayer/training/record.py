@@ -17,7 +17,13 @@ class ChangedDataError(DataError):
 
 
 def record_of(table: str | Path) -> dict[str, Any]:
-    """Return the SHA-256 of a table's file, and the versions of Python and of what computes."""
+    """Return the SHA-256 of a table's file, and the versions of Python and of what computes.
+
+    Example:
+        >>> _ = Path("people.csv").write_text("sex,age\\nF,40\\n")
+        >>> sorted(record_of("people.csv"))
+        ['data_sha256', 'versions']
+    """
     return {"data_sha256": sha256_of(table), "versions": library_versions()}
 
 
@@ -26,6 +32,10 @@ def check_data(table: str | Path, record: Mapping[str, Any]) -> None:
 
     Raises:
         ChangedDataError: the file's content is another one.
+
+    Example:
+        >>> _ = Path("people.csv").write_text("sex,age\\nF,40\\n")
+        >>> check_data("people.csv", record_of("people.csv"))
     """
     expected, found = record.get("data_sha256"), sha256_of(table)
     if expected is not None and expected != found:
@@ -40,6 +50,11 @@ def other_versions(record: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
     Args:
         record: what `record_of` returned when the run was made.
+
+    Example:
+        >>> _ = Path("people.csv").write_text("sex,age\\nF,40\\n")
+        >>> other_versions(record_of("people.csv"))
+        {}
     """
     here = library_versions()
     then = record.get("versions", {})

@@ -54,6 +54,15 @@ class Prediction:
         route: the route that the run keeps.
         decisions: 0 or 1 per row; None for regression.
         decided_by: in words, what made the decisions.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> found = load_run(save_run("run-used", trained)).predict(read_lending(n=100, seed=1).frame)
+        >>> found.raw.shape, found.decisions.shape, sorted(found.sample.sensitive)
+        ((100,), (100,), ['sex'])
     """
 
     sample: Sample
@@ -81,6 +90,15 @@ class Run:
         layered: the model whose scores count, in its layer.
         recipe: how rows become model input.
         route: what is done to the scores.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> run = load_run(save_run("run-kept", trained))
+        >>> run.predict(read_lending(n=100, seed=1).frame).scores.shape
+        (100,)
     """
 
     layered: FairModel
@@ -184,6 +202,14 @@ def save_run(folder: str | Path, trained: Trained, route: KeptRoute | None = Non
 
     Raises:
         MissingExtraError: the route keeps trees, and skops is not installed; nothing was written.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> sorted(path.name for path in save_run("run-saved", trained).iterdir())
+        ['checkpoint.pt', 'config.json', 'history.csv', 'history.json', 'history.svg', 'metrics.json']
     """
     folder, route = Path(folder), route or THROUGH
     if route.trees:
@@ -212,7 +238,7 @@ def save_run(folder: str | Path, trained: Trained, route: KeptRoute | None = Non
 
 
 def around(model: FairModel, backbone: nn.Module) -> FairModel:
-    """A copy of a model's layer, with what it knows, after another backbone of the same shape."""
+    """Return a copy of a model's layer, with what it knows, after another backbone of the same shape."""
     other = copy.deepcopy(model)
     other.backbone = backbone
     return other
@@ -224,6 +250,15 @@ def load_run(folder: str | Path) -> Run:
     Raises:
         DataError: the folder holds no checkpoint of this format.
         MissingExtraError: the run keeps boosted trees, and skops is not installed.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions, prepare, train
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> run = load_run(save_run("run-read", trained))
+        >>> run.route.name
+        'trained through'
     """
     state = _checkpoint(Path(folder) / "checkpoint.pt")
     recipe, route = Recipe.from_dict(state["recipe"]), KeptRoute.from_dict(state["route"])

@@ -53,7 +53,16 @@ class Parts:
 
 @dataclass(frozen=True)
 class Trained:
-    """Both models, how they got there, and what the test rows say."""
+    """Both models, how they got there, and what the test rows say.
+
+    Example:
+        >>> from fairlayer.data.readers import read_lending
+        >>> from fairlayer.training import FitOptions
+        >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> len(trained.fits.constrained.history), trained.recipe.config.constraints
+        (1, ('demographic_parity(sex, 0.05)',))
+    """
 
     recipe: Recipe
     options: FitOptions
@@ -86,6 +95,14 @@ def prepare(
         DataError: the table does not fit what is asked of it.
         InfeasibleConstraintsError: no predictions for the training rows meet the constraints, and `on_infeasible` is
             "raise".
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"age": range(100), "sex": ["F", "M"] * 50, "paid": [0, 1, 1, 0] * 25})
+        >>> table = Table("people", frame, target="paid", positive="1", sensitive=("sex",))
+        >>> parts = prepare(table, ["demographic_parity(sex, 0.05)"], hidden=(4,))
+        >>> len(parts.train.y), len(parts.valid.y), len(parts.test.y)
+        (52, 18, 30)
     """
     if not constraints:
         raise DataError("no constraint was given; name at least one, for example 'demographic_parity(sex, 0.02)'.")
@@ -140,6 +157,15 @@ def train(
         logger: makes a logger of Lightning for the model of that name.
         parts: training, validation and test rows.
         options: of the fit.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"age": range(200), "sex": ["F", "M"] * 100, "paid": [0, 1, 1, 0] * 50})
+        >>> table = Table("people", frame, target="paid", positive="1", sensitive=("sex",))
+        >>> parts = prepare(table, ["demographic_parity(sex, 0.05)"], hidden=(4,))
+        >>> trained = train(parts, FitOptions(epochs=1))
+        >>> [result.name for result in trained.comparison.constraints]
+        ["DemographicParity('sex')"]
     """
     options = options or FitOptions()
     config = parts.recipe.config
@@ -188,7 +214,7 @@ def train(
 
 
 def _certainly_better(model: FairModel, other: FairModel, rows: Sample, loss: str) -> bool:
-    """Whether the loss of a model is lower by more than a standard error of the paired difference."""
+    """Return whether the loss of a model is lower by more than a standard error of the paired difference."""
     other.projection.vocabulary = model.projection.vocabulary
     each = [
         losses_of(torch.from_numpy(emit_in_batches(m, rows, len(rows)).scores), rows.y, loss) for m in (model, other)
@@ -198,7 +224,7 @@ def _certainly_better(model: FairModel, other: FairModel, rows: Sample, loss: st
 
 
 def losses_of(scores: torch.Tensor, y: torch.Tensor, loss: str) -> torch.Tensor:
-    """The loss of each row, "cross_entropy" or "squared_error"."""
+    """Return the loss of each row, "cross_entropy" or "squared_error"."""
     if loss == "cross_entropy":
         return torch.nn.functional.binary_cross_entropy(scores.double(), y.double(), reduction="none")
     return (scores.double() - y.double()).square()

@@ -26,7 +26,14 @@ class TreesNotServedError(FairlayerError, RuntimeError):
 
 
 class Trees(nn.Module):
-    """Fitted trees as a module without parameters: features (n, width) -> scores (n,), probabilities or amounts."""
+    """Fitted trees as a module without parameters: features (n, width) -> scores (n,), probabilities or amounts.
+
+    Example:
+        >>> rows = Sample(torch.rand(200, 2), torch.rand(200).round(), {})
+        >>> trees = fit_trees(rows)
+        >>> bool((trees(rows.x) >= 0).all() and (trees(rows.x) <= 1).all())
+        True
+    """
 
     def __init__(self, estimator: Any, task: Task = "classification") -> None:
         super().__init__()

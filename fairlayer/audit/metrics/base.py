@@ -54,7 +54,7 @@ class Metric:
     measure: Callable[[Grouped], Means]
 
     def lower_is_worse(self, favourable: int) -> bool:
-        """Whether the group with the lower number is worse off, where this decision is the good one."""
+        """Return whether the group with the lower number is worse off, where this decision is the good one."""
         if self.worse in ("lower", "higher"):
             return self.worse == "lower"
         return (self.worse == "less_favour") == (favourable == 1)

@@ -50,6 +50,13 @@ class SampleDataModule(LightningDataModule):
         test: rows to test on, if any.
         batch_size: see `StratifiedBatchSampler`.
         seed: of the batches.
+
+    Example:
+        >>> import numpy as np
+        >>> rows = Sample(torch.rand(64, 2), torch.rand(64).round(), {"sex": np.array(["F", "M"] * 32)})
+        >>> data = SampleDataModule(rows, rows, batch_size=16)
+        >>> len(data.train_dataloader()), len(data.val_dataloader())
+        (4, 4)
     """
 
     def __init__(
@@ -79,7 +86,7 @@ class SampleDataModule(LightningDataModule):
         return self._in_order("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """The test rows."""
+        """Return the test rows."""
         return self._in_order("test")
 
     def state_dict(self) -> dict[str, Any]:
@@ -190,7 +197,7 @@ class FairDataModule(LightningDataModule):
         return self.rows.test_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """The test rows."""
+        """Return the test rows."""
         return self.rows.test_dataloader()
 
     def state_dict(self) -> dict[str, Any]:

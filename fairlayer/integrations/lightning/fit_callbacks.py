@@ -23,6 +23,11 @@ class Journal(Callback):
     Args:
         read: function of (module, batch) -> numbers, called after each validation step.
         on_entry: told of each entry.
+
+    Example:
+        >>> journal = Journal(lambda module, batch: {"mean": float(batch[0].mean())})
+        >>> journal.entries
+        []
     """
 
     def __init__(
@@ -81,6 +86,10 @@ class BestWeights(Callback):
         patience: epochs without a lower loss after which training stops.
         start_competes: whether the weights before the first epoch are kept too, as epoch 0, where no epoch is better.
             The trainer then needs `num_sanity_val_steps=-1`, which measures them.
+
+    Example:
+        >>> BestWeights(patience=3, start_competes=True).weights is None
+        False
     """
 
     def __init__(self, patience: int, *, start_competes: bool = False) -> None:
@@ -120,7 +129,12 @@ class BestWeights(Callback):
 
 
 class RandomNumbers(Callback):
-    """A resumed fit draws the random numbers (of torch on the CPU, numpy, Python) that it would have drawn."""
+    """A resumed fit draws the random numbers (of torch on the CPU, numpy, Python) that it would have drawn.
+
+    Example:
+        >>> sorted(RandomNumbers().state_dict())
+        ['numpy', 'python', 'torch']
+    """
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None

@@ -37,7 +37,7 @@ def models_of(module: nn.Module) -> list[FairModel]:
 
 
 def constraint_keys(layers: Sequence[FairProjection]) -> list[list[str]]:
-    """A key for each constraint of each layer, of letters that every logger takes; repeated ones are numbered.
+    """Return a key for each constraint of each layer, of letters that every logger takes; repeated ones are numbered.
 
     Example:
         >>> from fairlayer.constraints import DemographicParity

@@ -226,7 +226,7 @@ class FairLightningModule(LightningModule):
 
 
 def _loss_of(model: nn.Module, task: str) -> str:
-    """The loss that belongs to the layer's geometry; without a layer, to the task."""
+    """Return the loss that belongs to the layer's geometry; without a layer, to the task."""
     if isinstance(model, FairModel) and task == "classification":
         return model.projection.options.rule.loss
     return "cross_entropy" if task == "classification" else "squared_error"

@@ -43,7 +43,7 @@ def check_rows(owner: str, n: int, given: Any) -> None:
 
 
 def _is_column(given: Any) -> bool:
-    """Whether something has entries in an order; what has none is refused by name where it is read."""
+    """Return whether something has entries in an order; what has none is refused by name where it is read."""
     unordered = isinstance(given, set | frozenset | str | bytes | Mapping)
     return hasattr(given, "__len__") and not unordered and getattr(given, "ndim", 1) >= 1
 

@@ -21,7 +21,16 @@ __all__ = ["FairLogisticRegression", "LogisticGaps"]
 
 
 class LogisticGaps(NamedTuple):
-    """What a constraint compares, for the log-odds (which it bounds), the probabilities and the 0/1 decisions."""
+    """What a constraint compares, for the log-odds (which it bounds), the probabilities and the 0/1 decisions.
+
+    Example:
+        >>> import numpy as np, fairlayer as fl
+        >>> X, y, sex = np.array([[0.0], [1.0], [1.0], [2.0]]), ["no", "no", "yes", "yes"], ["F", "F", "M", "M"]
+        >>> model = FairLogisticRegression([fl.DemographicParity("sex", tolerance=0.5)])
+        >>> gaps = model.fit(X, y, sensitive_features={"sex": sex}).gaps_["DemographicParity('sex')"]
+        >>> round(gaps.log_odds, 6), gaps.probabilities < gaps.log_odds, gaps.decisions
+        (0.5, True, 0.5)
+    """
 
     log_odds: float
     probabilities: float
@@ -166,7 +175,7 @@ def _check_comparisons(demands: Demands, n: int) -> None:
 
 
 def _compares(statement: Statement, n: int) -> bool:
-    """Whether the statement is the same when all scores rise by one number."""
+    """Return whether the statement is the same when all scores rise by one number."""
     rise = statement.matrix @ statement.means.of(np.ones(n))
     weights = statement.means.weights
     reach = np.abs(statement.matrix) @ (

@@ -47,6 +47,10 @@ class GroupRow:
         selection_rate: share of decisions for 1, over all rows.
         true_positive_rate: the same over rows with label 1.
         false_positive_rate: the same over rows with label 0.
+
+    Example:
+        >>> GroupRow("sex=F", 100.0, 40.0, 60.0, 0.42, 0.35, 0.7, 0.1).selection_rate
+        0.35
     """
 
     name: str

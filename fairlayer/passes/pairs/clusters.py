@@ -56,7 +56,7 @@ class Clusters:
         return Clusters(torch.from_numpy(self.codes).to(device), torch.from_numpy(self.pinned).to(device))
 
     def all(self) -> bool:
-        """Whether every sample can move."""
+        """Return whether every sample can move."""
         return not bool(self.pinned.any())
 
     def __invert__(self) -> Any:

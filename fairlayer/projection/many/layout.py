@@ -106,7 +106,7 @@ def _pairs(slabs: SpreadSlabs, padded: FloatArray, which: IntArray) -> tuple[Any
 
 
 def _sides(slabs: RowSlabs, padded: FloatArray, which: IntArray) -> tuple[Any, ...]:
-    """The upper limits of all rows, then the lower ones."""
+    """Return the upper limits of all rows, then the lower ones."""
     there = which >= 0
     upper = np.where(there, np.append(slabs.upper, np.inf)[which], np.inf)
     lower = np.where(there, -np.append(slabs.lower, -np.inf)[which], np.inf)

@@ -97,7 +97,7 @@ class _Solved:
     changed: BoolArray
 
     def prices(self) -> FloatArray:
-        """One price per problem and constraint, (b, constraints)."""
+        """Return one price per problem and constraint, (b, constraints)."""
         each = self.multipliers / self.layout.scale
         prices = np.zeros((len(each), self.assembly.constraints))
         for block, slabs in enumerate(self.assembly.slabs.blocks):

@@ -40,6 +40,14 @@ def solve_by_reference(
         InfeasibleConstraintsError: nothing within the bounds meets the constraints.
         ConstraintDefinitionError: a `Convex` constraint is not DPP.
         SolverError: the accuracy was not reached, forwards or backwards.
+
+    Example:
+        >>> import torch, fairlayer as fl
+        >>> parity = fl.DemographicParity("sex", tolerance=0.1)
+        >>> given = {"sensitive_features": {"sex": ["F", "M"]}, "bounds": (0.0, 1.0)}
+        >>> result = fl.project(torch.tensor([0.9, 0.3]), parity, backend="cvxpylayers", **given)
+        >>> [round(value, 3) for value in result.value.tolist()]
+        [0.65, 0.55]
     """
     _check_finite(scores)
     inputs = TaskInputs.read(scores, constraints, assembly, box)

@@ -45,7 +45,7 @@ class Condition:
         return float(np.linalg.norm(self.weights)) or 1.0
 
     def slope_at(self, multiplier: float) -> float:
-        """How the right-hand side moves with the tolerance, given the multiplier."""
+        """Return how the right-hand side moves with the tolerance, given the multiplier."""
         if not self.is_equality:
             return self.slope
         return float(np.sign(multiplier)) if self.role == "equal" else float(multiplier > 0)
@@ -80,7 +80,7 @@ def _row_conditions(block: int, rows: Rows, tolerance: float, equalities: bool) 
 
 
 def row_sizes(rows: Rows) -> FloatArray:
-    """How far each row moves per unit of prediction: the unit of its violation."""
+    """Return how far each row moves per unit of prediction: the unit of its violation."""
     reach: FloatArray = np.abs(rows.means.as_weights()).sum(axis=1)
     size = np.abs(rows.matrix) @ reach
     return np.asarray(np.where(size > 0, size, 1.0))
@@ -106,5 +106,5 @@ def _tied_conditions(block: int, spread: Spread, helper: int) -> Iterator[Condit
 
 
 def spread_offset(spread: Spread) -> FloatArray:
-    """What is added to each member."""
+    """Return what is added to each member."""
     return np.zeros(len(spread.matrix)) if spread.offset is None else spread.offset

@@ -62,7 +62,7 @@ class ReferenceProblem:
         return len(self.value)
 
     def prices(self) -> FloatArray:
-        """One price per constraint, (constraints, 1)."""
+        """Return one price per constraint, (constraints, 1)."""
         prices = np.zeros(self.assembly.constraints)
         per_block = np.zeros(len(self.assembly.statements))
         for conditions, multipliers in self.solved.held():
@@ -73,7 +73,7 @@ class ReferenceProblem:
         return prices[:, None]
 
     def shift(self) -> FloatArray:
-        """One shift per statistic; NaN beside convex constraints, which move each sample on its own."""
+        """Return one shift per statistic; NaN beside convex constraints, which move each sample on its own."""
         cells = self.assembly.cells
         if self.solved.program.built:
             return np.full(cells.size, np.nan)
@@ -85,7 +85,7 @@ class ReferenceProblem:
         return np.append(shift, -dense)
 
     def _pulls(self) -> tuple[FloatArray, FloatArray]:
-        """What the hard groups take off each sample, and the multiplier of each dense row."""
+        """Return what the hard groups take off each sample, and the multiplier of each dense row."""
         pull = np.zeros(len(self.solved.value))
         statements = self.assembly.statements
         dense = {s.means.key: np.zeros(len(s.means)) for s in statements if s.means.codes is None}

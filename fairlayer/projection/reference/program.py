@@ -48,7 +48,7 @@ class Program:
         self.parameters += [parameter for each in built for parameter in each.parameters]
 
     def left(self, matrix: FloatArray) -> Any:
-        """The left-hand side of conditions."""
+        """Return the left-hand side of conditions."""
         n = self.value.size
         return matrix[:, :n] @ self.value + (0 if self.helpers is None else matrix[:, n:] @ self.helpers)
 

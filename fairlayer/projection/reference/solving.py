@@ -33,7 +33,7 @@ class SolvedTask:
     value: FloatArray  # of the ending, within the bounds
 
     def held(self) -> Iterator[tuple[Conditions, FloatArray]]:
-        """The conditions and their multipliers."""
+        """Return the conditions and their multipliers."""
         yield self.system.less, self.ending.less
         yield self.system.equal, self.ending.equal
 
