@@ -24,7 +24,7 @@ from fairlayer.passes import Passes
 from fairlayer.projection.device_range import MOST_GROUPS, STEPS, DeviceBatch, adjoint, solve_range
 from fairlayer.projection.exact import HeldSolution, result_dtype
 from fairlayer.projection.lean import refuse_changed
-from fairlayer.solve import SlabSystem, Solved
+from fairlayer.solve import SlabSystem, WidenedSolution
 from fairlayer.solve.table import RowTable, faces_of_prices
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class _Priced(NamedTuple):
     value: Tensor
     widening: float = 0.0
 
-    def solved(self, passes: Passes, slabs: SlabSystem) -> Solved:
+    def solved(self, passes: Passes, slabs: SlabSystem) -> WidenedSolution:
         """Return it as the solver would."""
         high, low = np.maximum(self.price, 0.0), np.maximum(-self.price, 0.0)
         faces, multipliers = faces_of_prices(slabs, RowTable.of(slabs), high, low) if self.price.any() else ((), None)

@@ -106,7 +106,7 @@ class Labelled(NamedTuple):
 class CompiledCall(Protocol):
     """A call of a stream in one compiled step, on scores and categories as they lie in memory."""
 
-    def takes(self, edge: IntArray, at: int, wide: bool, n: int, first: int) -> bool:  # noqa: FBT001
+    def takes(self, edge: IntArray, at: int, wide: bool, n: int, first: int) -> bool:
         """Return whether a call will take these samples; nothing has changed.
 
         Args:
@@ -122,7 +122,7 @@ class CompiledCall(Protocol):
         state: State,
         edge: IntArray,
         at: int,
-        wide: bool,  # noqa: FBT001
+        wide: bool,
         n: int,
         first: int,
         out: int,

@@ -97,7 +97,7 @@ class Quick:
         found: tuple[float, float, bool, int] = self.steps.step_one(*self.given, weight, cell, raw)
         return found
 
-    def takes(self, edge: IntArray, at: int, wide: bool, n: int, first: int) -> bool:  # noqa: FBT001
+    def takes(self, edge: IntArray, at: int, wide: bool, n: int, first: int) -> bool:
         """Return whether `call` will take these samples; nothing has changed."""
         return bool(self.calls.takes(self.places, edge, at, wide, n, first))
 
@@ -106,7 +106,7 @@ class Quick:
         state: State,
         edge: IntArray,
         at: int,
-        wide: bool,  # noqa: FBT001
+        wide: bool,
         n: int,
         first: int,
         out: int,
