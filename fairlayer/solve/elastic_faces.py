@@ -49,6 +49,7 @@ class _SpreadBlock(NamedTuple):
     offset: FloatArray | None
     scale: float
     width: float
+    norm: float  # of its largest member
 
 
 class Faces:
@@ -84,19 +85,24 @@ class Faces:
         self.lower_size, self.upper_size = _finite(self.lower), _finite(self.upper)
         self.spreads, at = [], self.count
         for b, s in spreads:
-            self.spreads.append(_SpreadBlock(b, slice(at, at + len(s.matrix)), s.offset, s.scale, s.width))
+            largest = float(self.absolute[at : at + len(s.matrix)].max(initial=0.0)) or 1.0
+            self.spreads.append(_SpreadBlock(b, slice(at, at + len(s.matrix)), s.offset, s.scale, s.width, largest))
             at += len(s.matrix)
 
     @property
     def units_differ(self) -> bool:
         """Whether the user's units are not all the same multiple of the rows' own."""
-        users = [*(self.widens / self.norm), *(1.0 for _ in self.spreads)]
+        users = [*(self.widens / self.norm), *(1.0 / s.norm for s in self.spreads)]
         return bool(users) and max(users) > min(users)
 
     @property
     def reach(self) -> float:
         """Return the size of a usual limit."""
-        sizes = [*(self.lower_size / self.norm), *(self.upper_size / self.norm), *(abs(s.width) for s in self.spreads)]
+        sizes = [
+            *(self.lower_size / self.norm),
+            *(self.upper_size / self.norm),
+            *(abs(s.width) / s.norm for s in self.spreads),
+        ]
         return float(np.median([size for size in sizes if size > 0.0] or [1.0]))
 
     def violated(
@@ -138,10 +144,11 @@ class Faces:
             i, j = int(v.argmax()), int(v.argmin())
             if i == j:
                 j = 1 if i == 0 else 0
-            excess_of = float(spread.scale * v[i] - v[j]) - spread.width - w
-            noise = float(spread.scale * reach[i] + reach[j]) + abs(spread.width) + abs(w)
+            room = w * (spread.norm if own_units else 1.0)
+            excess_of = float(spread.scale * v[i] - v[j]) - spread.width - room
+            noise = float(spread.scale * reach[i] + reach[j]) + abs(spread.width) + abs(room)
             at = spread.rows.start
-            found.append(Violation(excess_of, noise, (spread.block, i, j), at + i, at + j))
+            found.append(Violation(excess_of / spread.norm, noise / spread.norm, (spread.block, i, j), at + i, at + j))
         return found
 
     def face(self, violation: Violation, *, own_units: bool) -> ElasticFace:
@@ -157,7 +164,9 @@ class Faces:
         limit = spread.width
         if spread.offset is not None:
             limit += float(spread.offset[key[2]] - spread.scale * spread.offset[key[1]])
-        return ElasticFace(key, spread.scale * self.matrix[first] - self.matrix[second], limit, 1.0, 1.0, 1.0, -1)
+        normal = (spread.scale * self.matrix[first] - self.matrix[second]) / spread.norm
+        users = 1.0 / spread.norm
+        return ElasticFace(key, normal, limit / spread.norm, 1.0 if own_units else users, users, spread.norm, -1)
 
     def excess(self, s: FloatArray, sizes: FloatArray | None = None) -> float:
         """Return the worst violation at some statistics in the user's units.
@@ -175,11 +184,11 @@ class Faces:
         over = np.maximum(rows - self.upper, self.lower - rows) - allowed[: self.count]
         worst = ((over if sizes is None else over - _ALLOWED * ends) / self.widens).max(initial=-np.inf)
         for spread in self.spreads:
-            v, doubt = value[spread.rows], allowed[spread.rows]
+            v, doubt = value[spread.rows], float(allowed[spread.rows].max())  # as accurate as its largest member
             if spread.offset is not None:
                 v = v + spread.offset
-                doubt = doubt if sizes is None else doubt + _ALLOWED * np.abs(spread.offset)
-            worst = max(worst, float(spread.scale * (v - doubt).max() - (v + doubt).min()) - spread.width)
+                doubt += 0.0 if sizes is None else _ALLOWED * float(np.abs(spread.offset).max())
+            worst = max(worst, float(spread.scale * (v.max() - doubt) - (v.min() + doubt)) - spread.width)
         return float(worst)
 
 

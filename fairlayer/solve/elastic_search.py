@@ -230,11 +230,11 @@ class Ascent:
         self.K = np.concatenate([-self.widens[:, None], self.domain.columns(self.normals)], axis=1)
         even = 1.0 / np.abs(self.K).max(axis=1)
         self.inverse = np.linalg.inv(self.K * even[:, None]) * even
-        size = np.abs(self.inverse)
-        self.doubt = size + size @ np.abs(self.K) @ size  # entries of the inverse are rounded relative to these
         costs = np.append(-1.0, -self.domain.costs(self.costs))
         weights = costs @ self.inverse
         self.weights = weights + (costs - weights @ self.K) @ self.inverse
+        if not np.isfinite(self.weights).all():
+            raise LostError
 
     def _reduced(self) -> tuple[FloatArray, FloatArray]:
         """Return the reduced costs of all predictions, and their rounding."""
@@ -274,15 +274,22 @@ class Ascent:
             if violation.clear(tolerance) and violation.key not in held:
                 face = self.faces.face(violation, own_units=self.own_units)
                 row = np.append(-face.widens, self.domain.columns(face.normal[None])[0])
-                options.append(_Choice(face, -1, violation.excess, -(row @ self.inverse), np.abs(row) @ self.doubt))
+                options.append(_Choice(face, -1, violation.excess, *self._change(-row)))
         if len(out) and (not options or stall < _PATIENCE or self.random.random() < 0.5):
             rows = self.inverse[1 + out]
             steep = np.abs(excess[out]) / np.sqrt((rows * rows).sum(axis=1))
             best = int(steep.argmax()) if stall < _PATIENCE else int(self.random.integers(len(out)))
             position, sign = int(out[best]), -1.0 if excess[out[best]] > 0.0 else 1.0
-            change, rounding = sign * rows[best], self.doubt[1 + position]
-            options.append(_Choice(None, position, float(np.abs(excess[position])), change, rounding))
+            unit = np.zeros(len(self.inverse))
+            unit[1 + position] = sign
+            options.append(_Choice(None, position, float(np.abs(excess[position])), *self._change(unit)))
         return max(options, key=_Choice.steepness, default=None)
+
+    def _change(self, row: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the change of the weights with change @ K = row, corrected once, and what its rounding adds up."""
+        change = row @ self.inverse
+        change = change + (row - change @ self.K) @ self.inverse
+        return change, np.abs(change) + (np.abs(row) + np.abs(change) @ np.abs(self.K)) @ np.abs(self.inverse)
 
     def _advance(self, choice: _Choice, points: Breakpoints) -> None:
         """Go along a line of weights to the breakpoint at which the dual no longer rises; change the basis there."""

@@ -25,7 +25,7 @@ from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.prices import PriceProgram
 from fairlayer.solve.quadratic import ClashingFaces, solve_quadratic
 from fairlayer.solve.scalar import largest_pull
-from fairlayer.solve.slabs import Face, SlabSystem, normals_of
+from fairlayer.solve.slabs import Face, FaceKey, SlabSystem, normals_of
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.table import RowTable, faces_of_prices
 
@@ -57,17 +57,18 @@ class _Dual:
 
     @staticmethod
     def of(faces: tuple[Face, ...], multipliers: FloatArray, size: int) -> _Dual:
-        """Build from faces over `size` statistics."""
+        """Build from faces over `size` statistics; a multiplier below 0 is rounding, and no dual point has one."""
+        multipliers = np.maximum(multipliers, 0.0)
         sigma = float(multipliers @ np.array([face.limit for face in faces])) if faces else 0.0
         return _Dual(multipliers @ normals_of(faces, size), sigma, faces, multipliers)
 
     def towards(self, other: _Dual, share: float) -> _Dual:
         if share == 1.0:
             return other
-        weights = {face.key: (face, (1 - share) * m) for face, m in zip(self.faces, self.multipliers, strict=True)}
-        for face, multiplier in zip(other.faces, other.multipliers, strict=True):
-            old = weights.get(face.key, (face, 0.0))[1]
-            weights[face.key] = (face, old + share * multiplier)
+        weights: dict[FaceKey, tuple[Face, float]] = {}
+        for dual, part in ((self, 1 - share), (other, share)):
+            for face, multiplier in zip(dual.faces, dual.multipliers, strict=True):  # a face may be there twice
+                weights[face.key] = face, weights.get(face.key, (face, 0.0))[1] + part * float(multiplier)
         faces, multipliers = zip(*weights.values(), strict=True)
         nu = self.nu + share * (other.nu - self.nu)
         return _Dual(nu, self.sigma + share * (other.sigma - self.sigma), faces, np.array(multipliers))
@@ -114,15 +115,34 @@ def unfinished(error: float, passes: int) -> SolverError:
     )
 
 
-def descend(passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _MOST_STEPS) -> Solution:
-    """Run the method as `solve_newton`, and return where it stops, accurate or not."""
+def descend(  # noqa: PLR0917 - a search
+    passes: Passes,
+    slabs: SlabSystem,
+    start: Point,
+    most_steps: int = _MOST_STEPS,
+    near: Solution | None = None,
+    fine: int = 0,
+) -> Solution:
+    """Run the method as `solve_newton`, and return where it stops, accurate or not.
+
+    Args:
+        passes: the batch.
+        slabs: a feasible system with its accuracy.
+        start: the point at nu = 0.
+        most_steps: after how many to stop.
+        near: what is near the solution, to start from.
+        fine: of how many steps of a search from nothing the first one is worth, where clipped samples count less.
+    """
     if slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)
     dual = _Dual(np.zeros(len(start.statistics)), 0.0, (), np.zeros(0))
     point, count = start, 1
+    if near is not None and near.faces:
+        dual = _Dual.of(tuple(slabs.face(face.key) for face in near.faces), near.multipliers, len(start.statistics))
+        point, count = passes.at(dual.nu), 2
     programs = _Programs()
     error = np.inf
-    for step in range(most_steps):
+    for step in range(fine, fine + most_steps):
         last, error = error, optimality_error(_finish(dual, point, count), slabs)
         if 1.0 < 0.5 * last <= error:  # it stalls: the numbers may have grown, or samples far outside come in
             slabs = gauged(passes, slabs, point, accuracy_of(passes), dual.nu)

@@ -24,6 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer.solve.sparse import SparseSystem, mostly_zero
 from fairlayer.solve.table import RowTable
 
 __all__ = ["PriceProgram", "Priced"]
@@ -84,7 +85,10 @@ class PriceProgram:
 
     def solve(self, centre: FloatArray, metric: FloatArray) -> Priced | None:
         """Return the prices at a centre (s,) and a metric (s,) or (s, s); None where they do not settle."""
-        return _Run(self, centre, metric).run()
+        try:
+            return _Run(self, centre, metric).run()
+        except (RuntimeError, np.linalg.LinAlgError):  # equations that are singular to rounding
+            return None
 
 
 def _cuts(table: RowTable) -> IntArray:
@@ -103,8 +107,10 @@ class _Run:
         self.solved: list[int] = []
         apart = program.apart if metric.ndim == 1 else np.zeros(len(self.matrix), dtype=bool)
         self.one, self.rest = np.flatnonzero(apart), np.flatnonzero(~apart)
-        self.cross = self._cross() if metric.ndim == 1 else None
-        self.square = self._square()
+        self.sparse = metric.ndim == 1 and mostly_zero(self.matrix, len(self.rest), len(program.table.scale))
+        self.cross = self._cross() if metric.ndim == 1 and not self.sparse else None
+        self.square = np.zeros((0, 0)) if self.sparse else self._square()
+        self.factors: SparseSystem | None = None
 
     def _curvature(self) -> FloatArray:
         matrix = self.matrix
@@ -263,8 +269,19 @@ class _Run:
         q = np.zeros(len(sign))
         levels = table.level[active]
         self.last = active, slope, levels, right
-        q[active], c = self._eliminated(active, slope, levels, right, -self.loose * self.level)
+        if self.sparse:
+            soft = 1.0 / self.stiff[active]
+            self.factors = SparseSystem(self.matrix, self.metric, active, soft, slope, levels, self.loose)
+            self.solved.append(0)
+        q[active], c = self._solved(active, slope, levels, right, -self.loose * self.level)
         return q, c
+
+    def _solved(
+        self, active: IntArray, slope: FloatArray, levels: IntArray, right: FloatArray, r_level: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        if self.factors is not None:
+            return self.factors.solve(right, r_level)
+        return self._eliminated(active, slope, levels, right, r_level)
 
     def _refined(self, sign: FloatArray, q: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Solve once more for what the last solution of the system leaves over."""
@@ -273,7 +290,7 @@ class _Run:
         left = right - (self._answer(q)[active] + q[active] / self.stiff[active] + shifted)
         pulled = _sum(levels[levels >= 0], (slope * q[active])[levels >= 0], len(c))
         left_level = -self.loose * self.level - (pulled - self.loose * c)
-        more, more_level = self._eliminated(active, slope, levels, left, left_level)
+        more, more_level = self._solved(active, slope, levels, left, left_level)
         found = q.copy()
         found[active] += more
         # A price of the wrong sign is rounding here, or else the row would not be in force.

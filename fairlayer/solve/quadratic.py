@@ -106,7 +106,11 @@ class _ActiveSet:
         self.point = self.center - self.multipliers @ self.scaled
 
     def solution(self) -> QuadraticSolution:
+        """Return the point, refreshed unless the faces are too nearly dependent for multipliers >= 0."""
+        point, multipliers = self.point, self.multipliers
         self.refresh()
+        if len(multipliers) and float(self.multipliers.min()) < -1e-9 * float(self.multipliers.max()):
+            self.point, self.multipliers = point, multipliers
         return QuadraticSolution(self.point, tuple(self.faces), self.multipliers)
 
     def add(self, face: Face, atol: float) -> bool:

@@ -40,6 +40,10 @@ class Solution(NamedTuple):
         """The statistics of the predictions, (s,)."""
         return self.point.statistics
 
+    def scaled(self, factor: float) -> Solution:
+        """Return it with other multipliers, as a place to start from."""
+        return self._replace(nu=factor * self.nu, multipliers=factor * self.multipliers)
+
     @staticmethod
     def unmoved(start: Point) -> Solution:
         """Build from the first pass, where nothing but the domain acts."""

@@ -9,6 +9,7 @@ import numpy as np
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.cooling import coolable, solve_cooling
 from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.elastic import solve_proximal
 from fairlayer.solve.elastic_program import Elastic
@@ -156,6 +157,15 @@ def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None)
         return solve_scalar(passes, single, start)
     if units is not None and sortable(passes):
         solution = _try(passes, slabs, start, _FEW_STEPS) or _by_ranges(passes, slabs, units, start)
+        if solution is not None:
+            return solution
+    return _generally(passes, slabs, start)
+
+
+def _generally(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
+    if passes.size > _FAR_LOG_ODDS and coolable(passes):
+        few = None if passes.geometry.on_simplex else _try(passes, slabs, start)  # a simplex has been tried
+        solution = few or solve_cooling(passes, slabs)
         if solution is not None:
             return solution
     try:

@@ -34,7 +34,7 @@ class Stated(NamedTuple):
     limit: float
     widens: float
     size: float
-    absolute: np.ndarray  # the absolute values that `normal` adds up
+    absolute: np.ndarray  # the absolute values that `normal` adds up, of a spread those of its largest pair
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ class ElasticProblem:
                         found.append(Stated((b, i, sign), sign * row, limit, 1.0 / scale[i], abs(limit), np.abs(row)))
                 continue
             offset = np.zeros(len(block.matrix)) if block.offset is None else block.offset
+            largest = (1.0 + block.scale) * np.abs(block.matrix).max(axis=0)  # a spread is as accurate as that
             for i, j in itertools.permutations(range(len(block.matrix)), 2):
                 normal = block.scale * block.matrix[i] - block.matrix[j]
                 limit = float(block.width + offset[j] - block.scale * offset[i])
                 size = abs(block.width) + abs(offset[i]) + abs(offset[j])
-                absolute = block.scale * np.abs(block.matrix[i]) + np.abs(block.matrix[j])
-                found.append(Stated((b, i, j), normal, limit, 1.0, size, absolute))
+                found.append(Stated((b, i, j), normal, limit, 1.0, size, largest))
         return [face for face in found if np.isfinite(face.limit)]
 
     def by_highs(self) -> float | None:
@@ -142,8 +142,25 @@ def problem_of(seed: int) -> ElasticProblem:
     return _finished(rng, kind, seed, spec_rows, linear, np.zeros(n * classes), np.ones(n * classes), classes, 1.0)
 
 
-def _bounds(rng: np.random.Generator, n: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    style = rng.integers(6)
+def wide_problem_of(seed: int) -> ElasticProblem:
+    """Return a random problem with bounds whose spreads compare cell means with features in units from 1e-6 to 1e6."""
+    rng = np.random.default_rng(seed)
+    scale = float(rng.choice([1.0, 1.0, 1e3, 1e6]))
+    classes = int(rng.integers(1, 7))
+    codes, counts, dense, weights, n = _samples(rng, style=2)
+    linear_of = (codes, counts, dense, weights, n, classes)
+    if classes == 1:
+        lower, upper = _bounds(rng, n, scale, int(rng.integers(2)))
+        spec: BoxSpec | SimplexSpec = box_of_samples(codes, counts, dense, lower, upper, n, weights)
+        return _finished(rng, "wide samples", seed, spec, _map(*linear_of, None), lower, upper, 1, scale)
+    dense_class = rng.integers(0, classes, len(dense))
+    spec = simplex_of_samples(codes, counts, dense, dense_class, classes, n, weights)
+    zero, one = np.zeros(n * classes), np.ones(n * classes)
+    return _finished(rng, "wide simplex", seed, spec, _map(*linear_of, dense_class), zero, one, classes, 1.0)
+
+
+def _bounds(rng: np.random.Generator, n: int, scale: float, style: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    style = int(rng.integers(6)) if style is None else style
     lower, upper = np.zeros(n), np.full(n, scale)
     if style == 1:
         lower = scale * rng.uniform(0.0, 0.6, n)
@@ -161,7 +178,7 @@ def _bounds(rng: np.random.Generator, n: int, scale: float) -> tuple[np.ndarray,
     return lower, upper
 
 
-def _samples(rng: np.random.Generator) -> Any:
+def _samples(rng: np.random.Generator, style: int | None = None) -> Any:
     n, cells = int(rng.integers(2, 60)), int(rng.integers(1, 9))
     cells = min(cells, n)
     codes = np.concatenate([np.arange(cells), rng.integers(0, cells + (rng.random() < 0.3), n - cells)])
@@ -173,7 +190,7 @@ def _samples(rng: np.random.Generator) -> Any:
             weights[:cells] = 1.0
     each = np.ones(n) if weights is None else weights
     counts = np.bincount(codes, weights=each, minlength=cells + 1)[:cells]
-    style = rng.integers(5)
+    style = int(rng.integers(5)) if style is None else style
     rows = int(rng.integers(1, 9))
     if style == 0:
         return codes, counts, None, weights, n

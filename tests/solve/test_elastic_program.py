@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -12,21 +14,21 @@ from fairlayer.passes.simplex import SimplexPasses
 from fairlayer.solve.elastic_program import Elastic, box_of_samples, least_widening
 from fairlayer.solve.feasibility import attainable, widening_of
 from fairlayer.solve.slabs import RowSlabs, SlabSystem
-from tests.solve.elastic_problems import ElasticProblem, problem_of
+from tests.solve.elastic_problems import ElasticProblem, problem_of, wide_problem_of
 
 EPS = float(np.finfo(np.float64).eps)
 BLOCK = 30
 
 
-def check(seed: int) -> Elastic:
+def check(seed: int, of: Callable[[int], ElasticProblem] = problem_of) -> Elastic:
     """Its point meets the widened slabs and its weights prove them the least, to the last digits; HiGHS says the same.
 
     HiGHS works to 1e-10 in units of its own, in which rows of very small numbers disappear. The proof decides.
     """
-    problem = problem_of(seed)
+    problem = of(seed)
     elastic = least_widening(problem.blocks, problem.spec)
     doubt = _check_weights(problem, elastic)
-    _check_point(problem, elastic, doubt)
+    _check_point(problem, elastic, doubt, 1e-12 if of is problem_of else 4e-12)
     if not np.isnan(problem.own):
         limits = max((abs(face.limit) for face in problem.faces()), default=0.0)
         doubt = 1e-11 * problem.reach + 1e-12 * limits
@@ -34,8 +36,8 @@ def check(seed: int) -> Elastic:
     return elastic
 
 
-def _agrees_with_highs(seed: int) -> bool:
-    problem = problem_of(seed)
+def _agrees_with_highs(seed: int, of: Callable[[int], ElasticProblem] = problem_of) -> bool:
+    problem = of(seed)
     mine, least = least_widening(problem.blocks, problem.spec).widening, problem.by_highs()
     if least is None:
         return False
@@ -43,7 +45,7 @@ def _agrees_with_highs(seed: int) -> bool:
     return abs(mine - least) <= 2e-8 * unit + 1e-7 * least
 
 
-def _check_point(problem: ElasticProblem, elastic: Elastic, doubt: float) -> None:
+def _check_point(problem: ElasticProblem, elastic: Elastic, doubt: float, share: float) -> None:
     """Within the domain; each face is met by the widened limits, but for the rounding of its own sums."""
     x = problem.entries(elastic.point)
     assert (x >= problem.lower - 1e-15).all(), problem.name
@@ -52,7 +54,7 @@ def _check_point(problem: ElasticProblem, elastic: Elastic, doubt: float) -> Non
         np.testing.assert_allclose(x.reshape(-1, problem.classes).sum(axis=1), 1.0, atol=1e-14)
     s, sizes = problem.map @ x, np.abs(problem.map) @ np.maximum(np.abs(x), problem.scale)
     bounded = np.isfinite(problem.lower).all() and np.isfinite(problem.upper).all()
-    share = 1e-12 if bounded else 1e-10  # points may be far out
+    share = share if bounded else 1e-10  # points may be far out
     for key, normal, limit, widens, size, absolute in problem.faces():
         total = float(absolute @ sizes) + size + elastic.widening * widens
         over = float(normal @ s) - limit - elastic.widening * widens
@@ -85,11 +87,11 @@ def _check_weights(problem: ElasticProblem, elastic: Elastic) -> float:
     return doubt
 
 
-def _check_block(block: int) -> None:
+def _check_block(block: int, of: Callable[[int], ElasticProblem] = problem_of) -> None:
     seeds = range(block * BLOCK, (block + 1) * BLOCK)
     for seed in seeds:
-        check(seed)
-    assert sum(not _agrees_with_highs(seed) for seed in seeds) <= 1
+        check(seed, of)
+    assert sum(not _agrees_with_highs(seed, of) for seed in seeds) <= 1
 
 
 @pytest.mark.parametrize("block", range(4))
@@ -101,6 +103,29 @@ def test_the_least_widening_is_proved_and_that_of_highs(block: int) -> None:
 @pytest.mark.parametrize("block", range(4, 110))
 def test_the_least_widening_is_proved_and_that_of_highs_in_thousands(block: int) -> None:
     _check_block(block)
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_spreads_over_features_in_very_unlike_units(block: int) -> None:
+    _check_block(block, wide_problem_of)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(2, 100))
+def test_spreads_over_features_in_very_unlike_units_in_thousands(block: int) -> None:
+    _check_block(block, wide_problem_of)
+
+
+@pytest.mark.parametrize("seed", [800064])
+def test_spreads_that_were_lost_to_rounding(seed: int) -> None:
+    """The pivots of an earlier form were rounding, so that its equations became singular."""
+    check(seed)
+
+
+@pytest.mark.parametrize("seed", [898, 1092, 5306])
+def test_spreads_over_unlike_units_that_were_lost_to_rounding(seed: int) -> None:
+    """The first was answered by a negative widening, the second not at all, and the third inaccurately."""
+    check(seed, wide_problem_of)
 
 
 @pytest.mark.parametrize("seed", [274, 779, 638, 1162, 1416, 2595, 3436, 501535, 502932])

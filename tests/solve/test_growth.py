@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import fairlayer as fl
 from fairlayer import _rows
 from fairlayer.geometry import geometry_of
 from fairlayer.passes import Cells, NumpyPasses
-from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs
+from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs, prices, sparse
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.newton import optimality_error, solve_newton
@@ -254,6 +255,38 @@ def test_nothing_grows_faster_than_the_groups() -> None:
         passes += [one.passes, both.passes]
     assert max(passes) <= 12, passes
     assert max(sizes, default=0) <= 4, sizes
+
+
+def test_a_sparse_factorisation_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two attributes of 300 groups that share 600 cells, with SciPy and without."""
+    rng = np.random.default_rng(9)
+    n = 6000
+    a = rng.integers(0, 300, n)
+    features = {"a": a, "b": (a + rng.integers(0, 2, n)) % 300}
+    z = torch.tensor(np.clip(rng.beta(2, 3, n) + 0.3 * (rng.random(300) - 0.5)[a], 0, 1))
+    made: list[int] = []
+    system = prices.SparseSystem
+
+    def watched(*arguments: Any) -> Any:
+        made.append(len(arguments[2]))
+        return system(*arguments)
+
+    def solved() -> fl.Projection:
+        rules = [fl.DemographicParity("a", 0.02), fl.DemographicParity("b", 0.02)]
+        return fl.project(z, rules, sensitive_features=features, bounds=(0.0, 1.0))
+
+    monkeypatch.setattr(prices, "SparseSystem", watched)
+    found = solved()
+    assert made
+    assert max(made) > 200
+    assert found.certificate.holds
+    made.clear()
+    monkeypatch.setattr(sparse, "_library", lambda: None)
+    plain = solved()
+    assert not made
+    np.testing.assert_allclose(found.value.numpy(), plain.value.numpy(), atol=1e-12)
+    for name, price in plain.multipliers.items():
+        assert float(found.multipliers[name]) == pytest.approx(float(price), rel=1e-8)
 
 
 @pytest.mark.parametrize("size", [10.0, 1000.0])
