@@ -50,8 +50,12 @@ for soft, groups in ((False, 2), (False, 10), (True, 2), (True, 40)):
             scores = torch.from_numpy(plain).to(dtype).requires_grad_()
             for _ in range(2):
                 layer(scores[:3000], **few).sum().backward()
-            layer._last, upstream, scores = None, torch.ones(N, dtype=dtype), scores.detach().requires_grad_()
-            found[f"{soft} {groups} {geometry} {dtype}"] = highest(layer, scores, given, upstream)
+            layer._last, upstream = None, torch.ones(N, dtype=dtype)
+            if not found:  # the first long batch of a process brings in tens of megabytes of code, which count as pages
+                layer(scores, **given).backward(upstream)
+            # The second call holds the result of the first until its own is there.
+            calls = [highest(layer, scores.detach().requires_grad_(), given, upstream) for _ in range(2)]
+            found[f"{soft} {groups} {geometry} {dtype}"] = max(calls)
             assert layer.last.certificate.holds
             del layer
 print(json.dumps(found))
