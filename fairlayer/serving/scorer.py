@@ -53,6 +53,7 @@ class Stream(Protocol):
         at: float | None = None,
         digests: Sequence[str] | None = None,
         counters: Any = None,
+        inputs: Sequence[object] | None = None,
     ) -> Emitted:
         """Emit, count and store."""
 
@@ -221,12 +222,12 @@ class Scorer:
         most_records: most records of one request.
         unknown: see `Inputs`.
         decision_policy: how the decisions of a service are held, see `DecisionStream`.
-        journal: keeps an audit trail in the store's file, one row for each answer, in the transaction that counts it;
-            None keeps none.
+        journal: keeps an audit trail in the store's file or database, one row for each answer, in the transaction that
+            counts it; None keeps none.
 
     Raises:
         DataError, StoreError: the run or the store cannot be read.
-        ParameterError: there is a journal, and the store is no SQLite file.
+        ParameterError: there is a journal, and the store is in memory only.
     """
 
     def __init__(
@@ -346,7 +347,7 @@ def stream_of(
     """Return the stream of a store; a store that is shared makes its own."""
     if isinstance(store, StreamStore):
         return DurableStream(state, store, vocabulary=words, finish=finish, witness=witness)
-    stream: Stream = store.stream(state, words, finish)
+    stream: Stream = store.stream(state, words, finish, witness)
     return stream
 
 

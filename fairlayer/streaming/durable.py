@@ -40,6 +40,7 @@ __all__ = [
     "DurableStream",
     "Emitted",
     "Finish",
+    "answered_of",
     "categories_of",
     "check_known",
     "check_record",
@@ -299,21 +300,9 @@ class DurableStream:
 
     def _beside(self, step: Step, inputs: list[object] | None) -> Callable[[sqlite3.Connection], None] | None:
         """Return what the witness writes in the step's transaction."""
-        witness, state = self._witness, self.state
-        if witness is None or step.raw is None:
+        if self._witness is None or step.raw is None:
             return None
-        answered = Answered(
-            step.features or {},
-            step.raw,
-            step.answered,
-            state.phase.value,
-            state.policy.name,
-            limits_of(self._constraints),
-            ids=step.ids,
-            at=step.at,
-            inputs=inputs,
-        )
-        return partial(witness, step=answered)
+        return partial(self._witness, step=answered_of(self.state, step, inputs))
 
     def _label(self, ids: list[Id], labels: list[float]) -> None:
         self._catch_up()
@@ -438,6 +427,21 @@ def recount(
         saved["machine"]["rule"] = steps[-1].meters["rule"]
         saved["machine"]["policy"].update(steps[-1].meters["policy"])
         state.load_state_dict(saved)
+
+
+def answered_of(state: InferenceState, step: Step, inputs: Sequence[object] | None) -> Answered:
+    """Return what a step of predictions, just taken, was asked and answers."""
+    return Answered(
+        step.features or {},
+        step.raw or [],
+        step.answered,
+        state.phase.value,
+        state.policy.name,
+        limits_of(state.constraints),
+        ids=step.ids,
+        at=step.at,
+        inputs=inputs,
+    )
 
 
 def limits_of(constraints: Iterable[Constraint]) -> dict[str, float]:

@@ -29,6 +29,7 @@ from fairlayer.streaming.durable import (
     Delivered,
     Emitted,
     Finish,
+    answered_of,
     categories_of,
     check_known,
     check_record,
@@ -42,9 +43,11 @@ from fairlayer.streaming.durable import (
 )
 from fairlayer.streaming.lease import Lease
 from fairlayer.streaming.machine import Machine
-from fairlayer.streaming.postgres import Database
+from fairlayer.streaming.postgres import Database, Queued
+from fairlayer.streaming.recording import Recorder, slot_trail
 from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.store import Answer, Id, Step, StoreError
+from fairlayer.trail.appending import Prepared
 
 __all__ = ["SharedStore", "SharedStream"]
 
@@ -88,9 +91,15 @@ class SharedStore:
         self.slots, self.kind = list(range(shares) if slots is None else slots), kind
         self._stream: SharedStream | None = None
 
-    def stream(self, state: InferenceState, vocabulary: Vocabulary, finish: Finish | None = None) -> SharedStream:
+    def stream(
+        self,
+        state: InferenceState,
+        vocabulary: Vocabulary,
+        finish: Finish | None = None,
+        recorder: Recorder | None = None,
+    ) -> SharedStream:
         """Return the stream of this worker, resumed."""
-        self._stream = SharedStream(state, self, vocabulary, finish)
+        self._stream = SharedStream(state, self, vocabulary, finish, recorder)
         return self._stream
 
     def beside(self, kind: str) -> SharedStore:
@@ -132,20 +141,28 @@ class SharedStream:
         store: where to, and the share.
         vocabulary: all categories, in an order that all workers have.
         finish: what turns predictions into answers; None to answer them.
+        recorder: writes a row of the worker's chain of an audit trail for each answer, in the transaction that stores
+            it; its trail is a `SlotTrail`.
 
     Raises:
         StoreError: the database cannot be reached, holds another stream, or has no free slot.
     """
 
     def __init__(
-        self, state: InferenceState, store: SharedStore, vocabulary: Vocabulary, finish: Finish | None = None
+        self,
+        state: InferenceState,
+        store: SharedStore,
+        vocabulary: Vocabulary,
+        finish: Finish | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder, self._trail = recorder, None if recorder is None else slot_trail(recorder)
         self.state, self.store, self._words, self._finish = state, store, vocabulary.closed(), finish
         self.lock = threading.RLock()
         self._more = threading.Condition(self.lock)
         self._constraints = state.constraints
         self._labelled = any(constraint.needs_labels for constraint in self._constraints)
-        self._waiting: list[tuple[int, Step]] = []  # steps that the database does not have
+        self._waiting: list[Queued] = []  # steps that the database does not have
         self._recent: dict[Id, Answer] = {}  # their answers
         self._learnt: dict[Id, float] = {}  # labels counted here, to be marked in the database
         self._spooled: dict[Id, float] = {}  # labels that came while the database was gone
@@ -156,6 +173,8 @@ class SharedStream:
         self._writer, self._reader = (Database(store.address, kind=store.kind) for _ in range(2))
         self._writer.prepare(owner_of(self._constraints, finish), store.shares)
         self.slot = self._writer.take(store.slots)
+        if self._trail is not None:
+            self._writer.keep(self._trail, self.slot)
         self.state.adopt(self._words)
         self._resume()
         self._exchange()
@@ -195,6 +214,7 @@ class SharedStream:
         at: float | None = None,
         digests: Sequence[str] | None = None,
         counters: Mapping[str, int] | None = None,
+        inputs: Sequence[object] | None = None,
     ) -> Emitted:
         """Return predictions for raw scores, as `DurableStream.answer` does.
 
@@ -205,6 +225,8 @@ class SharedStream:
         groups = read_groups(sensitive_features, self._constraints, len(raw), self._words)
         columns = {name: categories_of(groups, name) for name in feature_names(self._constraints)}
         emitted = raw.clone()
+        if self._recorder is not None:
+            self._recorder.check(at, keys or ())
         known = self._known(keys)
         with self.lock:
             self.check()
@@ -216,7 +238,8 @@ class SharedStream:
                 part = {name: [column[i] for i in fresh] for name, column in columns.items()}
                 own = None if keys is None else [keys[i] for i in fresh]
                 marks = None if digests is None else [digests[i] for i in fresh]
-                emitted[fresh] = self._step(raw[fresh], part, own, at=at, digests=marks, counters=counters)
+                read = None if inputs is None else [inputs[i] for i in fresh]
+                emitted[fresh] = self._step(raw[fresh], part, own, at=at, inputs=read, digests=marks, counters=counters)
             number = self._seq
             self._await(number)
         for i, key in enumerate(keys or ()):
@@ -297,19 +320,31 @@ class SharedStream:
             return {}
 
     def _step(
-        self, raw: Tensor, features: dict[str, list[Any]], ids: list[Id] | None, *, at: float | None, **more: Any
+        self,
+        raw: Tensor,
+        features: dict[str, list[Any]],
+        ids: list[Id] | None,
+        *,
+        at: float | None,
+        inputs: list[object] | None,
+        **more: Any,
     ) -> Tensor:
         emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
         taken = Step(ids, self.state.meters(), raw.tolist(), emitted.tolist(), features, at=at, **more)
         step = finished(taken, self._finish)
         self._own.update(step.counters or {})
         self._seq += 1
-        self._waiting.append((self._seq, step))
+        self._waiting.append(Queued(self._seq, step, self._recorded(step, inputs)))
         marks: Sequence[str | None] = step.digests or [None] * len(ids or ())
         for key, mark, a, b in zip(ids or (), marks, step.answered, step.raw or (), strict=bool(ids)):
             self._recent[key] = Answer(a, None, b, mark)
         self._more.notify_all()
         return torch.tensor(step.answered, dtype=torch.float64)
+
+    def _recorded(self, step: Step, inputs: list[object] | None) -> Sequence[Prepared]:
+        if self._recorder is None or self._trail is None:
+            return ()
+        return self._trail.prepare(self._recorder.records(answered_of(self.state, step, inputs)))
 
     def _await(self, number: int) -> None:
         """Wait until the database has the step; not where it is gone."""
@@ -345,7 +380,7 @@ class SharedStream:
             steps = list(self._waiting)
         if steps:
             self._writer.append(self.slot, steps)
-            self._done(steps[-1][0])
+            self._done(steps[-1].seq)
 
     def _exchange(self) -> None:
         """Hear the others, and publish what this worker has done, in this order: what is published is then known."""
@@ -385,8 +420,8 @@ class SharedStream:
     def _done(self, seq: int) -> None:
         with self._more:
             self._stored = max(self._stored, seq)
-            while self._waiting and self._waiting[0][0] <= seq:
-                for key in self._waiting.pop(0)[1].ids or ():
+            while self._waiting and self._waiting[0].seq <= seq:
+                for key in self._waiting.pop(0).step.ids or ():
                     self._recent.pop(key, None)
             if not self.attached:
                 self.attached, self._said = True, ""
