@@ -10,7 +10,7 @@ from typing import Any
 from fairlayer.constraints import Constraint
 from fairlayer.errors import ParameterError
 from fairlayer.streaming import Recorder
-from fairlayer.streaming.durable import limits_of
+from fairlayer.streaming.finishing import limits_of
 from fairlayer.streaming.shared import SharedStore
 from fairlayer.streaming.store import StreamStore
 from fairlayer.trail import AuditTrail, SlotTrail
