@@ -27,9 +27,11 @@ from machine import describe, header, load
 import fairlayer as fl
 from fairlayer.fused import stream_kernels
 from fairlayer.groups import Vocabulary
+from fairlayer.streaming import Recorder
 from fairlayer.streaming.durable import DurableStream
 from fairlayer.streaming.shared import SharedStore
 from fairlayer.streaming.store import StreamStore
+from fairlayer.trail import AuditTrail, SlotTrail
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = Vocabulary().learn({"sex": ["F", "M"]})
@@ -79,6 +81,13 @@ def _rates(address: str | None, seconds: float) -> Iterator[tuple[str, float]]:
             stream = DurableStream(_state(), StreamStore(Path(folder) / "s.sqlite", synchronous=synchronous))
             yield f"SQLite, synchronous={synchronous}, 1 thread", _rate(_asks(stream, "s"), 1, seconds)
             stream.close()
+            path = Path(folder) / "t.sqlite"
+            store = StreamStore(path, synchronous=synchronous)
+            written = AuditTrail(path, key=bytes(32), durability="process" if synchronous == "normal" else "power")
+            recorder = Recorder(written, model="m", threshold=0.5, clock=time.time)
+            stream = DurableStream(_state(), store, witness=recorder)
+            yield f"SQLite, synchronous={synchronous}, 1 thread, trail", _rate(_asks(stream, "t"), 1, seconds)
+            stream.close()
     if address is None:
         return
     for threads in (1, 8):
@@ -88,7 +97,19 @@ def _rates(address: str | None, seconds: float) -> Iterator[tuple[str, float]]:
         shared = SharedStore(address, shares=4).stream(_state(), WORDS)
         yield f"PostgreSQL, 1 worker, {threads} threads", _rate(_asks(shared, f"1-{threads}"), threads, seconds)
         shared.close()
-    yield "PostgreSQL, 4 workers, 8 threads each", _four_workers(address, seconds)
+    yield "PostgreSQL, 4 workers, 8 threads each", _four_workers(address, seconds, trail=False)
+    beside = _second(address)
+    yield "PostgreSQL, 4 workers, 8 threads each, trail", _four_workers(beside, seconds, trail=True)
+
+
+def _second(address: str) -> str:
+    """Make a database beside the first, for the streams that keep an audit trail."""
+    import psycopg
+
+    name = f"{address.rpartition('/')[2]}_trail"
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{address.rpartition('/')[0]}/{name}"
 
 
 def _state() -> fl.InferenceState:
@@ -145,14 +166,15 @@ def _rate(ask: Ask, threads: int, seconds: float) -> float:
     return sum(answered) / (time.perf_counter() - start)
 
 
-def _four_workers(address: str, seconds: float) -> float:
+def _four_workers(address: str, seconds: float, *, trail: bool) -> float:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        return sum(pool.starmap(_one_worker, [(address, seconds, i) for i in range(4)], chunksize=1))
+        return sum(pool.starmap(_one_worker, [(address, seconds, i, trail) for i in range(4)], chunksize=1))
 
 
-def _one_worker(address: str, seconds: float, number: int) -> float:
+def _one_worker(address: str, seconds: float, number: int, trail: bool) -> float:
     torch.set_num_threads(1)
-    stream = SharedStore(address, shares=4).stream(_state(), WORDS)
+    recorder = Recorder(SlotTrail(key=bytes(32)), model="m", threshold=0.5, clock=time.time) if trail else None
+    stream = SharedStore(address, shares=4).stream(_state(), WORDS, recorder=recorder)
     rate = _rate(_asks(stream, f"4-{number}"), 8, seconds)
     stream.close()
     return rate

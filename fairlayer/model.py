@@ -34,8 +34,9 @@ from fairlayer.projection.labelled import NOTHING_LEARNT
 from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.result import Projection
 from fairlayer.streaming import InferenceState, Policy, Recorder
+from fairlayer.streaming.asking import categories_of
 from fairlayer.streaming.batches import StreamGaps
-from fairlayer.streaming.durable import categories_of, limits_of
+from fairlayer.streaming.finishing import limits_of
 from fairlayer.streaming.policies import as_policy
 from fairlayer.streaming.recording import Answered
 from fairlayer.streaming.setting import as_memory, as_window

@@ -483,7 +483,8 @@ def _add_serve(commands: Any) -> None:
         metavar="FILE",
         help=(
             "The audit trail to write, with one row for each answer, in the transaction that counts it. The stream is "
-            "kept in the same file, so that --store is left out. Decisions are kept in FILE.decisions."
+            "kept in the same file, so that --store is left out. Decisions are kept in FILE.decisions. In place of a "
+            "file it may be postgresql://..., where each worker writes a chain of its own."
         ),
     )
     _add_trail_key(serve)

@@ -40,7 +40,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
         if _is_shared(arguments):
             run_workers(_Plan(arguments, options), arguments.workers, listening, _listening(arguments, listening, None))
         else:
-            store = StreamStore(arguments.trail or arguments.store or ":memory:", synchronous=arguments.synchronous)
+            store = StreamStore(_place(arguments) or ":memory:", synchronous=arguments.synchronous)
             warm, journal = warm_start_of(arguments), _journal(arguments)
             app = create_app(arguments.run, store=store, warm_start=warm, journal=journal, **options)
             samples = app.state.scorer.stream.state.samples
@@ -51,15 +51,16 @@ class _Plan:
     """How a worker makes its application; a value that goes to another process."""
 
     def __init__(self, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
-        self.run, self.address, self.seconds = str(arguments.run), str(arguments.store), float(arguments.seconds)
+        self.run, self.address, self.seconds = str(arguments.run), _place(arguments), float(arguments.seconds)
         self.shares = int(arguments.shares or arguments.workers)
         self.lease, self.warm_start, self.options = float(arguments.lease), arguments.warm_start, options
+        self.journal = _journal(arguments)
 
     def __call__(self, listening: socket.socket, ready: Callable[[], None]) -> None:
         torch.set_num_threads(1)
         store = SharedStore(self.address, shares=self.shares, lease=self.lease)
         warm = None if self.warm_start is None else read_frame(self.warm_start)
-        app = create_app(self.run, store=store, warm_start=warm, **self.options)
+        app = create_app(self.run, store=store, warm_start=warm, journal=self.journal, **self.options)
         serve(app, listening, seconds=self.seconds, ready=ready)
 
 
@@ -94,7 +95,8 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.workers < 1 or arguments.most_bytes < 1 or not arguments.seconds > 0:
         raise ParameterError("--workers and --most-bytes must be at least 1, and --seconds above 0.")
     if (arguments.workers > 1 or arguments.shares is not None) and not shared:
-        found = f"'{arguments.store}' is a file of one process" if arguments.store else "there is no --store"
+        place = _place(arguments)
+        found = f"'{place}' is a file of one process" if place else "there is no --store"
         raise ParameterError(
             f"--workers {arguments.workers} was asked, but {found}: processes that count apart would each miss what "
             "the others emit. Give --store postgresql://USER@HOST/DATABASE, or leave --workers out."
@@ -103,8 +105,8 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.trail is not None and arguments.store not in (None, arguments.trail):
         raise ParameterError(
             f"--trail {arguments.trail} and --store {arguments.store} were asked, but an answer is counted and written "
-            "into the trail in one transaction, for which both have to be one file. Leave --store out: the stream is "
-            "kept in the trail's file."
+            "into the trail in one transaction, for which both have to be one file or database. Leave --store out: the "
+            "stream is kept where the trail is."
         )
     if arguments.trail_key is not None and arguments.trail is None:
         raise ParameterError("--trail-key is the key of a trail: name its file by --trail FILE.")
@@ -116,7 +118,12 @@ def _journal(arguments: argparse.Namespace) -> Journal | None:
 
 
 def _is_shared(arguments: argparse.Namespace) -> bool:
-    return (arguments.store or "").startswith(_POSTGRES)
+    return _place(arguments).startswith(_POSTGRES)
+
+
+def _place(arguments: argparse.Namespace) -> str:
+    """Return where the stream is kept, and with it the trail; nothing for memory only."""
+    return str(arguments.trail or arguments.store or "")
 
 
 def _token(file: str | None) -> str | None:

@@ -12,17 +12,31 @@ from typing import Any
 
 from fairlayer.errors import DataError
 from fairlayer.streaming.store import forget_ids
-from fairlayer.trail import AuditTrail, Override, PeriodReport, Verification, read_key, report, rows_between, verify
+from fairlayer.trail import (
+    AuditTrail,
+    Override,
+    PeriodReport,
+    Verification,
+    copy_chains,
+    joint_checkpoint,
+    read_key,
+    report,
+    rows_between,
+    verify,
+    verify_chains,
+)
 
 __all__ = ["add_trail", "run_trail"]
 
 TAMPERED = 1
+POSTGRES = ("postgresql://", "postgres://")
 
 
 def add_trail(commands: Any, new_parser: Any) -> None:
     """Add the command and its verbs."""
     trail = new_parser(
-        description="An audit trail is one SQLite file, written by fairlayer.trail.AuditTrail. "
+        description="An audit trail is one SQLite file, written by fairlayer.trail.AuditTrail. On PostgreSQL "
+        "it is a chain of each worker, of which `copy` makes such a file. "
         "`verify` exits with 0 where nothing was found, with 1 where something was; 2 is an error."
     )
     commands.add_subcommand("trail", trail, help="Verify, report, export or amend an audit trail.")
@@ -30,13 +44,24 @@ def add_trail(commands: Any, new_parser: Any) -> None:
     for verb, (what, options) in _VERBS.items():
         parser = new_parser(description=what)
         verbs.add_subcommand(verb, parser, help=what)
-        parser.add_argument("file", help="The SQLite file of the trail.")
+        parser.add_argument("file", help="The SQLite file of the trail, or the database.")
         for name in options:
             parser.add_argument(f"--{name}", **{**_OPTIONS[name], **_NEEDED.get((verb, name), {})})
 
 
 def run_trail(arguments: argparse.Namespace) -> int:
     """Run one of the verbs; return the exit code."""
+    given = getattr(arguments, arguments.verb)
+    shared = {"verify": _verify_chains, "checkpoint": _checkpoint_chains, "copy": _copy}
+    if str(given.file).startswith(POSTGRES):
+        if arguments.verb not in shared:
+            raise DataError(
+                f"`trail {arguments.verb}` reads one file, but was given a database. Copy its chains to files first: "
+                "fairlayer trail copy postgresql://... --out FOLDER"
+            )
+        return shared[arguments.verb](given)
+    if arguments.verb == "copy":
+        raise DataError("`trail copy` makes files of the chains in a database: give postgresql://...")
     verbs = {
         "verify": _verify,
         "report": _report,
@@ -46,7 +71,32 @@ def run_trail(arguments: argparse.Namespace) -> int:
         "erase": _erase,
         "prune": _prune,
     }
-    return verbs[arguments.verb](getattr(arguments, arguments.verb))
+    return verbs[arguments.verb](given)
+
+
+def _verify_chains(arguments: argparse.Namespace) -> int:
+    if arguments.incremental or any(each is not None for each in _period(arguments)):
+        raise DataError("a database is verified whole: leave out --incremental, --from and --to, or copy it to files.")
+    found = verify_chains(
+        arguments.file,
+        checkpoint=_text(arguments.checkpoint),
+        key=_key(arguments),
+        public_key=_bytes(arguments.public_key),
+    )
+    print(found)
+    return 0 if found.ok else TAMPERED
+
+
+def _checkpoint_chains(arguments: argparse.Namespace) -> int:
+    who, signing = arguments.who or getpass.getuser(), _bytes(arguments.signing_key)
+    print(joint_checkpoint(arguments.file, time=time.time(), who=who, key=_key(arguments), signing_key=signing), end="")
+    return 0
+
+
+def _copy(arguments: argparse.Namespace) -> int:
+    for name, path in copy_chains(arguments.file, arguments.out or "trail").items():
+        print(f"{name}: {path}")
+    return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -261,7 +311,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "DAYS",
         "help": "Rows that are younger are kept (default: 183, which is also the least).",
     },
-    "out": {"metavar": "PARQUET", "help": "The file to write (default: beside the trail)."},
+    "out": {"metavar": "PARQUET", "help": "The file to write (default: beside the trail); of copy, the folder."},
 }
 _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "verify": (
@@ -282,6 +332,7 @@ _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Delete the content of all rows about a person, and write that it was deleted.",
         ("subject", "who", "why", "later", "key-file"),
     ),
+    "copy": ("Copy the chains that workers wrote on PostgreSQL to a file each.", ("out",)),
     "prune": (
         "Drop old segments whose checkpoints were handed out, and write that they were dropped.",
         ("who", "keep-days", "key-file"),

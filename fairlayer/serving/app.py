@@ -26,7 +26,7 @@ from fairlayer.serving.scorer import Scorer
 from fairlayer.streaming.shared import SharedStore
 from fairlayer.streaming.store import IdReusedError, LabelChangedError, StoreError, StreamStore, UnknownIdError
 from fairlayer.streaming.windows import ClockBackError
-from fairlayer.trail import TrailError
+from fairlayer.trail import AuditTrail, SlotTrail, TrailError
 
 # No `from __future__ import annotations` here: FastAPI reads the annotations of functions defined inside functions.
 
@@ -110,7 +110,13 @@ def create_app(
         scorer.close()
 
     app: FastAPI = fastapi.FastAPI(
-        title="fairlayer", version=VERSION, description=_ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="fairlayer",
+        version=VERSION,
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # behind a proxy that ends TLS, a redirect would name http://
     )
     app.state.scorer, app.state.decider, app.state.ready = scorer, decider, False
     hosts = None if allowed_hosts is None else tuple(name.lower() for name in allowed_hosts)
@@ -206,7 +212,7 @@ def _add_probes(app: "FastAPI", scorer: Scorer) -> None:
     @app.get("/health", responses=_refusing(400))
     def health() -> dict[str, Any]:
         """Say that the process answers, which run it serves, and what of the stream outlives what."""
-        trail = None if scorer.recorder is None else scorer.recorder.trail.path.name
+        trail = None if scorer.recorder is None else _trail_name(scorer.recorder.trail)
         durability = scorer.store.durability
         return {"status": "ok", "run": scorer.name, "version": VERSION, "durability": durability, "trail": trail}
 
@@ -218,6 +224,10 @@ def _add_probes(app: "FastAPI", scorer: Scorer) -> None:
         except StoreError as error:
             return JSONResponse({"ready": False, "detail": str(error)}, status_code=503)
         return JSONResponse({"ready": bool(app.state.ready)}, status_code=200 if app.state.ready else 503)
+
+
+def _trail_name(trail: AuditTrail | SlotTrail) -> str:
+    return trail.chain if isinstance(trail, SlotTrail) else trail.path.name
 
 
 def _add_documents(app: "FastAPI", schemas: Schemas, *, guarded: bool) -> None:

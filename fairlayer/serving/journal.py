@@ -1,4 +1,4 @@
-"""The audit trail of a service: it lives in the file of the stream's store, so that both commit together."""
+"""The audit trail of a service: it lives where the stream's store is, so that both commit together."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from fairlayer.constraints import Constraint
 from fairlayer.errors import ParameterError
 from fairlayer.streaming import Recorder
-from fairlayer.streaming.durable import limits_of
+from fairlayer.streaming.finishing import limits_of
+from fairlayer.streaming.shared import SharedStore
 from fairlayer.streaming.store import StreamStore
-from fairlayer.trail import AuditTrail
+from fairlayer.trail import AuditTrail, SlotTrail
 
 __all__ = ["Journal", "Started"]
 
@@ -47,16 +48,22 @@ class Journal:
         constraints: Iterable[Constraint],
         threshold: float | None = None,
     ) -> Recorder:
-        """Open the trail in the store's file, write that a service begins, and return what records its answers.
+        """Open the trail where the store is, write that a service begins, and return what records its answers.
 
         Raises:
-            ParameterError: the store is no SQLite file.
+            ParameterError: the store is in memory only.
             TrailError: the file's trail has another key, or cannot be written.
         """
+        settings = {"model": model, "policy": policy, "limit": limits_of(constraints), "package": version("fairlayer")}
+        begun = Started(self.clock(), settings)
+        if isinstance(store, SharedStore):
+            chain = SlotTrail(key=self.key, signing_key=self.signing_key, name=self.name, opening=[begun])
+            return Recorder(chain, model=model, threshold=threshold, clock=self.clock)
         if not isinstance(store, StreamStore) or store.path == ":memory:":
             raise ParameterError(
                 "an audit trail is written in the transaction that counts an answer, for which the stream has to be "
-                "kept in an SQLite file. Give a StreamStore of a file (on the command line: --trail FILE)."
+                "kept in an SQLite file or on PostgreSQL. Give a StreamStore of a file, or a SharedStore (on the "
+                "command line: --trail FILE, or --trail postgresql://...)."
             )
         trail = AuditTrail(
             store.path,
@@ -65,8 +72,7 @@ class Journal:
             name=self.name,
             durability="power" if store.synchronous == "full" else "process",
         )
-        settings = {"model": model, "policy": policy, "limit": limits_of(constraints), "package": version("fairlayer")}
-        trail.append(Started(self.clock(), settings))
+        trail.append(begun)
         return Recorder(trail, model=model, threshold=threshold, clock=self.clock)
 
 

@@ -20,7 +20,9 @@ from fairlayer.serving.identity import digests_of, name_of, read_of
 from fairlayer.serving.journal import Journal
 from fairlayer.serving.records import frame_of, unseen_levels
 from fairlayer.streaming import InferenceState, Policy, Recorder
-from fairlayer.streaming.durable import Delivered, DurableStream, Emitted, Finish
+from fairlayer.streaming.asking import Delivered, Emitted
+from fairlayer.streaming.durable import DurableStream
+from fairlayer.streaming.finishing import Finish
 from fairlayer.streaming.setting import as_window
 from fairlayer.streaming.store import Id, StreamStore
 from fairlayer.training import Run, load_run
@@ -53,6 +55,7 @@ class Stream(Protocol):
         at: float | None = None,
         digests: Sequence[str] | None = None,
         counters: Any = None,
+        inputs: Sequence[object] | None = None,
     ) -> Emitted:
         """Emit, count and store."""
 
@@ -229,12 +232,12 @@ class Scorer:
         most_records: most records of one request.
         unknown: see `Inputs`.
         decision_policy: how the decisions of a service are held, see `DecisionStream`.
-        journal: keeps an audit trail in the store's file, one row for each answer, in the transaction that counts it;
-            None keeps none.
+        journal: keeps an audit trail in the store's file or database, one row for each answer, in the transaction that
+            counts it; None keeps none.
 
     Raises:
         DataError, StoreError: the run or the store cannot be read.
-        ParameterError: there is a journal, and the store is no SQLite file.
+        ParameterError: there is a journal, and the store is in memory only.
 
     Example:
         >>> from fairlayer.data.readers import read_lending
@@ -365,7 +368,7 @@ def stream_of(
     """Return the stream of a store; a store that is shared makes its own."""
     if isinstance(store, StreamStore):
         return DurableStream(state, store, vocabulary=words, finish=finish, witness=witness)
-    stream: Stream = store.stream(state, words, finish)
+    stream: Stream = store.stream(state, words, finish, witness)
     return stream
 
 

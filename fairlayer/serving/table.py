@@ -20,7 +20,7 @@ from fairlayer.data.columns import as_numbers, as_text
 from fairlayer.errors import DataError
 from fairlayer.serving.scorer import new_stream
 from fairlayer.streaming import InferenceState, Policy, Recorder
-from fairlayer.streaming.durable import limits_of
+from fairlayer.streaming.finishing import limits_of
 from fairlayer.streaming.recording import Answered
 from fairlayer.training import Observed, Run, emit_in_batches, measure
 from fairlayer.training.comparison import Beside

@@ -8,110 +8,26 @@ import sqlite3
 import struct
 import threading
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fairlayer.constraints import Constraint
-from fairlayer.edge import as_columns, feature_names, read_groups, read_per_sample
-from fairlayer.errors import ConstraintDefinitionError, ShapeError
-from fairlayer.groups import Groups, Vocabulary
-from fairlayer.streaming.recording import Answered, Witness
+from fairlayer.errors import ConstraintDefinitionError
+from fairlayer.groups import Vocabulary
+from fairlayer.streaming.asking import Delivered, Emitted, Part, check_known, check_same, read_asked, read_labels
+from fairlayer.streaming.finishing import Finish, answered_of, finished, owner_of, recount, step_of
+from fairlayer.streaming.recording import Witness
 from fairlayer.streaming.state import InferenceState
-from fairlayer.streaming.store import (
-    Answer,
-    Id,
-    IdReusedError,
-    LabelChangedError,
-    Step,
-    StoreError,
-    StoreView,
-    StreamStore,
-    UnknownIdError,
-)
+from fairlayer.streaming.store import Id, Step, StoreError, StoreView, StreamStore
 
-__all__ = [
-    "Delivered",
-    "DurableStream",
-    "Emitted",
-    "Finish",
-    "categories_of",
-    "check_known",
-    "check_record",
-    "check_same",
-    "checked_ids",
-    "column_of",
-    "finished",
-    "limits_of",
-    "owner_of",
-    "read_labels",
-    "read_state",
-    "recount",
-]
+__all__ = ["DurableStream", "read_state"]
 
-_LONGEST_ID = 256
 _UNREADABLE = (EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError, struct.error)
-
-
-class Emitted(NamedTuple):
-    """What a call was answered, all (n,).
-
-    Args:
-        emitted: predictions.
-        raw: the raw scores that they were made from.
-        repeated: whether an id had come before, and got what it got then.
-    """
-
-    emitted: Tensor
-    raw: Tensor
-    repeated: list[bool]
-
-
-class _Beside(NamedTuple):
-    """What only the witness is told of new samples, one entry per sample."""
-
-    inputs: list[object] | None
-    read: list[float] | None
-
-
-class Finish(Protocol):
-    """What turns emitted predictions into answers, such as decisions, and remembers what it has to."""
-
-    owner: str
-
-    def answers(self, features: Mapping[str, Sequence[Any]], emitted: Sequence[float]) -> list[float]:
-        """Return the answers, and remember."""
-
-    def recount(
-        self, features: Mapping[str, Sequence[Any]], emitted: Sequence[float], answers: Sequence[float]
-    ) -> None:
-        """Remember answers that were given before."""
-
-    def counters(self, features: Mapping[str, Sequence[Any]], answers: Sequence[float]) -> Mapping[str, int]:
-        """Return what the store is to count of answers."""
-
-    def to_state(self) -> dict[str, float]:
-        """Return plain numbers."""
-
-    def load_state(self, state: Mapping[str, float]) -> None:
-        """Restore what `to_state` returned."""
-
-
-class Delivered(NamedTuple):
-    """What became of labels.
-
-    Args:
-        counted: labels that had not come before, and are stored.
-        waiting: labels that are kept in memory until the store is back; they are checked and counted then.
-    """
-
-    counted: int
-    waiting: int = 0
 
 
 class DurableStream:
@@ -210,33 +126,23 @@ class DurableStream:
         Raises:
             IdReusedError: an id was answered before for another record; nothing is counted.
         """
-        raw, keys = column_of(scores), None if ids is None else checked_ids(ids, scores.numel())
-        groups = read_groups(sensitive_features, self._constraints, len(raw), self._words)
-        columns = {name: categories_of(groups, name) for name in feature_names(self._constraints)}
-        emitted = raw.clone()
+        asked = read_asked(
+            scores,
+            sensitive_features,
+            constraints=self._constraints,
+            vocabulary=self._words,
+            ids=ids,
+            at=at,
+            digests=digests,
+            counters=counters,
+            inputs=inputs,
+            read=read,
+        )
         with self.lock:
-            known = self.store.answers(keys) if keys else {}
-            for i, key in enumerate(keys or ()):
-                check_record(key, known.get(key), None if digests is None else digests[i])
-            fresh = [i for i in range(len(raw)) if keys is None or keys[i] not in known]
-            if fresh or not len(raw):
-                part = {name: [column[i] for i in fresh] for name, column in columns.items()}
-                emitted[fresh] = self._step(
-                    raw[fresh],
-                    part,
-                    None if keys is None else [keys[i] for i in fresh],
-                    at=at,
-                    digests=None if digests is None else [digests[i] for i in fresh],
-                    counters=None if counters is None else dict(counters),
-                    beside=_Beside(
-                        None if inputs is None else [inputs[i] for i in fresh],
-                        None if read is None else [read[i] for i in fresh],
-                    ),
-                )
-        for i, key in enumerate(keys or ()):
-            if key in known:
-                emitted[i], raw[i] = known[key].emitted, known[key].raw
-        return Emitted(emitted, raw, [i not in set(fresh) for i in range(len(raw))])
+            known = self.store.answers(asked.ids) if asked.ids else {}
+            fresh = asked.unanswered(known)
+            answers = self._step(asked.part(fresh)) if fresh or not len(asked.whole.raw) else None
+        return asked.answered(fresh, answers, known)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -291,43 +197,21 @@ class DurableStream:
 
     # ---- steps
 
-    def _step(
-        self,
-        raw: Tensor,
-        features: dict[str, list[Any]],
-        ids: list[Id] | None,
-        *,
-        at: float | None,
-        beside: _Beside,
-        **more: Any,
-    ) -> Tensor:
+    def _step(self, part: Part) -> Tensor:
         self._catch_up()
         # In double precision, so that the number counted is the number stored and, as JSON, the number sent.
-        emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
+        ids = part.ids if self._labelled else None
+        emitted = self.state.emit(part.raw, part.features, ids=ids, vocabulary=self._words, at=part.at)
         self._ahead = True  # what finishes may have remembered answers that are not stored
-        step = finished(Step(ids, {}, raw.tolist(), emitted.tolist(), features, at=at, **more), self._finish)
-        self._write(step, self._witnessed(step, beside))
+        step = finished(step_of(part, emitted), self._finish)
+        self._write(step, self._beside(step, part))
         return torch.tensor(step.answered, dtype=torch.float64)
 
-    def _witnessed(self, step: Step, beside: _Beside) -> Callable[[sqlite3.Connection], None] | None:
+    def _beside(self, step: Step, part: Part) -> Callable[[sqlite3.Connection], None] | None:
         """Return what the witness writes in the step's transaction."""
-        witness, state = self._witness, self.state
-        if witness is None or step.raw is None:
+        if self._witness is None or step.raw is None:
             return None
-        answered = Answered(
-            step.features or {},
-            step.raw if beside.read is None else beside.read,
-            step.emitted,
-            state.phase.value,
-            state.policy.name,
-            limits_of(self._constraints),
-            ids=step.ids,
-            at=step.at,
-            inputs=beside.inputs,
-            decisions=None if self._finish is None else [int(answer) for answer in step.answered],
-            wishes=None if beside.read is None else step.raw,
-        )
-        return partial(witness, step=answered)
+        return partial(self._witness, step=answered_of(self.state, step, part, self._finish))
 
     def _label(self, ids: list[Id], labels: list[float]) -> None:
         self._catch_up()
@@ -417,152 +301,4 @@ def _check_owner(constraints: Sequence[Constraint], store: StreamStore | StoreVi
         raise StoreError(
             f"the store '{store.path}' holds a stream under {owner}, but this model has {names}. "
             "Begin a new file: pooled means of two streams do not mix."
-        )
-
-
-def owner_of(constraints: Sequence[Constraint], finish: Finish | None) -> list[str]:
-    """Return whose stream it is, as a store keeps it: constraints, and what finishes."""
-    return [*(constraint.name for constraint in constraints), *(() if finish is None else (finish.owner,))]
-
-
-def finished(step: Step, finish: Finish | None) -> Step:
-    """Return a step with its answers, and with what is to be counted of them."""
-    if finish is None or step.features is None or step.emitted is None:
-        return step
-    answers = finish.answers(step.features, step.emitted)
-    counted = Counter(step.counters or {}) + Counter(finish.counters(step.features, answers))
-    return step._replace(answers=answers, counters=dict(counted))
-
-
-def recount(
-    state: InferenceState, steps: Sequence[Step], vocabulary: Vocabulary | None, finish: Finish | None = None
-) -> None:
-    """Count logged steps as they were emitted; nothing is decided anew."""
-    labelled = any(constraint.needs_labels for constraint in state.constraints)
-    for step in steps:
-        if step.emitted is None or step.raw is None:
-            state.observe_labels(step.ids or [], step.labels)
-            continue
-        raw, emitted = (torch.tensor(values, dtype=torch.float64) for values in (step.raw, step.emitted))
-        state.absorb(raw, emitted, step.features, vocabulary, ids=step.ids if labelled else None, at=step.at)
-        if finish is not None:
-            finish.recount(step.features or {}, step.emitted, step.answered)
-    if steps:
-        saved = state.state_dict()
-        saved["machine"]["rule"] = steps[-1].meters["rule"]
-        saved["machine"]["policy"].update(steps[-1].meters["policy"])
-        state.load_state_dict(saved)
-
-
-def limits_of(constraints: Iterable[Constraint]) -> dict[str, float]:
-    """Return what each constraint holds its number to, by name; those without a number are left out."""
-    return {one.name: float(one.limit) for one in constraints if one.limit is not None}
-
-
-def check_record(key: Id, known: Answer | None, digest: str | None) -> None:
-    """See that an id which was answered before comes with the record that it came with then.
-
-    Raises:
-        IdReusedError: it comes with another.
-    """
-    if known is not None and None not in (digest, known.digest) and digest != known.digest:
-        raise IdReusedError(
-            f"the id {key!r} was answered before for another record. Give each record an id of its own; the same id is "
-            "for asking again for the same answer."
-        )
-
-
-def categories_of(groups: Groups, name: str) -> list[Any]:
-    """Return one feature as plain categories, None where unknown: values that a store can hold."""
-    column = groups.column(name)
-    if column.codes is None:
-        return list(groups.raw[name].tolist())
-    words = (*column.categories, None)  # the code -1 is the last
-    return [words[code] for code in column.codes.tolist()]
-
-
-def column_of(scores: Tensor) -> Tensor:
-    """Return raw scores (n,) in double precision, a copy.
-
-    Raises:
-        ShapeError: they are no one score per sample.
-    """
-    as_columns(scores, empty=True)  # whole numbers and bools are no scores
-    if scores.ndim == 2 and scores.shape[1] != 1:
-        raise ShapeError(f"a stream takes one score per sample, (n,) or (n, 1), but found {tuple(scores.shape)}.")
-    return scores.detach().to("cpu", torch.float64, copy=True).reshape(-1)
-
-
-def checked_ids(ids: Sequence[Id], n: int) -> list[Id]:
-    """Return the ids of n samples.
-
-    Raises:
-        ShapeError: one is no id, one is given twice, or there are more or fewer.
-    """
-    keys = list(ids)
-    if len(keys) != n:
-        raise ShapeError(f"there are {n} samples, but {len(keys)} ids. Give one id per sample.")
-    wrong = [key for key in keys if not _is_id(key)]
-    if wrong:
-        raise ShapeError(
-            f"an id is a string of at most {_LONGEST_ID} characters, or a whole number below 2^63, "
-            f"but found {wrong[:3]}."
-        )
-    if len(set(keys)) < n:
-        raise ShapeError("an id is given twice in one call. Each sample needs an id of its own.")
-    return keys
-
-
-def _is_id(key: object) -> bool:
-    if isinstance(key, str):
-        return len(key) <= _LONGEST_ID and not any("\ud800" <= letter <= "\udfff" for letter in key)
-    return isinstance(key, int) and not isinstance(key, bool) and -(2**63) <= key < 2**63
-
-
-def read_labels(ids: Sequence[Id], y: Any, *, labelled: bool) -> dict[Id, float]:
-    """Return id -> label of labels that are delivered.
-
-    Args:
-        ids: of earlier predictions.
-        y: a label for each.
-        labelled: whether some constraint looks at labels.
-
-    Raises:
-        ConstraintDefinitionError: none does.
-        ShapeError: an id is none, or lengths differ.
-    """
-    keys = checked_ids(ids, len(list(ids)))
-    column = read_per_sample("y", y, (len(keys),))
-    assert column is not None
-    if not labelled:
-        raise ConstraintDefinitionError(
-            "labels were delivered, but no constraint of this stream looks at labels: there is nothing to count."
-        )
-    return dict(zip(keys, (float(label) for label in column[:, 0]), strict=True))
-
-
-def check_known(ids: Iterable[Id], known: Mapping[Id, Any]) -> None:
-    """See that there is a prediction for each id.
-
-    Raises:
-        UnknownIdError: there is none.
-    """
-    missing = [key for key in ids if key not in known]
-    if missing:
-        raise UnknownIdError(
-            f"labels came for the ids {missing[:5]}, of which no prediction is known: an id is given when a "
-            "prediction is asked for, and remembered for as long as the store says."
-        )
-
-
-def check_same(labels: Mapping[Id, float], known: Mapping[Id, Any]) -> None:
-    """See that no id had another label before.
-
-    Raises:
-        LabelChangedError: one had.
-    """
-    changed = [key for key, label in labels.items() if known[key].label not in (None, label)]
-    if changed:
-        raise LabelChangedError(
-            f"another label was delivered before for the ids {changed[:5]}. A label is counted once and not taken back."
         )

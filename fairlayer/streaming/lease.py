@@ -11,8 +11,9 @@ With the counts n_w of all workers, the mean of everything leaves M_c by
 
 as N_c + n_w <= N_c + sum_w n_w. So the difference of two cells leaves the common one by at most the sum of the shares,
 however long nobody hears of anybody. (1) can always be kept: e = M_c moves its left side by nothing. A cell that no
-exchange has seen has no M_c, and nothing is said of it. What some worker had published and another not yet heard at its
-last exchange comes on top.
+exchange has seen has no M_c, and nothing is said of it. Steps that were taken while an exchange was under way kept to
+the share before; where they have used up more than the new one, what follows lies between what was asked and M_c. What
+some worker had published and another not yet heard at its last exchange comes on top.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Lease:
         for i, value in enumerate(emitted.tolist()):
             n += 1.0
             room = 0.5 * self.share * (before + n)
-            kept[i] = min(max(value, mean - moved - room), mean - moved + room)
+            low, high = min(mean - moved - room, mean), max(mean - moved + room, mean)
+            kept[i] = min(max(value, low), high)
             moved += kept[i] - mean
         return kept

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 from fairlayer.errors import require
 from fairlayer.streaming.store import Answer, Id, Step, StoreError
+from fairlayer.trail import SlotTrail, TrailError
+from fairlayer.trail.appending import Prepared
 
-__all__ = ["KINDS", "Database", "Slot"]
+__all__ = ["KINDS", "Database", "Queued", "Slot"]
 
 KINDS = {"scores": "public", "decisions": "fairlayer_decisions"}
 """The streams that a database can hold, each in a schema of its own."""
@@ -52,6 +54,20 @@ class Slot(NamedTuple):
     steps: list[tuple[int, Step]]
 
 
+class Queued(NamedTuple):
+    """A step that is to be written.
+
+    Args:
+        seq: its number.
+        step: what it is.
+        rows: of the audit trail, written in the same transaction; none where no trail is kept.
+    """
+
+    seq: int
+    step: Step
+    rows: Sequence[Prepared] = ()
+
+
 class Database:
     """One connection, opened when it is needed and let go of when it fails. One thread at a time.
 
@@ -71,6 +87,7 @@ class Database:
         self._connection: Any = None
         self._lock = threading.Lock()
         self.slot: int | None = None
+        self._trail: SlotTrail | None = None
 
     def prepare(self, names: Sequence[str], shares: int) -> None:
         """Make the tables, and see whose stream they hold.
@@ -109,6 +126,16 @@ class Database:
             "more --shares."
         )
 
+    def keep(self, trail: SlotTrail, slot: int) -> None:
+        """Write a chain of the audit trail from now on.
+
+        Raises:
+            TrailError: it cannot be read, or has another key.
+        """
+        with self._work() as cursor:
+            trail.begin(cursor, f"{self.kind}.{slot}")
+        self._trail = trail
+
     def load(self, slot: int) -> Slot:
         """Return what is held of a worker."""
         with self._work() as cursor:
@@ -119,7 +146,7 @@ class Database:
             ).fetchall()
         return Slot(state, seq, [(number, Step(**json.loads(body))) for number, body in rows])
 
-    def append(self, slot: int, steps: Sequence[tuple[int, Step]]) -> None:
+    def append(self, slot: int, steps: Sequence[Queued]) -> None:
         """Write steps in one transaction; those that are there already are left as they are."""
         with self._work() as cursor:
             self._append(cursor, slot, steps)
@@ -127,7 +154,7 @@ class Database:
     def exchange(
         self,
         slot: int,
-        steps: Sequence[tuple[int, Step]],
+        steps: Sequence[Queued],
         *,
         seq: int,
         state: bytes,
@@ -179,15 +206,29 @@ class Database:
         if connection is not None:
             connection.close()
 
-    def _append(self, cursor: Any, slot: int, steps: Sequence[tuple[int, Step]]) -> None:
+    def _append(self, cursor: Any, slot: int, steps: Sequence[Queued]) -> None:
+        if self._trail is not None and steps:
+            self._record(cursor, slot, steps, self._trail)
         cursor.executemany(
             "INSERT INTO fairlayer_steps VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-            [(slot, seq, json.dumps(step._asdict(), allow_nan=False)) for seq, step in steps],
+            [(slot, seq, json.dumps(step._asdict(), allow_nan=False)) for seq, step, _ in steps],
         )
         cursor.executemany(
             "INSERT INTO fairlayer_answers VALUES (%s, %s, %s, %s, NULL, %s) ON CONFLICT DO NOTHING",
-            [row for _, step in steps for row in _rows(slot, step)],
+            [row for _, step, _ in steps for row in _rows(slot, step)],
         )
+
+    def _record(self, cursor: Any, slot: int, steps: Sequence[Queued], trail: SlotTrail) -> None:
+        """Write the rows of the trail of those steps that are not there yet: a commit may have been lost to sight."""
+        [last] = cursor.execute(
+            "SELECT greatest((SELECT seq FROM fairlayer_slots WHERE slot = %s), "
+            "(SELECT max(seq) FROM fairlayer_steps WHERE slot = %s), 0)",
+            (slot, slot),
+        ).fetchone()
+        try:
+            trail.add(cursor, [row for each in steps if each.seq > last for row in each.rows])
+        except TrailError as error:
+            raise StoreError(f"the audit trail cannot be written ({error})") from error
 
     @contextmanager
     def _work(self) -> Iterator[Any]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
 
 from fairlayer.errors import ParameterError
-from fairlayer.trail import AuditTrail, Decision
+from fairlayer.trail import AuditTrail, Decision, SlotTrail
 
-__all__ = ["Answered", "Recorder", "Witness"]
+__all__ = ["Answered", "Recorder", "Witness", "slot_trail"]
 
 Score = float | list[float]
 
@@ -61,7 +61,7 @@ class Recorder:
     """Writes a row of an audit trail for each answer.
 
     Args:
-        trail: where to.
+        trail: where to: a file, or a chain of one of several writers.
         model: what the model is called in each row, with its version.
         threshold: score from which on the answer is a yes; None where no decision is taken from the score.
         clock: the time of a row, in seconds; None for the time that comes with the step.
@@ -77,25 +77,27 @@ class Recorder:
         (5.0, 0.25, 1)
     """
 
-    trail: AuditTrail
+    trail: AuditTrail | SlotTrail
     model: str | None = None
     threshold: float | None = None
     clock: Callable[[], float] | None = None
 
     def __call__(self, connection: sqlite3.Connection, step: Answered) -> None:
         """Write the rows of a step in the transaction that is open."""
-        self.trail.append_in(connection, self.records(step))
+        self._file().append_in(connection, self.records(step))
 
     def write(self, *steps: Answered) -> range:
         """Write the rows of steps in a transaction of their own; return their numbers."""
-        return self.trail.append([record for step in steps for record in self.records(step)])
+        return self._file().append([record for step in steps for record in self.records(step)])
 
-    def check(self, at: float | None) -> None:
-        """See that a row would have a time.
+    def check(self, at: float | None, ids: Iterable[str | int] = ()) -> None:
+        """See that a row would have a time, and a subject that a trail can name.
 
         Raises:
-            ParameterError: the call has none, and there is no clock.
+            ParameterError: the call has no time and there is no clock, or an id cannot name a subject.
         """
+        for each in ids:
+            self.trail.tag(str(each))
         if at is None and self.clock is None:
             raise ParameterError(
                 "an audit trail is kept, but the call has no time, and the trail reads no clock. Pass at=SECONDS, such "
@@ -112,6 +114,14 @@ class Recorder:
         time = float(step.at or 0.0) if self.clock is None else self.clock()
         own_clock = self.clock is not None and step.at is not None
         return [self._record(step, row, time, {"at": step.at} if own_clock else {}) for row in range(len(step.raw))]
+
+    def _file(self) -> AuditTrail:
+        if isinstance(self.trail, SlotTrail):
+            raise ParameterError(
+                "the chain of one of several writers is written by the stream that shares the database. Give this "
+                "stream an AuditTrail."
+            )
+        return self.trail
 
     def _record(self, step: Answered, row: int, time: float, clock: dict[str, object]) -> Decision:
         raw, emitted = step.raw[row], None if step.emitted is None else step.emitted[row]
@@ -138,6 +148,20 @@ class Recorder:
         if self.threshold is None or not isinstance(emitted, float):
             return None
         return int(emitted >= self.threshold)
+
+
+def slot_trail(recorder: Recorder) -> SlotTrail:
+    """Return the chain that a recorder writes.
+
+    Raises:
+        ParameterError: it writes a file.
+    """
+    if not isinstance(recorder.trail, SlotTrail):
+        raise ParameterError(
+            "a stream on PostgreSQL writes its audit trail there, in the transaction that stores an answer. Give the "
+            "Recorder a SlotTrail in place of an AuditTrail."
+        )
+    return recorder.trail
 
 
 def _shift(raw: Score, emitted: Score) -> Score:

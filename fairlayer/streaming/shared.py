@@ -9,42 +9,27 @@ store gone   requests are answered at once from memory and wait there to be writ
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer.edge import feature_names, read_groups
-from fairlayer.errors import ParameterError, ShapeError
+from fairlayer.errors import ParameterError
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.streaming.durable import (
-    Delivered,
-    Emitted,
-    Finish,
-    categories_of,
-    check_known,
-    check_record,
-    check_same,
-    checked_ids,
-    column_of,
-    finished,
-    owner_of,
-    read_labels,
-    recount,
-)
+from fairlayer.streaming.asking import Delivered, Emitted, Part, check_known, check_same, read_asked, read_labels
+from fairlayer.streaming.exchanging import Exchanged
+from fairlayer.streaming.finishing import Finish, answered_of, finished, owner_of, step_of
 from fairlayer.streaming.lease import Lease
-from fairlayer.streaming.machine import Machine
-from fairlayer.streaming.postgres import Database
+from fairlayer.streaming.postgres import Database, Queued
+from fairlayer.streaming.recording import Recorder, slot_trail
 from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.store import Answer, Id, Step, StoreError
+from fairlayer.trail.appending import Prepared
 
 __all__ = ["SharedStore", "SharedStream"]
 
@@ -88,9 +73,15 @@ class SharedStore:
         self.slots, self.kind = list(range(shares) if slots is None else slots), kind
         self._stream: SharedStream | None = None
 
-    def stream(self, state: InferenceState, vocabulary: Vocabulary, finish: Finish | None = None) -> SharedStream:
+    def stream(
+        self,
+        state: InferenceState,
+        vocabulary: Vocabulary,
+        finish: Finish | None = None,
+        recorder: Recorder | None = None,
+    ) -> SharedStream:
         """Return the stream of this worker, resumed."""
-        self._stream = SharedStream(state, self, vocabulary, finish)
+        self._stream = SharedStream(state, self, vocabulary, finish, recorder)
         return self._stream
 
     def beside(self, kind: str) -> SharedStore:
@@ -132,32 +123,42 @@ class SharedStream:
         store: where to, and the share.
         vocabulary: all categories, in an order that all workers have.
         finish: what turns predictions into answers; None to answer them.
+        recorder: writes a row of the worker's chain of an audit trail for each answer, in the transaction that stores
+            it; its trail is a `SlotTrail`.
 
     Raises:
         StoreError: the database cannot be reached, holds another stream, or has no free slot.
     """
 
     def __init__(
-        self, state: InferenceState, store: SharedStore, vocabulary: Vocabulary, finish: Finish | None = None
+        self,
+        state: InferenceState,
+        store: SharedStore,
+        vocabulary: Vocabulary,
+        finish: Finish | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder, self._trail = recorder, None if recorder is None else slot_trail(recorder)
         self.state, self.store, self._words, self._finish = state, store, vocabulary.closed(), finish
         self.lock = threading.RLock()
         self._more = threading.Condition(self.lock)
         self._constraints = state.constraints
         self._labelled = any(constraint.needs_labels for constraint in self._constraints)
-        self._waiting: list[tuple[int, Step]] = []  # steps that the database does not have
+        self._waiting: list[Queued] = []  # steps that the database does not have
         self._recent: dict[Id, Answer] = {}  # their answers
-        self._learnt: dict[Id, float] = {}  # labels counted here, to be marked in the database
         self._spooled: dict[Id, float] = {}  # labels that came while the database was gone
-        self._heard: dict[int, Machine] = {}
-        self._own, self._others = Counter[str](), Counter[str]()
+        self._exchanged = Exchanged(state, finish)
         self._stored = self._seq = 0
         self.attached, self._ended, self._closing, self._said = True, False, False, ""
         self._writer, self._reader = (Database(store.address, kind=store.kind) for _ in range(2))
         self._writer.prepare(owner_of(self._constraints, finish), store.shares)
         self.slot = self._writer.take(store.slots)
+        if self._trail is not None:
+            self._writer.keep(self._trail, self.slot)
         self.state.adopt(self._words)
-        self._resume()
+        found = self._writer.load(self.slot)
+        self._exchanged.resume(found, self._words)
+        self._seq = self._stored = found.steps[-1][0] if found.steps else found.seq
         self._exchange()
         self._thread = threading.Thread(target=self._work, name="fairlayer-store", daemon=True)
         self._thread.start()
@@ -175,7 +176,7 @@ class SharedStream:
     @property
     def counters(self) -> dict[str, int]:
         """Numbers that go with the streams of all workers, as far as this one has heard."""
-        return dict(self._own + self._others)
+        return dict(self._exchanged.own + self._exchanged.others)
 
     def check(self) -> None:
         """Raise where a request could not be taken now.
@@ -195,35 +196,36 @@ class SharedStream:
         at: float | None = None,
         digests: Sequence[str] | None = None,
         counters: Mapping[str, int] | None = None,
+        inputs: Sequence[object] | None = None,
+        read: Sequence[float] | None = None,
     ) -> Emitted:
         """Return predictions for raw scores, as `DurableStream.answer` does.
 
         Raises:
             StoreError: too many steps wait for a store that is gone; nothing is counted.
         """
-        raw, keys = column_of(scores), None if ids is None else checked_ids(ids, scores.numel())
-        groups = read_groups(sensitive_features, self._constraints, len(raw), self._words)
-        columns = {name: categories_of(groups, name) for name in feature_names(self._constraints)}
-        emitted = raw.clone()
-        known = self._known(keys)
+        asked = read_asked(
+            scores,
+            sensitive_features,
+            constraints=self._constraints,
+            vocabulary=self._words,
+            ids=ids,
+            at=at,
+            digests=digests,
+            counters=counters,
+            inputs=inputs,
+            read=read,
+        )
+        if self._recorder is not None:
+            self._recorder.check(at, asked.ids)
+        known = self._known(asked.ids)
         with self.lock:
             self.check()
-            known.update({key: self._recent[key] for key in keys or () if key in self._recent})
-            for i, key in enumerate(keys or ()):
-                check_record(key, known.get(key), None if digests is None else digests[i])
-            fresh = [i for i in range(len(raw)) if keys is None or keys[i] not in known]
-            if fresh:
-                part = {name: [column[i] for i in fresh] for name, column in columns.items()}
-                own = None if keys is None else [keys[i] for i in fresh]
-                marks = None if digests is None else [digests[i] for i in fresh]
-                emitted[fresh] = self._step(raw[fresh], part, own, at=at, digests=marks, counters=counters)
-            number = self._seq
-            self._await(number)
-        for i, key in enumerate(keys or ()):
-            if key in known:
-                emitted[i], raw[i] = known[key].emitted, known[key].raw
-        new = set(fresh)
-        return Emitted(emitted, raw, [i not in new for i in range(len(raw))])
+            known.update({key: self._recent[key] for key in asked.ids if key in self._recent})
+            fresh = asked.unanswered(known)
+            answers = self._step(asked.part(fresh)) if fresh else None
+            self._await(self._seq)
+        return asked.answered(fresh, answers, known)
 
     def observe_labels(self, ids: Sequence[Id], y: Any) -> int:
         """Deliver labels of predictions that any worker made; return how many were new and are stored.
@@ -287,7 +289,7 @@ class SharedStream:
 
     # ---- requests
 
-    def _known(self, keys: list[Id] | None) -> dict[Id, Answer]:
+    def _known(self, keys: list[Id]) -> dict[Id, Answer]:
         if not keys or not self.attached:
             return {}
         try:
@@ -296,20 +298,23 @@ class SharedStream:
             self._lose(error)
             return {}
 
-    def _step(
-        self, raw: Tensor, features: dict[str, list[Any]], ids: list[Id] | None, *, at: float | None, **more: Any
-    ) -> Tensor:
-        emitted = self.state.emit(raw, features, ids=ids if self._labelled else None, vocabulary=self._words, at=at)
-        taken = Step(ids, self.state.meters(), raw.tolist(), emitted.tolist(), features, at=at, **more)
-        step = finished(taken, self._finish)
-        self._own.update(step.counters or {})
+    def _step(self, part: Part) -> Tensor:
+        ids = part.ids if self._labelled else None
+        emitted = self.state.emit(part.raw, part.features, ids=ids, vocabulary=self._words, at=part.at)
+        step = finished(step_of(part, emitted)._replace(meters=self.state.meters()), self._finish)
+        self._exchanged.own.update(step.counters or {})
         self._seq += 1
-        self._waiting.append((self._seq, step))
-        marks: Sequence[str | None] = step.digests or [None] * len(ids or ())
-        for key, mark, a, b in zip(ids or (), marks, step.answered, step.raw or (), strict=bool(ids)):
+        self._waiting.append(Queued(self._seq, step, self._recorded(step, part)))
+        marks: Sequence[str | None] = step.digests or [None] * len(step.ids or ())
+        for key, mark, a, b in zip(step.ids or (), marks, step.answered, step.raw or (), strict=bool(step.ids)):
             self._recent[key] = Answer(a, None, b, mark)
         self._more.notify_all()
         return torch.tensor(step.answered, dtype=torch.float64)
+
+    def _recorded(self, step: Step, part: Part) -> Sequence[Prepared]:
+        if self._recorder is None or self._trail is None:
+            return ()
+        return self._trail.prepare(self._recorder.records(answered_of(self.state, step, part, self._finish)))
 
     def _await(self, number: int) -> None:
         """Wait until the database has the step; not where it is gone."""
@@ -345,23 +350,23 @@ class SharedStream:
             steps = list(self._waiting)
         if steps:
             self._writer.append(self.slot, steps)
-            self._done(steps[-1][0])
+            self._done(steps[-1].seq)
 
     def _exchange(self) -> None:
         """Hear the others, and publish what this worker has done, in this order: what is published is then known."""
         self._write_spooled()
         told, labels = self._writer.hear(self.slot)
         with self.lock:
-            self._hear(told)
-            self._learn(labels)
-            steps, seq, settled = list(self._waiting), self._seq, dict(self._learnt)
-            state, published = self._snapshot(), self._published()
+            self._exchanged.hear(told)
+            self._exchanged.learn(labels)
+            steps, seq, settled = list(self._waiting), self._seq, dict(self._exchanged.learnt)
+            state, published = self._exchanged.snapshot(), self._exchanged.published()
             lease = Lease.begin(self.store.lease / self.store.shares, self.state._machine.history)
         self._writer.exchange(self.slot, steps, seq=seq, state=state, published=published, settled=list(settled))
         with self.lock:
             self.state._machine.lease = lease
             for key in settled:
-                self._learnt.pop(key, None)
+                self._exchanged.learnt.pop(key, None)
         self._done(seq)
 
     def _write_spooled(self) -> None:
@@ -385,8 +390,8 @@ class SharedStream:
     def _done(self, seq: int) -> None:
         with self._more:
             self._stored = max(self._stored, seq)
-            while self._waiting and self._waiting[0][0] <= seq:
-                for key in self._waiting.pop(0)[1].ids or ():
+            while self._waiting and self._waiting[0].seq <= seq:
+                for key in self._waiting.pop(0).step.ids or ():
                     self._recent.pop(key, None)
             if not self.attached:
                 self.attached, self._said = True, ""
@@ -403,78 +408,6 @@ class SharedStream:
                 self.state._machine.note("store gone", f"share of the lease: {self.store.lease / self.store.shares:g}")
                 warnings.warn(f"answers wait in memory: {error}", stacklevel=2)
             self._more.notify_all()
-
-    # ---- what is exchanged
-
-    def _hear(self, told: Mapping[int, bytes]) -> None:
-        found, others = {}, Counter[str]()
-        for slot, published in told.items():
-            values = _read(published)
-            others.update(values["counters"])
-            machine = self.state._loaded(values["machine"])
-            if machine.rule.samples:
-                found[slot] = machine
-        self._others = others
-        if all(_same_counts(self._heard.get(slot), machine) for slot, machine in found.items()):
-            return  # nothing new
-        with self.state._lock:
-            machine = self.state._machine
-            machine.hear([(each, self._heard.get(slot)) for slot, each in found.items()])
-            machine.events.pop()  # one each second would push out all others
-            self.state._know()
-        self._heard = found
-
-    def _published(self) -> bytes:
-        """This worker's own counts: all that it knows less what it has heard."""
-        own = self.state._loaded(self.state.state_dict()["machine"])
-        for machine in self._heard.values():
-            own._joined(machine)
-            own.history.merge(machine.history, sign=-1.0)
-            own.rule.samples -= machine.rule.samples
-        own.transition, own.events = None, []
-        return _written({"machine": own.to_state(), "counters": dict(self._own)})
-
-    def _learn(self, labels: Mapping[Id, float]) -> None:
-        """Count labels that have come for this worker's predictions; those that no longer wait are only marked."""
-        new = {key: label for key, label in labels.items() if key not in self._learnt}
-        for key, label in new.items():
-            with suppress(ShapeError):  # it had to make room long ago
-                self.state.observe_labels([key], [label])
-        self._learnt.update(new)
-
-    def _snapshot(self) -> bytes:
-        heard = {str(slot): machine.to_state() for slot, machine in self._heard.items()}
-        left = {} if self._finish is None else self._finish.to_state()
-        return _written({"state": self.state.state_dict(), "heard": heard, "counters": dict(self._own), "finish": left})
-
-    def _resume(self) -> None:
-        found = self._writer.load(self.slot)
-        if found.state is not None:
-            saved = _read(found.state)
-            self.state.load_state_dict(saved["state"])
-            self._heard = {int(slot): self.state._loaded(state) for slot, state in saved["heard"].items()}
-            self._own.update(saved["counters"])
-            if self._finish is not None:
-                self._finish.load_state(saved["finish"])
-        recount(self.state, [step for _, step in found.steps], self._words, self._finish)
-        for _, step in found.steps:
-            self._own.update(step.counters or {})
-        self._seq = self._stored = found.steps[-1][0] if found.steps else found.seq
-
-
-def _same_counts(before: Machine | None, now: Machine) -> bool:
-    return before is not None and torch.equal(before.history.to_state()["sums"], now.history.to_state()["sums"])
-
-
-def _written(values: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(dict(values), buffer)
-    return buffer.getvalue()
-
-
-def _read(text: bytes) -> dict[str, Any]:
-    values: dict[str, Any] = torch.load(io.BytesIO(text), weights_only=True)
-    return values
 
 
 def _some_groups(state: InferenceState, n: int) -> Any:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from fairlayer.errors import ParameterError
 from fairlayer.trail.canonical import canonical
@@ -20,11 +19,21 @@ from fairlayer.trail.merkle import root_of
 from fairlayer.trail.records import Record
 from fairlayer.trail.tables import Description, Head
 
-__all__ = ["RESERVED", "Ending", "Prepared", "prepare", "prepare_event"]
+__all__ = ["RESERVED", "Cursor", "Ending", "Prepared", "prepare", "prepare_event"]
 
 RESERVED = ("checkpoint", "erasure", "pruning")  # written by the trail itself
 _KIND = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _SALT = 32
+
+
+class Cursor(Protocol):
+    """What rows are written through: a cursor of SQLite's, or one that speaks like it."""
+
+    def execute(self, statement: str, values: Any = ..., /) -> Any:
+        """Run a statement; what is returned yields rows."""
+
+    def executemany(self, statement: str, values: Any, /) -> Any:
+        """Run a statement for each of the values."""
 
 
 class Prepared(NamedTuple):
@@ -78,18 +87,22 @@ class Ending:
     `read` takes it from the file, `add` and `close` move it on, `write` puts it back.
     """
 
-    db: sqlite3.Cursor
+    db: Cursor
     description: Description
     keys: Keys
     signers: Sequence[Signer]
     head: Head
 
     @classmethod
-    def read(cls, db: sqlite3.Connection, description: Description, keys: Keys, signers: Sequence[Signer]) -> Ending:
-        """Read the end; the transaction must be open."""
-        cursor = db.cursor()
-        cursor.row_factory = None  # whatever the caller's connection makes of rows
+    def read(cls, cursor: Cursor, description: Description, keys: Keys, signers: Sequence[Signer]) -> Ending:
+        """Read the end; the transaction must be open.
+
+        Raises:
+            TrailError: there is none.
+        """
         found = cursor.execute("SELECT size, link, time, segments, closed FROM trail_head").fetchone()
+        if found is None:
+            raise TrailError("the trail has lost its head, which says where it ends: verify it.")
         return cls(cursor, description, keys, signers, Head(*found))
 
     def add(self, records: Sequence[Prepared], *, refuse_back: bool) -> range:

@@ -373,7 +373,9 @@ class AuditTrail:
         return prepare([cast(Record, records)] if one else cast("Iterable[Record]", records), self._keys)
 
     def _ending(self, db: sqlite3.Connection) -> Ending:
-        return Ending.read(db, self.description, self._keys, self._signers)
+        cursor = db.cursor()
+        cursor.row_factory = None  # whatever the caller's connection makes of rows
+        return Ending.read(cursor, self.description, self._keys, self._signers)
 
     def _add(self, db: sqlite3.Connection, prepared: list[Prepared]) -> range:
         end = self._ending(db)

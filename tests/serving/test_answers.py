@@ -167,6 +167,7 @@ def test_what_is_not_there_is_said_in_the_same_form(labelled_run: Path, records:
         client.post("/labels", json={"ids": ["a"], "labels": [1]})
         answers = {
             client.get("/nowhere"): (404, "NotFoundError"),
+            client.post("/score/", json={"records": records[:1]}): (404, "NotFoundError"),
             client.post("/state"): (405, "MethodError"),
             client.get("/score"): (405, "MethodError"),
             client.post("/labels", json={"ids": ["b"], "labels": [1]}): (404, "UnknownIdError"),
@@ -224,6 +225,17 @@ def test_a_store_is_read_and_copied_while_it_is_in_use(
         assert client.get("/ready").status_code == 503
     with client_of(run, store=StreamStore(tmp_path / "copy.sqlite")) as client:
         assert client.get("/state").json()["samples"] == 1
+
+
+def test_health_says_what_outlives_what(run: Path, tmp_path: Path) -> None:
+    for store, kind, words in (
+        (StreamStore(":memory:"), "none", "nothing: the stream begins anew at each start"),
+        (StreamStore(tmp_path / "a.sqlite"), "sqlite", "no power cut"),
+        (StreamStore(tmp_path / "b.sqlite", synchronous="full"), "sqlite", "a power cut too"),
+    ):
+        with client_of(run, store=store) as client:
+            said = client.get("/health").json()["durability"]
+        assert (said["store"], words in said["survives"]) == (kind, True)
 
 
 def test_windows_are_in_the_metrics(run: Path, records: list[dict[str, Any]]) -> None:

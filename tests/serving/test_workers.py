@@ -21,11 +21,13 @@ import pandas as pd
 import pytest
 
 from fairlayer.cli import main
+from fairlayer.trail import copy_chains, rows_between, verify_chains
 from tests.streaming.postgresql import programs, running
 
 pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 httpx = pytest.importorskip("httpx", reason="needs httpx, which the extra `dev` brings")
 ROOT = Path(__file__).resolve().parents[2]
+KEY = bytes(range(32))
 
 
 @pytest.mark.parametrize(
@@ -160,9 +162,16 @@ def records_of(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(programs() is None, reason="needs the programs of PostgreSQL (initdb, pg_ctl, postgres)")
-def test_killed_workers_lose_nothing_and_count_nothing_twice_on_postgresql(run: Path, rows: pd.DataFrame) -> None:
+def test_killed_workers_lose_nothing_and_count_nothing_twice_on_postgresql(
+    run: Path, rows: pd.DataFrame, tmp_path: Path
+) -> None:
     psycopg = pytest.importorskip("psycopg", reason="needs the extra `postgres`")
-    with running() as server, served(run, "--workers", "4", "--store", server.address) as service:
+    key = tmp_path / "key.hex"
+    key.write_text(KEY.hex())
+    with (
+        running() as server,
+        served(run, "--workers", "4", "--trail", server.address, "--trail-key", str(key)) as service,
+    ):
         answers = four_clients(service, records_of(rows), service.kill_a_worker, rounds=4)
         with psycopg.connect(server.address) as connection:
             stored = {
@@ -174,7 +183,60 @@ def test_killed_workers_lose_nothing_and_count_nothing_twice_on_postgresql(run: 
         assert len(stored) - len(answers) <= 4  # in flight at the end
         assert counted(service, len(stored)) == len(stored)
         assert service.get("/health")["durability"]["store"] == "postgresql"
+        assert service.get("/health")["trail"].startswith("scores.")
         assert service.end() == 0
+        found = verify_chains(server.address, key=KEY)
+        names = {f"{kind}.{slot}" for kind in ("scores", "decisions") for slot in range(4)}
+        assert (found.ok, found.level, set(found.chains)) == (True, "sealed", names)
+        chains = [path for name, path in copy_chains(server.address, tmp_path).items() if name.startswith("scores")]
+        written = [row for path in chains for row in rows_between(path)]
+        said = [row.body["emitted"] for row in written if row.kind == "decision" and row.body is not None]
+        assert sorted(said) == sorted(stored.values())  # one row for each answer, and none twice
+        assert sum(row.kind == "start" for row in written) >= 4  # of each worker, and of those that took a place in time
+
+
+@pytest.mark.slow
+def test_sigterm_answers_what_is_under_way(run: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    before: set[int] = set()
+    with served(run, "--store", str(path)) as service:
+        for turn in range(3):
+            answers: dict[int, float] = {}
+            stop = threading.Event()
+            first = [1_000_000 * turn + i for i in range(4)]
+            threads = [
+                threading.Thread(target=_until_refused, args=(service, records_of(rows), first[i], answers, stop))
+                for i in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            while len(answers) < 20:
+                time.sleep(0.02)
+            assert service.end() in {0, -signal.SIGTERM}  # uvicorn ends in order, and then passes the signal on
+            stop.set()
+            for thread in threads:
+                thread.join()
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
+                stored = dict(file.execute("SELECT id, emitted FROM answers").fetchall())
+            new = {key: value for key, value in stored.items() if key not in before}
+            assert new == answers  # whatever was counted was answered
+            before |= stored.keys()
+            service.start()
+
+
+def _until_refused(
+    service: Service, records: list[dict[str, Any]], first: int, answers: dict[int, float], stop: threading.Event
+) -> None:
+    number = first
+    while not stop.is_set():
+        body = {"records": [records[number % len(records)]], "ids": [number]}
+        try:
+            answer = httpx.post(f"http://127.0.0.1:{service.port}/score", json=body, trust_env=False, timeout=30)
+        except httpx.TransportError:
+            return
+        assert answer.status_code == 200
+        answers[number] = answer.json()["scores"][0]
+        number += 4
 
 
 @pytest.mark.slow

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +121,50 @@ def test_labels_reach_the_worker_that_made_the_prediction(address: str) -> None:
     other.close()
 
 
+PEER = """
+import sys, torch
+import fairlayer as fl
+from tests.streaming.test_shared import ask, worker
+stream = worker(sys.argv[1])
+print("up", flush=True)
+number = 0
+while True:
+    ask(stream, 0.5, "F", f"peer {number}")
+    number += 1
+"""
+
+
+def test_a_peer_that_stands_still_or_is_dead_delays_nobody(address: str) -> None:
+    root = str(Path(__file__).resolve().parents[2])
+    peer = subprocess.Popen(
+        [sys.executable, "-c", PEER, address],
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert peer.stdout is not None
+    assert peer.stdout.readline() == "up\n"
+    stream, number = worker(address), 0
+    try:
+        for what in (signal.SIGSTOP, signal.SIGCONT, signal.SIGSTOP, signal.SIGKILL):
+            time.sleep(0.3)
+            peer.send_signal(what)
+            taken = []
+            for _ in range(60):
+                start = time.monotonic()
+                ask(stream, 0.5, "M", number)
+                taken.append(time.monotonic() - start)
+                number += 1
+            assert stream.attached, what
+            assert max(taken) < 1.5, (what, max(taken))  # one that waited for a lock would wait for two seconds
+        assert stream.state.counts()["sex=M"] == number
+    finally:
+        peer.kill()
+        peer.wait()
+        peer.stdout.close()
+        stream.close()
+
+
 def test_labels_wait_for_a_store_that_is_gone() -> None:
     odds = fl.EqualOpportunity("sex", tolerance=0.05)
     with running() as server, warnings.catch_warnings(record=True) as said:
@@ -185,6 +233,20 @@ def test_a_lease_can_always_be_kept() -> None:
     used = np.abs(np.cumsum(kept - mean)) / (lease.counts[0] + np.arange(1, 201))
     assert used.max() <= 0.05 + 1e-12
     assert kept.min() >= mean - 1e-12
+
+
+def test_a_lease_that_was_used_up_while_an_exchange_was_under_way_stays_within_what_was_asked() -> None:
+    state = fl.InferenceState([PARITY], bounds=(0.0, 1.0))
+    state.emit(torch.full((20,), 0.4), {"sex": ["F", "M"] * 10})
+    history = state._machine.history
+    lease = Lease.begin(0.001, history)
+    for edge in (1.0, 0.0):  # steps that did not know of this lease
+        state.emit(torch.full((200,), edge), {"sex": ["F"] * 200})
+        kept = lease.kept(history, np.zeros(2, dtype=np.int64), np.array([edge, edge]))
+        mean = lease.sums[0] / lease.counts[0]
+        assert kept.min() >= min(edge, mean) - 1e-12
+        assert kept.max() <= max(edge, mean) + 1e-12
+        lease = Lease.begin(0.001, history)
 
 
 def test_no_database_is_named() -> None:
