@@ -37,8 +37,9 @@ def check_rows(owner: str, n: int, given: Any) -> None:
         if other:
             raise ShapeError(
                 f"{owner} was given {n} rows, but sensitive_features has columns of other lengths: {other}. "
-                "GridSearchCV and cross_validate split frames and arrays along with X, and hand a dict over whole. "
-                "Pass pandas.DataFrame(sensitive_features)."
+                "GridSearchCV and cross_validate split frames and arrays along with X, and a dict only where metadata "
+                "is routed straight to this estimator and the columns are of one length. Else they hand it over whole: "
+                "pass pandas.DataFrame(sensitive_features)."
             )
 
 
