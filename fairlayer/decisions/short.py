@@ -1,4 +1,4 @@
-"""A limit on rates within labels that single thresholds meet at a high price only: stop a little short of it, and say so.
+"""Where single thresholds meet a limit on rates within labels at a high price only: stop a little short, and say so.
 
 Without lots a cell has one point of its curve, and two curves meet where they meet: often only where almost nobody is
 selected. A limit of 0 on equalized odds would then be paid for with most of the accuracy, for a difference which no
@@ -53,8 +53,8 @@ def _warn(problem: Problem, why: str) -> None:
     asked = [c for c in problem.constraints if c.needs_labels and c.limit is not None and c.limit < SHORT]
     names = " and ".join(f"{constraint.name} at {constraint.limit:g}" for constraint in asked)
     warnings.warn(
-        f"{names} is met within {SHORT:g} and one sample per cell: {why}. Draw lots (randomised=True) to meet it exactly "
-        "in expectation, or state the tolerance that you accept.",
+        f"{names} is met within {SHORT:g} and one sample per cell: {why}. Draw lots (randomised=True) to meet it "
+        "exactly in expectation, or state the tolerance that you accept.",
         FairlayerWarning,
         stacklevel=6,
     )

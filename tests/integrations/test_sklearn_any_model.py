@@ -318,11 +318,58 @@ def test_metadata_is_routed() -> None:
         assert search.best_score_ > 0.6
 
 
-def test_a_dict_in_a_search_is_refused_by_name() -> None:
+@pytest.mark.parametrize("given", ["dict", "lists", "several columns"])
+@pytest.mark.parametrize("kind", ["decisions", "scores", "convex"])
+def test_a_dict_is_split_along_with_the_rows_where_metadata_is_routed(kind: str, given: str) -> None:
+    x, y, sex = sample()
+    features: dict[str, Any] = {"sex": sex.tolist() if given == "lists" else sex}
+    features |= {"age": torch.arange(N) % 3} if given == "several columns" else {}
+    model = (
+        FairLogisticRegression(PARITY)
+        if kind == "convex"
+        else FairPostprocessor(LogisticRegression(), PARITY, decisions=kind == "decisions")
+    )
+    with sklearn.config_context(enable_metadata_routing=True):
+        asking = model.set_fit_request(sensitive_features=True)
+        if kind != "convex":
+            asking = asking.set_score_request(sensitive_features=True)
+        grid = {"constraints": [PARITY, [fl.DemographicParity("sex", 0.3)]]}
+        tried = [
+            GridSearchCV(asking, grid, cv=3, error_score="raise").fit(x, y, sensitive_features=each)
+            for each in (features, pd.DataFrame({name: np.asarray(column) for name, column in features.items()}))
+        ]
+        crossed = cross_validate(asking, x, y, cv=3, params={"sensitive_features": features}, error_score="raise")
+    dicts, frames = (search.cv_results_["mean_test_score"] for search in tried)
+    assert np.isfinite(dicts).all()
+    np.testing.assert_array_equal(dicts, frames)
+    assert np.isfinite(crossed["test_score"]).all()
+
+
+def test_a_dict_for_a_pipeline_in_a_search_is_refused_by_name() -> None:
+    """A pipeline hands on what it was given, and does not ask the last step for another form of it."""
+    x, y, sex = sample()
+    with sklearn.config_context(enable_metadata_routing=True):
+        asking = FairPostprocessor(LogisticRegression(), PARITY).set_fit_request(sensitive_features=True)
+        piped = make_pipeline(StandardScaler(), asking.set_score_request(sensitive_features=True))
+        with pytest.raises(ShapeError, match=r"pandas\.DataFrame\(sensitive_features\)"):
+            cross_validate(piped, x, y, cv=3, params={"sensitive_features": {"sex": sex}}, error_score="raise")
+
+
+def test_a_dict_of_columns_of_other_lengths_is_refused_by_name_in_a_search() -> None:
+    x, y, sex = sample()
+    with sklearn.config_context(enable_metadata_routing=True):
+        asking = FairPostprocessor(LogisticRegression(), PARITY).set_fit_request(sensitive_features=True)
+        asking = asking.set_score_request(sensitive_features=True)
+        search = GridSearchCV(asking, {"estimator__C": [1.0]}, cv=3, error_score="raise")
+        with pytest.raises(ShapeError, match="columns of other lengths"):
+            search.fit(x, y, sensitive_features={"sex": sex, "age": [1, 2]})
+
+
+def test_a_dict_in_a_search_without_routing_is_refused_by_name() -> None:
     x, y, sex = sample()
     for model in (FairLogisticRegression(PARITY), FairPostprocessor(LogisticRegression(), PARITY, decisions=True)):
         search = GridSearchCV(model, {"constraints": [PARITY]}, cv=3, error_score="raise")
-        with pytest.raises(ShapeError, match=r"hand a dict over whole.*pandas\.DataFrame\(sensitive_features\)"):
+        with pytest.raises(ShapeError, match=r"hand it over whole.*pandas\.DataFrame\(sensitive_features\)"):
             search.fit(x, y, sensitive_features={"sex": sex})
 
 

@@ -26,19 +26,20 @@ def rows_features(owner: str, constraints: Sequence[Constraint], X: Any, n: int,
 
 
 def check_rows(owner: str, n: int, given: Any) -> None:
-    """Refuse a dict whose columns have another length than n, as they have where a search split X and not the dict.
+    """Refuse a dict or a frame of another length than n, as a dict has where a search split X and not the dict.
 
     Raises:
-        ShapeError: such a dict.
+        ShapeError: such a dict, or such a frame.
     """
-    if isinstance(given, Mapping):
-        lengths = {str(name): len(column) for name, column in given.items() if _is_column(column)}
+    if isinstance(given, Mapping) or hasattr(given, "columns"):
+        lengths = {str(name): len(given[name]) for name in given if _is_column(given[name])}
         other = {name: length for name, length in lengths.items() if length != n}
         if other:
             raise ShapeError(
                 f"{owner} was given {n} rows, but sensitive_features has columns of other lengths: {other}. "
-                "GridSearchCV and cross_validate split frames and arrays along with X, and hand a dict over whole. "
-                "Pass pandas.DataFrame(sensitive_features)."
+                "GridSearchCV and cross_validate split frames and arrays along with X, and a dict only where metadata "
+                "is routed straight to this estimator and the columns are of one length. Else they hand it over whole: "
+                "pass pandas.DataFrame(sensitive_features)."
             )
 
 

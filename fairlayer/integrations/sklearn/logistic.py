@@ -15,6 +15,7 @@ from fairlayer.constraints import Constraint, Spread, Statement
 from fairlayer.errors import BackendError, ParameterError
 from fairlayer.integrations.sklearn.newton import minimise
 from fairlayer.integrations.sklearn.parameters import check_positive
+from fairlayer.integrations.sklearn.routing import router_of
 from fairlayer.integrations.sklearn.training_data import Centred, Demands, read_demands, read_weights
 
 __all__ = ["FairLogisticRegression", "LogisticGaps"]
@@ -120,6 +121,10 @@ class FairLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return np.asarray(X @ self.coef_[0] + self.intercept_[0])
+
+    def get_metadata_routing(self) -> Any:
+        """Return what this estimator asks for."""
+        return router_of(self)
 
     def predict_proba(self, X: Any) -> FloatArray:
         """Return the probabilities of both classes (n, 2)."""

@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 from fairlayer._typing import FloatArray
 from fairlayer.edge import Bounds, Stated
 from fairlayer.errors import ParameterError
-from fairlayer.integrations.sklearn.wrapped import FairClassifier, FairRegressor, router_of
+from fairlayer.integrations.sklearn.routing import router_of
+from fairlayer.integrations.sklearn.wrapped import FairClassifier, FairRegressor
 from fairlayer.projection import Projection
 
 __all__ = ["FairPostprocessor"]

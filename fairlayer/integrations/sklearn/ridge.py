@@ -14,6 +14,7 @@ from fairlayer.constraints import Constraint
 from fairlayer.integrations.sklearn.optimality import Optimality
 from fairlayer.integrations.sklearn.parameters import check_positive
 from fairlayer.integrations.sklearn.program import Whitening, nearest
+from fairlayer.integrations.sklearn.routing import router_of
 from fairlayer.integrations.sklearn.training_data import Centred, Demands, read_demands, read_weights
 
 __all__ = ["FairRidge"]
@@ -87,6 +88,10 @@ class FairRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.gaps_ = demands.numbers(predictions)
         self.absent_ = demands.absent
         return self
+
+    def get_metadata_routing(self) -> Any:
+        """Return what this estimator asks for."""
+        return router_of(self)
 
     def predict(self, X: Any) -> FloatArray:
         """Return the predictions (n,)."""

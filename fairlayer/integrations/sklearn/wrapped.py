@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn import get_config
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import StratifiedKFold, check_cv
-from sklearn.utils import get_tags, indexable
+from sklearn.utils import indexable
 from sklearn.utils._indexing import _safe_indexing
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
     _check_method_params,
@@ -22,20 +18,28 @@ from sklearn.utils.validation import (
     _num_samples,
     check_is_fitted,
     column_or_1d,
-    has_fit_parameter,
     validate_data,
 )
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.constraints import Constraint
 from fairlayer.decisions import DecisionRule, Decisions, decide
-from fairlayer.edge import Bounds, Stated, as_constraints
+from fairlayer.edge import Bounds, Stated
 from fairlayer.errors import ParameterError
-from fairlayer.integrations.sklearn.groups_of_rows import rows_features, without_columns
-from fairlayer.integrations.sklearn.scores import amounts_of, has_fit, probabilities_of, ranking_of
-from fairlayer.projection import Projection, project
+from fairlayer.integrations.sklearn.inside import (
+    features_of,
+    fitted,
+    inner_tags,
+    learns,
+    projected,
+    routed,
+    seen_by,
+    stated_of,
+)
+from fairlayer.integrations.sklearn.routing import router_of
+from fairlayer.integrations.sklearn.scores import amounts_of, probabilities_of, ranking_of
+from fairlayer.projection import Projection
 
-__all__ = ["FairClassifier", "FairRegressor", "router_of"]
+__all__ = ["FairClassifier", "FairRegressor"]
 
 
 class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -117,7 +121,6 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             fit_params: for the estimator's own `fit`.
         """
         validate_data(self, X, skip_check_array=True)
-        stated = _stated(self.constraints)
         classes, codes = _two_classes(type(self).__name__, y)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         if len(codes) != _num_samples(X):
@@ -125,10 +128,10 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{type(self).__name__} was given {_num_samples(X)} rows of X, but {len(codes)} labels. Give one label "
                 "per row."
             )
-        seen = without_columns(stated, X) if self.hide_features else X
-        params = _routed(self, fit_params, weights)
-        rule = self._rule(stated, X, seen, codes, sensitive_features, weights, params) if self.decisions else None
-        self.estimator_ = _fitted(self.estimator, seen, codes, params)
+        seen = seen_by(self, X)
+        params = routed(self, fit_params, weights)
+        rule = self._rule(X, seen, codes, sensitive_features, weights, params) if self.decisions else None
+        self.estimator_ = fitted(self.estimator, seen, codes, params)
         self.classes_ = classes
         if rule is not None:
             self.rule_ = rule
@@ -138,7 +141,7 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the probabilities of both classes (n, 2); with `decisions` as the estimator has them."""
         check_is_fitted(self)
         if self.decisions:
-            second = probabilities_of(self.estimator_, self._seen(X))
+            second = probabilities_of(self.estimator_, seen_by(self, X))
         else:
             second = np.asarray(self.project(X, sensitive_features=sensitive_features).value)
         return np.column_stack([1.0 - second, second])
@@ -149,8 +152,8 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not self.decisions:
             second = self.predict_proba(X, sensitive_features=sensitive_features)[:, 1] >= 0.5
             return self.classes_[second.astype(int)]
-        features = self._features(X, sensitive_features)
-        scores = ranking_of(self.estimator_, self._seen(X))
+        features = features_of(self, X, sensitive_features)
+        scores = ranking_of(self.estimator_, seen_by(self, X))
         return self.classes_[self.rule_.apply(scores, sensitive_features=features, seed=0).numpy()]
 
     def project(self, X: Any, *, sensitive_features: Any = None) -> Projection:
@@ -159,14 +162,14 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Constraints on labels take the estimator's own probabilities as estimates of the labels.
         """
         check_is_fitted(self)
-        scores = probabilities_of(self.estimator_, self._seen(X))
-        return _projected(self, scores, (0.0, 1.0), self._features(X, sensitive_features))
+        scores = probabilities_of(self.estimator_, seen_by(self, X))
+        return projected(self, scores, (0.0, 1.0), features_of(self, X, sensitive_features))
 
     def decide(self, X: Any, *, sensitive_features: Any = None, **options: Any) -> Decisions:
         """Return decisions for the rows of X together, which meet the constraints there; options as for `decide`."""
         check_is_fitted(self)
-        scores, features = probabilities_of(self.estimator_, self._seen(X)), self._features(X, sensitive_features)
-        return decide(scores, _stated(self.constraints), sensitive_features=features, **options)
+        scores, features = probabilities_of(self.estimator_, seen_by(self, X)), features_of(self, X, sensitive_features)
+        return decide(scores, stated_of(self.constraints), sensitive_features=features, **options)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, *, sensitive_features: Any = None) -> float:
         """Return the accuracy."""
@@ -178,19 +181,12 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return router_of(self)
 
     def __sklearn_tags__(self) -> Any:
-        tags = _inner_tags(super().__sklearn_tags__(), self.estimator)
+        tags = inner_tags(super().__sklearn_tags__(), self.estimator)
         tags.classifier_tags.multi_class = False
         return tags
 
-    def _seen(self, X: Any) -> Any:
-        return without_columns(_stated(self.constraints), X) if self.hide_features else X
-
-    def _features(self, X: Any, given: Any) -> Any:
-        return rows_features(type(self).__name__, _stated(self.constraints), X, _num_samples(X), given)
-
     def _rule(  # noqa: PLR0917 - what `fit` has read
         self,
-        stated: tuple[Constraint, ...],
         X: Any,
         seen: Any,
         codes: FloatArray | IntArray,
@@ -198,12 +194,10 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weights: FloatArray | None,
         params: Mapping[str, Any],
     ) -> DecisionRule:
-        features = rows_features(type(self).__name__, stated, X, len(codes), given)
-        scores = self._scores_unseen(seen, codes, params)
         return DecisionRule.fit(
-            scores,
-            stated,
-            sensitive_features=features,
+            self._scores_unseen(seen, codes, params),
+            stated_of(self.constraints),
+            sensitive_features=features_of(self, X, given),
             y=codes,
             randomised=self.randomised,
             sample_weight=weights,
@@ -211,13 +205,13 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _scores_unseen(self, X: Any, codes: FloatArray | IntArray, params: Mapping[str, Any]) -> FloatArray:
         """Return scores of rows that the estimator has not learnt from."""
-        if not _learns(self.estimator):
-            return ranking_of(_fitted(self.estimator, X, codes, params), X)
+        if not learns(self.estimator):
+            return ranking_of(fitted(self.estimator, X, codes, params), X)
         [rows] = indexable(X)
         scores = np.full(len(codes), np.nan)
         for train, test in _folds(self.cv, codes):
             part = _check_method_params(rows, params, indices=train)
-            model = _fitted(self.estimator, _safe_indexing(rows, train), codes[train], part)
+            model = fitted(self.estimator, _safe_indexing(rows, train), codes[train], part)
             scores[test] = ranking_of(model, _safe_indexing(rows, test))
         return scores
 
@@ -283,10 +277,9 @@ class FairRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             fit_params: for the estimator's own `fit`.
         """
         validate_data(self, X, skip_check_array=True)
-        stated = _stated(self.constraints)
-        seen = without_columns(stated, X) if self.hide_features else X
+        seen = seen_by(self, X)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        self.estimator_ = _fitted(self.estimator, seen, column_or_1d(y, warn=True), _routed(self, fit_params, weights))
+        self.estimator_ = fitted(self.estimator, seen, column_or_1d(y, warn=True), routed(self, fit_params, weights))
         return self
 
     def predict(self, X: Any, *, sensitive_features: Any = None) -> FloatArray:
@@ -296,10 +289,8 @@ class FairRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def project(self, X: Any, *, sensitive_features: Any = None) -> Projection:
         """Return the projection of the predictions over the rows of X, with its certificate."""
         check_is_fitted(self)
-        stated = _stated(self.constraints)
-        scores = amounts_of(self.estimator_, without_columns(stated, X) if self.hide_features else X)
-        features = rows_features(type(self).__name__, stated, X, _num_samples(X), sensitive_features)
-        return _projected(self, scores, self.bounds, features)
+        scores = amounts_of(self.estimator_, seen_by(self, X))
+        return projected(self, scores, self.bounds, features_of(self, X, sensitive_features))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, *, sensitive_features: Any = None) -> float:
         """Return the coefficient of determination."""
@@ -311,12 +302,7 @@ class FairRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return router_of(self)
 
     def __sklearn_tags__(self) -> Any:
-        return _inner_tags(super().__sklearn_tags__(), self.estimator)
-
-
-def _stated(constraints: Stated) -> tuple[Constraint, ...]:
-    empty = isinstance(constraints, list | tuple) and not constraints
-    return () if empty else as_constraints(constraints)
+        return inner_tags(super().__sklearn_tags__(), self.estimator)
 
 
 def _two_classes(owner: str, y: Any) -> tuple[Any, Any]:
@@ -347,71 +333,3 @@ def _folds(cv: Any, codes: FloatArray | IntArray) -> Any:
             "sklearn.frozen.FrozenEstimator."
         )
     return StratifiedKFold(cv, shuffle=True, random_state=0).split(np.zeros(len(codes)), codes)
-
-
-def _learns(estimator: Any) -> bool:
-    return has_fit(estimator) and type(estimator).__name__ != "FrozenEstimator"
-
-
-def _copied(estimator: Any) -> Any:
-    """Return a copy that has not learnt; one made of its parameters where they are copied by it, as CatBoost does.
-
-    A deep copy of a fitted CatBoost model shares what its predictions run on, and they may never end.
-    """
-    with warnings.catch_warnings():  # Keras tells that the optimiser of a fresh model has nothing to copy
-        warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
-        try:
-            return clone(estimator, safe=False)
-        except RuntimeError:
-            return type(estimator)(**copy.deepcopy(estimator.get_params(deep=False)))
-
-
-def _fitted(estimator: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
-    """Return a fitted copy of an estimator; a trained torch module is copied only."""
-    made = _copied(estimator)
-    if has_fit(made):
-        if "sample_weight" in params and not has_fit_parameter(made, "sample_weight") and not hasattr(made, "steps"):
-            raise ParameterError(
-                f"sample_weight was given, but {type(made).__name__}.fit takes none. Leave it out, or use an estimator "
-                "that weighs its samples."
-            )
-        made.fit(X, y, **params)
-    return made
-
-
-def _projected(owner: Any, scores: FloatArray, bounds: Bounds, features: Any) -> Projection:
-    stated = _stated(owner.constraints)
-    labels = scores if any(constraint.needs_labels for constraint in stated) else None
-    return project(
-        scores,
-        stated,
-        sensitive_features=features,
-        label_probabilities=labels,
-        bounds=bounds,
-        on_infeasible=owner.on_infeasible,
-    )
-
-
-def _routed(owner: Any, fit_params: Mapping[str, Any], weights: FloatArray | None) -> dict[str, Any]:
-    """Return what the inner `fit` gets: by scikit-learn's routing where it is on, else everything."""
-    given = dict(fit_params) if weights is None else {**fit_params, "sample_weight": weights}
-    if not get_config()["enable_metadata_routing"] or not hasattr(owner.estimator, "get_metadata_routing"):
-        return given
-    return dict(process_routing(owner, "fit", **given).estimator.fit)
-
-
-def router_of(owner: Any) -> Any:
-    """Return what an estimator, and the one inside it, ask for, in scikit-learn's metadata routing."""
-    router = MetadataRouter(owner=type(owner).__name__).add_self_request(owner)
-    if hasattr(owner.estimator, "get_metadata_routing"):
-        router.add(estimator=owner.estimator, method_mapping=MethodMapping().add(caller="fit", callee="fit"))
-    return router
-
-
-def _inner_tags(tags: Any, estimator: Any) -> Any:
-    """Return the tags with what the inner estimator says of its input."""
-    if hasattr(estimator, "__sklearn_tags__"):
-        inner = get_tags(estimator)
-        tags.input_tags = inner.input_tags
-        tags.non_deterministic = inner.non_deterministic
-    return tags
