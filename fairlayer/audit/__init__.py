@@ -8,8 +8,9 @@ from fairlayer.audit.cost import Cost
 from fairlayer.audit.covering import Coverage, Covered, coverage
 from fairlayer.audit.criteria import CRITERIA
 from fairlayer.audit.disparities import Compared, Disparity, GroupNumber, Part, disparity
+from fairlayer.audit.document import Audit
 from fairlayer.audit.errors import MetricError, TablesDifferError
-from fairlayer.audit.examination import Audit, audit
+from fairlayer.audit.examination import audit
 from fairlayer.audit.frame import Columns, Wanted, audit_frame
 from fairlayer.audit.grouping import Grouping
 from fairlayer.audit.impact import ImpactAudit, impact_audit

@@ -1,17 +1,6 @@
 """Which criteria can hold together on these base rates, within what, and at what cost.
 
-A decision rule on the scores at hand, with a threshold per group and a lottery at it, has in group g a pair
-(FPR_g, TPR_g) in the hull of the group's ROC curve. With the base rate p_g, the criteria speak of
-
-    selection   s_g = p_g TPR_g + (1 - p_g) FPR_g          demographic parity: s_g equal
-    TPR_g, FPR_g                                            equalized odds: both equal; equal opportunity: the first
-    PPV_g = p_g TPR_g / s_g                                 predictive parity: PPV_g equal
-
-The best accuracy under criteria within a tolerance t is a linear program in the weights on the curve's corners; with
-predictive parity it is one for each lower end c of the PPVs (p_g TPR_g between c s_g and (c + t) s_g), and c is tried
-on a grid that is refined once; since no group's PPV is below its base rate, c is at least max p_g - t. The accuracy
-grows with t, so the smallest tolerance at which a wanted accuracy is left is found by bisection. Each group has to
-select at least one person, since predictive parity says nothing about a group that is never selected.
+`feasible.py` finds the best accuracy that decisions can have under criteria, and the smallest tolerance that leaves it.
 
 Why they clash: PPV_g, TPR_g and FPR_g are tied by (Chouldechova 2017, equation 2.6)
 
@@ -26,32 +15,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fairlayer._typing import FloatArray
+from fairlayer._keywords import explained
 from fairlayer.audit.errors import MetricError
+from fairlayer.audit.feasible import PAIRS, Together, best_accuracy, rules_of_group, together
 from fairlayer.audit.grouped import Grouped
-from fairlayer.audit.slots import CLASSES, DECIDED, NEGATIVE, POSITIVE, SELECTED
+from fairlayer.audit.slots import CLASSES, NEGATIVE, POSITIVE, SELECTED
 from fairlayer.audit.table import AuditTable, names_of
 from fairlayer.errors import ParameterError, require
 
 __all__ = ["BaseRate", "Compatibility", "Together", "compatibility"]
 
 _NOTHING = 0.05  # points of accuracy below which a cost is shown as none
-
-_PAIRS = {
-    "demographic_parity": ("selection",),
-    "equal_opportunity": ("tpr",),
-    "predictive_equality": ("fpr",),
-    "equalized_odds": ("tpr", "fpr"),
-    "predictive_parity": (),
-}
-_STEPS = 10  # halvings of the tolerance: to 1 / 1024
-_ENDS = 9  # lower ends of the PPVs that are tried, and tried again around the best
 
 
 @dataclass(frozen=True)
@@ -65,6 +45,7 @@ class BaseRate:
         implied_fpr: the false positive rate that it must have where PPV and TPR are those of all groups together.
 
     Example:
+        >>> from fairlayer.audit import AuditTable, audit, compatibility
         >>> scores, y, sex = [0.2, 0.6, 0.4, 0.9, 0.8] * 50, [0, 1, 0, 1, 1] * 50, ["F", "F", "M", "M", "M"] * 50
         >>> table = AuditTable.of(scores=scores, y=y, sensitive_features={"sex": sex})
         >>> found = compatibility(table, "sex", ["demographic_parity", "equal_opportunity"])
@@ -76,30 +57,6 @@ class BaseRate:
     rows: float
     base_rate: float
     implied_fpr: float
-
-
-@dataclass(frozen=True)
-class Together:
-    """Criteria demanded together.
-
-    Args:
-        criteria: their names.
-        smallest_tolerance: the smallest common tolerance at which a rule has the accuracy wanted; NaN where none has.
-        best_accuracy: the best accuracy of a rule that keeps them within the tolerance asked; NaN where no rule does.
-        cost: the accuracy of the best rule without any criterion, minus that.
-
-    Example:
-        >>> scores, y, sex = [0.2, 0.6, 0.4, 0.9, 0.8] * 50, [0, 1, 0, 1, 1] * 50, ["F", "F", "M", "M", "M"] * 50
-        >>> table = AuditTable.of(scores=scores, y=y, sensitive_features={"sex": sex})
-        >>> found = compatibility(table, "sex", ["demographic_parity", "equal_opportunity"])
-        >>> [(" and ".join(each.criteria), round(each.cost, 3)) for each in found.sets[1:]]
-        [('equal_opportunity', 0.0), ('demographic_parity and equal_opportunity', 0.067)]
-    """
-
-    criteria: tuple[str, ...]
-    smallest_tolerance: float
-    best_accuracy: float
-    cost: float
 
 
 @dataclass(frozen=True)
@@ -118,6 +75,7 @@ class Compatibility:
             have equal means among positives and among negatives, each within t; NaN without probabilities.
 
     Example:
+        >>> from fairlayer.audit import AuditTable, audit, compatibility
         >>> scores, y, sex = [0.2, 0.6, 0.4, 0.9] * 50, [0, 1, 0, 1] * 50, ["F", "F", "M", "M"] * 50
         >>> table = AuditTable.of(scores=scores, y=y, sensitive_features={"sex": sex})
         >>> found = compatibility(table, "sex", ["demographic_parity", "equal_opportunity"])
@@ -161,6 +119,7 @@ class Compatibility:
         return f"{names}: possible at an accuracy of {self.accuracy:.3f} {smallest}; {cost}."
 
 
+@explained
 def compatibility(
     table: AuditTable,
     by: str | Sequence[str],
@@ -200,39 +159,21 @@ def compatibility(
     """
     _check(criteria, tolerance)
     grouped, places = _compared(table, by)
-    rules = [_rules(table, grouped, place) for place in places]
+    rules = [rules_of_group(table, grouped, place) for place in places]
     total = sum(rule.weight for rule in rules)
-    free = _best(rules, (), 0.0)
+    free = best_accuracy(rules, (), 0.0)
     wanted = free if accuracy is None and "decisions" not in table.holds else accuracy
     if wanted is None:
         wanted = min(sum(rule.weight * rule.accuracy for rule in rules) / total, free)
-    sets = tuple(_together(rules, chosen, tolerance, wanted, free) for chosen in _subsets(criteria))
+    sets = tuple(together(rules, chosen, tolerance, wanted, free) for chosen in _subsets(criteria))
     separation, calibrated = _calibration(table, grouped, places)
     return Compatibility(_base_rates(grouped, places), sets, wanted, free, tolerance, separation, calibrated)
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """The corners of what decisions can do in one group: (corners, 2) of FPR and TPR."""
-
-    corners: FloatArray
-    base_rate: float
-    weight: float
-    rows: float
-    accuracy: float  # of the decisions at hand
-
-    def rows_of(self) -> dict[str, FloatArray]:
-        """Return each rate as a linear function of the weights on the corners."""
-        fpr, tpr = self.corners.T
-        selection = self.base_rate * tpr + (1 - self.base_rate) * fpr
-        right = self.base_rate * tpr + (1 - self.base_rate) * (1 - fpr)
-        return {"fpr": fpr, "tpr": tpr, "selection": selection, "right": right, "hits": self.base_rate * tpr}
-
-
 def _check(criteria: Sequence[str], tolerance: float) -> None:
-    unknown = [name for name in criteria if name not in _PAIRS]
+    unknown = [name for name in criteria if name not in PAIRS]
     if unknown or not criteria:
-        raise ParameterError(f"compatibility knows {', '.join(_PAIRS)}, not {', '.join(unknown) or 'an empty list'}.")
+        raise ParameterError(f"compatibility knows {', '.join(PAIRS)}, not {', '.join(unknown) or 'an empty list'}.")
     if not 0 <= tolerance <= 1:
         raise ParameterError(f"the tolerance of a rate lies in [0, 1], but is {tolerance!r}.")
 
@@ -255,128 +196,9 @@ def _compared(table: AuditTable, by: str | Sequence[str]) -> tuple[Grouped, list
     return grouped, places
 
 
-def _rules(table: AuditTable, grouped: Grouped, place: int) -> _Rules:
-    weight = [float(grouped.total("weight", label)[place]) for label in CLASSES]
-    decided = [float(grouped.total("weight", label, DECIDED)[place]) for label in CLASSES]
-    selected = [float(grouped.total("weight", label, SELECTED)[place]) for label in CLASSES]
-    right = selected[POSITIVE] + decided[NEGATIVE] - selected[NEGATIVE]
-    if "probabilities" in table.holds:
-        bins = grouped.bins()[place, :, ::-1, 0]  # from the highest scores down
-        points = np.cumsum(bins, axis=1) / bins.sum(axis=1, keepdims=True)
-    else:
-        points = np.array([[s / d if d else 0.0] for s, d in zip(selected, decided, strict=True)])
-    return _Rules(
-        _hull(points.T),
-        weight[POSITIVE] / sum(weight),
-        sum(weight),
-        float(grouped.total("rows", CLASSES)[place]),
-        right / sum(decided) if sum(decided) else math.nan,
-    )
-
-
-def _hull(points: FloatArray) -> FloatArray:
-    """Return the corners of the upper hull of points (FPR, TPR), with (0, 0) and (1, 1)."""
-    corners: list[tuple[float, float]] = []
-    for x, y in sorted({(0.0, 0.0), (1.0, 1.0), *((float(x), float(y)) for x, y in points)}):
-        while len(corners) > 1 and _turns_left(corners[-2], corners[-1], (x, y)):
-            corners.pop()
-        corners.append((x, y))
-    return np.array(corners)
-
-
-def _turns_left(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]) >= 0
-
-
 def _subsets(criteria: Sequence[str]) -> list[tuple[str, ...]]:
     sizes = sorted({1, 2, len(criteria)} & set(range(1, len(criteria) + 1)))
     return [chosen for size in sizes for chosen in itertools.combinations(criteria, size)]
-
-
-def _together(rules: list[_Rules], criteria: tuple[str, ...], tolerance: float, wanted: float, free: float) -> Together:
-    best = _best(rules, criteria, tolerance)
-    return Together(criteria, _smallest(rules, criteria, wanted), best, free - best)
-
-
-def _smallest(rules: list[_Rules], criteria: tuple[str, ...], wanted: float) -> float:
-    """Return the smallest tolerance with the accuracy wanted, from above."""
-
-    def enough(tolerance: float) -> bool:
-        return any(accuracy >= wanted - 1e-9 for accuracy in _accuracies(rules, criteria, tolerance))
-
-    low, high = 0.0, 1.0
-    if not enough(high):
-        return math.nan
-    if enough(low):
-        return low
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
-
-
-def _best(rules: list[_Rules], criteria: tuple[str, ...], tolerance: float) -> float:
-    """Return the best accuracy under criteria within a tolerance, NaN where no rule keeps them."""
-    found = [accuracy for accuracy in _accuracies(rules, criteria, tolerance) if not math.isnan(accuracy)]
-    return max(found, default=math.nan)
-
-
-def _accuracies(rules: list[_Rules], criteria: tuple[str, ...], tolerance: float) -> Iterator[float]:
-    """Yield the accuracy for each lower end of the PPVs that is tried; for one, where PPVs are not compared."""
-    if "predictive_parity" not in criteria:
-        yield _solve(rules, criteria, tolerance, None)
-        return
-    ends = np.linspace(max(0.0, max(rule.base_rate for rule in rules) - tolerance), 1.0, _ENDS)
-    found = []
-    for end in ends.tolist():
-        found.append(_solve(rules, criteria, tolerance, end))
-        yield found[-1]
-    if np.isnan(found).all():
-        return
-    place = int(np.nanargmax(found))
-    for end in np.linspace(ends[max(place - 1, 0)], ends[min(place + 1, _ENDS - 1)], _ENDS)[1:-1].tolist():
-        yield _solve(rules, criteria, tolerance, end)
-
-
-def _solve(rules: list[_Rules], criteria: tuple[str, ...], tolerance: float, end: float | None) -> float:
-    """Maximise the accuracy over the weights on the corners, and one lower end per rate that is compared."""
-    optimize = require("scipy.optimize", "audit")
-    rates = sorted({rate for name in criteria for rate in _PAIRS[name]})
-    rows, sizes = [rule.rows_of() for rule in rules], [len(rule.corners) for rule in rules]
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    size = int(starts[-1]) + len(rates)
-    total = sum(rule.weight for rule in rules)
-    gain, below, limits = np.zeros(size), [], []
-    equal, ones = np.zeros((len(rules), size)), np.ones(len(rules))
-
-    def bound(place: int, values: FloatArray, limit: float, rate: int | None = None, sign: float = 0.0) -> None:
-        line = np.zeros(size)
-        line[starts[place] : starts[place + 1]] = values
-        if rate is not None:
-            line[starts[-1] + rate] = sign
-        below.append(line)
-        limits.append(limit)
-
-    for g, (rule, row) in enumerate(zip(rules, rows, strict=True)):
-        gain[starts[g] : starts[g + 1]] = -rule.weight / total * row["right"]
-        equal[g, starts[g] : starts[g + 1]] = 1.0
-        for r, rate in enumerate(rates):
-            bound(g, row[rate], tolerance, r, -1.0)  # rate - c <= tolerance
-            bound(g, -row[rate], 0.0, r, 1.0)  # c - rate <= 0
-        if end is not None:
-            bound(g, end * row["selection"] - row["hits"], 0.0)
-            bound(g, row["hits"] - (end + tolerance) * row["selection"], 0.0)
-            bound(g, -row["selection"], -1.0 / rule.rows)
-    solution: Any = optimize.linprog(
-        gain,
-        A_ub=np.array(below) if below else None,
-        b_ub=np.array(limits) if limits else None,
-        A_eq=equal,
-        b_eq=ones,
-        bounds=(0.0, 1.0),
-        method="highs",
-    )
-    return float(-solution.fun) if solution.status == 0 else math.nan
 
 
 def _base_rates(grouped: Grouped, places: list[int]) -> tuple[BaseRate, ...]:

@@ -10,8 +10,9 @@ import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.audit.coverage_part import coverage_section
+from fairlayer.audit.document import Audit
 from fairlayer.audit.errors import MetricError
-from fairlayer.audit.examination import Audit, audit
+from fairlayer.audit.examination import audit
 from fairlayer.audit.impact import impact_audit
 from fairlayer.audit.lending import lending_table
 from fairlayer.audit.likeness import alike, individual_section

@@ -30,6 +30,7 @@ from fairlayer.groups import Vocabulary
 
 if TYPE_CHECKING:
     from fairlayer.audit.disparities import Disparity
+from fairlayer.audit.joining import both, check_alike
 
 __all__ = ["AuditTable", "names_of"]
 
@@ -267,7 +268,7 @@ class AuditTable:
     def __add__(self, other: AuditTable) -> AuditTable:
         if not isinstance(other, AuditTable):
             return NotImplemented
-        _check_alike(self, other)
+        check_alike(self, other)
         pairs = [united(a, b) for a, b in zip(self.categories, other.categories, strict=True)]
         theirs = np.column_stack([code[column] for (_, code), column in zip(pairs, other.codes.T, strict=True)])
         categories = tuple(both for both, _ in pairs)
@@ -285,8 +286,8 @@ class AuditTable:
             categories=categories,
             codes=codes,
             sums={name: added(value, other.sums[name]) for name, value in self.sums.items()},
-            histogram=_both(self.histogram, other.histogram, added),
-            ranks=_both(self.ranks, other.ranks, lambda a, b: a.joined(b, mine, others)),
+            histogram=both(self.histogram, other.histogram, added),
+            ranks=both(self.ranks, other.ranks, lambda a, b: a.joined(b, mine, others)),
             threshold=self.threshold if "decisions" in self.holds else other.threshold,
             task=self.task or other.task,
             estimated=tuple(dict.fromkeys(self.estimated + other.estimated)),
@@ -385,28 +386,3 @@ def _check_settings(favourable: int, min_group_size: int, values: Mapping[str, A
     taken = [name for name in values or {} if name.removesuffix("_squares").removesuffix("_fourths") in OWN]
     if taken:
         raise ParameterError(f"the names {taken} are those of the table's own sums; call the values otherwise.")
-
-
-def _both(a: Any, b: Any, joined: Any) -> Any:
-    """Return what both tables have; what only one of them has cannot be pooled."""
-    return None if a is None or b is None else joined(a, b)
-
-
-def _check_alike(a: AuditTable, b: AuditTable) -> None:
-    pairs = {
-        "sensitive features": (a.features, b.features),
-        "strata": (a.strata, b.strata),
-        "sums": (sorted(a.sums), sorted(b.sums)),
-        "favourable decisions": (a.favourable, b.favourable),
-        "smallest group sizes": (a.min_group_size, b.min_group_size),
-    }
-    if a.task and b.task:
-        pairs["tasks"] = (a.task, b.task)
-    if "decisions" in a.holds and "decisions" in b.holds:
-        pairs["thresholds"] = (a.threshold, b.threshold)
-    for what, (mine, theirs) in pairs.items():
-        if mine != theirs:
-            raise TablesDifferError(
-                f"the two tables have different {what}, {mine} and {theirs}, so that they cannot be added up. Make "
-                "them with the same columns and settings; a small chunk of a regression needs task='regression'."
-            )

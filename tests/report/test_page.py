@@ -108,6 +108,7 @@ def test_the_page_is_whole_accessible_and_loads_nothing(found: Audit, format: An
     assert "<script" not in text
     assert all(link.startswith("#") and link[1:] in seen.ids for link in seen.links)
     assert len(seen.ids) == len(set(seen.ids))
+    assert len(re.findall("<main[ >]", text)) == 1
     assert seen.headings[0] == 1
     assert seen.headings.count(1) == 1
     assert all(b - a <= 1 for a, b in zip(seen.headings, seen.headings[1:], strict=False))
@@ -208,6 +209,13 @@ def test_nothing_sticks_out_of_a_window(page: Path, width: int, tmp_path: Path) 
     assert seen.window == width
     assert seen.content <= width
     assert seen.outside == 0, seen.first
+
+
+@pytest.mark.parametrize("paper", ["A4", "letter"])
+def test_the_brief_page_is_of_two_to_four_sheets(found: Audit, paper: str, tmp_path: Path) -> None:
+    text, _ = printed(write_page(tmp_path / "brief.html", found, format="brief"), paper, tmp_path)
+    assert 2 <= text.count("\f") <= 4
+    assert "Signature" in text
 
 
 @pytest.mark.parametrize("paper", ["A4", "letter"])

@@ -28,6 +28,7 @@ def test_the_command_writes_a_page_that_loads_nothing(run: Path, rows: pd.DataFr
     assert text.startswith("<!doctype html>")
     assert not re.search(r"<script|<link|\ssrc=|url\((?!#)|@import", text)
     assert not re.search(r'href="(?!#)', text)
+    assert text.count("<main>") == 1
     assert "new.csv, streamed through run" in text
 
 
