@@ -299,9 +299,8 @@ class FairModel(nn.Module):
             label_probabilities: estimates of the labels in [0, 1], used where there is no y; by default, in
                 evaluation mode, the raw scores.
             sample_weight: see `project`; a stream takes none.
-            inference: the regime of production: the stream of all such predictions since the last reset is held, by
-                the policy for batches smaller than `b_tau`; larger ones are projected by themselves and counted.
-                Predictions are then detached.
+            inference: the regime of production. Batches smaller than `b_tau` are answered as a stream, which the policy
+                holds; larger ones are projected by themselves and counted. Predictions are then detached.
             ids: one per sample of a streamed batch, for `observe_labels`.
             at: seconds on the caller's clock, for a streamed batch, see `InferenceState.emit`; a `trail` needs it.
             **kwargs: passed to the backbone.

@@ -23,7 +23,7 @@ from tools.compatibility import LEFT_OUT, NEEDED
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
-    *("tests/constraints", "tests/core", "tests/edge", "tests/geometry"),
+    *("tests/constraints", "tests/edge", "tests/geometry", "tests/core/test_errors.py", "tests/core/test_model.py"),
     *(f"--ignore={path}" for path in LEFT_OUT),
     *("-m", "not gpu and not slow and not rival"),
 )

@@ -37,6 +37,7 @@ class Picture(NamedTuple):
 
 # An example that is not named here is shown by its output alone.
 PICTURES = {
+    "any_model_trees": Picture("Gaps on new applicants", {0: "scores", 1: "decisions"}, "gap"),
     "decide_lending": Picture("Share of yes among women and men", {1: "women", 2: "men"}, "percent", rows=slice(0, 5)),
     "entropic_training": Picture("Gaps on new applicants", {1: "scores", 2: "decisions"}, "gap"),
     "huggingface_trainer": Picture("Gaps by tolerance", {1: "scores", 2: "decisions"}, "gap"),

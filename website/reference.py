@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -228,21 +229,34 @@ def pages() -> dict[str, str]:
     seen: set[int] = set()
     texts = {}
     for room in ROOMS:
-        parts = [f"# {room.title}\n", room.purpose + "\n"]
-        for path, found in entries(room, seen):
-            if not found:
-                continue
-            short = [name.rpartition(".")[2] for name in found if name.count(".") == 1]
-            rest = [name.rpartition(".")[2] for name in found if name.count(".") > 1]
-            if short:
-                parts.append(f"From `fairlayer`: {listed(short)}.\n")
-            if rest:
-                parts.append(f"From `{path}`: {listed(rest)}.\n")
-            parts += [f"::: {name}\n" for name in found]
-        texts[f"reference/{room.file}.md"] = "\n".join(parts)
+        found = [(path, name) for path, names in entries(room, seen) for name in names]
+        rows = [f"| [`{name.rpartition('.')[2]}`][{name}] | {first_sentence(name)} |" for _, name in found]
+        imports = {name: "fairlayer" if name.count(".") == 1 else path for path, name in found}
+        parts = [f"# {room.title}\n", room.purpose + "\n", imported(imports), "| name | what it is |\n|---|---|"]
+        texts[f"reference/{room.file}.md"] = "\n".join([*parts, *rows, "", *(f"::: {name}\n" for _, name in found)])
     return texts
 
 
-def listed(names: list[str]) -> str:
-    """Return names as a list in words."""
-    return ", ".join(f"`{name}`" for name in names)
+def imported(imports: dict[str, str]) -> str:
+    """Return from which module each name of a page is imported."""
+    lines = [
+        f"From `{module}`: " + ", ".join(f"`{name.rpartition('.')[2]}`" for name in imports if imports[name] == module)
+        for module in dict.fromkeys(imports.values())
+    ]
+    return "".join(f"{line}.\n\n" for line in lines)
+
+
+def first_sentence(path: str) -> str:
+    """Return the first sentence of a name's docstring, fit for a cell of a table.
+
+    Example:
+        >>> first_sentence("fairlayer.Projection")
+        'A projected batch, with what it cost and the proof.'
+    """
+    module, _, name = path.rpartition(".")
+    value = getattr(importlib.import_module(module), name)
+    if inspect.isclass(value) or inspect.isroutine(value):
+        text = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
+    else:
+        text = "A constant, or the name of a type."
+    return re.split(r"(?<=\.) (?=[A-Z])", text)[0].replace("|", "\\|")

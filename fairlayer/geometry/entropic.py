@@ -16,7 +16,9 @@ _RESOLUTION = float(torch.finfo(torch.float64).eps)
 
 
 class Entropic(Geometry):
-    """d(y, x) = KL(y given sigmoid(x)) over 0 < y < 1; y = sigmoid(x - q), with x the log-odds of the raw score.
+    """Nearness by relative entropy from the raw score, on probabilities; shifts are in log-odds.
+
+        d(y, x) = KL(y given sigmoid(x)) over 0 < y < 1;   y = sigmoid(x - q), with x the log-odds of the raw score
 
     It matches the cross-entropy in the sense of an information projection (Csiszar 1975), keeps the order within a
     cell strictly, and never reaches 0 or 1.

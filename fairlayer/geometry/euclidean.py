@@ -12,7 +12,9 @@ __all__ = ["Euclidean"]
 
 
 class Euclidean(Geometry):
-    """d(y, x) = 1/2 (y - x)^2 over lower <= y <= upper; y = clip(x - q).
+    """Nearness by squared distance, on any interval.
+
+        d(y, x) = 1/2 (y - x)^2 over lower <= y <= upper;   y = clip(x - q)
 
     It matches the squared error: the nearest feasible predictions to the true means lose least of it.
 

@@ -13,7 +13,9 @@ __all__ = ["Likelihood"]
 
 
 class Likelihood(Geometry):
-    """d(y, z) = KL(z given y), the excess cross-entropy of y for labels of probability z, over 0 < y < 1.
+    """Nearness by excess log loss, on probabilities.
+
+        d(y, z) = KL(z given y), the excess cross-entropy of y for labels of probability z, over 0 < y < 1
 
         y = 2z / (1 + q + r),     r = sqrt((1 + q)^2 - 4 q z) = 1 + q (1 - 2y)
 

@@ -13,7 +13,9 @@ __all__ = ["EntropicSimplex"]
 
 
 class EntropicSimplex(Geometry):
-    """d(y, x) = KL(y given softmax(x)) over the open simplex; y = softmax(x - q), with x the logits of a row.
+    """Nearness by relative entropy, on rows of class probabilities.
+
+        d(y, x) = KL(y given softmax(x)) over the open simplex;   y = softmax(x - q), with x the logits of a row
 
     -dy/dq = dy/dx = diag(y) - y y'
 

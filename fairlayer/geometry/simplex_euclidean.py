@@ -12,7 +12,9 @@ __all__ = ["EuclideanSimplex"]
 
 
 class EuclideanSimplex(Geometry):
-    """d(y, x) = 1/2 |y - x|^2 over rows y >= 0 with sum 1; y is the projection of x - q onto the simplex.
+    """Nearness by squared distance, on rows of class probabilities.
+
+        d(y, x) = 1/2 |y - x|^2 over rows y >= 0 with sum 1;   y is the projection of x - q onto the simplex
 
         -dy/dq = dy/dx = diag(s) - s s' / sum(s),     s the support of the row
 

@@ -5,8 +5,8 @@ from fairlayer.pareto.descent import descend
 from fairlayer.pareto.errors import MeasureError, SweepDefinitionError, SweepFailedError, UnreachableError
 from fairlayer.pareto.front import Front
 from fairlayer.pareto.measures import gap_measures
-from fairlayer.pareto.result import FrontPoint, Sweep
-from fairlayer.pareto.runs import SweepRun
+from fairlayer.pareto.result import Sweep
+from fairlayer.pareto.runs import FrontPoint, SweepRun
 from fairlayer.pareto.sweep import pareto_sweep
 from fairlayer.pareto.volume import hypervolume
 

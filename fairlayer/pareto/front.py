@@ -10,7 +10,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.pareto.errors import MeasureError, UnreachableError
-from fairlayer.pareto.point import FrontPoint
+from fairlayer.pareto.runs import FrontPoint
 from fairlayer.pareto.volume import hypervolume, non_dominated
 
 __all__ = ["Front"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fairlayer.errors import require
-from fairlayer.pareto.point import FrontPoint
+from fairlayer.pareto.runs import FrontPoint
 
 if TYPE_CHECKING:
     from fairlayer.pareto.front import Front

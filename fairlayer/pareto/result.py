@@ -14,10 +14,9 @@ from typing import Any
 from fairlayer.pareto.definition import Definition
 from fairlayer.pareto.errors import MeasureError
 from fairlayer.pareto.front import Front
-from fairlayer.pareto.point import FrontPoint
-from fairlayer.pareto.runs import RunLog, SweepRun, key_of
+from fairlayer.pareto.runs import FrontPoint, RunLog, SweepRun, key_of
 
-__all__ = ["FrontPoint", "Sweep"]
+__all__ = ["Sweep"]
 
 
 @dataclass(frozen=True)

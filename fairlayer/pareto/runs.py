@@ -1,4 +1,4 @@
-"""The log of a sweep: one JSON line for each run that ended, appended whole and on disk before the next."""
+"""Runs of a sweep and their log: one JSON line for each run that ended, appended whole and on disk before the next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from fairlayer.pareto.errors import MeasureError
 
-__all__ = ["RunLog", "SweepRun", "as_measures", "key_of"]
+__all__ = ["FrontPoint", "RunLog", "SweepRun", "as_measures", "key_of"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,27 @@ class SweepRun:
     def to_json(self) -> str:
         """Return one line."""
         return json.dumps(vars(self) | {"measures": dict(self.measures)})
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """Measures of one value: mean over seeds, and standard deviation (None with one seed).
+
+    Example:
+        >>> point = FrontPoint(0.05, (0, 1), {"auc": 0.86, "gap": 0.04}, {"auc": 0.01, "gap": 0.0})
+        >>> point.n, point.mean["auc"]
+        (2, 0.86)
+    """
+
+    value: Any
+    seeds: tuple[int, ...]
+    mean: Mapping[str, float]
+    sd: Mapping[str, float | None]
+
+    @property
+    def n(self) -> int:
+        """Number of seeds."""
+        return len(self.seeds)
 
 
 def key_of(value: Any, seed: int) -> str:

@@ -135,7 +135,7 @@ def _text_of(handle: str) -> str:
 
 
 def _is_exporting() -> bool:
-    """Return whether a program is being exported; Dynamo before torch 2.13 says so of whatever it compiles."""
+    """Return whether a program is being exported; the Dynamo of torch 2.8 and 2.10 says so of all that it compiles."""
     return torch.compiler.is_exporting()
 
 

@@ -32,7 +32,7 @@ _FACTORS = (0.5, 2.0)
 
 @dataclass(frozen=True)
 class Check:
-    """One line.
+    """One check of a run: what was changed, and what came of it.
 
     Args:
         kind: "tolerance", "seeds", "reweighted", "shift" or "population".

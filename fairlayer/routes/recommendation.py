@@ -74,7 +74,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class Method:
-    """One way.
+    """One way to predictions that keep a limit, with the situations that it is meant for.
 
     Args:
         name: what it is called.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib
 import json
 import os
@@ -268,3 +269,11 @@ def test_every_public_name_has_one_anchor(whole: Path) -> None:
 def test_every_page_in_a_browser(whole: Path, tab: Browser) -> None:
     faults = seen(tab, sorted(path for path in whole.rglob("*.html") if path.name != "404.html"))
     assert faults == {}, json.dumps(faults, indent=1)[:4000]
+
+
+def test_the_second_builder_is_taken_out_when_it_ends() -> None:
+    """Material for MkDocs ends on 5 May 2027; from then on Zensical alone builds the site."""
+    pinned = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r'"zensical==[\d.]+"', pinned), "the young builder is pinned exactly"
+    ended = datetime.date.today() > datetime.date(2027, 5, 5)
+    assert not ended or "mkdocs-material" not in pinned, "Material has ended: take it out (docs/decisions/0027)"

@@ -14,9 +14,8 @@ from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Spread, Statement
 from fairlayer.errors import BackendError, ParameterError
 from fairlayer.integrations.sklearn.newton import minimise
-from fairlayer.integrations.sklearn.parameters import check_positive
 from fairlayer.integrations.sklearn.routing import router_of
-from fairlayer.integrations.sklearn.training_data import Centred, Demands, read_demands, read_weights
+from fairlayer.integrations.sklearn.training_data import Centred, Demands, check_positive, read_demands, read_weights
 
 __all__ = ["FairLogisticRegression", "LogisticGaps"]
 

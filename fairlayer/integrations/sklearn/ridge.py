@@ -12,10 +12,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
 from fairlayer.integrations.sklearn.optimality import Optimality
-from fairlayer.integrations.sklearn.parameters import check_positive
 from fairlayer.integrations.sklearn.program import Whitening, nearest
 from fairlayer.integrations.sklearn.routing import router_of
-from fairlayer.integrations.sklearn.training_data import Centred, Demands, read_demands, read_weights
+from fairlayer.integrations.sklearn.training_data import Centred, Demands, check_positive, read_demands, read_weights
 
 __all__ = ["FairRidge"]
 

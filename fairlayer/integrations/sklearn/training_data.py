@@ -1,9 +1,11 @@
-"""What a fit reads, checked: features, labels and weights as scikit-learn has them, and the statements to meet."""
+"""What a fit reads, checked: parameters, features, labels, weights, and the statements to meet."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +21,25 @@ from fairlayer.integrations.sklearn.limits import Limits
 from fairlayer.projection import Plan
 from fairlayer.projection.assembly import assemble
 
-__all__ = ["Centred", "Demands", "read_demands", "read_weights"]
+__all__ = ["Centred", "Demands", "check_positive", "read_demands", "read_weights"]
+
+
+def check_positive(owner: str, name: str, value: Any) -> float:
+    """Return a finite number > 0.
+
+    Raises:
+        ParameterError: it is something else.
+
+    Example:
+        >>> check_positive("FairRidge", "alpha", 1)
+        1.0
+    """
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not 0 < number < math.inf:
+        raise ParameterError(
+            f"{owner} was given {name}={value!r}; it must be a finite number > 0, which makes the optimum unique."
+        )
+    return number
 
 
 class Centred(NamedTuple):
