@@ -226,7 +226,7 @@ def test_a_broken_solver_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def shrunk(self: Any, pull: np.ndarray) -> Any:
         found = right(self, pull)
         centre = found.value.mean()
-        return pair_problem.Answer(centre + 0.9 * (found.value - centre), found.clusters, found.multipliers)
+        return pair_problem.PairAnswer(centre + 0.9 * (found.value - centre), found.clusters, found.multipliers)
 
     monkeypatch.setattr(pair_problem.PairProblem, "answer", shrunk)
     certificate = problem._replace(groups=None).project().certificate
@@ -235,7 +235,7 @@ def test_a_broken_solver_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def apart(self: Any, pull: np.ndarray) -> Any:
         found = right(self, pull)
-        return pair_problem.Answer(found.value * 1.001, found.clusters, found.multipliers)
+        return pair_problem.PairAnswer(found.value * 1.001, found.clusters, found.multipliers)
 
     monkeypatch.setattr(pair_problem.PairProblem, "answer", apart)
     certificate = problem._replace(groups=None, bounds=None).project().certificate
