@@ -9,6 +9,9 @@ from fairlayer.solve.units import Units
 
 __all__ = ["level_of"]
 
+_LEAST = 1e-290  # a metric at which prices and what they add up to are still finite numbers
+_CLOSE = 4e-16
+
 
 def level_of(
     units: Units, centre: FloatArray, metric: FloatArray, domain: tuple[FloatArray, FloatArray]
@@ -17,6 +20,8 @@ def level_of(
 
     Newton's method on a piecewise linear, rising function of each level, within a bracket.
     """
+
+    metric = np.maximum(metric, _LEAST)
 
     def priced(c: FloatArray) -> FloatArray:
         lower, upper = units.ends(c)
@@ -42,7 +47,8 @@ def level_of(
             newton = c - force / slope
         inside = (newton >= low) & (newton <= high) & (slope > 0)
         after = np.where(inside, newton, 0.5 * (low + high))
-        if (after == c).all() or (high - low <= 4e-16 * np.maximum(np.abs(low), np.abs(high))).all():
+        room = _CLOSE * np.maximum(np.abs(low), np.abs(high))
+        if (after == c).all() or (high - low <= room).all() or (inside & (np.abs(after - c) <= room)).all():
             break
         c = after
     return c, priced(c)

@@ -107,7 +107,7 @@ class _Run:
         self.solved: list[int] = []
         apart = program.apart if metric.ndim == 1 else np.zeros(len(self.matrix), dtype=bool)
         self.one, self.rest = np.flatnonzero(apart), np.flatnonzero(~apart)
-        self.sparse = metric.ndim == 1 and mostly_zero(self.matrix, len(self.rest), len(program.table.scale))
+        self.sparse = metric.ndim == 1 and mostly_zero(self.matrix, len(self.rest))
         self.cross = self._cross() if metric.ndim == 1 and not self.sparse else None
         self.square = np.zeros((0, 0)) if self.sparse else self._square()
         self.factors: SparseSystem | None = None

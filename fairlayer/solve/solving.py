@@ -32,6 +32,7 @@ _WITHIN = 10.0  # accuracies by which limits may clash and are still met as well
 _FEW_ROWS = 24
 _FEW_STEPS = 6  # of Newton's method, after which the levels are looked for in the sorted batch
 _FAR_LOG_ODDS = 50.0
+_APART = 20.0  # log-odds from which one multiplier is looked for in the sorted batch, too
 _PLAIN = (float, type(None))  # bounds that are the same for all samples
 _ROOM = 1e-9  # what relaxing adds to the least widening, relative to 1 or to it, so that there is room inside
 
@@ -131,25 +132,26 @@ def _suits(passes: Passes, units: Units, start: Point) -> bool:
     Few rows are as well served by their faces. Where most cells cannot move at all, as in a stream, whose past is held
     by bounds of its own, slopes say little, and the search along the dual needs fewer passes.
     """
-    if lies_far_outside(passes) or _far_in_log_odds(passes):
+    if lies_far_outside(passes) or _far_in_log_odds(passes, _FAR_LOG_ODDS):
         return True
     if len(units.level) <= _FEW_ROWS:
         return False
     return isinstance(passes.lower, _PLAIN) or bool((start.curvature > 0).mean() > 0.5)
 
 
-def _far_in_log_odds(passes: Passes) -> bool:
+def _far_in_log_odds(passes: Passes, least: float) -> bool:
     """Return whether scores lie so far from each other that slopes in one place say nothing about the next."""
-    return sortable(passes) and passes.geometry.name == "entropic" and passes.size > _FAR_LOG_ODDS
+    return sortable(passes) and passes.geometry.name == "entropic" and passes.size > least
 
 
 def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None) -> Solution:
     """Solve a feasible system, by Newton's method or, where that stalls, by a slower and safer one."""
     single = slabs.single()
     alone = single is not None and passes.cells.dense is None
-    if single is not None and alone and not (units and lies_far_outside(passes)):
+    apart = lies_far_outside(passes) or _far_in_log_odds(passes, _APART)
+    if single is not None and alone and not (units and apart):
         return solve_scalar(passes, single, start)
-    if units is not None and _suits(passes, units, start):
+    if units is not None and ((alone and apart) or _suits(passes, units, start)):
         solution = _by_ranges(passes, slabs, units, start)
         if solution is not None:
             return solution

@@ -6,7 +6,7 @@ eliminated, though each row has a handful of entries. Here the rows of
     | M K M' + 1/s    A  |  | q |     | h |
     | A'             -r  |  | c |  =  | g |
 
-are eliminated in the order of least degree, which fills in little, and the few levels c come last. Source: George, Liu
+are eliminated in the order of least degree, which fills in little; few levels c come last. Source: George, Liu
 (1989), "The evolution of the minimum degree ordering algorithm".
 """
 
@@ -24,7 +24,7 @@ __all__ = ["SparseSystem", "mostly_zero"]
 
 _FROM = 200  # rows
 _ENTRIES = 12  # of M K M' per row
-_LEVELS = 32
+_LEVELS = 32  # more than these are eliminated in their turn, and not after the rows
 
 
 @cache
@@ -38,15 +38,14 @@ def _library() -> Any:
     return scipy.sparse
 
 
-def mostly_zero(matrix: SparseRows, rest: int, levels: int) -> bool:
+def mostly_zero(matrix: SparseRows, rest: int) -> bool:
     """Whether a sparse factorisation of M K M' is worth its ordering.
 
     Args:
         matrix: the rows M.
         rest: how many of them the dense system has.
-        levels: how many levels there are.
     """
-    if rest <= _FROM or levels > _LEVELS:
+    if rest <= _FROM:
         return False
     readers = np.bincount(matrix.columns)
     return int((readers**2).sum()) <= _ENTRIES * len(matrix) and _library() is not None
@@ -84,14 +83,20 @@ class SparseSystem:
         tied = np.flatnonzero(levels >= 0)
         ties = sparse.csr_array((slope[tied], (tied, levels[tied])), shape=(len(active), len(loose)))
         square = (rows * metric) @ rows.T + sparse.diags_array(soft)
+        self.ties, self.rows, self.few = ties, len(active), len(loose) <= _LEVELS
+        if not self.few:
+            square = sparse.block_array([[square, ties], [ties.T, -sparse.diags_array(loose)]])
         options = {"SymmetricMode": True}
         self.factors = sparse.linalg.splu(square.tocsc(), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
-        self.ties = ties
-        self.answers = np.asarray(self.factors.solve(ties.toarray()))
-        self.schur = ties.T @ self.answers + np.diag(loose)
+        if self.few:
+            self.answers = np.asarray(self.factors.solve(ties.toarray()))
+            self.schur = ties.T @ self.answers + np.diag(loose)
 
     def solve(self, right: FloatArray, right_level: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the prices of the rows in force and the levels."""
+        if not self.few:
+            found = np.asarray(self.factors.solve(np.append(right, right_level)))
+            return found[: self.rows], found[self.rows :]
         alone = np.asarray(self.factors.solve(right))
         levels = np.linalg.solve(self.schur, self.ties.T @ alone - right_level)
         return alone - self.answers @ levels, levels

@@ -362,6 +362,30 @@ def test_a_handful_of_passes_for_far_log_odds(geometry: str, kind: str, far: flo
     assert found.passes <= 10
 
 
+@pytest.mark.parametrize("far", [30.0, 100.0, 1000.0])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_two_groups_with_far_log_odds_take_a_handful_of_passes(far: float) -> None:
+    rng = np.random.default_rng(0)
+    n = 5000
+    codes = rng.integers(0, 2, n)
+    logits = torch.tensor(rng.normal(size=n) + rng.uniform(-far, far, 2)[codes])
+    options: dict[str, Any] = {"geometry": "entropic", "from_logits": True, "bounds": (0.0, 1.0)}
+    found = fl.project(logits, fl.DemographicParity("g", 0.02), sensitive_features={"g": codes}, **options)
+    assert found.certificate.holds
+    assert found.passes <= 10
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_cells_that_hardly_answer_overflow_nothing() -> None:
+    rng = np.random.default_rng(4)
+    codes = rng.integers(0, 29, 400)
+    logits = torch.tensor(rng.normal(size=400) + rng.uniform(-1000.0, 1000.0, 29)[codes])
+    options: dict[str, Any] = {"geometry": "entropic", "from_logits": True, "bounds": (0.0, 1.0)}
+    for tolerance in (0.0, 0.02):
+        rule = fl.DemographicParity("g", tolerance)
+        assert fl.project(logits, rule, sensitive_features={"g": codes}, **options).certificate.holds
+
+
 def test_a_likelihood_step_does_not_cancel_at_the_ends() -> None:
     z = np.array([1.0 - 2.0**-50, 2.0**-50])
     value, _ = geometry_of("likelihood").step(z, np.array([1.0, -1.0]), 0.0, 1.0)
