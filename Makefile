@@ -19,10 +19,10 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow test-gpu test-wheel lint format docs gallery bench compat dist clean
+.PHONY: help setup demo test test-fast test-slow test-gpu test-wheel lint format docs gallery bench bench-rivals compat dist clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## create .venv and install the package with all extras (nothing to do: instant)
 
@@ -74,7 +74,11 @@ gallery: setup  ## run examples (ARGS="NAME ..." takes some) and notebooks, keep
 	$(BIN)/python -m website.gallery $(ARGS)
 	$(BIN)/python -m website.notebooks
 
-bench: setup  ## time the projection against other libraries (ARGS="..." goes to the script)
+bench: setup  ## print every ratio that is asked, measured in one run (ARGS="--quick" takes two minutes)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench,fused]'
+	$(BIN)/python benchmarks/table.py $(ARGS)
+
+bench-rivals: setup  ## time the projection against other libraries, size by size (ARGS="..." goes to the script)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/projection.py $(ARGS)
 

@@ -29,7 +29,8 @@ def library(array: Any) -> Any:
 def stable_sigmoid(x: Any) -> Any:
     """Return 1 / (1 + exp(-x)) without overflow, accurate for large negative x."""
     xp = library(x)
-    small = xp.exp(-abs(x))
+    # In torch not -abs(x), whose derivative at 0 it takes as 0.
+    small = xp.exp(torch.where(x >= 0, -x, x) if xp is torch else -abs(x))
     return xp.where(x >= 0, xp.ones_like(small), small) / (1.0 + small)
 
 

@@ -44,7 +44,7 @@ class Likelihood(Geometry):
         xp = library(x)
         total = 1.0 + pull
         # (1 + q)^2 - 4 q z = (1 - |q|)^2 + 4 |q| (1 - z, or z for q < 0): a sum, in which nothing cancels.
-        size = abs(pull)
+        size = xp.where(pull > 0, pull, -pull)  # not abs(pull), whose derivative at 0 torch takes as 0
         near = 1.0 - size
         root = xp.sqrt(near * near + 4.0 * size * xp.where(pull > 0, 1.0 - x, x + 0.0 * size))
         # Of the two forms of the root each is taken where it does not cancel: for q <= -1 the first is 0 / 0 at z = 0.

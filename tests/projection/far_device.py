@@ -152,15 +152,15 @@ def differences(run: Any, scores: torch.Tensor, given: dict[str, Any]) -> dict[s
 
 
 def one_range(options: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """One parity over known groups, through the layer."""
+    """One parity over known groups, through a model whose backbone hands on what it is given."""
     import fairlayer as fl
 
     scores, features = batch(options, dtype)
-    layer = fl.FairProjection([fl.DemographicParity("g", tolerance=0.01)], **options)
-    layer.fit_categories({"g": features["g"]})
+    model = fl.FairModel(torch.nn.Identity(), [fl.DemographicParity("g", tolerance=0.01)], **options)
+    model.projection.fit_categories({"g": features["g"]})
 
     def run(z: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        return layer(z, **given), lambda: layer.last
+        return model(z, **given), lambda: model.last_projection
 
     return differences(run, scores, {"sensitive_features": {"g": features["g"]}, "y": features["h"]})
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fairlayer as fl
 from fairlayer.errors import ChangedBatchError
@@ -421,3 +422,44 @@ def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     layer = _layer(BOXES[0])
     with pytest.raises(fl.errors.ShapeError):
         layer(torch.full(shape, 0.5), sensitive_features={"sex": torch.arange(max(1, *shape, 1)) % 2})
+
+
+class _Allocations(TorchDispatchMode):
+    """Which operations made a tensor of their own, and which only looked at one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = {each.untyped_storage().data_ptr() for each in args if isinstance(each, torch.Tensor)}
+        if isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() not in given:
+            self.made.append(str(func))
+        return out
+
+
+@pytest.mark.parametrize("options", BOXES, ids=NAMES)
+def test_a_call_takes_few_calls_and_makes_one_tensor(options: Any) -> None:
+    layer = _layer(options)
+    scores, codes = _batch(options, 256, 1, torch.float32)
+    features = {"sex": codes}
+    for _ in range(4):
+        layer(scores, sensitive_features=features)
+    entered: list[str] = []
+
+    def profile(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_globals.get("__name__", "").startswith("fairlayer"):
+            entered.append(frame.f_code.co_name)
+
+    sys.setprofile(profile)
+    try:
+        value = layer(scores, sensitive_features=features)
+    finally:
+        sys.setprofile(None)
+    assert isinstance(layer._last, lean_module.Unread)
+    assert 2 <= len(entered) <= 12, entered
+    with _Allocations() as allocations:
+        layer(scores, sensitive_features=features)
+    assert len(allocations.made) == 1, allocations.made  # the value itself
+    assert value.shape == scores.shape

@@ -240,3 +240,21 @@ def test_vmap_tells_what_it_knows() -> None:
         torch.vmap(torch.vmap(lambda z: fl.project(z, parity, **how).value))(scores[None])
     layer = fl.FairProjection([parity])
     assert torch.allclose(torch.vmap(lambda z: layer(z, **how))(scores), torch.stack([layer(z, **how) for z in scores]))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_derivatives_where_nothing_pulls(geometry: str) -> None:
+    """Log-odds of exactly 0 in a group that is not moved, and groups whose means are equal already."""
+    apart = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9], dtype=torch.float64)
+    equal = torch.tensor([0.2, 0.6, 0.7, 0.3, 0.5, 0.7, 0.5, 0.6, 0.4], dtype=torch.float64)
+    groups, weights = torch.arange(9) // 3, torch.linspace(-1, 2, 9, dtype=torch.float64)
+    how: dict[str, Any] = {"geometry": geometry, "bounds": (0.0, 1.0)}
+    for scores, tolerance in ((apart, 0.05), (equal, 0.0)):
+        rules = [fl.DemographicParity("g", tolerance)]
+        one = scores.clone().requires_grad_()
+        alone = fl.project(one, rules, sensitive_features={"g": groups}, **how).value
+        many = scores[None].clone().requires_grad_()
+        found = fl.project_many(many, rules, sensitive_features={"g": groups[None]}, **how).value[0]
+        (expected,) = torch.autograd.grad((alone * weights).sum(), one)
+        (gradient,) = torch.autograd.grad((found * weights).sum(), many)
+        torch.testing.assert_close(gradient[0], expected, atol=1e-9, rtol=0)
