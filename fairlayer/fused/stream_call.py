@@ -131,9 +131,7 @@ def call(places: Any, edge: Any, at: int, wide: bool, n: int, first: int, weight
     raw = numba.carray(float64_at(places[AT_RAW]), first + n)[first:]
     emitted = numba.carray(float64_at(places[AT_EMITTED]), first + n)[first:]
     if n == 1:
-        y, correction, acts, ended = step_one(
-            book, curve, member, kind, start, room, terms, weight, cells[0], raw[0]
-        )
+        y, correction, acts, ended = step_one(book, curve, member, kind, start, room, terms, weight, cells[0], raw[0])
         emitted[0], moved = y, 1 if acts else 0
     else:
         ended, moved, correction = step_block(
