@@ -16,6 +16,7 @@ from fairlayer.data import read_data_set
 
 Array = NDArray[Any]
 SETS = {"Adult": ("adult", "sex"), "ACSIncome": ("acsincome", "SEX"), "Bank": ("bank", "age_group")}
+SMALL = {"German": ("german", "age_group"), "Communities": ("communities_crime", "racepctblack")}
 AGES = {"Adult": "age", "ACSIncome": "AGEP", "Bank": "age"}
 
 
@@ -54,6 +55,8 @@ def scenarios(folder: Path | None, seed: int, most: int) -> Iterator[Scenario]:
     yield from generated(seed, most)
     for name in SETS if folder is not None else ():
         yield from real(name, folder, seed, most)
+    for name in SMALL if folder is not None else ():
+        yield from drawn(name, folder, seed, most)
 
 
 # ---- generated streams
@@ -107,7 +110,7 @@ def scored(name: str, folder: Path | None) -> tuple[Array, Array, dict[str, Arra
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    data, _ = SETS[name]
+    data, _ = {**SETS, **SMALL}[name]
     table = read_data_set(data, folder)
     unused = {table.target, table.split, *table.not_features}
     frame = table.frame[[column for column in table.frame.columns if column not in unused]]
@@ -117,12 +120,12 @@ def scored(name: str, folder: Path | None) -> tuple[Array, Array, dict[str, Arra
         if c not in table.categorical and pd.to_numeric(frame[c], errors="coerce").notna().all()
     ]
     codes = [c for c in frame.columns if c not in numbers and frame[c].nunique() <= 60]
-    x = StandardScaler().fit_transform(
-        pd.concat([frame[numbers].astype(float), pd.get_dummies(frame[codes].astype(str))], axis=1).to_numpy(
-            dtype=float
-        )
-    )
-    y = table.labels().astype(np.int64)
+    parts = [frame[numbers].astype(float).fillna(0.0), *([pd.get_dummies(frame[codes].astype(str))] if codes else [])]
+    x = StandardScaler().fit_transform(pd.concat(parts, axis=1).to_numpy(dtype=float))
+    y = np.asarray(table.labels())
+    if table.positive is None:
+        y = y > np.median(y)  # a target that is a number: whether it is high
+    y = y.astype(np.int64)
     order = np.random.default_rng(0).permutation(len(y))
     fitted, rest = order[: len(y) // 2], order[len(y) // 2 :]
     model = LogisticRegression(max_iter=500).fit(x[fitted], y[fitted])
@@ -163,6 +166,21 @@ def real(name: str, folder: Path | None, seed: int, most: int) -> Iterator[Scena
     ages = columns["by age"][order] + np.random.default_rng(seed).normal(0.0, 0.3, len(order))
     z, features, y = of(order[np.argsort(ages, kind="stable")], attribute)
     yield Scenario(f"{name}, by age", z, features, parity(0.02, attribute), y)
+
+
+def drawn(name: str, folder: Path | None, seed: int, most: int) -> Iterator[Scenario]:
+    """Yield the scenarios of a small set, whose rows come again and again, drawn with replacement by the seed."""
+    raw, label, columns = scored(name, folder)
+    attribute = next(key for key in columns if key != "by age")
+    rows = np.random.default_rng(seed).integers(0, len(raw), most)
+    z, codes, y = raw[rows], columns[attribute][rows], label[rows]
+    for tolerance in (0.02, 0.0):
+        yield Scenario(f"{name}, tolerance {tolerance:g}", z, {attribute: codes}, parity(tolerance, attribute), y)
+    season = (np.arange(len(z)) // 1500) % 2 == 1
+    turned = np.where(season, codes.max() - codes, codes)
+    yield Scenario(f"{name}, seasons of 1,500", z, {attribute: turned}, parity(0.02, attribute), y, period=1500)
+    odds: list[fl.Constraint] = [fl.EqualOpportunity(attribute, 0.02)]
+    yield Scenario(f"{name}, labels 500 late", z, {attribute: codes}, odds, y, 500)
 
 
 # ---- replicas

@@ -138,7 +138,7 @@ def host_array(tensor: torch.Tensor) -> Any:
 def host_float64(tensor: torch.Tensor) -> FloatArray:
     """Return a tensor as a float64 array."""
     if tensor.is_cpu and tensor.dtype in _EXACT and not (tensor.requires_grad or forward_ad._current_level >= 0):
-        array = host_array(tensor) if transforming() else tensor.numpy()  # the usual case, with few calls
+        array = host_array(tensor) if transforming() or tensor.is_neg() else tensor.numpy()  # usual: with few calls
     else:
         array = host_array(tensor)
     if array.dtype != np.float64:
@@ -155,7 +155,7 @@ def without_derivatives(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _host_array(tensor: torch.Tensor) -> Any:
-    plain = without_derivatives(tensor)
+    plain = without_derivatives(tensor).resolve_neg()
     if plain.dtype in _HALF:
         plain = plain.float()
     return plain.numpy() if plain.is_cpu else plain.cpu().numpy()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["rests", "solved"]
 
 _LONGER, _SHARE = 1.15, 16.0  # growth of the wait between solutions; memory over the longest
-_RESTS = 2.0  # slacks, squared, by which raw means may move before a solution is worth while
+_RESTS = 4.0  # slacks, squared, by which raw means may move before a solution is worth while: half an error or so
 _FARTHEST = 10.0  # the largest shift in geometries of probabilities, in log-odds
 _UNMET = 0.25, 1e-3  # of the tolerance, and in prediction units: what may be missed without being SATURATED
 _TO_TELL = 1e-9  # weight of a point that only tells what pull a cell has
