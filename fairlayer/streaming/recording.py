@@ -14,6 +14,7 @@ from fairlayer.trail import AuditTrail, Decision, SlotTrail
 __all__ = ["Answered", "Recorder", "Witness", "slot_trail"]
 
 Score = float | list[float]
+_PACKAGE = version("fairlayer")  # read once: it is looked up on the disk
 
 
 class Answered(NamedTuple):
@@ -140,7 +141,7 @@ class Recorder:
             policy=step.policy,
             limit=step.limits,
             model=self.model,
-            package=version("fairlayer"),
+            package=_PACKAGE,
             details={**clock, **wish} or None,
         )
 

@@ -192,7 +192,7 @@ def test_killed_workers_lose_nothing_and_count_nothing_twice_on_postgresql(
         written = [row for path in chains for row in rows_between(path)]
         said = [row.body["emitted"] for row in written if row.kind == "decision" and row.body is not None]
         assert sorted(said) == sorted(stored.values())  # one row for each answer, and none twice
-        assert sum(row.kind == "start" for row in written) >= 4  # of each worker, and of those that took a place in time
+        assert sum(row.kind == "start" for row in written) >= 4  # of each worker, and of some that took a place
 
 
 @pytest.mark.slow
