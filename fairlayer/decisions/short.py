@@ -52,9 +52,10 @@ def counts_near_the_limits(problem: Problem, optimum: Optimum) -> tuple[Problem,
 def _warn(problem: Problem, why: str) -> None:
     asked = [constraint for constraint in problem.constraints if constraint.needs_labels]
     named = [each.name if each.limit is None else f"{each.name} at {each.limit:g}" for each in asked]
+    what = f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} met within {SHORT:g} and one sample per cell"
     warnings.warn(
-        f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} met within {SHORT:g} and one sample per cell: {why}. Draw lots (randomised=True) to meet it "
-        "exactly in expectation, or state the tolerance that you accept.",
+        f"{what}: {why}. Draw lots (randomised=True) to meet it exactly in expectation, or state the tolerance that you "
+        "accept.",
         FairlayerWarning,
         stacklevel=6,
     )
