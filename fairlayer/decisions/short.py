@@ -54,8 +54,8 @@ def _warn(problem: Problem, why: str) -> None:
     named = [each.name if each.limit is None else f"{each.name} at {each.limit:g}" for each in asked]
     what = f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} met within {SHORT:g} and one sample per cell"
     warnings.warn(
-        f"{what}: {why}. Draw lots (randomised=True) to meet it exactly in expectation, or state the tolerance that you "
-        "accept.",
+        f"{what}: {why}. Draw lots (randomised=True) to meet it exactly in expectation, or state the tolerance that "
+        "you accept.",
         FairlayerWarning,
         stacklevel=6,
     )
