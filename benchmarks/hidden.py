@@ -36,6 +36,8 @@ from fairlayer.training import FitOptions, prepare  # noqa: E402
 BUDGETS = (0.02, 0.05)
 SHARES = np.arange(0.04, 0.98, 0.02)  # of yes among the validation rows, one threshold each
 
+RIVAL, KNOWN = "rival: ", "(group known)"
+
 
 def main() -> None:
     """Run what is not there yet, and print the table."""
@@ -158,7 +160,35 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
         for method in [row["method"] for row in some[0]["rows"] if row["budget"] == BUDGETS[0]]:
             cells = (_cell([_row(run, method, budget) for run in some], scale) for budget in BUDGETS)
             lines.append(f"{method:42}" + "".join(f"{cell:>36}" for cell in cells))
+        lines += [_beside_rivals(some, budget, regression, scale) for budget in BUDGETS]
     return "\n".join(lines)
+
+
+def _beside_rivals(runs: Sequence[dict[str, Any]], budget: float, regression: bool, scale: float) -> str:
+    """The best of ours minus the best rival whose gap on test rows is within the budget, at no larger a gap than it."""
+    keys = [(row["method"], row["budget"]) for row in runs[0]["rows"] if not row["method"].startswith(KNOWN)]
+    gap = {key: float(np.mean([_row(run, *key)["estimate"] for run in runs])) for key in keys}
+    constant = {key for key in keys if any(_row(run, *key)["constant"] for run in runs)}
+    each = {key: np.concatenate([_row(run, *key)["each"] for run in runs]) for key in keys}
+    sign = -1 if regression else 1
+
+    def best(rival: bool, allowed: float) -> tuple[str, float] | None:
+        near = [
+            key for key in keys if key[0].startswith(RIVAL) is rival and gap[key] <= allowed and key not in constant
+        ]
+        return max(near, key=lambda key: sign * each[key].mean(), default=None)
+
+    other = best(True, budget)
+    ours = best(False, budget if other is None else max(budget, gap[other]))
+    if ours is None or other is None:
+        return f"  <= {budget:g}: no answer but constants within it of {'ours' if ours is None else 'the rivals'}"
+    difference = sign * (each[ours] - each[other])
+    mean, error = scale * difference.mean(), scale * difference.std() / len(difference) ** 0.5
+    told = "no worse" if mean >= -error else "THE OTHER WINS"
+    return (
+        f"  <= {budget:g}: {ours[0]} (estimated gap {100 * gap[ours]:.1f}) better than {other[0].removeprefix(RIVAL)} "
+        f"({100 * gap[other]:.1f}) by {mean:.4g} +- {error:.2g}: {told}"
+    )
 
 
 def _row(run: dict[str, Any], method: str, budget: float) -> dict[str, Any]:

@@ -53,6 +53,9 @@ FOREIGN = {
     "constraints": ("constraint", "fairness_metric", "fairness_metrics", "fairness_criterion"),
     "ratio": ("ratio_bound", "min_ratio"),
     "memory": ("half_life",),
+    "in_features": ("input_dim", "inputs", "in_dim"),
+    "hidden": ("hidden_dims", "hidden_sizes", "layers"),
+    "out_features": ("output_dim", "outputs", "out_dim"),
     "hide_features": ("exclude_protected_from_backbone", "drop_sensitive", "exclude_sensitive", "hide_sensitive"),
 }
 
@@ -65,7 +68,13 @@ ELSEWHERE = dict.fromkeys(
 )
 
 # Arguments that are gone, and what to say of them.
-GONE = {"non_blocking": "; it is gone: the step of a stream takes scores of any device without it"}
+GONE = {
+    "non_blocking": "; it is gone: the step of a stream takes scores of any device without it",
+    "eta_0": "; there is no step size here: the policy of the stream says how it corrects",
+}
+
+# Arguments that describe a network, where one is given as the backbone.
+OF_A_NETWORK = ("input_dim", "hidden_dims", "output_dim", "activation")
 
 
 def ours_for(name: str, known: Collection[str]) -> str | None:
@@ -186,6 +195,8 @@ def _answer(name: str, known: Collection[str]) -> str:
     ours = ours_for(name, known)
     if ours is not None:
         return f"; here it is called {ours!r}"
+    if name in OF_A_NETWORK and "backbone" in known:
+        return "; make the network first, as by fairlayer.mlp(inputs, hidden=(64, 32)), and give it as the backbone"
     if name in ELSEWHERE or name in GONE:
         return {**ELSEWHERE, **GONE}[name]
     near = get_close_matches(name, known, n=1)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from fairlayer._keywords import explained
 from fairlayer.errors import ParameterError, ShapeError
 
 __all__ = ["WithoutColumns", "mlp"]
@@ -16,6 +17,7 @@ Emits = Literal["probabilities", "logits", "numbers"]
 _EMITS: tuple[Emits, ...] = ("probabilities", "logits", "numbers")
 
 
+@explained
 def mlp(
     in_features: int,
     hidden: Sequence[int] = (64, 32),

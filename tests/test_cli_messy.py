@@ -167,6 +167,14 @@ def test_predict_writes_who_what_and_why(run: Path, table: Path, tmp_path: Path)
     assert np.ptp(means.to_numpy()) <= 0.02 + 1e-6
 
 
+def test_predict_decides_by_the_rule_where_the_option_stands_alone(run: Path, table: Path, tmp_path: Path) -> None:
+    found = []
+    for words in (["--decisions"], ["--decisions", "rule"], []):
+        assert main(["predict", str(run), str(table), "--out", str(tmp_path / "out.csv"), *words]) == 0
+        found.append(pd.read_csv(tmp_path / "out.csv")["decision"].tolist())
+    assert found[0] == found[1] != found[2]
+
+
 def test_predict_refuses_columns_that_are_not_there(
     run: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,11 +62,13 @@ def add_predict_routes(predict: Any) -> None:
     """Add the options of `predict`."""
     predict.add_argument(
         "--decisions",
+        nargs="?",
+        const="rule",
         choices=("rule", "batch"),
         help=(
-            'How to decide: "rule" takes the thresholds per group that were fitted in training, '
-            '"batch" the best decisions on this very file (default: the rule where that is the '
-            "route kept, else the threshold 0.5)."
+            'How to decide: "rule", which the option alone means too, takes the thresholds per group that '
+            'were fitted in training, "batch" the best decisions on this very file (without the option: '
+            "the rule where that is the route kept, else the threshold 0.5)."
         ),
     )
     predict.add_argument("--capacity", type=int, help="With --decisions batch: the largest number of rows to select.")

@@ -21,12 +21,16 @@ def show_comparison(comparison: Comparison) -> None:
         console.print(_groups(comparison))
     console.print(words.cost_sentence(comparison))
     console.print(
-        f"Largest violation over {comparison.batches} test batches: "
+        f"Largest violation of the test rows in {_batches(comparison.batches)}: "
         f"{words.violation_text(comparison.violation)} "
         f"(duality gap {comparison.duality_gap:.1e})."
     )
     for note in comparison.notes:
         console.print(f"Note: {note}")
+
+
+def _batches(number: int) -> str:
+    return "one batch" if number == 1 else f"{number} batches"
 
 
 def show_prediction(run: Run, prediction: Prediction) -> None:
@@ -111,7 +115,7 @@ def _table(title: str, *columns: str) -> Any:
 
 def _models(comparison: Comparison) -> Any:
     rows = comparison.rows["test"]
-    table = _table(f"{rows} test rows in {comparison.batches} batches", "unconstrained", "constrained")
+    table = _table(f"{rows} test rows in {_batches(comparison.batches)}", "unconstrained", "constrained")
     for name, beside in comparison.quality.items():
         table.add_row(words.QUALITY_NAMES[name], words.number(beside.unconstrained), words.number(beside.constrained))
     for result in comparison.constraints:

@@ -43,6 +43,8 @@ def decide(
     What holds. The gap of the decisions is within tolerance + `rounding`, the share of one sample per cell, and the
     capacity is never exceeded. With constraints on labels this is so for distinct scores (among equal ones, those
     taken are chosen without regard to the label), and such k_g may not exist or not be found: then an error says so.
+    A limit below 0.005 on rates within labels is met within 0.005 where meeting it exactly gains clearly less; then a
+    warning gives both utilities, and `rounding` includes what is left.
     With `randomised=True` every statement holds exactly in expectation, and the number selected in each cell is within
     1 of its expectation; the gap within a label also has the chance of the draw.
 

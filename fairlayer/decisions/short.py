@@ -44,17 +44,18 @@ def counts_near_the_limits(problem: Problem, optimum: Optimum) -> tuple[Problem,
     near = choose_counts(roomy, optimum)
     if roomy.gain_of(near) - gained <= problem.worth:
         return problem, exact
-    with_it, without = (problem.base + each for each in (gained, roomy.gain_of(near)))
-    _warn(problem, f"thresholds that meet it exactly have a utility of {with_it:.3f}, and these have {without:.3f}")
+    exactly, short = problem.base + gained, problem.base + roomy.gain_of(near)
+    _warn(problem, f"thresholds that meet it exactly have a utility of {exactly:.3f}, and these have {short:.3f}")
     return roomy, near
 
 
 def _warn(problem: Problem, why: str) -> None:
-    asked = [c for c in problem.constraints if c.needs_labels and c.limit is not None and c.limit < SHORT]
-    names = " and ".join(f"{constraint.name} at {constraint.limit:g}" for constraint in asked)
+    asked = [constraint for constraint in problem.constraints if constraint.needs_labels]
+    named = [each.name if each.limit is None else f"{each.name} at {each.limit:g}" for each in asked]
+    what = f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} met within {SHORT:g} and one sample per cell"
     warnings.warn(
-        f"{names} is met within {SHORT:g} and one sample per cell: {why}. Draw lots (randomised=True) to meet it "
-        "exactly in expectation, or state the tolerance that you accept.",
+        f"{what}: {why}. Draw lots (randomised=True) to meet it exactly in expectation, or state the tolerance that "
+        "you accept.",
         FairlayerWarning,
         stacklevel=6,
     )

@@ -453,6 +453,16 @@ def test_hidden_columns_need_a_backbone_and_a_name() -> None:
         fl.FairModel(fl.mlp(3), protected_attr_idx=0, exclude_protected_from_backbone=True)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("name", ["input_dim", "hidden_dims", "output_dim", "activation", "eta_0"])
+def test_arguments_of_the_nearest_package_that_describe_a_network_are_answered(name: str) -> None:
+    said = "no step size" if name == "eta_0" else r"make the network first, as by fairlayer\.mlp"
+    with pytest.raises(errors.KeywordError, match=said):
+        fl.FairModel(fl.mlp(3), protected_attr_idx=0, **{name: 4})  # type: ignore[arg-type]
+    answers = {"input_dim": "in_features", "hidden_dims": "hidden", "output_dim": "out_features"}
+    with pytest.raises(errors.KeywordError, match=f"no argument '{name}'.*{answers.get(name, '')}"):
+        fl.mlp(**{"in_features": 3, name: 4})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("settings", "shape", "low"),
     [
