@@ -8,6 +8,8 @@ from fairlayer.audit.outcome import Limit, Outcome, Verdict
 
 __all__ = ["MEANINGS", "amount", "answer", "between", "outcome_sentence", "question"]
 
+_OF_COLUMNS = ("score", "label", "label squared", "nats")
+
 MEANINGS = {
     Outcome.PASS: "The limit that was asked for holds.",
     Outcome.FAIL: "The limit is broken, by more than chance can explain.",
@@ -72,7 +74,7 @@ def answer(verdict: Verdict) -> str:
         if limit.kind == "ratio"
         else (amount(number, name, 1) for number in (interval.measured, interval.low, interval.high))
     )
-    low = low.removesuffix(" points") if high.endswith(" points") else low
+    low = low.removesuffix(_unit(name))
     said = {Outcome.PASS: "Yes.", Outcome.FAIL: "No.", Outcome.INCONCLUSIVE: "It cannot be told."}[verdict.outcome]
     text = f"{said} The {what} is {measured}; allowing for chance, it lies between {low} and {high}."
     if verdict.beyond:
@@ -83,12 +85,20 @@ def answer(verdict: Verdict) -> str:
 
 
 def amount(number: float, name: str, digits: int | None = None) -> str:
-    """Return a difference of a metric: in points of a hundred for shares, as a number for everything else.
+    """Return a difference of a metric: in points of a hundred for shares, in its own unit for everything else.
 
     Example:
         >>> amount(0.105, "selection_rate", 1), amount(0.1, "selection_rate"), amount(0.25, "log_loss")
         ('10.5 points', '10 points', '0.25')
     """
     if metric(name).unit == "share":
-        return f"{100 * number:g} points" if digits is None else f"{100 * number:.{digits}f} points"
-    return f"{number:g}" if digits is None else f"{number:.{digits + 2}f}"
+        told = f"{100 * number:g}" if digits is None else f"{100 * number:.{digits}f}"
+    else:
+        told = f"{number:g}" if digits is None else f"{number:.{digits + 2}f}"
+    return told + _unit(name)
+
+
+def _unit(name: str) -> str:
+    """Return the unit of a difference with a space before it; nothing for what is in units of the caller's columns."""
+    unit = metric(name).unit
+    return " points" if unit == "share" else "" if unit in _OF_COLUMNS else f" {unit}"

@@ -111,3 +111,33 @@ def test_a_gap_does_not_give_away_the_rate_of_a_group_that_is_left_out() -> None
     assert not any(
         abs(float(number) - gap) < 1e-9 for number in re.findall(r"0\.\d+", str({**public, "provenance": None}))
     )
+
+
+def test_a_small_cell_of_two_by_two_is_not_what_both_margins_and_the_far_cell_give() -> None:
+    """5 of F and A: all people less women, less those of A, leave the far cell less these five."""
+    cells = {("F", "A"): 5, ("F", "B"): 95, ("M", "A"): 100, ("M", "B"): 100}
+    sex = [s for (s, _), n in cells.items() for _ in range(n)]
+    race = [r for (_, r), n in cells.items() for _ in range(n)]
+    by = ["sex", "race", "sex+race"]
+    full = audit(decisions=[1, 0] * 150, sensitive_features={"sex": sex, "race": race}, by=by).to_dict()
+    shown = {one["by"][-1] + str(len(one["by"])): one["groups"] for one in public_document(full)["groupings"]}
+    assert [len(shown["sex1"]), len(shown["race1"]), len(shown["race2"])] == [2, 2, 0]
+
+
+def test_candidates_of_a_sweep_are_left_out_where_groups_are() -> None:
+    candidate = [{"name": "a", "measures": {"gap": 0.0849}}]
+    whole = audit(decisions=[1, 0] * 60, sensitive_features={"sex": ["F"] * 60 + ["M"] * 60}).to_dict()
+    lacking = audit(decisions=[1, 0] * 60, sensitive_features={"sex": ["F"] * 60 + ["M"] * 55 + ["X"] * 5}).to_dict()
+    assert public_document({**whole, "alternatives": candidate})["alternatives"] == candidate
+    assert public_document({**lacking, "alternatives": candidate})["alternatives"] == []
+
+
+@pytest.mark.parametrize(("unknown", "told"), [(0, True), (3, False), (12, True), (55, False)])
+def test_numbers_on_errors_need_enough_people_with_and_without_an_outcome(unknown: int, told: bool) -> None:
+    """Where 3 of 60 have no outcome, rows and labelled rows tell of these three; where 55 have none, of five."""
+    y = np.tile([0.0, 1.0], 60)
+    y[60 : 60 + unknown] = np.nan
+    full = audit(decisions=[1, 0, 0, 1] * 30, y=y, sensitive_features={"sex": ["F"] * 60 + ["M"] * 60}).to_dict()
+    [grouping] = public_document(full, smallest=10)["groupings"]
+    assert len(grouping["groups"]) == 2
+    assert ("accuracy" in grouping["groups"][0]["numbers"]) == told
