@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from fairlayer.cli.options import new_parser
 from fairlayer.errors import DataError
 from fairlayer.streaming.store import forget_ids
 from fairlayer.trail import AuditTrail, Override, PeriodReport, Verification, read_key, report, rows_between, verify
@@ -19,7 +20,7 @@ __all__ = ["add_trail", "run_trail"]
 TAMPERED = 1
 
 
-def add_trail(commands: Any, new_parser: Any) -> None:
+def add_trail(commands: Any) -> None:
     """Add the command and its verbs."""
     trail = new_parser(
         description="An audit trail is one SQLite file, written by fairlayer.trail.AuditTrail. "
