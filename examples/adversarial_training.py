@@ -9,7 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from fairlayer.adversarial import Adversary, activations, dann, leakage
 from fairlayer.data import Encoder, Sample, read_data_set, sample_of, split_rows
 
-STEPS = 60 if os.environ.get("FAIRLAYER_EXAMPLE_FAST") else 1500
+STEPS = 400 if os.environ.get("FAIRLAYER_EXAMPLE_FAST") else 1500
 
 table = read_data_set("adult" if os.environ.get("FAIRLAYER_DATA") else "lending")
 split = split_rows(table)
@@ -52,7 +52,7 @@ def report(name: str, model: nn.Module, sample: Sample) -> None:
         print(f"{found.auc:>8.3f} [{found.low:.3f}, {found.high:.3f}]", end="\n" if found.probe == "trees" else "")
 
 
-print(f"{table.name[:17]:<18}{'':<6}{'accuracy':>9}{'AUC, linear probe':>24}{'AUC, trees probe':>24}")
+print(f"{table.name.split()[0]:<24}{'accuracy':>9}{'AUC, linear probe':>24}{'AUC, trees probe':>24}")
 report("before", fit(0.0), test)
 report("after", fit(3.0), test)
 report("after, given the label", fit(3.0, given_label=True), test)

@@ -11,7 +11,7 @@ import fairlayer as fl
 from fairlayer.data import LendingPopulation
 from fairlayer.integrations.sklearn import FairClassifier
 
-EPOCHS = 5 if os.environ.get("FAIRLAYER_EXAMPLE_FAST") else 20
+EPOCHS = 15 if os.environ.get("FAIRLAYER_EXAMPLE_FAST") else 20
 columns = LendingPopulation().sample(6_000, seed=0)
 income = np.log(np.nan_to_num(columns["monthly_income"], nan=3_000.0))
 X = np.stack([income - income.mean(), columns["debt_ratio"] - 0.33, np.log(columns["history_months"]) - 3.5], axis=1)

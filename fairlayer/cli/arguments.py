@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fairlayer.cli.audit import add_audit
-from fairlayer.cli.options import Repeat, add_constraints, add_force, add_training, new_parser
+from fairlayer.cli.options import add_constraints, add_force, add_training, new_parser
 from fairlayer.cli.recommend import add_check, add_recommend
 from fairlayer.cli.report import add_report
 from fairlayer.cli.routes import add_train_routes
@@ -28,11 +28,11 @@ def build_parser() -> Any:
     add_predict(commands)
     add_stream(commands)
     add_serve(commands)
-    add_audit(commands, new_parser, Repeat)
-    add_report(commands, new_parser, Repeat)
-    add_check(commands, new_parser, Repeat)
-    add_recommend(commands, new_parser)
-    add_trail(commands, new_parser)
+    add_audit(commands)
+    add_report(commands)
+    add_check(commands)
+    add_recommend(commands)
+    add_trail(commands)
     _add_demo(commands)
     return parser
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlayer.audit import Columns, Provenance, Supplied, Wanted, audit_frame, read_supplied
+from fairlayer.cli.options import Repeat, new_parser
 from fairlayer.cli.verdicts import show_audit
 from fairlayer.data import parse_cut, read_frame
 from fairlayer.errors import DataError
@@ -29,7 +30,7 @@ example:
     --fail-on 'demographic_parity_difference > 0.1' --html report.html --json audit.json"""
 
 
-def add_audit(commands: Any, new_parser: Any, repeat: Any) -> None:
+def add_audit(commands: Any) -> None:
     """Add the command."""
     audit = new_parser(
         description="Audit the scores or decisions of any model: who is worse off, and whether limits hold.",
@@ -39,8 +40,8 @@ def add_audit(commands: Any, new_parser: Any, repeat: Any) -> None:
     audit.add_argument(
         "table", help="A CSV file (plain or compressed) or a parquet file, with one row for each person."
     )
-    _add_columns(audit, repeat)
-    _add_question(audit, repeat)
+    _add_columns(audit)
+    _add_question(audit)
     audit.add_argument("--about", metavar="YAML", help="A file with what only people can say: purpose, reasons, roles.")
     audit.add_argument("--checkpoint", metavar="FILE", help="A checkpoint of an audit trail, to be named in the page.")
     audit.add_argument("--proxies", action="store_true", help="Measure what the other columns tell about the groups.")
@@ -53,7 +54,7 @@ def add_audit(commands: Any, new_parser: Any, repeat: Any) -> None:
     )
     audit.add_argument(
         "--alike",
-        action=repeat,
+        action=Repeat,
         default=[],
         metavar="COLUMN",
         help="A column by which people are alike: the page says whether they are treated alike. Repeat it for more.",
@@ -110,7 +111,7 @@ def add_outputs(command: Any) -> None:
     )
 
 
-def _add_columns(audit: Any, repeat: Any) -> None:
+def _add_columns(audit: Any) -> None:
     audit.add_argument("--score", metavar="COLUMN", help="The column of the prediction.")
     audit.add_argument(
         "--decision",
@@ -134,17 +135,17 @@ def _add_columns(audit: Any, repeat: Any) -> None:
     )
     audit.add_argument(
         "--sensitive",
-        action=repeat,
+        action=Repeat,
         default=[],
         metavar="COLUMN",
         help="A column of groups; 'race+sex' crosses two. It may be given several times.",
     )
     audit.add_argument(
-        "--cut", action=repeat, default=[], metavar="COLUMN=EDGES", help="Make groups of a number: age=25,59."
+        "--cut", action=Repeat, default=[], metavar="COLUMN=EDGES", help="Make groups of a number: age=25,59."
     )
     audit.add_argument(
         "--unknown",
-        action=repeat,
+        action=Repeat,
         default=[],
         metavar="VALUE",
         help="A value that means 'not known'. It may be given several times.",
@@ -156,14 +157,14 @@ def _add_columns(audit: Any, repeat: Any) -> None:
     audit.add_argument("--weight", metavar="COLUMN", help="The column that says how many people a row stands for.")
     audit.add_argument(
         "--stratum",
-        action=repeat,
+        action=Repeat,
         default=[],
         metavar="COLUMN",
         help="A column within whose values groups are compared too. It may be given several times.",
     )
 
 
-def _add_question(audit: Any, repeat: Any) -> None:
+def _add_question(audit: Any) -> None:
     audit.add_argument(
         "--threshold",
         type=float,
@@ -171,7 +172,7 @@ def _add_question(audit: Any, repeat: Any) -> None:
     )
     audit.add_argument(
         "--fail-on",
-        action=repeat,
+        action=Repeat,
         default=[],
         metavar="CONDITION",
         help=(
@@ -181,7 +182,7 @@ def _add_question(audit: Any, repeat: Any) -> None:
     )
     audit.add_argument(
         "--reference",
-        action=repeat,
+        action=Repeat,
         default=[],
         metavar="GROUP",
         help="The group to compare with, such as sex=Male. It may be given several times.",

@@ -10,6 +10,7 @@ from typing import Any
 
 from fairlayer.audit import EXIT_CODES, Audit, gravest
 from fairlayer.audit.checklists import validation_list
+from fairlayer.cli.options import Repeat, new_parser
 from fairlayer.cli.report import AUDIT, PAGE
 from fairlayer.data import read_frame
 from fairlayer.errors import DataError
@@ -24,7 +25,7 @@ __all__ = ["add_check", "add_recommend", "run_check", "run_recommend"]
 Train = Callable[[Path, int], Audit]
 
 
-def add_recommend(commands: Any, new_parser: Any) -> None:
+def add_recommend(commands: Any) -> None:
     """Add the command."""
     parser = new_parser(description="Say which method fits a situation, why, and what it does not give.")
     commands.add_subcommand("recommend", parser, help="Say which method fits a situation.")
@@ -56,7 +57,7 @@ def run_recommend(arguments: argparse.Namespace) -> None:
         print(textwrap.fill(line, 80, subsequent_indent="  "))
 
 
-def add_check(commands: Any, new_parser: Any, repeat: Any) -> None:
+def add_check(commands: Any) -> None:
     """Add the command."""
     parser = new_parser(
         description="Check a trained run under other limits, reweighted and shifted people, other people, other seeds. "
@@ -67,7 +68,7 @@ def add_check(commands: Any, new_parser: Any, repeat: Any) -> None:
     parser.add_argument("table", help="A CSV or parquet file, with the target, of rows that were not trained on.")
     parser.add_argument(
         "--population",
-        action=repeat,
+        action=Repeat,
         default=[],
         metavar="TABLE",
         help="A file of other people. It may be given several times.",
@@ -76,7 +77,7 @@ def add_check(commands: Any, new_parser: Any, repeat: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="The seed of the resampling (default: %(default)s).")
     parser.add_argument(
         "--fail-on",
-        action=repeat,
+        action=Repeat,
         default=[],
         metavar="CONDITION",
         help="A condition of failure, as in `fairlayer audit`. It may be given several times.",

@@ -10,6 +10,7 @@ from typing import Any
 
 from fairlayer.audit import Provenance, Supplied, read_supplied
 from fairlayer.cli.audit import add_outputs, command_line, show_and_write
+from fairlayer.cli.options import Repeat, new_parser
 from fairlayer.data import read_frame
 from fairlayer.errors import DataError
 from fairlayer.report import (
@@ -31,7 +32,7 @@ __all__ = ["AUDIT", "PAGE", "add_report", "keep_stream", "run_report", "write_re
 AUDIT, PAGE = "audit.json", "report.html"
 
 
-def add_report(commands: Any, new_parser: Any, repeat: Any) -> None:
+def add_report(commands: Any) -> None:
     """Add the command."""
     report = new_parser(
         description="Write the page of a trained run: what it bounds, whom it moved, what it cost. With a table of new "
@@ -42,14 +43,14 @@ def add_report(commands: Any, new_parser: Any, repeat: Any) -> None:
     report.add_argument("table", nargs="?", help="A CSV or parquet file of new rows, with the target.")
     report.add_argument(
         "--sensitive",
-        action=repeat,
+        action=Repeat,
         default=[],
         metavar="COLUMN",
         help="Further columns of the table whose groups are shown.",
     )
     report.add_argument(
         "--fail-on",
-        action=repeat,
+        action=Repeat,
         default=[],
         metavar="CONDITION",
         help=(

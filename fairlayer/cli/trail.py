@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from fairlayer.cli.options import new_parser
 from fairlayer.errors import DataError
 from fairlayer.streaming.store import forget_ids
 from fairlayer.trail import (
@@ -32,7 +33,7 @@ TAMPERED = 1
 POSTGRES = ("postgresql://", "postgres://")
 
 
-def add_trail(commands: Any, new_parser: Any) -> None:
+def add_trail(commands: Any) -> None:
     """Add the command and its verbs."""
     trail = new_parser(
         description="An audit trail is one SQLite file, written by fairlayer.trail.AuditTrail. On PostgreSQL "
