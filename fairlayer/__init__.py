@@ -22,7 +22,7 @@ from fairlayer.constraints import (
     PredictiveEquality,
 )
 from fairlayer.decisions import DecisionRule, Decisions, DecisionStream, decide
-from fairlayer.errors import FairlayerError
+from fairlayer.errors import FairlayerError, FairlayerWarning
 from fairlayer.model import FairModel
 from fairlayer.networks import mlp
 from fairlayer.penalties import HSIC, MMD, AugmentedLagrangian, Penalty
@@ -57,6 +57,7 @@ __all__ = [
     "FairModel",
     "FairProjection",
     "FairlayerError",
+    "FairlayerWarning",
     "FairnessPath",
     "GroupCalibration",
     "InferenceState",

@@ -58,6 +58,19 @@ class Decisions:
     capacity_price: float
     absent: tuple[tuple[str, str], ...]
 
+    def __repr__(self) -> str:
+        width = max(map(len, self.counts), default=4)
+        lines = [f"Decisions({self.status}), expected utility {self.expected_utility:.4g} per sample"]
+        lines.append(f"  {'cell':<{width}} {'samples':>9} {'selected':>9} {'rate':>7}  thresholds")
+        for name, count in self.counts.items():
+            thresholds = ", ".join(f"{t:.4g}" for t in self.thresholds[name]) or "none"
+            lines.append(
+                f"  {name:<{width}} {count:>9g} {self.selected[name]:>9g} {self.rates[name]:>7.1%}  {thresholds}"
+            )
+        for name, gap in self.gaps.items():
+            lines.append(f"  {name}: {'nothing to compare' if gap is None else f'{gap:.4g} of the decisions'}")
+        return "\n".join(lines)
+
     def _repr_html_(self) -> str:
         rows = [
             (

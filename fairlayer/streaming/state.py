@@ -715,7 +715,17 @@ class InferenceState:
                 groups = [cell_name(constraint.on, tables, [0] * len(tables))] if all(tables) else []
                 unknown = machine.history.sums["count"][machine.history.codes().min(axis=1) < 0].sum()
                 said[constraint.name] = nothing_to_compare(constraint, groups, int(unknown))
+            elif constraint.needs_labels and not len(self._pending) and self._unlabelled(constraint):
+                said[constraint.name] = (
+                    f"{constraint.name} looks at labels, but of {machine.rule.samples:.0f} predictions of this stream "
+                    "none has a label and none waits for one, so that nothing is bounded. Pass ids= with each request "
+                    "and deliver labels with observe_labels(ids, y) when they come, or pass y= where they are known."
+                )
         return said
+
+    def _unlabelled(self, constraint: Constraint) -> bool:
+        found = self._machine.measured()[constraint.name]
+        return found is None or found.value is None
 
     def _tell(self) -> None:
         """Say what the steps before have left to say, without the lock."""

@@ -15,7 +15,7 @@ import fairlayer as fl
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.edge import Box, OnceWarner, read_groups, warn_if_nothing_to_compare, warn_of_unmeant
 from fairlayer.edge.meaning import about_limit, about_logits, about_ratio, about_rows_of_a_simplex
-from fairlayer.errors import FairlayerWarning
+from fairlayer.errors import ConstraintDefinitionError, FairlayerWarning
 
 N = 40
 SEX = {"sex": ["F", "M"] * 20}
@@ -239,13 +239,13 @@ def test_a_result_with_nothing_to_compare_shows_no_number_for_it() -> None:
 
 @pytest.mark.parametrize("on", [{"sex", "race"}, ("sex", "sex"), None, 3, (), {"sex": 1}])
 def test_what_a_constraint_compares_has_an_order_and_distinct_names(on: Any) -> None:
-    with pytest.raises(fl.errors.ConstraintDefinitionError, match="tuple of distinct names"):
+    with pytest.raises(ConstraintDefinitionError, match="tuple of distinct names"):
         fl.DemographicParity(on, tolerance=0.1)
 
 
 @pytest.mark.parametrize("tolerances", ["0:0.1", 0.1, None, [], [0.1, float("nan")]])
 def test_a_path_names_tolerances_that_are_no_list_of_numbers(tolerances: Any) -> None:
-    with pytest.raises(fl.errors.ConstraintDefinitionError, match="finite numbers"):
+    with pytest.raises(ConstraintDefinitionError, match="finite numbers"):
         fl.fairness_path(
             [0.1, 0.9], fl.DemographicParity("sex", 0.1), tolerances, sensitive_features={"sex": ["F", "M"]}
         )
