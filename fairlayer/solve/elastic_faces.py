@@ -144,9 +144,9 @@ class Faces:
             i, j = int(v.argmax()), int(v.argmin())
             if i == j:
                 j = 1 if i == 0 else 0
-            room = w * (spread.norm if own_units else 1.0)
-            excess_of = float(spread.scale * v[i] - v[j]) - spread.width - room
-            noise = float(spread.scale * reach[i] + reach[j]) + abs(spread.width) + abs(room)
+            widened = w * (spread.norm if own_units else 1.0)
+            excess_of = float(spread.scale * v[i] - v[j]) - spread.width - widened
+            noise = float(spread.scale * reach[i] + reach[j]) + abs(spread.width) + abs(widened)
             at = spread.rows.start
             found.append(Violation(excess_of / spread.norm, noise / spread.norm, (spread.block, i, j), at + i, at + j))
         return found
