@@ -210,7 +210,7 @@ def _check_values(column: pd.Series) -> None:
     if hidden:
         raise ColumnError(
             f"sensitive column '{name}' holds the text {listed(hidden)}, which is what a missing value becomes when a "
-            "column is turned into text, or an empty cell. Leave the cell of a file empty where the group is unknown, or "
-            "in training name the word (--na WORD), and write null in a request. If it names a group, give that group "
+            "column is turned into text, or an empty cell. In a file, leave the cell empty where the group is unknown, "
+            "or in training name the word (--na WORD); in a request, write null. If it names a group, give that group "
             "another name."
         )
