@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlayer.data.errors import ColumnError, MissingColumnError, listed, near, spelt_alike
+from fairlayer.groups.categories import DISGUISED
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Cut", "as_numbers", "as_text", "column_of", "is_numeric", "parse_cut", "sensitive_columns"]
 
+EXACT = 2**53  # from here on, floating numbers stand for several whole ones
 MOST_GROUPS = 200  # more distinct names than this are identifiers, not groups
 MOST_NUMBERED_GROUPS = 30  # more distinct numbers than this are amounts, not codes of groups
 
@@ -169,6 +171,7 @@ def _crossed(frame: pd.DataFrame, names: Sequence[str]) -> NDArray[np.object_]:
 
 
 def _check_groups(column: pd.Series) -> None:
+    _check_values(column)
     distinct = int(column.nunique())
     most = MOST_NUMBERED_GROUPS if is_numeric(column) else MOST_GROUPS
     if distinct > most:
@@ -181,4 +184,33 @@ def _check_groups(column: pd.Series) -> None:
         raise ColumnError(
             f"sensitive column '{column.name}' holds {listed(alike)}, which would be different groups. Write each "
             "group in one way."
+        )
+
+
+def _check_values(column: pd.Series) -> None:
+    """Refuse what names no group, or would make one group of several."""
+    name, present = column.name, column.dropna()
+    if column.dtype.kind == "f" and np.isinf(present).any():
+        raise ColumnError(f"sensitive column '{name}' holds infinite values. Leave the cells empty where unknown.")
+    if column.dtype.kind == "f" and (present.abs() >= EXACT).any():
+        raise ColumnError(
+            f"sensitive column '{name}' holds {present.abs().max():.0f}, and was read as floating numbers, which do "
+            "not tell whole numbers of that size apart, so that groups may have become one. Write them as text, or "
+            "leave no cell empty."
+        )
+    if is_numeric(column):
+        return
+    odd = [value for value in present if isinstance(value, bytes | Mapping | list | tuple | set | np.ndarray)]
+    if odd:
+        raise ColumnError(
+            f"sensitive column '{name}' holds values of type {type(odd[0]).__name__} in {len(odd)} of {len(column)} "
+            f"rows, such as {str(odd[0])[:40]}. Give each row one name, as text, a whole number or a truth value."
+        )
+    hidden = sorted({value for value in present if isinstance(value, str) and value in DISGUISED})
+    if hidden:
+        raise ColumnError(
+            f"sensitive column '{name}' holds the text {listed(hidden)}, which is what a missing value becomes when a "
+            "column is turned into text, or an empty cell. In a file, leave the cell empty where the group is unknown, "
+            "or in training name the word (--na WORD); in a request, write null. If it names a group, give that group "
+            "another name."
         )

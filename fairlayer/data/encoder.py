@@ -127,10 +127,11 @@ def _check_levels(column: pd.Series, levels: tuple[str | None, ...]) -> None:
 
 
 def _check_text(column: pd.Series) -> None:
-    """A text column that is mostly numbers is a numeric one with odd entries."""
+    """A text column that is mostly numbers is a numeric one with odd entries; truth values are no numbers."""
     import pandas as pd
 
-    numbers = pd.to_numeric(column, errors="coerce").notna()
+    truths = column.map(lambda value: isinstance(value, bool | np.bool_)).to_numpy(dtype=bool)
+    numbers = pd.to_numeric(column, errors="coerce").notna() & ~truths
     if numbers.mean() > 0.5:
         odd = column[~numbers & column.notna()].unique()
         if not len(odd):

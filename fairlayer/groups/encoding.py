@@ -192,6 +192,13 @@ def _check_whole(name: str, raw: Any) -> None:
         refuse_fractions(name, repr(raw[:3].tolist()))
     if np.isinf(raw).any():
         refuse_infinity(name)
+    exact = 2 / np.finfo(raw.dtype).eps  # from here on, one floating number stands for several whole ones
+    if len(raw) and not np.nanmax(np.abs(raw), initial=0.0) < exact:
+        raise CategoryError(
+            f"sensitive feature '{name}' holds codes as large as {np.nanmax(np.abs(raw)):.0f} as floating numbers "
+            f"({raw.dtype}), which do not tell whole numbers of that size apart, so that groups may have become one. "
+            "Give the codes as whole numbers or as text."
+        )
 
 
 # ---- names, and mixtures

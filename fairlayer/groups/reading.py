@@ -253,7 +253,10 @@ def _from_object(name: str, column: Any) -> Any:
             return read_column(name, next(iter(columns.values())))
     elif not hasattr(column, "columns") and not isinstance(column, np.generic):
         if hasattr(column, "to_numpy"):
-            return _from_array(name, np.asarray(column.to_numpy()))
+            array = np.asarray(column.to_numpy())
+            if _may_have_been_whole(array) and hasattr(column, "tolist" if library == "pandas" else "to_list"):
+                return _from_values(name, column.tolist() if library == "pandas" else column.to_list())
+            return _from_array(name, array)
         if isinstance(column, Sequence) and not isinstance(column, str | bytes | bytearray | memoryview):
             return _from_values(name, list(column))
         if hasattr(column, "__array__"):
@@ -262,6 +265,11 @@ def _from_object(name: str, column: Any) -> Any:
         f"sensitive feature '{name}' is {_described(column)}, and no column: one entry per sample is needed. Give a "
         "list, a tensor, an array, or a column of a frame; leave out a feature that is not known."
     )
+
+
+def _may_have_been_whole(array: Any) -> bool:
+    """Whether whole numbers beside a missing one became floating numbers, too large to be told apart."""
+    return array.dtype.kind == "f" and array.ndim == 1 and bool((np.abs(array) >= 2 / np.finfo(array.dtype).eps).any())
 
 
 def _from_arrow(name: str, column: Any) -> Any:

@@ -46,6 +46,7 @@ FULL: list[str] = (["F"] * 4 + ["M"] * 6) * 4  # 16 F, 24 M
 CODES = [{"F": 0, "M": 1}.get(word, -1) for word in WORDS]
 NULLS = [None if code < 0 else code for code in CODES]
 FLOATS = [NAN if code < 0 else float(code) for code in CODES]
+HUGE = [None if code < 0 else 2**60 + code for code in CODES]  # one number, as floats
 MASK = [word is None for word in WORDS]
 SCORES = torch.linspace(0.1, 0.9, N, dtype=torch.float64)
 PARITY = fl.DemographicParity("g", tolerance=0.05)
@@ -103,6 +104,10 @@ COLUMNS: dict[str, Callable[[], Any]] = {
     "pyarrow numbers": lambda: pa.array(NULLS),
     "pyarrow dictionary": lambda: pa.array(WORDS).dictionary_encode(),
     "pyarrow chunks": lambda: pa.chunked_array([WORDS[:11], WORDS[11:]]),
+    "enormous codes of pandas, one missing": lambda: pd.Series(HUGE, dtype="Int64"),
+    "enormous codes of polars, one missing": lambda: pl.Series(HUGE),
+    "enormous codes on Arrow, one missing": lambda: pd.Series(HUGE, dtype=pd.ArrowDtype(pa.int64())),
+    "enormous codes of pyarrow, one missing": lambda: pa.array(HUGE),
     "relation of DuckDB": lambda: _relation().select("g"),
     "array of text": lambda: np.array(FULL),
     "array of bools": lambda: np.array([word == "M" for word in FULL]),
@@ -141,6 +146,13 @@ NO_COLUMNS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "fractions": (lambda: [0.5, 1.5] * 20, CATEGORY, "fractional numbers"),
     "fractions and None": (lambda: [0.5, None] * 20, CATEGORY, "fractional numbers"),
     "fractions of pandas": (lambda: pd.Series([0.5, None] * 20, dtype="Float64"), CATEGORY, "fractional numbers"),
+    "floats too large to be told apart": (
+        lambda: np.array([2.0**53, 2.0**53 + 2] * 20),
+        CATEGORY,
+        "tell whole numbers",
+    ),
+    "single floats too large": (lambda: torch.tensor([2.0**24, 2.0**24 + 2] * 20), CATEGORY, "tell whole numbers"),
+    "floats beyond whole numbers": (lambda: [1e19, 2e19] * 20, CATEGORY, "tell whole numbers"),
     "infinity": (lambda: torch.tensor([0.0, float("inf")] * 20), CATEGORY, "infinity"),
     "infinity and None": (lambda: [0, None, 1, float("inf")] * 10, CATEGORY, "infinity"),
     "complex": (lambda: np.ones(N, dtype=complex), CATEGORY, "complex"),

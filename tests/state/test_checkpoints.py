@@ -73,6 +73,35 @@ def of_model(fair: fl.FairModel) -> object:
     return fair.projection.vocabulary, counted, following, stream.counts()
 
 
+class TrackingModel(fl.FairModel):
+    """A class for each policy, so that a test finds how to build one."""
+
+
+class AnytimeModel(fl.FairModel): ...
+
+
+class PerBatchModel(fl.FairModel): ...
+
+
+def with_policy(kind: type[fl.FairModel], policy: str) -> Callable[[], nn.Module]:
+    return lambda: kind(net(), [PARITY], bounds=(0.0, 1.0), policy=policy).eval()
+
+
+def run_unlabelled_stream(fair: fl.FairModel) -> None:
+    fair.fit_categories(FEATURES)
+    for i in range(12):
+        fair(X[i : i + 1], sensitive_features={"sex": SEX[i : i + 1]}, inference=True)
+
+
+def of_policy(fair: fl.FairModel) -> object:
+    stream = fair.inference_state
+    counted = (stream.samples, stream.counts(), stream.pooled_gap(), stream.phase, stream.multipliers, stream.shifts())
+    following = [
+        fair(X[i : i + 2], sensitive_features={"sex": SEX[i : i + 2]}, inference=True).detach() for i in (0, 4, 7)
+    ]
+    return fair.projection.vocabulary, counted, following, stream.counts()
+
+
 # ---- a layer inside a user's own module
 
 
@@ -151,8 +180,30 @@ def of_amortised(fixed: AmortisedModel) -> object:
     return fixed.shifts.to_dict(), fixed(X, cells=fixed.encode(FEATURES)).detach(), repr(fixed.shifts)
 
 
+def of_running(layer: fl.FairProjection) -> object:
+    scores = torch.linspace(0.0, 1.0, 12, dtype=torch.float64)
+    return layer.vocabulary, layer(scores, sensitive_features=FEATURES).detach()
+
+
+class RunningLayer(fl.FairProjection):
+    """A layer that learns shifts while labels are shown."""
+
+
+def learn_running(layer: RunningLayer) -> None:
+    scores = torch.linspace(0.0, 1.0, 12, dtype=torch.float64)
+    for _ in range(5):
+        layer.train()(scores, sensitive_features=FEATURES, y=torch.tensor([1.0, 0.0, 0.0] * 4, dtype=torch.float64))
+    layer.eval()
+
+
 SUBJECTS = {
     "model": Subject(model, run_stream, of_model),
+    "model that tracks": Subject(with_policy(TrackingModel, "tracking"), run_unlabelled_stream, of_policy),
+    "model, any time": Subject(with_policy(AnytimeModel, "anytime"), run_unlabelled_stream, of_policy),
+    "model, per batch": Subject(with_policy(PerBatchModel, "per_batch"), run_unlabelled_stream, of_policy),
+    "running layer": Subject(
+        lambda: RunningLayer([fl.MeanResidualParity("sex", 0.05)]).eval(), learn_running, of_running
+    ),
     "layer": Subject(Mine, lambda mine: mine(X, SEX), of_mine),
     "penalty": Subject(lambda: Penalty(PARITY), lambda p: p(X[:, 0], sensitive_features=FEATURES), of_penalty),
     "lagrangian": Subject(lambda: AugmentedLagrangian(PARITY), learn_lagrangian, of_lagrangian),

@@ -1,0 +1,51 @@
+"""The table of columns, through the service: what a record may say about its group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fairlayer.serving import create_app
+
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
+pytest.importorskip("httpx", reason="needs httpx, which the extra `dev` brings")
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "another spelling": ("Female", "['Female'], but only ['female', 'male'] are known"),
+    "a space": (" female", "[' female'], but only"),
+    "a code": (0, "['0'], but only"),
+    "a truth value": (True, "['True'], but only"),
+    "a fraction": (0.5, "['0.5'], but only"),
+    "nothing": ("", "the text ''"),
+    "NaN as text": ("NaN", "the text 'NaN'"),
+    "None as text": ("None", "the text 'None'"),
+    "a list": (["female"], "is a list"),
+    "an object": ({"sex": "female"}, "is a object"),
+    "an enormous number": (10**40, "is too large"),
+}
+
+
+def test_what_a_record_says_of_its_group(run: Path, rows: pd.DataFrame) -> None:
+    from fastapi.testclient import TestClient
+
+    record = {name: value for name, value in rows.iloc[0].items() if name != "label"}
+    record = {name: value.item() if hasattr(value, "item") else value for name, value in record.items()}
+    with TestClient(create_app(run), raise_server_exceptions=False) as client:
+
+        def counts() -> dict[str, int]:
+            return {name: cell["count"] for name, cell in client.get("/state").json()["cells"].items()}
+
+        for word in ("female", "male", None):
+            assert client.post("/score", json={"records": [{**record, "sex": word}]}).status_code == 200
+        counted = counts()
+        assert sorted(counted) == ["sex=female", "sex=male", "sex=unknown"]
+        assert set(counted.values()) == {1}
+        for name, (value, said) in REFUSED.items():
+            answer = client.post("/score", json={"records": [{**record, "sex": value}, {**record, "sex": "male"}]})
+            assert answer.status_code == 422, name
+            assert answer.json()["error"] in ("CategoryError", "ColumnError", "RequestError"), name
+            assert said in answer.json()["detail"], (name, answer.json())
+            assert counts() == counted, name
