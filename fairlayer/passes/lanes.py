@@ -22,12 +22,12 @@ class Lanes(NamedTuple):
 
     Args:
         slots: (n,), the place of each sample's sum among those of all lanes.
-        count: number of lanes.
+        lanes: number of lanes.
         cells: number of cells; a sample of code `cells` is in none.
     """
 
     slots: Tensor
-    count: int
+    lanes: int
     cells: int
 
     @staticmethod
@@ -40,5 +40,5 @@ class Lanes(NamedTuple):
 
     def sums(self, value: Tensor) -> Tensor:
         """Return the sum over each cell, (cells,), of values (n,)."""
-        added = value.new_zeros(self.count * (self.cells + 1)).index_add_(0, self.slots, value)
-        return added.reshape(self.count, self.cells + 1).sum(dim=0).narrow(0, 0, self.cells)
+        added = value.new_zeros(self.lanes * (self.cells + 1)).index_add_(0, self.slots, value)
+        return added.reshape(self.lanes, self.cells + 1).sum(dim=0).narrow(0, 0, self.cells)

@@ -62,12 +62,12 @@ class TorchPasses:
         held = value.new_zeros(1) if free is None else (~free).sum(dtype=torch.float64)[None]
         sizes = self._magnitude_parts(value, free)
         parts = [held, *self._parts(self._weighted(value)), *sizes, *self._metric_parts(weight)]
-        searched = self.dense is not None and nu is not None and pull is not None  # whose direction is judged, too
-        parts.append(self._lowest_parts(nu, pull) if searched else value.new_zeros(2))
+        judged = self.dense is not None and nu is not None  # whether the direction of nu is looked at, too
+        parts.append(self._lowest_parts(nu, pull) if judged and nu is not None else value.new_zeros(2))
         arrived = torch.cat([part.reshape(-1) for part in parts]).cpu().numpy()
         sums, there, metric, ends = np.split(arrived[1:], [self.cells.size, 2 * self.cells.size, len(arrived) - 3])
         point = Point(value, free, self._means(sums), self._assembled(metric), held=int(arrived[0]))
-        self._latest = _Latest(point, self._means(there), nu, self._added_up(ends) if searched else None)
+        self._latest = _Latest(point, self._means(there), nu, self._added_up(ends) if judged else None)
         return point
 
     def forget(self) -> None:
@@ -158,11 +158,12 @@ class TorchPasses:
         return np.array([self._lowest(nu) for nu in nus])
 
     def _lowest(self, nu: FloatArray) -> float:
-        if self._latest is not None and self._latest.lowest is not None and np.array_equal(self._latest.nu, nu):
-            return self._latest.lowest
+        latest = self._latest
+        if latest is not None and latest.lowest is not None and latest.nu is not None and np.array_equal(latest.nu, nu):
+            return latest.lowest
         return self._added_up(self._lowest_parts(nu, self.pull(nu)).cpu().numpy())
 
-    def _lowest_parts(self, nu: FloatArray, pull: torch.Tensor) -> torch.Tensor:
+    def _lowest_parts(self, nu: FloatArray, pull: Any) -> torch.Tensor:
         """What the lower and the upper bound add to the least `nu @ B y`; how many samples a missing one lets go."""
         pull = self._weighted(pull.expand_as(self.scores))
         bounded = self.lower is not None and self.upper is not None

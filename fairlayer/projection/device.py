@@ -114,7 +114,9 @@ class UnreadOnDevice:
                 "outside the bounds; look at their scale, or use fairlayer.project, which asks after each step."
             )
         prices, counts = np.split(record[_PRICES:], 2)
-        found = _Priced(prices[counts > 0], int(record[_STEPS]), value.reshape(-1))
+        found: Any = _Priced(
+            prices[counts > 0], int(record[_STEPS]), value.reshape(-1)
+        )  # what `Found` is, by its prices
         return plan.resume(scores, features, vocabulary, [found])
 
 
