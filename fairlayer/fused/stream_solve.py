@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer.fused.book import COUNT as PRESENT
 from fairlayer.fused.book import BASE, LABELLED, ROWS, SCALE_LOW, SCALE_WIDTH, SLOPE, SOLVED_MEAN, SOLVED_SLACK
+from fairlayer.fused.book import COUNT as PRESENT
 from fairlayer.fused.book import RAW as PRESENT_RAW
 from fairlayer.fused.compiling import compiled
 from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN

@@ -25,6 +25,7 @@ __all__ = [
     "Answer",
     "Call",
     "Labelled",
+    "Placed",
     "Policy",
     "State",
     "as_policy",
@@ -86,30 +87,31 @@ class Labelled(NamedTuple):
     labels: FloatArray
 
 
+class Placed(NamedTuple):
+    """Samples of a call, as they lie in memory.
+
+    Args:
+        edge: where the categories are, see `CellLookup.edge`.
+        at: address of the scores.
+        wide: whether these are of double precision.
+        n: samples.
+        first: where they will be written in the journal.
+    """
+
+    edge: IntArray
+    at: int
+    wide: bool
+    n: int
+    first: int
+
+
 class CompiledCall(Protocol):
-    """A call of a stream in one compiled step, on scores and categories as they lie in memory."""
+    """A call of a stream in one compiled step."""
 
-    def takes(self, edge: IntArray, at: int, wide: bool, n: int, first: int) -> bool:  # noqa: FBT001
-        """Return whether a call will take these samples; nothing has changed.
+    def takes(self, samples: Placed) -> bool:
+        """Return whether a call will take these samples; nothing has changed."""
 
-        Args:
-            edge: where the categories are, see `CellLookup.edge`.
-            at: address of the scores.
-            wide: whether they are of double precision.
-            n: samples.
-            first: where they will be written in the journal.
-        """
-
-    def answer(
-        self,
-        state: State,
-        edge: IntArray,
-        at: int,
-        wide: bool,  # noqa: FBT001
-        n: int,
-        first: int,
-        out: int,
-    ) -> tuple[float, float] | None:
+    def answer(self, state: State, samples: Placed, out: int) -> tuple[float, float] | None:
         """Answer, count and write predictions at the address `out`: (mean correction, widening); None if refused."""
 
 
