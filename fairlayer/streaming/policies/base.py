@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Call",
+    "CompiledCall",
     "Labelled",
     "Placed",
     "Policy",
