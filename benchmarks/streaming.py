@@ -104,7 +104,8 @@ def run_scenarios(options: argparse.Namespace) -> Records:
         "\nWorst 1,000: the largest gap of a window of 1,000 requests after the first thousand, of all constraints."
         "\nS.e. beyond: by how many standard errors a window exceeds both its limit and its raw gap (not while a limit"
         f"\nchanges); at most {NOISE} is noise. Pooled: the gap of everything after the first thousand. Within: AUC"
-        "\ninside the groups. Optimum on estimates: with P(label 1 | score, group) in place of labels. mse/opt: squared change over that of the projection of the whole stream at once."
+        "\ninside the groups. Optimum on estimates: with P(label 1 | score, group) in place of labels."
+        "\nmse/opt: squared change over that of the projection of the whole stream at once."
     )
     ways = options.ways or list(WAYS)
     records, kept = [], Kept(options.resume)

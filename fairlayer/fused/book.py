@@ -39,10 +39,10 @@ TERMS = 9
 AT_BOOK, AT_CURVE, AT_MEMBER, AT_KIND, AT_START, AT_ROOM, AT_TERMS, AT_CELLS, AT_RAW, AT_EMITTED = range(10)
 """Addresses of what a call reads and writes: the arrays of a step, then the three columns of the journal."""
 
-OF_CELLS, OF_BINS, OF_GUARDS, OF_MEMBERS = range(10, 14)
-"""Sizes: cells, bins of the curve of labels, guards, and their members."""
+OF_CELLS, OF_BINS, OF_GUARDS = range(10, 13)
+"""Sizes: cells, bins of the curve of labels, and guards."""
 
-PLACES = 14
+PLACES = 13
 
 OF_FEATURES, AT_JOINT, COLUMNS = 0, 1, 2
 """How a call finds the cells of its samples: the number of features (0: the one column holds cells), the table from

@@ -33,7 +33,6 @@ from fairlayer.fused.book import (
     OF_CELLS,
     OF_FEATURES,
     OF_GUARDS,
-    OF_MEMBERS,
     OF_TABLE,
     PER_COLUMN,
     PLACES,
@@ -96,10 +95,10 @@ def _read_scores(at: int, wide: bool, n: int, terms: Any, raw: Any) -> Any:
         for i in range(n):
             small = math.exp(-abs(raw[i]))
             raw[i] = 1.0 / (1.0 + small) if raw[i] >= 0.0 else small / (1.0 + small)
+    inside = True
     for i in range(n):
-        if not (least <= raw[i] <= most):
-            return False
-    return True
+        inside &= least <= raw[i] <= most
+    return inside
 
 
 @compiled
@@ -166,7 +165,7 @@ def check() -> None:
     )
     places = np.empty(PLACES, dtype=np.int64)
     places[: len(arrays)] = [array.ctypes.data for array in arrays]
-    places[OF_CELLS], places[OF_BINS], places[OF_GUARDS], places[OF_MEMBERS] = 2, LABEL_BINS, 1, 2
+    places[OF_CELLS], places[OF_BINS], places[OF_GUARDS] = 2, LABEL_BINS, 1
     table, column, scores, out = np.array([0, 1, 2, 2]), np.array([0, 1]), np.array([0.25, 0.5]), np.zeros(2)
     edge = np.array([1, table.ctypes.data, column.ctypes.data, table.ctypes.data, 4, 1])
     given = places, edge, scores.ctypes.data, True, 2, 0

@@ -28,7 +28,7 @@ from fairlayer.streaming.lease import Lease
 from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.pending import Waiting
 from fairlayer.streaming.phases import Phase, PhaseRule
-from fairlayer.streaming.policies.base import Answer, Call, Labelled, State
+from fairlayer.streaming.policies.base import Answer, Call, Labelled, Placed, State
 from fairlayer.streaming.setting import Setting
 from fairlayer.streaming.single import clip
 from fairlayer.streaming.sketch import Sketch
@@ -144,10 +144,10 @@ class Machine:
             return None
         if edge is None:
             return None
-        wide, first = scores.dtype is torch.float64, history.place(n)
+        samples = Placed(edge, at, scores.dtype is torch.float64, n, history.place(n))
         due = rule.samples >= own.get("next_refresh", math.inf)
         if due or self.now is not None:  # before anything is solved, so that a call that raises changes nothing
-            if not quick.takes(edge, at, wide, n, first):
+            if not quick.takes(samples):
                 return None
             if due:
                 self._prepare(*_NOTHING)
@@ -155,15 +155,15 @@ class Machine:
                 assert quick is not None
             if self.now is not None:
                 self._tick(self.now)
-            first = history.place(n)
+            samples = samples._replace(first=history.place(n))
         emitted = torch.empty_like(scores)
-        found = quick.answer(own, edge, at, wide, n, first, emitted.data_ptr())
+        found = quick.answer(own, samples, emitted.data_ptr())
         if found is None:
             return None
         history.wrote(n)
         rule.observe(float(n), *found)
         if rule.cold:
-            self._look_for_groups(np.unique(history.journal[0][first : first + n]).tolist())
+            self._look_for_groups(np.unique(history.journal[0][samples.first :][:n]).tolist())
         return emitted
 
     def step_one(self, cell: int, raw: float) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,10 @@ BOTH = [SEX, fl.DemographicParity("race", tolerance=0.05)]
 
 
 @pytest.fixture(autouse=True)
-def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(switch.SWITCH, "1")
     monkeypatch.setattr(switch, "_streams", switch._Library(switch.StreamSweeps))
     switch.stream_kernels(1)
-    yield
 
 
 def stream(constraints: Any = SEX, **options: Any) -> fl.InferenceState:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Call",
+    "CompiledCall",
     "Labelled",
+    "Placed",
     "Policy",
     "State",
     "as_policy",
@@ -48,12 +50,6 @@ class Answer(NamedTuple):
         start: (n,) what they would have been without any correction, for the phase.
         widening: by how much the limits could not be met, in prediction units.
         state: the state after the answer; None for the one before.
-
-    Example:
-        >>> import numpy as np
-        >>> raw = np.array([0.4, 0.8])
-        >>> Answer(emitted=raw - 0.1, start=raw).emitted.round(1).tolist()
-        [0.3, 0.7]
     """
 
     emitted: FloatArray
@@ -68,11 +64,6 @@ class Call(NamedTuple):
     Args:
         cells: (n,) of the samples; one past the last cell stands for one that the stream has not met.
         raw: (n,) raw scores.
-
-    Example:
-        >>> import numpy as np
-        >>> Call(cells=np.array([0, 1]), raw=np.array([0.4, 0.8])).raw.tolist()
-        [0.4, 0.8]
     """
 
     cells: IntArray
@@ -88,12 +79,6 @@ class Labelled(NamedTuple):
         emitted: (n,) predictions.
         estimates: (n,) the label estimates with which the samples were counted.
         labels: (n,) the labels.
-
-    Example:
-        >>> import numpy as np
-        >>> one = np.array([0.4])
-        >>> Labelled(np.array([0]), raw=one, emitted=one, estimates=one, labels=np.array([1.0])).labels.tolist()
-        [1.0]
     """
 
     cells: IntArray
@@ -103,30 +88,31 @@ class Labelled(NamedTuple):
     labels: FloatArray
 
 
+class Placed(NamedTuple):
+    """Samples of a call, as they lie in memory.
+
+    Args:
+        edge: where the categories are, see `CellLookup.edge`.
+        at: address of the scores.
+        wide: whether these are of double precision.
+        n: samples.
+        first: where they will be written in the journal.
+    """
+
+    edge: IntArray
+    at: int
+    wide: bool
+    n: int
+    first: int
+
+
 class CompiledCall(Protocol):
-    """A call of a stream in one compiled step, on scores and categories as they lie in memory."""
+    """A call of a stream in one compiled step."""
 
-    def takes(self, edge: IntArray, at: int, wide: bool, n: int, first: int) -> bool:
-        """Return whether a call will take these samples; nothing has changed.
+    def takes(self, samples: Placed) -> bool:
+        """Return whether a call will take these samples; nothing has changed."""
 
-        Args:
-            edge: where the categories are, see `CellLookup.edge`.
-            at: address of the scores.
-            wide: whether they are of double precision.
-            n: samples.
-            first: where they will be written in the journal.
-        """
-
-    def answer(
-        self,
-        state: State,
-        edge: IntArray,
-        at: int,
-        wide: bool,
-        n: int,
-        first: int,
-        out: int,
-    ) -> tuple[float, float] | None:
+    def answer(self, state: State, samples: Placed, out: int) -> tuple[float, float] | None:
         """Answer, count and write predictions at the address `out`: (mean correction, widening); None if refused."""
 
 
@@ -280,19 +266,6 @@ def register_policy(kind: Kind) -> Kind:
 
     Raises:
         ConstraintDefinitionError: it has no name, or another class has it.
-
-    Example:
-        >>> import numpy as np
-        >>> import torch, fairlayer as fl
-        >>> @register_policy
-        ... class Ceiling(Policy):
-        ...     name = "ceiling"
-        ...     def answer(self, state, stream, cells, raw):
-        ...         return Answer(emitted=np.minimum(raw, 0.9), start=raw)
-        >>> parity = fl.DemographicParity("sex", tolerance=1.0)
-        >>> stream = fl.InferenceState([parity], bounds=(0.0, 1.0), policy="ceiling")
-        >>> stream.emit(torch.tensor([0.5, 1.0]), {"sex": ["F", "M"]})
-        tensor([0.5000, 0.9000])
     """
     name = getattr(kind, "name", None)
     if not isinstance(name, str) or not name:
@@ -308,12 +281,7 @@ def register_policy(kind: Kind) -> Kind:
 
 
 def policy_names() -> tuple[str, ...]:
-    """Return the names of all registered policies.
-
-    Example:
-        >>> {"present", "anytime", "tracking", "per_batch"} <= set(policy_names())
-        True
-    """
+    """Return the names of all registered policies."""
     return tuple(_KNOWN)
 
 
@@ -322,10 +290,6 @@ def as_policy(policy: Any) -> Policy:
 
     Raises:
         ConstraintDefinitionError: an unknown name, or no policy.
-
-    Example:
-        >>> as_policy("tracking").name
-        'tracking'
     """
     if isinstance(policy, Policy):
         return policy

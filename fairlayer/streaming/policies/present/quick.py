@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.fused.book import AT_BOOK, NOISE, OF_BINS, OF_CELLS, OF_GUARDS, OF_MEMBERS, PLACES, TERMS
+from fairlayer.fused.book import AT_BOOK, NOISE, OF_BINS, OF_CELLS, OF_GUARDS, PLACES, TERMS
 from fairlayer.fused.switch import StreamSweeps, stream_kernels
 from fairlayer.geometry import Geometry
 from fairlayer.geometry.entropic import Entropic
 from fairlayer.geometry.euclidean import Euclidean
 from fairlayer.geometry.likelihood import Likelihood
 from fairlayer.streaming.guard import Guards
-from fairlayer.streaming.policies.base import State
+from fairlayer.streaming.policies.base import Placed, State
 from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, labels_told, reads_labels, scale
 
 if TYPE_CHECKING:
@@ -97,23 +97,15 @@ class Quick:
         found: tuple[float, float, bool, int] = self.steps.step_one(*self.given, weight, cell, raw)
         return found
 
-    def takes(self, edge: IntArray, at: int, wide: bool, n: int, first: int) -> bool:
-        """Return whether `call` will take these samples; nothing has changed."""
-        return bool(self.calls.takes(self.places, edge, at, wide, n, first))
+    def takes(self, samples: Placed) -> bool:
+        """Return whether `answer` will take these samples; nothing has changed."""
+        return bool(self.calls.takes(self.places, *samples))
 
-    def answer(
-        self,
-        state: State,
-        edge: IntArray,
-        at: int,
-        wide: bool,
-        n: int,
-        first: int,
-        out: int,
-    ) -> tuple[float, float] | None:
-        """Answer and count the samples of tensors at these addresses; see `stream_call.call`."""
+    def answer(self, state: State, samples: Placed, out: int) -> tuple[float, float] | None:
+        """Answer and count samples where they lie; see `stream_call.call`."""
+        n = samples.n
         weight = state["weight"] * (self.growth if n == 1 else math.exp(min(n / self.memory, MOST_MEMORIES)))
-        ended, moved, correction = self.calls.call(self.places, edge, at, wide, n, first, weight, out)
+        ended, moved, correction = self.calls.call(self.places, *samples, weight, out)
         if ended:
             if ended == REFUSED:
                 return None
@@ -135,8 +127,7 @@ def _places(arrays: Sequence[np.ndarray[Any, Any]], found: Guards, bins: int) ->
         raise ValueError("the arrays of a compiled call must lie row by row")
     places = np.empty(PLACES, dtype=np.int64)
     places[AT_BOOK : AT_BOOK + len(arrays)] = [array.__array_interface__["data"][0] for array in arrays]
-    places[OF_CELLS], places[OF_BINS] = arrays[0].shape[1], bins
-    places[OF_GUARDS], places[OF_MEMBERS] = len(found.owners), len(found.members)
+    places[OF_CELLS], places[OF_BINS], places[OF_GUARDS] = arrays[0].shape[1], bins, len(found.owners)
     return places
 
 
@@ -159,6 +150,7 @@ def quick_feed(
     state: State,
     stream: Machine,
     block: tuple[IntArray, FloatArray] | None,
+    *,
     settings: tuple[float, ...],
     book: FloatArray,
 ) -> Feed:

@@ -66,7 +66,8 @@ def solved(policy: Present, state: State, stream: Machine, block: Block | None) 
         feed = _plain_feed(policy, state, stream, block, book)
     else:
         limit = _FARTHEST if stream.geometry.bounded else 0.0
-        feed = quick_feed(quick, state, stream, block, (policy.doubt, policy.trust, limit), book)
+        settings = policy.doubt, policy.trust, limit
+        feed = quick_feed(quick, state, stream, block, settings=settings, book=book)
     again = renewed(state, stream)
     if again:
         renew(book, _far_means(policy, quick, stream, feed.spread))
