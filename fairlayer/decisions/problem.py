@@ -121,8 +121,9 @@ class Problem:
         """Return the problem with differences within labels allowed to reach `short`, where their limit is less."""
         rounding = list(self.rounding)
         for number, (block, owner) in enumerate(zip(self.blocks, self.assembly.owners, strict=False)):
-            narrow = isinstance(block, SpreadSlabs) and block.scale == 1.0 and block.width < short
-            if narrow and self.constraints[owner].needs_labels:
+            if not isinstance(block, SpreadSlabs) or not self.constraints[owner].needs_labels:
+                continue
+            if block.scale == 1.0 and block.width < short:
                 rounding[number] = rounding[number] + (short - block.width) / 2
         return replace(self, rounding=tuple(rounding))
 

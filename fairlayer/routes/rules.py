@@ -79,7 +79,7 @@ def fit_rule(
     return FittedRule(rule, decisions, crossed)
 
 
-def _gains(scores: FloatArray, labels: FloatArray, constraints: Sequence[Constraint]) -> dict[str, FloatArray]:
+def _gains(scores: FloatArray, labels: FloatArray, constraints: Sequence[Constraint]) -> dict[str, Any]:
     """Return what the gain of a decision is computed from, as an argument of `DecisionRule.fit`."""
     if any(constraint.needs_labels for constraint in constraints):
         return {"y": labels}

@@ -20,7 +20,7 @@ __all__ = ["as_table", "router_of"]
 class _TableRouter(MetadataRouter):  # type: ignore[misc]
     def __sklearn_clone__(self) -> _TableRouter:
         made = _TableRouter(owner=self.owner)
-        vars(made).update(vars(super().__sklearn_clone__()))
+        made.__dict__.update(super().__sklearn_clone__().__dict__)
         return made
 
     def _route_params(self, *, params: Mapping[str, Any], method: str, parent: Any, caller: str) -> Any:
