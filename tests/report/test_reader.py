@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from html import unescape
+from html import escape, unescape
 
 import numpy as np
 import pandas as pd
@@ -61,7 +61,7 @@ def test_the_tables_of_the_page_hold_the_numbers_of_the_document() -> None:
     document, text = audited.to_dict(), render_page(audited)
     plain = words(text)
     [verdict] = document["verdicts"]
-    assert f"{verdict['limit']} by sex" in plain
+    assert f'<th scope="row">{escape(verdict["limit"])} by sex</th>' in text
     for group in document["groupings"][0]["groups"]:
         rate = group["numbers"]["selection_rate"]
         assert f"{100 * rate['low']:.1f} % to {100 * rate['high']:.1f} %" in plain
