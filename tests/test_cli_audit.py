@@ -178,9 +178,8 @@ def test_who_stops_reading_the_console_loses_no_file_and_sees_no_error(tmp_path:
     program = f"import sys; from fairlayer.cli import main; sys.exit(main({words!r}))"
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
-    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
     assert page.is_file()

@@ -50,3 +50,6 @@ def test_a_group_of_exactly_the_smallest_size_is_counted() -> None:
     found = audit(decisions=[1] * 45 + [0] * 44, sensitive_features={"sex": sex}, min_group_size=30)
     [grouping] = found.to_dict()["groupings"]
     assert [one["standing"] for one in grouping["groups"]] == ["counted", "counted", "small"]
+    headline = found.table.disparity("demographic_parity", "sex")
+    assert [one.name for one in headline.left_out] == ["sex=X"]
+    assert headline.difference.known
