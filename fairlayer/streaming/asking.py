@@ -154,8 +154,8 @@ def read_asked(
     groups = read_groups(sensitive_features, constraints, len(raw), vocabulary)
     features = {name: categories_of(groups, name) for name in feature_names(constraints)}
     marks, counted = None if digests is None else list(digests), None if counters is None else dict(counters)
-    beside = [None if told is None else list(told) for told in (inputs, read)]
-    return Asked(Part(raw, features, keys, at, marks, counted, *beside))
+    told = None if inputs is None else list(inputs)
+    return Asked(Part(raw, features, keys, at, marks, counted, told, None if read is None else list(read)))
 
 
 def _some(values: list[Any] | None, rows: Sequence[int]) -> list[Any] | None:

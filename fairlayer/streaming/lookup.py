@@ -88,11 +88,12 @@ class CellLookup:
 
     def _addresses(self) -> IntArray | None:
         """Return the addresses of the tables, with room for those of columns; None where some feature has none."""
-        if self._strides is None or self._joint is None or any(table is None for table in self._tables):
+        tables = [table for table in self._tables if table is not None]
+        if self._strides is None or self._joint is None or len(tables) < len(self._tables):
             return None
         edge = np.zeros(COLUMNS + PER_COLUMN * len(self._features), dtype=np.int64)
         edge[OF_FEATURES], edge[AT_JOINT] = len(self._features), address(self._joint)
-        for place, (table, stride) in enumerate(zip(self._tables, self._strides, strict=True)):
+        for place, (table, stride) in enumerate(zip(tables, self._strides, strict=True)):
             at = COLUMNS + PER_COLUMN * place
             edge[at + AT_TABLE], edge[at + OF_TABLE], edge[at + STRIDE] = address(table), len(table), stride
         return edge

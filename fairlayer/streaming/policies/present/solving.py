@@ -72,7 +72,7 @@ def solved(policy: Present, state: State, stream: Machine, block: Block | None) 
     if again:
         renew(book, _far_means(policy, quick, stream, feed.spread))
     wait = min(_LONGER * state["wait"], max(FIRST_WAIT, (stream.memory or 1e3) / _SHARE))
-    new = {
+    new: State = {
         **state,
         "book": book,
         "shifts": feed.shifts,
