@@ -21,8 +21,8 @@ PACKAGE = ROOT / "fairlayer"
 # units of lower rows, never a neighbour of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_typing"),
-    ("_arrays", "_keywords", "_notebook", "_rows", "collective", "networks", "tensor_state", "tracing", "trail"),
-    ("groups", "fused"),
+    ("_arrays", "_keywords", "_notebook", "_rows", "collective", "tensor_state", "tracing", "trail"),
+    ("groups", "fused", "networks"),
     ("constraints", "geometry"),
     ("passes", "edge"),
     ("solve",),
