@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 
 from fairlayer.cli import main
+from fairlayer.data.errors import TargetError
+from fairlayer.data.table import usual_positive
 
 QUICK = ("--epochs", "2", "--batch-size", "256", "--hidden", "8")
 PARITY = ("--constraint", "demographic_parity(sexe, 0.02)")
@@ -232,3 +234,8 @@ def test_ctrl_c_says_how_to_go_on(table: Path, tmp_path: Path) -> None:
     assert say is not None
     assert main(["train", *say[1].split(), "--epochs", "3"]) == 0
     assert (run / "metrics.json").is_file()
+
+
+def test_missing_cells_of_a_target_are_not_named_as_answers() -> None:
+    with pytest.raises(TargetError, match="target 'y' holds 'no', 'yes'; say which value"):
+        usual_positive(pd.Series(["yes", None, "no"], name="y"))

@@ -143,7 +143,7 @@ def usual_positive(column: pd.Series) -> str:
     Raises:
         TargetError: the target has neither.
     """
-    found = sorted({str(name) for name in as_text(column)})
+    found = sorted({str(name) for name in as_text(column.dropna())})
     for usual in ("1", "True"):
         if usual in found:
             return usual
