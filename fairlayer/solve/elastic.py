@@ -30,10 +30,15 @@ __all__ = ["solve_elastic", "solve_proximal"]
 
 _MOST_STEPS = 40
 _ACCURACY, _SOFT_ACCURACY = 1e-13, 1e-8
+_SOFTER = (1e6, 1e5, 1e4, 1e3, 1e2, 1e1, 1.0)
 
 
 def solve_elastic(passes: Passes, slabs: SlabSystem, softness: FloatArray) -> Solution:
     """Return the soft projection; there is always one.
+
+    Where hardly anything gives way and nearly all samples are at a bound, the method may stall on the way from nothing.
+    Then the problem is solved with more softness first, and with less and less of it from there. What is returned is
+    the least soft one that was reached.
 
     Args:
         passes: the batch.
@@ -41,19 +46,33 @@ def solve_elastic(passes: Passes, slabs: SlabSystem, softness: FloatArray) -> So
         softness: (s,), > 0: how far a statistic gives way per unit of its multiplier.
 
     Raises:
-        SolverError: not even 1e-8 was reached, relative to the scores.
+        SolverError: not even 1e-8 was reached, relative to the scores, with a million times that softness.
     """
-    soft = _ElasticPasses(passes, softness)
-    start = soft.at(None)
-    accurate = gauged(passes, slabs, start, _ACCURACY)
-    solution = descend(soft, accurate, start)
-    error = optimality_error(solution, accurate) * _ACCURACY
-    if error > _SOFT_ACCURACY:
+    solution, error = _softly(passes, slabs, softness, None)
+    if error <= _SOFT_ACCURACY:
+        return solution
+    reached: Solution | None = None
+    for factor in _SOFTER:
+        near, last = _softly(passes, slabs, factor * softness, reached)
+        if last <= _SOFT_ACCURACY:
+            reached = near
+        elif reached is not None:
+            break
+    if reached is None:
         raise SolverError(
             f"the soft projection was asked to within {_SOFT_ACCURACY:.3g} of the size of its scores, but "
             f"{error:.3g} is left."
         )
-    return solution
+    return reached
+
+
+def _softly(passes: Passes, slabs: SlabSystem, softness: FloatArray, near: Solution | None) -> tuple[Solution, float]:
+    """Return where the method stops, and how far that is from the solution, relative to the scores."""
+    soft = _ElasticPasses(passes, softness)
+    start = soft.at(None)
+    accurate = gauged(passes, slabs, start, _ACCURACY)
+    solution = descend(soft, accurate, start, near=near)
+    return solution, optimality_error(solution, accurate) * _ACCURACY
 
 
 def solve_proximal(passes: Passes, slabs: SlabSystem) -> Solution:

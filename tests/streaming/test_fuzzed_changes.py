@@ -86,11 +86,11 @@ class Reader:
     def merged(self) -> None:
         """Another replica's stream is added."""
         other = fl.InferenceState(list(self.stream.constraints), **self.options)
-        raw = self.random.random(20)
+        raw, known = self.random.random(20), self.stream._machine.vocabulary
         y = other.emit(
             torch.tensor(raw),
-            {"a": self.random.integers(0, 2, 20), "b": self.random.integers(0, 3, 20)},
-            vocabulary=self.stream._machine.vocabulary,
+            {name: self.random.choice(met, 20) for name, met in known.categories.items()},
+            vocabulary=known,
             **({"at": self.now} if self.clocked else {}),
         )
         self.stream.merge(other)
@@ -126,7 +126,7 @@ def fuzz(seed: int) -> None:
 
 
 @pytest.mark.parametrize("way", ["plain", "compiled"])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(8), 5_039, 6_022, 6_083, 6_139])  # the last: soft steps that stalled
 def test_everything_may_change_on_a_live_stream(seed: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(switch.SWITCH, "1" if way == "compiled" else "0")
     monkeypatch.setattr(switch, "_streams", switch._Library(switch.StreamSweeps))
