@@ -170,7 +170,10 @@ def fairness_path(
     given = {"label_probabilities": label_probabilities, "sample_weight": sample_weight}
     first = Plan(at_limits[-1], relaxed).run(scores, sensitive_features, y, **given)
     if len(first.columns) != 1 or not isinstance(first.columns[0], ExactProblem) or read.on_simplex:
-        raise ShapeError("fairness_path takes one column of scores, (n,) or (n, 1), on a box, by the exact backend.")
+        raise ShapeError(
+            "fairness_path takes one column of scores, (n,) or (n, 1), on a box, by the exact backend. Call project at "
+            "each limit for the rest."
+        )
     column = first.columns[0]
     steps = [_Step.of(column, each, read, threshold) for each in at_limits]
     each: dict[str, Any] = {
