@@ -160,8 +160,8 @@ def _explain_class(public: type, inner: Collection[str]) -> None:
     _ANSWERING.add(public)
     methods = public.__name__ not in inner
     made: dict[Any, Any] = {}  # a method under two names stays one
-    if inspect.isfunction(public.__init__):  # also where a library outside wrote it
-        _explain_attribute(public, "__init__", public.__init__, made)
+    constructor = inspect.getattr_static(public, "__init__")  # also where a library outside wrote it
+    _explain_attribute(public, "__init__", constructor, made)
     for owner in public.__mro__:
         if owner.__module__.partition(".")[0] != __name__.partition(".")[0]:
             continue

@@ -163,16 +163,16 @@ def problem_of(value: Any) -> str | None:
     if isinstance(value, str):
         return "is no text that can be encoded (half of a surrogate pair)" if _SURROGATE.search(value) else None
     if not isinstance(value, int | float):
-        return f"is a {kind_of(value)}"
+        return f"is {kind_of(value)}"
     if isinstance(value, float) and math.isnan(value):
         return "is NaN"
     return None if abs(value) <= LARGEST else f"is too large for a number ({str(value)[:12]}...)"
 
 
 def kind_of(value: Any) -> str:
-    """Return what JSON calls a value."""
-    names = {dict: "object", list: "list", str: "text", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
+    """Return what JSON calls a value, with its article."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
 
 
 def _ways(word: str) -> list[Any]:
@@ -199,4 +199,4 @@ def _same(value: Any, other: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return f"a {kind_of(value)}" if isinstance(value, bool) else repr(value)[:40]
+    return kind_of(value) if isinstance(value, bool) else repr(value)[:40]

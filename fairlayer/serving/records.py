@@ -40,7 +40,7 @@ def read_body(
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body is no JSON that can be read ({error}).") from error
     if not isinstance(body, dict):
-        raise RequestError(f"the body must be a JSON object, but is a {kind_of(body)}.")
+        raise RequestError(f"the body must be a JSON object, but is {kind_of(body)}.")
     free = (*allowed, *numbers)
     missing, unknown = [key for key in needed if key not in body], [k for k in body if k not in (*needed, *free)]
     if missing or unknown:
@@ -55,10 +55,10 @@ def read_body(
         if key in numbers:
             if not isinstance(value, int | float) or isinstance(value, bool) or problem_of(value):
                 raise RequestError(
-                    f"'{key}' must be a number of ordinary size, but is {kind_of(value)} {str(value)[:20]}."
+                    f"'{key}' must be a number of ordinary size, but is {kind_of(value)}, {str(value)[:20]}."
                 )
         elif not isinstance(value, list):
-            raise RequestError(f"'{key}' must be a list, but is a {kind_of(value)}.")
+            raise RequestError(f"'{key}' must be a list, but is {kind_of(value)}.")
     if body.get("ids") is not None:
         body["ids"] = [_whole(each) for each in body["ids"]]
     return body
@@ -113,7 +113,7 @@ def unseen_levels(recipe: Recipe, frame: pd.DataFrame) -> dict[str, int]:
 
 def _check_record(place: int, record: Any, fields: Sequence[Field]) -> None:
     if not isinstance(record, Mapping):
-        raise RequestError(f"record {place} must be an object of column -> value, but is a {kind_of(record)}.")
+        raise RequestError(f"record {place} must be an object of column -> value, but is {kind_of(record)}.")
     missing = [field.name for field in fields if field.name not in record]
     if missing:
         raise RequestError(

@@ -106,11 +106,13 @@ class _ActiveSet:
         self.point = self.center - self.multipliers @ self.scaled
 
     def solution(self) -> QuadraticSolution:
-        """Return the point, refreshed unless the faces are too nearly dependent for multipliers >= 0."""
-        point, multipliers = self.point, self.multipliers
+        """Return the point, refreshed; of faces that depend on each other but for rounding, some are let go for it."""
         self.refresh()
-        if len(multipliers) and float(self.multipliers.min()) < -1e-9 * float(self.multipliers.max()):
-            self.point, self.multipliers = point, multipliers
+        while self.faces and float(self.multipliers.min()) < -1e-9 * float(self.multipliers.max()):
+            self._drop(int(self.multipliers.argmin()))
+            self.refresh()
+        if not self.faces:
+            self.point = self.center
         return QuadraticSolution(self.point, tuple(self.faces), self.multipliers)
 
     def add(self, face: Face, atol: float) -> bool:

@@ -22,6 +22,7 @@ _COLORS = {
     Phase.SATURATED: "tab:red",
     Phase.DRIFTING: "tab:orange",
 }
+_NAMES_A_ROW = 5
 _FIRST_TENTH = 10  # the vertical scale leaves out the first points, which are noise
 
 
@@ -107,7 +108,7 @@ def plot_report(report: StreamReport, axes: Any = None) -> Any:
     """
     names = list(report.limits)
     if axes is None:
-        size = (10, 2.6 * (len(names) + 1))
+        size = (7.5, 2.7 * (len(names) + 1))  # readable at the width of a telephone too
         figure = require("matplotlib.figure", "train").Figure(figsize=size, layout="constrained")
         axes = figure.subplots(len(names) + 1, 1, sharex=True, squeeze=False)[:, 0]
     *gaps, shares = axes
@@ -138,6 +139,12 @@ def plot_report(report: StreamReport, axes: Any = None) -> Any:
         ylabel="share of predictions", xlabel="predictions emitted", ylim=(0.0, 1.05), xlim=(edges[0], edges[-1])
     )
     for axis in (*gaps, shares):
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+        _name_above(axis)
     return shares.figure
+
+
+def _name_above(axis: Any) -> None:
+    """Put the legend in rows above the axes, which keep the whole width."""
+    if axis.get_legend_handles_labels()[0]:
+        place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.1}
+        axis.legend(fontsize="small", ncols=_NAMES_A_ROW, columnspacing=1.2, frameon=False, **place)

@@ -108,6 +108,10 @@ def verify_chains(
 def copy_chains(address: str, folder: str | Path) -> dict[str, Path]:
     """Copy all chains of a database, as of one moment, to a file each, which is a trail; return name -> file.
 
+    Args:
+        address: postgresql://...
+        folder: where to; it is made where there is none.
+
     Raises:
         TrailError: the database cannot be read, or a file is there already.
     """

@@ -101,7 +101,7 @@ def methods_of(public: type) -> Iterator[tuple[str, Callable[..., Any], int]]:
 
 def is_made(public: type) -> bool:
     """Whether a reader can call the class: it is no interface."""
-    constructed = public.__init__ is not object.__init__ or issubclass(public, tuple)
+    constructed = inspect.getattr_static(public, "__init__") is not object.__init__ or issubclass(public, tuple)
     return constructed and not inspect.isabstract(public) and not getattr(public, "_is_protocol", False)
 
 

@@ -516,7 +516,7 @@ def test_a_checkpoint_holds_the_stream(tmp_path: Path) -> None:
 
 
 def test_features_are_named_once_and_stages_are_known() -> None:
-    with pytest.raises(ConstraintDefinitionError, match="twice"):
+    with pytest.raises(ConstraintDefinitionError, match="distinct names"):
         FairnessCallback(["sex", "sex"])
     with pytest.raises(ValueError, match="stages"):
         FairnessCallback(["sex"], stages=("valid",))

@@ -14,16 +14,16 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 pytest.importorskip("httpx", reason="needs httpx, which the extra `dev` brings")
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "another spelling": ("Female", "['Female'], but only ['female', 'male'] are known"),
-    "a space": (" female", "[' female'], but only"),
-    "a code": (0, "['0'], but only"),
-    "a truth value": (True, "['True'], but only"),
-    "a fraction": (0.5, "['0.5'], but only"),
-    "nothing": ("", "the text ''"),
-    "NaN as text": ("NaN", "the text 'NaN'"),
-    "None as text": ("None", "the text 'None'"),
+    "another spelling": ("Female", "is 'Female', but has to be one of 'female', 'male' or null"),
+    "a space": (" female", "is ' female', but has to be one of"),
+    "a code": (0, "is 0, but has to be one of"),
+    "a truth value": (True, "is a boolean, but has to be one of"),
+    "a fraction": (0.5, "is 0.5, but has to be one of"),
+    "nothing": ("", "is '', but has to be one of"),
+    "NaN as text": ("NaN", "is 'NaN', but has to be"),
+    "None as text": ("None", "is 'None', but has to be"),
     "a list": (["female"], "is a list"),
-    "an object": ({"sex": "female"}, "is a object"),
+    "an object": ({"sex": "female"}, "is an object"),
     "an enormous number": (10**40, "is too large"),
 }
 

@@ -100,8 +100,6 @@ class FairnessCallback(Callback):
         predict: Callable[[nn.Module, Any, Any], Tensor] | None = None,
     ) -> None:
         names = as_names(sensitive_features)
-        if len(set(names)) < len(names):
-            raise ConstraintDefinitionError(f"sensitive_features={list(names)} names a feature twice; name each once.")
         self.reading = Reading(names, threshold, logits, batch_adapter, predict)
         self.stages = tuple(check_choice("stages", stage, _STAGES) for stage in stages)
         self.stop_on_infeasible = stop_on_infeasible
