@@ -49,7 +49,8 @@ def bounded_interval(
     groups = read_sensitive_features(
         sensitive_features, () if isinstance(sensitive_features, Mapping) else constraint.features
     )
-    return interval_of(constraint, Batch(groups, len(values), labels=None if y is None else _plain(y)), values)
+    labels = None if y is None else _plain(y)
+    return interval_of(constraint, Batch(groups, len(values), labels, raw_scores=lambda: values), values)
 
 
 def interval_of(constraint: Constraint, batch: Batch, values: FloatArray) -> Interval | None:

@@ -61,7 +61,16 @@ class Constraint(ABC):
 
     def limit_value(self) -> Any:
         """Return what its limit argument holds, a number or a tensor; None where no single argument names it."""
-        return None if self.limit_argument is None else getattr(self, self.limit_argument)
+        if self.limit_argument is None:
+            return None
+        try:
+            return getattr(self, self.limit_argument)
+        except AttributeError as error:
+            raise ConstraintDefinitionError(
+                f"{self.name} says limit_argument={self.limit_argument!r}, but holds no attribute of this name. Keep "
+                f"the limit as self.{self.limit_argument}, or leave limit_argument out: the limit is then read off the "
+                "statements."
+            ) from error
 
     def spread_over(self) -> str | None:
         """Return the feature over whose groups the constraint is one spread of means, within `self.tolerance`.
@@ -87,7 +96,7 @@ class Constraint(ABC):
         their rows have limits of their own, or the limits depend on the batch: `measure` then says that of the worst.
         """
         if self.limit_argument is not None:
-            return as_float(getattr(self, self.limit_argument))
+            return as_float(self.limit_value())
         return limit_of(self)
 
     def measure(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fairlayer._typing import Category, FloatArray, IntArray
 from fairlayer.constraints import Constraint
+from fairlayer.constraints.probe import probed_limit
 from fairlayer.decisions.curves import Curve, Partition
 from fairlayer.decisions.errors import UnseenCellError
 from fairlayer.decisions.expected import ExpectedGap, expected_gap
@@ -279,8 +280,8 @@ def _warn_of_small_cells(rule: DecisionRule, constraint: Constraint) -> None:
     if constraint.needs_labels and any(cell.by_label is None for cell in rule.cells):
         return
     found = expected_gap(rule, constraint)
-    upper = found.limit == constraint.limit and constraint.limit_argument == "tolerance"
-    if upper and found.long_run.mean > max(2 * found.limit, _WORTH_A_WORD):
+    probed = probed_limit(constraint)
+    if probed is not None and probed.of_difference and found.long_run.mean > max(2 * found.limit, _WORTH_A_WORD):
         warnings.warn(
             f"the rule keeps {found.constraint} within {found.limit:g} on the rows it was fitted to, but in the long "
             f"run a gap of {found.long_run} is to be expected, because cells are small: {', '.join(found.causes)}. "

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from fairlayer.constraints import Batch, Constraint, GroupMeans, without_convex
 from fairlayer.distillation.cells import CellMap
 from fairlayer.distillation.errors import NoFixedShiftError
 from fairlayer.distillation.parts import Samples, ShiftTable, shift_table
-from fairlayer.edge import Bounds, as_columns, as_constraints, read_per_sample
-from fairlayer.errors import InvalidBoundsError, MissingLabelsError
+from fairlayer.edge import Bounds, as_columns, as_constraints, plain_bounds, read_per_sample
+from fairlayer.errors import MissingLabelsError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.projection import project
 
@@ -43,7 +42,7 @@ def fit_shifts(
     """Project the scores and keep the shift of each cell; arguments as for `project`."""
     stated = as_constraints(constraints)
     _refuse_convex(stated)
-    box = _fixed_bounds(bounds, margin)
+    box = plain_bounds(bounds, margin)
     plain, shape = scores.detach(), tuple(scores.shape)
     result = project(  # checks everything, and learns the categories
         plain,
@@ -114,12 +113,3 @@ def _need_estimates(constraints: Sequence[Constraint]) -> MissingLabelsError:
         "estimates in [0, 1] of the kind that will be at hand at inference (for example the raw scores), and give "
         "them there, too."
     )
-
-
-def _fixed_bounds(bounds: Bounds, margin: float) -> tuple[float | None, float | None]:
-    if bounds is None:
-        return None, None
-    if any(isinstance(bound, Tensor | np.ndarray) and bound.ndim for bound in bounds):
-        raise InvalidBoundsError("fixed shifts need bounds that are the same for all samples, but they are arrays.")
-    low, high = (None if bound is None else float(bound) for bound in bounds)
-    return None if low is None else low + margin, None if high is None else high - margin

@@ -35,6 +35,8 @@ class Box(NamedTuple):
             if margin:
                 raise InvalidBoundsError(f"margin={margin:g} needs bounds; give bounds=(lower, upper) or margin=0.")
             return Box()
+        if isinstance(bounds, str) and bounds == "simplex":
+            raise _refused_rows(bounds)
         if not isinstance(bounds, tuple | list) or len(bounds) != 2:
             raise InvalidBoundsError(f"bounds must be (lower, upper), each None or a number, but is {bounds!r}.")
         for side, bound in zip(("lower", "upper"), bounds, strict=True):
@@ -61,17 +63,22 @@ def plain_bounds(bounds: Bounds, margin: float) -> tuple[float | None, float | N
     if bounds is None:
         return None, None
     if isinstance(bounds, str):
-        raise InvalidBoundsError(
-            f"a stream, a table in chunks, or a model with fixed shifts needs bounds (lower, upper) or None, not "
-            f"{bounds!r}; rows of class probabilities are for project, FairProjection and FairModel."
-        )
+        raise _refused_rows(bounds)
     for bound in bounds:
         if isinstance(bound, Tensor | np.ndarray) and bound.ndim:
             raise InvalidBoundsError(
-                "a stream, or a table in chunks, needs bounds that are the same for all samples, but they are arrays."
+                "a stream, a table in chunks, or a model with fixed shifts needs bounds that are the same for all "
+                "samples, but they are arrays. Give two numbers, or None."
             )
     low, high = (None if bound is None else float(bound) for bound in bounds)
     return None if low is None else low + margin, None if high is None else high - margin
+
+
+def _refused_rows(bounds: str) -> InvalidBoundsError:
+    return InvalidBoundsError(
+        f"a stream, a table in chunks, or a model with fixed shifts needs bounds (lower, upper) or None, not "
+        f"{bounds!r}; rows of class probabilities are for project, FairProjection and FairModel."
+    )
 
 
 def _moved(bound: Bound, by: float) -> Bound:

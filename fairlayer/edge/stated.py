@@ -18,7 +18,8 @@ def as_constraints(constraints: Stated) -> tuple[Constraint, ...]:
     """Return a constraint, its text, or a list of either, as a tuple of constraints.
 
     Raises:
-        ConstraintDefinitionError: it is something else, or a text that says no constraint.
+        ConstraintDefinitionError: it is something else, a text that says no constraint, or a constraint that does not
+            hold the limit that its class names.
 
     Example:
         >>> as_constraints("demographic_parity(sex, 0.02)")
@@ -26,7 +27,10 @@ def as_constraints(constraints: Stated) -> tuple[Constraint, ...]:
     """
     given = (constraints,) if isinstance(constraints, Constraint | str) else constraints
     if isinstance(given, Sequence) and all(map(_is_stated, given)):
-        return tuple(parse_constraint(each) if isinstance(each, str) else each for each in given)
+        read = tuple(parse_constraint(each) if isinstance(each, str) else each for each in given)
+        for each in read:
+            each.limit_value()  # a limit argument that is no attribute is refused before anything reads it
+        return read
     raise ConstraintDefinitionError(
         f"constraints must be a list of constraints, or of their texts, or a single one, but found {constraints!r}."
     )

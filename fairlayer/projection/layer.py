@@ -267,7 +267,7 @@ class FairProjection(nn.Module):
     def _limits(self) -> dict[str, float]:
         """Return the limit of each constraint that has a number for it; a tensor may be learnt, and is a weight."""
         each = zip(self.plan.names, self.constraints, strict=True)
-        given = {name: getattr(c, c.limit_argument) for name, c in each if c.limit_argument is not None}
+        given = {name: c.limit_value() for name, c in each if c.limit_argument is not None}
         return {name: float(limit) for name, limit in given.items() if not isinstance(limit, Tensor)}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -73,9 +73,10 @@ class Options:
     def _check_geometry(self) -> None:
         rule, name = self.rule, self.rule.name
         if self.from_logits and not rule.takes_logits:
+            others = "geometry='entropic'" + ("" if self.on_simplex else " (or 'likelihood')")
             raise ParameterError(
                 f"geometry={name!r} moves the scores themselves, so from_logits=True has no meaning there. Use "
-                "geometry='entropic' (or 'likelihood'), or pass probabilities."
+                f"{others}, or pass probabilities."
             )
         if self.backend != "exact" and (name != "euclidean" or self.on_simplex):
             where = ' and bounds="simplex"' if self.on_simplex else ""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
 from fairlayer.constraints.measure import measure
+from fairlayer.constraints.varying import checked_at_limit
 from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
 from fairlayer.passes.pairs import PairPasses
@@ -165,13 +164,16 @@ def fairness_path(
     """
     stated = as_constraints(constraints)
     grid = _read_tolerances(tolerances)
-    at_limits = [[_at_limit(each, float(limit)) for each in stated] for limit in grid]
+    at_limits = [[checked_at_limit(each, float(limit)) for each in stated] for limit in grid]
     read = options_of("fairness_path", options, ("threshold", "y", "sample_weight", "label_probabilities"))
     relaxed = options_of("fairness_path", {**options, "on_infeasible": "relax"})
     given = {"label_probabilities": label_probabilities, "sample_weight": sample_weight}
     first = Plan(at_limits[-1], relaxed).run(scores, sensitive_features, y, **given)
     if len(first.columns) != 1 or not isinstance(first.columns[0], ExactProblem) or read.on_simplex:
-        raise ShapeError("fairness_path takes one column of scores, (n,) or (n, 1), on a box, by the exact backend.")
+        raise ShapeError(
+            "fairness_path takes one column of scores, (n,) or (n, 1), on a box, by the exact backend. Call project at "
+            "each limit for the rest."
+        )
     column = first.columns[0]
     steps = [_Step.of(column, each, read, threshold) for each in at_limits]
     each: dict[str, Any] = {
@@ -191,22 +193,6 @@ def _read_tolerances(tolerances: Sequence[float]) -> FloatArray:
             "[0.0, 0.01, 0.02]."
         )
     return grid
-
-
-def _at_limit(constraint: Constraint, limit: float) -> Constraint:
-    """Return the constraint with another limit, checked as its own would be."""
-    name = constraint.limit_argument
-    if name is None:
-        raise ConstraintDefinitionError(
-            f"{constraint!r} has no single limit that could be varied. Use constraints with a tolerance, cap, floor or "
-            "ratio."
-        )
-    twin = copy.copy(constraint)
-    setattr(twin, name, limit)
-    parameters = inspect.signature(type(constraint)).parameters
-    if all(hasattr(constraint, each) for each in parameters):  # through its own checks, where its arguments are kept
-        twin = type(constraint)(**{each: getattr(twin, each) for each in parameters})
-    return twin
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -16,6 +15,7 @@ from fairlayer._arrays import hidden_batch, host_float64, transforming
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, without_convex
+from fairlayer.constraints.varying import copy_at_limit
 from fairlayer.edge import (
     Bounds,
     Box,
@@ -202,10 +202,10 @@ class Plan:
             limit is None or rule.limit_value() == limit for rule, limit in zip(self.constraints, limits, strict=True)
         ):
             return self
-        then = [copy.copy(constraint) for constraint in self.constraints]
-        for rule, limit in zip(then, limits, strict=True):
-            if rule.limit_argument is not None and limit is not None:
-                setattr(rule, rule.limit_argument, limit)
+        then = [
+            rule if limit is None else copy_at_limit(rule, limit)
+            for rule, limit in zip(self.constraints, limits, strict=True)
+        ]
         return type(self)(then, self.options)
 
     def _run_together(self, *inputs: Any) -> Projection:

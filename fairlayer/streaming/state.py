@@ -102,6 +102,7 @@ class InferenceState:
     ) -> None:
         held = streamable(as_constraints(constraints))
         rule = geometry_of(geometry)
+        box = read_bounds(bounds, rule)
         if from_logits and not rule.takes_logits:
             raise ParameterError(
                 f"geometry={rule.name!r} moves the scores themselves, so from_logits=True has no meaning there. Use "
@@ -109,7 +110,7 @@ class InferenceState:
             )
         self._setting = Setting(
             held,
-            read_bounds(bounds, rule),
+            box,
             as_policy(policy),
             as_memory(memory),
             rule,

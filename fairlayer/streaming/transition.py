@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fairlayer.constraints import Constraint
+from fairlayer.constraints.probe import probed_limit
 
 __all__ = ["Event", "Transition", "limits_of"]
 
@@ -70,10 +71,21 @@ def limits_of(constraints: Sequence[Constraint]) -> dict[str, list[Any]]:
     """Return name -> [text, limit in the direction in which more is wider, or None] of each constraint."""
     found: dict[str, list[Any]] = {}
     for constraint in constraints:
-        limit, argument = constraint.limit, constraint.limit_argument
-        sign = 1.0 if argument in _UPPER else -1.0 if argument in _LOWER else None
+        limit, sign = constraint.limit, _direction(constraint)
         found[constraint.name] = [repr(constraint), None if limit is None or sign is None else sign * limit]
     return found
+
+
+def _direction(constraint: Constraint) -> float | None:
+    """Return 1 where a larger limit is wider, -1 where a smaller one is; None for a ratio and for limits of rows."""
+    if constraint.limit_argument in _UPPER:
+        return 1.0
+    if constraint.limit_argument in _LOWER:
+        return -1.0
+    found = probed_limit(constraint)  # an argument of a user's own name
+    if found is None or found.is_ratio:
+        return None
+    return -1.0 if found.at_least else 1.0
 
 
 def changed_limits(before: Mapping[str, Sequence[Any]], constraints: Sequence[Constraint]) -> dict[str, float]:

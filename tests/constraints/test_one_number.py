@@ -1,7 +1,7 @@
 """One number: every use of a constraint shows what its documented formula says, on one batch.
 
-Each case states its formula a second time, from plain arrays. `AtMost` is a constraint as a user writes it, with an
-argument of its own name.
+Each case states its formula a second time, from plain arrays. `AtMost`, `Apart` and `Within` are constraints as users
+write them, with an argument of their own name: one that says nothing about it, one that names it, a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import fairlayer as fl
-from fairlayer.constraints import Batch, Constraint, Rows, Statement
+from fairlayer.constraints import Batch, Constraint, Rows, Spread, Statement
 from fairlayer.constraints.measure import headline
 from fairlayer.decisions import decide
 from fairlayer.distillation import remaining_gap
@@ -50,6 +50,43 @@ class AtMost(Constraint):
         means = batch.means(self.on)
         most, none = np.full(len(means), self.most), np.full(len(means), -np.inf)
         return [Rows(means, means.select(), none, most, means.groups)]
+
+
+class Apart(Constraint):
+    """Any two group means differ by at most `most`."""
+
+    needs_labels = False
+    limit_argument = "most"
+
+    def __init__(self, on: str, most: float) -> None:
+        self.on, self.name, self.most = (on,), f"Apart({on!r})", most
+
+    def statements(self, batch: Batch) -> Sequence[Statement]:
+        means = batch.means(self.on)
+        return [Spread(means, means.select(), means.groups, self.most)]
+
+
+@dataclass(frozen=True, repr=False)
+class Within(Constraint):
+    """No group mean is below `least`."""
+
+    feature: str
+    least: float
+    needs_labels = False
+    limit_argument = "least"
+
+    @property
+    def on(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (self.feature,)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"Within({self.feature!r})"
+
+    def statements(self, batch: Batch) -> Sequence[Statement]:
+        means = batch.means(self.on)
+        least, none = np.full(len(means), self.least), np.full(len(means), np.inf)
+        return [Rows(means, means.select(), least, none, means.groups)]
 
 
 def by(column: Values, values: Values, inside: Values | bool = True) -> Values:
@@ -152,6 +189,8 @@ CASES = [
         dense=True,
     ),
     Case(AtMost("sex", most=0.55), lambda v: largest(by(SEX, v)), 0.55),
+    Case(Apart("sex", 0.1), lambda v: spread(by(SEX, v)), 0.1),
+    Case(Within("region", 0.48), lambda v: float(by(REGION, v).min()), 0.48, at_least=True),
 ]
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: repr(case.rule)[:60])
 pooled = pytest.mark.parametrize("case", [c for c in CASES if c.pooled], ids=lambda case: repr(case.rule)[:60])

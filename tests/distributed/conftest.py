@@ -16,7 +16,7 @@ from tests.distributed.processes import Found, Job, run
 # Which modules of this folder have `JOBS` for groups of two and of four processes.
 FOLDER = "tests.distributed"
 MODULES = {
-    2: ("test_projection", "test_errors", "test_layer", "test_training", "test_chunks"),
+    2: ("test_projection", "test_errors", "test_layer", "test_training", "test_chunks", "test_geometries"),
     4: ("test_projection", "test_training", "test_chunks"),
 }
 

@@ -1,0 +1,69 @@
+"""A constraint at another limit, whoever wrote it and whatever its argument is called."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from typing import Any
+
+from fairlayer.constraints.base import Constraint
+from fairlayer.constraints.probe import limit_of
+from fairlayer.errors import ConstraintDefinitionError
+
+__all__ = ["checked_at_limit", "copy_at_limit"]
+
+
+def copy_at_limit(constraint: Constraint, limit: Any) -> Constraint:
+    """Return a copy of a constraint whose limit argument holds another limit, a number or a tensor.
+
+    A constraint without a limit argument is copied as it is.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> copy_at_limit(fl.MinimumRate("sex", 0.2), 0.3)
+        MinimumRate('sex', floor=0.3)
+    """
+    twin = copy.copy(constraint)
+    if constraint.limit_argument is not None:
+        object.__setattr__(twin, constraint.limit_argument, limit)  # a frozen dataclass too: the copy is nobody else's
+    return twin
+
+
+def checked_at_limit(constraint: Constraint, limit: float) -> Constraint:
+    """Return the constraint with another limit, checked as its own would be.
+
+    Raises:
+        ConstraintDefinitionError: it has no single limit, refuses the number, or does not act on it.
+
+    Example:
+        >>> import fairlayer as fl
+        >>> checked_at_limit(fl.MinimumRate("sex", 0.2), 0.3)
+        MinimumRate('sex', floor=0.3)
+    """
+    name = constraint.limit_argument
+    if name is None:
+        raise ConstraintDefinitionError(
+            f"{constraint!r} has no single limit that could be varied. Use constraints with a tolerance, cap, floor or "
+            "ratio, or name the argument that states the limit in its class, as in limit_argument = 'most'."
+        )
+    twin = _made_again(copy_at_limit(constraint, limit), constraint)
+    said = limit_of(twin)
+    if said is not None and not math.isclose(said, limit, rel_tol=1e-9, abs_tol=1e-12):
+        raise ConstraintDefinitionError(
+            f"{constraint.name} was set to {name}={limit:g}, but its statements still hold their number to {said:g}. "
+            f"Let its statements read self.{name}, which limit_argument names."
+        )
+    return twin
+
+
+def _made_again(twin: Constraint, constraint: Constraint) -> Constraint:
+    """Return what its constructor makes of its arguments, if it keeps them all; it refuses what it does not take."""
+    parameters = inspect.signature(type(twin)).parameters
+    if not all(hasattr(twin, each) for each in parameters):
+        return twin
+    arguments = {each: getattr(twin, each) for each in parameters}
+    if "on" in arguments and len(twin.on) == 1:
+        arguments["on"] = twin.on[0]  # as a user's constructor that takes one name expects it
+    made = type(twin)(**arguments)
+    return made if made.on == constraint.on else twin
