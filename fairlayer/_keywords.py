@@ -1,8 +1,8 @@
 """Old, foreign and misspelt names of arguments, answered with the name that is meant.
 
 Every public package ends with `explain_public(__name__)`: its functions, and the constructors and methods of its
-classes, then answer a keyword that they do not have with `KeywordError`. Type checkers read the source, which stays as
-it is written.
+classes, then answer a keyword that they do not have with `KeywordError`, and the package a name that it does not have
+(`fairlayer._names`). Type checkers read the source, which stays as it is written.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
+from fairlayer._names import answering_names
 from fairlayer.errors import KeywordError
 
 __all__ = ["explain_public", "explained", "ours_for", "refuse_foreign_keywords"]
@@ -152,6 +153,7 @@ def explain_public(package: str, *, inner: Collection[str] = ()) -> None:
             answering = explained(public)
             setattr(sys.modules[public.__module__], public.__name__, answering)
             setattr(module, name, answering)
+    module.__dict__.setdefault("__getattr__", answering_names(module))
 
 
 def _explain_class(public: type, inner: Collection[str]) -> None:
