@@ -313,7 +313,12 @@ class FairModel(nn.Module):
         """
         if not torch.compiler.is_compiling():
             refuse_tracing("FairModel")
-        scores = as_scores(self.scores(*args, **kwargs))
+        try:
+            scores = as_scores(self.scores(*args, **kwargs))
+        except (AttributeError, TypeError) as error:
+            if len(args) > 1 and sensitive_features is None:
+                error.add_note(self._positions(len(args)))
+            raise
         features = self._with_columns(sensitive_features, args) if self.protected_attr_idx else sensitive_features
         if not inference:
             return self._project(scores, features, y, label_probabilities, sample_weight)
@@ -328,6 +333,14 @@ class FairModel(nn.Module):
         emitted = self._stream_out(scores, features, y, ids, label_probabilities, at=at)
         self.recorder.write(self._answered(scores, emitted, features, ids=ids, at=at))
         return emitted
+
+    def _positions(self, given: int) -> str:
+        """Return what an error of the backbone may come from, where several arguments were given by position."""
+        read = "{" + ", ".join(f"{name!r}: ..." for name in feature_names(self.constraints)) + "}"
+        return (
+            f"The model hands what is given by position to its backbone, here {given} arguments. Sensitive features and "
+            f"labels go by keyword: model(x, sensitive_features={read}, y=labels)."
+        )
 
     if TYPE_CHECKING:
 
