@@ -338,8 +338,8 @@ class FairModel(nn.Module):
         """Return what an error of the backbone may come from, where several arguments were given by position."""
         read = "{" + ", ".join(f"{name!r}: ..." for name in feature_names(self.constraints)) + "}"
         return (
-            f"The model hands what is given by position to its backbone, here {given} arguments. Sensitive features and "
-            f"labels go by keyword: model(x, sensitive_features={read}, y=labels)."
+            f"The model hands what is given by position to its backbone, here {given} arguments. Sensitive features "
+            f"and labels go by keyword: model(x, sensitive_features={read}, y=labels)."
         )
 
     if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from fairlayer.decisions.inputs import ACCURACY, as_scores, like, read_scores
 from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of
 from fairlayer.decisions.plan import DecisionPlan, make_plan
 from fairlayer.decisions.program import Mixture
+from fairlayer.decisions.shown import rule_html, rule_text
 from fairlayer.edge import Stated, as_constraints, check_row_order, read_features
 from fairlayer.errors import FairlayerWarning
 from fairlayer.groups import Groups, Vocabulary, cell_name
@@ -65,7 +66,7 @@ class CellRule:
         return np.minimum(total, 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DecisionRule:
     """Thresholds per cell.
 
@@ -86,11 +87,22 @@ class DecisionRule:
         >>> rule = DecisionRule.fit(scores, [fl.DemographicParity("sex", tolerance=0.0)], sensitive_features=sex)
         >>> rule.apply(torch.tensor([0.8, 0.7, 0.55]), sensitive_features={"sex": ["F", "F", "M"]}).tolist()
         [1, 0, 1]
+        >>> print(rule)
+        DecisionRule on sex, 2 cells, without lots
+          cell     fitted    rate  selected from
+          sex=F         3   33.3%  0.75
+          sex=M         3   33.3%  0.5
     """
 
     features: tuple[str, ...]
     cells: tuple[CellRule, ...]
     randomised: bool
+
+    def __repr__(self) -> str:
+        return rule_text(self)
+
+    def _repr_html_(self) -> str:
+        return rule_html(self)
 
     @staticmethod
     def fit(
