@@ -40,7 +40,7 @@ from fairlayer.streaming.finishing import limits_of
 from fairlayer.streaming.policies import as_policy
 from fairlayer.streaming.recording import Answered
 from fairlayer.streaming.setting import as_memory, as_window
-from fairlayer.tensor_state import PAGE, from_tensor, to_tensor
+from fairlayer.tensor_state import PAGE, check_states, from_tensor, to_tensor
 from fairlayer.tracing import refuse_tracing
 from fairlayer.trail import AuditTrail
 
@@ -465,9 +465,7 @@ class FairModel(nn.Module):
             before.reset()
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        words = state_dict.get(f"{prefix}projection._extra_state")
-        if words is not None:  # what cannot be read is refused before any weight is loaded
-            from_tensor("vocabulary", words)
+        check_states(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _estimated_labels(self, scores: Tensor, inference: bool) -> Tensor | None:
