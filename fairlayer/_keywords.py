@@ -1,8 +1,8 @@
 """Old, foreign and misspelt names of arguments, answered with the name that is meant.
 
 Every public package ends with `explain_public(__name__)`: its functions, and the constructors and methods of its
-classes, then answer a keyword that they do not have with `KeywordError`. Type checkers read the source, which stays as
-it is written.
+classes, then answer a keyword that they do not have with `KeywordError`, and the package a name that it does not have
+(`fairlayer._names`). Type checkers read the source, which stays as it is written.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
+from fairlayer._names import answering_names
 from fairlayer.errors import KeywordError
 
 __all__ = ["explain_public", "explained", "ours_for", "refuse_foreign_keywords"]
@@ -26,6 +27,7 @@ Result = TypeVar("Result")
 _ANSWERING: WeakSet[type] = WeakSet()
 _MARK = "__answers_keywords__"
 _OWNERS = {"self", "cls", "_cls"}
+_BY_POSITION = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
 _MANY = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 # Our name -> what other libraries, and older versions, call it.
@@ -126,6 +128,7 @@ def explained(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
         except TypeError as error:
             if kwargs and not isinstance(error, KeywordError):
                 _explain(function, kwargs, error)
+            _note_positions(function, args, error)
             raise
 
     called.__dict__[_MARK] = True
@@ -152,6 +155,7 @@ def explain_public(package: str, *, inner: Collection[str] = ()) -> None:
             answering = explained(public)
             setattr(sys.modules[public.__module__], public.__name__, answering)
             setattr(module, name, answering)
+    module.__dict__.setdefault("__getattr__", answering_names(module))
 
 
 def _explain_class(public: type, inner: Collection[str]) -> None:
@@ -189,6 +193,15 @@ def _explain(function: Callable[..., object], given: Iterable[str], error: TypeE
         refuse_foreign_keywords(f"{where}, or what it hands its keywords to,", refused, known)
     else:
         refuse_foreign_keywords(where, given, known)
+
+
+def _note_positions(function: Callable[..., object], args: tuple[Any, ...], error: TypeError) -> None:
+    """Add to the error of a call with too many positions which arguments go by keyword."""
+    parameters = inspect.signature(function).parameters.values()
+    by_position = [each for each in parameters if each.kind in _BY_POSITION]
+    by_keyword = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    if by_keyword and len(args) > len(by_position) and not any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        error.add_note(f"These arguments go by keyword: {', '.join(f'{name}=' for name in by_keyword)}.")
 
 
 def _answer(name: str, known: Collection[str]) -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "SmallBatchError",
     "SolverError",
     "TracingError",
+    "UnknownNameError",
 ]
 
 
@@ -134,6 +135,10 @@ class ParameterError(FairlayerError, ValueError):
 
 class KeywordError(ParameterError, TypeError):
     """A call names an argument that there is not."""
+
+
+class UnknownNameError(FairlayerError, AttributeError):
+    """A package has no such public name."""
 
 
 class BackendError(FairlayerError, ValueError):

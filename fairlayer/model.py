@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -17,7 +18,7 @@ from fairlayer.constraints.statements import Tolerance
 from fairlayer.distillation import AmortisedModel, WithoutLayer
 from fairlayer.distillation.amortise import amortise
 from fairlayer.distillation.without_layer import ScoresOf, as_scores
-from fairlayer.edge import LoaderBatch, Stated, as_constraints, feature_names, plain_bounds, read_batch, read_groups
+from fairlayer.edge import LoaderBatch, Stated, as_constraints, feature_names, plain_bounds, read_groups, read_loader
 from fairlayer.errors import (
     BackendError,
     CategoryError,
@@ -40,7 +41,7 @@ from fairlayer.streaming.finishing import limits_of
 from fairlayer.streaming.policies import as_policy
 from fairlayer.streaming.recording import Answered
 from fairlayer.streaming.setting import as_memory, as_window
-from fairlayer.tensor_state import PAGE, from_tensor, to_tensor
+from fairlayer.tensor_state import PAGE, check_states, from_tensor, to_tensor
 from fairlayer.tracing import refuse_tracing
 from fairlayer.trail import AuditTrail
 
@@ -187,10 +188,10 @@ class FairModel(nn.Module):
 
         Raises:
             ShapeError: a batch is none of these, or a pair that can be read in two ways.
+            EmptyBatchError: the loader gives no batch.
         """
         with torch.no_grad():
-            for batch in loader:
-                x, _, features = self._read(batch)
+            for x, _, features in self._batches(loader):
                 self.inference_state.warm_start(self.raw_scores(x), features, self.projection.known())
 
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
@@ -210,12 +211,13 @@ class FairModel(nn.Module):
             of everything emitted), `raw_pooled_aggregate_gap` (the same of the raw scores), `mean_squared_change`,
             `samples`, `batches`.
         """
+        batches = self._batches(loader)
+        first = next(batches)  # what is no loader changes nothing
         if reset_before:
             self.reset_inference_state()
         gaps = StreamGaps(self.constraints)
         with torch.no_grad():
-            for batch in loader:
-                x, y, features = self._read(batch)
+            for x, y, features in chain([first], batches):
                 raw = self.raw_scores(x)
                 gaps.add(self._stream_out(raw, features, y, None), raw, features, y)
         return gaps.stats(self.inference_state)
@@ -247,8 +249,9 @@ class FairModel(nn.Module):
             NoFixedShiftError: a constraint moves samples by more than their groups and label.
         """
         self._common_bounds("a model with fixed shifts")
-        batches = (self._read(batch) for batch in loader)
-        return amortise(self.without_layer(), self.projection, batches, proxy=proxy, on_unknown=on_unknown)
+        return amortise(
+            self.without_layer(), self.projection, self._batches(loader), proxy=proxy, on_unknown=on_unknown
+        )
 
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error.
@@ -313,7 +316,12 @@ class FairModel(nn.Module):
         """
         if not torch.compiler.is_compiling():
             refuse_tracing("FairModel")
-        scores = as_scores(self.scores(*args, **kwargs))
+        try:
+            scores = as_scores(self.scores(*args, **kwargs))
+        except (AttributeError, TypeError) as error:
+            if len(args) > 1 and sensitive_features is None:
+                error.add_note(self._positions(len(args)))
+            raise
         features = self._with_columns(sensitive_features, args) if self.protected_attr_idx else sensitive_features
         if not inference:
             return self._project(scores, features, y, label_probabilities, sample_weight)
@@ -328,6 +336,14 @@ class FairModel(nn.Module):
         emitted = self._stream_out(scores, features, y, ids, label_probabilities, at=at)
         self.recorder.write(self._answered(scores, emitted, features, ids=ids, at=at))
         return emitted
+
+    def _positions(self, given: int) -> str:
+        """Return what an error of the backbone may come from, where several arguments were given by position."""
+        read = "{" + ", ".join(f"{name!r}: ..." for name in feature_names(self.constraints)) + "}"
+        return (
+            f"The model hands what is given by position to its backbone, here {given} arguments. Sensitive features "
+            f"and labels go by keyword: model(x, sensitive_features={read}, y=labels)."
+        )
 
     if TYPE_CHECKING:
 
@@ -452,9 +468,7 @@ class FairModel(nn.Module):
             before.reset()
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        words = state_dict.get(f"{prefix}projection._extra_state")
-        if words is not None:  # what cannot be read is refused before any weight is loaded
-            from_tensor("vocabulary", words)
+        check_states(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _estimated_labels(self, scores: Tensor, inference: bool) -> Tensor | None:
@@ -472,10 +486,10 @@ class FairModel(nn.Module):
         low, high = plain_bounds(options.numeric_bounds, options.margin)
         return plain.clamp(low, high) if (low, high) != (None, None) else plain
 
-    def _read(self, batch: Any) -> LoaderBatch:
-        """Return what a batch of a loader holds, columns of x among the sensitive features."""
-        x, y, features = read_batch(batch, groups_in_x=bool(self.protected_attr_idx))
-        return LoaderBatch(x, y, self._with_columns(features, (x,)))
+    def _batches(self, loader: Iterable[Any]) -> Iterator[LoaderBatch]:
+        """Yield what each batch of a loader holds, columns of x among the sensitive features."""
+        for x, y, features in read_loader(loader, groups_in_x=bool(self.protected_attr_idx)):
+            yield LoaderBatch(x, y, self._with_columns(features, (x,)))
 
     def _with_columns(self, sensitive_features: Any, args: tuple[Any, ...]) -> Any:
         if not self.protected_attr_idx:

@@ -18,17 +18,28 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairlayer._typing import ByteArray
-from fairlayer.errors import CheckpointError
+from fairlayer.errors import CheckpointError, FairlayerError
 
-__all__ = ["PAGE", "ROOM_OF_WORDS", "from_tensor", "moved", "to_tensor"]
+__all__ = [
+    "PAGE",
+    "ROOM_OF_WORDS",
+    "check_states",
+    "from_tensor",
+    "moved",
+    "read_tensor",
+    "refuse_foreign",
+    "to_tensor",
+]
+
+Read = TypeVar("Read")
 
 PAGE = 4096  # bytes of the smallest room
 ROOM_OF_WORDS = 4 * PAGE  # for the categories of the sensitive features, about 14,000 letters
@@ -94,6 +105,71 @@ def from_tensor(kind: str, value: Any) -> dict[str, Any]:
         )
     state: dict[str, Any] = _from_json(read["state"], arrays)
     return state
+
+
+def read_tensor(kind: str, value: Any, read: Callable[[Mapping[str, Any]], Read]) -> Read:
+    """Return what `read` makes of what `to_tensor` was given; where it lacks something, that is named.
+
+    Args:
+        kind: what the state must be of.
+        value: the tensor.
+        read: takes the state, and changes nothing.
+
+    Raises:
+        CheckpointError: as `from_tensor`; or the state lacks what `read` looks for.
+
+    Example:
+        >>> read_tensor("counts", to_tensor("counts", {"seen": 3}), lambda state: int(state["seen"]))
+        3
+    """
+    state = from_tensor(kind, value)
+    try:
+        return read(state)
+    except FairlayerError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the state of kind '{kind}' holds {sorted(map(str, state))}, which cannot be read ({error!r}): another "
+            "version of fairlayer wrote it. Load it with that version. Nothing of this state was loaded."
+        ) from error
+
+
+def check_states(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> None:
+    """Read every state of this package in a `state_dict` before any of it is loaded, so that a bad one changes nothing.
+
+    A module of this package calls it first in `_load_from_state_dict`, with the arguments of that.
+
+    Raises:
+        FairlayerError: a state cannot be read by the module that it is for.
+    """
+    for name, inner in module.named_modules():
+        key = f"{prefix}{name}." if name else prefix
+        state = state_dict.get(f"{key}_extra_state")
+        if state is not None and hasattr(inner, "_read_state"):
+            inner._read_state(state)  # type: ignore[operator]
+
+
+def refuse_foreign(kind: str, saved: Collection[str], own: Collection[str]) -> None:
+    """Raise where a state is about other things than those that read it, and about none of theirs.
+
+    Args:
+        kind: what the state is of.
+        saved: the names that it is about: of features, or of constraints.
+        own: the names that its reader knows.
+
+    Raises:
+        CheckpointError: no name is among both.
+
+    Example:
+        >>> refuse_foreign("vocabulary", ["race"], ["sex"])
+        Traceback (most recent call last):
+        fairlayer.errors.CheckpointError: the state of kind 'vocabulary' is about ['race'], but this module is about ...
+    """
+    if saved and not set(saved) & set(own):
+        raise CheckpointError(
+            f"the state of kind '{kind}' is about {list(saved)}, but this module is about {list(own)}. Load it into a "
+            "module with the same constraints. Nothing of this state was loaded."
+        )
 
 
 def moved(tensor: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "fairlayer"
 # units of lower rows, never a neighbour of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_typing"),
+    ("_names",),
     ("_keywords",),
     ("_arrays", "_notebook", "_rows", "collective", "networks", "tensor_state", "tracing", "trail"),
     ("groups", "fused"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,8 @@ import griffe
 import pytest
 
 import fairlayer
+from fairlayer._names import homes
+from fairlayer.errors import FairlayerError, UnknownNameError
 
 PACKAGES = ["fairlayer"] + [
     found.name for found in pkgutil.walk_packages(fairlayer.__path__, "fairlayer.") if found.ispkg
@@ -73,3 +77,74 @@ def test_the_source_and_the_running_package_agree(package: str, source: Any) -> 
         else:
             there = f"{running.__module__}.{running.__qualname__}"
             assert read.path == there, f"{package}.{name} is {read.path} in the source and {there} when it runs"
+
+
+# ---- names that a package does not have
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "said"),
+    [
+        ("fairlayer", "pareto_sweep", 'it lives in fairlayer.pareto: use "from fairlayer.pareto import pareto_sweep"'),
+        ("fairlayer", "FairPostprocessor", "it lives in fairlayer.integrations.sklearn"),
+        ("fairlayer", "Policy", "it lives in fairlayer.streaming:"),
+        ("fairlayer", "DemographicParty", "did you mean 'DemographicParity'"),
+        ("fairlayer", "demographic_parity", "did you mean 'DemographicParity'"),
+        ("fairlayer", "paretosweep", "did you mean 'pareto_sweep'. Use \"from fairlayer.pareto import pareto_sweep\""),
+        ("fairlayer.decisions", "decidee", "did you mean 'decide'"),
+        ("fairlayer.decisions", "project", 'use "from fairlayer import project"'),
+        ("fairlayer", "quite_another_thing", "has no 'quite_another_thing'.$"),
+    ],
+)
+def test_a_missing_name_is_answered(package: str, name: str, said: str) -> None:
+    module = load(package)
+    with pytest.raises(UnknownNameError, match=said) as caught:
+        getattr(module, name)
+    assert isinstance(caught.value, AttributeError)
+    assert isinstance(caught.value, FairlayerError)
+    assert not hasattr(module, name)
+    assert getattr(module, name, 7) == 7
+
+
+@packages
+def test_every_public_package_answers_and_its_names_have_a_home(package: str) -> None:
+    module = load(package)
+    if "__getattr__" not in vars(module):
+        return
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        getattr(module, f"{module.__all__[-1]}__")
+    for name in module.__all__:
+        home = importlib.import_module(homes()[name])
+        assert getattr(home, name) is getattr(module, name) or home.__name__.count(".") < package.count(".") + 1
+
+
+def test_the_command_line_and_the_rooms_inside_do_not_answer() -> None:
+    assert not {"fairlayer.cli", "fairlayer.passes", "fairlayer.solve", "fairlayer.edge"} & set(homes().values())
+    assert {"fairlayer", "fairlayer.pareto", "fairlayer.calibration", "fairlayer.integrations.lightning"} <= set(
+        homes().values()
+    )
+
+
+IN_A_FRESH_PROCESS = """
+import sys
+import fairlayer as fl
+before = set(sys.modules)
+for name in ("pareto_sweep", "pareto", "data", "zzz", "__wrapped__", "_ipython_display_"):
+    assert not hasattr(fl, name), name
+try:
+    fl.pareto
+except AttributeError as error:
+    assert "until it is imported: use \\"import fairlayer.pareto\\"" in str(error), error
+added = {name for name in set(sys.modules) - before if name.startswith("fairlayer")}
+assert not added, added
+names = {}
+exec("from fairlayer import *", names)
+assert set(fl.__all__) <= set(names)
+from fairlayer import pareto
+assert fl.pareto is pareto
+"""
+
+
+def test_an_answer_imports_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_A_FRESH_PROCESS], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -80,6 +80,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "InferenceState": stream_of,
     "StreamReport": lambda: stream_of().report(),
     "Decisions": lambda: fl.decide(SCORES, [PARITY], sensitive_features=FEATURES),
+    "DecisionRule": lambda: fl.decide(SCORES, [PARITY], sensitive_features=FEATURES).rule,
     "Routes": routes_of,
     "Audit": audit_of,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +18,7 @@ from fairlayer.adversarial.tap import Read, Tap, find_module
 from fairlayer.edge import read_per_sample
 from fairlayer.errors import CategoryError, LabelValueError, MissingLabelsError, ShapeError
 from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
-from fairlayer.tensor_state import ROOM_OF_WORDS, from_tensor, to_tensor
+from fairlayer.tensor_state import ROOM_OF_WORDS, check_states, read_tensor, to_tensor
 
 __all__ = ["Adversary"]
 
@@ -173,13 +173,22 @@ class Adversary(nn.Module):
             CategoryError: they read other features.
             CheckpointError: it is no such tensor, or was changed; the categories are as before.
         """
-        saved = from_tensor("adversary", state)
-        if tuple(saved["names"]) != self.names:
+        self.vocabulary = self._read_state(state)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        check_states(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _read_state(self, state: Tensor) -> Vocabulary:
+        words, names = read_tensor(
+            "adversary", state, lambda saved: (Vocabulary.from_state(saved["vocabulary"]), tuple(saved["names"]))
+        )
+        if names != self.names:
             raise CategoryError(
-                f"the state is of an adversary on {saved['names']}, but this one reads {list(self.names)}. "
+                f"the state is of an adversary on {list(names)}, but this one reads {list(self.names)}. "
                 "Build it with the same on=."
             )
-        self.vocabulary = Vocabulary.from_state(saved["vocabulary"])
+        return words
 
     def extra_repr(self) -> str:
         """Show what is read, and where."""

@@ -16,7 +16,7 @@ from fairlayer._typing import FloatArray
 from fairlayer.adversarial.errors import AdversaryDefinitionError
 from fairlayer.constraints import Batch
 from fairlayer.groups import Groups
-from fairlayer.tensor_state import from_tensor, to_tensor
+from fairlayer.tensor_state import read_tensor, to_tensor
 
 __all__ = ["CategoryHead", "Head", "NumberHead", "Target", "network"]
 
@@ -114,8 +114,10 @@ class NumberHead(nn.Module):
         Raises:
             CheckpointError: it is no such tensor, or was changed; mean and deviation are as before.
         """
-        saved = from_tensor("moments", state)
-        self.mean, self.deviation = saved["mean"], saved["deviation"]
+        self.mean, self.deviation = self._read_state(state)
+
+    def _read_state(self, state: Tensor) -> tuple[float, float]:
+        return read_tensor("moments", state, lambda saved: (float(saved["mean"]), float(saved["deviation"])))
 
 
 Head = CategoryHead | NumberHead

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fairlayer._typing import called_like
-from fairlayer.tensor_state import from_tensor, moved, to_tensor
+from fairlayer.tensor_state import moved, read_tensor, to_tensor
 
 __all__ = ["GradientReversal", "gradient_reversal"]
 
@@ -85,7 +85,10 @@ class GradientReversal(nn.Module):
         Raises:
             CheckpointError: it is no such tensor, or was changed; the strength is as before.
         """
-        self.set_strength(from_tensor("strength", state)["strength"])
+        self.set_strength(self._read_state(state))
+
+    def _read_state(self, state: Tensor) -> float:
+        return read_tensor("strength", state, lambda saved: float(saved["strength"]))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

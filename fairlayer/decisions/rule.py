@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from fairlayer.decisions.inputs import ACCURACY, as_scores, like, read_scores
 from fairlayer.decisions.lottery import FIXED, draw_decisions, offset_of
 from fairlayer.decisions.plan import DecisionPlan, make_plan
 from fairlayer.decisions.program import Mixture
+from fairlayer.decisions.shown import rule_html, rule_text
 from fairlayer.edge import Stated, as_constraints, check_row_order, read_features
-from fairlayer.errors import FairlayerWarning
+from fairlayer.errors import CheckpointError, FairlayerWarning
 from fairlayer.groups import Groups, Vocabulary, cell_name
 
 __all__ = ["CellRule", "DecisionRule", "rule_of"]
@@ -66,7 +68,7 @@ class CellRule:
         return np.minimum(total, 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DecisionRule:
     """Thresholds per cell.
 
@@ -87,11 +89,22 @@ class DecisionRule:
         >>> rule = DecisionRule.fit(scores, [fl.DemographicParity("sex", tolerance=0.0)], sensitive_features=sex)
         >>> rule.apply(torch.tensor([0.8, 0.7, 0.55]), sensitive_features={"sex": ["F", "F", "M"]}).tolist()
         [1, 0, 1]
+        >>> print(rule)
+        DecisionRule on sex, 2 cells, without lots
+          cell     fitted    rate  selected from
+          sex=F         3   33.3%  0.75
+          sex=M         3   33.3%  0.5
     """
 
     features: tuple[str, ...]
     cells: tuple[CellRule, ...]
     randomised: bool
+
+    def __repr__(self) -> str:
+        return rule_text(self)
+
+    def _repr_html_(self) -> str:
+        return rule_html(self)
 
     @staticmethod
     def fit(
@@ -242,19 +255,20 @@ class DecisionRule:
 
     @staticmethod
     def from_dict(state: Mapping[str, Any]) -> DecisionRule:
-        """Rebuild what `to_dict` wrote."""
-        cells = tuple(
-            CellRule(
-                tuple(cell["categories"]),
-                tuple(-math.inf if t is None else float(t) for t in cell["thresholds"]),
-                tuple(float(w) for w in cell["weights"]),
-                int(cell["count"]),
-                float(cell["rate"]),
-                _pairs(cell.get("by_label")),
-            )
-            for cell in state["cells"]
-        )
-        return DecisionRule(tuple(state["features"]), cells, bool(state["randomised"]))
+        """Rebuild what `to_dict` wrote.
+
+        Raises:
+            CheckpointError: it is not what `to_dict` wrote: something is missing, or no number, or does not belong
+                together.
+        """
+        try:
+            features = tuple(state["features"])
+            return _checked(DecisionRule(features, tuple(map(_cell_of, state["cells"])), bool(state["randomised"])))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"this is not a rule as DecisionRule.to_dict() writes it ({error!r}). Pass what to_dict() returned, or "
+                "fit the rule again."
+            ) from error
 
     def _vocabulary(self) -> Vocabulary:
         """Return the fitted categories, open: what is new is found out, and named, by cell."""
@@ -270,6 +284,32 @@ class DecisionRule:
             f"the rule has no threshold for {asked}; it was fitted for {known}. Fit it on data that has this "
             "combination, or map it to one that was fitted."
         )
+
+
+def _checked(rule: DecisionRule) -> DecisionRule:
+    """Return the rule where its cells belong together, and raise ValueError where they do not."""
+    for cell, name in zip(rule.cells, rule.names, strict=True):
+        if len(cell.categories) != len(rule.features):
+            raise ValueError(f"categories {cell.categories} of the features {rule.features}")
+        falling = all(above >= below for above, below in pairwise(cell.thresholds))
+        shares = all(0.0 < weight <= 1.0 for weight in cell.weights) and sum(cell.weights) <= 1.0 + 1e-9
+        numbers = not any(map(math.isnan, cell.thresholds)) and len(cell.thresholds) == len(cell.weights)
+        if not (falling and shares and numbers):
+            raise ValueError(f"{name}: thresholds {cell.thresholds} with weights {cell.weights}")
+    if len({cell.categories for cell in rule.cells}) < len(rule.cells):
+        raise ValueError(f"a cell stands twice among {rule.names}")
+    return rule
+
+
+def _cell_of(cell: Mapping[str, Any]) -> CellRule:
+    return CellRule(
+        tuple(cell["categories"]),
+        tuple(-math.inf if t is None else float(t) for t in cell["thresholds"]),
+        tuple(float(w) for w in cell["weights"]),
+        int(cell["count"]),
+        float(cell["rate"]),
+        _pairs(cell.get("by_label")),
+    )
 
 
 def _pairs(state: Any) -> tuple[tuple[float, float], ...] | None:

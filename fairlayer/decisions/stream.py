@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,13 +31,25 @@ from fairlayer.decisions.inputs import as_scores, like, read_scores
 from fairlayer.decisions.rounding import Rounding
 from fairlayer.decisions.rule import CellRule, DecisionRule
 from fairlayer.edge import Stated, as_constraints, feature_names
-from fairlayer.errors import ConstraintDefinitionError
+from fairlayer.errors import CheckpointError, ConstraintDefinitionError
 from fairlayer.groups import read_sensitive_features
 from fairlayer.streaming import InferenceState, Policy, StreamReport
+from fairlayer.tensor_state import PAGE, read_tensor, to_tensor
 
 __all__ = ["DecisionStream", "wishes_of"]
 
+_STATE, _KIND, _ROOM = "decision_stream", "decision stream", 16 * PAGE
+_HALF = 0.5 + 1e-9  # a person, at most, is left over from rounding, but for the error of the sums
 _REACH = 5.0  # how far beyond 0 and 1 a wish may lie, so that those near the threshold give way first
+
+
+class _Saved(NamedTuple):
+    """What a saved state holds, once it is read."""
+
+    left: dict[str, float]
+    count: FloatArray
+    selected: FloatArray
+    stream: Mapping[str, Any]
 
 
 class DecisionStream:
@@ -63,6 +75,7 @@ class DecisionStream:
             not above 0.
 
     Many threads may use one object: each call is one step of some serial order. A call that raises changes nothing.
+    A copy, and a pickle, go on from where the stream stands.
 
     Example:
         >>> import torch, fairlayer as fl
@@ -134,33 +147,64 @@ class DecisionStream:
         batch = Batch(groups, len(seen), weights=counts)
         return {c.name: measure(c, batch, rates).value for c in self.constraints}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as tensors and plain containers, loadable with `weights_only=True`."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the whole state as one tensor under the name "decision_stream"; see `fairlayer.tensor_state`."""
         with self._lock:
-            arrays = {"count": self._count, "selected": self._selected}
-            saved = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-            return {
-                **saved,
-                "left": self._rounding.to_state(),
+            state = {
                 "cells": list(self.rule.names),
+                "constraints": [constraint.name for constraint in self.constraints],
+                "count": self._count,
+                "selected": self._selected,
+                "left": self._rounding.to_state(),
                 "stream": self._stream.state_dict(),
             }
+            return {_STATE: to_tensor(_KIND, state, room=_ROOM)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
 
         Raises:
-            ConstraintDefinitionError: it belongs to a rule with other cells; the state is unchanged.
+            CheckpointError: it is no such state, was changed, or another version wrote it; nothing has changed.
+            ConstraintDefinitionError: it belongs to a rule with other cells, or to other constraints; nothing has
+                changed.
         """
-        if list(state["cells"]) != list(self.rule.names):
-            raise ConstraintDefinitionError(
-                f"the saved stream has the cells {list(state['cells'])}, but this rule has {list(self.rule.names)}. "
-                "Load it with the rule it was made with, or one over the same cells."
+        if _STATE not in state:
+            raise CheckpointError(
+                f"this is not the state of a DecisionStream: it holds {sorted(map(str, state))}, and not '{_STATE}'. "
+                "Pass what state_dict() returned; a state that an earlier version wrote loads with that version alone."
             )
+        found = read_tensor(_KIND, state[_STATE], self._read_state)
         with self._lock:
-            self._stream.load_state_dict(state["stream"])
-            self._rounding.load_state(state["left"])
-            self._count, self._selected = (state[name].double().cpu().numpy().copy() for name in ("count", "selected"))
+            self._stream.load_state_dict(found.stream)  # raises before it changes anything
+            self._rounding.load_state(found.left)
+            self._count, self._selected = found.count, found.selected
+
+    def _read_state(self, saved: Mapping[str, Any]) -> _Saved:
+        for what, own in (("cells", self.rule.names), ("constraints", [each.name for each in self.constraints])):
+            if list(saved[what]) != list(own):
+                raise ConstraintDefinitionError(
+                    f"the saved stream has the {what} {list(saved[what])}, but this one has {list(own)}. Load it with "
+                    "the rule and the constraints it was made with, or with a rule over the same cells."
+                )
+        left = {str(cell): float(value) for cell, value in saved["left"].items()}
+        count, selected = (np.array(saved[name], dtype=np.float64) for name in ("count", "selected"))
+        if count.shape != (len(self.rule.cells),) or selected.shape != count.shape:
+            raise ValueError(f"counts of shapes {count.shape} and {selected.shape}")
+        if not (np.isfinite(count).all() and np.isfinite(selected).all()):
+            raise ValueError("counts that are no numbers")
+        if not all(abs(rest) <= _HALF for rest in left.values()):
+            raise ValueError("rests beyond half a person")
+        return _Saved(left, count, selected, saved["stream"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        made = {"rule": self.rule, "constraints": self.constraints, "width": self.width, "options": self._options}
+        return {**made, "state": self.state_dict()}
+
+    def __setstate__(self, saved: Mapping[str, Any]) -> None:
+        self.__init__(  # type: ignore[misc]
+            saved["rule"], saved["constraints"], width=saved["width"], **saved["options"]
+        )
+        self.load_state_dict(saved["state"])
 
     def report(self) -> StreamReport:
         """Return what was emitted bucket by bucket, before it was rounded; see `InferenceState.report`."""

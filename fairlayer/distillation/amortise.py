@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from fairlayer.distillation.amortised import AmortisedModel, single_feature
 from fairlayer.distillation.shifts import AmortisedShifts
 from fairlayer.distillation.without_layer import WithoutLayer, as_scores
-from fairlayer.edge import feature_names, read_batch, read_groups
-from fairlayer.errors import EmptyBatchError
+from fairlayer.edge import feature_names, read_groups, read_loader
 from fairlayer.projection import FairProjection
 from fairlayer.projection.labelled import running_scores
 
@@ -67,15 +66,11 @@ def _gather(
 ) -> tuple[Tensor, Tensor | None, dict[str, Any]]:
     """Return raw scores, labels where every batch has them, and the features that the layer reads."""
     each: list[tuple[Tensor, Any, dict[str, Any]]] = []
-    for batch in loader:
-        x, y, features = read_batch(batch)
+    for x, y, given in read_loader(loader):
         scores = as_scores(plain.scores(x))
-        if proxy is not None:
-            features = {single_feature(layer.constraints): proxy(x)}
+        features = given if proxy is None else {single_feature(layer.constraints): proxy(x)}
         raw = read_groups(features, layer.constraints, len(scores), None).raw
         each.append((scores, y, {name: raw[name] for name in feature_names(layer.constraints) if name in raw}))
-    if not each:
-        raise EmptyBatchError("the loader gave no batch, so there is nothing to fit shifts to.")
     columns = {name: np.concatenate([part[name] for *_, part in each]) for name in each[0][2]}
     return torch.cat([scores for scores, *_ in each]), _labels([y for _, y, _ in each]), columns
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from fairlayer.distillation.shifts import AmortisedShifts
 from fairlayer.distillation.without_layer import as_scores
 from fairlayer.edge import feature_names
 from fairlayer.errors import MissingSensitiveFeatureError
+from fairlayer.tensor_state import check_states
 
 __all__ = ["AmortisedModel", "single_feature"]
 
@@ -52,6 +53,10 @@ class AmortisedModel(nn.Module):
     def encode(self, sensitive_features: Any) -> Tensor:
         """Return the cell of each sample; see `AmortisedShifts.encode`."""
         return self.shifts.encode(sensitive_features)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        check_states(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(
         self, *args: Any, cells: Tensor | None = None, label_probabilities: Tensor | None = None, **kwargs: Any

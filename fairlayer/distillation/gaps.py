@@ -16,16 +16,16 @@ from fairlayer.constraints import Batch, Constraint, GroupCalibration, Measured
 from fairlayer.constraints.measure import measure, worst_of
 from fairlayer.distillation.amortised import AmortisedModel
 from fairlayer.edge import (
+    LoaderBatch,
     Stated,
     as_columns,
     as_constraints,
     feature_names,
     pick,
-    read_batch,
     read_groups,
+    read_loader,
     read_per_sample,
 )
-from fairlayer.errors import EmptyBatchError
 from fairlayer.groups import Groups
 
 __all__ = ["RemainingGap", "remaining_gap"]
@@ -92,9 +92,7 @@ def remaining_gap(
         (0.6, 0.58, 1.0, {'sex=F': 2.0, 'sex=M': 1.0})
     """
     stated = as_constraints(constraints)
-    parts = [_apply(model, batch, stated) for batch in loader]
-    if not parts:
-        raise EmptyBatchError("the loader gave no batch, so there is nothing to measure.")
+    parts = [_apply(model, batch, stated) for batch in read_loader(loader)]
     pool = _pool(parts)
     return tuple(_measure(constraint, pool, threshold) for constraint in stated)
 
@@ -113,8 +111,8 @@ class _Pool:
         return Batch(Groups(self.features, n), n, pick(self.labels, column), raw_scores=lambda: values)
 
 
-def _apply(model: nn.Module, batch: Any, constraints: Sequence[Constraint]) -> _Pool:
-    x, y, features = read_batch(batch)
+def _apply(model: nn.Module, batch: LoaderBatch, constraints: Sequence[Constraint]) -> _Pool:
+    x, y, features = batch
     shifted = isinstance(model, AmortisedModel) and model.proxy is None
     predictions: Tensor = model(x, cells=model.encode(features)) if shifted else model(x)  # type: ignore[operator]
     values = np.stack([host_float64(column) for column in as_columns(predictions)], axis=1)

@@ -17,7 +17,7 @@ from fairlayer.distillation.parts import ShiftTable
 from fairlayer.edge import Bounds, check_choice
 from fairlayer.errors import CategoryError, MissingLabelsError, ShapeError
 from fairlayer.groups import Vocabulary
-from fairlayer.tensor_state import PAGE, from_tensor, moved, to_tensor
+from fairlayer.tensor_state import PAGE, moved, read_tensor, to_tensor
 
 __all__ = ["AmortisedShifts"]
 
@@ -204,10 +204,15 @@ class AmortisedShifts(nn.Module):
         Raises:
             CheckpointError: it is no such tensor, or was changed; everything is as before.
         """
-        saved = from_tensor("shifts", state)
-        self.cells = CellMap(saved["features"], saved["categories"])
-        self.on_unknown = saved["on_unknown"]
-        self._keep({name: saved[name] for name in _KEPT})
+        self.cells, self.on_unknown, kept = self._read_state(state)
+        self._keep(kept)
+
+    def _read_state(self, state: Tensor) -> tuple[CellMap, str, dict[str, Any]]:
+        def read(saved: Mapping[str, Any]) -> tuple[CellMap, str, dict[str, Any]]:
+            kept = {name: saved[name] for name in _KEPT}
+            return CellMap(saved["features"], saved["categories"]), saved["on_unknown"], kept
+
+        return read_tensor("shifts", state, read)
 
     def _keep(self, values: Mapping[str, Any]) -> None:
         for name, dtype in _KEPT.items():

@@ -5,7 +5,7 @@ from fairlayer.edge.agreement import check_alike
 from fairlayer.edge.bounds import Bound, Bounds, Box, plain_bounds
 from fairlayer.edge.choices import check_choice
 from fairlayer.edge.features import read_features, read_groups
-from fairlayer.edge.loaders import LoaderBatch, read_batch
+from fairlayer.edge.loaders import LoaderBatch, read_batch, read_loader
 from fairlayer.edge.meaning import (
     OnceWarner,
     nothing_to_compare,
@@ -39,6 +39,7 @@ __all__ = [
     "read_batch",
     "read_features",
     "read_groups",
+    "read_loader",
     "read_per_sample",
     "read_sample_weight",
     "warn_if_nothing_to_compare",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fairlayer._typing import Category
+from fairlayer.errors import MissingSensitiveFeatureError
 from fairlayer.groups.categories import extend, in_order
 from fairlayer.groups.encoding import encode, is_continuous
 from fairlayer.groups.reading import read_columns
@@ -37,10 +38,19 @@ class Vocabulary:
         Args:
             sensitive_features: as for `read_sensitive_features`.
             names: the features to learn; without names, all that are given.
+
+        Raises:
+            MissingSensitiveFeatureError: names are given, and none of them is among the features.
         """
         raw = read_columns(sensitive_features, names)
         vocabulary = Vocabulary(self.categories)
-        for name in [name for name in names if name in raw] or raw:
+        known = [name for name in names if name in raw]
+        if names and not known:
+            raise MissingSensitiveFeatureError(
+                f"categories of {list(names)} were to be learnt, but the features given are: "
+                f"{', '.join(map(repr, raw)) or 'none'}. Pass sensitive_features={{{names[0]!r}: ...}}."
+            )
+        for name in known or raw:
             column = raw[name]
             if not is_continuous(column):
                 vocabulary = vocabulary.with_categories(

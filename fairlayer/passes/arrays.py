@@ -8,7 +8,7 @@ long as the batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ class NumpyPasses:
         """See `Passes.at`."""
         if len(self.runs) == 1:
             value, free = self._step(nu, WHOLE)
-            return Point(value, free, self.measure(value), curvature=lambda: self._metric(value, free))
+            return Point(value, free, self.measure(value), curvature=partial(self._metric, value, free))
         sums, diagonal, held = np.zeros(self.cells.size), np.zeros(len(self.cells.counts)), 0
         for run in self.runs:
             value, free = self._step(nu, run)
@@ -83,8 +83,8 @@ class NumpyPasses:
             held += 0 if free is None else len(free) - int(np.count_nonzero(free))
             if self.dense is None:
                 diagonal = diagonal + self._diagonal(self._weight(value, free, run), run)
-        curvature: Any = diagonal if self.dense is None else lambda: self._metric_again(nu)
-        return Point(None, None, sums, curvature=curvature, emit=lambda run: self._step(nu, run), held=held)
+        curvature: Any = diagonal if self.dense is None else partial(self._metric_again, nu)
+        return Point(None, None, sums, curvature=curvature, emit=partial(self._step, nu), held=held)
 
     def forget(self) -> None:
         """See `Passes.forget`; there is nothing."""

@@ -6,7 +6,7 @@ moves as a whole, so K couples the classes of a cell.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class SimplexPasses:
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
         value, free = self.geometry.step(self.scores, None if nu is None else self.pull(nu), None, None)
-        return Point(value, free, self.measure(value), curvature=lambda: self._metric(value, free))
+        return Point(value, free, self.measure(value), curvature=partial(self._metric, value, free))
 
     def forget(self) -> None:
         """See `Passes.forget`; there is nothing."""

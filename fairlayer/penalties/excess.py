@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +19,7 @@ from fairlayer.groups import read_sensitive_features
 from fairlayer.penalties.faces import face_names, faces, present_faces
 from fairlayer.penalties.means import members_of
 from fairlayer.penalties.reading import BatchReader, ColumnStatements, outside_graphs, result_dtype, widened
+from fairlayer.tensor_state import ROOM_OF_WORDS, check_states, read_tensor, refuse_foreign, to_tensor
 
 __all__ = ["Excess", "FaceValues", "face_values"]
 
@@ -125,6 +126,29 @@ class Excess(nn.Module):
         return self.named(
             scores, sensitive_features=sensitive_features, y=y, label_probabilities=label_probabilities
         ).excess
+
+    def get_extra_state(self) -> Tensor:
+        """Return the names of the entries as one tensor; see `fairlayer.tensor_state`."""
+        return to_tensor("faces", {"names": self._names}, room=ROOM_OF_WORDS)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the names of the entries.
+
+        Raises:
+            CheckpointError: it is no such tensor, was changed, or is of other constraints; nothing has changed.
+        """
+        self._names = self._read_state(state)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        check_states(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _read_state(self, state: Tensor) -> tuple[str, ...] | None:
+        names = read_tensor("faces", state, lambda saved: saved["names"])
+        own = tuple(constraint.name for constraint in self.constraints)
+        if names and not any(name.startswith(own) for name in names):
+            refuse_foreign("faces", names, own)
+        return None if names is None else tuple(names)
 
     if TYPE_CHECKING:
 

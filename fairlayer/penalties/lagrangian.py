@@ -28,7 +28,7 @@ from fairlayer.errors import ConstraintDefinitionError, FairlayerError
 from fairlayer.penalties.excess import FaceValues, face_values
 from fairlayer.penalties.reading import BatchReader, outside_graphs, result_dtype
 from fairlayer.penalties.term import LossTerm
-from fairlayer.tensor_state import PAGE, from_tensor, moved, to_tensor
+from fairlayer.tensor_state import PAGE, moved, read_tensor, refuse_foreign, to_tensor
 
 __all__ = ["AugmentedLagrangian", "NothingObservedError", "augmented_term", "controlled_update"]
 
@@ -225,13 +225,20 @@ class AugmentedLagrangian(LossTerm):
         """Restore the faces and their multipliers.
 
         Raises:
-            CheckpointError: it is no such tensor, or was changed; the multipliers are as before.
+            CheckpointError: it is no such tensor, was changed, or is of other constraints; nothing has changed.
         """
-        saved = from_tensor("multipliers", state)
-        self._places = {name: k for k, name in enumerate(saved["faces"])}
-        for name in _KEPT:
-            setattr(self, name, saved[name].to(self.multipliers.device))
+        faces, kept = self._read_state(state)
+        self._places = {name: k for k, name in enumerate(faces)}
+        for name, value in zip(_KEPT, kept, strict=True):
+            setattr(self, name, value.to(self.multipliers.device))
         self._observed = None
+
+    def _read_state(self, state: Tensor) -> tuple[list[str], list[Tensor]]:
+        faces, kept = read_tensor("multipliers", state, lambda s: (list(s["faces"]), [s[name] for name in _KEPT]))
+        own = tuple(constraint.name for constraint in self.constraints)
+        if not any(face.startswith(own) for face in faces):
+            refuse_foreign("multipliers", faces, own)
+        return faces, kept
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -24,7 +24,7 @@ from fairlayer.edge import (
 )
 from fairlayer.errors import NonFiniteScoresError
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.tensor_state import ROOM_OF_WORDS, from_tensor, to_tensor
+from fairlayer.tensor_state import ROOM_OF_WORDS, read_tensor, refuse_foreign, to_tensor
 from fairlayer.tracing import outside_graphs
 
 __all__ = [
@@ -115,9 +115,14 @@ class BatchReader(nn.Module):
         """Restore the vocabulary.
 
         Raises:
-            CheckpointError: it is no such tensor, or was changed; the vocabulary is as before.
+            CheckpointError: it is no such tensor, was changed, or is of other features; the vocabulary is as before.
         """
-        self.vocabulary = Vocabulary.from_state(from_tensor("vocabulary", state))
+        self.vocabulary = self._read_state(state)
+
+    def _read_state(self, state: Tensor) -> Vocabulary:
+        words = read_tensor("vocabulary", state, Vocabulary.from_state)
+        refuse_foreign("vocabulary", words.categories, feature_names(self.constraints))
+        return words
 
     def extra_repr(self) -> str:
         """Show the constraints."""

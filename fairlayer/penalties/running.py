@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fairlayer._arrays import host_float64, outside_transforms, plain_tensor
 from fairlayer._typing import FloatArray
 from fairlayer.penalties.means import Bounded
-from fairlayer.tensor_state import PAGE, from_tensor, to_tensor
+from fairlayer.tensor_state import PAGE, read_tensor, to_tensor
 
 __all__ = ["RunningMeans"]
 
@@ -104,8 +104,10 @@ class RunningMeans(nn.Module):
         Raises:
             CheckpointError: it is no such tensor, or was changed; the sums are as before.
         """
-        saved = from_tensor("running means", state)
-        self._sums, self._weights = dict(saved["sums"]), dict(saved["weights"])
+        self._sums, self._weights = self._read_state(state)
+
+    def _read_state(self, state: Tensor) -> tuple[dict[str, float], dict[str, float]]:
+        return read_tensor("running means", state, lambda s: (dict(s["sums"]), dict(s["weights"])))
 
 
 def _names(key: Hashable, measured: Bounded) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from fairlayer.constraints import Constraint
+from fairlayer.tensor_state import check_states
 
 __all__ = ["LossTerm"]
 
@@ -45,6 +46,10 @@ class LossTerm(nn.Module, ABC):
 
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the training data; a term that keeps no categories only checks its columns."""
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        check_states(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def after_step(self) -> None:
         """Do what is due after a step of the optimiser; a term without multipliers has nothing to do."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
@@ -25,7 +25,7 @@ from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection
 from fairlayer.projection.traced import like, new_handle, project_in_graph
-from fairlayer.tensor_state import ROOM_OF_WORDS, from_tensor, to_tensor
+from fairlayer.tensor_state import ROOM_OF_WORDS, check_states, read_tensor, refuse_foreign, to_tensor
 from fairlayer.tracing import refuse_tracing
 
 __all__ = ["FairProjection"]
@@ -250,12 +250,12 @@ class FairProjection(nn.Module):
         """Restore the vocabulary; a layer with other limits than those that were saved keeps its own, with a warning.
 
         Raises:
-            CheckpointError: it is no such tensor, or was changed; the vocabulary is as before.
+            CheckpointError: it is no such tensor, was changed, or is of other features; the vocabulary is as before.
         """
-        saved = from_tensor("vocabulary", state)
-        self.vocabulary = Vocabulary.from_state(saved)
+        words, limits = self._read_state(state)
+        self.vocabulary = words
         own = self._limits()
-        for name, limit in saved.get("limits", {}).items():
+        for name, limit in limits.items():
             if name in own and own[name] != limit:
                 warn(
                     f"the state was saved by a layer with {name} at {limit:g}, but this layer has {own[name]:g}, which "
@@ -263,6 +263,16 @@ class FairProjection(nn.Module):
                     FairlayerWarning,
                     stacklevel=2,
                 )
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        check_states(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _read_state(self, state: Tensor) -> tuple[Vocabulary, dict[str, float]]:
+        """Return the words and the limits that were saved."""
+        words, limits = read_tensor("vocabulary", state, lambda saved: (Vocabulary.from_state(saved), saved["limits"]))
+        refuse_foreign("vocabulary", words.categories, feature_names(self.constraints))
+        return words, limits
 
     def _limits(self) -> dict[str, float]:
         """Return the limit of each constraint that has a number for it; a tensor may be learnt, and is a weight."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -331,18 +332,8 @@ class Plan:
         return class_indicators(labels[:, 0], shape[1])
 
     def _raw_scores(self, scores: Tensor) -> Callable[[int], FloatArray]:
-        """Return the raw scores of one column as constraints that bin by score read them: as probabilities."""
-        options = self.options
-
-        def read(column: int) -> FloatArray:
-            given = scores.double() if options.from_logits else scores
-            if options.from_logits and options.on_simplex:
-                given = torch.softmax(given, dim=1)
-            elif options.from_logits:
-                given = torch.sigmoid(given)
-            return host_float64(given if given.ndim == 1 else given[:, column])
-
-        return read
+        """Return what reads the raw scores of one column as constraints that bin by score do: as probabilities."""
+        return _RawScores(scores, self.options.from_logits, self.options.on_simplex)
 
     def _check_range(self, scores: Tensor) -> int:
         """Refuse what are no probabilities where some are needed; return how many lie at an end of their domain."""
@@ -359,6 +350,26 @@ class Plan:
             if self.options.on_simplex:
                 check_rows(plain, self.options.rule.name)
         return at_the_ends(plain, self.options.margin)
+
+
+@dataclass(frozen=True)
+class _RawScores:
+    """The raw scores of each column, as probabilities, read when a constraint asks; a pickle has no graph."""
+
+    scores: Tensor
+    from_logits: bool
+    on_simplex: bool
+
+    def __call__(self, column: int) -> FloatArray:
+        given = self.scores.double() if self.from_logits else self.scores
+        if self.from_logits and self.on_simplex:
+            given = torch.softmax(given, dim=1)
+        elif self.from_logits:
+            given = torch.sigmoid(given)
+        return host_float64(given if given.ndim == 1 else given[:, column])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "scores": self.scores.detach()}
 
 
 def class_indicators(labels: FloatArray, classes: int) -> FloatArray:

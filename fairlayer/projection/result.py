@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -113,6 +113,10 @@ class Projection:
     def detached(self) -> Projection:
         """Return the same result without the graph of its value."""
         return self._with(self.value.detach(), self.columns)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy and a pickle keep: everything but the graph of the value."""
+        return {**self.__dict__, "value": self.value.detach()}
 
     def _with(self, value: Tensor, columns: tuple[SolvedProblem, ...]) -> Projection:
         return Projection(value, self.names, columns, self.groups, self.options, self.labels, self.at_the_ends)

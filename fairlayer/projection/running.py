@@ -11,6 +11,7 @@ training, the mean shift of all samples is used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.groups import Groups
-from fairlayer.tensor_state import PAGE, from_tensor, to_tensor
+from fairlayer.tensor_state import PAGE, read_tensor, refuse_foreign, to_tensor
 
 __all__ = ["RunningShifts"]
 
@@ -106,6 +107,7 @@ class RunningShifts(nn.Module):
     def get_extra_state(self) -> Tensor:
         """Return the running sums as one tensor; see `fairlayer.tensor_state`."""
         state = {
+            "features": list(self.features),
             "cells": [list(cell) for cell in self._rows],
             "sums": [self._sums[cell].tolist() for cell in self._rows],
             "rows": [self._rows[cell] for cell in self._rows],
@@ -118,10 +120,23 @@ class RunningShifts(nn.Module):
         Raises:
             CheckpointError: it is no such tensor, or was changed; the sums are as before.
         """
-        saved = from_tensor("running shifts", state)
-        cells = [tuple(cell) for cell in saved["cells"]]
-        self._sums = {cell: np.array(sums) for cell, sums in zip(cells, saved["sums"], strict=True)}
-        self._rows = {cell: float(rows) for cell, rows in zip(cells, saved["rows"], strict=True)}
+        self._sums, self._rows = self._read_state(state)
+
+    def _read_state(self, state: Tensor) -> _Read:
+        saved, features = read_tensor("running shifts", state, lambda s: (_shifts(s), s["features"]))
+        refuse_foreign("running shifts", features, self.features)
+        return saved
+
+
+_Read = tuple[dict[tuple[Any, ...], FloatArray], dict[tuple[Any, ...], float]]
+
+
+def _shifts(saved: Mapping[str, Any]) -> _Read:
+    cells = [tuple(cell) for cell in saved["cells"]]
+    return (
+        {cell: np.array(sums) for cell, sums in zip(cells, saved["sums"], strict=True)},
+        {cell: float(rows) for cell, rows in zip(cells, saved["rows"], strict=True)},
+    )
 
 
 def _columns(moved: Tensor) -> FloatArray:

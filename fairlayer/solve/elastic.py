@@ -13,6 +13,7 @@ multipliers grow into the proof.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -117,11 +118,14 @@ class _ElasticPasses:
         """See `Passes.at`."""
         point = self.base.at(nu)
         change = -self.centre if nu is None else nu - self.centre
-        return point.counted(point.statistics - self.softness * change, lambda: self._softened(point.curvature))
+        return point.counted(point.statistics - self.softness * change, partial(self._softened_at, point))
 
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`."""
         return self._softened(self.base.widest_metric())
+
+    def _softened_at(self, point: Point) -> FloatArray:
+        return self._softened(point.curvature)
 
     def _softened(self, metric: FloatArray) -> FloatArray:
         return metric + (self.softness if metric.ndim == 1 else np.diag(self.softness))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fairlayer as fl
-from fairlayer.decisions import DecisionRule, UnseenCellError, decide
+from fairlayer.decisions import CellRule, DecisionRule, UnseenCellError, decide
 from tests.decisions.truth import asked
 
 PARITY = [fl.DemographicParity("sex", 0.05)]
@@ -144,3 +145,27 @@ def test_shape_and_precision(dtype: torch.dtype) -> None:
     assert not result.probabilities.requires_grad
     assert torch.equal(result.rule.apply(tensor, sensitive_features=features), result.decisions)
     assert result.gaps["DemographicParity('sex')"] <= 0.05 + result.rounding["DemographicParity('sex')"]
+
+
+def test_a_rule_is_printed_as_a_short_table() -> None:
+    cells = (
+        CellRule(("F",), (0.75, 0.5), (0.25, 0.75), 4, 0.5),
+        CellRule(("M",), (0.6,), (0.4,), 10, 0.2),
+        CellRule(("X",), (-math.inf,), (1.0,), 1, 1.0),
+        CellRule((None,), (), (), 2, 0.0),
+    )
+    assert repr(DecisionRule(("sex",), cells, True)).splitlines() == [
+        "DecisionRule on sex, 4 cells, with lots between thresholds",
+        "  cell           fitted    rate  selected from",
+        "  sex=F               4   50.0%  0.75 (25%), 0.5",
+        "  sex=M              10   20.0%  0.6 (40%)",
+        "  sex=X               1  100.0%  everybody",
+        "  sex=unknown         2    0.0%  nobody",
+    ]
+    many = DecisionRule(("n",), tuple(CellRule((str(i),), (0.5,), (1.0,), 3, 0.1) for i in range(57)), False)
+    lines = repr(many).splitlines()
+    assert (len(lines), lines[-1]) == (23, "  and 37 more cells")
+    page = many._repr_html_()
+    assert "<td>n=19</td>" in page
+    assert "n=20" not in page
+    assert "And 37 more cells." in page

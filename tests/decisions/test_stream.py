@@ -151,12 +151,12 @@ def test_a_saved_stream_goes_on_alike() -> None:
 def test_bad_input_changes_nothing() -> None:
     stream = DecisionStream(rule_for("FM", 0.05), [fl.DemographicParity("sex", 0.05)])
     stream.decide([0.9, 0.1], {"sex": ["F", "M"]})
-    before = repr(stream.state_dict())
+    before = stream.state_dict()["decision_stream"]
     with pytest.raises(UnseenCellError, match="'sex=X'"):
         stream.decide([0.9, 0.5], {"sex": ["F", "X"]})
     with pytest.raises(fl.errors.NonFiniteScoresError, match="1 of 2 scores"):
         stream.decide([0.9, float("nan")], {"sex": ["F", "M"]})
-    assert repr(stream.state_dict()) == before
+    assert torch.equal(stream.state_dict()["decision_stream"], before)
 
 
 def test_what_a_stream_cannot_hold_is_said() -> None:
@@ -169,5 +169,5 @@ def test_what_a_stream_cannot_hold_is_said() -> None:
         DecisionStream(rule, [fl.DemographicParity("sex", 0.05)], width=0.0)
     state = DecisionStream(rule_for("ABCD", 0.05), [fl.DemographicParity("sex", 0.05)]).state_dict()
     stream = DecisionStream(rule, [fl.DemographicParity("sex", 0.05)])
-    with pytest.raises(fl.errors.ConstraintDefinitionError, match="this rule has"):
+    with pytest.raises(fl.errors.ConstraintDefinitionError, match=r"saved stream has the cells .* but this one has"):
         stream.load_state_dict(state)

@@ -343,3 +343,49 @@ def test_values_are_copied_and_pickled() -> None:
         for twin in (copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
             assert type(twin) is type(value)
             assert repr(twin) == repr(value)
+
+
+# ---- what goes by keyword, given by position
+
+
+def notes_of(call: Callable[[], Any], said: str = "takes . positional arguments but .") -> str:
+    with pytest.raises(TypeError, match=said) as caught:
+        call()
+    return " ".join(getattr(caught.value, "__notes__", ()))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: fl.project(torch.tensor(SCORES), PARITY, SEX),  # type: ignore[misc]
+        lambda: fl.decide(torch.tensor(SCORES), PARITY, SEX),  # type: ignore[misc]
+        lambda: fl.FairProjection(PARITY)(torch.tensor(SCORES), SEX),  # type: ignore[misc]
+        lambda: fl.Penalty(PARITY)(torch.tensor(SCORES), SEX),  # type: ignore[misc]
+    ],
+)
+def test_too_many_positions_say_what_goes_by_keyword(call: Callable[[], Any]) -> None:
+    assert "These arguments go by keyword: sensitive_features=" in notes_of(call)
+
+
+def test_a_model_says_what_its_backbone_was_handed() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: torch.Tensor, mask: Any = None) -> torch.Tensor:
+            return x[:, 0] * mask.float()
+
+    x, sex = torch.rand(4, 3), torch.tensor([0, 0, 1, 1])
+    model = fl.FairModel(nn.Sequential(nn.Linear(3, 1)), [PARITY, fl.MinimumRate("race", 0.1)])
+    hint = "here 2 arguments. Sensitive features and labels go by keyword: model(x, sensitive_features={'sex': ..., "
+    assert hint in notes_of(lambda: model(x, {"sex": sex}))
+    assert hint in notes_of(lambda: model(x, sex))
+    masked = fl.FairModel(Masked(), [PARITY])
+    with pytest.raises(AttributeError, match="'dict' object has no attribute 'float'") as caught:
+        masked(x, {"sex": sex})
+    assert "go by keyword" in caught.value.__notes__[0]
+    assert masked(x, torch.ones(4), sensitive_features={"sex": sex}).shape == (4,)
+
+
+def test_errors_of_a_backbone_stay_its_own() -> None:
+    model = fl.FairModel(nn.Sequential(nn.Linear(3, 1)), [PARITY])
+    assert not notes_of(lambda: model(None, sensitive_features=SEX), "must be Tensor, not NoneType")
+    assert not notes_of(lambda: model(torch.rand(4, 3), 1, sensitive_features=SEX))
+    assert not notes_of(lambda: model(None), "must be Tensor, not NoneType")

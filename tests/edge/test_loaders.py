@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
+from collections import UserDict, namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -123,6 +123,112 @@ def test_what_is_no_batch_is_refused(batch: Any, said: str) -> None:
     with pytest.raises(errors.ShapeError, match=said) as caught:
         read_batch(batch)
     assert "(x, y, sensitive_features), a dict with the keys" in str(caught.value)
+
+
+Named = namedtuple("Named", ["groups", "x", "y"])
+OtherOrder = namedtuple("OtherOrder", ["target", "inputs", "group"])
+InOrder = namedtuple("InOrder", ["inputs", "target", "group"])
+
+
+class Encoding(UserDict[str, Any]):
+    """A mapping that is no dict, as the BatchEncoding of transformers."""
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "no inputs": ((None, Y, {"g": GROUP}), "whose inputs x are None"),
+    "no inputs in a dict": ({"x": None, "y": Y, "sensitive_features": {"g": GROUP}}, "whose inputs x are None"),
+    "no inputs in a pair": ((None, {"g": GROUP}), "whose inputs x are None"),
+    "features second": ((X, {"g": GROUP}, Y), r"the labels y, is a dict .*\['g'\]: sensitive features stand third"),
+    "rows": ([(X[i], Y[i], GROUP[i]) for i in range(3)], "a list of 3 rows, .*put together. Leave collate_fn"),
+    "tokens": (Encoding(input_ids=X, labels=Y), "The key 'labels' is called 'y' here"),
+    "other names": (Named(GROUP, X, Y), "The key 'groups' is called 'sensitive_features' here"),
+    "other order": (OtherOrder(Y, X, GROUP), "The key 'target' is called 'y' here"),
+    "no features": ((X, Y, None), "'g', but the features given are: none"),
+    "no features in a dict": ({"x": X, "y": Y}, "'g', but the features given are: none"),
+    "too few": ((X, Y, {"g": GROUP[:3]}), "64 scores, but the sensitive features have 3 entries"),
+    "no row": ((X[:0], Y[:0], {"g": GROUP[:0]}), "the batch is empty"),
+    "nothing": (None, "a NoneType, which cannot be read"),
+}
+ALL: dict[str, Callable[[fl.FairModel, Any], Any]] = {
+    **ENTRANCES,
+    "remaining gap": lambda model, loader: remaining_gap(Second(), loader, [PARITY]),
+}
+every_entrance = pytest.mark.parametrize("entrance", ALL.values(), ids=ALL)
+
+
+@every_entrance
+@pytest.mark.parametrize("form", REFUSED)
+def test_no_entrance_reads_what_it_cannot_constrain(entrance: Callable[..., Any], form: str) -> None:
+    batch, said = REFUSED[form]
+    model = named()
+    with pytest.raises(errors.FairlayerError, match=said):
+        entrance(model, [batch])
+    assert model.inference_state.samples == 0
+
+
+@every_entrance
+@pytest.mark.parametrize(
+    "batch",
+    [
+        Encoding(x=X, y=Y, sensitive_features={"g": GROUP}),
+        InOrder(X, Y, GROUP),
+        (X, Y, GROUP.tolist()),
+        (X[:1], Y[:1], {"g": GROUP[:1]}),
+    ],
+    ids=["a mapping", "a named tuple in order", "a list of groups", "one row"],
+)
+def test_what_can_be_read_is(entrance: Callable[..., Any], batch: Any) -> None:
+    entrance(named(), [batch])
+    if not isinstance(batch, tuple) or len(batch[0]) == N:
+        assert named().get_aggregate_fairness_stats([batch]) == named().get_aggregate_fairness_stats([(X, Y, GROUP)])
+
+
+@every_entrance
+@pytest.mark.parametrize(
+    ("loader", "error", "said"),
+    [
+        ([], errors.EmptyBatchError, "gave no batch. A generator can be read once"),
+        (X, errors.ShapeError, "a loader gives batches, but Tensor was given"),
+        ({"x": X}, errors.ShapeError, "but dict was given"),
+        (3, errors.ShapeError, "but int was given"),
+        (None, errors.ShapeError, "but NoneType was given"),
+        (TensorDataset(X, Y, GROUP), errors.ShapeError, "but TensorDataset was given. Pass a DataLoader"),
+    ],
+)
+def test_what_is_no_loader_is_named(
+    entrance: Callable[..., Any], loader: Any, error: type[Exception], said: str
+) -> None:
+    model = named()
+    model(X[:4], sensitive_features={"g": GROUP[:4]}, inference=True)
+    with pytest.raises(error, match=said):
+        entrance(model, loader)
+    assert model.inference_state.samples == 4
+
+
+@every_entrance
+def test_a_generator_that_is_used_up_is_named(entrance: Callable[..., Any]) -> None:
+    used = (batch for batch in [(X, Y, GROUP)])
+    entrance(named(), used)
+    with pytest.raises(errors.EmptyBatchError, match="make it anew, or pass a DataLoader"):
+        entrance(named(), used)
+
+
+def test_a_column_of_labels_is_refused_with_the_remedy() -> None:
+    odds = fl.FairModel(Second(), [fl.EqualOpportunity("g", 0.02)], bounds=(0.0, 1.0)).eval()
+    for entrance in (ALL["stats"], ALL["amortised"]):
+        with pytest.raises(errors.ShapeError, match=r"y must have shape \(64,\).*squeeze"):
+            entrance(odds, [(X, Y[:, None], {"g": GROUP})])
+
+
+@pytest.mark.parametrize("given", [{}, {"other": ["a"] * N}])
+def test_categories_of_other_features_are_not_learnt(given: Any) -> None:
+    model = named()
+    for learner in (model, model.projection, fl.Penalty(PARITY)):
+        with pytest.raises(errors.MissingSensitiveFeatureError, match=r"\['g'\] were to be learnt, but .*Pass sens"):
+            learner.fit_categories(given)
+    assert model.projection.vocabulary.open
+    with pytest.raises(errors.ShapeError, match="is a DataLoader, and no column"):
+        model.fit_categories(DataLoader(TensorDataset(X, GROUP)))
 
 
 def test_other_keys_of_a_dict_are_left_alone() -> None:

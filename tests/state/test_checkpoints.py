@@ -26,7 +26,7 @@ from fairlayer.distillation import AmortisedModel, AmortisedShifts
 from fairlayer.distillation.cells import CellMap
 from fairlayer.distillation.parts import ShiftTable
 from fairlayer.integrations.huggingface import states_as_tensors
-from fairlayer.penalties import AugmentedLagrangian, Penalty
+from fairlayer.penalties import AugmentedLagrangian, Excess, Penalty
 from fairlayer.tensor_state import to_tensor
 
 X = torch.linspace(-2.0, 2.0, 36).reshape(12, 3)
@@ -139,6 +139,10 @@ def of_penalty(penalty: Penalty) -> object:
     return penalty.reader.vocabulary, penalty(X[:, 0], sensitive_features=FEATURES).detach()
 
 
+def of_excess(excess: Excess) -> object:
+    return excess.names, excess.size, excess(X[:, 0], sensitive_features=FEATURES).detach()
+
+
 # ---- an adversary that reads groups and numbers
 
 
@@ -207,6 +211,7 @@ SUBJECTS = {
     "layer": Subject(Mine, lambda mine: mine(X, SEX), of_mine),
     "penalty": Subject(lambda: Penalty(PARITY), lambda p: p(X[:, 0], sensitive_features=FEATURES), of_penalty),
     "lagrangian": Subject(lambda: AugmentedLagrangian(PARITY), learn_lagrangian, of_lagrangian),
+    "excess": Subject(lambda: Excess(PARITY), lambda e: e.fit_categories(FEATURES), of_excess),
     "adversary": Subject(adversary, learn_adversary, of_adversary),
     "amortised": Subject(amortised, learn_shifts, of_amortised),
 }
@@ -401,7 +406,7 @@ def test_strict_or_not_into_a_module_that_has_learnt_something_else(name: str) -
 # ---- loops that average
 
 
-AVERAGED = ["model", "layer", "amortised", "lagrangian"]
+AVERAGED = ["model", "layer", "amortised", "lagrangian", "penalty", "excess", "running layer", "model that tracks"]
 
 
 @pytest.mark.parametrize("name", AVERAGED)
@@ -498,6 +503,68 @@ def test_a_fair_model_loads_whole_or_not_at_all() -> None:
 
 
 # ---- what no state is
+
+
+def on(feature: str) -> dict[str, Callable[[], nn.Module]]:
+    parity = fl.DemographicParity(feature, tolerance=0.02)
+    return {
+        "layer": lambda: fl.FairProjection([parity]),
+        "model": lambda: fl.FairModel(net(), [parity], bounds=(0.0, 1.0)),
+        "running layer": lambda: fl.FairProjection([fl.MeanResidualParity(feature, 0.05)]),
+        "penalty": lambda: Penalty(parity),
+        "lagrangian": lambda: AugmentedLagrangian(parity),
+        "excess": lambda: Excess(parity),
+    }
+
+
+def taught(kind: str, feature: str) -> nn.Module:
+    module: Any = on(feature)[kind]()
+    if kind == "model":
+        module(X, sensitive_features={feature: SEX})
+    else:
+        module(X[:, 0], sensitive_features={feature: SEX}, **({"y": X[:, 0] > 0} if kind == "running layer" else {}))
+    return module
+
+
+@pytest.mark.parametrize("kind", on("sex"))
+def test_the_state_of_other_constraints_is_refused_and_changes_nothing(kind: str) -> None:
+    module = taught(kind, "sex")
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    with pytest.raises(errors.CheckpointError, match=r"is about .*race.*, but this module is about .*sex.*Load it"):
+        module.load_state_dict(taught(kind, "race").state_dict())
+    assert same(list(module.state_dict().values()), list(before.values()))
+
+
+@every_subject
+@pytest.mark.parametrize("what", ["truncated", "NaN", "foreign"])
+def test_a_bad_state_of_any_part_changes_nothing_at_all(name: str, what: str) -> None:
+    """Also where it is read last, and weights of the backbone come first."""
+    module, source = SUBJECTS[name].build(), learnt(name)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    for key in [key for key in before if key.endswith("_extra_state")]:
+        bad = {k: v + 0.5 if v.is_floating_point() else v for k, v in source.state_dict().items()}
+        good = bad[key]
+        bad[key] = {
+            "truncated": good[:64],
+            "NaN": torch.full(good.shape, torch.nan),
+            "foreign": to_tensor("of nobody", {}),
+        }[what]
+        with pytest.raises(errors.CheckpointError, match=r"checksum does not fit|holds one of kind 'of nobody'"):
+            module.load_state_dict(bad)
+        if name != "layer":  # a module of the user's own, whose weights torch loads first
+            assert same(list(module.state_dict().values()), list(before.values())), key
+
+
+@every_subject
+def test_a_state_without_what_is_looked_for_is_of_another_version(name: str) -> None:
+    for module in SUBJECTS[name].build().modules():
+        if not hasattr(module, "_read_state"):
+            continue
+        with pytest.raises(errors.CheckpointError) as caught:
+            module.set_extra_state(to_tensor("?", {}))
+        kind = str(caught.value).split("'")[1]
+        with pytest.raises(errors.CheckpointError, match=r"holds \[\], which cannot be read.*another version"):
+            module.set_extra_state(to_tensor(kind, {}))
 
 
 def test_a_checkpoint_of_an_earlier_version_is_named() -> None:

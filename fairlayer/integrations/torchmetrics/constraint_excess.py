@@ -17,6 +17,7 @@ from fairlayer.errors import CategoryError, MissingLabelsError, NonFiniteScoresE
 from fairlayer.groups import Vocabulary, read_sensitive_features
 from fairlayer.integrations.torchmetrics.beginning import begin_metric
 from fairlayer.integrations.torchmetrics.identity import alike, identity
+from fairlayer.integrations.torchmetrics.loading import check_saved
 from fairlayer.integrations.torchmetrics.reading import as_tensor, read_scores, read_weights
 
 __all__ = ["ConstraintExcess"]
@@ -71,7 +72,7 @@ class ConstraintExcess(Metric):
         known = {name: tuple(given) for name, given in (categories or {}).items()}
         self.vocabulary = Vocabulary(known, open=False)
         self.set_dtype(torch.float64)  # of the empty state that a rank without rows contributes
-        for state in ("scores", "labels", "weights", *self._columns):
+        for state in self._rows_kept:
             self.add_state(state, [], dist_reduce_fx="cat")
         self.add_state("about", identity(self.constraint.features, known), dist_reduce_fx=alike)
 
@@ -135,6 +136,26 @@ class ConstraintExcess(Metric):
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Return a figure and its axes: of `compute()`, or of one or several values given, as torchmetrics does."""
         return self._plot(val, ax)
+
+    def state_dict(self, *args: Any, prefix: str = "", **kwargs: Any) -> dict[str, Any]:
+        """Return the persistent states, each as one tensor; see `torchmetrics.Metric.persistent`."""
+        saved: dict[str, Any] = super().state_dict(*args, prefix=prefix, **kwargs)
+        for name in self._rows_kept:
+            if prefix + name in saved:
+                saved[prefix + name] = _joined(saved[prefix + name])
+        return saved
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        check_saved(self, state_dict, prefix, unknown="labels")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        for name in self._rows_kept:
+            kept = getattr(self, name)
+            if isinstance(kept, Tensor):
+                setattr(self, name, [kept.to(torch.float64)])
+
+    @property
+    def _rows_kept(self) -> tuple[str, ...]:
+        return ("scores", "labels", "weights", *self._columns)
 
     @property
     def _columns(self) -> tuple[str, ...]:

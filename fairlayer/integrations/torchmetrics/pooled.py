@@ -21,6 +21,7 @@ from fairlayer.errors import (
 )
 from fairlayer.integrations.torchmetrics.beginning import begin_metric
 from fairlayer.integrations.torchmetrics.identity import alike, identity
+from fairlayer.integrations.torchmetrics.loading import check_saved
 from fairlayer.integrations.torchmetrics.reading import (
     Categories,
     FixedGroups,
@@ -156,6 +157,10 @@ class PooledByGroup(Metric, ABC):
     def not_observed(self) -> tuple[str, ...]:
         """Return the names of the groups of which no row was seen, over all ranks (each must then call this)."""
         return tuple(row.name for row in self.by_group() if row.count == 0)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        check_saved(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _refuse(self, unfit: Tensor) -> None:
         scores, labels, codes, weights = unfit.tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class PairPasses(NumpyPasses):
         """See `Passes.at`."""
         answer = self.problem.answer(np.zeros(self.n) if nu is None else self.pull(nu) + np.zeros(self.n))
         value, clusters = answer.value, answer.clusters
-        point = Point(value, clusters, self.measure(value), curvature=lambda: self._curvature(value, clusters))
+        point = Point(value, clusters, self.measure(value), curvature=partial(self._curvature, value, clusters))
         self._latest = point, answer
         return point
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from fairlayer._typing import FloatArray
+from fairlayer.errors import BackendError
 from fairlayer.projection.assembly import Assembly
 from fairlayer.projection.certificate import Certificate
 from fairlayer.projection.reference.certificate import certify, violation
@@ -45,6 +47,12 @@ class ReferenceProblem:
         changed = max(violation(task, solved, task.scores), task.outside(task.scores)) > 0.0
         held = task.held(returned.double().numpy())
         return ReferenceProblem(task.assembly, returned, solved, certificate, changed, held)
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise BackendError(
+            "a result of the reference backend holds a program of cvxpy, which can be neither copied nor pickled. Keep "
+            'result.value and what it says (summary(), multipliers), or project with backend="exact".'
+        )
 
     @property
     def widening(self) -> float:
