@@ -10,7 +10,7 @@ import torch
 
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
-from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes
+from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, shown_classes
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.means import GroupMeans
 from fairlayer.constraints.statements import Rows, Statement
@@ -62,7 +62,7 @@ class Affine(Constraint):
         self.on = () if on is None else as_names(on)
         self.streamable = on is not None
         self.classes = check_classes("Affine", classes)
-        which = () if self.classes is None else (f"classes={self.classes}",)
+        which = () if self.classes is None else (f"classes={shown_classes(self.classes)}",)
         self.name = f"Affine({', '.join((*map(repr, self.on), *which))})"
         self.rows = rows
         self.lower = None if lower is None else _numbers(lower)

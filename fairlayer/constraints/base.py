@@ -19,7 +19,16 @@ from fairlayer.constraints.statements import Statement, Tolerance, as_float
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import Vocabulary
 
-__all__ = ["Classes", "Constraint", "as_names", "check_classes", "check_number", "check_tolerance", "title"]
+__all__ = [
+    "Classes",
+    "Constraint",
+    "as_names",
+    "check_classes",
+    "check_number",
+    "check_tolerance",
+    "shown_classes",
+    "title",
+]
 
 Classes = int | Sequence[int] | None
 
@@ -165,8 +174,18 @@ def as_names(on: str | Sequence[str]) -> tuple[str, ...]:
 
 def title(kind: str, names: tuple[str, ...], classes: tuple[int, ...] | None = None, more: str = "") -> str:
     """Return the name that reports use: `Kind('a')`, or `Kind(('a', 'b'))`, with the classes if they are not all."""
-    which = "" if classes is None else f", classes={classes[0] if len(classes) == 1 else classes}"
+    which = "" if classes is None else f", classes={shown_classes(classes)}"
     return f"{kind}({(names[0] if len(names) == 1 else names)!r}{more}{which})"
+
+
+def shown_classes(classes: tuple[int, ...]) -> int | tuple[int, ...]:
+    """Return the classes as a name shows them: one by itself, several as a tuple.
+
+    Example:
+        >>> shown_classes((2,)), shown_classes((0, 2))
+        (2, (0, 2))
+    """
+    return classes[0] if len(classes) == 1 else classes
 
 
 def check_classes(owner: str, classes: Classes) -> tuple[int, ...] | None:

@@ -175,6 +175,14 @@ def test_a_rule_on_small_cells_warns_whatever_the_argument_is_called() -> None:
             fl.DecisionRule.fit(scores, [rule], sensitive_features=sex)
 
 
+def test_a_level_on_small_cells_is_no_gap_to_warn_of() -> None:
+    random, level = np.random.default_rng(1), AtMost("sex", most=0.09)
+    scores, sex = random.random(96), {"sex": np.arange(96) % 8}
+    with warnings.catch_warnings(action="error"):
+        rule = fl.DecisionRule.fit(scores, [level], sensitive_features=sex)
+    assert rule.expected_gap(level).long_run.mean > 2 * 0.09
+
+
 class Kept(Apart):
     """It names its limit's argument, and keeps it elsewhere."""
 
@@ -212,6 +220,24 @@ def test_a_limit_that_is_not_acted_on_is_no_path() -> None:
     with pytest.raises(ConstraintDefinitionError, match=r"Let its statements read self\.most"):
         checked_at_limit(Deaf("sex", 0.1), 0.05)
     assert copy_at_limit(Deaf("sex", 0.1), 0.05).limit_value() == 0.05
+
+
+class Derived(Apart):
+    """Its constructor makes something of the limit, and its statements read only that."""
+
+    def __init__(self, on: str, most: float) -> None:
+        super().__init__(on, most)
+        self.used = most
+
+    def statements(self, batch: Batch) -> Any:
+        means = batch.means(self.on)
+        return [Spread(means, means.select(), means.groups, self.used)]
+
+
+def test_what_a_constructor_makes_of_a_limit_follows_the_limit() -> None:
+    assert checked_at_limit(Derived("sex", 0.1), 0.05).used == 0.05  # type: ignore[attr-defined]
+    path = fl.fairness_path(SCORES, [Derived("sex", 0.1)], [0.05], sensitive_features={"sex": SEX}, bounds=(0.0, 1.0))
+    assert path.gaps[0, 0] == close(0.05)
 
 
 def test_a_path_refuses_what_the_constraint_refuses() -> None:
