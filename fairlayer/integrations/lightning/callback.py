@@ -278,7 +278,8 @@ class FairnessCallback(Callback):
         Raises:
             CheckpointError: it is not what `state_dict` returned; nothing has changed.
         """
-        history, stopped = state_dict.get("history"), state_dict.get("stopped")
+        history: Any = state_dict.get("history")
+        stopped = state_dict.get("stopped")
         entries = isinstance(history, list) and all(isinstance(entry, dict) for entry in history)
         if not entries or "stopped" not in state_dict or not isinstance(stopped, str | None):
             raise CheckpointError(
