@@ -146,7 +146,7 @@ def check_states(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) 
         key = f"{prefix}{name}." if name else prefix
         state = state_dict.get(f"{key}_extra_state")
         if state is not None and hasattr(inner, "_read_state"):
-            inner._read_state(state)  # type: ignore[operator]
+            inner._read_state(state)
 
 
 def refuse_foreign(kind: str, saved: Collection[str], own: Collection[str]) -> None:

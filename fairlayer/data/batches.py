@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from fairlayer.data.errors import ColumnError
-from fairlayer.errors import ShapeError
+from fairlayer.errors import CheckpointError, ShapeError
 from fairlayer.groups import read_column
 from fairlayer.groups.encoding import encode_values
 
@@ -112,9 +112,22 @@ class StratifiedBatchSampler(Sampler[list[int]]):
         return {"epoch": self.epoch, "random": json.dumps(state), "done": self._done or self._skip}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there: the next iteration yields the rest of that epoch."""
-        self.random.bit_generator.state = json.loads(state["random"])
-        self.epoch, self._skip, self._done = state["epoch"], int(state["done"]), 0
+        """Go on from there: the next iteration yields the rest of that epoch.
+
+        Raises:
+            CheckpointError: it is not what `state_dict` returned; nothing has changed.
+        """
+        before = self.random.bit_generator.state
+        try:
+            epoch, done = state["epoch"], int(state["done"])
+            self.random.bit_generator.state = json.loads(state["random"])
+        except (KeyError, TypeError, ValueError) as error:
+            self.random.bit_generator.state = before
+            raise CheckpointError(
+                f"this is not the state of a StratifiedBatchSampler ({error!r}): it holds {sorted(map(str, state))}. "
+                "Pass what state_dict() returned, or begin the epoch anew."
+            ) from error
+        self.epoch, self._skip, self._done = epoch, done, 0
 
     def __iter__(self) -> Iterator[list[int]]:
         mine = self._deal()

@@ -47,8 +47,8 @@ class _Saved(NamedTuple):
     """What a saved state holds, once it is read."""
 
     left: dict[str, float]
-    count: FloatArray
-    selected: FloatArray
+    decided: FloatArray
+    granted: FloatArray
     stream: Mapping[str, Any]
 
 
@@ -177,7 +177,7 @@ class DecisionStream:
         with self._lock:
             self._stream.load_state_dict(found.stream)  # raises before it changes anything
             self._rounding.load_state(found.left)
-            self._count, self._selected = found.count, found.selected
+            self._count, self._selected = found.decided, found.granted
 
     def _read_state(self, saved: Mapping[str, Any]) -> _Saved:
         for what, own in (("cells", self.rule.names), ("constraints", [each.name for each in self.constraints])):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fairlayer.constraints.base import as_names
 from fairlayer.edge import check_choice
-from fairlayer.errors import ConstraintDefinitionError
+from fairlayer.errors import CheckpointError, ConstraintDefinitionError
 from fairlayer.integrations.lightning.layers import Streams, Vocabularies, key_of, layers_of
 from fairlayer.integrations.lightning.schedules import (
     Course,
@@ -271,8 +271,21 @@ class FairnessCallback(Callback):
         return {"history": self.history, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore it."""
-        self.history, self.stopped = list(state_dict["history"]), state_dict["stopped"]
+        """Restore it.
+
+        Raises:
+            CheckpointError: it is not what `state_dict` returned; nothing has changed.
+        """
+        history: Any = state_dict.get("history")
+        stopped = state_dict.get("stopped")
+        entries = isinstance(history, list) and all(isinstance(entry, dict) for entry in history)
+        if not entries or "stopped" not in state_dict or not isinstance(stopped, str | None):
+            raise CheckpointError(
+                f"the checkpoint's state of FairnessCallback holds {sorted(map(str, state_dict))}, and not a list of "
+                "entries as 'history' with the reason as 'stopped': another version wrote it, or it was changed. "
+                "Resume without this callback, or take its entry out of checkpoint['callbacks']."
+            )
+        self.history, self.stopped = list(history), stopped
 
     # ---- internals
 

@@ -137,9 +137,11 @@ class ConstraintExcess(Metric):
         """Return a figure and its axes: of `compute()`, or of one or several values given, as torchmetrics does."""
         return self._plot(val, ax)
 
-    def state_dict(self, *args: Any, prefix: str = "", **kwargs: Any) -> dict[str, Any]:
+    def state_dict(  # type: ignore[override]  # the signature of torchmetrics
+        self, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
         """Return the persistent states, each as one tensor; see `torchmetrics.Metric.persistent`."""
-        saved: dict[str, Any] = super().state_dict(*args, prefix=prefix, **kwargs)
+        saved: dict[str, Any] = super().state_dict(destination, prefix, keep_vars)
         for name in self._rows_kept:
             if prefix + name in saved:
                 saved[prefix + name] = _joined(saved[prefix + name])
