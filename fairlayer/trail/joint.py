@@ -39,7 +39,19 @@ _PIECE = 5000  # rows that are held at once
 
 @dataclass(frozen=True)
 class JointVerification:
-    """The answer of `verify_chains`: each chain's own, and what is wrong with their number."""
+    """The answer of `verify_chains`: each chain's own, and what is wrong with their number.
+
+    Args:
+        chains: name of the chain -> what `verify` found in it.
+        findings: what is wrong with the chains as a whole: one is missing, or is another one.
+
+    Example:
+        >>> found = JointVerification({}, ("the chain 2 is in the roster and not in the database",))
+        >>> found.ok, found.rows
+        (False, 0)
+        >>> print(found)
+        TAMPERED OR DAMAGED: the chain 2 is in the roster and not in the database
+    """
 
     chains: Mapping[str, Verification]
     findings: tuple[str, ...]
@@ -83,6 +95,14 @@ def verify_chains(
 
     Raises:
         TrailError: the database cannot be read, or the text is no joint checkpoint.
+
+    Example:
+        >>> from fairlayer.trail import TrailError
+        >>> try:
+        ...     print(verify_chains("postgresql://127.0.0.1:1/decided"))
+        ... except TrailError as error:
+        ...     print(str(error)[:46])
+        the trail in the database 127.0.0.1:1/decided
     """
     held = {} if checkpoint is None else _read_joint(checkpoint)
     keys = Keys(key)
@@ -114,6 +134,14 @@ def copy_chains(address: str, folder: str | Path) -> dict[str, Path]:
 
     Raises:
         TrailError: the database cannot be read, or a file is there already.
+
+    Example:
+        >>> from fairlayer.trail import TrailError
+        >>> try:
+        ...     print(copy_chains("postgresql://127.0.0.1:1/decided", "chains"))
+        ... except TrailError as error:
+        ...     print(str(error)[:46])
+        the trail in the database 127.0.0.1:1/decided
     """
     with _reading(address) as cursor:
         return _copied(cursor, Path(folder))
@@ -134,6 +162,14 @@ def joint_checkpoint(
     Raises:
         TrailError: the database cannot be written, or holds no chain.
         TrailKeyError: the key is another one.
+
+    Example:
+        >>> from fairlayer.trail import TrailError
+        >>> try:
+        ...     print(joint_checkpoint("postgresql://127.0.0.1:1/decided", time=0.0))
+        ... except TrailError as error:
+        ...     print(str(error)[:46])
+        the trail in the database 127.0.0.1:1/decided
     """
     keys = Keys(key)
     signers: list[Signer] = [SealSigner(keys)] if key else []

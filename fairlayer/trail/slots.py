@@ -93,6 +93,12 @@ class SlotTrail:
         name: of a new trail, before the name of the chain.
         segment_rows: rows after which a segment of a new chain closes.
         opening: records with which the writer begins.
+
+    Example:
+        >>> from fairlayer.trail import Decision
+        >>> trail = SlotTrail(key=bytes(32))  # goes into a Recorder of a stream on PostgreSQL
+        >>> trail.keyed, len(trail.prepare([Decision(time=5.0, subject="17", raw=0.2, emitted=0.3)]))
+        (True, 1)
     """
 
     def __init__(

@@ -31,16 +31,25 @@ def check_rows(owner: str, n: int, given: Any) -> None:
     Raises:
         ShapeError: such a dict, or such a frame.
     """
-    if isinstance(given, Mapping) or hasattr(given, "columns"):
-        lengths = {str(name): len(given[name]) for name in given if _is_column(given[name])}
-        other = {name: length for name, length in lengths.items() if length != n}
-        if other:
-            raise ShapeError(
-                f"{owner} was given {n} rows, but sensitive_features has columns of other lengths: {other}. "
-                "GridSearchCV and cross_validate split frames and arrays along with X, and a dict only where metadata "
-                "is routed straight to this estimator and the columns are of one length. Else they hand it over whole: "
-                "pass pandas.DataFrame(sensitive_features)."
-            )
+    other = {name: length for name, length in _lengths(given).items() if length != n}
+    if other:
+        raise ShapeError(
+            f"{owner} was given {n} rows, but sensitive_features has columns of other lengths: {other}. "
+            "GridSearchCV and cross_validate split frames and arrays along with X, and a dict only where metadata "
+            "is routed straight to this estimator and the columns are of one length. Else they hand it over whole: "
+            "pass pandas.DataFrame(sensitive_features)."
+        )
+
+
+def _lengths(given: Any) -> dict[str, int]:
+    """Return the length of each column of a dict or a frame, of whichever library; of anything else nothing."""
+    if isinstance(given, Mapping):
+        return {str(name): len(column) for name, column in given.items() if _is_column(column)}
+    shape = getattr(given, "shape", None)
+    if not hasattr(given, "columns") or not isinstance(shape, tuple):
+        return {}
+    names = getattr(given, "column_names", given.columns)  # a table of Arrow has its columns there, and these names
+    return {str(name): int(shape[0]) for name in names}
 
 
 def _is_column(given: Any) -> bool:

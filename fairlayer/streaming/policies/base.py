@@ -50,6 +50,12 @@ class Answer(NamedTuple):
         start: (n,) what they would have been without any correction, for the phase.
         widening: by how much the limits could not be met, in prediction units.
         state: the state after the answer; None for the one before.
+
+    Example:
+        >>> import numpy as np
+        >>> raw = np.array([0.4, 0.8])
+        >>> Answer(emitted=raw - 0.1, start=raw).emitted.round(1).tolist()
+        [0.3, 0.7]
     """
 
     emitted: FloatArray
@@ -64,6 +70,11 @@ class Call(NamedTuple):
     Args:
         cells: (n,) of the samples; one past the last cell stands for one that the stream has not met.
         raw: (n,) raw scores.
+
+    Example:
+        >>> import numpy as np
+        >>> Call(cells=np.array([0, 1]), raw=np.array([0.4, 0.8])).raw.tolist()
+        [0.4, 0.8]
     """
 
     cells: IntArray
@@ -79,6 +90,12 @@ class Labelled(NamedTuple):
         emitted: (n,) predictions.
         estimates: (n,) the label estimates with which the samples were counted.
         labels: (n,) the labels.
+
+    Example:
+        >>> import numpy as np
+        >>> one = np.array([0.4])
+        >>> Labelled(np.array([0]), raw=one, emitted=one, estimates=one, labels=np.array([1.0])).labels.tolist()
+        [1.0]
     """
 
     cells: IntArray
@@ -266,6 +283,19 @@ def register_policy(kind: Kind) -> Kind:
 
     Raises:
         ConstraintDefinitionError: it has no name, or another class has it.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch, fairlayer as fl
+        >>> @register_policy
+        ... class Ceiling(Policy):
+        ...     name = "ceiling"
+        ...     def answer(self, state, stream, cells, raw):
+        ...         return Answer(emitted=np.minimum(raw, 0.9), start=raw)
+        >>> parity = fl.DemographicParity("sex", tolerance=1.0)
+        >>> stream = fl.InferenceState([parity], bounds=(0.0, 1.0), policy="ceiling")
+        >>> stream.emit(torch.tensor([0.5, 1.0]), {"sex": ["F", "M"]})
+        tensor([0.5000, 0.9000])
     """
     name = getattr(kind, "name", None)
     if not isinstance(name, str) or not name:
@@ -281,7 +311,12 @@ def register_policy(kind: Kind) -> Kind:
 
 
 def policy_names() -> tuple[str, ...]:
-    """Return the names of all registered policies."""
+    """Return the names of all registered policies.
+
+    Example:
+        >>> {"present", "anytime", "tracking", "per_batch"} <= set(policy_names())
+        True
+    """
     return tuple(_KNOWN)
 
 
@@ -290,6 +325,10 @@ def as_policy(policy: Any) -> Policy:
 
     Raises:
         ConstraintDefinitionError: an unknown name, or no policy.
+
+    Example:
+        >>> as_policy("tracking").name
+        'tracking'
     """
     if isinstance(policy, Policy):
         return policy
