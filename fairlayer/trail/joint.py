@@ -101,7 +101,7 @@ def verify_chains(
         >>> try:
         ...     print(verify_chains("postgresql://127.0.0.1:1/decided"))
         ... except TrailError as error:
-        ...     print(str(error)[:46])
+        ...     print(str(error)[:45])
         the trail in the database 127.0.0.1:1/decided
     """
     held = {} if checkpoint is None else _read_joint(checkpoint)
@@ -140,7 +140,7 @@ def copy_chains(address: str, folder: str | Path) -> dict[str, Path]:
         >>> try:
         ...     print(copy_chains("postgresql://127.0.0.1:1/decided", "chains"))
         ... except TrailError as error:
-        ...     print(str(error)[:46])
+        ...     print(str(error)[:45])
         the trail in the database 127.0.0.1:1/decided
     """
     with _reading(address) as cursor:
@@ -168,7 +168,7 @@ def joint_checkpoint(
         >>> try:
         ...     print(joint_checkpoint("postgresql://127.0.0.1:1/decided", time=0.0))
         ... except TrailError as error:
-        ...     print(str(error)[:46])
+        ...     print(str(error)[:45])
         the trail in the database 127.0.0.1:1/decided
     """
     keys = Keys(key)
