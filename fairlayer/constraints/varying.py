@@ -49,12 +49,22 @@ def checked_at_limit(constraint: Constraint, limit: float) -> Constraint:
         )
     twin = _made_again(copy_at_limit(constraint, limit), constraint)
     said = limit_of(twin)
-    if said is not None and not math.isclose(said, limit, rel_tol=1e-9, abs_tol=1e-12):
+    if said is not None and _states(constraint, name) and not _equal(said, limit):
         raise ConstraintDefinitionError(
             f"{constraint.name} was set to {name}={limit:g}, but its statements still hold their number to {said:g}. "
             f"Let its statements read self.{name}, which limit_argument names."
         )
     return twin
+
+
+def _states(constraint: Constraint, name: str) -> bool:
+    """Return whether the limit of its number is what the argument holds, and not, say, 0 beyond an allowed slope."""
+    said = limit_of(constraint)
+    return said is not None and _equal(said, float(getattr(constraint, name)))
+
+
+def _equal(said: float, limit: float) -> bool:
+    return math.isclose(said, limit, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def _made_again(twin: Constraint, constraint: Constraint) -> Constraint:
