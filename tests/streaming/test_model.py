@@ -100,11 +100,15 @@ def test_labels_that_no_constraint_reads_change_nothing(policy: str, size: int) 
 
 
 def test_keys_do_not_change_with_the_data() -> None:
-    assert set(new_model().get_aggregate_fairness_stats([])) == KEYS
     lonely = [(tensor([[0.3]]), {"sex": [0]})]
     stats = new_model().get_aggregate_fairness_stats(lonely)
     assert set(stats) == KEYS
     assert stats["pooled_aggregate_gap"] == 0.0
+
+
+def test_a_loader_without_a_batch_has_no_gap_of_0() -> None:
+    with pytest.raises(errors.EmptyBatchError, match="gave no batch"):
+        new_model().get_aggregate_fairness_stats([])
 
 
 def test_reset_before() -> None:
