@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fairlayer.data.encoder import DateColumn, NumericColumn
+from fairlayer.groups.categories import DISGUISED
 from fairlayer.training.config import continuous_names, feature_names
 from fairlayer.training.recipe import Recipe
 
 __all__ = ["LARGEST", "Field", "fields_of", "kind_of", "problem_of"]
 
 LARGEST = 3e38  # of float32
+_NO_NAMES = sorted(DISGUISED)  # texts that missing values turn into
+_TOLD_APART = float(2**53 - 1)  # beyond it, whole numbers may be one and the same floating number
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_LISTED = 50  # categories in a description
 _FAR = 1e9  # standard deviations of the training rows
@@ -32,6 +35,7 @@ class Field:
         example: a value that is taken.
         written: how a date is written.
         needed: whether null is refused.
+        named: whether a category names a group, so that it has to be a name.
         reach: the least and the largest number that is taken.
 
     Example:
@@ -46,6 +50,7 @@ class Field:
     example: Any = None
     written: str = ""
     needed: bool = False
+    named: bool = False
     reach: tuple[float, float] = (-LARGEST, LARGEST)
 
     def problem(self, value: Any) -> str | None:
@@ -61,10 +66,10 @@ class Field:
             "number": (number, "is read as a number"),
             "date": (isinstance(value, str), f"is read as a date ({self.written})"),
             "group": (any(_same(value, each) for each in self.values), f"has to be one of {self._listed()}"),
-            "category": (True, ""),
+            "category": (not (self.named and value in _NO_NAMES), "stands for no group: write null for unknown"),
         }
         fits, words = wanted[self.kind]
-        if fits and self.kind == "number" and not self.reach[0] <= value <= self.reach[1]:
+        if fits and number and self.kind != "group" and not self.reach[0] <= value <= self.reach[1]:
             fits, words = False, f"has to lie between {self.reach[0]:g} and {self.reach[1]:g}"
         return None if fits else f"is {_shown(value)}, but {words}"
 
@@ -79,7 +84,7 @@ class Field:
         if self.kind == "group":
             return {**said, "enum": [*self.values, *([] if self.needed else [None])]}
         number: dict[str, Any] = {"type": "number", "minimum": self.reach[0], "maximum": self.reach[1]}
-        text: dict[str, Any] = {"type": "string"}
+        text: dict[str, Any] = {"type": "string", **({"not": {"enum": _NO_NAMES}} if self.named else {})}
         dated = {**text, "format": "date"} if self.written == "ISO8601" else text
         kinds = {"number": [number], "date": [dated], "category": [text, number, {"type": "boolean"}]}[self.kind]
         return {**said, "anyOf": [*kinds, *([] if self.needed else [{"type": "null"}])]}
@@ -119,6 +124,8 @@ def fields_of(
             field = _group(name, words, encoded.get(name))
         else:
             field = _feature(name, words, encoded.get(name))
+            if field.kind == "category" and name in groups:  # any name will do, but it has to be one
+                field = replace(field, named=True, reach=(-_TOLD_APART, _TOLD_APART))
         found.append(replace(field, needed=name in must))
     return tuple(found)
 
