@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from compiled import Empty, best, layer_and_batch, step_of  # sets one thread, and compiled sweeps at once
 from machine import describe, header
+from turns import Empty, best, layer_and_batch, step_of  # sets one thread, and compiled sweeps at once
 
 import numpy as np  # isort: skip - after the number of threads is set
 import torch  # isort: skip
