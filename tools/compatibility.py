@@ -90,6 +90,7 @@ def run_combination(python: str, torch: str | None, environment: Path, workers: 
     inside = str(environment / "bin" / "python")
     wanted = f"torch=={torch}" if torch else "torch"
     subprocess.run([inside, "-m", "pip", "install", "--quiet", wanted, *NEEDED], check=True)
+    subprocess.run([inside, "-m", "pip", "install", "--quiet", "--no-deps", str(ROOT)], check=True)
     return run_tests(inside, workers)
 
 
