@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from fairlayer.groups.categories import (
     refuse_infinity,
     refuse_signs,
 )
-from fairlayer.groups.feature import EncodedFeature
+from fairlayer.groups.naming import group_labels
 
-__all__ = ["encode", "encode_values", "is_continuous", "judge_signs"]
+__all__ = ["EncodedFeature", "encode", "encode_values", "is_continuous", "judge_signs"]
 
 _DENSE_CODES = 1 << 16  # integer codes up to here are counted instead of sorted
 _ROUNDING = 1.0001e-2  # how far a row of memberships may be from 1: two decimals, or half precision
@@ -30,6 +30,29 @@ _TEXT = {str, NoneType}
 
 Known = tuple[Category, ...] | None
 Signs = Literal["judge", "refuse", "accept"]
+
+
+class EncodedFeature(NamedTuple):
+    """One sensitive feature of one batch: a code per sample (-1 unknown), or a probability per category."""
+
+    name: str
+    categories: tuple[Category, ...]
+    codes: IntArray | None = None  # (n,)
+    counts: FloatArray | None = None  # samples per category, where the encoding counted them anyway
+    membership: FloatArray | None = None  # (n, len(categories)), rows sum to 1, or to 0 where unknown
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """`name=category` for each category."""
+        return group_labels(self.name, self.categories)
+
+    @property
+    def unknown(self) -> int:
+        """How many samples have an unknown category."""
+        if self.codes is not None:
+            return int((self.codes < 0).sum())
+        assert self.membership is not None
+        return int((self.membership.sum(axis=1) == 0).sum())
 
 
 def encode(name: str, raw: Any, known: Known, *, signs: Signs = "judge") -> EncodedFeature:

@@ -11,8 +11,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.errors import CategoryError, MissingSensitiveFeatureError
 from fairlayer.groups.categories import raise_unseen
-from fairlayer.groups.encoding import encode
-from fairlayer.groups.feature import EncodedFeature
+from fairlayer.groups.encoding import EncodedFeature, encode
 from fairlayer.groups.reading import read_columns
 from fairlayer.groups.vocabulary import Vocabulary
 

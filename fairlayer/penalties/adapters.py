@@ -44,7 +44,7 @@ def cooper_problem(excess: Excess, evaluate: Callable[..., tuple[Tensor, Tensor]
     multipliers = require("cooper.multipliers", "methods")
     settings = {"multiplier": multipliers.DenseMultiplier(num_constraints=excess.size), **settings}
 
-    class Problem(cooper.ConstrainedMinimizationProblem):  # type: ignore[misc,name-defined]
+    class CooperProblem(cooper.ConstrainedMinimizationProblem):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.fairness = cooper.Constraint(constraint_type=cooper.ConstraintType.INEQUALITY, **settings)
@@ -53,7 +53,7 @@ def cooper_problem(excess: Excess, evaluate: Callable[..., tuple[Tensor, Tensor]
             loss, violation = evaluate(*args, **kwargs)
             return cooper.CMPState(loss, {self.fairness: cooper.ConstraintState(violation=violation)})
 
-    return Problem()
+    return CooperProblem()
 
 
 def dual_optimizer(excess: Excess, kind: Callable[..., Any], **settings: Any) -> Any:

@@ -125,7 +125,7 @@ def fit(
     with _quiet():
         tools = require("fairlayer.integrations.lightning", "train")
         keeper = tools.BestWeights(options.patience, start_competes=start_competes)
-        journal = tools.Journal(_Watch(model, watched), _telling(on_epoch))
+        journal = tools.EpochLog(_Watch(model, watched), _telling(on_epoch))
         trainer = _trainer(
             options,
             [journal, keeper, tools.RandomNumbers(), *_measured(tools, train, task)],

@@ -263,7 +263,7 @@ class _Shared(DistributedSampler[list[int]]):
             self.batches.set_epoch(epoch)
 
 
-class _Rows(Dataset[Batch]):
+class _SampleRows(Dataset[Batch]):
     """A sample that is indexed by a whole batch at once."""
 
     def __init__(self, sample: Sample) -> None:
@@ -287,7 +287,7 @@ def strata_of(sample: Sample) -> Any:
 
 def _loader(sample: Sample | None, batches: StratifiedBatchSampler | _InOrder) -> DataLoader[Batch]:
     assert sample is not None  # the train rows are always there, the others were asked for by name
-    return DataLoader(_Rows(sample), batch_size=None, sampler=_Shared(batches), collate_fn=_as_it_is)
+    return DataLoader(_SampleRows(sample), batch_size=None, sampler=_Shared(batches), collate_fn=_as_it_is)
 
 
 def _as_it_is(batch: Any) -> Any:

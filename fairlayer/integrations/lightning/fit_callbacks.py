@@ -12,12 +12,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-__all__ = ["BestWeights", "Journal", "RandomNumbers"]
+__all__ = ["BestWeights", "EpochLog", "RandomNumbers"]
 
 Entry = dict[str, float]
 
 
-class Journal(Callback):
+class EpochLog(Callback):
     """One entry per epoch: the losses, and means over validation batches of what `read` reads; kept in checkpoints.
 
     Args:
@@ -25,8 +25,8 @@ class Journal(Callback):
         on_entry: told of each entry.
 
     Example:
-        >>> journal = Journal(lambda module, batch: {"mean": float(batch[0].mean())})
-        >>> journal.entries
+        >>> log = EpochLog(lambda module, batch: {"mean": float(batch[0].mean())})
+        >>> log.entries
         []
     """
 

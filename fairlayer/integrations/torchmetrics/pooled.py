@@ -20,8 +20,6 @@ from fairlayer.errors import (
     ParameterError,
 )
 from fairlayer.integrations.torchmetrics.beginning import begin_metric
-from fairlayer.integrations.torchmetrics.identity import alike, identity
-from fairlayer.integrations.torchmetrics.loading import check_saved
 from fairlayer.integrations.torchmetrics.reading import (
     Categories,
     FixedGroups,
@@ -30,6 +28,7 @@ from fairlayer.integrations.torchmetrics.reading import (
     read_scores,
     read_weights,
 )
+from fairlayer.integrations.torchmetrics.states import alike, check_saved, identity
 from fairlayer.integrations.torchmetrics.table import DECISIONS, LABELS, ROWS, SCORES, VALUES, rates, tabulate
 
 __all__ = ["GroupRow", "PooledByGroup"]
