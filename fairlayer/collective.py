@@ -84,7 +84,7 @@ class Ranks:
         """Return the vectors of all processes, (ranks, len(vector)), in the order of the ranks.
 
         Args:
-            vector: of the same length on every process.
+            vector: a vector of the same length on every process.
             subject: what the numbers are, the same on every process.
 
         Raises:

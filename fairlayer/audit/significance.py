@@ -223,7 +223,7 @@ def standardised_differences(
 
     Args:
         by: the features whose categories make the groups.
-        name: of the number that is compared.
+        name: the name of the number that is compared.
 
     Raises:
         MetricError: the metric is no mean, or the table cannot answer it.

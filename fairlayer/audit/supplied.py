@@ -77,7 +77,7 @@ def read_supplied(path: str | Path, columns: Sequence[str] = ()) -> Supplied:
     """Read the YAML file, and check the roles against the columns of the table.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         columns: the columns of the table; not checked where there are none.
 
     Raises:

@@ -33,8 +33,8 @@ class Batch:
         ranks: the processes that each hold a share of the batch; None where all of it is here.
         column: which column of the scores it is about.
         label_names: how cells call label 0 and label 1, for a class the others and itself.
-        problems: of several problems in one batch, which one each sample is of, (n,), -1 for none. Every group is then
-            one of each problem.
+        problems: where one batch holds several problems, the problem of each sample, (n,), -1 for none. Every group is
+            then one of each problem.
 
     Example:
         >>> from fairlayer.groups import read_sensitive_features
@@ -253,7 +253,7 @@ def _of_problems(problems: IntArray, groups: _Split) -> _Split:
 
 
 def _everyone() -> _Split:
-    """One stratum of all samples; `_build` does not cross with it."""
+    """Return one stratum of all samples; `_build` does not cross with it."""
     return _Split(("",))
 
 

@@ -21,7 +21,7 @@ class Convex(Constraint):
         build(prediction, batch, **parameters)        a list of cvxpy constraints on prediction (n,)
 
     Args:
-        build: from a `cvxpy.Variable` (n,), the batch (`fairlayer.constraints.Batch`) and one
+        build: a function of a `cvxpy.Variable` (n,), the batch (`fairlayer.constraints.Batch`) and one
             `cvxpy.Parameter` per entry of `parameters` to a list of cvxpy constraints. Called for each batch.
         name: how results call it.
         on: a sensitive feature that `build` reads from the batch, or a tuple of them.

@@ -162,7 +162,7 @@ class StratifiedBatchSampler(Sampler[list[int]]):
 
 
 def consecutive_batches(n: int, batch_size: int) -> list[slice]:
-    """Rows in order; a tail shorter than `batch_size` joins the batch before it, so no row is dropped.
+    """Return the rows in order; a tail shorter than `batch_size` joins the batch before it, so no row is dropped.
 
     Args:
         n: the number of rows.

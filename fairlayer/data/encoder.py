@@ -203,7 +203,7 @@ class Encoder:
         return np.hstack(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: column name -> what was learnt."""
+        """Return plain JSON values: column name -> what was learnt."""
         return {column.name: column.to_dict() for column in self.columns}
 
     @classmethod

@@ -87,7 +87,7 @@ def inspect_table(table: Table, *, kept: Sequence[str] = ()) -> Inspection:
     """Look at the columns that would be features.
 
     Args:
-        table: whose target can be read.
+        table: a table whose target can be read.
         kept: columns that are features whatever they look like.
 
     Example:

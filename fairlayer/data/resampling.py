@@ -105,7 +105,7 @@ def _drawn_rows(x: Any, cell: NDArray[np.int64], sampler: str, seed: int) -> tup
 def _mixed(
     x: Any, cell: NDArray[np.int64], method: str, categorical: list[int], seed: int
 ) -> tuple[Any, NDArray[np.int64]]:
-    """New rows, and for each a row of the same cell, which lends it label and groups."""
+    """Return new rows, and for each a row of the same cell, which lends it label and groups."""
     over = require("imblearn.over_sampling", "methods")
     smote = over.SMOTENC(categorical, random_state=seed) if categorical else over.SMOTE(random_state=seed)
     table = _objects(x, categorical) if categorical else _numbers(x)

@@ -77,7 +77,7 @@ def remaining_gap(
             sensitive_features.
         constraints: what to measure; those that read labels need y in every batch. Score bins are those of the
             predictions.
-        threshold: of the decisions; None where there are none (regression).
+        threshold: the threshold of the decisions; None where there are none (regression).
 
     Raises:
         MissingLabelsError: a constraint reads labels, and a batch has none.

@@ -51,7 +51,7 @@ class AmortisedShifts(nn.Module):
         on_unknown: what is done where a group is unknown: "unmoved" (no constraint on that feature moves the sample,
             as in the projection; for a parity over one feature that is also the mean shift of everyone), or "raise".
 
-    Source: the shifts are those of `Projection.shift`; keeping them is design of this package.
+    Source: the shifts are those of `Projection.shift`; keeping them is the design of this package.
 
     Example:
         >>> import torch, fairlayer as fl

@@ -59,7 +59,7 @@ def encode(name: str, raw: Any, known: Known, *, signs: Signs = "judge") -> Enco
     """Return a column that was read by `read_column` as groups: those known, then those found, in order.
 
     Args:
-        name: of the feature.
+        name: the name of the feature.
         raw: (n,), or (n, k) floats.
         known: the categories that have codes already; None where nothing is known of the feature.
         signs: what to do where -1 and 1 are the only codes, which may be two groups, or one group and unknown samples:

@@ -20,8 +20,8 @@ def cooper_problem(excess: Excess, evaluate: Callable[..., tuple[Tensor, Tensor]
     Args:
         excess: the constraints, after `fit_categories`.
         evaluate: returns (loss, excess of this batch); it gets what `roll(compute_cmp_state_kwargs={...})` holds.
-        settings: for `cooper.Constraint` (`formulation_type`, `penalty_coefficient`, `multiplier`); by default one
-            dense multiplier per entry, in Cooper's Lagrangian formulation.
+        settings: arguments for `cooper.Constraint` (`formulation_type`, `penalty_coefficient`, `multiplier`); by
+            default one dense multiplier per entry, in Cooper's Lagrangian formulation.
 
     Raises:
         MissingExtraError: Cooper is not installed.

@@ -318,7 +318,7 @@ class Plan:
                 )
 
     def _read_labels(self, y: Any, shape: tuple[int, ...]) -> FloatArray | None:
-        """Labels (n, 1) or (n, k); of rows of classes always (n, k), 1 in the column of the class."""
+        """Return the labels (n, 1) or (n, k); of rows of classes always (n, k), 1 in the column of the class."""
         if not self.options.on_simplex:
             return read_per_sample("y", y, shape)
         if len(shape) != 2 or shape[1] < 2:

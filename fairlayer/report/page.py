@@ -134,7 +134,7 @@ def read_document(path: str | Path) -> dict[str, Any]:
     """Read a document that `fairlayer audit --json` or `fairlayer train` wrote.
 
     Args:
-        path: of the JSON file.
+        path: the path of the JSON file.
 
     Raises:
         DataError: it is no such document, or one of another version.

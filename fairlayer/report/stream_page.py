@@ -24,7 +24,7 @@ class DecidedCell(NamedTuple):
     """What was decided about one combination of groups.
 
     Args:
-        name: of the cell.
+        name: the name of the cell.
         requests: decided.
         selected: how many of them got a yes.
 

@@ -40,7 +40,7 @@ class RouteGap:
 
     Args:
         value: measured on these rows, None where nothing is compared.
-        limit: of the constraint.
+        limit: the limit of the constraint.
         at_least: whether the limit is a lower one.
         estimate: the value without what the noise of small groups makes of it; the value where no estimate is known.
         low, high: limits of the value, where an interval is known.

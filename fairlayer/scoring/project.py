@@ -71,7 +71,7 @@ def project_chunks(
         DataError: chunks of another form, or not the same in each sweep.
         FairlayerError: as `project`.
 
-    Source: design of this package.
+    Source: the design of this package.
 
     Example:
         >>> import numpy as np, fairlayer as fl

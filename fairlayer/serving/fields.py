@@ -29,7 +29,7 @@ class Field:
     """One column of a record.
 
     Args:
-        name: of the column.
+        name: the name of the column.
         kind: what it is read as. A "group" is a sensitive column outside whose categories nothing is taken.
         words: categories that are known.
         example: a value that is taken.
@@ -107,7 +107,7 @@ def fields_of(
     """Return the columns that a record must have: features, and what the sensitive features are made of.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         groups: sensitive feature -> its categories.
         closed: whether a category that is not among them is refused.
         needed: sensitive features that must be known.
@@ -147,7 +147,7 @@ def _feature(name: str, words: tuple[str, ...], column: Any) -> Field:
 
 
 def _reach(column: NumericColumn) -> tuple[float, float]:
-    """Numbers further from the mean than this would leave the float32 of the network."""
+    """Return the reach: numbers further from the mean would leave the float32 of the network."""
     far = _FAR * column.scale
     return max(column.mean - far, -LARGEST), min(column.mean + far, LARGEST)
 

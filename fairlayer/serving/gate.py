@@ -66,7 +66,7 @@ class Gate:
     Args:
         app: the application behind it.
         limits: what to keep to.
-        metrics: told of each request.
+        metrics: the counters that are told of each request.
         endpoints: paths that metrics name; all others are "other".
         asked: paths that take no body, so that a POST to them is refused by the application, whatever it brings.
     """

@@ -26,7 +26,7 @@ class Journal:
         clock: the time of each row, in seconds since 1970.
         key: the trail's secret key; without one, ids stand in the trail as they are, and no input is committed to.
         signing_key: also signs the checkpoints.
-        name: of a new trail.
+        name: the name of a new trail.
 
     Example:
         >>> journal = Journal(clock=lambda: 1790000000.0, key=bytes(32), name="loans")

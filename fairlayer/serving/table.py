@@ -70,7 +70,7 @@ class StreamedTable:
         return {"nothing": self.raw, "offline": self.offline, "stream": self.streamed}
 
     def measurable(self) -> list[Constraint]:
-        """Constraints whose gap the table can tell: those that read labels need the target column."""
+        """Return the constraints whose gap the table can tell: those that read labels need the target column."""
         return [c for c in self.run.model.constraints if self.labels is not None or not c.needs_labels]
 
     def pooled(self, constraint: Constraint, scores: FloatArray) -> float | None:
@@ -146,7 +146,7 @@ def stream_table(
         hold: see `FairModel`.
         at: seconds of each row on a clock that never goes back; a call has the time of its first row.
         warm_start: rows whose raw scores the feed-forward begins with.
-        on_rows: told how many rows have been emitted as the stream goes.
+        on_rows: a function that is told how many rows have been emitted as the stream goes.
         frame: the rows, in order of arrival.
         recorder: writes a row of an audit trail for each row of the table, in transactions of a thousand.
 

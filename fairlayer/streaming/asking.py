@@ -66,7 +66,7 @@ class Part:
         ids: (n,) or None.
         at: seconds on the caller's clock.
         digests: (n,) of the records, or None.
-        counters: to be added to those that the store keeps.
+        counters: numbers to be added to those that the store keeps.
         inputs: (n,) what the model read, or None.
         read: (n,) what the model said, or None where that is `raw`.
     """
@@ -226,7 +226,7 @@ def read_labels(ids: Sequence[Id], y: Any, *, labelled: bool) -> dict[Id, float]
     """Return id -> label of labels that are delivered.
 
     Args:
-        ids: of earlier predictions.
+        ids: the ids of earlier predictions.
         y: a label for each.
         labelled: whether some constraint looks at labels.
 

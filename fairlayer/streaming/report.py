@@ -28,8 +28,8 @@ class GapReport(NamedTuple):
     """What one constraint says about a stretch of a stream.
 
     Args:
-        raw: of the raw scores; None where nothing was counted.
-        emitted: of the predictions.
+        raw: what the raw scores have; None where nothing was counted.
+        emitted: what the predictions have.
     """
 
     raw: Measured | None
@@ -40,7 +40,7 @@ class Split(NamedTuple):
     """The pooled gap of the two groups that make it, split exactly over the buckets k with shares p and means m.
 
     Args:
-        gap: of the pooled means.
+        gap: the gap of the pooled means.
         within: sum over k of (p0k + p1k) / 2 (m0k - m1k): what the gaps inside the buckets make.
         mix: sum over k of (p0k - p1k) (m0k + m1k) / 2: what the groups' coming at different times makes.
     """

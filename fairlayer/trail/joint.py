@@ -91,7 +91,7 @@ def verify_chains(
         address: postgresql://...
         checkpoint: the text that `joint_checkpoint` returned, held outside.
         key: that the chains are sealed with.
-        public_key: of the key that signed the checkpoints.
+        public_key: the public half of the key that signed the checkpoints.
 
     Raises:
         TrailError: the database cannot be read, or the text is no joint checkpoint.
@@ -130,7 +130,7 @@ def copy_chains(address: str, folder: str | Path) -> dict[str, Path]:
 
     Args:
         address: postgresql://...
-        folder: where to; it is made where there is none.
+        folder: the folder to write to; it is made where there is none.
 
     Raises:
         TrailError: the database cannot be read, or a file is there already.
@@ -155,7 +155,7 @@ def joint_checkpoint(
     Args:
         address: postgresql://...
         time: the caller's clock.
-        who: by whom.
+        who: who asks for it.
         key: that the chains are sealed with.
         signing_key: Ed25519 private key that also signs the checkpoints.
 

@@ -90,7 +90,7 @@ def prove(path: str | Path, row: int) -> Proof:
     """Return the proof that a row is in the trail.
 
     Args:
-        path: of the trail.
+        path: the path of the trail.
 
     Raises:
         TrailError: there is no such row, its segment was dropped, or is still open.

@@ -117,7 +117,7 @@ class _Tested:
         return np.linspace(min(0.0, float(both.min())), max(1.0, float(both.max())), BINS + 1)
 
     def shares(self, scores: Array) -> tuple[float, ...]:
-        """Share of these scores in each bin."""
+        """Return the share of these scores in each bin."""
         return tuple((np.histogram(scores, self.bins)[0] / max(1, len(scores))).tolist())
 
 

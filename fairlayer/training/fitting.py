@@ -104,7 +104,7 @@ def fit(
         start_competes: whether the weights that the model comes with are left in it, as epoch 0, where no epoch has a
             lower validation loss.
         watched: constraints whose gap each epoch tells; by default those of the model.
-        on_epoch: told of each epoch.
+        on_epoch: a function that is told of each epoch.
         folder: keeps a checkpoint there after each epoch (weights, optimiser, batches to come, random numbers, and the
             stream of a `FairModel`), and resumes from it if told to.
         logger: a logger of Lightning, or several.
@@ -180,7 +180,7 @@ def _checkpoint(folder: FitFolder | None) -> str | None:
 
 
 def _measured(tools: Any, train: Sample, task: Task) -> list[Any]:
-    """Disparities of the groups, for loggers."""
+    """Return the disparities of the groups, for loggers."""
     threshold = 0.5 if task == "classification" else None
     names = [name for name, column in train.sensitive.items() if column.dtype.kind != "f"]
     return [tools.FairnessCallback(names, stop_on_infeasible=False, threshold=threshold)] if names else []
@@ -231,7 +231,7 @@ def constraints_of(model: nn.Module) -> Sequence[Constraint]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's advice is for those who write a Trainer themselves."""
+    """Silence Lightning's advice, which is for those who write a Trainer themselves."""
     require("lightning.pytorch", "train")  # sets the level of its loggers when it is imported
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level

@@ -95,7 +95,7 @@ def _the_same(name: str, scores: list[Tensor], n: int) -> Tensor:
 
 
 def _outermost(module: nn.Module) -> list[nn.Module]:
-    """Models of fairlayer and lone projections, none of which lies inside another."""
+    """Return the models of fairlayer and lone projections, none of which lies inside another."""
     kinds = FairModel | FairProjection
     if isinstance(module, kinds):
         return [module]

@@ -22,7 +22,7 @@ class EpochLog(Callback):
 
     Args:
         read: function of (module, batch) -> numbers, called after each validation step.
-        on_entry: told of each entry.
+        on_entry: a function that is told of each entry.
 
     Example:
         >>> log = EpochLog(lambda module, batch: {"mean": float(batch[0].mean())})
@@ -104,7 +104,7 @@ class BestWeights(Callback):
             self.weights = copy.deepcopy(pl_module.state_dict())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A fit that had stopped already does not go on."""
+        """Stop at once a fit that had stopped already."""
         trainer.should_stop = trainer.should_stop or trainer.current_epoch - self.epoch >= self.patience
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

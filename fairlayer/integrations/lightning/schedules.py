@@ -74,7 +74,7 @@ class ToleranceSchedule:
 
     Args:
         module: its layers' and penalties' constraints are meant.
-        schedule: for every constraint that has a tolerance, or by the constraint's name.
+        schedule: one schedule for every constraint that has a tolerance, or by the constraint's name.
 
     Raises:
         ConstraintDefinitionError: there is no such constraint, or its tolerance is a tensor that may be learnt.

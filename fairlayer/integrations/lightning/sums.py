@@ -38,7 +38,7 @@ class GroupSums:
     need not wait for the device, and what cannot be read is counted and told by `counted`.
 
     Args:
-        name: of the feature, for errors.
+        name: the name of the feature, for errors.
         threshold: a score at or above it is a decision for 1; None where there are no decisions.
     """
 
@@ -155,10 +155,10 @@ class Disparities:
     """Largest minus smallest group mean of pooled rows; NaN where fewer than two groups were seen, or scores are NaN.
 
     Args:
-        score_gap: of scores.
-        demographic_parity_difference: of decisions (selection rates).
-        equalized_odds_difference: of decisions within label 1, or within label 0, whichever is larger; NaN where
-            either label was seen in fewer than two groups.
+        score_gap: the gap of scores.
+        demographic_parity_difference: the difference of decisions (selection rates).
+        equalized_odds_difference: the difference of decisions within label 1, or within label 0, whichever is larger;
+            NaN where either label was seen in fewer than two groups.
         smallest_group: rows of the smallest group seen.
         groups: number of groups seen.
     """

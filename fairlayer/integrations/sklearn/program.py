@@ -45,8 +45,8 @@ def nearest(point: FloatArray, limits: LinearLimits, names: tuple[str, ...]) -> 
 
     Args:
         point: (coefficients,).
-        limits: on the point.
-        names: of the constraints, for the error.
+        limits: the limits on the point.
+        names: the names of the constraints, for the error.
 
     Raises:
         InfeasibleConstraintsError: no point meets all limits.

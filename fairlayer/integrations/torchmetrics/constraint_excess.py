@@ -37,7 +37,7 @@ class ConstraintExcess(Metric):
         categories: feature -> its categories, in an order that is the same on all ranks; needed for features that
             come as names, not for codes or numbers.
         threshold: measure the decisions `score >= threshold` instead of the scores.
-        options: of `torchmetrics.Metric`.
+        options: the options of `torchmetrics.Metric`.
 
     Example:
         >>> import fairlayer as fl

@@ -39,11 +39,11 @@ class GroupRow:
     """One group, as far as it was observed; a rate over no rows is NaN.
 
     Args:
-        name: of the group.
+        name: the name of the group.
         count: rows (a sum of memberships or weights, where there are any); 0 means not observed.
         positives: rows with label 1.
         negatives: rows with label 0.
-        mean_score: over all rows.
+        mean_score: the mean score over all rows.
         selection_rate: share of decisions for 1, over all rows.
         true_positive_rate: the same over rows with label 1.
         false_positive_rate: the same over rows with label 0.
@@ -70,7 +70,7 @@ class PooledByGroup(Metric, ABC):
         categories: number of groups (codes 0, 1, ...), their names, or a dict of feature -> either, for the
             intersections of several features. Fixed here, so that a group that never comes is known to be absent.
         threshold: a score at or above it is a decision for 1.
-        options: of `torchmetrics.Metric`.
+        options: the options of `torchmetrics.Metric`.
     """
 
     full_state_update = False

@@ -50,8 +50,8 @@ def check_saved(metric: Metric, state_dict: Mapping[str, Any], prefix: str, *, u
 
     Args:
         metric: what is to be loaded into; it has a state `about`, see `identity`.
-        state_dict: with persistent states of this metric, or with none of them.
-        prefix: of their names.
+        state_dict: a `state_dict` with persistent states of this metric, or with none of them.
+        prefix: the prefix of their names.
         unknown: the name of a state in which NaN stands for what is not known.
 
     Raises:

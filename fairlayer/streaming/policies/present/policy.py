@@ -55,7 +55,7 @@ class Present(Policy):
         cut: standard errors by which a short mean must differ from the long one for a change to be clear.
         trust: how much an estimated label counts beside a real one; 0 moves nobody before labels have come.
 
-    Source: design of this package.
+    Source: the design of this package.
 
     Example:
         >>> import torch, fairlayer as fl
