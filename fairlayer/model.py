@@ -472,7 +472,7 @@ class FairModel(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _estimated_labels(self, scores: Tensor, inference: bool) -> Tensor | None:
-        """Return raw scores that are probabilities, to stand in for the labels that a constraint reads in evaluation."""
+        """Return raw scores that are probabilities, which stand in for labels that a constraint reads in evaluation."""
         if self.training and not inference:
             raise MissingLabelsError(
                 f"{self._label_based[0]} looks at labels, but no y was given in training mode. Pass y=labels; "

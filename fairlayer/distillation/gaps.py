@@ -39,7 +39,7 @@ class RemainingGap:
         constraint: its name.
         scores: the number that it bounds (for a parity the largest difference of group means, for a ratio the lowest
             over the highest), None where there is nothing to compare.
-        violation: by how much it misses the constraint, 0 where it is met.
+        violation: how much it misses the constraint, 0 where it is met.
         decisions: the same number as `scores` for the decisions `prediction >= threshold`.
         counts: samples of each group it compares.
         measured: `scores` with its limit, its direction and its unit.

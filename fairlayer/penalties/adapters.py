@@ -19,7 +19,8 @@ def cooper_problem(excess: Excess, evaluate: Callable[..., tuple[Tensor, Tensor]
 
     Args:
         excess: the constraints, after `fit_categories`.
-        evaluate: returns (loss, excess of this batch); it gets what `roll(compute_cmp_state_kwargs={...})` holds.
+        evaluate: a function that returns (loss, excess of this batch); it gets what
+            `roll(compute_cmp_state_kwargs={...})` holds.
         settings: arguments for `cooper.Constraint` (`formulation_type`, `penalty_coefficient`, `multiplier`); by
             default one dense multiplier per entry, in Cooper's Lagrangian formulation.
 

@@ -159,7 +159,7 @@ def assemble(
         classes: on the simplex, the batch as each class sees it, in the order of the columns.
         column: where columns are independent, the one that the batch is about; a constraint that speaks of others
             only is left out. None where there is a single one.
-        once: tells the user, once, of a constraint that has nothing to compare; None for nobody.
+        once: what tells the user, once, of a constraint that has nothing to compare; None for nobody.
 
     Raises:
         EmptyGroupError: a compared group has no sample, and `on_empty` is "raise".

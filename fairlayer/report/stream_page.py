@@ -25,7 +25,7 @@ class DecidedCell(NamedTuple):
 
     Args:
         name: the name of the cell.
-        requests: decided.
+        requests: how many were decided.
         selected: how many of them got a yes.
 
     Example:

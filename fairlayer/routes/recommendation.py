@@ -41,7 +41,7 @@ class Situation:
         promise: whether the promise is made about "scores" or about "decisions".
         group_at_inference: whether the group of a person is known, and may be used, when a score is made.
         group_is_input: whether it is a feature of the model too.
-        hard: whether a bound must hold in every batch, and not only about so on average.
+        hard: whether a bound must hold in every batch, and not only roughly and on average.
         stream: whether people come one by one.
         smallest_group: people of the smallest group in the data; None where not known.
 
@@ -174,7 +174,7 @@ METHODS: tuple[Method, ...] = (
         "fairlayer.InferenceState, `fairlayer stream`, `fairlayer serve`",
         "scores of people who come one by one, and the group is known",
         lambda s: _of_groups(s) and s.stream and s.group_at_inference,
-        "One person has no gap. The stream keeps the gap of the people so far within the tolerance, with a stated lag.",
+        "One person has no gap. The stream keeps the gap of recent people within the tolerance and a stated noise.",
         "a bound on decisions, or on every window of people.",
     ),
     Method(

@@ -53,8 +53,8 @@ def project_chunks(
     of those of the whole table. One more sweep, `values()`, gives the projected chunks.
 
     Args:
-        chunks: returns the chunks, the same each time it is called: tuples (scores, sensitive_features) or (scores,
-            sensitive_features, y), or dicts with these keys.
+        chunks: a function that returns the chunks, the same each time it is called: tuples (scores, sensitive_features)
+            or (scores, sensitive_features, y), or dicts with these keys.
         constraints: what must hold for the means over the whole table.
         bounds: (lower, upper), each None or a number.
         margin: see `project`.

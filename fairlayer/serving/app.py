@@ -67,7 +67,8 @@ def create_app(
         most_bytes: largest request body.
         seconds: longest time for a body to arrive.
         allowed_hosts: names that the Host header may have: by default those of this machine for itself; None for any.
-        token: asked of every request but /health and /ready, as `Authorization: Bearer TOKEN`; None for none.
+        token: the token that is asked of every request but /health and /ready, as `Authorization: Bearer TOKEN`; None
+            for none.
         **options: the options of the `Scorer` (store, policy, memory, window, hold, warm_start, most_records, unknown,
             journal).
 

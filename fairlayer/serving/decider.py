@@ -75,8 +75,9 @@ class Decider:
         inputs: how records are read.
         rule: the rule of the run, from `decided_by`.
         store: a store, which holds decisions only.
-        journal: keeps an audit trail of the decisions in the store's file. Its rows hold the model's score as `raw`,
-            what the stream made of the rule's wish as `emitted`, the decision, and the wish among the details.
+        journal: a journal, which keeps an audit trail of the decisions in the store's file. Its rows hold the model's
+            score as `raw`, what the stream made of the rule's wish as `emitted`, the decision, and the wish among the
+            details.
         model: what the trail calls the run.
         **options: the options of the `InferenceState`: policy, memory, window, hold. The policy is "anytime" by
             default, which bounds all decisions so far.

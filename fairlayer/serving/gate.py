@@ -39,7 +39,7 @@ class Limits:
         most_bytes: largest body.
         seconds: longest time for a body to arrive.
         hosts: names that the Host header may have; None for any.
-        token: that `Authorization: Bearer ...` must carry, except at /health and /ready; None for none.
+        token: the token that `Authorization: Bearer ...` must carry, except at /health and /ready; None for none.
     """
 
     most_bytes: int = 4_000_000

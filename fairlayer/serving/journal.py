@@ -25,7 +25,7 @@ class Journal:
     Args:
         clock: the time of each row, in seconds since 1970.
         key: the trail's secret key; without one, ids stand in the trail as they are, and no input is committed to.
-        signing_key: also signs the checkpoints.
+        signing_key: the key that also signs the checkpoints.
         name: the name of a new trail.
 
     Example:

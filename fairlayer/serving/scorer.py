@@ -232,8 +232,8 @@ class Scorer:
         most_records: most records of one request.
         unknown: see `Inputs`.
         decision_policy: how the decisions of a service are held, see `DecisionStream`.
-        journal: keeps an audit trail in the store's file or database, one row for each answer, in the transaction that
-            counts it; None keeps none.
+        journal: a journal, which keeps an audit trail in the store's file or database, one row for each answer, in the
+            transaction that counts it; None keeps none.
 
     Raises:
         DataError, StoreError: the run or the store cannot be read.

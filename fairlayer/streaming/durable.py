@@ -42,7 +42,8 @@ class DurableStream:
         store: the store to write to.
         vocabulary: closed, where a new category is to be an error.
         finish: what turns predictions into answers; None to answer them.
-        witness: writes beside each step of predictions, in its transaction, such as a `Recorder` of an audit trail.
+        witness: what writes beside each step of predictions, in its transaction, such as a `Recorder` of an audit
+            trail.
 
     Raises:
         StoreError: the store holds the stream of other constraints.

@@ -59,7 +59,7 @@ class Witness(Protocol):
 
 @dataclass(frozen=True)
 class Recorder:
-    """Writes a row of an audit trail for each answer.
+    """What writes a row of an audit trail for each answer.
 
     Args:
         trail: where to write: a file, or a chain of one of several writers.

@@ -100,8 +100,8 @@ class StreamReport:
         limits: what each constraint holds its number to.
         waiting: predictions whose label has not come.
         lost: predictions that waited for a label and had to make room.
-        phase: now.
-        policy: that holds the stream.
+        phase: the phase now.
+        policy: the policy that holds the stream.
         events: the latest things that happened.
 
     Example:

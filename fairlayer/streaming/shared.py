@@ -123,8 +123,8 @@ class SharedStream:
         store: where to write, and the share.
         vocabulary: all categories, in an order that all workers have.
         finish: what turns predictions into answers; None to answer them.
-        recorder: writes a row of the worker's chain of an audit trail for each answer, in the transaction that stores
-            it; its trail is a `SlotTrail`.
+        recorder: what writes a row of the worker's chain of an audit trail for each answer, in the transaction that
+            stores it; its trail is a `SlotTrail`.
 
     Raises:
         StoreError: the database cannot be reached, holds another stream, or has no free slot.

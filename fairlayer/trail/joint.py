@@ -90,7 +90,7 @@ def verify_chains(
     Args:
         address: postgresql://...
         checkpoint: the text that `joint_checkpoint` returned, held outside.
-        key: that the chains are sealed with.
+        key: the key that the chains are sealed with.
         public_key: the public half of the key that signed the checkpoints.
 
     Raises:
@@ -156,7 +156,7 @@ def joint_checkpoint(
         address: postgresql://...
         time: the caller's clock.
         who: who asks for it.
-        key: that the chains are sealed with.
+        key: the key that the chains are sealed with.
         signing_key: Ed25519 private key that also signs the checkpoints.
 
     Raises:

@@ -51,7 +51,7 @@ def verify(
     Args:
         path: the path of the file.
         checkpoint: what `AuditTrail.checkpoint` returned, or its text, kept outside.
-        key: that the trail is sealed with.
+        key: the key that the trail is sealed with.
         public_key: the public half of the key that signed the checkpoints: 32 bytes, or PEM.
         incremental: read only what was written after the checkpoint, and trust what was verified before it.
 

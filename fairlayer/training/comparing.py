@@ -51,9 +51,9 @@ def compare(
 
     Args:
         plain: the model without a layer; called on the features.
-        model: its constraints are what is measured.
+        model: the model with a layer, whose constraints are measured.
         inference: use the layer's inference regime.
-        calibrator: makes label estimates of the raw scores; None takes the raw scores.
+        calibrator: what makes label estimates of the raw scores; None takes the raw scores.
         watched: sensitive features whose groups are shown although no constraint compares them.
         data, split, rows: where the rows come from, for the reader.
         task: classification or regression.

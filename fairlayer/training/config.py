@@ -63,7 +63,7 @@ class ModelConfig:
 
     Args:
         width: number of encoded features.
-        constraints: the constraints as text, see `parse_constraint`.
+        constraints: the constraints as text; see `parse_constraint`.
         bounds: lowest and highest prediction; None for no bounds (regression only).
         margin: keeps predictions this far inside the bounds in the euclidean geometry, which clips them.
         b_tau: smallest inference batch that is projected as a whole.

@@ -84,7 +84,7 @@ def emit_in_batches(
     """Apply the model without showing it the labels; a short tail joins the last batch.
 
     Args:
-        calibrator: makes the estimates that stand in for labels from the raw scores; None takes the raw scores.
+        calibrator: what makes the estimates that stand in for labels from the raw scores; None takes the raw scores.
         inference: refuse batches smaller than `b_tau`, which in use are streamed.
         sample: the rows.
         batch_size: rows of each batch that is projected.

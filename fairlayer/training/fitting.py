@@ -105,8 +105,8 @@ def fit(
             lower validation loss.
         watched: constraints whose gap each epoch tells; by default those of the model.
         on_epoch: a function that is told of each epoch.
-        folder: keeps a checkpoint there after each epoch (weights, optimiser, batches to come, random numbers, and the
-            stream of a `FairModel`), and resumes from it if told to.
+        folder: the folder in which a checkpoint is kept after each epoch (weights, optimiser, batches to come, random
+            numbers, and the stream of a `FairModel`), and from which training resumes if told to.
         logger: a logger of Lightning, or several.
         train: the training rows.
         valid: the validation rows, which choose the epoch.

@@ -154,7 +154,7 @@ def train(
         on_epoch: a function that is told ("unconstrained" or "constrained", epoch) as training goes.
         checkpoints: folder that keeps a checkpoint of either model after each epoch.
         resume: go on from the checkpoints that are there.
-        logger: makes a logger of Lightning for the model of that name.
+        logger: a function that makes a logger of Lightning for the model of that name.
         parts: training, validation and test rows.
         options: the options of the fit.
 

@@ -129,7 +129,9 @@ class BestWeights(Callback):
 
 
 class RandomNumbers(Callback):
-    """A resumed fit draws the random numbers (of torch on the CPU, numpy, Python) that it would have drawn.
+    """A callback by which a resumed fit draws the random numbers that it would have drawn.
+
+    These are the numbers of torch on the CPU, of NumPy and of Python.
 
     Example:
         >>> sorted(RandomNumbers().state_dict())

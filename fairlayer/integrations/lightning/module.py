@@ -60,7 +60,7 @@ class FairLightningModule(LightningModule):
             `LossTerm` (Penalty, HSIC, MMD, AugmentedLagrangian, a fairret, one of your own) learns the categories
             before training and is told of each step of the optimiser; any other module is only called.
         penalty_weight: the weight of their sum; `FairnessCallback(penalty_weight=...)` schedules it.
-        adversary: reads the backbone; `FairnessCallback` schedules its strength.
+        adversary: an adversary that reads the backbone; `FairnessCallback` schedules its strength.
         learning_rate: the learning rate of AdamW.
         weight_decay: the weight decay of AdamW.
 

@@ -73,7 +73,7 @@ class ToleranceSchedule:
     """Tolerances of a module's constraints while it is trained; `put_back` gives each its own again.
 
     Args:
-        module: its layers' and penalties' constraints are meant.
+        module: the module whose layers' and penalties' constraints are meant.
         schedule: one schedule for every constraint that has a tolerance, or by the constraint's name.
 
     Raises:

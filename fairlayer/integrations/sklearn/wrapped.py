@@ -116,7 +116,8 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: rows, in any form that the estimator takes.
             y: labels of two classes (n,).
-            sensitive_features: needed with `decisions`; as for `project`, or None to take columns of a frame X.
+            sensitive_features: the sensitive features, needed with `decisions`; as for `project`, or None to take
+                columns of a frame X.
             sample_weight: how many samples each row stands for (n,), for the estimator and the rates.
             fit_params: keywords for the estimator's own `fit`.
         """
@@ -272,7 +273,7 @@ class FairRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: rows, in any form that the estimator takes.
             y: numbers (n,).
-            sensitive_features: not needed; accepted so that both kinds are called alike.
+            sensitive_features: they are not needed, and accepted so that both kinds are called alike.
             sample_weight: weights for the estimator (n,).
             fit_params: keywords for the estimator's own `fit`.
         """

@@ -37,7 +37,7 @@ __all__ = ["Present"]
 @register_policy
 @dataclass(frozen=True)
 class Present(Policy):
-    """Holds the gap of recent predictions within the tolerance, up to stated noise, in any geometry on a box.
+    """A policy that holds the gap of recent predictions within tolerance and stated noise, in any geometry on a box.
 
         y = y(z, q),     q = a + b p        a, b per cell; p the label estimate, where a constraint reads labels
 
