@@ -212,7 +212,7 @@ class FairModel(nn.Module):
             `samples`, `batches`.
         """
         batches = self._batches(loader)
-        first = next(batches)  # what is no loader changes nothing
+        first = next(batches)  # what is not a loader changes nothing
         if reset_before:
             self.reset_inference_state()
         gaps = StreamGaps(self.constraints)

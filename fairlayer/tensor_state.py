@@ -173,7 +173,7 @@ def refuse_foreign(kind: str, saved: Collection[str], own: Collection[str]) -> N
 
 
 def moved(tensor: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return a tensor that is no buffer on the device to which `nn.Module._apply` moves buffers; its dtype stays.
+    """Return a tensor that is not a buffer on the device to which `nn.Module._apply` moves buffers; its dtype stays.
 
     Example:
         >>> moved(torch.tensor(0.1, dtype=torch.float64), lambda buffer: buffer.half()).dtype

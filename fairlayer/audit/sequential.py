@@ -43,7 +43,7 @@ class Watch:
     """All that is known about a pair of groups: a value of fixed size.
 
     Args:
-        tolerance: the largest difference of the means that is no alarm.
+        tolerance: the largest difference of the means that is not an alarm.
         alpha: the share of streams in which a false alarm is ever raised, at most.
         log_wealth: the logarithm of the wealth of every bet, for "the first group is higher" and then for "the second
             is higher".
@@ -104,7 +104,7 @@ def start(tolerance: float = 0.0, alpha: float = 0.05) -> Watch:
     """Return the state before the first request.
 
     Args:
-        tolerance: the largest difference of the groups' means that is no alarm, in units of the values, in [0, 1).
+        tolerance: the largest difference of the groups' means that is not an alarm, in units of the values, in [0, 1).
         alpha: the share of streams without such a difference in which an alarm is ever raised, at most.
 
     Raises:

@@ -151,7 +151,7 @@ def compare(
         level: the level of the intervals.
 
     Raises:
-        MetricError: the metric is no rate, or the table cannot answer it.
+        MetricError: the metric is not a rate, or the table cannot answer it.
         CategoryError: there is no such reference.
         ParameterError: alpha or practical is not between 0 and 1.
 
@@ -226,7 +226,7 @@ def standardised_differences(
         name: the name of the number that is compared.
 
     Raises:
-        MetricError: the metric is no mean, or the table cannot answer it.
+        MetricError: the metric is not a mean, or the table cannot answer it.
         CategoryError: there is no such reference.
 
     Example:

@@ -127,7 +127,7 @@ def stratify(
     Raises:
         ParameterError: the table has no strata.
         CategoryError: there is no such group.
-        MetricError: the metric is no rate, or the table cannot answer it.
+        MetricError: the metric is not a rate, or the table cannot answer it.
         MissingExtraError: statsmodels is not installed.
 
     Source: Mantel and Haenszel (1959), Breslow and Day (1980), Tarone (1985); the tests are those of statsmodels.

@@ -14,7 +14,7 @@ __all__ = ["training_progress"]
 
 @contextmanager
 def training_progress(epochs: int, constraints: Sequence[Constraint]) -> Iterator[Callable[[str, Epoch], None] | None]:
-    """Yield what to tell about each epoch; None where the output is no terminal."""
+    """Yield what to tell about each epoch; None where the output is not a terminal."""
     console = require("rich.console", "train").Console(stderr=True)
     if not console.is_terminal:
         yield None

@@ -192,7 +192,7 @@ def check_classes(owner: str, classes: Classes) -> tuple[int, ...] | None:
     """Return the columns of scores that a constraint speaks of, rising; None for all of them.
 
     Raises:
-        ConstraintDefinitionError: they are no distinct integers >= 0, or there are none.
+        ConstraintDefinitionError: they are not distinct integers >= 0, or there are none.
     """
     if classes is None:
         return None

@@ -146,7 +146,7 @@ class Batch:
             if binary and not (low >= 0.0 and high <= 1.0):
                 raise LabelValueError(
                     f"{asked_by} needs label estimates in [0, 1], but they range from {low:g} to {high:g}. "
-                    "In evaluation the raw scores stand in: if those are no probabilities, pass label_probabilities= "
+                    "In evaluation the raw scores stand in: if those are not probabilities, pass label_probabilities= "
                     "(for example a sigmoid of the logits)."
                 )
             return self.label_probabilities

@@ -203,7 +203,7 @@ def _distinct(name: str, column: Any, needed: str) -> NDArray[np.int64]:
     """Return one code per distinct value of a column.
 
     Raises:
-        ColumnError: it is no column.
+        ColumnError: it is not a column.
     """
     try:
         return encode_values(name, read_column(name, column))

@@ -47,7 +47,7 @@ def inverse_frequency_weights(groups: Any, y: Any = None) -> NDArray[np.float64]
         w = n / (k n_c)      for a row of one of the k cells c that occur, which has n_c rows; the weights sum to n
 
     Without labels each group keeps its label rate. With labels every group is given the rate of 1/2 (of two classes),
-    so that scores learnt with these weights are no probabilities of the population; `reweighing_weights` keeps the
+    so that scores learnt with these weights are not probabilities of the population; `reweighing_weights` keeps the
     label rate of all rows, and the share of each group.
 
     Args:

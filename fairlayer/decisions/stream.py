@@ -191,7 +191,7 @@ class DecisionStream:
         if count.shape != (len(self.rule.cells),) or selected.shape != count.shape:
             raise ValueError(f"counts of shapes {count.shape} and {selected.shape}")
         if not (np.isfinite(count).all() and np.isfinite(selected).all()):
-            raise ValueError("counts that are no numbers")
+            raise ValueError("counts that are not numbers")
         if not all(abs(rest) <= _HALF for rest in left.values()):
             raise ValueError("rests beyond half a person")
         return _Saved(left, count, selected, saved["stream"])

@@ -21,7 +21,7 @@ from fairlayer.tensor_state import PAGE, moved, read_tensor, to_tensor
 
 __all__ = ["AmortisedShifts"]
 
-_KEPT = {  # tensors that are no buffers, which copies of a model average
+_KEPT = {  # tensors that are not buffers, which copies of a model average
     "shift": torch.float64,
     "counts": torch.float64,
     "fitted": torch.bool,

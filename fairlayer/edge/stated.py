@@ -29,7 +29,7 @@ def as_constraints(constraints: Stated) -> tuple[Constraint, ...]:
     if isinstance(given, Sequence) and all(map(_is_stated, given)):
         read = tuple(parse_constraint(each) if isinstance(each, str) else each for each in given)
         for each in read:
-            each.limit_value()  # a limit argument that is no attribute is refused before anything reads it
+            each.limit_value()  # a limit argument that is not an attribute is refused before anything reads it
         return read
     raise ConstraintDefinitionError(
         f"constraints must be a list of constraints, or of their texts, or a single one, but found {constraints!r}."

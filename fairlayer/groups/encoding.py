@@ -92,7 +92,7 @@ def encode_values(name: str, raw: Any) -> IntArray:
 
     Raises:
         ShapeError: the column is soft.
-        CategoryError: a value is no name.
+        CategoryError: a value is not a name.
     """
     if raw.ndim == 2:
         raise ShapeError(f"'{name}' is soft membership of shape {raw.shape}, which has no strata. Give categories.")
@@ -188,7 +188,7 @@ def judge_signs(name: str, below: int, above: int, signs: Signs) -> None:
 
 
 def _look_up_integers(raw: Any, categories: tuple[Category, ...]) -> IntArray:
-    """Return the code of each number, -1 for one that is no category."""
+    """Return the code of each number, -1 for one that is not a category."""
     if categories == _range(len(categories)):
         return np.where(raw < 0, -1, raw).astype(np.int64)
     numbers = {int(c): i for i, c in enumerate(categories) if not isinstance(c, str)}

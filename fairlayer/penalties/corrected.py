@@ -37,7 +37,7 @@ def corrected_squares(
             `fairlayer.penalties.norms`.
 
     Raises:
-        ConstraintDefinitionError: memberships are soft, or a row is no mean, so that there is no variance to take out.
+        ConstraintDefinitionError: memberships are soft, or a row is not a mean, so that no variance can be taken out.
     """
     found = []
     for m in measured:

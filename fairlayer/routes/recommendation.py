@@ -180,7 +180,7 @@ METHODS: tuple[Method, ...] = (
     Method(
         "projection of the scores",
         "fairlayer.project",
-        "the group is known, and the model is not trained by you, is no network, or reads the group already",
+        "the group is known, and the model is not trained by you, is not a network, or reads the group already",
         lambda s: (
             _of_groups(s)
             and s.promise == "scores"
@@ -202,7 +202,7 @@ METHODS: tuple[Method, ...] = (
     Method(
         "training through the layer",
         "fairlayer.FairModel with geometry='entropic', `fairlayer train`",
-        "a network that you train, the group is known and is no input",
+        "a network that you train, the group is known and is not an input",
         lambda s: _of_groups(s) and s.promise == "scores" and s.model == "network" and s.group_at_inference,
         "Features that carry the group are used better when the network is trained with the projection behind it; "
         "every batch keeps its limit, with a certificate.",

@@ -159,7 +159,7 @@ def _sources(recipe: Recipe, names: Sequence[str]) -> list[str]:
 
 
 def problem_of(value: Any) -> str | None:
-    """Return why a JSON value is no text, number, boolean or null that can be read; None where it is one.
+    """Return why a JSON value is not text, number, boolean or null that can be read; None where it is one.
 
     Example:
         >>> problem_of("clerk"), problem_of([1])
@@ -168,7 +168,7 @@ def problem_of(value: Any) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return "is no text that can be encoded (half of a surrogate pair)" if _SURROGATE.search(value) else None
+        return "is not text that can be encoded (half of a surrogate pair)" if _SURROGATE.search(value) else None
     if not isinstance(value, int | float):
         return f"is {kind_of(value)}"
     if isinstance(value, float) and math.isnan(value):

@@ -239,7 +239,7 @@ def _bucket(machine: Machine, bucket: Bucket, names: Sequence[str]) -> BucketRep
 
 
 def _split(machine: Machine, constraint: Constraint, buckets: Sequence[Bucket]) -> Split | None:
-    """Split the pooled gap of the two groups that make it; None for constraints that are no plain parity."""
+    """Split the pooled gap of the two groups that make it; None for constraints that are not a plain parity."""
     if constraint.needs_labels or not buckets:
         return None
     k = len(machine.history.cells)

@@ -96,7 +96,7 @@ def as_memory(memory: Any) -> float | None:
     """Return a memory, as given.
 
     Raises:
-        ConstraintDefinitionError: it is no number of samples.
+        ConstraintDefinitionError: it is not a number of samples.
     """
     if memory is None or (is_finite(memory) and memory >= 1):
         return None if memory is None else float(memory)

@@ -362,7 +362,7 @@ class StoreView(_Reader):
             self._db = sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None, check_same_thread=False)
         try:
             if self._meta("format") != FORMAT:
-                raise StoreError(f"'{path}' is no store of format {FORMAT}. Open it with the version that wrote it.")
+                raise StoreError(f"'{path}' is not a store of format {FORMAT}. Open it with the version that wrote it.")
         except BaseException:
             self._db.close()
             raise

@@ -94,7 +94,7 @@ def verify_chains(
         public_key: the public half of the key that signed the checkpoints.
 
     Raises:
-        TrailError: the database cannot be read, or the text is no joint checkpoint.
+        TrailError: the database cannot be read, or the text is not a joint checkpoint.
 
     Example:
         >>> from fairlayer.trail import TrailError
@@ -203,7 +203,7 @@ def _read_joint(text: str) -> dict[str, str]:
         return {str(name): str(each) for name, each in found["chains"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TrailError(
-            f"a text that begins with {text[:60]!r} is no joint checkpoint ({error!r}). Give the text that "
+            f"a text that begins with {text[:60]!r} is not a joint checkpoint ({error!r}). Give the text that "
             "`joint_checkpoint` returned, unchanged."
         ) from error
 

@@ -46,7 +46,7 @@ def rows_between(path: str | Path, start: float | None = None, end: float | None
         path: the path of the trail.
 
     Raises:
-        TrailError: the file cannot be read, or a content in it is no JSON.
+        TrailError: the file cannot be read, or a content in it is not JSON.
 
     Example:
         >>> from fairlayer.trail import AuditTrail, Decision

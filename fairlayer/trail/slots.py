@@ -128,7 +128,7 @@ class SlotTrail:
         """Return what rows about a subject have in place of its name, as hexadecimal digits.
 
         Raises:
-            ParameterError: it is no name that a trail can keep.
+            ParameterError: it is not a name that a trail can keep.
         """
         return self._keys.tag(subject).hex()
 

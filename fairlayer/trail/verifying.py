@@ -56,7 +56,7 @@ def verify(
         incremental: read only what was written after the checkpoint, and trust what was verified before it.
 
     Raises:
-        TrailError: there is no file, or the text is no checkpoint.
+        TrailError: there is no file, or the text is not a checkpoint.
         ParameterError: incremental without a checkpoint.
         MissingExtraError: a public key was given, and `cryptography` is not installed.
 

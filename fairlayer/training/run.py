@@ -280,7 +280,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     except _UNREADABLE as error:
         raise DataError(f"'{path}' could not be read as a checkpoint ({error}). Train again.") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise DataError(f"'{path}' is no fairlayer checkpoint of format {FORMAT}. Train again with this version.")
+        raise DataError(f"'{path}' is not a fairlayer checkpoint of format {FORMAT}. Train again with this version.")
     return state
 
 

@@ -114,7 +114,7 @@ class FairDataModule(LightningDataModule):
         target: column to predict (tables).
         positive: its value that counts as 1; by default "1" or "True"; of no use for regression.
         task: "classification" or "regression" (tables).
-        drop: columns that are no features.
+        drop: columns that are not features.
         categorical: columns of codes, not of amounts.
         cuts: groups cut from a number, as `age=25,59`, which makes `age_group`.
         split_column: column with train / test (/ valid); else a random split.

@@ -74,7 +74,7 @@ class GroupSums:
         """
         if int(self._unreadable):
             raise CategoryError(
-                f"sensitive feature '{self.name}' holds {int(self._unreadable)} values that are no group: on an "
+                f"sensitive feature '{self.name}' holds {int(self._unreadable)} values that do not name a group: on an "
                 f"accelerator whole numbers from 0 to {CAPACITY - 1} are read, with -1 or NaN for unknown. Code it as "
                 "groups (batch_adapter=), or give the column on the host."
             )
@@ -94,7 +94,7 @@ class GroupSums:
                 f"decisions are compared within the labels 0 and 1 (NaN: unknown), but the batches held "
                 f"{int(self._odd_labels)} labels of other values. Recode them, for example with batch_adapter=lambda "
                 "batch: (x, (y > 0).float(), sensitive) for labels -1 and +1, or pass threshold=None where the "
-                "predictions are no decisions (regression)."
+                "predictions are not decisions (regression)."
             )
 
     def _add(self, table: Tensor) -> None:

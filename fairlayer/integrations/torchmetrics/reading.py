@@ -80,7 +80,7 @@ def as_tensor(values: Any) -> Tensor:
     """Return numbers in any form as a tensor without graph; Python floats become float64.
 
     Raises:
-        ShapeError: they are no numbers.
+        ShapeError: they are not numbers.
     """
     if isinstance(values, Tensor):
         return values.detach()

@@ -55,7 +55,7 @@ def check_saved(metric: Metric, state_dict: Mapping[str, Any], prefix: str, *, u
         unknown: the name of a state in which NaN stands for what is not known.
 
     Raises:
-        CheckpointError: a state is missing, is no tensor, has another shape, holds NaN, or is about other groups,
+        CheckpointError: a state is missing, is not a tensor, has another shape, holds NaN, or is about other groups,
             another constraint or another threshold.
     """
     defaults: Mapping[str, Any] = metric._defaults
