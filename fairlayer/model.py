@@ -78,7 +78,7 @@ class FairModel(nn.Module):
         b_tau: batch size from which `inference=True` projects the batch by itself; smaller ones are streamed.
         policy: how a stream is held: "present", "tracking", "anytime", "per_batch", or a policy object.
         memory: samples that a stream counts as recent, see `InferenceState`.
-        window: over which the gaps of a stream are reported: samples, or a time such as "30d".
+        window: the window over which the gaps of a stream are reported: samples, or a time such as "30d".
         hold: "window" to hold the gap of the window too.
         transition: samples over which a stream reaches a changed limit.
         trail: an `AuditTrail`, or a `Recorder` of one, that gets a row for each prediction of `inference=True`, at the
@@ -212,7 +212,7 @@ class FairModel(nn.Module):
             `samples`, `batches`.
         """
         batches = self._batches(loader)
-        first = next(batches)  # what is no loader changes nothing
+        first = next(batches)  # what is not a loader changes nothing
         if reset_before:
             self.reset_inference_state()
         gaps = StreamGaps(self.constraints)
@@ -482,7 +482,7 @@ class FairModel(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _estimated_labels(self, scores: Tensor, inference: bool) -> Tensor | None:
-        """Raw scores stand in for labels in evaluation, where a constraint needs them and they are probabilities."""
+        """Return raw scores that are probabilities, which stand in for labels that a constraint reads in evaluation."""
         if self.training and not inference:
             raise MissingLabelsError(
                 f"{self._label_based[0]} looks at labels, but no y was given in training mode. Pass y=labels; "

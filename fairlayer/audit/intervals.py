@@ -108,7 +108,7 @@ def ratio_interval(blocks: Means | Sequence[Means], level: float = 0.95) -> Inte
 
     Args:
         blocks: the means of each metric.
-        level: with which the interval covers.
+        level: the share of samples whose interval covers the truth.
 
     Example:
         >>> import numpy as np
@@ -129,8 +129,8 @@ def pair_interval(means: Means, first: int, second: int, level: float = 0.95) ->
     """Return the signed difference of two groups that were named beforehand, first minus second (Newcombe 1998).
 
     Args:
-        means: of two groups.
-        level: with which the interval covers.
+        means: the means of two groups.
+        level: the share of samples whose interval covers the truth.
 
     Example:
         >>> import numpy as np

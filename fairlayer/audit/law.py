@@ -1,4 +1,4 @@
-"""Pointers to law, from one dated file. They are no advice, and nothing in this package states that a law is kept."""
+"""Pointers to law, from one dated file. They are not advice, and nothing in this package states that a law is kept."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def alike(
 
     Args:
         frame: the people.
-        columns: by which people are alike; numbers are scaled by their deviation, categories are alike or not.
+        columns: the columns by which people are alike; numbers are scaled by their deviation, categories are alike or
+            not.
         scores: (n,) predictions; None where there are none.
         decisions: (n,) of 0 and 1; None where there are none.
         neighbours: how many others a person is compared with.

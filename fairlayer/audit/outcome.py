@@ -64,7 +64,7 @@ class Limit:
 
     Args:
         name: a criterion, such as "demographic_parity" or "equalized_odds", or a metric, such as "auc".
-        bound: in units of the metric; a ratio has none.
+        bound: the bound, in units of the metric; a ratio has none.
         kind: "difference" (at most) or "ratio" (at least).
 
     Raises:
@@ -199,7 +199,7 @@ def judge(table: AuditTable, limit: Limit, by: str | Sequence[str], *, level: fl
     A metric that the table cannot answer is NOT EVALUATED, with the reason; it is never passed over.
 
     Args:
-        level: of the interval.
+        level: the level of the interval.
 
     Raises:
         ParameterError, MissingSensitiveFeatureError: the features cannot be read.
@@ -232,7 +232,7 @@ def gravest(outcomes: Iterable[Outcome]) -> Outcome:
     """Return the outcome of several: the gravest of them, and NOT EVALUATED where there is none.
 
     Args:
-        outcomes: of single limits.
+        outcomes: the outcomes of single limits.
 
     Example:
         >>> print(gravest([Outcome.PASS, Outcome.NOT_EVALUATED, Outcome.INCONCLUSIVE]))

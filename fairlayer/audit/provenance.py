@@ -40,7 +40,7 @@ class Provenance:
         model: the name of the model.
         model_sha256: the SHA-256 of the model's file.
         command: what was typed, or None where the audit was made from Python.
-        seed: of whatever was drawn by chance; None where nothing was.
+        seed: the seed of whatever was drawn by chance; None where nothing was.
         trail_checkpoint: the checkpoint of an audit trail that was held outside.
         versions: library -> version.
 
@@ -82,7 +82,7 @@ def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file.
 
     Args:
-        path: of a file.
+        path: the path of a file.
 
     Raises:
         DataError: there is no such file.

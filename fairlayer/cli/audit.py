@@ -131,7 +131,7 @@ def _add_columns(audit: Any) -> None:
         "--task",
         choices=("classification", "regression"),
         default="classification",
-        help="What the target is (default: %(default)s).",
+        help="Whether the target is a class or an amount (default: %(default)s).",
     )
     audit.add_argument(
         "--sensitive",

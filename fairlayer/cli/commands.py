@@ -266,7 +266,7 @@ def _options(arguments: argparse.Namespace) -> FitOptions:
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """More threads than a small network needs cost up to ten times its time where the cores are shared."""
+    """Set the threads: more than a small network needs cost up to ten times its time where the cores are shared."""
     if number < 1:
         raise DataError(f"--threads {number} was asked for; at least one is needed.")
     before = torch.get_num_threads()

@@ -31,7 +31,7 @@ NOT_KEPT = {"config", "out", "resume", "record", "accept_changed_data", "print_c
 
 
 def with_resumed_config(words: list[str]) -> list[str]:
-    """`train --resume RUN` takes everything else from the run's own configuration.
+    """Return the arguments of `train --resume RUN`, which takes everything else from the run's own configuration.
 
     Example:
         >>> with_resumed_config(["train", "--epochs", "3"])

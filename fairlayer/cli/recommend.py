@@ -29,9 +29,19 @@ def add_recommend(commands: Any) -> None:
     """Add the command."""
     parser = new_parser(description="Say which method fits a situation, why, and what it does not give.")
     commands.add_subcommand("recommend", parser, help="Say which method fits a situation.")
-    parser.add_argument("--model", choices=MODELS, default="any", help="What gives the scores (default: %(default)s).")
-    parser.add_argument("--definition", choices=DEFINITIONS, default="demographic_parity", help="What should be equal.")
-    parser.add_argument("--promise", choices=PROMISES, default="scores", help="What the promise is about.")
+    parser.add_argument("--model", choices=MODELS, default="any", help="The kind of model (default: %(default)s).")
+    parser.add_argument(
+        "--definition",
+        choices=DEFINITIONS,
+        default="demographic_parity",
+        help="What should be equal between groups (default: %(default)s).",
+    )
+    parser.add_argument(
+        "--promise",
+        choices=PROMISES,
+        default="scores",
+        help="Whether the promise is about scores or about decisions (default: %(default)s).",
+    )
     parser.add_argument("--no-group", action="store_true", help="Say that the group is not known when a score is made.")
     parser.add_argument("--group-is-input", action="store_true", help="Say that the model reads the group.")
     parser.add_argument("--soft", action="store_true", help="Say that no bound has to hold in every batch.")
@@ -60,8 +70,8 @@ def run_recommend(arguments: argparse.Namespace) -> None:
 def add_check(commands: Any) -> None:
     """Add the command."""
     parser = new_parser(
-        description="Check a trained run under other limits, reweighted and shifted people, other people, other seeds. "
-        "One line each; exit codes as those of `fairlayer audit`.",
+        description="Check a trained run under other limits, with people reweighted and shifted, on other people, and "
+        "with other seeds. Each check prints one line. The exit codes are those of `fairlayer audit`.",
     )
     commands.add_subcommand("check", parser, help="Check a trained run under changes.")
     parser.add_argument("run", help="The run folder that `train` wrote.")

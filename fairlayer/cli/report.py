@@ -35,8 +35,8 @@ AUDIT, PAGE = "audit.json", "report.html"
 def add_report(commands: Any) -> None:
     """Add the command."""
     report = new_parser(
-        description="Write the page of a trained run: what it bounds, whom it moved, what it cost. With a table of new "
-        "rows that have outcomes, the same is measured on those. Exit codes as those of `fairlayer audit`.",
+        description="Write the page of a trained run: what it bounds, whom it moved, and what it cost. With a table of "
+        "new rows that have outcomes, the same is measured on those. The exit codes are those of `fairlayer audit`.",
     )
     commands.add_subcommand("report", report, help="Write the page of a trained run.")
     report.add_argument("run", help="The run folder that `train` wrote, or a document that `audit --json` wrote.")
@@ -62,8 +62,8 @@ def add_report(commands: Any) -> None:
         "--verify",
         metavar="PEM",
         help=(
-            "An Ed25519 public key: say whether a file, which is named in place of the run, is as --sign left it "
-            "(exit code 0: it is; 1: it is not)."
+            "An Ed25519 public key. The command then says whether the file that is named in place of the run is as "
+            "--sign left it, and exits with 0 if it is and with 1 if it is not."
         ),
     )
     report.add_argument("--about", metavar="YAML", help="With a table: a file with what only people can say.")

@@ -150,7 +150,7 @@ def _recorder(arguments: argparse.Namespace, run: Run) -> Iterator[Recorder | No
 
 @contextmanager
 def rows_progress(rows: int) -> Iterator[Callable[[int], None] | None]:
-    """Yield what to tell how many rows are done; None where the output is no terminal."""
+    """Yield what to tell how many rows are done; None where the output is not a terminal."""
     console = require("rich.console", "train").Console(stderr=True)
     if not console.is_terminal:
         yield None

@@ -36,9 +36,10 @@ POSTGRES = ("postgresql://", "postgres://")
 def add_trail(commands: Any) -> None:
     """Add the command and its verbs."""
     trail = new_parser(
-        description="An audit trail is one SQLite file, written by fairlayer.trail.AuditTrail. On PostgreSQL "
-        "it is a chain of each worker, of which `copy` makes such a file. "
-        "`verify` exits with 0 where nothing was found, with 1 where something was; 2 is an error."
+        description="Verify, report, export or amend an audit trail. A trail is one SQLite file, which "
+        "fairlayer.trail.AuditTrail writes. On PostgreSQL each worker writes a chain of its own, and `copy` makes such "
+        "a file of each. `verify` exits with 0 where nothing was found, with 1 where something was, and with 2 on an "
+        "error."
     )
     commands.add_subcommand("trail", trail, help="Verify, report, export or amend an audit trail.")
     verbs = trail.add_subcommands(dest="verb", required=True, metavar="VERB")
@@ -296,13 +297,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "incremental": {"action": "store_true", "help": "Read only what was written after the checkpoint."},
     "who": {
         "metavar": "NAME",
-        "help": ("The name that is recorded in the trail (default of export and checkpoint: your user name)."),
+        "help": ("The name that is recorded in the trail (default for export and checkpoint: your user name)."),
     },
     "json": {"metavar": "FILE", "help": "Write the same numbers as JSON."},
     "row": {"type": int, "metavar": "NUMBER", "help": "The row of the decision that is overridden."},
     "subject": {
         "metavar": "NAME",
-        "help": "The person whom it is about, as the trail was told; of a service, an id.",
+        "help": "The person whom it is about, by the name that the trail was given; for a service that is an id.",
     },
     "decision": {"metavar": "VALUE", "help": "The decision that holds instead."},
     "why": {"metavar": "REASON", "help": "The reason given. It stays in the trail, so it must not name the person."},
@@ -310,9 +311,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "keep-days": {
         "type": float,
         "metavar": "DAYS",
-        "help": "Rows that are younger are kept (default: 183, which is also the least).",
+        "help": "The number of days for which rows are kept (default: 183, which is also the least).",
     },
-    "out": {"metavar": "PARQUET", "help": "The file to write (default: beside the trail); of copy, the folder."},
+    "out": {"metavar": "PARQUET", "help": "The file to write (default: beside the trail); for `copy`, the folder."},
 }
 _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "verify": (
@@ -323,19 +324,22 @@ _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Count the decisions, overrides, reads and erasures of a period.",
         ("from", "to", "json", "who", "key-file"),
     ),
-    "export": ("Write the rows of a period as Parquet, and record who did.", ("from", "to", "out", "who", "key-file")),
+    "export": (
+        "Write the rows of a period as Parquet, and record who did so.",
+        ("from", "to", "out", "who", "key-file"),
+    ),
     "checkpoint": ("Close the open segment and print its checkpoint.", ("who", "key-file", "signing-key")),
     "override": (
-        "Write that a person decided otherwise.",
+        "Record that a person decided otherwise.",
         ("row", "subject", "decision", "who", "why", "key-file"),
     ),
     "erase": (
-        "Delete the content of all rows about a person, and write that it was deleted.",
+        "Delete the content of all rows about a person, and record that it was deleted.",
         ("subject", "who", "why", "later", "key-file"),
     ),
     "copy": ("Copy the chains that workers wrote on PostgreSQL to a file each.", ("out",)),
     "prune": (
-        "Drop old segments whose checkpoints were handed out, and write that they were dropped.",
+        "Drop old segments whose checkpoints were handed out, and record that they were dropped.",
         ("who", "keep-days", "key-file"),
     ),
 }

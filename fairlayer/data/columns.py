@@ -39,7 +39,7 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def as_text(column: pd.Series) -> NDArray[np.object_]:
-    """Category names, the same in every file: 1, 1.0 and "1" are all "1"; a missing value is None."""
+    """Return category names, the same in every file: 1, 1.0 and "1" are all "1"; a missing value is None."""
     missing = column.isna().to_numpy()
     names = np.array([_name(value) for value in column.tolist()], dtype=object)
     names[missing] = None

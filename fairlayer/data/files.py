@@ -55,7 +55,7 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     """Read a CSV (plain or compressed) or parquet file; see `read_file`.
 
     Args:
-        path: of a CSV or parquet file.
+        path: the path of a CSV or parquet file.
 
     Example:
         >>> _ = Path("people.csv").write_text("sex,age\\nF,40\\nM,25\\n")
@@ -72,10 +72,10 @@ def read_file(
 
     Args:
         path: a .csv, .tsv or .txt file, also .gz, .bz2, .xz or .zip; or .parquet.
-        separator: between cells; by default the one of `,`, `;`, tab and `|` that gives the most columns. With another
-            than a comma, numbers may have a decimal comma.
-        encoding: of the letters; by default UTF-8 (or UTF-16 where the file says so), and where the file is neither,
-            Windows-1252, which `notes` then says.
+        separator: what stands between cells; by default the one of `,`, `;`, tab and `|` that gives the most columns.
+            With another than a comma, numbers may have a decimal comma.
+        encoding: the encoding of the letters; by default UTF-8 (or UTF-16 where the file says so), and where the file
+            is neither, Windows-1252, which `notes` then says.
         missing: words that also stand for a missing value, such as "?".
 
     Raises:

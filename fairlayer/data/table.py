@@ -67,7 +67,7 @@ class Table:
         all_faults(*(partial(column_of, self.frame, name, why) for why, name in dict.fromkeys(wanted)))
 
     def features(self, *, drop_sensitive: bool = False) -> tuple[str, ...]:
-        """Names of the columns that the model sees; a cut's source counts as sensitive."""
+        """Return the names of the columns that the model sees; a cut's source counts as sensitive."""
         hidden = {self.target, self.split, *self.not_features}
         if drop_sensitive:
             parts = [part for name in self.sensitive for part in self._parts(name)]
@@ -79,7 +79,7 @@ class Table:
         return [name] if name in self.frame.columns else [part.strip() for part in name.split("+")]
 
     def labels(self) -> NDArray[np.float32]:
-        """0 / 1 for a classification table, the numbers themselves for a regression one."""
+        """Return 0 and 1 for a classification table, and the numbers themselves for a regression one."""
         column = column_of(self.frame, self.target, "target")
         read = (
             partial(_amounts, column.dropna())

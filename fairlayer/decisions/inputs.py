@@ -23,7 +23,7 @@ def as_scores(scores: Any) -> Tensor:
     """Return scores as a floating tensor; whole numbers, such as ranks, are scores too.
 
     Raises:
-        ShapeError: they are no numbers.
+        ShapeError: they are not numbers.
     """
     return as_score_tensor(scores, whole=True)
 

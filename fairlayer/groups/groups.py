@@ -11,8 +11,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.errors import CategoryError, MissingSensitiveFeatureError
 from fairlayer.groups.categories import raise_unseen
-from fairlayer.groups.encoding import encode
-from fairlayer.groups.feature import EncodedFeature
+from fairlayer.groups.encoding import EncodedFeature, encode
 from fairlayer.groups.reading import read_columns
 from fairlayer.groups.vocabulary import Vocabulary
 
@@ -57,7 +56,7 @@ class Groups:
         Raises:
             MissingSensitiveFeatureError: no such feature was given.
             CategoryError: it does not name groups, or holds a category that a closed vocabulary does not know.
-            ShapeError: it is no column of n samples.
+            ShapeError: it is not a column of n samples.
         """
         column = self._columns.get(name)
         if column is None:
@@ -132,7 +131,7 @@ def read_sensitive_features(
         n: number of samples, where it is known already.
 
     Raises:
-        ShapeError: it is no column or frame, or lengths differ.
+        ShapeError: it is not a column or frame, or lengths differ.
 
     Example:
         >>> groups = read_sensitive_features({"sex": ["F", "M", None]})

@@ -78,8 +78,9 @@ def penalize(
         label_probabilities: estimates of the labels in [0, 1], used where y is None.
         threshold: None penalises mean scores. A number penalises soft decisions instead, the means of
             `sigmoid((scores - threshold) / temperature)`: near the gap of decisions at that threshold, not equal.
-        temperature: of the soft decisions, in score units; smaller is nearer to decisions, with less gradient.
-        smoothing: of "logsumexp", in prediction units.
+        temperature: the temperature of the soft decisions, in score units; smaller is nearer to decisions, with less
+            gradient.
+        smoothing: the smoothing of "logsumexp", in prediction units.
         vocabulary: known categories; without one, those of this batch.
 
     Raises:
@@ -112,7 +113,8 @@ class Penalty(LossTerm):
         threshold: as for `penalize`.
         temperature: as for `penalize`.
         smoothing: as for `penalize`.
-        decay: of the running means, in [0, 1): 1 / (1 - decay) is about the number of batches that they look back.
+        decay: the decay of the running means, in [0, 1): 1 / (1 - decay) is about the number of batches that they look
+            back.
 
     Bounds nothing: how far the gap falls depends on the weight that the loss gives to it. Absent groups add 0.
     The categories of the sensitive features are learnt as by `FairProjection`, and travel in the `state_dict`.

@@ -76,7 +76,7 @@ def label_strata(y: Any, n: int, asked_by: str) -> list[BoolArray]:
 
     Raises:
         MissingLabelsError: no labels.
-        LabelValueError: a label is no whole number.
+        LabelValueError: a label is not a whole number.
     """
     labels = read_per_sample("y", y, (n,))
     if labels is None:

@@ -157,9 +157,9 @@ def assemble(
         batch: groups, labels and scores of the samples.
         on_empty: "skip" or "raise".
         classes: on the simplex, the batch as each class sees it, in the order of the columns.
-        column: of several independent columns, the one that the batch is about; a constraint that speaks of others
+        column: where columns are independent, the one that the batch is about; a constraint that speaks of others
             only is left out. None where there is a single one.
-        once: tells the user, once, of a constraint that has nothing to compare; None for nobody.
+        once: what tells the user, once, of a constraint that has nothing to compare; None for nobody.
 
     Raises:
         EmptyGroupError: a compared group has no sample, and `on_empty` is "raise".
@@ -372,7 +372,7 @@ def compress(keys: IntArray, size: int) -> tuple[IntArray, IntArray]:
 
 
 def _lift(means: GroupMeans, codes: IntArray, counts: FloatArray) -> SparseRows:
-    """L: which share of each mean each cell has."""
+    """Return L: which share of each mean each cell has."""
     order = np.argsort(codes, kind="stable")
     inside = order[codes[order] >= 0]
     whole = means.counts[codes[inside]]

@@ -37,13 +37,13 @@ class FairnessPath:
         distance: `sum_i weight_i d(value_i, score_i)` at each, (t,): squared prediction units halved in the Euclidean
             geometry, nats in the others. NaN where nothing within the bounds meets the limit.
         multipliers: price of each constraint, (t, constraints): by how much the distance falls per unit of its limit.
-        shifts: of each cell, in the unit of the geometry, (t, cells).
+        shifts: the shifts of each cell, in the unit of the geometry, (t, cells).
         gaps: the number that each constraint bounds, of the predictions, (t, constraints).
         decision_gaps: the same of the decisions `value >= threshold`, (t, constraints).
         moved: share of the decisions that changed, (t,).
-        names: of the constraints.
+        names: the names of the constraints.
         cells: names of the cells.
-        threshold: of the decisions.
+        threshold: the threshold of the decisions.
 
     Example:
         >>> import torch, fairlayer as fl
@@ -138,13 +138,14 @@ def fairness_path(
 
     Args:
         scores: (n,) or (n, 1), see `project`.
-        constraints: whose limit (`tolerance`, `cap`, `floor`, `ratio`) is put to each number in turn, of all at once.
+        constraints: the constraints whose limit (`tolerance`, `cap`, `floor`, `ratio`) is put to each number in turn,
+            of all at once.
         tolerances: the limits, finite, in any order.
         sensitive_features: see `project`.
         y: labels.
         sample_weight: see `project`.
         label_probabilities: see `project`.
-        threshold: from which a prediction is a yes.
+        threshold: the score from which on a prediction is a yes.
         options: as for `project`.
 
     Raises:

@@ -134,7 +134,7 @@ def read_document(path: str | Path) -> dict[str, Any]:
     """Read a document that `fairlayer audit --json` or `fairlayer train` wrote.
 
     Args:
-        path: of the JSON file.
+        path: the path of the JSON file.
 
     Raises:
         DataError: it is no such document, or one of another version.
@@ -155,7 +155,7 @@ def read_document(path: str | Path) -> dict[str, Any]:
     missing = [name for name in schema["required"] if not isinstance(document, dict) or name not in document]
     if missing or document["format"] != schema["properties"]["format"]["const"]:
         raise DataError(
-            f"'{path}' is no document of an audit, or one of another version of fairlayer: it lacks "
+            f"'{path}' is not a document of an audit, or one of another version of fairlayer: it lacks "
             f"{', '.join(missing) or 'the format of this version'}. Make it again with this version."
         )
     found: dict[str, Any] = document

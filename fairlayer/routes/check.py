@@ -74,7 +74,7 @@ def check_run(
         frame: rows with outcomes that the model was not trained on.
         limits: conditions of failure on decisions and costs, see `audit`.
         populations: name -> rows of other people, such as those of another state.
-        seed: of the resampling.
+        seed: the seed of the resampling.
 
     Raises:
         DataError: the table lacks a column that the run reads.

@@ -66,8 +66,10 @@ def create_app(
         most_bytes: largest request body.
         seconds: longest time for a body to arrive.
         allowed_hosts: names that the Host header may have: by default those of this machine for itself; None for any.
-        token: asked of every request but /health and /ready, as `Authorization: Bearer TOKEN`; None for none.
-        **options: of the `Scorer` (store, policy, memory, window, hold, warm_start, most_records, unknown, journal).
+        token: the token that is asked of every request but /health and /ready, as `Authorization: Bearer TOKEN`; None
+            for none.
+        **options: the options of the `Scorer` (store, policy, memory, window, hold, warm_start, most_records, unknown,
+            journal).
 
     Endpoints: POST /score {"records": [...], "ids": [...] or absent}, POST /labels {"ids": [...], "labels": [...]},
     POST /decide where the run keeps a decision rule, GET /state, /metrics, /health, /ready, /docs, /openapi.json. A bad
@@ -134,7 +136,7 @@ def create_app(
 
 
 def _decider(scorer: Scorer) -> Decider | None:
-    """Decisions have a stream of their own, in a file or in tables beside those of the scores."""
+    """Return what decides: decisions have a stream of their own, in a file or in tables beside those of the scores."""
     rule, store = decided_by(scorer.inputs), scorer.store
     if rule is None:
         return None

@@ -25,8 +25,8 @@ class Journal:
     Args:
         clock: the time of each row, in seconds since 1970.
         key: the trail's secret key; without one, ids stand in the trail as they are, and no input is committed to.
-        signing_key: also signs the checkpoints.
-        name: of a new trail.
+        signing_key: the key that also signs the checkpoints.
+        name: the name of a new trail.
 
     Example:
         >>> journal = Journal(clock=lambda: 1790000000.0, key=bytes(32), name="loans")

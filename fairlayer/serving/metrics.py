@@ -25,8 +25,8 @@ class Metrics:
     """One registry per scorer.
 
     Args:
-        scorer: whose stream is read.
-        decider: whose decisions are read; None for none.
+        scorer: the scorer whose stream is read.
+        decider: the decider whose decisions are read; None for none.
 
     Raises:
         MissingExtraError: prometheus_client is not installed.

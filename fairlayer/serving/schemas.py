@@ -26,7 +26,7 @@ class Schemas:
     Args:
         fields: the columns of a record.
         deciding: the same where a decision is asked for; None where none can be.
-        most_records: of one request.
+        most_records: the largest number of records of one request.
         clocked: whether every request has to come with its time.
         binary: whether labels are 0 or 1.
     """

@@ -81,7 +81,7 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, most_steps: in
         passes: the batch.
         slabs: a feasible system with its accuracy; feasibility is to be checked before.
         start: the point at nu = 0.
-        most_steps: after how many to stop.
+        most_steps: the number of steps after which to stop.
 
     Raises:
         SolverError: the accuracy was not reached.
@@ -129,9 +129,9 @@ def descend(  # noqa: PLR0917 - a search
         passes: the batch.
         slabs: a feasible system with its accuracy.
         start: the point at nu = 0.
-        most_steps: after how many to stop.
+        most_steps: the number of steps after which to stop.
         near: what is near the solution, to start from.
-        fine: of how many steps of a search from nothing the first one is worth, where clipped samples count less.
+        fine: how many steps of a search from nothing the first step is worth, where clipped samples count less.
     """
     if slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)
@@ -161,7 +161,7 @@ def descend(  # noqa: PLR0917 - a search
 
 
 def optimality_error(solution: Solution, slabs: SlabSystem) -> float:
-    """Largest violation, or the multiplier-weighted mean slack of the faces that should be tight; in accuracies."""
+    """Return, in accuracies, the largest violation, or the mean slack, by multiplier, of faces that should be tight."""
     if not (np.isfinite(solution.nu).all() and np.isfinite(solution.statistics).all()):
         return np.inf
     violation, _ = slabs.worst(solution.statistics)
@@ -181,7 +181,7 @@ def _sigma(dual: _Dual | Solution) -> float:
 
 
 def _floored(passes: Passes, point: Point, step: int) -> FloatArray:
-    """K, with clipped samples counted as slightly free where without them K could not move at all."""
+    """Return K, with clipped samples counted as slightly free where without them K could not move at all."""
     metric, whole = point.curvature, passes.widest_metric()
     if metric.ndim == 2:
         return metric + max(0.05 * 0.1**step, passes.least_floor) * (whole - metric)

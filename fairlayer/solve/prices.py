@@ -39,8 +39,8 @@ class Priced:
     """The prices of a solved program.
 
     Args:
-        price: of each row of the table, > 0 at its upper limit.
-        level: of each spread.
+        price: the price of each row of the table, > 0 at its upper limit.
+        level: the level of each spread.
         solved: dimensions of the dense systems that were solved.
     """
 
@@ -122,7 +122,7 @@ class _Run:
         return np.where(found > 0, found, 1.0)
 
     def _answer(self, price: FloatArray) -> FloatArray:
-        """S q."""
+        """Return S q."""
         pull = price @ self.matrix
         return np.asarray(self.matrix @ (self.metric * pull if self.metric.ndim == 1 else self.metric @ pull))
 
@@ -150,7 +150,7 @@ class _Run:
         return None
 
     def _first_levels(self, q: FloatArray) -> FloatArray:
-        """Half-way between where the lowest and the highest member of each spread would have it."""
+        """Return the level half-way between where the lowest and the highest member of each spread would have it."""
         table = self.program.table
         if not len(table.scale):
             return np.zeros(0)
@@ -181,7 +181,7 @@ class _Run:
         return _sum(table.level[rows], values[rows], len(table.scale))
 
     def _forces(self, value: FloatArray, c: FloatArray) -> FloatArray:
-        """P: the price that each row asks at a value and at levels."""
+        """Return P: the price that each row asks at a value and at levels."""
         lower, upper = self.program.table.ends(c)
         e = value + self.price / self.stiff
         return np.asarray(self.stiff * (e - np.minimum(np.maximum(e, lower), upper)))
@@ -368,7 +368,7 @@ class _Run:
         return self.square - taken.reshape(size, size), levels, right
 
     def _cross(self) -> _Cross:
-        """S between the rows apart and the others, by its entries."""
+        """Return S between the rows apart and the others, by its entries."""
         matrix = self.matrix
         apart, rows = matrix.take_rows(self.one), matrix.take_rows(self.rest)
         reader, weight = np.full(matrix.shape[1], -1), np.zeros(matrix.shape[1])
@@ -380,7 +380,7 @@ class _Run:
         return _Cross.of(read[both], rows.rows[both], entries, len(self.rest))
 
     def _square(self) -> FloatArray:
-        """S among the rows that are not apart."""
+        """Return S among the rows that are not apart."""
         rows = self.matrix.take_rows(self.rest)
         if self.metric.ndim == 2:
             full = np.asarray(rows)

@@ -35,8 +35,8 @@ class RowTable:
         offset: what is added to a member's value.
         lower: own lower limits, -inf for members.
         upper: own upper limits, +inf for members.
-        scale: of each spread.
-        width: of each spread.
+        scale: the scale of each spread.
+        width: the width of each spread.
         atol: accuracy of each row.
     """
 

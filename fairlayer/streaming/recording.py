@@ -23,7 +23,7 @@ class Answered(NamedTuple):
         features: sensitive feature -> (n,) categories, None where one is not known.
         raw: (n,) the model's scores.
         emitted: (n,) what the stream made of them; None where the answer is a decision alone.
-        phase: of the stream after the step; None where there is none.
+        phase: the phase of the stream after the step; None where there is none.
         policy: the name of the policy; None where there is none.
         limits: constraint -> what it holds its number to.
         ids: (n,) the caller's names of the requests.
@@ -58,10 +58,10 @@ class Witness(Protocol):
 
 @dataclass(frozen=True)
 class Recorder:
-    """Writes a row of an audit trail for each answer.
+    """What writes a row of an audit trail for each answer.
 
     Args:
-        trail: where to: a file, or a chain of one of several writers.
+        trail: where to write: a file, or a chain of one of several writers.
         model: what the model is called in each row, with its version.
         threshold: score from which on the answer is a yes; None where no decision is taken from the score.
         clock: the time of a row, in seconds; None for the time that comes with the step.

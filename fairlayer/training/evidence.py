@@ -383,7 +383,7 @@ def model_hash(folder: str | Path) -> str:
     """Return the SHA-256 of a run's checkpoint.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
 
     Raises:
         DataError: there is none.

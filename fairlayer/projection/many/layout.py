@@ -21,10 +21,10 @@ class Layout:
     """Which row of which statement each padded row is.
 
     Args:
-        rows: for the solver.
+        rows: the rows for the solver.
         block: statement of each row, (m,).
         first: member of the statement, (b, m); -1 where there is no row.
-        second: of a spread the lower member; of other rows 1 for the upper limit, -1 for the lower one, (b, m).
+        second: for a spread the lower member; for other rows 1 for the upper limit, -1 for the lower one, (b, m).
         scale: how many of the user's units one unit of the row is, (b, m).
         equality: whether the row has no slack, (b, m).
     """

@@ -37,7 +37,7 @@ __all__ = ["Present"]
 @register_policy
 @dataclass(frozen=True)
 class Present(Policy):
-    """Holds the gap of recent predictions within the tolerance, up to stated noise, in any geometry on a box.
+    """A policy that holds the gap of recent predictions within tolerance and stated noise, in any geometry on a box.
 
         y = y(z, q),     q = a + b p        a, b per cell; p the label estimate, where a constraint reads labels
 
@@ -55,7 +55,7 @@ class Present(Policy):
         cut: standard errors by which a short mean must differ from the long one for a change to be clear.
         trust: how much an estimated label counts beside a real one; 0 moves nobody before labels have come.
 
-    Source: design of this package.
+    Source: the design of this package.
 
     Example:
         >>> import torch, fairlayer as fl

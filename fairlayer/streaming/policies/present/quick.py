@@ -39,8 +39,8 @@ class Feed(NamedTuple):
     """A solution, as the plain way and the compiled one find it; pulls, raw means and slacks are in the book by then.
 
     Args:
-        shifts: of each member, by "constraint/member".
-        prices: of each constraint.
+        shifts: the shifts of each member, by "constraint/member".
+        prices: the prices of each constraint.
         unmet: by how much the worst statement is missed.
         widest: the largest tolerance.
         spread: the standard deviation of recent raw scores.
