@@ -113,4 +113,4 @@ def _flip(name: str, found: Flips, decided: bool) -> str:
     asked = f"The model was asked again about {found.rows:,} people with every other value of {name}, all else the same"
     change = f"scores change by {found.mean_change:.3f} on average, and by {found.largest_change:.3f} at most"
     flips = f"; the decision on {found.changed:,} of them would be another" if decided else ""
-    return f"{asked}: {change}{flips}. What other columns tell about {name} stays, so that this is not all it does."
+    return f"{asked}: {change}{flips}. What other columns tell about {name} stayed as it was, so it may do more."

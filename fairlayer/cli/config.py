@@ -108,6 +108,7 @@ def check_record(arguments: Any) -> None:
         check_data(arguments.table, arguments.record)
     for name, (then, here) in other_versions(arguments.record).items():
         print(
-            f"fairlayer: the configuration was written with {name} {then}, here is {here}: numbers may differ.",
+            f"fairlayer: the configuration was written with {name} {then}, but {here} is in use here, so that numbers "
+            "may differ.",
             file=sys.stderr,
         )

@@ -95,8 +95,8 @@ class Cut:
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.edges) + 1 or any(np.diff(self.edges) <= 0):
             raise ColumnError(
-                f"cutting '{self.source}' at {self.edges} into {self.labels} makes no sense: edges must "
-                "rise, and there is one label more than edges."
+                f"'{self.source}' was to be cut at {self.edges} into {self.labels}, but edges must rise, and there "
+                "must be one label more than edges."
             )
 
     def groups(self, numbers: NDArray[np.float64]) -> NDArray[np.object_]:

@@ -46,11 +46,13 @@ def balanced_resampling(
 ) -> Resampled:
     """Return rows in which each combination of groups and label occurs equally often, or nearly so.
 
-    "random_over" repeats rows up to the largest combination, "random_under" drops rows down to the smallest, "smote"
-    makes new rows between near rows of the same combination. "smote_enn" and "smote_tomek" then drop rows whose
-    neighbours are mostly of another combination, or pairs of nearest rows of two combinations, which leaves the counts
-    nearly equal. All change the label rate, to the same in each group, so
-    scores learnt on the result are not probabilities of the population; resample training rows only.
+    "random_over" repeats rows up to the largest combination. "random_under" drops rows down to the smallest. "smote"
+    makes new rows between near rows of the same combination; "smote_enn" then drops rows whose neighbours are mostly of
+    another combination, and "smote_tomek" pairs of nearest rows of two combinations. Both leave the counts nearly
+    equal.
+
+    All of them make the label rate the same in each group, so scores learnt on the result are not probabilities of the
+    population. Resample training rows only.
 
     Args:
         x: features (n, d): tensor, array, or frame; all numbers for the three that make rows, but those `categorical`.

@@ -42,7 +42,7 @@ def read_scores(scores: Tensor) -> FloatArray:
             f"scores must have shape (n,) or (n, 1), but have {shape}. Give the column of the positive class."
         )
     if not shape[0]:
-        raise EmptyBatchError(f"the batch is empty: scores have shape {shape}.")
+        raise EmptyBatchError(f"the batch is empty: scores have shape {shape}. Skip such a batch.")
     values = host_float64(scores).reshape(-1)
     bad = int((~np.isfinite(values)).sum())
     if bad:

@@ -76,7 +76,7 @@ def as_columns(scores: Tensor, *, empty: bool = False) -> tuple[Tensor, ...]:
     if scores.ndim not in (1, 2):
         raise ShapeError(f"scores must have shape (n,), (n, 1) or (n, k), but have {tuple(scores.shape)}.")
     if scores.numel() == 0 and not (empty and scores.shape[1:].numel()):
-        raise EmptyBatchError(f"the batch is empty: scores have shape {tuple(scores.shape)}.")
+        raise EmptyBatchError(f"the batch is empty: scores have shape {tuple(scores.shape)}. Skip such a batch.")
     return (scores,) if scores.ndim == 1 else scores.unbind(1)
 
 

@@ -111,16 +111,16 @@ def read_sensitive_features(
 ) -> Groups:
     """Read a dict of columns, a frame, a single column, or a tensor of codes into `Groups`.
 
-    A column is a list or tuple, a NumPy array (a masked entry is unknown), a tensor on any device, a series, index or
-    categorical of pandas, a series of polars, an array of pyarrow: of text, whole numbers, bools, or a mixture; or an
-    (n, k) array of floats, k >= 2, whose rows are the probability of each group. A frame is one of pandas or polars, a
+    A column is a list or tuple, a NumPy array, a tensor on any device, a series, index or categorical of pandas, a
+    series of polars, or an array of pyarrow. It holds text, whole numbers, bools, or a mixture. It may also be an (n,
+    k) array of floats, k >= 2, whose rows are the probability of each group. A frame is one of pandas or polars, a
     table or record batch of pyarrow, or a relation of DuckDB. Only the columns asked for are read.
 
-    Unknown are None, NaN, `pandas.NA`, NaT, masked entries, and the code -1. Refused as ambiguous, where the vocabulary
-    does not say what is meant, are the texts "", "nan", "NaN", "None", "<NA>" and "NaT" (a group, or a missing value?),
-    and a column whose only codes are -1 and 1 (two groups, or one group and unknown samples?): by `fit_categories`
-    always, in a batch where it has 32 samples and either code makes up 3 of 10. In a smaller one -1 is unknown, and a
-    constraint that is left with one group says so.
+    Unknown are None, NaN, `pandas.NA`, NaT, masked entries, and the code -1. Two things are refused as ambiguous where
+    the vocabulary does not say what is meant. One is the texts "", "nan", "NaN", "None", "<NA>" and "NaT": a group, or
+    a missing value? The other is a column whose only codes are -1 and 1: two groups, or one group and unknown samples?
+    `fit_categories` always refuses such a column, and a batch does where it has 32 samples and either code makes up 3
+    of 10. In a smaller batch -1 is unknown, and a constraint that is left with one group says so.
 
     Args:
         sensitive_features: dict of name -> column; or a frame; or, for one name, its column alone; or an array or

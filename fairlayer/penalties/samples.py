@@ -47,7 +47,7 @@ def read_points(scores: Tensor) -> Tensor:
         found = f"{tuple(scores.shape)}, {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
         raise ShapeError(f"scores must be a floating tensor (n,), or representations (n, d), but found {found}.")
     if scores.numel() == 0:
-        raise EmptyBatchError(f"the batch is empty: scores have shape {tuple(scores.shape)}.")
+        raise EmptyBatchError(f"the batch is empty: scores have shape {tuple(scores.shape)}. Skip such a batch.")
     return finite(scores).reshape(len(scores), -1).to(result_dtype(scores))
 
 

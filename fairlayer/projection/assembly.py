@@ -156,7 +156,7 @@ def assemble(
         constraints: what must hold.
         batch: groups, labels and scores of the samples.
         on_empty: "skip" or "raise".
-        classes: on the simplex, the batch as each class sees it, in the order of the columns.
+        classes: the batch as each class sees it, in the order of the columns, on the simplex.
         column: where columns are independent, the one that the batch is about; a constraint that speaks of others
             only is left out. None where there is a single one.
         once: what tells the user, once, of a constraint that has nothing to compare; None for nobody.

@@ -217,8 +217,8 @@ class Inputs:
 class Scorer:
     """A run, its stream and its store.
 
-    Every prediction goes through the stream, whatever the size of the request: what is held is what the policy says of
-    all predictions since the store began.
+    Every prediction goes through the stream, whatever the size of the request. What is held is what the policy says,
+    and everything since the store began is counted.
 
     Args:
         run: a run, or the folder that `fairlayer train` wrote.

@@ -65,7 +65,7 @@ class ModelConfig:
         width: number of encoded features.
         constraints: the constraints as text; see `parse_constraint`.
         bounds: lowest and highest prediction; None for no bounds (regression only).
-        margin: keeps predictions this far inside the bounds in the euclidean geometry, which clips them.
+        margin: the distance that predictions keep from the bounds in the euclidean geometry, which clips them.
         b_tau: smallest inference batch that is projected as a whole.
         on_infeasible: "raise", or "relax" by the smallest widening of all limits.
         geometry: what nearest means, see `project`; None for the one that belongs to the task: "entropic" for
