@@ -270,7 +270,9 @@ class FairModel(nn.Module):
 
     def scores(self, *args: Any, **kwargs: Any) -> Any:
         """Return the backbone's scores; override it in a subclass without a backbone."""
-        backbone = self._modules.get("backbone") or self.backbone  # the first spares nn.Module's slow search
+        backbone = self._modules.get("backbone")  # spares nn.Module's slow search
+        if backbone is None:
+            backbone = self.backbone  # a function
         if backbone is None:
             raise OutputError(
                 f"{type(self).__name__} has no backbone. Pass one, or define scores(self, *args, **kwargs)."
