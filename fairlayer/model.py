@@ -42,7 +42,7 @@ from fairlayer.streaming.policies import as_policy
 from fairlayer.streaming.recording import Answered
 from fairlayer.streaming.setting import as_memory, as_window
 from fairlayer.tensor_state import PAGE, check_states, from_tensor, to_tensor
-from fairlayer.tracing import refuse_tracing
+from fairlayer.tracing import outside_graphs, refuse_tracing
 from fairlayer.trail import AuditTrail
 
 __all__ = ["FairModel"]
@@ -270,7 +270,9 @@ class FairModel(nn.Module):
 
     def scores(self, *args: Any, **kwargs: Any) -> Any:
         """Return the backbone's scores; override it in a subclass without a backbone."""
-        backbone = self._modules.get("backbone") or self.backbone  # the first spares nn.Module's slow search
+        backbone = self._modules.get("backbone")  # spares nn.Module's slow search
+        if backbone is None:
+            backbone = self.backbone  # a function
         if backbone is None:
             raise OutputError(
                 f"{type(self).__name__} has no backbone. Pass one, or define scores(self, *args, **kwargs)."
@@ -314,7 +316,8 @@ class FairModel(nn.Module):
             MissingLabelsError: a label-based constraint in training mode without y.
             TracingError: `torch.jit.trace` or `torch.onnx.export(dynamo=False)` records.
         """
-        if not torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
             refuse_tracing("FairModel")
         try:
             scores = as_scores(self.scores(*args, **kwargs))
@@ -330,12 +333,21 @@ class FairModel(nn.Module):
                 "sample_weight was given with inference=True, but a stream counts each request once. Leave it out, or "
                 "call the model without inference=True."
             )
+        if compiling:
+            return self._answer_outside(scores, features, y, ids, label_probabilities, at=at)
+        return self._answer(scores, features, y, ids, label_probabilities, at=at)
+
+    def _answer(
+        self, scores: Tensor, features: Any, y: Any, ids: Any, label_probabilities: Any, *, at: float | None
+    ) -> Tensor:
         if self.recorder is None:
             return self._stream_out(scores, features, y, ids, label_probabilities, at=at)
         self.recorder.check(at)
         emitted = self._stream_out(scores, features, y, ids, label_probabilities, at=at)
         self.recorder.write(self._answered(scores, emitted, features, ids=ids, at=at))
         return emitted
+
+    _answer_outside = outside_graphs(_answer)  # a stream counts and keeps books: nothing that a graph could hold
 
     def _positions(self, given: int) -> str:
         """Return what an error of the backbone may come from, where several arguments were given by position."""

@@ -95,6 +95,7 @@ def test_the_formats_and_the_public_version(scored: Path, tmp_path: Path) -> Non
         (("--score", "score"), "--sensitive COLUMN"),
         (("--sensitive", "sex"), "--score"),
         (("--score", "score", "--sensitive", "sex", "--fail-on", "gap > 1"), "cannot read the condition"),
+        (("--score", "score", "--sensitive", "sex", "--fail-on", "acuracy_drop > 1"), "also accuracy_drop > 0.01"),
         (("--score", "score", "--sensitive", "sex", "--format", "ll144"), "--sex"),
         (("--score", "score", "--sensitive", "sex", "--format", "lending"), "--reference"),
         (("--score", "race", "--sensitive", "sex"), "read as numbers"),

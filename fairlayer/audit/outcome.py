@@ -104,8 +104,9 @@ class Limit:
         found = _FAILURE.fullmatch(text)
         if found is None or (found["sign"][0] == ">") != (found["kind"] == "difference"):
             raise ParameterError(
-                f"cannot read the condition {text!r}. Write when it fails: NAME_difference > 0.1, or NAME_ratio < 0.8, "
-                f"where NAME is one of {', '.join((*CRITERIA, *metric_names()))}."
+                f"cannot read the condition {text!r}. Write when it fails: NAME_difference > 0.1, or NAME_ratio < 0.8; "
+                "of a correction also accuracy_drop > 0.01, log_loss_rise > 0.01, brier_score_rise > 0.01, or "
+                f"NAME_improvement < 0.05; where NAME is one of {', '.join((*CRITERIA, *metric_names()))}."
             )
         try:
             bound = float(found["bound"])

@@ -10,16 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fairlayer._version import __version__
 from fairlayer.errors import DataError
 
 __all__ = ["Provenance", "library_versions", "sha256_of"]
 
-LIBRARIES = ("fairlayer", "torch", "numpy", "scipy", "lightning")
+LIBRARIES = ("torch", "numpy", "scipy", "lightning")
 
 
 def library_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that compute; "-" for one that is not installed."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "fairlayer": __version__}
     for name in LIBRARIES:
         try:
             found[name] = version(name)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fairlayer.audit import Columns, Provenance, Supplied, Wanted, audit_frame, read_supplied
-from fairlayer.cli.options import Repeat, new_parser
+from fairlayer.cli.options import Repeat, add_reading, new_parser
+from fairlayer.cli.reading import read_told
 from fairlayer.cli.verdicts import show_audit
-from fairlayer.data import parse_cut, read_frame
+from fairlayer.data import parse_cut
 from fairlayer.errors import DataError
 from fairlayer.report import FORMATS, document_text, public_document, sign_file, write_card, write_markdown, write_page
 
@@ -42,6 +43,7 @@ def add_audit(commands: Any) -> None:
     )
     _add_columns(audit)
     _add_question(audit)
+    add_reading(audit)
     audit.add_argument("--about", metavar="YAML", help="A file with what only people can say: purpose, reasons, roles.")
     audit.add_argument("--checkpoint", metavar="FILE", help="A checkpoint of an audit trail, to be named in the page.")
     audit.add_argument("--proxies", action="store_true", help="Measure what the other columns tell about the groups.")
@@ -210,7 +212,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
     """Audit a table; return the exit code of the verdict."""
     if not arguments.sensitive:
         raise DataError("an audit compares groups. Name their column, or several, by --sensitive COLUMN.")
-    frame = read_frame(arguments.table)
+    frame = read_told(arguments)
     cuts = tuple(parse_cut(text) for text in arguments.cut)
     supplied = Supplied() if arguments.about is None else read_supplied(arguments.about, [*map(str, frame.columns)])
     found = audit_frame(

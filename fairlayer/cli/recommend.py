@@ -10,9 +10,9 @@ from typing import Any
 
 from fairlayer.audit import EXIT_CODES, Audit, gravest
 from fairlayer.audit.checklists import validation_list
-from fairlayer.cli.options import Repeat, new_parser
+from fairlayer.cli.options import Repeat, add_reading, new_parser
+from fairlayer.cli.reading import read_beside, read_told
 from fairlayer.cli.report import AUDIT, PAGE
-from fairlayer.data import read_frame
 from fairlayer.errors import DataError
 from fairlayer.report import document_text, read_document, write_page
 from fairlayer.routes import Check, Situation, check_run, check_seeds, recommend
@@ -92,19 +92,19 @@ def add_check(commands: Any) -> None:
         metavar="CONDITION",
         help="A condition of failure, as in `fairlayer audit`. It may be given several times.",
     )
+    add_reading(parser)
 
 
 def run_check(arguments: argparse.Namespace, train: Train) -> int:
     """Run every check, print a line for each, add them to the run's page; return the gravest exit code."""
     folder = Path(arguments.run)
-    frame = read_frame(arguments.table)
-    run = load_run(folder)
+    run, frame = load_run(folder), read_told(arguments, folder)
     if len(frame) < run.layered.b_tau:
         raise DataError(
             f"'{arguments.table}' has {len(frame)} rows, fewer than the smallest batch of the run, "
             f"{run.layered.b_tau}. Name a larger table."
         )
-    populations = {Path(path).name: read_frame(path) for path in arguments.population}
+    populations = {Path(path).name: read_beside(path, folder) for path in arguments.population}
     checks = list(check_run(run, frame, limits=arguments.fail_on, populations=populations, seed=arguments.seed))
     if arguments.seeds:
         checks.append(check_seeds({seed: train(folder, seed) for seed in dict.fromkeys(arguments.seeds)}))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Cut", "as_numbers", "as_text", "column_of", "is_numeric", "parse_cut", "sensitive_columns"]
 
 EXACT = 2**53  # from here on, floating numbers stand for several whole ones
+_OF_A_CUT = "_group"
 MOST_GROUPS = 200  # more distinct names than this are identifiers, not groups
 MOST_NUMBERED_GROUPS = 30  # more distinct numbers than this are amounts, not codes of groups
 
@@ -27,10 +28,17 @@ def column_of(frame: pd.DataFrame, name: str, why: str) -> pd.Series:
     """Return the column `name`, or an error that says what it was wanted for and what there is."""
     if name not in frame.columns:
         raise MissingColumnError(
-            f"the {why} column '{name}' was asked for, but the table has no such column{near(name, frame.columns)} "
-            f"It has: {listed(frame.columns, 40)}. Check the spelling, or name another column."
+            f"the {why} column '{name}' was asked for, but the table has no such column{_meant(name, frame)}",
+            f"It has: {listed(frame.columns, 40)}. Check the spelling, or name another column.",
         )
     return frame[name]
+
+
+def _meant(name: str, frame: pd.DataFrame) -> str:
+    source = name.removesuffix(_OF_A_CUT)
+    if source != name and source in frame.columns:
+        return f"; groups of '{source}' are made by a cut, such as --cut {source}=25,59."
+    return near(name, frame.columns)
 
 
 def is_numeric(column: pd.Series) -> bool:
@@ -129,7 +137,7 @@ def parse_cut(text: str) -> Cut:
         edges = ()
     if not (source and equals and edges):
         raise ColumnError(f"a cut is written COLUMN=EDGE or COLUMN=EDGE,EDGE,..., for example age=25,59; got '{text}'.")
-    return Cut(f"{source}_group", source, edges, _interval_names(source, edges))
+    return Cut(source + _OF_A_CUT, source, edges, _interval_names(source, edges))
 
 
 def _interval_names(source: str, edges: Sequence[float]) -> tuple[str, ...]:

@@ -143,7 +143,11 @@ def _read_text(path: Path, separator: str | None, encoding: str | None, missing:
     if between != "," and not separator:
         notes.append(f"The cells of '{path.name}' are separated by {NAMES[between]}.")
     if sum(_NUMBER.fullmatch(name) is not None for name in frame.columns) > len(frame.columns) / 4:
-        notes.append(f"The first row of '{path.name}' looks like values, not like names of columns.")
+        notes.append(
+            f"The first row of '{path.name}' looks like values, not like names of columns; put names above it."
+        )
+    if len(frame.columns) == 1 and " " in frame.columns[0]:
+        notes.append(f"'{path.name}' has one column. If blanks stand between its cells, say so (--separator space).")
     if comma:
         notes.append(f"The numbers of '{path.name}' have a decimal comma.")
     return ReadFile(frame, tuple(note.replace("FILE", f"'{path.name}'") for note in notes))

@@ -78,13 +78,17 @@ class Table:
         """Return the columns of a sensitive feature; `race+sex` is an intersection, unless a column is so called."""
         return [name] if name in self.frame.columns else [part.strip() for part in name.split("+")]
 
-    def labels(self) -> NDArray[np.float32]:
-        """Return 0 and 1 for a classification table, and the numbers themselves for a regression one."""
+    def labels(self, *, of_run: bool = False) -> NDArray[np.float32]:
+        """Return 0 and 1 for a classification table, and the numbers themselves for a regression one.
+
+        Args:
+            of_run: whether a trained run says which value counts as 1, and not the caller, for the text of an error.
+        """
         column = column_of(self.frame, self.target, "target")
         read = (
             partial(_amounts, column.dropna())
             if self.positive is None
-            else partial(_matches, column.dropna(), self.positive)
+            else partial(_matches, column.dropna(), self.positive, of_run)
         )
         all_faults(partial(_check_there, column), read)
         return read()
@@ -116,14 +120,14 @@ def _amounts(column: pd.Series) -> NDArray[np.float32]:
     return as_numbers(column).astype(np.float32)
 
 
-def _matches(column: pd.Series, positive: str) -> NDArray[np.float32]:
+def _matches(column: pd.Series, positive: str, of_run: bool) -> NDArray[np.float32]:
     names = as_text(column)
     found = sorted(set(names))
     if positive not in found:
+        remedy = "Write the outcomes as the training table did." if of_run else "Name one of them (--positive)."
         raise TargetError(
             f"target '{column.name}' was to be 1 where it equals '{positive}', but its values are: "
-            f"{listed(found)}{near(positive, found)} "
-            "Name one of them (--positive)."
+            f"{listed(found)}{near(positive, found)} {remedy}"
         )
     for alike in spelt_alike(found):
         raise TargetError(

@@ -5,16 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
 
+from fairlayer._version import __version__
 from fairlayer.errors import ParameterError
 from fairlayer.trail import AuditTrail, Decision, SlotTrail
 
 __all__ = ["Answered", "Recorder", "Witness", "slot_trail"]
 
 Score = float | list[float]
-_PACKAGE = version("fairlayer")  # read once: it is looked up on the disk
 
 
 class Answered(NamedTuple):
@@ -141,7 +140,7 @@ class Recorder:
             policy=step.policy,
             limit=step.limits,
             model=self.model,
-            package=_PACKAGE,
+            package=__version__,
             details={**clock, **wish} or None,
         )
 

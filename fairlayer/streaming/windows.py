@@ -89,16 +89,12 @@ class Windows:
         bounds: tuple[float | None, float | None],
     ) -> None:
         self.window, self.labelled, self.threshold, self.bounds = window, labelled, threshold, bounds
+        self.clocked = window is not None and window.clock  # whether buckets end by the caller's clock
         self.every = float(first) if window is None else window.length / PER_WINDOW
         self.kinds = len(_SUMS) + (len(_LABELLED) if labelled else 0)
         self.before = self._new(0, 0.0)
         self.buckets: list[Bucket] = [self._new(0, 0.0)]
         self.at: float | None = None
-
-    @property
-    def clocked(self) -> bool:
-        """Whether buckets end by the caller's clock."""
-        return self.window is not None and self.window.clock
 
     def check(self, at: float | None) -> None:
         """Check a time before anything changes.

@@ -126,7 +126,7 @@ class _Solved:
         first, second = self.layout.first[index], self.layout.second[index]
         for block, (statement, _) in enumerate(self.raw.statements):
             rows = np.flatnonzero(self.layout.block == block)
-            members = np.unique(first[rows][first[rows] >= 0])
+            members = np.flatnonzero(self.layout.owners[block] == index)
             if not len(members):
                 continue
             keep = np.zeros(len(statement.matrix), dtype=bool)

@@ -25,7 +25,7 @@ from fairlayer.streaming.policies.base import (
 )
 from fairlayer.streaming.policies.present import answering, changes, solving
 from fairlayer.streaming.policies.present import state as remembered
-from fairlayer.streaming.policies.present.quick import REFUSED, quick_of
+from fairlayer.streaming.policies.present.quick import REFUSED, quick_of, ready
 from fairlayer.streaming.policies.present.state import FIRST_WAIT, reads_labels, scale
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Present(Policy):
         if not large and solving.rests(self, state, stream):
             state["next_refresh"] = stream.samples + state["wait"]  # type: ignore[index]
             return state
-        quick = quick_of(state, stream, self.guard)
+        quick = quick_of(self, state, stream)
         if quick is None or quick.steps.contradicted(state["book"]):
             state = changes.without_the_past(state, stream)
         return solving.solved(self, state, stream, (cells, raw) if large else None)
@@ -151,11 +151,12 @@ class Present(Policy):
 
     def compiled(self, state: State, stream: Machine) -> CompiledCall | None:
         """Return the kernels with what they need of the state, where they are loaded."""
-        return quick_of(state, stream, self.guard) if stream_loaded() is not None else None
+        found = ready(state, stream)
+        return found if found is not None or stream_loaded() is None else quick_of(self, state, stream)
 
     def answer_one(self, state: State, stream: Machine, cell: int, raw: float) -> tuple[float, float, float]:
         """Answer and count one sample in plain numbers, or by one compiled call."""
-        quick, book = quick_of(state, stream, self.guard), state["book"]
+        quick, book = quick_of(self, state, stream), state["book"]
         if quick is not None:
             weight = state["weight"] * quick.growth
             emitted, correction, acts, ended = quick.one(cell, raw, weight)
@@ -174,7 +175,7 @@ class Present(Policy):
     def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Answer and count a block in plain NumPy, or by one compiled call."""
         cells, raw = call
-        quick = quick_of(state, stream, self.guard, len(raw))
+        quick = quick_of(self, state, stream, len(raw))
         if quick is not None:
             weight = answering.weight_after(state, stream, len(raw))
             ended, moved, correction = quick.block(cells, raw, weight, emitted)

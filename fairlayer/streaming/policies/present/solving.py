@@ -17,6 +17,7 @@ from fairlayer.streaming.debt import debts_of
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.changes import LEAST_SPREAD, OLDER, SURELY, far_means, renew, renewed
 from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of
+from fairlayer.streaming.policies.present.resting import has_hardly_moved, may_rest, repays
 from fairlayer.streaming.policies.present.state import (
     FIRST_WAIT,
     guards,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["rests", "solved"]
 
 _LONGER, _SHARE = 1.15, 16.0  # growth of the wait between solutions; memory over the longest
-_RESTS = 4.0  # slacks, squared, by which raw means may move before a solution is worth while: half an error or so
 _FARTHEST = 10.0  # the largest shift in geometries of probabilities, in log-odds
 _UNMET = 0.25, 1e-3  # of the tolerance, and in prediction units: what may be missed without being SATURATED
 _TO_TELL = 1e-9  # weight of a point that only tells what pull a cell has
@@ -92,37 +92,21 @@ def solved(policy: Present, state: State, stream: Machine, block: Block | None) 
 
 
 def rests(policy: Present, state: State, stream: Machine) -> bool:
-    """Return whether the raw means have hardly moved beyond the slack of their groups since the last solution.
-
-    A solution is due all the same after half of the memory, after the first, where labels matter, on the way to other
-    limits, and where something is repaid.
-    """
-    due = stream.samples - state["solved"] > 0.5 * (stream.memory or 1e3) or state["wait"] <= 2.0 * FIRST_WAIT
-    busy = reads_labels(stream) or stream.transition is not None or state["next_refresh"] == 0.0
-    if due or busy or _repays(policy, stream):
+    """Return whether a solution that is due can wait once more; see `resting`."""
+    if not may_rest(policy, state, stream):
         return False
-    quick = quick_of(state, stream, policy.guard)
-    if quick is not None:
-        return bool(quick.solving.moved(state["book"], state["weight"]) <= _RESTS)
-    counts, raw, mean, slack = state["book"][[COUNT, RAW, SOLVED_MEAN, SOLVED_SLACK]]
-    here = counts > 0.0
-    distance = raw[here] / counts[here] - mean[here]
-    moved = float(counts[here] @ (distance / np.maximum(slack[here], 1e-12)) ** 2)
-    return bool(moved <= _RESTS * float(counts[here].sum()))
-
-
-def _repays(policy: Present, stream: Machine) -> bool:
-    return policy.repair is not None or stream.setting.hold is not None
+    quick = quick_of(policy, state, stream)
+    return has_hardly_moved(state) if quick is None else quick.has_hardly_moved(state)
 
 
 def _quick(policy: Present, state: State, stream: Machine, rows: int) -> Quick | None:
     """Return the compiled way where it can solve for all that is asked."""
-    return quick_of(state, stream, policy.guard, rows) if _is_plain(policy, state, stream) else None
+    return quick_of(policy, state, stream, rows) if _is_plain(policy, state, stream) else None
 
 
 def _is_plain(policy: Present, state: State, stream: Machine) -> bool:
     """Return whether nothing but parities of plain means is asked, and each of their members has been met."""
-    if stream.transition is not None or _repays(policy, stream):
+    if stream.transition is not None or repays(policy, stream):
         return False
     found = guards(state, stream)
     return found.complete and found.met
