@@ -32,9 +32,9 @@ class Stratum:
 
     Args:
         name: such as "region=north".
-        hits: how many people of the group count.
+        hits: how many people of the group the rate counts.
         rows: the people of the group (effective ones, where rows are weighted).
-        reference_hits: how many people of the reference count.
+        reference_hits: how many people of the reference the rate counts.
         reference_rows: the people of the reference.
         difference: the group's rate minus the reference's; NaN where one of them has no row.
 

@@ -21,7 +21,7 @@ def build_parser() -> Any:
     """Return the parser of all commands."""
     parser = new_parser(
         prog="fairlayer",
-        description="Train and apply models that keep group means of every batch within a tolerance.",
+        description="Train, serve and audit models, and keep the group means of every batch within a tolerance.",
     )
     commands = parser.add_subcommands(dest="command", required=True, metavar="COMMAND")
     add_train(commands)

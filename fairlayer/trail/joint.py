@@ -155,7 +155,7 @@ def joint_checkpoint(
     Args:
         address: postgresql://...
         time: the caller's clock.
-        who: who asks for it.
+        who: the person or program that does it.
         key: the key that the chains are sealed with.
         signing_key: Ed25519 private key that also signs the checkpoints.
 

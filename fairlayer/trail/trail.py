@@ -202,7 +202,7 @@ class AuditTrail:
         Args:
             subject: the subject as it was named in the records.
             time: the caller's clock.
-            who: who asks for it.
+            who: the person or program that does it.
             why: the reason given. It stays, so it must not name the subject.
             vacuum: rewrite the file at once, for which writers wait. With False, call `compact` later.
 
@@ -229,7 +229,7 @@ class AuditTrail:
 
         Args:
             time: the caller's clock, from which days are counted back.
-            who: who asks for it.
+            who: the person or program that does it.
             keep_days: the number of days, at least `floor_days`, which is the default.
             vacuum: give the room back to the disk at once, for which writers wait.
 
