@@ -10,8 +10,8 @@ from typing import Any
 
 from fairlayer.audit import Provenance, Supplied, read_supplied
 from fairlayer.cli.audit import add_outputs, command_line, show_and_write
-from fairlayer.cli.options import Repeat, new_parser
-from fairlayer.data import read_frame
+from fairlayer.cli.options import Repeat, add_reading, new_parser
+from fairlayer.cli.reading import read_told
 from fairlayer.errors import DataError
 from fairlayer.report import (
     StreamSection,
@@ -41,6 +41,7 @@ def add_report(commands: Any) -> None:
     commands.add_subcommand("report", report, help="Write the page of a trained run.")
     report.add_argument("run", help="The run folder that `train` wrote, or a document that `audit --json` wrote.")
     report.add_argument("table", nargs="?", help="A CSV or parquet file of new rows, with the target.")
+    add_reading(report)
     report.add_argument(
         "--sensitive",
         action=Repeat,
@@ -199,7 +200,7 @@ def _kept(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    frame = read_frame(arguments.table)
+    frame = read_told(arguments, folder)
     supplied = Supplied() if arguments.about is None else read_supplied(arguments.about, [*map(str, frame.columns)])
     found = audit_run(
         load_run(folder),
