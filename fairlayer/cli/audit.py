@@ -11,7 +11,7 @@ from typing import Any
 
 from fairlayer.audit import Columns, Provenance, Supplied, Wanted, audit_frame, read_supplied
 from fairlayer.cli.options import Repeat, add_reading, new_parser
-from fairlayer.cli.reading import read_told
+from fairlayer.cli.reading import cut_names, read_told
 from fairlayer.cli.verdicts import show_audit
 from fairlayer.data import parse_cut
 from fairlayer.errors import DataError
@@ -41,9 +41,9 @@ def add_audit(commands: Any) -> None:
     audit.add_argument(
         "table", help="A CSV file (plain or compressed) or a parquet file, with one row for each person."
     )
+    add_reading(audit)
     _add_columns(audit)
     _add_question(audit)
-    add_reading(audit)
     audit.add_argument("--about", metavar="YAML", help="A file with what only people can say: purpose, reasons, roles.")
     audit.add_argument("--checkpoint", metavar="FILE", help="A checkpoint of an audit trail, to be named in the page.")
     audit.add_argument("--proxies", action="store_true", help="Measure what the other columns tell about the groups.")
@@ -218,7 +218,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
     found = audit_frame(
         frame,
         Columns(
-            [_cut_name(name, cuts) for name in arguments.sensitive],
+            cut_names(arguments.sensitive, cuts),
             score=arguments.score,
             decision=arguments.decision,
             decision_positive=arguments.decision_positive,
@@ -305,12 +305,6 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
 
 def _names(text: str | None) -> list[str]:
     return [] if text is None else [name.strip() for name in text.split(",")]
-
-
-def _cut_name(name: str, cuts: Sequence[Any]) -> str:
-    """Return a grouping in which a number that is cut stands for its groups: age, cut at 25, is age_group."""
-    made = {cut.source: cut.column for cut in cuts}
-    return "+".join(made.get(part.strip(), part.strip()) for part in name.split("+"))
 
 
 def _text(path: str | None) -> str | None:

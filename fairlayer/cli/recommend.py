@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 from fairlayer.audit import EXIT_CODES, Audit, gravest
 from fairlayer.audit.checklists import validation_list
 from fairlayer.cli.options import Repeat, add_reading, new_parser
-from fairlayer.cli.reading import read_beside, read_told
+from fairlayer.cli.reading import read_told
 from fairlayer.cli.report import AUDIT, PAGE
+from fairlayer.cli.verdicts import say
 from fairlayer.errors import DataError
 from fairlayer.report import document_text, read_document, write_page
 from fairlayer.routes import Check, Situation, check_run, check_seeds, recommend
@@ -64,7 +64,7 @@ def run_recommend(arguments: argparse.Namespace) -> None:
         )
     )
     for line in str(found).splitlines():
-        print(textwrap.fill(line, 80, subsequent_indent="  "))
+        say(line)
 
 
 def add_check(commands: Any) -> None:
@@ -76,12 +76,16 @@ def add_check(commands: Any) -> None:
     commands.add_subcommand("check", parser, help="Check a trained run under changes.")
     parser.add_argument("run", help="The run folder that `train` wrote.")
     parser.add_argument("table", help="A CSV or parquet file, with the target, of rows that were not trained on.")
+    add_reading(parser)
     parser.add_argument(
         "--population",
         action=Repeat,
         default=[],
         metavar="TABLE",
-        help="A file of other people. It may be given several times.",
+        help=(
+            "A file of other people, such as those of another state, with the columns and the target of the training "
+            "table. It may be given several times."
+        ),
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[], help="Train anew with these seeds, and compare.")
     parser.add_argument("--seed", type=int, default=0, help="The seed of the resampling (default: %(default)s).")
@@ -104,12 +108,12 @@ def run_check(arguments: argparse.Namespace, train: Train) -> int:
             f"'{arguments.table}' has {len(frame)} rows, fewer than the smallest batch of the run, "
             f"{run.layered.b_tau}. Name a larger table."
         )
-    populations = {Path(path).name: read_beside(path, folder) for path in arguments.population}
+    populations = {path: read_told(arguments, folder, path) for path in arguments.population}
     checks = list(check_run(run, frame, limits=arguments.fail_on, populations=populations, seed=arguments.seed))
     if arguments.seeds:
         checks.append(check_seeds({seed: train(folder, seed) for seed in dict.fromkeys(arguments.seeds)}))
     for check in checks:
-        print(textwrap.fill(str(check), 80, subsequent_indent="  "))
+        say(str(check))
     _keep(folder, checks)
     return EXIT_CODES[gravest(check.outcome for check in checks)]
 

@@ -41,6 +41,7 @@ def add_report(commands: Any) -> None:
     commands.add_subcommand("report", report, help="Write the page of a trained run.")
     report.add_argument("run", help="The run folder that `train` wrote, or a document that `audit --json` wrote.")
     report.add_argument("table", nargs="?", help="A CSV or parquet file of new rows, with the target.")
+    add_reading(report)
     report.add_argument(
         "--sensitive",
         action=Repeat,

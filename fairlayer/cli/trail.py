@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlayer.cli.options import new_parser
+from fairlayer.cli.verdicts import say
 from fairlayer.errors import DataError
 from fairlayer.streaming.store import forget_ids
 from fairlayer.trail import (
@@ -76,6 +77,12 @@ def run_trail(arguments: argparse.Namespace) -> int:
     return verbs[arguments.verb](given)
 
 
+def _say_lines(text: str) -> None:
+    """Print lines in 80 columns, each with the indent that it has."""
+    for line in text.splitlines():
+        say(line.lstrip(), " " * (len(line) - len(line.lstrip())))
+
+
 def _verify_chains(arguments: argparse.Namespace) -> int:
     if arguments.incremental or any(each is not None for each in _period(arguments)):
         raise DataError("a database is verified whole: leave out --incremental, --from and --to, or copy it to files.")
@@ -85,7 +92,7 @@ def _verify_chains(arguments: argparse.Namespace) -> int:
         key=_key(arguments),
         public_key=_bytes(arguments.public_key),
     )
-    print(found)
+    _say_lines(str(found))
     return 0 if found.ok else TAMPERED
 
 
@@ -111,7 +118,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         public_key=_bytes(arguments.public_key),
         incremental=arguments.incremental,
     )
-    print(found)
+    _say_lines(str(found))
     start, end = _period(arguments)
     if found.ok and (start is not None or end is not None):
         _show_period(found, arguments.file, start, end)
@@ -123,9 +130,9 @@ def _show_period(found: Verification, path: str, start: float | None, end: float
     for row in rows_between(path, start, end):
         first, last = row.row if first is None else first, row.row
     if first is None or last is None:
-        print("The period holds no row.")
+        say("The period holds no row.")
     else:
-        print(f"The period holds rows {first} to {last}: {found.level_of(last)}.")
+        say(f"The period holds rows {first} to {last}: {found.level_of(last)}.")
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -136,7 +143,7 @@ def _report(arguments: argparse.Namespace) -> int:
     counted = report(arguments.file, start, end)
     if arguments.json is not None:
         Path(arguments.json).write_text(json.dumps(counted.as_dict(), indent=2, ensure_ascii=False), encoding="utf-8")
-    print("\n".join(_lines(counted)))
+    _say_lines("\n".join(_lines(counted)))
     return 0
 
 
@@ -170,7 +177,7 @@ def _export(arguments: argparse.Namespace) -> int:
     who = arguments.who or getpass.getuser()
     with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
         count = trail.export(out, time=time.time(), who=who, start=start, end=end)
-    print(f"Rows: {out} ({count} rows; that {who} exported them is in the trail)")
+    say(f"Rows: {out} ({count} rows; that {who} exported them is in the trail)")
     return 0
 
 
@@ -190,7 +197,7 @@ def _override(arguments: argparse.Namespace) -> int:
             time=time.time(), row=overridden, decision=decision, who=arguments.who, why=arguments.why or "not given"
         )
         [row] = trail.append(change)
-    print(f"Row {row}: {arguments.who} decided {decision} instead of what row {overridden} says.")
+    say(f"Row {row}: {arguments.who} decided {decision} instead of what row {overridden} says.")
     return 0
 
 
@@ -230,9 +237,9 @@ def _erase(arguments: argparse.Namespace) -> int:
             why=arguments.why or "",
             vacuum=not arguments.later,
         )
-    print(f"Erased: the content of {erased.count} rows. That is in the trail.")
+    say(f"Erased: the content of {erased.count} rows. That is in the trail.")
     if forgotten is not None:
-        print(
+        say(
             f"The stream in the same file has forgotten {forgotten} answers to this id. Its log may name the id until "
             "the next snapshot: for at most a thousand requests, or until the service ends."
         )
@@ -243,7 +250,7 @@ def _prune(arguments: argparse.Namespace) -> int:
     with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
         pruned = trail.prune(time=time.time(), who=arguments.who, keep_days=arguments.keep_days)
     dropped = f"all segments up to number {pruned.through}, with {pruned.rows} rows. That is in the trail."
-    print(f"Dropped: {dropped if pruned.through else 'nothing; no segment is old enough.'}")
+    say(f"Dropped: {dropped if pruned.through else 'nothing; no segment is old enough.'}")
     return 0
 
 

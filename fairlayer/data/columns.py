@@ -156,36 +156,41 @@ def sensitive_columns(
         ColumnError: one has so many values that it cannot be meant as groups.
     """
     by_column = {cut.column: cut for cut in cuts}
-    return {name: _sensitive(frame, name, by_column.get(name), name in continuous) for name in names}
+    return {name: _sensitive(frame, name, by_column, name in continuous) for name in names}
 
 
-def _sensitive(frame: pd.DataFrame, name: str, cut: Cut | None, continuous: bool) -> NDArray[Any]:
+def _sensitive(frame: pd.DataFrame, name: str, cuts: Mapping[str, Cut], continuous: bool) -> NDArray[Any]:
+    cut = cuts.get(name)
     if cut is not None:
         return cut.groups(as_numbers(column_of(frame, cut.source, "sensitive")))
     if name not in frame.columns and "+" in name:
-        return _crossed(frame, name.split("+"))
+        return _crossed(frame, name.split("+"), cuts)
     column = column_of(frame, name, "sensitive")
     if continuous:
         return as_numbers(column)
-    _check_groups(column)
+    _check_groups(column, made=[cut.column for cut in cuts.values() if cut.source == name])
     return as_text(column)
 
 
-def _crossed(frame: pd.DataFrame, names: Sequence[str]) -> NDArray[np.object_]:
+def _crossed(frame: pd.DataFrame, names: Sequence[str], cuts: Mapping[str, Cut]) -> NDArray[np.object_]:
     """Return the intersections of several columns, unknown where one of them is."""
-    parts = [_sensitive(frame, name.strip(), None, continuous=False) for name in names]
+    parts = [_sensitive(frame, name.strip(), cuts, continuous=False) for name in names]
     rows = [None if None in row else " & ".join(map(str, row)) for row in zip(*parts, strict=True)]
     return np.array(rows, dtype=object)
 
 
-def _check_groups(column: pd.Series) -> None:
+def _check_groups(column: pd.Series, *, made: Sequence[str] = ()) -> None:
     _check_values(column)
     distinct = int(column.nunique())
     most = MOST_NUMBERED_GROUPS if is_numeric(column) else MOST_GROUPS
     if distinct > most:
+        cut = (
+            f"Name '{made[0]}', the groups that were cut from it"
+            if made
+            else f"Cut a number into groups first (--cut {column.name}=EDGE,EDGE makes '{column.name}_group')"
+        )
         raise ColumnError(
-            f"sensitive column '{column.name}' has {distinct} distinct values, more than {most} groups. "
-            f"Cut a number into groups first (--cut {column.name}=EDGE,EDGE makes '{column.name}_group'), "
+            f"sensitive column '{column.name}' has {distinct} distinct values, more than {most} groups. {cut}, "
             "or bound a covariance instead (covariance_bound)."
         )
     for alike in spelt_alike([] if is_numeric(column) else column.dropna().unique()):

@@ -55,10 +55,7 @@ class Table:
         made = {cut.column for cut in self.cuts}
         sources = [cut.source for cut in self.cuts]
         for why, names in (
-            (
-                "sensitive",
-                [part for name in self.sensitive if name not in made for part in self._parts(name)] + sources,
-            ),
+            ("sensitive", [p for name in self.sensitive for p in self._parts(name) if p not in made] + sources),
             ("dropped", self.not_features),
             ("categorical", self.categorical),
             ("split", [self.split] if self.split else []),
