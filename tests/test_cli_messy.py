@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -87,6 +88,10 @@ def test_train_says_what_it_found_in_the_file(table: Path, tmp_path: Path, capsy
         "'entrée': dates",
     ):
         assert part in found
+    assert json.loads((tmp_path / "run" / "time.json").read_text())["training_seconds"] > 0
+    document = json.loads((tmp_path / "run" / "audit.json").read_text())
+    assert [one["by"] for one in document["groupings"]] == [["sexe"], ["sexe+agence"]]  # and not one with the other
+    assert len(document["groupings"][1]["groups"]) == 16
     config = (tmp_path / "run" / "config.json").read_text()
     assert '"client_id"' not in config
     assert '"kind": "date"' in config

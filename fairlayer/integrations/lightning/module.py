@@ -15,7 +15,7 @@ from fairlayer._typing import called_like
 from fairlayer.adversarial import Adversary
 from fairlayer.constraints import Constraint
 from fairlayer.edge import LoaderBatch, check_choice, read_batch
-from fairlayer.errors import ConstraintDefinitionError, NonFiniteScoresError
+from fairlayer.errors import ConstraintDefinitionError, EmptyBatchError, NonFiniteScoresError
 from fairlayer.integrations.lightning.arguments import check_kept, plain_data
 from fairlayer.model import FairModel
 from fairlayer.penalties import LossTerm
@@ -220,6 +220,11 @@ class FairLightningModule(LightningModule):
     def _loss(self, predictions: Tensor, y: Tensor) -> Tensor:
         wide = torch.promote_types(predictions.dtype, torch.float32)
         flat, labels = predictions.reshape(-1).to(wide), y.reshape(-1).to(wide)
+        if not len(flat):  # the mean over no rows is NaN, which would spoil every weight
+            raise EmptyBatchError(
+                "a loader gave a batch without rows, which has no loss. Leave it out of the loader, or put its rows "
+                "together with those of another batch."
+            )
         with torch.autocast(predictions.device.type, enabled=False):  # cross-entropy of probabilities needs float32
             loss: Tensor = _LOSSES[self.loss_name](flat, labels)
         return loss
