@@ -171,7 +171,6 @@ def quick_feed(
         np.array([state["shifts"].get(name, 0.0) for name in found.members]),
         quick.terms,
         np.array([*settings, sketch.high - sketch.low]),
-        state["weight"],
         book,
     )
     prices = {constraint.name: 0.0 for constraint in stream.constraints}
