@@ -83,14 +83,15 @@ class Exchanged:
 
     def resume(self, found: Slot, vocabulary: Vocabulary) -> None:
         """Bring the state to where the database has it."""
-        if found.state is not None:
-            saved = _read(found.state)
+        saved = None if found.state is None else _read(found.state)
+        if saved is not None:
             self.state.load_state_dict(saved["state"])
             self._heard = {int(slot): self.state._loaded(state) for slot, state in saved["heard"].items()}
             self.own.update(saved["counters"])
             if self._finish is not None:
                 self._finish.load_state(saved["finish"])
-        recount(self.state, [step for _, step in found.steps], vocabulary, self._finish)
+        before = None if saved is None else saved["state"]
+        recount(self.state, before, [step for _, step in found.steps], vocabulary, self._finish)
         for _, step in found.steps:
             self.own.update(step.counters or {})
 

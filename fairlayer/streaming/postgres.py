@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 from fairlayer.errors import require
 from fairlayer.streaming.store import Answer, Id, Step, StoreError
 from fairlayer.trail import SlotTrail, TrailError
+from fairlayer.trail.amending import rewritten
 from fairlayer.trail.appending import Prepared
 
-__all__ = ["KINDS", "Database", "Queued", "Slot"]
+__all__ = ["KINDS", "Database", "Queued", "Slot", "forget_shared"]
 
 KINDS = {"scores": "public", "decisions": "fairlayer_decisions"}
 """The streams that a database can hold, each in a schema of its own."""
@@ -38,6 +39,8 @@ _SCHEMA = """
     );
     CREATE INDEX IF NOT EXISTS fairlayer_unsettled ON fairlayer_answers (slot) WHERE label IS NOT NULL AND NOT settled;
 """
+
+_FORGETTING = ("answers", "steps", "slots")  # the tables that name ids
 
 
 class Slot(NamedTuple):
@@ -264,6 +267,36 @@ class Database:
                     f"the slot {self.slot} was taken by another process in the meantime. Restart this one."
                 )
         return connection
+
+
+def forget_shared(address: str, ids: Sequence[Id], *, vacuum: bool = True) -> int:
+    """Forget the answers to some ids, also while the workers go on; return how many there were.
+
+    An id that comes again is then a new one. The steps of a worker name it until its next exchange, and the state of
+    one that awaits its label until that has come or made room.
+
+    Args:
+        address: postgresql://...
+        ids: to be forgotten.
+        vacuum: rewrite the tables, for which the workers wait.
+
+    Raises:
+        StoreError: the database cannot be written.
+    """
+    psycopg, forgotten = require("psycopg", "postgres"), 0
+    try:
+        with psycopg.connect(address, autocommit=True, connect_timeout=10, options="-c lock_timeout=10000") as found:
+            tables = [f"{schema}.fairlayer_{name}" for schema in KINDS.values() for name in _FORGETTING]
+            held = [each for each in tables if found.execute("SELECT to_regclass(%s)", (each,)).fetchone()[0]]
+            for table in held:
+                if table.endswith("_answers"):
+                    deleted = found.execute(f"DELETE FROM {table} WHERE id = ANY(%s)", ([_key(each) for each in ids],))
+                    forgotten += int(deleted.rowcount)
+            if vacuum and forgotten:
+                rewritten(found, held)
+    except (psycopg.Error, TrailError) as error:
+        raise StoreError(f"the ids could not be forgotten ({str(error).strip()}).") from error
+    return forgotten
 
 
 def _key(each: Id) -> str:

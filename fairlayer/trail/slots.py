@@ -67,6 +67,11 @@ class Chain:
         """Return the next row; None where there is none."""
         return self._cursor.fetchone()
 
+    @property
+    def rowcount(self) -> int:
+        """How many rows the last statement changed."""
+        return int(self._cursor.rowcount)
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self._cursor)
 
@@ -75,7 +80,8 @@ class Chain:
 def _words(statement: str, schema: str) -> str:
     """Put SQLite's words into PostgreSQL's; whoever reads the head waits until nobody else writes on from it."""
     lock = " FOR UPDATE" if statement.startswith("SELECT size, link") else ""
-    text = statement.replace("CAST(checkpoint AS BLOB)", "convert_to(checkpoint, 'UTF8')").replace("?", "%s")
+    text = re.sub(r"CAST\(([\w.]+) AS BLOB\)", r"convert_to(\1, 'UTF8')", statement)
+    text = text.replace("x''", "''::bytea").replace("?", "%s")
     return re.sub(r"\btrail_(about|rows|contents|segments|head)\b", rf"{schema}.trail_\1", text) + lock
 
 

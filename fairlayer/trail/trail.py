@@ -15,11 +15,11 @@ from typing import Literal, cast
 from fairlayer.errors import ParameterError
 from fairlayer.trail.appending import Ending, Prepared, prepare, prepare_event
 from fairlayer.trail.checkpoint import Checkpoint, Signer, read_checkpoint
-from fairlayer.trail.erasing import Erasure, compact, erase_content, rows_about
+from fairlayer.trail.erasing import Erasure, compact, erase_about, not_named, rows_about
 from fairlayer.trail.errors import TrailError
 from fairlayer.trail.exporting import export_table
 from fairlayer.trail.keys import Keys
-from fairlayer.trail.pruning import Pruning, check_exported, drop, through_which
+from fairlayer.trail.pruning import Pruning, Retention, check_exported, drop_old
 from fairlayer.trail.reading import Row, rows_between
 from fairlayer.trail.records import Access, Record
 from fairlayer.trail.signatures import Ed25519Signer, SealSigner
@@ -39,7 +39,6 @@ __all__ = ["AuditTrail"]
 
 SEGMENT_ROWS = 10_000
 _LOG_PAGES = 8000  # of the write-ahead log, 32 MB: each time it is full, a flush to the disk holds a writer up
-_SPANS = 10_000  # of rows, in one record of an erasure; longer ones take several
 _SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
 
 
@@ -210,16 +209,10 @@ class AuditTrail:
             TrailError: no row has content about this subject.
         """
         with self._writing("erase") as db:
-            rows = rows_about(db, self._keys.tag(subject))
-            if not rows:
-                raise TrailError(
-                    f"no row has content about the subject {subject!r:.80}: it was never named so, or is erased. "
-                    "If an erasure was cut off after it was recorded, `compact` ends it."
-                )
-            erased = erase_content(db, rows)
-            pieces = (erased.rows[start : start + _SPANS] for start in range(0, len(erased.rows), _SPANS))
-            said: list[dict[str, object]] = [{"rows": list(piece), "who": who, "why": why} for piece in pieces]
-            self._add(db, [prepare_event("erasure", time, body) for body in said])
+            end, back = self._ending(db), self._refuse_back
+            erased = erase_about(end, self._keys.tag(subject), time=time, who=who, why=why, refuse_back=back)
+            if erased is None:
+                raise not_named(subject)
         if vacuum:
             self.compact()
         return erased
@@ -237,12 +230,9 @@ class AuditTrail:
             RetentionError: keep_days is below the floor, or no checkpoint that covers the segments was exported.
         """
         with self._writing("drop segments") as db:
-            number, last = through_which(db, time, keep_days, self.floor_days)
-            if not number:
-                return Pruning(0, 0)
-            pruned = drop(db, number, last)
-            self._add(db, [prepare_event("pruning", time, {"through": number, "last": last, "who": who})])
-        if vacuum:
+            end, days = self._ending(db), Retention(self.floor_days, keep_days)
+            pruned = drop_old(end, days, time=time, who=who, refuse_back=self._refuse_back)
+        if vacuum and pruned.through:
             self.compact()
         return pruned
 

@@ -295,7 +295,7 @@ def test_the_command_line_verifies_closes_and_copies_a_database(
     assert main(["trail", "copy", address, "--out", str(tmp_path / "copies")]) == 0
     assert main(["trail", "report", str(tmp_path / "copies" / "scores.0.sqlite")]) == 0
     assert "24 decisions" in capsys.readouterr().out
-    assert main(["trail", "erase", address, "--subject", "1", "--who", "x", "--key-file", str(key)]) == 2
+    assert main(["trail", "export", address, "--who", "x", "--key-file", str(key)]) == 2
     assert "Copy its chains to files first" in " ".join(capsys.readouterr().err.split())
     with psycopg.connect(address) as connection:
         connection.execute('UPDATE fairlayer_trail_scores_0.trail_rows SET time = 0 WHERE "row" = 3')

@@ -105,7 +105,7 @@ class Quick:
 
     def has_hardly_moved(self, state: State) -> bool:
         """Return the same as `resting.has_hardly_moved`."""
-        return bool(self.solving.moved(self.book, state["weight"]) <= RESTS)
+        return bool(self.solving.moved(self.book, state["weight"]) <= RESTS * self.policy.doubt**2)
 
     def takes(self, edge: int, at: int, wide: bool, n: int, first: int) -> bool:
         """Return whether `answer` will take these samples; nothing has changed."""
@@ -192,7 +192,6 @@ def quick_feed(
         np.array([state["shifts"].get(name, 0.0) for name in found.members]),
         quick.terms,
         np.array([*settings, sketch.high - sketch.low]),
-        state["weight"],
         book,
     )
     prices = {constraint.name: 0.0 for constraint in stream.constraints}

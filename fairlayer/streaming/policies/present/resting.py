@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fairlayer.fused.book import COUNT, RAW, SOLVED_MEAN, SOLVED_SLACK
+from fairlayer.fused.book import SOLVED_SPREAD
 from fairlayer.streaming.policies.base import State
+from fairlayer.streaming.policies.present.changes import since_solved
 from fairlayer.streaming.policies.present.state import FIRST_WAIT, reads_labels
 
 if TYPE_CHECKING:
@@ -36,13 +37,12 @@ def may_rest(policy: Present, state: State, stream: Machine) -> bool:
     )
 
 
-def has_hardly_moved(state: State) -> bool:
+def has_hardly_moved(policy: Present, state: State) -> bool:
     """Return whether raw means are, on average of samples, within twice the slack of their groups, in plain NumPy."""
-    counts, raw, mean, slack = state["book"][[COUNT, RAW, SOLVED_MEAN, SOLVED_SLACK]]
-    here = counts > 0.0
-    distance = raw[here] / counts[here] - mean[here]
-    moved = float(counts[here] @ (distance / np.maximum(slack[here], 1e-12)) ** 2)
-    return bool(moved <= RESTS * float(counts[here].sum()))
+    size, new, away = since_solved(state["book"], state["weight"])
+    now = np.maximum(size + new, 1e-300)
+    far = (away / np.maximum(state["book"][SOLVED_SPREAD], 1e-12)) ** 2 * np.maximum(size, 1e-12) / now
+    return bool(far.sum() <= RESTS * policy.doubt**2 * (size + new).sum())
 
 
 def repays(policy: Present, stream: Machine) -> bool:
