@@ -105,7 +105,8 @@ def test_a_path_by_cells_is_that_of_written_predictions(geometry: str, monkeypat
     written = path()
     for field in ("distance", "multipliers", "shifts", "gaps", "decision_gaps", "moved"):
         np.testing.assert_allclose(getattr(found, field), getattr(written, field), rtol=1e-8, atol=1e-10)
-    assert (found.moved[0] > 0.01) and found.moved[-1] == 0.0
+    assert found.moved[0] > 0.01
+    assert found.moved[-1] == 0.0
     monkeypatch.setattr(CompiledPasses, "serve", lambda *_: False)
     plain = path()
     for field in ("distance", "gaps", "moved"):
