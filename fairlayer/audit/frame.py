@@ -246,7 +246,7 @@ def _threshold(given: float | None, columns: Columns, number: dict[str, FloatArr
         lowest, highest = float(number["score"].min()), float(number["score"].max())
         if lowest < 0 or highest > 1:
             raise ParameterError(
-                f"the scores in '{columns.score}' lie between {lowest:g} and {highest:g}, so they are no "
+                f"the scores in '{columns.score}' lie between {lowest:g} and {highest:g}, so they are not "
                 "probabilities, and nobody said from which score on a decision is positive. Give it in units of the "
                 "score (--threshold NUMBER), name the column of the decision (--decision COLUMN), or say "
                 "--task regression."
