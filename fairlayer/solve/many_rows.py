@@ -37,7 +37,7 @@ class ManyPriced:
         low: price of each row's lower limit, >= 0; those of a spread add up to the same as its high ones.
         converged: which problems were solved to their accuracy, (b,).
         point: predictions and statistics at the prices.
-        sweeps: over the samples of all problems.
+        sweeps: the number of sweeps over the samples of all problems.
     """
 
     table: RowTable
@@ -96,7 +96,7 @@ class _Rows:
     """The rows of all problems.
 
     Args:
-        table: with a level for each spread of each problem.
+        table: the rows, with a level for each spread of each problem.
         owner: problem of each row.
         cell_owner: problem of each cell, `count` for none.
         count: number of problems.

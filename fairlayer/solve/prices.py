@@ -41,8 +41,8 @@ class Priced:
     """The prices of a solved program.
 
     Args:
-        price: of each row of the table, > 0 at its upper limit.
-        level: of each spread.
+        price: the price of each row of the table, > 0 at its upper limit.
+        level: the level of each spread.
         solved: dimensions of the dense systems that were solved.
     """
 
