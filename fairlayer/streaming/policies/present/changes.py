@@ -55,6 +55,7 @@ LEAST_SPREAD = 0.25
 """Of the variance of all scores, that the variance of a cell counts as at least."""
 
 _NOBODY = np.zeros(0, dtype=np.int64)
+_STAYS = 1.0 - 1.0 / np.array(SHORT)[:, None]  # share of each short mean that a new sample leaves
 _SUSPECT = 0.65  # share of the distance that is clear for the other cells, once one has changed
 _REFERENCE = 0.25  # of the memory: how old a long mean is before short ones are compared with it
 
@@ -68,22 +69,24 @@ def run_short_mean(book: FloatArray, cell: int, score: float) -> None:
 
 def run_short_means(book: FloatArray, sums: FloatArray, cells: IntArray, raw: FloatArray) -> None:
     """Let the short means of each cell go on: one by one while it has few samples, then by the mean of its block."""
-    for cell in np.flatnonzero(sums[0]).tolist():
-        n = float(sums[0][cell])
-        if book[SEEN, cell] < SHORT[1]:
+    counts, totals, means = sums[0], sums[2], book[FIRST : SECOND + 1]
+    seen = book[SEEN]
+    if np.minimum.reduce(seen, initial=SHORT[1]) < SHORT[1]:
+        few = (counts > 0.0) & (seen < SHORT[1])
+        counts, totals = np.where(few, 0.0, counts), np.where(few, 0.0, totals)
+        for cell in np.flatnonzero(few).tolist():
             for score in raw[cells == cell].tolist():
                 run_short_mean(book, cell, score)
-        else:
-            mean = sums[2][cell] / n
-            book[SEEN, cell] += n
-            for row, length in ((FIRST, SHORT[0]), (SECOND, SHORT[1])):
-                book[row, cell] += (1.0 - (1.0 - 1.0 / length) ** n) * (mean - book[row, cell])
+    seen += counts
+    means += (1.0 - _STAYS**counts) * (totals / np.maximum(counts, 1.0) - means)
 
 
 def contradicted(book: FloatArray) -> IntArray:
     """Return the cells whose short means lie too far from the long one."""
     away = np.abs(book[FIRST : SECOND + 1] - book[LONG]) > book[NEAR : FAR + 1]
-    return np.flatnonzero((book[SEEN] > SURE) & (away[0] | away[1])) if away.any() else _NOBODY
+    if not np.logical_or.reduce(away, axis=None):
+        return _NOBODY
+    return np.flatnonzero((book[SEEN] > SURE) & (away[0] | away[1]))
 
 
 def contradicts(book: FloatArray, cell: int) -> bool:

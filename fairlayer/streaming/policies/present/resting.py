@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fairlayer.fused.book import COUNT, RAW, SOLVED_MEAN, SOLVED_SLACK
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.state import FIRST_WAIT, reads_labels
@@ -18,6 +16,8 @@ __all__ = ["RESTS", "has_hardly_moved", "may_rest", "repays"]
 
 RESTS = 4.0
 """Slacks, squared, by which raw means may move before a solution is worth while: half an error or so."""
+
+_READ = [COUNT, RAW, SOLVED_MEAN, SOLVED_SLACK]
 
 
 def may_rest(policy: Present, state: State, stream: Machine) -> bool:
@@ -37,12 +37,14 @@ def may_rest(policy: Present, state: State, stream: Machine) -> bool:
 
 
 def has_hardly_moved(state: State) -> bool:
-    """Return whether raw means are, on average of samples, within twice the slack of their groups, in plain NumPy."""
-    counts, raw, mean, slack = state["book"][[COUNT, RAW, SOLVED_MEAN, SOLVED_SLACK]]
-    here = counts > 0.0
-    distance = raw[here] / counts[here] - mean[here]
-    moved = float(counts[here] @ (distance / np.maximum(slack[here], 1e-12)) ** 2)
-    return bool(moved <= RESTS * float(counts[here].sum()))
+    """Return whether raw means are, on average of samples, within twice the slack of their groups, in plain numbers."""
+    moved = samples = 0.0
+    for count, raw, mean, slack in zip(*state["book"][_READ].tolist(), strict=True):
+        if count > 0.0:
+            distance = (raw / count - mean) / (slack if slack > 1e-12 else 1e-12)
+            moved += count * distance * distance
+            samples += count
+    return moved <= RESTS * samples
 
 
 def repays(policy: Present, stream: Machine) -> bool:
