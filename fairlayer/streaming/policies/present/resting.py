@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
     from fairlayer.streaming.policies.present.policy import Present
 
-__all__ = ["RESTS", "has_hardly_moved", "may_rest", "repays"]
+__all__ = ["RESTS", "ever_rests", "has_hardly_moved", "may_rest"]
 
 RESTS = 4.0
 """Slacks, squared, by which raw means may move before a solution is worth while: half an error or so."""
@@ -20,19 +20,21 @@ RESTS = 4.0
 _READ = [COUNT, RAW, SOLVED_MEAN, SOLVED_SLACK]
 
 
-def may_rest(policy: Present, state: State, stream: Machine) -> bool:
-    """Return whether a solution that is due may wait at all.
+def ever_rests(policy: Present, stream: Machine) -> bool:
+    """Return whether solutions may wait in such a stream: where labels matter or something is repaid, none may."""
+    return not reads_labels(stream) and policy.repair is None and stream.setting.hold is None
 
-    It may not after half of the memory, after the first, where labels matter, on the way to other limits, and where
-    something is repaid.
+
+def may_rest(state: State, stream: Machine) -> bool:
+    """Return whether a solution that is due may wait now, in a stream where some may.
+
+    It may not after half of the memory, after the first, and on the way to other limits.
     """
-    return not (
-        stream.samples - state["solved"] > 0.5 * (stream.memory or 1e3)
-        or state["wait"] <= 2.0 * FIRST_WAIT
-        or state["next_refresh"] == 0.0
-        or stream.transition is not None
-        or reads_labels(stream)
-        or repays(policy, stream)
+    return (
+        stream.rule.samples - state["solved"] <= 0.5 * (stream.memory or 1e3)
+        and state["wait"] > 2.0 * FIRST_WAIT
+        and state["next_refresh"] != 0.0
+        and stream.transition is None
     )
 
 
@@ -45,8 +47,3 @@ def has_hardly_moved(state: State) -> bool:
             moved += count * distance * distance
             samples += count
     return moved <= RESTS * samples
-
-
-def repays(policy: Present, stream: Machine) -> bool:
-    """Return whether an old gap, or that of the window, is repaid."""
-    return policy.repair is not None or stream.setting.hold is not None

@@ -17,7 +17,7 @@ from fairlayer.streaming.debt import debts_of
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.changes import LEAST_SPREAD, OLDER, SURELY, far_means, renew, renewed
 from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of
-from fairlayer.streaming.policies.present.resting import has_hardly_moved, may_rest, repays
+from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
 from fairlayer.streaming.policies.present.state import (
     FIRST_WAIT,
     guards,
@@ -93,7 +93,7 @@ def solved(policy: Present, state: State, stream: Machine, block: Block | None) 
 
 def rests(policy: Present, state: State, stream: Machine) -> bool:
     """Return whether a solution that is due can wait once more; see `resting`."""
-    if not may_rest(policy, state, stream):
+    if not may_rest(state, stream) or not ever_rests(policy, stream):
         return False
     quick = quick_of(policy, state, stream)
     return has_hardly_moved(state) if quick is None else quick.has_hardly_moved(state)
@@ -106,7 +106,7 @@ def _quick(policy: Present, state: State, stream: Machine, rows: int) -> Quick |
 
 def _is_plain(policy: Present, state: State, stream: Machine) -> bool:
     """Return whether nothing but parities of plain means is asked, and each of their members has been met."""
-    if stream.transition is not None or repays(policy, stream):
+    if stream.transition is not None or policy.repair is not None or stream.setting.hold is not None:
         return False
     found = guards(state, stream)
     return found.complete and found.met
