@@ -84,4 +84,4 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-explain_public(__name__)
+explain_public(__name__, inner=("FairModel.forward", "FairModel.scores"))  # `forward` answers keywords itself

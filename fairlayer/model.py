@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from fairlayer._keywords import explain_keywords
 from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint, DemographicParity
 from fairlayer.constraints.statements import Tolerance
@@ -322,6 +323,8 @@ class FairModel(nn.Module):
         try:
             scores = as_scores(self.scores(*args, **kwargs))
         except (AttributeError, TypeError) as error:
+            if isinstance(error, TypeError):
+                explain_keywords(FairModel.forward, kwargs, error)
             if len(args) > 1 and sensitive_features is None:
                 error.add_note(self._positions(len(args)))
             raise

@@ -167,7 +167,7 @@ class Machine:
 
     def takes(self, cells: IntArray, scores: np.ndarray[Any, Any]) -> bool:
         """Return whether the short ways can take a call: its scores are finite, and its cells have been met."""
-        return bool(float(scores.dot(scores)) < _LARGEST_SQUARE and cells.max() < len(self.history.cells))
+        return float(scores.dot(scores)) < _LARGEST_SQUARE and int(np.maximum.reduce(cells)) < len(self.history.cells)
 
     def absorb(self, groups: Groups, raw: FloatArray, emitted: FloatArray) -> None:
         """Count predictions that were made elsewhere, as they are."""
@@ -339,8 +339,8 @@ class Machine:
         """Go on with a state that the policy has computed anew."""
         self.own = state
         self.revision += 1
-        weights = self.history.sketch.counts.sum(axis=1) + 1e-300
-        self.rule.forward = float(np.abs(self.shifts).dot(weights) / weights.sum())
+        weights = np.add.reduce(self.history.sketch.counts, axis=1) + 1e-300
+        self.rule.forward = float(np.abs(self.shifts).dot(weights)) / float(np.add.reduce(weights))
 
     def _cells(self, groups: Groups) -> IntArray:
         codes = [groups.column(name).codes for name in self.features]

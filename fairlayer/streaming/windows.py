@@ -206,11 +206,11 @@ class Windows:
         """Where the bucket begins by the clock: at a whole multiple of its length."""
         return float(np.floor(bucket.since / self.every) * self.every)
 
-    def _new(self, number: int, start: float) -> Bucket:
-        return Bucket(np.zeros((self.kinds, 0)), number, start)
+    def _new(self, number: int, start: float, cells: int = 0) -> Bucket:
+        return Bucket(np.zeros((self.kinds, cells)), number, start)
 
     def _begin(self, start: float) -> None:
-        self.buckets.append(self._new(self.number + 1, start))
+        self.buckets.append(self._new(self.number + 1, start, self.buckets[-1].sums.shape[1]))
         if self.window is None and len(self.buckets) > _KEPT_WITHOUT:
             pairs = zip(self.buckets[:-1:2], self.buckets[1:-1:2], strict=True)
             self.buckets = [*(first.join(second) for first, second in pairs), self.buckets[-1]]
@@ -229,16 +229,10 @@ class Windows:
         bound = np.zeros(len(raw), dtype=bool)
         for end in (low, high):
             bound = bound if end is None else bound | (emitted == end)
-        rows = (
-            None,
-            emitted,
-            raw,
-            np.abs(emitted - raw) > 1e-9,
-            bound,
-            (emitted >= self.threshold) != (raw >= self.threshold),
-        )
-        for row, values in enumerate(rows):
-            bucket.sums[row] += np.bincount(cells, weights=values, minlength=known)
+        flips = (emitted >= self.threshold) != (raw >= self.threshold)
+        sums = bucket.sums
+        for row, values in enumerate((None, emitted, raw, np.abs(emitted - raw) > 1e-9, bound, flips)):
+            sums[row] += np.bincount(cells, values, known)
 
 
 def _padded(sums: FloatArray, cells: int) -> FloatArray:

@@ -145,7 +145,7 @@ class Present(Policy):
         """Return the shifted scores, and where the guard would not hold, those that it allows."""
         block = (cells, raw, answering.estimates(state, stream, cells, raw))
         before = answering.shifted(state, stream, block)
-        emitted, moved = answering.guarded(state, stream, block, before, self.guard)
+        emitted, moved, _ = answering.guarded(state, stream, block, before, self.guard)
         after = {**state, "guarded": state["guarded"] + moved} if moved else None
         return Answer(emitted, before, state["unmet"], after)
 
@@ -193,9 +193,9 @@ class Present(Policy):
         else:
             block = (cells, raw, answering.estimates(state, stream, cells, raw))
             before = answering.shifted(state, stream, block)
-            emitted[:], moved = answering.guarded(state, stream, block, before, self.guard)
+            emitted[:], moved, sums = answering.guarded(state, stream, block, before, self.guard)
             correction = float(np.abs(emitted - before).mean()) if moved else 0.0
-            ended = self._count(state, stream, block, emitted)
+            ended = self._count(state, stream, block, sums)
         if moved:
             state["guarded"] += moved  # type: ignore[index]
         if ended:
@@ -205,14 +205,13 @@ class Present(Policy):
     def count(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> State:
         """Count a call in the present sums and the short means."""
         block = (cells, raw, answering.estimates(state, stream, cells, raw))
-        if self._count(state, stream, block, emitted):
+        if self._count(state, stream, block, answering.sums_of(stream, block, emitted)):
             state["next_refresh"] = 0.0  # type: ignore[index]
         return state
 
-    def _count(self, state: State, stream: Machine, block: answering.Block, emitted: FloatArray) -> bool:
-        state["weight"] = answering.add_block(state, stream, block, emitted)  # type: ignore[index]
-        book = state["book"]
-        return any(changes.asks(book, cell, state["weight"]) for cell in range(book.shape[1]))
+    def _count(self, state: State, stream: Machine, block: answering.Block, sums: FloatArray) -> bool:
+        state["weight"] = answering.add_block(state, stream, block, sums)  # type: ignore[index]
+        return changes.any_asks(state["book"], state["weight"])
 
     def count_labels(self, state: State, stream: Machine, labelled: Labelled) -> State:
         """Learn from labels: the curve, and the present sums that were counted with estimates."""

@@ -22,7 +22,7 @@ from fairlayer.geometry.likelihood import Likelihood
 from fairlayer.streaming.guard import Guards
 from fairlayer.streaming.lookup import address
 from fairlayer.streaming.policies.base import State
-from fairlayer.streaming.policies.present.resting import RESTS, may_rest
+from fairlayer.streaming.policies.present.resting import RESTS, ever_rests, may_rest
 from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, labels_told, reads_labels, scale
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Quick:
     """What the kernels are given of a state, as long as it lasts."""
 
     def __init__(self, sweeps: StreamSweeps, policy: Present, state: State, stream: Machine) -> None:
-        self.policy = policy
+        self.ever_rests, self.farthest = ever_rests(policy, stream), RESTS * policy.doubt**2
         self.steps, self.solving, self.calls = sweeps.stream_steps, sweeps.stream_solve, sweeps.stream_call
         self.book, self.curve = state["book"], state["curve"]
         self.found = found = guards(state, stream)
@@ -101,11 +101,11 @@ class Quick:
 
     def rests(self, state: State, stream: Machine) -> bool:
         """Return whether a solution that is due can wait once more; see `resting`."""
-        return may_rest(self.policy, state, stream) and self.has_hardly_moved(state)
+        return self.ever_rests and may_rest(state, stream) and self.has_hardly_moved(state)
 
     def has_hardly_moved(self, state: State) -> bool:
         """Return the same as `resting.has_hardly_moved`."""
-        return bool(self.solving.moved(self.book, state["weight"]) <= RESTS * self.policy.doubt**2)
+        return bool(self.solving.moved(self.book, state["weight"]) <= self.farthest)
 
     def takes(self, edge: int, at: int, wide: bool, n: int, first: int) -> bool:
         """Return whether `answer` will take these samples; nothing has changed."""

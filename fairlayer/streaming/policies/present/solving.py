@@ -35,7 +35,7 @@ from fairlayer.streaming.policies.present.changes import (
     renewed,
 )
 from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of
-from fairlayer.streaming.policies.present.resting import has_hardly_moved, may_rest, repays
+from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
 from fairlayer.streaming.policies.present.state import (
     FIRST_WAIT,
     guards,
@@ -111,7 +111,7 @@ def solved(policy: Present, state: State, stream: Machine, block: Block | None) 
 
 def rests(policy: Present, state: State, stream: Machine) -> bool:
     """Return whether a solution that is due can wait once more; see `resting`."""
-    if not may_rest(policy, state, stream):
+    if not may_rest(state, stream) or not ever_rests(policy, stream):
         return False
     quick = quick_of(policy, state, stream)
     return has_hardly_moved(policy, state) if quick is None else quick.has_hardly_moved(state)
@@ -124,7 +124,7 @@ def _quick(policy: Present, state: State, stream: Machine, rows: int) -> Quick |
 
 def _is_plain(policy: Present, state: State, stream: Machine) -> bool:
     """Return whether nothing but parities of plain means is asked, and each of their members has been met."""
-    if stream.transition is not None or repays(policy, stream):
+    if stream.transition is not None or policy.repair is not None or stream.setting.hold is not None:
         return False
     found = guards(state, stream)
     return found.complete and found.met
@@ -155,19 +155,18 @@ def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | N
     if block is not None:
         cell, score = np.append(cell, block[0]), np.append(score, block[1])
         weight = np.append(weight, np.ones(len(block[0])))
-    labelled, k = reads_labels(stream), len(stream.history.cells)
-    halves = 2 if labelled else 1
-    estimate = scale(stream).read(state["curve"], cell, score) if labelled and k else np.zeros(len(cell))
-    recent = float(weight.sum())
+    labelled, k, n = reads_labels(stream), len(stream.history.cells), len(cell)
+    recent = float(np.add.reduce(weight))
     mean = float(weight @ score) / recent if recent > 0 else 0.0
     spread = math.sqrt(max(float(weight @ (score - mean) ** 2) / recent if recent > 0 else 0.0, 1e-12))
     # Points of no weight, last, tell what pull each cell has at the label estimates 0 and 1.
-    points = _Points(
-        np.concatenate([cell, np.tile(np.arange(k), halves)]),
-        np.concatenate([score, np.full(halves * k, mean)]),
-        np.concatenate([weight, np.full(halves * k, _TO_TELL)]),
-        np.concatenate([estimate, np.repeat([0.0, 1.0][:halves], k)]),
-    )
+    halves = 2 if labelled else 1
+    points = _Points(*(np.empty(n + halves * k, dtype) for dtype in (np.int64, float, float)), np.zeros(n + halves * k))
+    points.cell[:n], points.score[:n], points.weight[:n] = cell, score, weight
+    points.cell[n:], points.score[n:], points.weight[n:] = np.arange(halves * k) % max(k, 1), mean, _TO_TELL
+    if labelled and k:
+        points.estimate[:n] = scale(stream).read(state["curve"], cell, score)
+        points.estimate[n + k :] = 1.0
     bands = _bands(policy, state, stream, points, spread)
     reach = _FARTHEST if stream.geometry.bounded else max(sketch.high - sketch.low, spread)
     x = _coordinates(stream, points.score)
@@ -177,12 +176,12 @@ def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | N
         return found
 
     found = solve_bands(bands, answer, len(x), limit=reach, before=state["shifts"])
-    pulls = found.pulls[len(cell) :].reshape(halves, k)
+    pulls = found.pulls[n:].reshape(halves, k)
     prices = {constraint.name: 0.0 for constraint in stream.constraints}
     shifts: dict[str, float] = {}
     for band, t in zip(bands, found.shifts, strict=True):
         prices[band.owner] += float((np.maximum(t, 0.0) / band.unit).sum()) / max(recent, 1e-9)
-        shifts |= {f"{band.owner}/{name}": float(each) for name, each in zip(band.names, t, strict=True)}
+        shifts |= {f"{band.owner}/{name}": each for name, each in zip(band.names, t.tolist(), strict=True)}
     book[BASE], book[SLOPE] = pulls[0], pulls[1] - pulls[0] if labelled else 0.0
     _means_now(book, cell, score, weight, spread)
     return Feed(shifts, prices, found.unmet, max((band.tolerance for band in bands), default=0.0), spread)
