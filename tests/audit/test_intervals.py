@@ -224,10 +224,11 @@ def test_tukeys_constant_of_two_groups_and_of_the_table() -> None:
     assert tukey(5, 0.95, 2) > tukey(5, 0.95, 1)
 
 
-def test_a_group_without_any_error_leaves_an_estimate() -> None:
+@pytest.mark.parametrize("spread", [[0.0, 0.4], [0.0, 0.0]])
+def test_a_group_without_any_error_leaves_an_estimate(spread: list[float]) -> None:
     """The root of a mean squared error of 0 has no slope, so that its variance is not that of the slope."""
     n, square = np.array([200.0, 200.0]), np.array([0.0, 0.09])
-    means = Means("root", np.sqrt(square), n, n, np.array([0.0, 0.4]))
+    means = Means("root", np.sqrt(square), n, n, np.array(spread))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         interval = range_interval(means)

@@ -41,7 +41,9 @@ def test_an_unchecked_entry_is_named_and_nothing_of_it_is_printed() -> None:
     assert cited("Equality Act 2010").says in table
 
 
-@pytest.mark.parametrize(("checked", "basis"), [("text", ""), ("quoted", ""), ("unchecked", "a page"), ("seen", "a page")])
+@pytest.mark.parametrize(
+    ("checked", "basis"), [("text", ""), ("quoted", ""), ("unchecked", "a page"), ("seen", "a page")]
+)
 def test_an_entry_that_says_it_was_checked_says_where(checked: str, basis: str) -> None:
     with pytest.raises(ParameterError, match="does not go with basis"):
         replace(cited("Local Law 144"), checked=checked, basis=basis)
