@@ -14,9 +14,9 @@ from fairlayer.audit.document import Audit
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.examination import audit
 from fairlayer.audit.impact import impact_audit
+from fairlayer.audit.leakage import copy_warnings, identifies
 from fairlayer.audit.lending import lending_table
 from fairlayer.audit.likeness import alike, individual_section
-from fairlayer.audit.leakage import copy_warnings, identifies
 from fairlayer.audit.proxy import proxies
 from fairlayer.audit.reading import Task
 from fairlayer.data.columns import Cut, as_numbers, as_text, column_of, sensitive_columns

@@ -260,7 +260,7 @@ def _limits(means: Means, c: float) -> tuple[FloatArray, FloatArray]:
 
 
 def _wilson(m: FloatArray, n: FloatArray, c: float) -> tuple[FloatArray, FloatArray]:
-    """Return Wilson's limits; where at most 5 rows, and half of them, are hits, or misses, the exact ones of a rare event.
+    """Return Wilson's limits; where at most 5 rows, and half of them, are hits, or misses, exact ones on that side.
 
     Wilson's lower limit of 3 hits in 10 rows is too high, the more so the larger c is, and 20 such groups then show a
     gap that nobody has. Clopper and Pearson (1934) take the share at which so many hits, or more, have the chance
