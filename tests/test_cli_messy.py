@@ -211,7 +211,8 @@ def test_every_command_that_reads_a_table_takes_how_it_is_written(
 ) -> None:
     table = tmp_path / "t.csv"
     messy().iloc[7:].to_csv(table, index=False, sep="!")
-    for command in (["report", str(run)], ["check", str(run)], ["audit", "--sensitive", "sexe", "--score", "revenu"]):
+    audit = ["audit", "--sensitive", "sexe", "--score", "revenu", "--threshold", "2500"]
+    for command in (["report", str(run)], ["check", str(run)], audit):
         assert "'client_id!sexe" in said(capsys, *command, str(table))
         main([*command, str(table), "--separator", "!", "--na", "-", "--encoding", "utf-8"])
         assert "fairlayer: " not in capsys.readouterr().err.replace("fairlayer: note: ", "")
