@@ -252,9 +252,9 @@ def test_a_file_without_commas_or_names_is_told_what_to_do(
     written: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "t.csv").write_text(written)
-    assert told in said(capsys, "train", str(tmp_path / "t.csv"), "--target", "y", "--out", str(tmp_path / "r"))
-    blanks = ("--separator", "space", "--out", str(tmp_path / "r"))
-    assert "has one column" not in said(capsys, "train", str(tmp_path / "t.csv"), "--target", "z", *blanks)
+    words = ("train", str(tmp_path / "t.csv"), "--target", "z", *PARITY, "--out", str(tmp_path / "r"))
+    assert told in said(capsys, *words)
+    assert "has one column" not in said(capsys, *words, "--separator", "space")
 
 
 @pytest.mark.parametrize(
