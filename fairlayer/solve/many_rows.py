@@ -74,6 +74,7 @@ def solve_many_rows(passes: Passes, slabs: SlabSystem, cell_owner: IntArray, cou
         found = program.solve(point.statistics + metric * dual.nu, metric)
         if found is None:
             break
+        stuck = stuck | ~(done | found.settled)
         target = rows.dual(np.maximum(found.price, 0.0) / rows.scale, np.maximum(-found.price, 0.0))
         share, fails, point, used = _searched(passes, rows, dual, target, point, done | stuck)
         dual, stuck, sweeps = rows.towards(dual, target, share), stuck | fails, sweeps + used
