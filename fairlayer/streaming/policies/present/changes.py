@@ -4,7 +4,8 @@ Two short means of a cell, over its own latest 16 and 80 samples, are compared w
 from it than noise explains, the older scores of the cell are cut off.
 
 What has come of a cell since the last solution is compared with what that knew. Where it lies farther away than noise
-most often explains, shifts are solved anew at once, and what was known counts half.
+most often explains, shifts are solved anew at once. Of a cell of which too few scores are known for a cut, what was
+known then counts half.
 """
 
 from __future__ import annotations
@@ -168,10 +169,14 @@ def renew(book: FloatArray, new: FloatArray) -> None:
 
 
 def fade_strays(state: State, stream: Machine) -> None:
-    """Let the scores of each cell that has strayed count half: what comes then weighs twice as much beside them."""
+    """Let the scores of each cell that has strayed count half, where so few are known that nothing can be cut off.
+
+    What comes then weighs twice as much beside them.
+    """
     book = state["book"]
     for cell in range(book.shape[1]):
-        if strayed(book, cell, state["weight"]):
+        few = book[SOLVED_SIZE, cell] <= OLDER * SHORT[1]
+        if few and strayed(book, cell, state["weight"]):
             stream.history.sketch.fade(cell, 0.5)
 
 
