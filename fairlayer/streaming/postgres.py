@@ -39,6 +39,8 @@ _SCHEMA = """
     );
     CREATE INDEX IF NOT EXISTS fairlayer_unsettled ON fairlayer_answers (slot) WHERE label IS NOT NULL AND NOT settled;
 """
+_PIECE = 500  # steps of one statement
+
 # One statement for all that has come together: it is a transaction by itself, and one way there and back.
 _WRITE = """
     WITH written AS (
@@ -159,7 +161,7 @@ class Database:
         return Slot(state, seq, [(number, Step(**json.loads(body))) for number, body in rows])
 
     def append(self, slot: int, steps: Sequence[Queued]) -> None:
-        """Write steps in one transaction; those that are there already are left as they are."""
+        """Write steps in their order, each whole or not at all; those that are there already are left as they are."""
         with self._work() if self._trail is not None else self._statement() as cursor:
             self._append(cursor, slot, steps)
 
@@ -221,10 +223,14 @@ class Database:
     def _append(self, cursor: Any, slot: int, steps: Sequence[Queued]) -> None:
         if self._trail is not None and steps:
             self._record(cursor, slot, steps, self._trail)
-        bodies = [json.dumps(step._asdict(), allow_nan=False) for _, step, _ in steps]
-        answers = [row for _, step, _ in steps for row in _rows(step)]
-        keys, raw, emitted, marks = ([row[i] for row in answers] for i in range(4))
-        cursor.execute(_WRITE, (slot, [each.seq for each in steps], bodies, slot, keys, raw, emitted, marks))
+        for start in range(
+            0, len(steps), _PIECE
+        ):  # what has waited for long takes several statements, each within time
+            part = steps[start : start + _PIECE]
+            bodies = [json.dumps(step._asdict(), allow_nan=False) for _, step, _ in part]
+            answers = [row for _, step, _ in part for row in _rows(step)]
+            keys, raw, emitted, marks = ([row[i] for row in answers] for i in range(4))
+            cursor.execute(_WRITE, (slot, [each.seq for each in part], bodies, slot, keys, raw, emitted, marks))
 
     def _record(self, cursor: Any, slot: int, steps: Sequence[Queued], trail: SlotTrail) -> None:
         """Write the rows of the trail of those steps that are not there yet: a commit may have been lost to sight."""

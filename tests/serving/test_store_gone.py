@@ -111,7 +111,7 @@ def stored(server: Server) -> dict[int, float]:
         return {int(key): y for key, y in connection.execute("SELECT id, emitted FROM fairlayer_answers").fetchall()}
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 200.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"
