@@ -239,7 +239,7 @@ def _read(frame: pd.DataFrame, columns: Columns, task: Task | None) -> _Read:
 
 
 def _threshold(given: float | None, columns: Columns, number: dict[str, FloatArray], task: Task | None) -> float:
-    """Return where the decision is made; scores that are no probabilities have no usual place."""
+    """Return where the decision is made; scores that are not probabilities have no usual place."""
     if given is not None:
         return given
     if columns.decision is None and task != "regression":

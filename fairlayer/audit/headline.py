@@ -110,7 +110,7 @@ def _shown(number: float, name: str) -> str:
 
 def _moved(groupings: Sequence[Grouping], before: AuditTable | None) -> list[str]:
     if before is None:
-        return ["Nobody was moved: one set of predictions was given, and nothing to compare it with."]
+        return ["Who was moved is not known: one set of predictions was given, and nothing to compare it with."]
     found = next((one.movement for one in groupings if one.movement is not None), None)
     if found is None:
         return ["Who was moved cannot be told: the groups were given as probabilities."]

@@ -1,4 +1,4 @@
-"""Warnings about columns and scores that look as if the answer had leaked into them, or as if they were no features."""
+"""Warnings about scores and columns into which the answer seems to have leaked, and columns that are not features."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def score_warnings(table: AuditTable) -> tuple[str, ...]:
         )
     if "scores" in table.holds and "probabilities" not in table.holds and table.task != "regression":
         found.append(
-            "Some scores lie outside [0, 1], so they are no probabilities: log loss, Brier score and calibration are "
+            "Some scores lie outside [0, 1], so they are not probabilities: log loss, Brier score and calibration are "
             "left out, and the threshold is in units of the score."
         )
     rate = table.overall("selection_rate") if "decisions" in table.holds else None
@@ -86,7 +86,7 @@ def _about(name: str, array: Any, label: FloatArray | None) -> list[str]:
     whole = not numeric or bool((np.nan_to_num(array) == np.round(np.nan_to_num(array))).all())
     texts = array.astype(str)
     if whole and len(np.unique(texts)) == len(texts):
-        return [f"The column '{name}' is different in every row: it looks like an identifier, and is no feature."]
+        return [f"The column '{name}' is different in every row: it looks like an identifier, and is not a feature."]
     if label is None:
         return []
     area = _area(array.astype(np.float64), label) if numeric else _area_of_texts(texts, label)

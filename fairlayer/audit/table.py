@@ -18,11 +18,10 @@ import numpy as np
 
 from fairlayer._typing import Category, FloatArray, IntArray
 from fairlayer.audit.cells import distinct, read_cells, united
-from fairlayer.audit.counting import OWN, count_histogram, count_sums, put_in_order
+from fairlayer.audit.counting import OWN, count_histogram, count_sums, dense, put_in_order, sparse
 from fairlayer.audit.errors import TablesDifferError
 from fairlayer.audit.grouped import ALL, UNKNOWN, Grouped
-from fairlayer.audit.plain import dense, sparse
-from fairlayer.audit.ranks import Ranks
+from fairlayer.audit.ranks import RankedRows
 from fairlayer.audit.reading import Task, read_rows
 from fairlayer.audit.slots import CLASSES, DECIDED, LABELLED
 from fairlayer.errors import MissingSensitiveFeatureError, ParameterError
@@ -71,7 +70,7 @@ class AuditTable:
     codes: IntArray
     sums: Mapping[str, FloatArray]
     histogram: FloatArray | None
-    ranks: Ranks | None
+    ranks: RankedRows | None
     threshold: float | None
     favourable: int
     min_group_size: int
@@ -363,7 +362,7 @@ class AuditTable:
         ranks = self.ranks
         if ranks is not None:
             kept = cells[ranks.cells]
-            ranks = Ranks(ranks.scores[kept], new[ranks.cells[kept]], ranks.positive[kept], ranks.weights[kept])
+            ranks = RankedRows(ranks.scores[kept], new[ranks.cells[kept]], ranks.positive[kept], ranks.weights[kept])
         return replace(
             self,
             codes=self.codes[cells],

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TypeVar
 
+from fairlayer.cli.verdicts import say
 from fairlayer.errors import DataError
 from fairlayer.streaming.postgres import forget_shared
 from fairlayer.streaming.store import forget_ids
@@ -31,7 +32,7 @@ def override(arguments: argparse.Namespace) -> int:
         found = trail.rows_of(arguments.subject, "decision") if arguments.subject is not None else []
         change = _change(arguments, _one_row(arguments, found, arguments.row))
         [row] = trail.append(change)
-    print(f"Row {row}: {_said(change)}")
+    say(f"Row {row}: {_said(change)}")
     return 0
 
 
@@ -80,9 +81,9 @@ def erase(arguments: argparse.Namespace) -> int:
             why=arguments.why or "",
             vacuum=not arguments.later,
         )
-    print(f"Erased: the content of {erased.count} rows. That is in the trail.")
+    say(f"Erased: the content of {erased.count} rows. That is in the trail.")
     if forgotten is not None:
-        print(
+        say(
             f"The stream in the same file has forgotten {forgotten} answers to this id. Its log may name the id until "
             "the next snapshot: for at most a thousand requests, or until the service ends."
         )
@@ -99,7 +100,7 @@ def prune(arguments: argparse.Namespace) -> int:
     """Drop old segments; return the exit code."""
     with AuditTrail(arguments.file, key=key_of(arguments), create=False) as trail:
         pruned = trail.prune(time=time.time(), who=arguments.who, keep_days=arguments.keep_days)
-    print(f"Dropped: {_dropped(pruned)}")
+    say(f"Dropped: {_dropped(pruned)}")
     return 0
 
 
@@ -118,7 +119,7 @@ def override_in_chains(arguments: argparse.Namespace) -> int:
     chain, overridden = _one_row(arguments, found, ChainRow(arguments.chain, arguments.row))
     change = _change(arguments, overridden)
     [row] = trail.append(chain, change)
-    print(f"Chain {chain}, row {row}: {_said(change)}")
+    say(f"Chain {chain}, row {row}: {_said(change)}")
     return 0
 
 
@@ -130,8 +131,8 @@ def erase_in_chains(arguments: argparse.Namespace) -> int:
     forgotten = forget_shared(arguments.file, _ids_of(arguments.subject), vacuum=vacuum) if known else 0
     erased = trail.erase(arguments.subject, time=time.time(), who=arguments.who, why=arguments.why or "", vacuum=vacuum)
     rows = sum(each.count for each in erased.values())
-    print(f"Erased: the content of {rows} rows in {len(erased)} chains. That is in each of these.")
-    print(
+    say(f"Erased: the content of {rows} rows in {len(erased)} chains. That is in each of these.")
+    say(
         f"The streams in the same database have forgotten {forgotten} answers to this id. The log of a worker may name "
         "the id until its next exchange, about a second. The server's write-ahead log and your backups are yours to "
         "end."
@@ -143,5 +144,5 @@ def prune_chains(arguments: argparse.Namespace) -> int:
     """Drop old segments of every chain."""
     trail = JointTrail(arguments.file, key=key_of(arguments))
     for name, pruned in trail.prune(time=time.time(), who=arguments.who, keep_days=arguments.keep_days).items():
-        print(f"{name}: {_dropped(pruned)}")
+        say(f"{name}: {_dropped(pruned)}")
     return 0

@@ -163,8 +163,9 @@ def run_predict(arguments: argparse.Namespace) -> None:
     run = load_run(arguments.run)
     run.layered.b_tau = arguments.b_tau or run.layered.b_tau
     frame = read_told(arguments, arguments.run)
-    kept = ([arguments.id] if arguments.id else []) + arguments.keep
-    all_faults(*(lambda name=name: column_of(frame, name, "kept") for name in kept))
+    ids = [arguments.id] if arguments.id else []
+    kept = list(dict.fromkeys(ids + arguments.keep))
+    all_faults(*(lambda name=name: column_of(frame, name, "id" if name in ids else "kept") for name in kept))
     prediction = run.predict(
         frame, decisions=arguments.decisions, capacity=arguments.capacity, utility=utility_of(arguments)
     )
@@ -266,7 +267,7 @@ def _options(arguments: argparse.Namespace) -> FitOptions:
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """More threads than a small network needs cost up to ten times its time where the cores are shared."""
+    """Set the threads: more than a small network needs cost up to ten times its time where the cores are shared."""
     if number < 1:
         raise DataError(f"--threads {number} was asked for; at least one is needed.")
     before = torch.get_num_threads()

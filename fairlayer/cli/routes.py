@@ -34,8 +34,8 @@ def add_train_routes(command: Any) -> None:
         "--geometry",
         choices=("entropic", "euclidean", "likelihood"),
         help=(
-            "What nearest means. The loss follows it: squared error for euclidean, cross-entropy "
-            "for the others (default: entropic, and euclidean for a regression)."
+            "The geometry, which says what nearest means. The loss follows it: squared error for euclidean, "
+            "cross-entropy for the others (default: entropic, and euclidean for a regression)."
         ),
     )
     command.add_argument(
@@ -66,9 +66,9 @@ def add_predict_routes(predict: Any) -> None:
         const="rule",
         choices=("rule", "batch"),
         help=(
-            'How to decide: "rule", which the option alone means too, takes the thresholds per group that '
-            'were fitted in training, "batch" the best decisions on this very file (without the option: '
-            "the rule where that is the route kept, else the threshold 0.5)."
+            'How to decide. "rule" takes the thresholds per group that were fitted in training; the option without a '
+            'value means it too. "batch" takes the best decisions for this very file. Without the option the rule '
+            "decides where it is the route that was kept, and else the threshold 0.5."
         ),
     )
     predict.add_argument("--capacity", type=int, help="With --decisions batch: the largest number of rows to select.")

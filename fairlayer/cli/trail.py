@@ -20,6 +20,7 @@ from fairlayer.cli.amending import (
     prune_chains,
 )
 from fairlayer.cli.options import new_parser
+from fairlayer.cli.verdicts import say
 from fairlayer.errors import DataError
 from fairlayer.trail import (
     AuditTrail,
@@ -42,9 +43,10 @@ POSTGRES = ("postgresql://", "postgres://")
 def add_trail(commands: Any) -> None:
     """Add the command and its verbs."""
     trail = new_parser(
-        description="An audit trail is one SQLite file, written by fairlayer.trail.AuditTrail. On PostgreSQL "
-        "it is a chain of each worker, of which `copy` makes such a file. "
-        "`verify` exits with 0 where nothing was found, with 1 where something was; 2 is an error."
+        description="Verify, report, export or amend an audit trail. A trail is one SQLite file, which "
+        "fairlayer.trail.AuditTrail writes. On PostgreSQL each worker writes a chain of its own, and `copy` makes such "
+        "a file of each. `verify` exits with 0 where nothing was found, with 1 where something was, and with 2 on an "
+        "error."
     )
     commands.add_subcommand("trail", trail, help="Verify, report, export or amend an audit trail.")
     verbs = trail.add_subcommands(dest="verb", required=True, metavar="VERB")
@@ -88,6 +90,12 @@ def run_trail(arguments: argparse.Namespace) -> int:
     return verbs[arguments.verb](given)
 
 
+def _say_lines(text: str) -> None:
+    """Print lines in 80 columns, each with the indent that it has."""
+    for line in text.splitlines():
+        say(line.lstrip(), " " * (len(line) - len(line.lstrip())))
+
+
 def _verify_chains(arguments: argparse.Namespace) -> int:
     if arguments.incremental or any(each is not None for each in _period(arguments)):
         raise DataError("a database is verified whole: leave out --incremental, --from and --to, or copy it to files.")
@@ -97,7 +105,7 @@ def _verify_chains(arguments: argparse.Namespace) -> int:
         key=key_of(arguments),
         public_key=_bytes(arguments.public_key),
     )
-    print(found)
+    _say_lines(str(found))
     return 0 if found.ok else TAMPERED
 
 
@@ -125,7 +133,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         public_key=_bytes(arguments.public_key),
         incremental=arguments.incremental,
     )
-    print(found)
+    _say_lines(str(found))
     start, end = _period(arguments)
     if found.ok and (start is not None or end is not None):
         _show_period(found, arguments.file, start, end)
@@ -137,9 +145,9 @@ def _show_period(found: Verification, path: str, start: float | None, end: float
     for row in rows_between(path, start, end):
         first, last = row.row if first is None else first, row.row
     if first is None or last is None:
-        print("The period holds no row.")
+        say("The period holds no row.")
     else:
-        print(f"The period holds rows {first} to {last}: {found.level_of(last)}.")
+        say(f"The period holds rows {first} to {last}: {found.level_of(last)}.")
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -150,7 +158,7 @@ def _report(arguments: argparse.Namespace) -> int:
     counted = report(arguments.file, start, end)
     if arguments.json is not None:
         Path(arguments.json).write_text(json.dumps(counted.as_dict(), indent=2, ensure_ascii=False), encoding="utf-8")
-    print("\n".join(_lines(counted)))
+    _say_lines("\n".join(_lines(counted)))
     return 0
 
 
@@ -184,7 +192,7 @@ def _export(arguments: argparse.Namespace) -> int:
     who = arguments.who or getpass.getuser()
     with AuditTrail(arguments.file, key=key_of(arguments), create=False) as trail:
         count = trail.export(out, time=time.time(), who=who, start=start, end=end)
-    print(f"Rows: {out} ({count} rows; that {who} exported them is in the trail)")
+    say(f"Rows: {out} ({count} rows; that {who} exported them is in the trail)")
     return 0
 
 
@@ -242,14 +250,14 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "incremental": {"action": "store_true", "help": "Read only what was written after the checkpoint."},
     "who": {
         "metavar": "NAME",
-        "help": ("The name that is recorded in the trail (default of export and checkpoint: your user name)."),
+        "help": ("The name that is recorded in the trail (default for export and checkpoint: your user name)."),
     },
     "json": {"metavar": "FILE", "help": "Write the same numbers as JSON."},
     "row": {"type": int, "metavar": "NUMBER", "help": "The row of the decision that is overridden."},
     "chain": {"metavar": "NAME", "help": "The chain of that row, in a database, such as scores.0."},
     "subject": {
         "metavar": "NAME",
-        "help": "The person whom it is about, as the trail was told; of a service, an id.",
+        "help": "The person whom it is about, by the name that the trail was given; for a service that is an id.",
     },
     "decision": {"metavar": "VALUE", "help": "The decision that holds instead."},
     "why": {"metavar": "REASON", "help": "The reason given. It stays in the trail, so it must not name the person."},
@@ -257,9 +265,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "keep-days": {
         "type": float,
         "metavar": "DAYS",
-        "help": "Rows that are younger are kept (default: 183, which is also the least).",
+        "help": "The number of days for which rows are kept (default: 183, which is also the least).",
     },
-    "out": {"metavar": "PARQUET", "help": "The file to write (default: beside the trail); of copy, the folder."},
+    "out": {"metavar": "PARQUET", "help": "The file to write (default: beside the trail); for `copy`, the folder."},
 }
 _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "verify": (
@@ -270,19 +278,22 @@ _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Count the decisions, overrides, reads and erasures of a period.",
         ("from", "to", "json", "who", "key-file"),
     ),
-    "export": ("Write the rows of a period as Parquet, and record who did.", ("from", "to", "out", "who", "key-file")),
+    "export": (
+        "Write the rows of a period as Parquet, and record who did so.",
+        ("from", "to", "out", "who", "key-file"),
+    ),
     "checkpoint": ("Close the open segment and print its checkpoint.", ("who", "key-file", "signing-key")),
     "override": (
-        "Write that a person decided otherwise.",
+        "Record that a person decided otherwise.",
         ("chain", "row", "subject", "decision", "who", "why", "key-file"),
     ),
     "erase": (
-        "Delete the content of all rows about a person, and write that it was deleted.",
+        "Delete the content of all rows about a person, and record that it was deleted.",
         ("subject", "who", "why", "later", "key-file"),
     ),
     "copy": ("Copy the chains that workers wrote on PostgreSQL to a file each.", ("out",)),
     "prune": (
-        "Drop old segments whose checkpoints were handed out, and write that they were dropped.",
+        "Drop old segments whose checkpoints were handed out, and record that they were dropped.",
         ("who", "keep-days", "key-file"),
     ),
 }

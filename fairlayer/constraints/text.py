@@ -15,7 +15,7 @@ __all__ = ["known_constraints", "parse_constraint", "write_constraint"]
 
 
 def known_constraints() -> dict[str, type[Constraint]]:
-    """Every constraint that can be written as text, by its name in snake_case: those that name their limit.
+    """Return every constraint that can be written as text, by its name in snake_case: those that name their limit.
 
     Example:
         >>> "demographic_parity" in known_constraints()

@@ -115,15 +115,15 @@ def _inverse(table: Any, v: Any, wanted: float) -> Any:
 
 
 @compiled
-def _least(table: Any, v: Any, lower: float, upper: float) -> Any:
-    return max(_inverse(table, v, upper), 0.0) + min(_inverse(table, v, lower), 0.0)
-
-
-@compiled
-def _at_level(table: Any, v: Any, level: float, tolerance: float, slack: Any, t: Any) -> None:
+def _at_level(table: Any, v: Any, still: Any, level: float, tolerance: float, slack: Any, t: Any) -> None:
+    """Write the least shifts; `still` are the values without any."""
     for g in range(t.shape[0]):
         upper = level + slack[g]
-        t[g] = _least(table[g], v[g], min(level - (tolerance + slack[g]), upper), upper)
+        lower = min(level - (tolerance + slack[g]), upper)
+        if upper < still[g]:
+            t[g] = max(_inverse(table[g], v[g], upper), 0.0)
+        else:
+            t[g] = min(_inverse(table[g], v[g], lower), 0.0) if lower > still[g] else 0.0
 
 
 @compiled
@@ -165,30 +165,30 @@ def _shifts(
             continue
         for s in range(_TABLE):
             v[g, s] += weight[i] * share[i] * _step(geometry, x[i], rest[i] + table[g, s] * share[i], low, high)
-    t = np.zeros(members)
+    t, still = np.zeros(members), np.zeros(members)
     top, bottom = -np.inf, np.inf
     for g in range(members):
         for s in range(_TABLE):
             v[g, s] *= unit[g]
-        still = v[g, 0]
+        still[g] = v[g, 0]
         for s in range(_TABLE):
             if table[g, s] == 0.0:
-                still = v[g, s]
+                still[g] = v[g, s]
                 break
-        top, bottom = max(top, still - slack[g]), min(bottom, still + tolerance + slack[g])
+        top, bottom = max(top, still[g] - slack[g]), min(bottom, still[g] + (tolerance + slack[g]))
     if not bottom < top:
         return t
     first, last, before, after = bottom, top, 0.0, 0.0
     for _ in range(2):
         least, width = first, last - first
         below, above = 0, _LEVELS - 1  # the balance falls as the level grows: it is above 0 below, and not above
-        _at_level(table, v, least, tolerance, slack, t)
+        _at_level(table, v, still, least, tolerance, slack, t)
         before = _balance(t, unit)
-        _at_level(table, v, last, tolerance, slack, t)
+        _at_level(table, v, still, last, tolerance, slack, t)
         after = _balance(t, unit)
         while above - below > 1:
             middle = (below + above) // 2
-            _at_level(table, v, least + width * (middle / (_LEVELS - 1.0)), tolerance, slack, t)
+            _at_level(table, v, still, least + width * (middle / (_LEVELS - 1.0)), tolerance, slack, t)
             balance = _balance(t, unit)
             if balance <= 0.0:
                 above, after = middle, balance
@@ -197,7 +197,7 @@ def _shifts(
         first, last = least + width * (below / (_LEVELS - 1.0)), least + width * (above / (_LEVELS - 1.0))
     fall = before - after
     between = min(max(before / fall, 0.0), 1.0) if fall > 0.0 else 0.0
-    _at_level(table, v, first + (last - first) * between, tolerance, slack, t)
+    _at_level(table, v, still, first + (last - first) * between, tolerance, slack, t)
     return t
 
 

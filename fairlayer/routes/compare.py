@@ -41,7 +41,7 @@ class Route:
         step: what is done to them.
         valid: numbers on the validation rows, by which it is chosen; of a rule, those of folds that it has not seen.
         test: numbers on the test rows.
-        seconds: to train and to apply.
+        seconds: the seconds that it took to train and to apply.
         rule: the thresholds of a decision rule.
         expected: the gap that the rule is expected to show on new rows, as many as the test rows, and in the long run.
         calibrator: what makes label estimates of the scores, where a constraint reads labels.
@@ -90,8 +90,8 @@ class Routes:
     """Every route, and the one that a criterion chooses on the validation rows.
 
     Args:
-        routes: in the order of the candidates.
-        criterion: by which one is chosen.
+        routes: the routes, in the order of the candidates.
+        criterion: the criterion by which one is chosen.
         left_out: routes that could not be made, with the reason.
         rows: numbers of validation and of test rows.
 
@@ -204,12 +204,12 @@ def compare_routes(
         valid: labels and groups of the validation rows.
         test: labels and groups of the test rows.
         task: classification or regression.
-        geometry: of the projection; None for the one of the task, see `ModelConfig`.
-        bounds: of the scores, see `project`; the probabilities' own in classification.
+        geometry: the geometry of the projection; None for the one of the task, see `ModelConfig`.
+        bounds: the bounds of the scores, see `project`; the probabilities' own in classification.
         margin: see `project`.
         on_infeasible: see `project`.
         criterion: None for the default of the task.
-        utility: of the rules, see `decide`.
+        utility: the utility of the rules, see `decide`.
 
     Raises:
         RouteError: there are no candidates, or two routes of one name.

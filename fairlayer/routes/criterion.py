@@ -76,7 +76,7 @@ class Criterion:
             CriterionError: no route has the measure, or the gap.
         """
         if self.at == "decision gap" and not any(each.decision_gaps for each in numbers):
-            raise CriterionError(f"'{self}' needs decisions, which a regression has not. Choose at score gap.")
+            raise CriterionError(f"'{self}' needs decisions, which a regression does not have. Choose at score_gap.")
         kept = [i for i, each in enumerate(numbers) if self.keeps(each)]
         nearest = [min(range(len(numbers)), key=lambda i: self.excess(numbers[i]))]
         found = max(kept or nearest, key=lambda i: self.worth(numbers[i]))

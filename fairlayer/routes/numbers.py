@@ -39,8 +39,8 @@ class RouteGap:
     """The number that a constraint bounds.
 
     Args:
-        value: measured on these rows, None where nothing is compared.
-        limit: of the constraint.
+        value: the number measured on these rows, None where nothing is compared.
+        limit: the limit of the constraint.
         at_least: whether the limit is a lower one.
         estimate: the value without what the noise of small groups makes of it; the value where no estimate is known.
         low, high: limits of the value, where an interval is known.
@@ -73,12 +73,12 @@ class RouteNumbers:
     """A route on some rows.
 
     Args:
-        measures: by name, see `MEASURES`; "calibration" is the largest expected calibration error of a group of at
-            least 30 rows.
+        measures: the measures by name, see `MEASURES`; "calibration" is the largest expected calibration error of a
+            group of at least 30 rows.
         calibration: expected calibration error of each group.
-        score_gaps: per constraint, on scores.
-        decision_gaps: per constraint, on decisions; empty for regression.
-        flips: by group, the share of rows whose decision differs from that of the same scores at 0.5; and of all
+        score_gaps: the gap of each constraint, on scores.
+        decision_gaps: the gap of each constraint, on decisions; empty for regression.
+        flips: for each group, the share of rows whose decision differs from that of the same scores at 0.5; and of all
             rows under "all".
         selected: the share of rows decided yes; None for regression.
 

@@ -39,7 +39,7 @@ class Limits:
         most_bytes: largest body.
         seconds: longest time for a body to arrive.
         hosts: names that the Host header may have; None for any.
-        token: that `Authorization: Bearer ...` must carry, except at /health and /ready; None for none.
+        token: the token that `Authorization: Bearer ...` must carry, except at /health and /ready; None for none.
     """
 
     most_bytes: int = 4_000_000
@@ -66,7 +66,7 @@ class Gate:
     Args:
         app: the application behind it.
         limits: what to keep to.
-        metrics: told of each request.
+        metrics: the counters that are told of each request.
         endpoints: paths that metrics name; all others are "other".
         asked: paths that take no body, so that a POST to them is refused by the application, whatever it brings.
     """

@@ -33,6 +33,7 @@ __all__ = [
     "ROUNDING",
     "accurate_enough",
     "descend",
+    "floored",
     "optimality_error",
     "raise_if_unbounded",
     "solve_newton",
@@ -149,7 +150,7 @@ def descend(  # noqa: PLR0917 - a search
             error = optimality_error(_finish(dual, point, count), slabs)
         if error <= 1.0 or last <= error <= ROUNDING:
             return _shortened(_finish(dual, point, count), slabs)
-        metric = _floored(passes, point, step)
+        metric = floored(passes, point, step)
         target = programs.target(dual, point, slabs, metric)
         share, candidate, used = _search(passes, dual, target, point)
         count += used
@@ -180,8 +181,8 @@ def _sigma(dual: _Dual | Solution) -> float:
     return float(sum(m * face.limit for m, face in zip(dual.multipliers, dual.faces, strict=True)))
 
 
-def _floored(passes: Passes, point: Point, step: int) -> FloatArray:
-    """K, with clipped samples counted as slightly free where without them K could not move at all."""
+def floored(passes: Passes, point: Point, step: int) -> FloatArray:
+    """Return K, with clipped samples counted as slightly free where without them K could not move at all."""
     metric, whole = point.curvature, passes.widest_metric()
     if metric.ndim == 2:
         return metric + max(0.05 * 0.1**step, passes.least_floor) * (whole - metric)

@@ -38,11 +38,12 @@ class DurableStream:
     this object only.
 
     Args:
-        state: of the constraints whose stream the store holds.
-        store: where to.
+        state: the state of the constraints whose stream the store holds.
+        store: the store to write to.
         vocabulary: closed, where a new category is to be an error.
         finish: what turns predictions into answers; None to answer them.
-        witness: writes beside each step of predictions, in its transaction, such as a `Recorder` of an audit trail.
+        witness: what writes beside each step of predictions, in its transaction, such as a `Recorder` of an audit
+            trail.
 
     Raises:
         StoreError: the store holds the stream of other constraints.
@@ -267,9 +268,9 @@ def read_state(path: str | Path, state: InferenceState, vocabulary: Vocabulary |
     """Bring an empty state to where the stream in a file stands, also while another process goes on with it.
 
     Args:
-        path: of the store.
-        state: of the same constraints and policy.
-        vocabulary: of the stream.
+        path: the path of the store.
+        state: the state of the same constraints and policy.
+        vocabulary: the vocabulary of the stream.
 
     Raises:
         StoreError: there is no such store, or it holds the stream of other constraints.

@@ -25,7 +25,7 @@ class Exchanged:
     """The counts of one worker, which its state holds together with those of the others.
 
     Args:
-        state: of this worker; it holds what was heard too.
+        state: the state of this worker; it holds what was heard too.
         finish: what turns predictions into answers; None to answer them.
 
     `own` and `others` are the counters that go with the streams; `learnt` are labels that were counted and are to be
@@ -58,7 +58,7 @@ class Exchanged:
         self._heard = found
 
     def published(self) -> bytes:
-        """This worker's own counts: all that it knows less what it has heard."""
+        """Return this worker's own counts: all that it knows less what it has heard."""
         own = self.state._loaded(self.state.state_dict()["machine"])
         for machine in self._heard.values():
             own._joined(machine)

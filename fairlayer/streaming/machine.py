@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Measured
@@ -25,10 +24,9 @@ from fairlayer.projection.assembly import assemble
 from fairlayer.streaming.correction import Frame, measure_past
 from fairlayer.streaming.history import History, batch_of
 from fairlayer.streaming.lease import Lease
-from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.pending import Waiting
 from fairlayer.streaming.phases import Phase, PhaseRule
-from fairlayer.streaming.policies.base import Answer, Call, Labelled, Placed, State
+from fairlayer.streaming.policies.base import Answer, Call, Labelled, State
 from fairlayer.streaming.setting import Setting
 from fairlayer.streaming.single import clip
 from fairlayer.streaming.sketch import Sketch
@@ -40,7 +38,6 @@ __all__ = ["Machine"]
 _LARGEST_SQUARE = 1e200  # sum of squares that no finite scores reach
 _FIRST_BUCKET = 100.0
 _MOST_EVENTS = 200
-_NOTHING = np.zeros(0, dtype=np.int64), np.zeros(0)
 
 
 class Machine:
@@ -113,7 +110,7 @@ class Machine:
         held = None if self.now is not None else self.step_many(cells, raw)
         if held is not None:
             return held.copy()
-        self._prepare(cells, raw)
+        self.prepare(cells, raw)
         answer = self.policy.answer(self.own, self, cells, raw)
         if self.lease is not None:
             answer = answer._replace(emitted=self.lease.kept(self.history, cells, answer.emitted))
@@ -122,67 +119,26 @@ class Machine:
     def step_large(self, groups: Groups, raw: FloatArray, projected: FloatArray) -> FloatArray:
         """Emit a batch that meets the constraints by itself, as far as the policy lets it."""
         cells = self._cells(groups)
-        self._prepare(cells, raw)
+        self.prepare(cells, raw)
         return self._commit(cells, raw, self.policy.answer_large(self.own, self, cells, raw, projected))
-
-    def step_in_place(self, scores: Tensor, n: int, lookup: CellLookup, features: Any) -> Tensor | None:
-        """Emit n scores of a tensor in one compiled call, where the policy has one, else None (nothing has changed).
-
-        Args:
-            scores: (n,) or (n, 1) in single or double precision, in memory, row by row.
-            n: how many.
-            lookup: tables for the cells that the stream has met.
-            features: the sensitive features, as they were given.
-        """
-        own, rule, history = self.own, self.rule, self.history
-        quick = self.policy.compiled(own, self)
-        if quick is None or self.lease is not None or n > history.longest_draft or n >= own.get("wait", math.inf):
-            return None
-        try:
-            edge, at = lookup.edge(features, n), scores.data_ptr()
-        except RuntimeError:  # a tensor without memory of its own, as transforms make them
-            return None
-        if edge is None:
-            return None
-        samples = Placed(edge, at, scores.dtype is torch.float64, n, history.place(n))
-        due = rule.samples >= own.get("next_refresh", math.inf)
-        if due or self.now is not None:  # before anything is solved, so that a call that raises changes nothing
-            if not quick.takes(samples):
-                return None
-            if due:
-                self._prepare(*_NOTHING)
-                own, quick = self.own, self.policy.compiled(self.own, self)
-                assert quick is not None
-            if self.now is not None:
-                self._tick(self.now)
-            samples = samples._replace(first=history.place(n))
-        emitted = torch.empty_like(scores)
-        found = quick.answer(own, samples, emitted.data_ptr())
-        if found is None:
-            return None
-        history.wrote(n)
-        rule.observe(float(n), *found)
-        if rule.cold:
-            self._look_for_groups(np.unique(history.journal[0][samples.first :][:n]).tolist())
-        return emitted
 
     def step_one(self, cell: int, raw: float) -> float | None:
         """Emit one prediction where the policy has a short way, else None (and nothing has changed)."""
         if self.lease is not None:
             return None
         if self.rule.samples >= self.own.get("next_refresh", math.inf):
-            self._prepare(np.array([cell]), np.array([raw]))
+            self.prepare(np.array([cell]), np.array([raw]))
         found = self.policy.answer_one(self.own, self, cell, raw)
         if found is None:
             return None
         emitted, correction, widening = found
         if self.now is not None:
-            self._tick(self.now)
+            self.tick(self.now)
         self.history.emit_one(cell, raw, emitted)
         rule = self.rule
         rule.observe(1.0, correction, widening)
         if rule.cold:
-            self._look_for_groups([cell])
+            self.look_for_groups([cell])
         return emitted
 
     def step_many(self, cells: IntArray, scores: np.ndarray[Any, Any]) -> FloatArray | None:
@@ -197,7 +153,7 @@ class Machine:
         if n >= own.get("wait", math.inf) or self.rule.samples >= own.get("next_refresh", math.inf):
             if not self.takes(cells, scores):
                 return None  # before anything is solved, so that a call that raises changes nothing
-            self._prepare(cells, np.asarray(scores, dtype=np.float64))
+            self.prepare(cells, np.asarray(scores, dtype=np.float64))
         raw, emitted = history.draft(n)
         raw[:] = scores
         found = self.policy.answer_many(self.own, self, Call(cells, raw), emitted)
@@ -206,17 +162,17 @@ class Machine:
         history.emit_draft(cells)
         self.rule.observe(float(n), *found)
         if self.rule.cold:
-            self._look_for_groups(np.unique(cells).tolist())
+            self.look_for_groups(np.unique(cells).tolist())
         return emitted
 
     def takes(self, cells: IntArray, scores: np.ndarray[Any, Any]) -> bool:
         """Return whether the short ways can take a call: its scores are finite, and its cells have been met."""
-        return bool(float(scores.dot(scores)) < _LARGEST_SQUARE and cells.max() < len(self.history.cells))
+        return float(scores.dot(scores)) < _LARGEST_SQUARE and int(np.maximum.reduce(cells)) < len(self.history.cells)
 
     def absorb(self, groups: Groups, raw: FloatArray, emitted: FloatArray) -> None:
         """Count predictions that were made elsewhere, as they are."""
         cells = self._cells(groups)
-        self._prepare(cells, raw)
+        self.prepare(cells, raw)
         self._commit(cells, raw, Answer(emitted, raw))
 
     def check_labels(self, groups: Groups, labels: FloatArray) -> None:
@@ -246,7 +202,7 @@ class Machine:
         self.history.sketch.add(cells, raw)
         self.own = {**self.own, "next_refresh": 0.0}
 
-    def _tick(self, at: float) -> None:
+    def tick(self, at: float) -> None:
         """Take note of the time of the samples that are about to be counted."""
         if self.windows.begins_bucket(at):
             self.history.flush()
@@ -261,7 +217,7 @@ class Machine:
 
     def measured(self) -> dict[str, Measured | None]:
         """Return what each constraint says about everything emitted."""
-        return measure_past(self.frame)
+        return measure_past(self.history, self.vocabulary, self.constraints)
 
     def unseen(self) -> bool:
         """Return whether some group that a constraint compares has emitted nothing yet, or it compares nothing."""
@@ -371,7 +327,7 @@ class Machine:
     def _to_windows(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
         self.windows.add(cells, raw, emitted, self.phase(), len(self.history.cells))
 
-    def _prepare(self, cells: IntArray, raw: FloatArray) -> None:
+    def prepare(self, cells: IntArray, raw: FloatArray) -> None:
         """Let the policy solve anew, where that is due."""
         if self.transition is not None and not self.transition.left(self.rule.samples):
             self.transition = None
@@ -383,8 +339,8 @@ class Machine:
         """Go on with a state that the policy has computed anew."""
         self.own = state
         self.revision += 1
-        weights = self.history.sketch.counts.sum(axis=1) + 1e-300
-        self.rule.forward = float(np.abs(self.shifts).dot(weights) / weights.sum())
+        weights = np.add.reduce(self.history.sketch.counts, axis=1) + 1e-300
+        self.rule.forward = float(np.abs(self.shifts).dot(weights)) / float(np.add.reduce(weights))
 
     def _cells(self, groups: Groups) -> IntArray:
         codes = [groups.column(name).codes for name in self.features]
@@ -407,7 +363,7 @@ class Machine:
             self.scratch.clear()
         return cells
 
-    def _look_for_groups(self, cells: list[int]) -> None:
+    def look_for_groups(self, cells: list[int]) -> None:
         """See whether all groups have been met, after a step with samples of these cells while some had not."""
         met = self.scratch.setdefault("met", set())
         if not met.issuperset(cells):
@@ -420,7 +376,7 @@ class Machine:
             self.own = answer.state
             self.revision += 1
         if self.now is not None:
-            self._tick(self.now)
+            self.tick(self.now)
         self.history.emit(cells, raw, emitted)
         self.own = self.policy.count(self.own, self, cells, raw, emitted)
         correction = float(np.abs(emitted - clip(answer.start, self.bounds)).mean())

@@ -74,7 +74,7 @@ class Queued(NamedTuple):
     Args:
         seq: its number.
         step: what it is.
-        rows: of the audit trail, written in the same transaction; none where no trail is kept.
+        rows: the rows of the audit trail, written in the same transaction; none where no trail is kept.
     """
 
     seq: int
@@ -87,7 +87,7 @@ class Database:
 
     Args:
         address: postgresql://...
-        kind: of the stream, one of `KINDS`.
+        kind: the kind of the stream, one of `KINDS`.
         seconds: longest time for a connection, and for a statement.
 
     Raises:
@@ -317,7 +317,7 @@ def forget_shared(address: str, ids: Sequence[Id], *, vacuum: bool = True) -> in
 
 
 def _key(each: Id) -> str:
-    """1 and "1" are two ids; what PostgreSQL cannot hold in a text is escaped."""
+    """Return an id as text: 1 and "1" are two ids, and what PostgreSQL cannot hold in a text is escaped."""
     return json.dumps(each)
 
 

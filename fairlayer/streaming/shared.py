@@ -49,7 +49,7 @@ class SharedStore:
         lease: by how much, in units of the score, all workers together may move the gap between two cells while they do
             not hear of each other.
         refresh: seconds between two exchanges.
-        kind: of the stream: "scores" or "decisions"; each has tables of its own.
+        kind: the kind of the stream: "scores" or "decisions"; each has tables of its own.
 
     Raises:
         MissingExtraError: psycopg is not installed.
@@ -121,11 +121,11 @@ class SharedStream:
 
     Args:
         state: empty, of the constraints that the database holds.
-        store: where to, and the share.
+        store: where to write, and the share.
         vocabulary: all categories, in an order that all workers have.
         finish: what turns predictions into answers; None to answer them.
-        recorder: writes a row of the worker's chain of an audit trail for each answer, in the transaction that stores
-            it; its trail is a `SlotTrail`.
+        recorder: what writes a row of the worker's chain of an audit trail for each answer, in the transaction that
+            stores it; its trail is a `SlotTrail`.
 
     Raises:
         StoreError: the database cannot be reached, holds another stream, or has no free slot.
@@ -418,7 +418,7 @@ class SharedStream:
 
 
 def _some_groups(state: InferenceState, n: int) -> Any:
-    """Groups to read labels beside; labels are checked by their values only."""
+    """Return groups to read labels beside; labels are checked by their values only."""
     machine = state._machine
     codes = np.zeros(n, dtype=np.int64)
     return Groups.from_codes(dict.fromkeys(machine.features, codes), machine.vocabulary)

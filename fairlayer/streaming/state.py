@@ -31,11 +31,11 @@ from fairlayer.errors import (
     ParameterError,
     ShapeError,
 )
-from fairlayer.fused import stream_loaded
 from fairlayer.geometry import Geometry, geometry_of
 from fairlayer.geometry.probabilities import check_probabilities
 from fairlayer.groups import Groups, Vocabulary, cell_name
 from fairlayer.streaming.entrance import as_scores_again, flat, probabilities, read_bounds, sigmoid, streamable
+from fairlayer.streaming.in_place import reads_in_place, step_in_place
 from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
 from fairlayer.streaming.pending import Pending, Waiting, read_ids
@@ -174,36 +174,25 @@ class InferenceState:
         shape, dtype = scores.shape, scores.dtype
         if (len(shape) != 1 and (len(shape) != 2 or shape[1] != 1)) or dtype not in _FLOATS:
             return None
-        if not 0 < shape[0] < limit:
+        n = shape[0]
+        if not 0 < n < limit:
             return None
-        if self._reads_in_place(scores):
-            emitted = self._in_place(scores, shape[0], features, at)
+        if reads_in_place(scores, dtype):
+            emitted = self._in_place(scores, n, features, at, wide=dtype is torch.float64)
             if emitted is not None:
                 return emitted
         kept = dtype if dtype in _EXACT else torch.float32
-        if shape[0] == 1:
+        if n == 1:
             return self._one(scores, shape, kept, features, at)
         return self._many(scores, shape, kept, features, at)
 
-    @staticmethod
-    def _reads_in_place(scores: Tensor) -> bool:
-        """Return whether a compiled call can read the scores, and write predictions, where they are."""
-        return (
-            stream_loaded() is not None
-            and type(scores) is Tensor
-            and scores.dtype in _EXACT
-            and scores.is_cpu
-            and scores.is_contiguous()
-            and not scores.is_neg()
-        )
-
-    def _in_place(self, scores: Tensor, n: int, features: Any, at: float | None) -> Tensor | None:
+    def _in_place(self, scores: Tensor, n: int, features: Any, at: float | None, *, wide: bool) -> Tensor | None:
         with self._lock:
             machine = self._machine
             if at is not None or machine.windows.clocked:
                 machine.windows.check(at)
             machine.now = at
-            emitted = machine.step_in_place(scores, n, self._lookup, features)
+            emitted = step_in_place(machine, scores, n, self._lookup, features, wide=wide)
             if emitted is None:
                 return None
             self._keep_watch()
@@ -490,7 +479,7 @@ class InferenceState:
         from fairlayer.streaming.plot import plot_trace
 
         with self._locked() as machine:
-            points = self._trace.until_now(machine, machine.phase(), self._cell_names())
+            points = self._trace.until_now(machine, machine.phase())
             return plot_trace(points, machine.constraints, self.policy, axes)
 
     def plot_report(self, axes: Any = None) -> Any:
@@ -698,7 +687,7 @@ class InferenceState:
         rule = machine.rule
         phase = rule.phase(machine.policy.settle)
         if machine.revision != self._trace.revision:
-            self._trace.record(machine, phase, self._cell_names)
+            self._trace.record(machine, phase)
             self._untold |= self._without_comparison()
         if phase is not self._last_phase:
             self._changes.append((self._last_phase, phase))

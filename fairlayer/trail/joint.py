@@ -100,11 +100,11 @@ def verify_chains(
     Args:
         address: postgresql://...
         checkpoint: the text that `joint_checkpoint` returned, held outside.
-        key: that the chains are sealed with.
-        public_key: of the key that signed the checkpoints.
+        key: the key that the chains are sealed with.
+        public_key: the public half of the key that signed the checkpoints.
 
     Raises:
-        TrailError: the database cannot be read, or the text is no joint checkpoint.
+        TrailError: the database cannot be read, or the text is not a joint checkpoint.
 
     Example:
         >>> from fairlayer.trail import TrailError
@@ -140,7 +140,7 @@ def copy_chains(address: str, folder: str | Path) -> dict[str, Path]:
 
     Args:
         address: postgresql://...
-        folder: where to; it is made where there is none.
+        folder: the folder to write to; it is made where there is none.
 
     Raises:
         TrailError: the database cannot be read, or a file is there already.
@@ -165,8 +165,8 @@ def joint_checkpoint(
     Args:
         address: postgresql://...
         time: the caller's clock.
-        who: by whom.
-        key: that the chains are sealed with.
+        who: the person or program that does it.
+        key: the key that the chains are sealed with.
         signing_key: Ed25519 private key that also signs the checkpoints.
 
     Raises:
@@ -225,7 +225,7 @@ def _read_joint(text: str) -> dict[str, str]:
         return {str(name): str(each) for name, each in found["chains"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TrailError(
-            f"a text that begins with {text[:60]!r} is no joint checkpoint ({error!r}). Give the text that "
+            f"a text that begins with {text[:60]!r} is not a joint checkpoint ({error!r}). Give the text that "
             "`joint_checkpoint` returned, unchanged."
         ) from error
 

@@ -50,11 +50,12 @@ class AuditTrail:
     rows are in the order in which they were written.
 
     Args:
-        path: of the file; made where there is none. Or a connection of the caller's, where only `append_in` is used.
+        path: the path of the file, which is made where there is none; or a connection of the caller's, where only
+            `append_in` is used.
         key: at least 16 secret bytes, kept apart from the file. It seals the trail, hides subjects and commits to
             inputs. It is given at the first opening and at each one after.
         signing_key: Ed25519 private key (32 bytes or PEM) that also signs the checkpoints; needs fairlayer[trail].
-        name: of a new trail, for its checkpoints: a text without spaces, such as "bank.example/loans".
+        name: the name of a new trail, for its checkpoints: a text without spaces, such as "bank.example/loans".
         segment_rows: rows after which a segment of a new trail closes; default 10,000.
         durability: "process": what was appended outlives a killed process; a power cut may take the last rows, never
             the file's soundness. "power": it outlives a power cut too, at one flush to the disk per append.
@@ -198,9 +199,9 @@ class AuditTrail:
         and exports are the caller's.
 
         Args:
-            subject: as it was named in the records.
+            subject: the subject as it was named in the records.
             time: the caller's clock.
-            who: by whom.
+            who: the person or program that does it.
             why: the reason given. It stays, so it must not name the subject.
             vacuum: rewrite the file at once, for which writers wait. With False, call `compact` later.
 
@@ -221,8 +222,8 @@ class AuditTrail:
 
         Args:
             time: the caller's clock, from which days are counted back.
-            who: by whom.
-            keep_days: at least floor_days; default: that.
+            who: the person or program that does it.
+            keep_days: the number of days, at least `floor_days`, which is the default.
             vacuum: give the room back to the disk at once, for which writers wait.
 
         Raises:

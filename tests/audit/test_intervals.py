@@ -166,19 +166,21 @@ def test_two_calls_give_the_same_digits() -> None:
 
 def test_limits_of_a_share_are_wilsons() -> None:
     counts = np.array([5.0, 7.0, 30.0, 2000.0, 51.0])
-    hits = np.array([0.0, 7.0, 11.0, 300.0, 4.0])
+    hits = np.array([0.0, 7.0, 11.0, 300.0, 6.0])
     low, high = group_limits(Means.of_rates(counts, hits))
     for n, x, down, up in zip(counts, hits, low, high, strict=True):
         expected = stats.binomtest(int(x), int(n)).proportion_ci(method="wilson")
         assert (down, up) == pytest.approx((min(expected.low, x / n), max(expected.high, x / n)), abs=1e-12)
 
 
-def test_one_hit_in_a_few_rows_is_a_rare_event() -> None:
-    """Brown, Cai and DasGupta (2001): the lower limit of one hit in n rows is -log(1 - alpha / 2) / n."""
-    low, high = group_limits(Means.of_rates(np.array([5.0, 5.0]), np.array([1.0, 4.0])))
-    assert low[0] == pytest.approx(-np.log(0.975) / 5, abs=1e-12)
-    assert high[1] == pytest.approx(1 + np.log(0.975) / 5, abs=1e-12)
-    assert high[0] == pytest.approx(stats.binomtest(1, 5).proportion_ci(method="wilson").high, abs=1e-12)
+@pytest.mark.parametrize(("hits", "exact"), [(1, True), (5, True), (6, False)])
+def test_the_inner_limit_of_a_rare_event_is_exact(hits: int, exact: bool) -> None:
+    """Clopper and Pearson (1934) up to five hits, or misses; Wilson (1927) beyond, and on the outer side."""
+    low, high = group_limits(Means.of_rates(np.array([40.0, 40.0]), np.array([hits, 40.0 - hits])))
+    rare = stats.binomtest(hits, 40)
+    inner = rare.proportion_ci(method="exact" if exact else "wilson").low
+    assert (low[0], 1 - high[1]) == pytest.approx((inner, inner), abs=1e-12)
+    assert high[0] == pytest.approx(rare.proportion_ci(method="wilson").high, abs=1e-12)
 
 
 def test_the_difference_of_two_shares_is_newcombes() -> None:

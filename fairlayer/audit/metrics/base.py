@@ -92,7 +92,7 @@ def mean_of(name: str, *, words: str, unit: str, worse: Worse) -> Metric:
 
     Args:
         words: what the number is, for people.
-        unit: in which it is measured.
+        unit: the unit in which it is measured.
         worse: whether a group is worse off by a high or by a low mean.
 
     Example:

@@ -26,7 +26,6 @@ __all__ = [
     "Call",
     "CompiledCall",
     "Labelled",
-    "Placed",
     "Policy",
     "State",
     "as_policy",
@@ -105,31 +104,22 @@ class Labelled(NamedTuple):
     labels: FloatArray
 
 
-class Placed(NamedTuple):
-    """Samples of a call, as they lie in memory.
+class CompiledCall(Protocol):
+    """A call of a stream in one compiled step; it is given addresses, since arrays cost Python a good part of a call.
 
-    Args:
-        edge: where the categories are, see `CellLookup.edge`.
-        at: address of the scores.
-        wide: whether these are of double precision.
-        n: samples.
-        first: where they will be written in the journal.
+    `edge` says where the categories are (see `CellLookup.edge`), `at` is the address of n scores in double precision
+    (wide) or single, and `first` where the samples will be written in the journal.
     """
 
-    edge: IntArray
-    at: int
-    wide: bool
-    n: int
-    first: int
+    def rests(self, state: State, stream: Machine) -> bool:
+        """Return whether a solution that is due is not worth while, so that it can wait once more."""
 
-
-class CompiledCall(Protocol):
-    """A call of a stream in one compiled step."""
-
-    def takes(self, samples: Placed) -> bool:
+    def takes(self, edge: int, at: int, wide: bool, n: int, first: int) -> bool:
         """Return whether a call will take these samples; nothing has changed."""
 
-    def answer(self, state: State, samples: Placed, out: int) -> tuple[float, float] | None:
+    def answer(
+        self, state: State, edge: int, at: int, wide: bool, n: int, first: int, out: int
+    ) -> tuple[float, float] | None:
         """Answer, count and write predictions at the address `out`: (mean correction, widening); None if refused."""
 
 
@@ -344,7 +334,7 @@ def check_numbers(policy: object, *, at_least_zero: tuple[str, ...], above_zero:
     """Check settings of a policy.
 
     Raises:
-        ConstraintDefinitionError: one is no finite number, or too small.
+        ConstraintDefinitionError: one is not a finite number, or too small.
     """
     for name in at_least_zero + above_zero:
         value = getattr(policy, name)
