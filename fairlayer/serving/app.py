@@ -117,6 +117,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        root_path_in_servers=False,  # the document names its own place
         redirect_slashes=False,  # behind a proxy that ends TLS, a redirect would name http://
     )
     app.state.scorer, app.state.decider, app.state.ready = scorer, decider, False
@@ -238,6 +239,7 @@ def _add_documents(app: "FastAPI", schemas: Schemas, *, guarded: bool) -> None:
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            found["servers"] = [{"url": "."}]  # relative to the document, whatever path a proxy puts before it
             components = found.setdefault("components", {})
             components.setdefault("schemas", {}).update(schemas.components())
             if guarded:

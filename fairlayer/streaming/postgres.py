@@ -39,7 +39,18 @@ _SCHEMA = """
     );
     CREATE INDEX IF NOT EXISTS fairlayer_unsettled ON fairlayer_answers (slot) WHERE label IS NOT NULL AND NOT settled;
 """
+_PIECE = 500  # steps of one statement
 
+# One statement for all that has come together: it is a transaction by itself, and one way there and back.
+_WRITE = """
+    WITH written AS (
+        INSERT INTO fairlayer_steps SELECT %s, * FROM unnest(%s::bigint[], %s::text[]) ON CONFLICT DO NOTHING
+    )
+    INSERT INTO fairlayer_answers (id, slot, raw, emitted, digest)
+    SELECT id, %s, raw, emitted, digest
+    FROM unnest(%s::text[], %s::float8[], %s::float8[], %s::text[]) AS new (id, raw, emitted, digest)
+    ON CONFLICT DO NOTHING
+"""
 _FORGETTING = ("answers", "steps", "slots")  # the tables that name ids
 
 
@@ -150,8 +161,8 @@ class Database:
         return Slot(state, seq, [(number, Step(**json.loads(body))) for number, body in rows])
 
     def append(self, slot: int, steps: Sequence[Queued]) -> None:
-        """Write steps in one transaction; those that are there already are left as they are."""
-        with self._work() as cursor:
+        """Write steps in their order, each whole or not at all; those that are there already are left as they are."""
+        with self._work() if self._trail is not None else self._statement() as cursor:
             self._append(cursor, slot, steps)
 
     def exchange(
@@ -179,7 +190,7 @@ class Database:
 
     def hear(self, slot: int) -> tuple[dict[int, bytes], dict[Id, float]]:
         """Return what the other workers have published, and labels that have come for this one's predictions."""
-        with self._work() as cursor:
+        with self._statement() as cursor:
             others = cursor.execute("SELECT slot, published FROM fairlayer_slots WHERE slot <> %s", (slot,)).fetchall()
             labels = cursor.execute(
                 "SELECT id, label FROM fairlayer_answers WHERE slot = %s AND label IS NOT NULL AND NOT settled", (slot,)
@@ -188,7 +199,7 @@ class Database:
 
     def answers(self, ids: Sequence[Id]) -> dict[Id, Answer]:
         """Return what any worker has answered for those of the ids that have come before."""
-        with self._work() as cursor:
+        with self._statement() as cursor:
             rows = cursor.execute(
                 "SELECT id, emitted, label, raw, digest FROM fairlayer_answers WHERE id = ANY(%s)",
                 ([_key(each) for each in ids],),
@@ -212,14 +223,14 @@ class Database:
     def _append(self, cursor: Any, slot: int, steps: Sequence[Queued]) -> None:
         if self._trail is not None and steps:
             self._record(cursor, slot, steps, self._trail)
-        cursor.executemany(
-            "INSERT INTO fairlayer_steps VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-            [(slot, seq, json.dumps(step._asdict(), allow_nan=False)) for seq, step, _ in steps],
-        )
-        cursor.executemany(
-            "INSERT INTO fairlayer_answers VALUES (%s, %s, %s, %s, NULL, %s) ON CONFLICT DO NOTHING",
-            [row for _, step, _ in steps for row in _rows(slot, step)],
-        )
+        for start in range(
+            0, len(steps), _PIECE
+        ):  # what has waited for long takes several statements, each within time
+            part = steps[start : start + _PIECE]
+            bodies = [json.dumps(step._asdict(), allow_nan=False) for _, step, _ in part]
+            answers = [row for _, step, _ in part for row in _rows(step)]
+            keys, raw, emitted, marks = ([row[i] for row in answers] for i in range(4))
+            cursor.execute(_WRITE, (slot, [each.seq for each in part], bodies, slot, keys, raw, emitted, marks))
 
     def _record(self, cursor: Any, slot: int, steps: Sequence[Queued], trail: SlotTrail) -> None:
         """Write the rows of the trail of those steps that are not there yet: a commit may have been lost to sight."""
@@ -235,12 +246,18 @@ class Database:
 
     @contextmanager
     def _work(self) -> Iterator[Any]:
-        """Return a transaction; a connection that fails is let go of."""
+        """Return a cursor in a transaction; a connection that fails is let go of."""
+        with self._statement() as cursor, cursor.connection.transaction():
+            yield cursor
+
+    @contextmanager
+    def _statement(self) -> Iterator[Any]:
+        """Return a cursor of which each statement is a transaction; a connection that fails is let go of."""
         with self._lock:
             try:
                 if self._connection is None:
                     self._connection = self._open()
-                with self._connection.transaction(), self._connection.cursor() as cursor:
+                with self._connection.cursor() as cursor:
                     yield cursor
             except self._psycopg.Error as error:
                 self.close()
@@ -304,7 +321,7 @@ def _key(each: Id) -> str:
     return json.dumps(each)
 
 
-def _rows(slot: int, step: Step) -> Iterator[tuple[Any, ...]]:
+def _rows(step: Step) -> Iterator[tuple[str, float, float, str | None]]:
     marks: Sequence[str | None] = step.digests or [None] * len(step.ids or ())
     for key, raw, emitted, mark in zip(step.ids or (), step.raw or (), step.answered, marks, strict=False):
-        yield _key(key), slot, raw, emitted, mark
+        yield _key(key), raw, emitted, mark

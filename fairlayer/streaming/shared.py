@@ -29,6 +29,7 @@ from fairlayer.streaming.postgres import Database, Queued
 from fairlayer.streaming.recording import Recorder, slot_trail
 from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.store import Answer, Id, Step, StoreError
+from fairlayer.streaming.together import Together
 from fairlayer.trail.appending import Prepared
 
 __all__ = ["SharedStore", "SharedStream"]
@@ -146,11 +147,14 @@ class SharedStream:
         self._labelled = any(constraint.needs_labels for constraint in self._constraints)
         self._waiting: list[Queued] = []  # steps that the database does not have
         self._recent: dict[Id, Answer] = {}  # their answers
+        # And those that it has got since the last exchange but one: a look-up may have begun before they were there.
+        self._stored_since: list[dict[Id, Answer]] = [{}, {}]
         self._spooled: dict[Id, float] = {}  # labels that came while the database was gone
         self._exchanged = Exchanged(state, finish)
         self._stored = self._seq = 0
         self.attached, self._ended, self._closing, self._said = True, False, False, ""
         self._writer, self._reader = (Database(store.address, kind=store.kind) for _ in range(2))
+        self._looked_up = Together(self._reader.answers)
         self._writer.prepare(owner_of(self._constraints, finish), store.shares)
         self.slot = self._writer.take(store.slots)
         if self._trail is not None:
@@ -221,7 +225,8 @@ class SharedStream:
         known = self._known(asked.ids)
         with self.lock:
             self.check()
-            known.update({key: self._recent[key] for key in asked.ids if key in self._recent})
+            for own in (*self._stored_since, self._recent):
+                known.update({key: own[key] for key in asked.ids if key in own})
             fresh = asked.unanswered(known)
             answers = self._step(asked.part(fresh)) if fresh else None
             self._await(self._seq)
@@ -293,7 +298,7 @@ class SharedStream:
         if not keys or not self.attached:
             return {}
         try:
-            return self._reader.answers(keys)
+            return self._looked_up(keys)
         except StoreError as error:
             self._lose(error)
             return {}
@@ -365,6 +370,7 @@ class SharedStream:
         self._writer.exchange(self.slot, steps, seq=seq, state=state, published=published, settled=list(settled))
         with self.lock:
             self.state._machine.lease = lease
+            self._stored_since = [self._stored_since[-1], {}]
             for key in settled:
                 self._exchanged.learnt.pop(key, None)
         self._done(seq)
@@ -392,7 +398,8 @@ class SharedStream:
             self._stored = max(self._stored, seq)
             while self._waiting and self._waiting[0].seq <= seq:
                 for key in self._waiting.pop(0).step.ids or ():
-                    self._recent.pop(key, None)
+                    if key in self._recent:
+                        self._stored_since[-1][key] = self._recent.pop(key)
             if not self.attached:
                 self.attached, self._said = True, ""
                 self.state._machine.note("store back", "what waited is written; the others are heard again")

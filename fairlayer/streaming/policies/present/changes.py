@@ -4,7 +4,8 @@ Two short means of a cell, over its own latest 16 and 80 samples, are compared w
 from it than noise explains, the older scores of the cell are cut off.
 
 What has come of a cell since the last solution is compared with what that knew. Where it lies farther away than noise
-most often explains, shifts are solved anew at once, and what was known counts half.
+most often explains, shifts are solved anew at once. Of a cell of which too few scores are known for a cut, what was
+known then counts half.
 """
 
 from __future__ import annotations
@@ -187,8 +188,13 @@ def renew(book: FloatArray, new: FloatArray) -> None:
 
 
 def fade_strays(state: State, stream: Machine) -> None:
-    """Let the scores of each cell that has strayed count half: what comes then weighs twice as much beside them."""
-    for cell in np.flatnonzero(strays(state["book"], state["weight"])).tolist():
+    """Let the scores of each cell that has strayed count half, where so few are known that nothing can be cut off.
+
+    What comes then weighs twice as much beside them.
+    """
+    book = state["book"]
+    few = book[SOLVED_SIZE] <= OLDER * SHORT[1]
+    for cell in np.flatnonzero(few & strays(book, state["weight"])).tolist():
         stream.history.sketch.fade(cell, 0.5)
 
 
