@@ -197,7 +197,9 @@ def _shifts(
     falling = [_Falling(*lines) for lines in zip(table.tolist(), (-v).tolist(), strict=True)]
     if band.lower is not None and band.upper is not None:
         upper, lower = band.upper + band.slack, band.lower - band.slack
-        return np.array([line.least(*ends) for line, *ends in zip(falling, lower.tolist(), upper.tolist(), strict=True)])
+        return np.array(
+            [line.least(*ends) for line, *ends in zip(falling, lower.tolist(), upper.tolist(), strict=True)]
+        )
     return np.array(_at_balance(band, falling))
 
 

@@ -81,9 +81,7 @@ class Sketch:
         self._count_within(cells, scores)
 
     def _all_inside(self, scores: FloatArray) -> bool:
-        return not len(scores) or bool(
-            np.maximum.reduce(scores) <= self.high and np.minimum.reduce(scores) >= self.low
-        )
+        return not len(scores) or bool(np.maximum.reduce(scores) <= self.high and np.minimum.reduce(scores) >= self.low)
 
     def _until_too_many_outside(self, scores: FloatArray) -> int:
         """Return the first score with which more than a few have been outside the range; all, where there is none."""

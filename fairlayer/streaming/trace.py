@@ -90,6 +90,4 @@ class Trace:
 
 def _now(machine: Machine, phase: Phase) -> _Moment:
     counted = machine.history.counted()
-    return _Moment(
-        machine.rule.samples, counted, machine.vocabulary, machine.constraints, machine.shifts.copy(), phase
-    )
+    return _Moment(machine.rule.samples, counted, machine.vocabulary, machine.constraints, machine.shifts.copy(), phase)

@@ -110,7 +110,11 @@ def sums_of(stream: Machine, block: Block, emitted: FloatArray) -> FloatArray:
     cells, raw, estimate = block
     k = len(stream.history.cells)
     found = np.zeros((6, k))
-    found[0], found[1], found[2] = np.bincount(cells, None, k), np.bincount(cells, emitted, k), np.bincount(cells, raw, k)
+    found[0], found[1], found[2] = (
+        np.bincount(cells, None, k),
+        np.bincount(cells, emitted, k),
+        np.bincount(cells, raw, k),
+    )
     if reads_labels(stream):
         found[3], found[4], found[5] = (
             np.bincount(cells, row, k) for row in (estimate, estimate * emitted, estimate * raw)
