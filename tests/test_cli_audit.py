@@ -260,6 +260,22 @@ def test_a_file_is_read_as_the_options_say(tmp_path: Path, capsys: pytest.Captur
     assert main([*words, "--encoding", "utf-8"]) == 2
 
 
+def test_of_a_regression_the_page_says_who_is_worse_off_whatever_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    n = 400
+    frame = pd.DataFrame({"sex": ["F", "M"] * (n // 2), "pay": np.arange(n) / n})
+    frame["guess"] = frame.pay + 0.3 * (frame.sex == "M")
+    frame.to_csv(tmp_path / "pay.csv", index=False)
+    words = ["audit", str(tmp_path / "pay.csv"), "--task", "regression", "--target", "pay", "--score", "guess"]
+    for more, code in (((), 4), (("--fail-on", "demographic_parity_difference > 0.1"), 4)):
+        assert main([*words, "--sensitive", "sex", *more]) == code
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "sex F (0.497) is worse off than sex M (0.800) in the mean score." in shown
+    assert "needs decisions; what was given is: scores, labels. Of scores alone, mean_score says" in shown
+    assert "AuditTable" not in shown
+
+
 def scores_of(frame: pd.DataFrame, target: pd.Series) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler

@@ -211,7 +211,8 @@ def test_every_command_that_reads_a_table_takes_how_it_is_written(
 ) -> None:
     table = tmp_path / "t.csv"
     messy().iloc[7:].to_csv(table, index=False, sep="!")
-    for command in (["report", str(run)], ["check", str(run)], ["audit", "--sensitive", "sexe", "--score", "revenu"]):
+    amounts = ["audit", "--sensitive", "sexe", "--score", "revenu", "--task", "regression"]
+    for command in (["report", str(run)], ["check", str(run)], amounts):
         assert "'client_id!sexe" in said(capsys, *command, str(table))
         main([*command, str(table), "--separator", "!", "--na", "-", "--encoding", "utf-8"])
         assert "fairlayer: " not in capsys.readouterr().err.replace("fairlayer: note: ", "")
@@ -251,9 +252,9 @@ def test_a_file_without_commas_or_names_is_told_what_to_do(
     written: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "t.csv").write_text(written)
-    assert told in said(capsys, "train", str(tmp_path / "t.csv"), "--target", "y", "--out", str(tmp_path / "r"))
-    blanks = ("--separator", "space", "--out", str(tmp_path / "r"))
-    assert "has one column" not in said(capsys, "train", str(tmp_path / "t.csv"), "--target", "z", *blanks)
+    words = ("train", str(tmp_path / "t.csv"), "--target", "z", *PARITY, "--out", str(tmp_path / "r"))
+    assert told in said(capsys, *words)
+    assert "has one column" not in said(capsys, *words, "--separator", "space")
 
 
 @pytest.mark.parametrize(

@@ -106,10 +106,15 @@ def test_check_has_a_line_for_each_change_and_fills_the_checklist(
     paths = [tmp_path / "people.csv", tmp_path / "south" / "people.csv"]
     other.to_csv(paths[0], index=False)
     part.to_csv(paths[1], index=False, sep=";")
-    given = [word for path in paths for word in ("--population", str(path))]
+    few = tmp_path / "few.csv"
+    part[:10].to_csv(few, index=False)
+    given = [word for path in (*paths, few) for word in ("--population", str(path))]
     code = main(["check", str(run), str(table), *given, "--seeds", "1", "2"])
     document = json.loads((run / "audit.json").read_text(encoding="utf-8"))
     kinds = {one["kind"]: one["outcome"] for one in document["checks"] if one["name"] != f"the people of {paths[1]}"}
+    [too_few] = [one for one in document["checks"] if one["name"] == f"the people of {few}"]
+    assert too_few["outcome"] == "NOT EVALUATED"
+    assert "10 people, fewer than the smallest batch" in too_few["found"]
     [south] = [one for one in document["checks"] if one["name"] == f"the people of {paths[1]}"]
     assert (south["kind"], south["outcome"]) == ("population", "PASS")
     assert south["found"].startswith(f"{len(part):,} people; accuracy ")

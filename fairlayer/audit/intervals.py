@@ -16,7 +16,8 @@ resampled interval around it misses the true one. So both limits are made from t
   borrowed from the other groups, so that a group of one row has limits; DeLong's variance on the logit for an area
   under the curve.
 * The estimate is the range of the empirical-Bayes means e_g = mu + tau2 / (tau2 + v_g) (m_g - mu), with the variance
-  between groups tau2 by DerSimonian and Laird (1986), put inside [LOW, max - min].
+  between groups tau2 by DerSimonian and Laird (1986), put inside [LOW, max - min]. No mean is moved by more than
+  1.6 sqrt(v_g), nor by more than 4.8 v_g / |m_g - mu|, so that one group far from all others keeps its place.
 
 Ratios have the same with the limits for a ratio by Donner and Zou (2012, MOVER-R). Nothing is drawn: two calls give
 the same digits. Rows are taken to be independent; with weights, a group counts as (sum w)^2 / sum w^2 rows.
@@ -40,6 +41,7 @@ __all__ = ["Interval", "group_limits", "pair_interval", "range_interval", "ratio
 
 _RARE = 5  # hits, or misses, up to which the inner limit of a share is exact
 _BORROWED = 4.0  # degrees of freedom that each group takes from the pooled variance
+_MOVED, _FAR = 1.6, 3.0  # standard errors by which a mean is moved at most, and from which on by less
 _UNKNOWN = float("nan")
 
 
@@ -258,7 +260,7 @@ def _limits(means: Means, c: float) -> tuple[FloatArray, FloatArray]:
 
 
 def _wilson(m: FloatArray, n: FloatArray, c: float) -> tuple[FloatArray, FloatArray]:
-    """Return Wilson's limits; where at most 5 rows and half of them are hits, or misses, those of a rare event.
+    """Return Wilson's limits; where at most 5 rows, and half of them, are hits, or misses, exact ones on that side.
 
     Wilson's lower limit of 3 hits in 10 rows is too high, the more so the larger c is, and 20 such groups then show a
     gap that nobody has. Clopper and Pearson (1934) take the share at which so many hits, or more, have the chance
@@ -319,7 +321,10 @@ def _variance(means: Means) -> FloatArray:
     if means.kind == "area":
         return np.where(means.spread > 0, means.spread, _variance_of_share(means))
     variance = _variance_of_mean(means)
-    return variance / np.maximum(4 * means.value**2, 1e-300) if means.kind == "root" else variance
+    if means.kind == "root":  # of sqrt(x) around x: V / 4 x, and at 0 no more than the deviation of x itself
+        slope = np.maximum(4 * means.value**2, np.sqrt(variance))
+        return np.divide(variance, slope, out=np.zeros_like(variance), where=slope > 0)
+    return variance
 
 
 def _variance_of_share(means: Means) -> FloatArray:
@@ -339,7 +344,11 @@ def _shrunk(means: Means) -> FloatArray:
     tau2 = max(0.0, (Q - (len(m) - 1)) / (w.sum() - (w * w).sum() / w.sum()))  # DerSimonian and Laird
     w = 1 / (v + tau2)
     mu = (w * m).sum() / w.sum()
-    shrunk: FloatArray = mu + tau2 / (tau2 + v) * (m - mu)
+    # A group moves by _MOVED standard errors at most (Efron and Morris 1971, limited translation), and by less the
+    # farther it lies from the others beyond _FAR of them: what is so far away is no chance.
+    error = np.sqrt(v)
+    limit = _MOVED * error * np.minimum(1.0, _FAR * error / np.maximum(np.abs(m - mu), 1e-300))
+    shrunk: FloatArray = np.clip(mu + tau2 / (tau2 + v) * (m - mu), m - limit, m + limit)
     return shrunk
 
 

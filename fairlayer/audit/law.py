@@ -52,8 +52,7 @@ class Pointer:
         if self.checked not in get_args(Checked) or (self.checked == "unchecked") == bool(self.basis):
             raise ParameterError(
                 f"{self.provision}: checked={self.checked!r} does not go with basis={self.basis!r}. An entry whose "
-                'text was read, or was quoted by others, says where; one of which nothing was read is "unchecked" and '
-                "has none."
+                'text was read, or is quoted by others, says where; any other is "unchecked" and has no basis.'
             )
 
     @property

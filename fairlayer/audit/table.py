@@ -153,14 +153,18 @@ class AuditTable:
                 array.setflags(write=False)
 
     def __repr__(self) -> str:
-        cut = "" if self.threshold is None else f" at a score >= {self.threshold:g}"
-        names = {"scores": "scores", "decisions": f"decisions{cut}", "labels": "labels"}
-        held = [words for name, words in names.items() if name in self.holds]
         within = f" within {' x '.join(self.strata)}" if self.strata else ""
         return (
             f"AuditTable({self.rows:,.0f} rows in {len(self.codes)} cells of {' x '.join(self.features)}{within}; "
-            f"{', '.join(held) or 'values only'})"
+            f"{self.given})"
         )
+
+    @property
+    def given(self) -> str:
+        """What the table was made of, in words."""
+        cut = "" if self.threshold is None else f" at a score >= {self.threshold:g}"
+        names = {"scores": "scores", "decisions": f"decisions{cut}", "labels": "labels"}
+        return ", ".join(words for name, words in names.items() if name in self.holds) or "values only"
 
     @property
     def rows(self) -> float:

@@ -96,7 +96,6 @@ def add_check(commands: Any) -> None:
         metavar="CONDITION",
         help="A condition of failure, as in `fairlayer audit`. It may be given several times.",
     )
-    add_reading(parser)
 
 
 def run_check(arguments: argparse.Namespace, train: Train) -> int:

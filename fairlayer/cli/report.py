@@ -88,7 +88,6 @@ def add_report(commands: Any) -> None:
     report.add_argument(
         "--minimise", default="gap", metavar="MEASURE", help="The measure of the sweep (default: %(default)s)."
     )
-    add_reading(report)
     add_outputs(report)
 
 

@@ -18,6 +18,7 @@ from fairlayer.routes.training import TREES
 __all__ = [
     "add_predict_routes",
     "add_train_routes",
+    "check_decided",
     "criterion_of",
     "keep_best",
     "show_routes",
@@ -73,6 +74,20 @@ def add_predict_routes(predict: Any) -> None:
     )
     predict.add_argument("--capacity", type=int, help="With --decisions batch: the largest number of rows to select.")
     predict.add_argument("--utility", metavar="A,B,C,D", help="With --decisions batch: the utility, as for `train`.")
+
+
+def check_decided(arguments: argparse.Namespace, *, regression: bool) -> None:
+    """Refuse what speaks of decisions where amounts are predicted.
+
+    Raises:
+        DataError: it names the options to leave out.
+    """
+    told = [f"--{name}" for name in ("decisions", "utility", "positive") if vars(arguments).get(name)]
+    if regression and told:
+        raise DataError(
+            f"{', '.join(told)} was given, but a regression predicts amounts and decides nothing. Leave it out, or say "
+            "which value of the target counts as 1 (--positive, without --task regression)."
+        )
 
 
 def criterion_of(arguments: argparse.Namespace) -> Criterion | None:

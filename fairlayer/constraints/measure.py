@@ -109,7 +109,7 @@ def measure_means(constraint: Constraint, batch: Batch, means_of: Callable[[Grou
     """Return what a constraint says about predictions of which the means are known.
 
     Args:
-        constraint: whose number it is.
+        constraint: the constraint whose number it is.
         batch: what its statements are about.
         means_of: the means of the predictions over each row of a measure.
     """

@@ -30,7 +30,7 @@ class Numbers(NamedTuple):
     """Predictions, or decisions, as constraints read them.
 
     Args:
-        statistics: of the batch, (s,); None where they do not say it all.
+        statistics: the statistics of the batch, (s,); None where they do not say it all.
         values: (n,), where they were written.
     """
 
@@ -55,7 +55,7 @@ class Tally(NamedTuple):
     Args:
         distance: sum_i weight_i d(value_i, score_i).
         moved: share of the decisions that changed.
-        predictions: for the numbers that constraints bound.
+        predictions: the predictions whose numbers the constraints bound.
         decisions: likewise, 1 where a prediction reaches the threshold.
     """
 
@@ -71,7 +71,7 @@ class Tallies:
     Args:
         passes: the batch as the solver sees it.
         raw: the batch as it came.
-        threshold: from which a prediction is a yes.
+        threshold: the score from which on a prediction is a yes.
     """
 
     def __init__(self, passes: Passes, raw: RawBatch, threshold: float) -> None:

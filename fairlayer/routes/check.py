@@ -18,7 +18,7 @@ from fairlayer._typing import FloatArray
 from fairlayer.audit import Audit, Outcome, gravest
 from fairlayer.data.columns import as_numbers, column_of
 from fairlayer.data.encoder import NumericColumn
-from fairlayer.errors import FairlayerError
+from fairlayer.errors import DataError, FairlayerError
 from fairlayer.training import Run, audit_run
 
 if TYPE_CHECKING:
@@ -92,6 +92,11 @@ def check_run(
     asked = list(limits)
 
     def audited(changed: Run, rows: pd.DataFrame) -> Audit:
+        if len(rows) < changed.layered.b_tau:
+            raise DataError(
+                f"there are {len(rows)} people, fewer than the smallest batch that the run bounds, "
+                f"{changed.layered.b_tau}. Give more of them."
+            )
         return audit_run(changed, rows, data="check", limits=asked)
 
     rng = np.random.default_rng(seed)

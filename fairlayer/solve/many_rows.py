@@ -37,7 +37,7 @@ class ManyPriced:
         low: price of each row's lower limit, >= 0; those of a spread add up to the same as its high ones.
         converged: which problems were solved to their accuracy, (b,).
         point: predictions and statistics at the prices.
-        sweeps: over the samples of all problems.
+        sweeps: the number of sweeps over the samples of all problems.
     """
 
     table: RowTable
@@ -74,6 +74,7 @@ def solve_many_rows(passes: Passes, slabs: SlabSystem, cell_owner: IntArray, cou
         found = program.solve(point.statistics + metric * dual.nu, metric)
         if found is None:
             break
+        stuck = stuck | ~(done | found.settled)
         target = rows.dual(np.maximum(found.price, 0.0) / rows.scale, np.maximum(-found.price, 0.0))
         share, fails, point, used = _searched(passes, rows, dual, target, point, done | stuck)
         dual, stuck, sweeps = rows.towards(dual, target, share), stuck | fails, sweeps + used
@@ -96,7 +97,7 @@ class _Rows:
     """The rows of all problems.
 
     Args:
-        table: with a level for each spread of each problem.
+        table: the rows, with a level for each spread of each problem.
         owner: problem of each row.
         cell_owner: problem of each cell, `count` for none.
         count: number of problems.

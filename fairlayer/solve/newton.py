@@ -82,7 +82,7 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, most_steps: in
         passes: the batch.
         slabs: a feasible system with its accuracy; feasibility is to be checked before.
         start: the point at nu = 0.
-        most_steps: after how many to stop.
+        most_steps: the number of steps after which to stop.
 
     Raises:
         SolverError: the accuracy was not reached.
@@ -130,9 +130,9 @@ def descend(  # noqa: PLR0917 - a search
         passes: the batch.
         slabs: a feasible system with its accuracy.
         start: the point at nu = 0.
-        most_steps: after how many to stop.
+        most_steps: the number of steps after which to stop.
         near: what is near the solution, to start from.
-        fine: of how many steps of a search from nothing the first one is worth, where clipped samples count less.
+        fine: how many steps of a search from nothing the first step is worth, where clipped samples count less.
     """
     if slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)

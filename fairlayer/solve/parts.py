@@ -25,7 +25,7 @@ class Places:
 
     Args:
         parts: number of parts.
-        part: of each row.
+        part: the part of each row.
         row: place of each row in its part.
         rows: most rows of a part.
         level: place of each level in its part.
@@ -66,7 +66,7 @@ class Entries(NamedTuple):
     Args:
         place: where each product adds.
         column: its statistic.
-        product: of the two entries of M.
+        product: the product of the two entries of M.
     """
 
     place: IntArray
@@ -88,7 +88,7 @@ class Cross:
         entries: what adds up to each.
         first: entry of each pair.
         second: the other entry.
-        place: of the pair among all pairs of other rows.
+        place: the place of the pair among all pairs of other rows.
     """
 
     one: IntArray

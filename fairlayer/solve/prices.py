@@ -41,14 +41,16 @@ class Priced:
     """The prices of a solved program.
 
     Args:
-        price: of each row of the table, > 0 at its upper limit.
-        level: of each spread.
+        price: the price of each row of the table, > 0 at its upper limit.
+        level: the level of each spread.
         solved: dimensions of the dense systems that were solved.
+        settled: which parts are solved, (parts,); of the others price and level are 0.
     """
 
     price: FloatArray
     level: FloatArray
     solved: tuple[int, ...]
+    settled: BoolArray
 
 
 class PriceProgram:
@@ -67,7 +69,7 @@ class PriceProgram:
         self.price = np.zeros(len(table.level))
         self.scale = np.append(table.scale, 1.0)[table.level]
         self.width = np.append(table.width, 0.0)[table.level]
-        self.warm = False
+        self.warm = np.zeros(int(self.part.max(initial=0)) + 1, dtype=bool)
         tied_up = (self.width <= 0) & (self.scale == 1.0)
         self.fixed = np.where(table.tied, tied_up, table.lower == table.upper)  # rows without slack, of either sign
 
@@ -120,9 +122,10 @@ class PriceProgram:
         return cross, square_of(others, self.places)
 
     def solve(self, centre: FloatArray, metric: FloatArray) -> Priced | None:
-        """Return the prices at a centre (s,) and a metric K (s,), diagonal; None where they do not settle."""
+        """Return the prices at a centre (s,) and a metric K (s,), diagonal; None where those of no part settle."""
         try:
-            return _Run(self, centre, metric).run()
+            found = _Run(self, centre, metric).run()
+            return found if found.settled.any() else None
         except (RuntimeError, np.linalg.LinAlgError):  # equations that are singular to rounding
             return None
 
@@ -173,28 +176,31 @@ class _Run:
         pull = price @ self.matrix
         return np.asarray(self.matrix @ (self.metric * pull))
 
-    def run(self) -> Priced | None:
-        program, table = self.program, self.program.table
+    def run(self) -> Priced:
+        """Solve each part for itself, all of them together."""
+        program, part, parts = self.program, self.program.part, self.places.parts
         q = program.price
         c = self._first_levels(q)
-        stiffness, last = _STIFFEST if program.warm else _SOFTEST, np.inf
+        price, level = np.zeros_like(q), np.zeros_like(c)
+        done, self.over = np.zeros(parts, dtype=bool), np.zeros(parts, dtype=bool)
+        stiffness, last = np.where(program.warm, _STIFFEST, _SOFTEST), np.full(parts, np.inf)
         for _ in range(_OUTER):
-            self.stiff = stiffness / self.curvature
+            self.stiff = stiffness[part] / self.curvature
             self.loose = self._looseness(stiffness)
             self.price, self.level = q, c
-            found = self._inner(q, c)
-            if found is None:
-                return None
-            q, c = found
-            missed = float((self._missed(q, c) / table.atol).max(initial=0.0))
-            stalled = missed > 0.5 * last and missed <= _ROUNDING
-            if (missed <= 0.3 or stalled) and self._balanced(q):
-                program.price, program.warm = q, True
-                return Priced(q, c, tuple(self.solved))
-            if stiffness < _STIFFEST or missed > 0.1 * last:
-                stiffness = min(10.0 * stiffness, _HARDEST)
-            last = missed
-        return None
+            q, c, settled = self._inner(q, c)
+            missed = np.zeros(parts)
+            np.maximum.at(missed, part, self._missed(q, c) / program.table.atol)
+            stalled = (missed > 0.5 * last) & (missed <= _ROUNDING)
+            now = ~self.over & settled & ((missed <= 0.3) | stalled) & self._balanced(q)
+            price, level = np.where(now[part], q, price), np.where(now[self.places.level_part], c, level)
+            done, self.over = done | now, self.over | now | ~settled
+            if self.over.all():
+                break
+            stiffer = (stiffness < _STIFFEST) | (missed > 0.1 * last)
+            stiffness, last = np.where(stiffer, np.minimum(10.0 * stiffness, _HARDEST), stiffness), missed
+        program.price, program.warm = np.where(done[part], price, program.price), program.warm | done
+        return Priced(price, level, tuple(self.solved), done)
 
     def _first_levels(self, q: FloatArray) -> FloatArray:
         """Half-way between where the lowest and the highest member of each spread would have it."""
@@ -207,16 +213,19 @@ class _Run:
         np.maximum.at(high, table.level[table.tied], value)
         return np.asarray(0.5 * (low + table.scale * high - table.width))
 
-    def _looseness(self, stiffness: float) -> FloatArray:
+    def _looseness(self, stiffness: FloatArray) -> FloatArray:
         table = self.program.table
         least = np.full(len(table.scale), np.inf)
         np.minimum.at(least, table.level[table.tied], 1.0 / self.curvature[table.tied])
-        return 0.1 * least / stiffness
+        return 0.1 * least / stiffness[self.places.level_part]
 
-    def _balanced(self, q: FloatArray) -> bool:
+    def _balanced(self, q: FloatArray) -> BoolArray:
+        """Return for each part whether the prices of each of its spreads cancel."""
         parts = q / self._factor(q)
-        sizes = self._sums(np.abs(parts))
-        return bool((np.abs(self._sums(parts)) <= 1e-12 * sizes.max(initial=0.0)).all())
+        most, off = np.zeros(self.places.parts), np.zeros(self.places.parts)
+        np.maximum.at(most, self.places.level_part, self._sums(np.abs(parts)))
+        np.maximum.at(off, self.places.level_part, np.abs(self._sums(parts)))
+        return off <= 1e-12 * most
 
     def _factor(self, q: FloatArray) -> FloatArray:
         """Return how much of its level each row in force takes: scale at its upper limit, 1 at its lower one."""
@@ -233,32 +242,34 @@ class _Run:
         e = value + self.price / self.stiff
         return np.asarray(self.stiff * (e - np.minimum(np.maximum(e, lower), upper)))
 
-    def _inner(self, q: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    def _inner(self, q: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Move until every part has found which of its rows are in force; return which have."""
+        part, of_level = self.program.part, self.places.level_part
         answer = self._answer(q)
         sign = np.sign(self._forces(self.free - answer, c))
         for _ in range(_INNER):
             after_q, after_c = self._newton(sign)
             change, level_change = after_q - q, after_c - c
-            answer_change = self._answer(change)
-            share = self._share(q, c, answer, change, level_change, answer_change)
-            q, c = q + share * change, c + share * level_change
-            if share == 1.0:
-                q, c, answer = after_q, after_c, self._answer(after_q)
-            else:
-                answer = answer + share * answer_change
+            share = self._shares(q, c, answer, change, level_change, self._answer(change))
+            q = np.where(share[part] == 1.0, after_q, q + share[part] * change)
+            c = np.where(share[of_level] == 1.0, after_c, c + share[of_level] * level_change)
+            answer = self._answer(q)
             force = self._forces(self.free - answer, c)
-            if share < 1.0:
-                sign = np.sign(force)
-                continue
             # Of the rows in force q is the force to more digits: that is a large multiple of a small difference.
             noise = 4e-16 * self.stiff * np.maximum(1.0, np.abs(self.free))
             fresh = np.where(np.abs(force) > noise, np.sign(force), 0.0)
             after = np.where(sign == 0, fresh, np.where((q * sign > 0) | self.program.fixed, sign, 0.0))
             still = np.abs(force - q) <= noise + 1e-12 * np.abs(q)
-            if (after == sign).all() or still.all():
-                return self._refined(sign, q, c)
-            sign = after
-        return None
+            settled = (share == 1.0) & (self._all(after == sign) | self._all(still))
+            if (settled | self.over).all():
+                break
+            whole = np.where(settled[part], sign, after)
+            sign = np.where(share[part] == 1.0, whole, np.sign(force))
+        return *self._refined(sign, q, c), settled
+
+    def _all(self, rows: BoolArray) -> BoolArray:
+        """Return for each part whether something is true of all its rows."""
+        return np.bincount(self.program.part, ~rows, self.places.parts) == 0
 
     def _missed(self, q: FloatArray, c: FloatArray) -> FloatArray:
         """Return how far each row is outside its limits, or from the one that its price belongs to."""
@@ -268,7 +279,7 @@ class _Run:
         off = np.where(q > 0, np.abs(value - upper), off)
         return np.asarray(np.where(q < 0, np.abs(value - lower), off))
 
-    def _share(  # noqa: PLR0917 - a line through (q, c)
+    def _shares(  # noqa: PLR0917 - a line through (q, c)
         self,
         q: FloatArray,
         c: FloatArray,
@@ -276,31 +287,32 @@ class _Run:
         change: FloatArray,
         level_change: FloatArray,
         answer_change: FloatArray,
-    ) -> float:
-        """Where along the step the objective stops falling; its derivative rises."""
+    ) -> FloatArray:
+        """Where along the step of each part the objective stops falling; its derivative rises."""
+        part, of_level, parts = self.program.part, self.places.level_part, self.places.parts
 
-        def slope(share: float) -> float:
-            level = c + share * level_change
-            force = self._forces(self.free - answer - share * answer_change, level)
+        def slope(share: FloatArray) -> FloatArray:
+            level, of_row = c + share[of_level] * level_change, share[part]
+            force = self._forces(self.free - answer - of_row * answer_change, level)
             pulled = self._sums(force / self._factor(force))
-            return float(answer_change @ (q + share * change - force)) + float(
-                level_change @ (self.loose * (level - self.level) - pulled)
-            )
+            levels = level_change * (self.loose * (level - self.level) - pulled)
+            return sums(part, answer_change * (q + of_row * change - force), parts) + sums(of_level, levels, parts)
 
-        at_zero, at_one = slope(0.0), slope(1.0)
-        if at_zero >= 0 or at_one <= 0.2 * abs(at_zero):
-            return 1.0
-        low, high, at_low, at_high = 0.0, 1.0, at_zero, at_one
+        low, high = np.zeros(parts), np.ones(parts)
+        at_low, at_high = slope(low), slope(high)
+        first, share = np.abs(at_low), high.copy()
+        found = (at_low >= 0) | (at_high <= 0.2 * first)
         for _ in range(_TRIALS):
-            share = low + (high - low) * at_low / (at_low - at_high)
-            share = min(max(share, low + 0.05 * (high - low)), high - 0.05 * (high - low))
+            if found.all():
+                break
+            secant = low + (high - low) * np.divide(at_low, at_low - at_high, out=np.full(parts, 0.5), where=~found)
+            edge = 0.05 * (high - low)
+            share = np.where(found, share, np.clip(secant, low + edge, high - edge))
             here = slope(share)
-            if abs(here) <= 0.1 * abs(at_zero):
-                return share
-            if here < 0:
-                low, at_low = share, here
-            else:
-                high, at_high = share, here
+            found = found | (np.abs(here) <= 0.1 * first)
+            rising = here >= 0
+            low, at_low = np.where(rising, low, share), np.where(rising, at_low, here)
+            high, at_high = np.where(rising, share, high), np.where(rising, here, at_high)
         return share
 
     def _newton(self, sign: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -103,9 +103,9 @@ class RowPairs(NamedTuple):
     """Faces with their multipliers, as arrays: of a spread the high and the low member, else the row and its side.
 
     Args:
-        block: of each face.
+        block: the block of each face.
         first: member of the block.
-        second: of a spread the lower member; of other rows 1 for the upper limit, -1 for the lower one.
+        second: for a spread the lower member; for other rows 1 for the upper limit, -1 for the lower one.
         amount: the multiplier, >= 0; 0 only for pairs that tie what holds of a spread together.
     """
 

@@ -76,7 +76,7 @@ def recount(
         saved: the state before the steps; None where there was none. The steps were taken under its limits: where those
             have changed, the way to the new ones begins after the last step.
         steps: in their order.
-        vocabulary: of the stream.
+        vocabulary: the vocabulary of the stream.
         finish: what turns predictions into answers.
     """
     labelled = any(constraint.needs_labels for constraint in state.constraints)

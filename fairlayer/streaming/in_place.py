@@ -30,19 +30,16 @@ def reads_in_place(scores: Tensor, dtype: torch.dtype) -> bool:
     )
 
 
-def step_in_place(
-    stream: Machine, scores: Tensor, n: int, lookup: CellLookup, features: Any, *, wide: bool
-) -> Tensor | None:
-    """Emit n scores of a tensor in one compiled call, where the policy has one, else None (nothing has changed).
+def step_in_place(stream: Machine, lookup: CellLookup, given: tuple[Tensor, int, bool], features: Any) -> Tensor | None:
+    """Emit scores of a tensor in one compiled call, where the policy has one, else None (nothing has changed).
 
     Args:
         stream: whose step it is.
-        scores: (n,) or (n, 1), in memory, row by row.
-        n: how many.
         lookup: tables for the cells that the stream has met.
+        given: the scores (n,) or (n, 1), in memory, row by row; n; and whether they are of double precision.
         features: the sensitive features, as they were given.
-        wide: whether the scores are of double precision, else of single.
     """
+    scores, n, wide = given
     own, history, rule = stream.own, stream.history, stream.rule
     quick = stream.policy.compiled(own, stream)
     if quick is None or stream.lease is not None or n > history.longest_draft or n >= own.get("wait", math.inf):
@@ -56,7 +53,7 @@ def step_in_place(
     due = rule.samples >= own.get("next_refresh", math.inf)
     rested = due and quick.rests(own, stream)
     if stream.now is not None or (due and not rested):
-        if not quick.takes(edge, at, wide, n, history.place(n)):
+        if not quick.takes((edge, at, wide, n, history.place(n))):
             return None  # before anything is solved, so that a call that raises changes nothing
         if due and not rested:
             stream.prepare(*_NOTHING)
@@ -66,7 +63,7 @@ def step_in_place(
             stream.tick(stream.now)
     first = history.place(n)
     emitted = torch.empty_like(scores)
-    found = quick.answer(own, edge, at, wide, n, first, emitted.data_ptr())
+    found = quick.answer(own, (edge, at, wide, n, first), emitted.data_ptr())
     if found is None:
         return None
     if rested:

@@ -91,7 +91,7 @@ class CellLookup:
     def _places_of_columns(self, edge: IntArray) -> tuple[memoryview, tuple[tuple[str, int], ...], int]:
         """Return the numbers of an edge to write to, the feature and place of each column, and the edge's address."""
         slots = [(name, COLUMNS + PER_COLUMN * place + AT_COLUMN) for place, name in enumerate(self._features)]
-        return memoryview(edge), tuple(slots), address(edge)
+        return edge.data, tuple(slots), address(edge)
 
     def _addresses(self) -> IntArray | None:
         """Return the addresses of the tables, with room for those of columns; None where some feature has none."""

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fairlayer.constraints import Constraint
+from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import BackendError, ConstraintDefinitionError, ParameterError
-from fairlayer.geometry import EUCLIDEAN, Geometry
-from fairlayer.streaming.policies.base import Policy, is_finite
+from fairlayer.geometry import EUCLIDEAN, Geometry, geometry_of
+from fairlayer.streaming.entrance import read_bounds, streamable
+from fairlayer.streaming.policies.base import Policy, as_policy, is_finite
 
 __all__ = ["Setting", "Window", "as_memory", "as_window"]
 
@@ -81,6 +83,32 @@ class Setting:
             raise ParameterError(f"transition must be a number of samples >= 0, but is {self.transition!r}.")
         if self.memory is None and policy.default_memory is not None:
             object.__setattr__(self, "memory", policy.default_memory)
+
+    @classmethod
+    def asked(
+        cls,
+        constraints: Stated,
+        *,
+        bounds: tuple[float | None, float | None] | None,
+        policy: str | Policy,
+        memory: Any,
+        geometry: str | Geometry,
+        from_logits: bool,
+        window: Any,
+        hold: str | None,
+        transition: float | None,
+    ) -> Setting:
+        """Return what callers of `InferenceState` ask for, checked."""
+        held, rule = streamable(as_constraints(constraints)), geometry_of(geometry)
+        box = read_bounds(bounds, rule)
+        if from_logits and not rule.takes_logits:
+            raise ParameterError(
+                f"geometry={rule.name!r} moves the scores themselves, so from_logits=True has no meaning there. Use "
+                "geometry='entropic' (or 'likelihood'), or pass probabilities."
+            )
+        over = None if transition is None else float(transition)
+        memory, window = as_memory(memory), as_window(window)
+        return cls(held, box, as_policy(policy), memory, rule, from_logits, window, hold, over)
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -27,7 +27,12 @@ _READERS = """
 
 
 class ChainRow(NamedTuple):
-    """Where a row stands: the name of its chain, such as "scores.0", and its number there."""
+    """Where a row stands: the name of its chain, such as "scores.0", and its number there.
+
+    Example:
+        >>> ChainRow("scores.0", 17).row
+        17
+    """
 
     chain: str
     row: int
@@ -40,7 +45,7 @@ class JointTrail:
 
     Args:
         address: postgresql://...
-        key: that the chains are sealed with.
+        key: the key that the chains are sealed with.
         signing_key: Ed25519 private key that also signs the checkpoints of segments that close.
         floor_days: the shortest time that `prune` keeps rows, on the caller's clock.
 
@@ -93,7 +98,7 @@ class JointTrail:
         Args:
             subject: as it was named in the records.
             time: the caller's clock.
-            who: by whom.
+            who: the person or program that does it.
             why: the reason given. It stays, so it must not name the subject.
             vacuum: rewrite the tables at once, for which the workers wait. With False, call `compact` later.
 
@@ -117,7 +122,7 @@ class JointTrail:
 
         Args:
             time: the caller's clock, from which days are counted back.
-            who: by whom.
+            who: the person or program that does it.
             keep_days: at least floor_days; default: that.
             vacuum: give the room back to the disk at once, for which the workers wait.
 
@@ -163,7 +168,7 @@ def rewritten(connection: Any, tables: Iterable[str]) -> None:
 
     Args:
         connection: without an open transaction.
-        tables: with their schemas.
+        tables: the tables with their schemas.
 
     Raises:
         TrailError: a transaction still reads what was before.

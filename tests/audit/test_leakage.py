@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from fairlayer.audit import AuditTable
-from fairlayer.audit.leakage import column_warnings, score_warnings
+from fairlayer.audit import AuditTable, Columns, Wanted, audit_frame
+from fairlayer.audit.leakage import column_warnings, copy_warnings, score_warnings
 
 
 @pytest.mark.parametrize(("rows", "said"), [(49, 0), (50, 2)])
@@ -46,3 +47,28 @@ def test_scores_that_know_the_outcome_or_decide_alike_are_spoken_of() -> None:
     first, second = score_warnings(perfect)
     assert "right order (AUC 1.000)" in first
     assert "Everybody has the same decision, a negative one" in second
+
+
+def people(rows: int = 300) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    sex = np.where(np.arange(rows) < rows // 2, "F", "M")
+    return pd.DataFrame(
+        {"id": np.arange(rows), "sex": sex, "p": rng.random(rows).round(2), "town": rng.integers(0, 5, rows)}
+    )
+
+
+def test_people_who_stand_in_a_table_twice_are_spoken_of() -> None:
+    """Equal rows alone prove nothing; with an identifier in them they are the same people."""
+    frame = pd.concat([people(), people()[:7]], ignore_index=True)
+    found = audit_frame(frame, Columns(["sex"], score="p"))
+    assert any(said.startswith("7 rows are copies of others, the identifier 'id'") for said in found.warnings)
+    assert copy_warnings(people(), ["id"]) == ()
+    assert copy_warnings(frame.drop(columns="id"), ["town"]) == ()
+    frame.loc[0, "town"] = 9  # an id with two contents is none
+    assert copy_warnings(frame, ["id"]) == ()
+
+
+def test_an_identifier_is_no_proxy() -> None:
+    found = audit_frame(people(), Columns(["sex"], score="p"), wanted=Wanted(proxies=True))
+    [told] = found.to_dict()["proxies"]
+    assert [one["column"] for one in told["columns"]] == ["town"]

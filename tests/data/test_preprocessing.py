@@ -378,6 +378,7 @@ def test_inverse_frequencies_make_groups_count_the_same() -> None:
     random = np.random.default_rng(0)
     sex, y = random.choice(["F", "M", "X"], 300, p=[0.6, 0.3, 0.1]), (random.random(300) < 0.2).astype(int)
     weights = inverse_frequency_weights(sex)
+    assert weights == pytest.approx([300 / (3 * (sex == each).sum()) for each in sex])
     assert weights.sum() == pytest.approx(300)
     assert pd.Series(weights).groupby(sex).sum().to_numpy() == pytest.approx([100.0] * 3)
     both = pd.DataFrame({"w": inverse_frequency_weights({"sex": sex}, y), "sex": sex, "y": y})

@@ -47,7 +47,8 @@ INNER = {
         "Plan",
     ),
     *("Entropic", "EntropicSimplex", "Euclidean", "EuclideanSimplex", "Geometry", "Likelihood"),
-    *("Anytime", "PerBatch", "Policy", "Present", "Tracking", "InferenceState.emit_simply", "FairModel.forward", "FairModel.scores"),
+    *("Anytime", "PerBatch", "Policy", "Present", "Tracking", "InferenceState.emit_simply"),
+    *("FairModel.forward", "FairModel.scores"),
 }
 MODULES = ("calibration", "integrations.huggingface", "integrations.ray")
 

@@ -145,6 +145,7 @@ def test_the_first_screen_answers_a_reader_without_statistics(found: Audit) -> N
         "What was asked, and did it hold?",
         "allowing for chance",
         "3,000 people were counted",
+        "They are those of loans.csv, audited on 2026-11-29 10:00 UTC.",
         "Who is worse off?",
         "sex Male: each score was lowered by 1",
         "What did it cost?",

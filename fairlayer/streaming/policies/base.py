@@ -26,6 +26,7 @@ __all__ = [
     "Call",
     "CompiledCall",
     "Labelled",
+    "Placed",
     "Policy",
     "State",
     "as_policy",
@@ -104,22 +105,22 @@ class Labelled(NamedTuple):
     labels: FloatArray
 
 
-class CompiledCall(Protocol):
-    """A call of a stream in one compiled step; it is given addresses, since arrays cost Python a good part of a call.
+Placed = tuple[int, int, bool, int, int]
+"""Samples of a call, as they lie in memory: the address of where their categories are (see `CellLookup.edge`), the
+address of their scores, whether these are of double precision, how many they are, and where they will be written in the
+journal. A plain tuple, since to make any other kind of value costs a good part of what a step costs."""
 
-    `edge` says where the categories are (see `CellLookup.edge`), `at` is the address of n scores in double precision
-    (wide) or single, and `first` where the samples will be written in the journal.
-    """
+
+class CompiledCall(Protocol):
+    """A call of a stream in one compiled step."""
 
     def rests(self, state: State, stream: Machine) -> bool:
         """Return whether a solution that is due is not worth while, so that it can wait once more."""
 
-    def takes(self, edge: int, at: int, wide: bool, n: int, first: int) -> bool:
+    def takes(self, samples: Placed) -> bool:
         """Return whether a call will take these samples; nothing has changed."""
 
-    def answer(
-        self, state: State, edge: int, at: int, wide: bool, n: int, first: int, out: int
-    ) -> tuple[float, float] | None:
+    def answer(self, state: State, samples: Placed, out: int) -> tuple[float, float] | None:
         """Answer, count and write predictions at the address `out`: (mean correction, widening); None if refused."""
 
 

@@ -21,7 +21,7 @@ from fairlayer.geometry.euclidean import Euclidean
 from fairlayer.geometry.likelihood import Likelihood
 from fairlayer.streaming.guard import Guards
 from fairlayer.streaming.lookup import address
-from fairlayer.streaming.policies.base import State
+from fairlayer.streaming.policies.base import Placed, State
 from fairlayer.streaming.policies.present.resting import RESTS, ever_rests, may_rest
 from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, labels_told, reads_labels, scale
 
@@ -107,18 +107,17 @@ class Quick:
         """Return the same as `resting.has_hardly_moved`."""
         return bool(self.solving.moved(self.book, state["weight"]) <= self.farthest)
 
-    def takes(self, edge: int, at: int, wide: bool, n: int, first: int) -> bool:
+    def takes(self, samples: Placed) -> bool:
         """Return whether `answer` will take these samples; nothing has changed."""
-        return bool(self.calls.takes(self.desk, edge, at, wide, n, first))
+        return bool(self.calls.takes(self.desk, *samples))
 
-    def answer(
-        self, state: State, edge: int, at: int, wide: bool, n: int, first: int, out: int
-    ) -> tuple[float, float] | None:
+    def answer(self, state: State, samples: Placed, out: int) -> tuple[float, float] | None:
         """Answer and count samples where they lie; see `stream_call.call`."""
+        n = samples[3]
         if n != self.n:
             self.n, self.growth_of_n = n, math.exp(min(n / self.memory, MOST_MEMORIES))
         weight = state["weight"] * self.growth_of_n
-        ended, moved, correction = self.calls.call(self.desk, edge, at, wide, n, first, weight, out)
+        ended, moved, correction = self.calls.call(self.desk, *samples, weight, out)
         if ended:
             if ended == REFUSED:
                 return None

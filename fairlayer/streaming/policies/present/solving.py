@@ -161,7 +161,8 @@ def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | N
     spread = math.sqrt(max(float(weight @ (score - mean) ** 2) / recent if recent > 0 else 0.0, 1e-12))
     # Points of no weight, last, tell what pull each cell has at the label estimates 0 and 1.
     halves = 2 if labelled else 1
-    points = _Points(*(np.empty(n + halves * k, dtype) for dtype in (np.int64, float, float)), np.zeros(n + halves * k))
+    many = n + halves * k
+    points = _Points(np.empty(many, dtype=np.int64), np.empty(many), np.empty(many), np.zeros(many))
     points.cell[:n], points.score[:n], points.weight[:n] = cell, score, weight
     points.cell[n:], points.score[n:], points.weight[n:] = np.arange(halves * k) % max(k, 1), mean, _TO_TELL
     if labelled and k:
