@@ -200,7 +200,7 @@ def test_a_saved_stream_goes_on_with_its_transition() -> None:
 def test_what_waits_for_a_label_keeps_its_category_under_other_codes() -> None:
     state = fl.InferenceState(fl.EqualOpportunity("sex", tolerance=0.05), bounds=(0.0, 1.0))
     state.emit(torch.tensor([0.4, 0.6]), {"sex": ["F", "M"]}, ids=["of F", "of M"])
-    state.adopt(Vocabulary().learn({"sex": ["M", "F"]}).closed())
+    state.adopt(Vocabulary({"sex": ("M", "F")}, open=False))
     state.observe_labels(["of F"], [1.0])
     positive = state.state_dict()["machine"]["history"]["sums"][5]
     assert dict(zip(names_of(state._machine), positive.tolist(), strict=True)) == {"sex=F": 1.0, "sex=M": 0.0}
