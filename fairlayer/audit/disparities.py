@@ -221,7 +221,7 @@ def disparity(table: AuditTable, name: str | Sequence[str], by: Sequence[str], *
 
     Args:
         name: the name of a metric.
-        level: of the intervals.
+        level: the level of the intervals.
 
     Raises:
         MetricError: a metric is unknown, or needs what the table does not hold.

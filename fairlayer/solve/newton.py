@@ -33,6 +33,7 @@ __all__ = [
     "ROUNDING",
     "accurate_enough",
     "descend",
+    "floored",
     "optimality_error",
     "raise_if_unbounded",
     "solve_newton",
@@ -81,7 +82,7 @@ def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, most_steps: in
         passes: the batch.
         slabs: a feasible system with its accuracy; feasibility is to be checked before.
         start: the point at nu = 0.
-        most_steps: after how many to stop.
+        most_steps: the number of steps after which to stop.
 
     Raises:
         SolverError: the accuracy was not reached.
@@ -129,9 +130,9 @@ def descend(  # noqa: PLR0917 - a search
         passes: the batch.
         slabs: a feasible system with its accuracy.
         start: the point at nu = 0.
-        most_steps: after how many to stop.
+        most_steps: the number of steps after which to stop.
         near: what is near the solution, to start from.
-        fine: of how many steps of a search from nothing the first one is worth, where clipped samples count less.
+        fine: how many steps of a search from nothing the first step is worth, where clipped samples count less.
     """
     if slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)
@@ -149,7 +150,7 @@ def descend(  # noqa: PLR0917 - a search
             error = optimality_error(_finish(dual, point, count), slabs)
         if error <= 1.0 or last <= error <= ROUNDING:
             return _shortened(_finish(dual, point, count), slabs)
-        metric = _floored(passes, point, step)
+        metric = floored(passes, point, step)
         target = programs.target(dual, point, slabs, metric)
         share, candidate, used = _search(passes, dual, target, point)
         count += used
@@ -180,8 +181,8 @@ def _sigma(dual: _Dual | Solution) -> float:
     return float(sum(m * face.limit for m, face in zip(dual.multipliers, dual.faces, strict=True)))
 
 
-def _floored(passes: Passes, point: Point, step: int) -> FloatArray:
-    """K, with clipped samples counted as slightly free where without them K could not move at all."""
+def floored(passes: Passes, point: Point, step: int) -> FloatArray:
+    """Return K, with clipped samples counted as slightly free where without them K could not move at all."""
     metric, whole = point.curvature, passes.widest_metric()
     if metric.ndim == 2:
         return metric + max(0.05 * 0.1**step, passes.least_floor) * (whole - metric)

@@ -44,7 +44,7 @@ class WidenedSolution(NamedTuple):
         solution: the projection onto the slabs.
         slabs: what it meets, widened where that was needed.
         widening: by how much each limit was widened, in its own units.
-        elastic: of a widened system, the proof of the least widening: it falls by a face's weight per unit of that
+        elastic: for a widened system, the proof of the least widening: it falls by a face's weight per unit of that
             face's limit.
     """
 

@@ -10,17 +10,17 @@ Vandenberghe (2004), section 4.1.3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from fairlayer._rows import SparseRows, entries_of
 from fairlayer._typing import BoolArray, FloatArray, IntArray
-from fairlayer.solve.slabs import Face, FaceKey, RowSlabs, SlabSystem
+from fairlayer.solve.slabs import Face, RowSlabs, SlabSystem
 
-__all__ = ["RowTable", "faces_of_prices"]
+__all__ = ["RowPairs", "RowTable", "faces_of_prices", "pairs_of_prices"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class RowTable:
         offset: what is added to a member's value.
         lower: own lower limits, -inf for members.
         upper: own upper limits, +inf for members.
-        scale: of each spread.
-        width: of each spread.
+        scale: the scale of each spread.
+        width: the width of each spread.
         atol: accuracy of each row.
     """
 
@@ -99,45 +99,90 @@ class RowTable:
         return lower, upper
 
 
-def faces_of_prices(
-    slabs: SlabSystem, table: RowTable, high: FloatArray, low: FloatArray
-) -> tuple[tuple[Face, ...], FloatArray]:
+class RowPairs(NamedTuple):
+    """Faces with their multipliers, as arrays: of a spread the high and the low member, else the row and its side.
+
+    Args:
+        block: the block of each face.
+        first: member of the block.
+        second: for a spread the lower member; for other rows 1 for the upper limit, -1 for the lower one.
+        amount: the multiplier, >= 0; 0 only for pairs that tie what holds of a spread together.
+    """
+
+    block: IntArray
+    first: IntArray
+    second: IntArray
+    amount: FloatArray
+
+
+def pairs_of_prices(table: RowTable, high: FloatArray, low: FloatArray) -> RowPairs:
     """Return the faces and multipliers that put given prices on the rows.
 
     Args:
-        slabs: the system.
-        table: its rows.
+        table: the rows.
         high: price of each row's upper limit, >= 0, in units of `scale * value` for a member of a spread.
         low: price of each row's lower limit, >= 0; those of a spread add up to the same as its high ones.
     """
-    found: list[tuple[FaceKey, float]] = []
-    for prices, sign in ((high, 1), (low, -1)):
-        for row in np.flatnonzero((prices > 0) & ~table.tied).tolist():
-            found.append(((int(table.block[row]), int(table.member[row]), sign), float(prices[row])))
-    for side in _sides(table, high, low):
-        found += side
-    return tuple(slabs.face(key) for key, _ in found), np.array([price for _, price in found])
+    above, below = (np.flatnonzero((price > 0) & ~table.tied) for price in (high, low))
+    top, bottom, amount = _sent(table, high, low)
+    sides = np.repeat([1, -1], [len(above), len(below)])
+    return RowPairs(
+        np.concatenate([table.block[above], table.block[below], table.block[top]]),
+        np.concatenate([table.member[above], table.member[below], table.member[top]]),
+        np.concatenate([sides, table.member[bottom]]),
+        np.concatenate([high[above], low[below], amount]),
+    )
 
 
-def _sides(table: RowTable, high: FloatArray, low: FloatArray) -> Sequence[list[tuple[FaceKey, float]]]:
-    """Pair the high members of each spread with its low ones, first to first."""
-    active = np.flatnonzero(table.tied & ((high > 0) | (low > 0)))
-    order = active[np.argsort(table.level[active], kind="stable")]
-    cuts = np.flatnonzero(np.diff(table.level[order])) + 1
-    return [_pairs(table, rows, high, low) for rows in np.split(order, cuts) if len(rows)]
+def faces_of_prices(
+    slabs: SlabSystem, table: RowTable, high: FloatArray, low: FloatArray
+) -> tuple[tuple[Face, ...], FloatArray]:
+    """Return the same as faces of the system."""
+    found = pairs_of_prices(table, high, low)
+    some = found.amount > 0
+    keys = zip(*(each[some].tolist() for each in found[:3]), strict=True)
+    return tuple(slabs.face(key) for key in keys), found.amount[some]
 
 
-def _pairs(table: RowTable, rows: IntArray, high: FloatArray, low: FloatArray) -> list[tuple[FaceKey, float]]:
-    block, members = int(table.block[rows[0]]), table.member
-    noise = 1e-13 * float(high[rows].sum())
-    tops = [[int(members[r]), float(high[r])] for r in rows.tolist() if high[r] > noise]
-    bottoms = [[int(members[r]), float(low[r])] for r in rows.tolist() if low[r] > noise]
-    sent: list[tuple[FaceKey, float]] = []
-    while tops and bottoms:
-        amount = min(tops[-1][1], bottoms[-1][1])
-        sent.append(((block, int(tops[-1][0]), int(bottoms[-1][0])), amount))
-        for side in (tops, bottoms):
-            side[-1][1] -= amount
-            if side[-1][1] <= noise:
-                side.pop()
-    return sent
+def _sent(table: RowTable, high: FloatArray, low: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Send what the high members of each spread bear to its low ones, first to first: (from, to, amount).
+
+    Both sides of a spread are laid along the line from 0 to 1 by their shares; what lies over each other is sent. Where
+    two members end at once, a pair of amount 0 goes on to the next, so that the pairs of a spread always hang together.
+    """
+    count = len(table.scale)
+    whole = np.bincount(table.level[table.tied], high[table.tied], count)
+    rows, ends, is_top = [], [], []
+    for price in (high, low):
+        least = 1e-13 * np.append(whole, np.inf)[table.level]
+        side = np.flatnonzero(table.tied & (price > least))
+        side = side[np.argsort(table.level[side], kind="stable")]
+        rows.append(side)
+        ends.append(_shares(table.level[side], price[side]))
+        is_top.append(np.full(len(side), price is high))
+    tops, bottoms = rows
+    top_or_not, end = np.concatenate(is_top), np.concatenate(ends)
+    level = table.level[np.concatenate(rows)]
+    order = np.lexsort((end, level))
+    level, end, top_or_not = level[order], end[order], top_or_not[order]
+    before = np.append(0.0, end[:-1]) * (level == np.append(-1, level[:-1]))
+    amount = (end - before) * whole[level]
+    amount = np.where(amount > 1e-13 * whole[level], amount, 0.0)
+    kept = level == np.append(level[1:], -1)  # the line of a spread ends twice, once for each side
+    from_top = np.cumsum(top_or_not) - top_or_not
+    from_bottom = np.cumsum(~top_or_not) - ~top_or_not
+    return tops[from_top[kept]], bottoms[from_bottom[kept]], amount[kept]
+
+
+def _shares(level: IntArray, price: FloatArray) -> FloatArray:
+    """Return where each member ends on the line from 0 to 1 of its spread; the levels are sorted."""
+    if not len(level):
+        return price
+    starts = np.flatnonzero(np.append(True, level[1:] != level[:-1]))
+    lengths = np.diff(np.append(starts, len(level)))
+    running = np.cumsum(price)
+    base = np.repeat(running[starts] - price[starts], lengths)
+    total = np.repeat(np.add.reduceat(price, starts), lengths)
+    shares = (running - base) / total
+    shares[starts + lengths - 1] = 1.0
+    return np.minimum(shares, 1.0)

@@ -47,7 +47,7 @@ class Band:
 
     Args:
         owner: the name of its constraint.
-        names: of the members.
+        names: the names of the members.
         points: (p,) which points belong to a member, sorted by member.
         member: (p,) the member of each.
         starts: (members,) where each member's points begin.
@@ -58,8 +58,8 @@ class Band:
         size: (members,) how many recent samples each member stands for.
         lower: (members,) lower limits of rows; None for a spread.
         upper: (members,) upper limits of rows; None for a spread.
-        tolerance: of a spread.
-        ratio: of a spread.
+        tolerance: the tolerance of a spread.
+        ratio: the ratio of a spread.
         slack: (members,) s_g.
         debt: (members,) how much lower (above 0) or higher (below 0) each is to aim within its band.
     """
@@ -118,7 +118,7 @@ class Solved(NamedTuple):
 
     Args:
         pulls: (points,) the pull of each point.
-        shifts: of each band, t (members,).
+        shifts: the shifts of each band, t (members,).
         unmet: by how much the worst band is not reached, in prediction units.
     """
 
@@ -154,7 +154,7 @@ def solve_bands(
 
     Args:
         bands: what must hold.
-        answer: from points (p,) and pulls (p, k) to predictions (p, k).
+        answer: a function from points (p,) and pulls (p, k) to predictions (p, k).
         points: how many there are.
         limit: the largest shift.
         before: the shifts of an earlier solution by "owner/member", to begin from.

@@ -45,7 +45,7 @@ class Frame:
         history: the past.
         constraints: what must hold; those that look at labels are held by `feedback`, not by a step.
         vocabulary: the categories.
-        bounds: of every prediction.
+        bounds: the bounds of every prediction.
     """
 
     def __init__(

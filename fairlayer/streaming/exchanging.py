@@ -27,7 +27,7 @@ class Exchanged:
     """The counts of one worker, which its state holds together with those of the others.
 
     Args:
-        state: of this worker; it holds what was heard too.
+        state: the state of this worker; it holds what was heard too.
         finish: what turns predictions into answers; None to answer them.
 
     `own` and `others` are the counters that go with the streams; `learnt` are labels that were counted and are to be
@@ -60,7 +60,7 @@ class Exchanged:
         self._heard = found
 
     def published(self) -> bytes:
-        """This worker's own counts: all that it knows less what it has heard."""
+        """Return this worker's own counts: all that it knows less what it has heard."""
         own = loaded(self.state._setting, self.state.state_dict()["machine"])
         subtract(own, self._heard.values())
         own.transition, own.events = None, []
@@ -82,14 +82,15 @@ class Exchanged:
 
     def resume(self, found: Slot, vocabulary: Vocabulary) -> None:
         """Bring the state to where the database has it."""
-        if found.state is not None:
-            saved = _read(found.state)
+        saved = None if found.state is None else _read(found.state)
+        if saved is not None:
             self.state.load_state_dict(saved["state"])
             self._heard = {int(slot): loaded(self.state._setting, state) for slot, state in saved["heard"].items()}
             self.own.update(saved["counters"])
             if self._finish is not None:
                 self._finish.load_state(saved["finish"])
-        recount(self.state, [step for _, step in found.steps], vocabulary, self._finish)
+        before = None if saved is None else saved["state"]
+        recount(self.state, before, [step for _, step in found.steps], vocabulary, self._finish)
         for _, step in found.steps:
             self.own.update(step.counters or {})
 

@@ -148,7 +148,7 @@ def address(array: np.ndarray[Any, Any] | None) -> int:
 
 
 def _read(column: Any, n: int, codes: Mapping[Any, int], table: IntArray | None) -> IntArray:
-    """Return the code of each category, a code past the last for an unknown number; raise where that is no column."""
+    """Return the code of each category, a code past the last for an unknown number; raise for anything but a column."""
     if isinstance(column, Tensor):
         column = column.numpy()  # raises where it is not on the host
     if isinstance(column, np.ndarray):

@@ -25,7 +25,7 @@ class Window:
     """How much of a stream a window covers.
 
     Args:
-        length: in samples, or in seconds of the caller's clock.
+        length: the length, in samples, or in seconds of the caller's clock.
         clock: whether it is in seconds.
     """
 
@@ -42,12 +42,12 @@ class Setting:
 
     Args:
         constraints: what must hold.
-        bounds: of every prediction, numbers or None.
+        bounds: the bounds of every prediction, numbers or None.
         policy: how.
         memory: samples that count as recent; None for all.
         geometry: which predictions count as near.
         from_logits: whether scores are log-odds, of which the raw prediction is the sigmoid.
-        window: over which gaps are reported; None for no window.
+        window: the window over which gaps are reported; None for no window.
         hold: "window" to hold the gap of the window too; None to report it only.
         transition: samples over which a changed limit is reached; None for as many as count as recent.
     """
@@ -124,7 +124,7 @@ def as_memory(memory: Any) -> float | None:
     """Return a memory, as given.
 
     Raises:
-        ConstraintDefinitionError: it is no number of samples.
+        ConstraintDefinitionError: it is not a number of samples.
     """
     if memory is None or (is_finite(memory) and memory >= 1):
         return None if memory is None else float(memory)

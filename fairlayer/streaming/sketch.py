@@ -163,6 +163,12 @@ class Sketch:
         self.totals[cell] = self.weight * np.bincount(bins, scores, minlength=self.bins)
         self.borrowed[:, cell] = 0.0
 
+    def fade(self, cell: int, kept: float) -> None:
+        """Let all scores of a cell count less from now on, by this share."""
+        self.counts[cell] *= kept
+        self.totals[cell] *= kept
+        self.borrowed[:, cell] *= kept
+
     def merge(self, other: Sketch, rows: IntArray) -> None:
         """Add the counts of another sketch, whose row i is this one's `rows[i]`."""
         counts, totals = self._placed(other, other.points(), rows)

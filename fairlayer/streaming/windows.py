@@ -72,11 +72,11 @@ class Windows:
         count0 ... raw1         the same for labelled samples, by label, where a constraint reads labels
 
     Args:
-        window: over which gaps are asked for; None for none.
+        window: the window over which gaps are asked for; None for none.
         first: samples of a bucket where there is no window.
         labelled: whether labels are counted.
-        threshold: at which a score is a decision.
-        bounds: of every prediction.
+        threshold: the score at or above which a prediction a score is a decision.
+        bounds: the bounds of every prediction.
     """
 
     def __init__(

@@ -335,7 +335,7 @@ def check_numbers(policy: object, *, at_least_zero: tuple[str, ...], above_zero:
     """Check settings of a policy.
 
     Raises:
-        ConstraintDefinitionError: one is no finite number, or too small.
+        ConstraintDefinitionError: one is not a finite number, or too small.
     """
     for name in at_least_zero + above_zero:
         value = getattr(policy, name)

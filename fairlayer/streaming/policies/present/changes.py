@@ -1,7 +1,11 @@
-"""When the scores of a cell have clearly changed, and what is then forgotten.
+"""When the scores of a cell have changed, and what is then forgotten.
 
 Two short means of a cell, over its own latest 16 and 80 samples, are compared with its long one. Where one lies farther
 from it than noise explains, the older scores of the cell are cut off.
+
+What has come of a cell since the last solution is compared with what that knew. Where it lies farther away than noise
+most often explains, shifts are solved anew at once. Of a cell of which too few scores are known for a cut, what was
+known then counts half.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fairlayer._typing import FloatArray, IntArray
+from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.fused.book import (
+    COUNT,
     FAR,
     FIRST,
     LONG,
@@ -20,10 +25,18 @@ from fairlayer.fused.book import (
     NEXT_FAR,
     NEXT_LONG,
     NEXT_NEAR,
+    RAW,
     SECOND,
     SEEN,
     SHORT,
+    SOLVED_AWAY,
+    SOLVED_COUNT,
+    SOLVED_MEAN,
+    SOLVED_SIZE,
+    SOLVED_SPREAD,
+    STRAYS,
     SURE,
+    SURELY_STRAYS,
 )
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.state import FIRST_WAIT
@@ -35,13 +48,19 @@ __all__ = [
     "LEAST_SPREAD",
     "OLDER",
     "SURELY",
+    "any_asks",
+    "asks",
     "contradicted",
     "contradicts",
+    "fade_strays",
     "far_means",
     "renew",
     "renewed",
     "run_short_mean",
     "run_short_means",
+    "since_solved",
+    "strayed",
+    "strays",
     "without_the_past",
 ]
 
@@ -97,6 +116,45 @@ def contradicts(book: FloatArray, cell: int) -> bool:
     return bool(abs(book[FIRST, cell] - long) > book[NEAR, cell] or abs(book[SECOND, cell] - long) > book[FAR, cell])
 
 
+def since_solved(book: FloatArray, weight: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the samples of each cell that the last solution knew, those since, and their sum of distances (cells,).
+
+    Distances are from the mean that the solution knew, so that `away / (size + new)` is how far the mean has moved.
+    """
+    away = (book[RAW] - book[SOLVED_MEAN] * book[COUNT] - book[SOLVED_AWAY]) / weight
+    return book[SOLVED_SIZE], (book[COUNT] - book[SOLVED_COUNT]) / weight, away
+
+
+def strays(book: FloatArray, weight: float) -> BoolArray:
+    """Return for each cell whether what has come since the last solution has moved its raw mean by more than noise.
+
+    A cell of few recent samples learns much from each new one, long before a solution is due by the count of all.
+    """
+    size, new, away = since_solved(book, weight)
+    noise = book[SOLVED_SPREAD] ** 2 * np.maximum(STRAYS**2 * size, SURELY_STRAYS**2 * new)
+    return np.asarray((away * away > noise) & (book[SEEN] > SURE))
+
+
+def strayed(book: FloatArray, cell: int, weight: float) -> bool:
+    """Return the same as `strays` for one cell."""
+    if not book[SEEN, cell] > SURE:
+        return False
+    count, spread = float(book[COUNT, cell]), float(book[SOLVED_SPREAD, cell])
+    away = float(book[RAW, cell] - book[SOLVED_MEAN, cell] * count - book[SOLVED_AWAY, cell]) / weight
+    new = float(count - book[SOLVED_COUNT, cell]) / weight
+    return away * away > spread * spread * max(STRAYS**2 * float(book[SOLVED_SIZE, cell]), SURELY_STRAYS**2 * new)
+
+
+def asks(book: FloatArray, cell: int, weight: float) -> bool:
+    """Return whether one cell asks for a solution at once."""
+    return contradicts(book, cell) or strayed(book, cell, weight)
+
+
+def any_asks(book: FloatArray, weight: float) -> bool:
+    """Return whether some cell asks for a solution at once."""
+    return bool(len(contradicted(book)) or strays(book, weight).any())
+
+
 def far_means(stream: Machine, spread: float, cut: float) -> FloatArray:
     """Return the long mean of each cell, and how far from it the short means may lie, (3, cells), of what came here."""
     k = len(stream.history.cells)
@@ -127,6 +185,17 @@ def renew(book: FloatArray, new: FloatArray) -> None:
     """Let the long means that waited come into force, and those of now wait."""
     book[LONG : FAR + 1] = book[NEXT_LONG : NEXT_FAR + 1]
     book[NEXT_LONG : NEXT_FAR + 1] = new
+
+
+def fade_strays(state: State, stream: Machine) -> None:
+    """Let the scores of each cell that has strayed count half, where so few are known that nothing can be cut off.
+
+    What comes then weighs twice as much beside them.
+    """
+    book = state["book"]
+    few = book[SOLVED_SIZE] <= OLDER * SHORT[1]
+    for cell in np.flatnonzero(few & strays(book, state["weight"])).tolist():
+        stream.history.sketch.fade(cell, 0.5)
 
 
 def without_the_past(state: State, stream: Machine) -> State:

@@ -37,7 +37,7 @@ __all__ = ["Present"]
 @register_policy
 @dataclass(frozen=True)
 class Present(Policy):
-    """Holds the gap of recent predictions within the tolerance, up to stated noise, in any geometry on a box.
+    """A policy that holds the gap of recent predictions within tolerance and stated noise, in any geometry on a box.
 
         y = y(z, q),     q = a + b p        a, b per cell; p the label estimate, where a constraint reads labels
 
@@ -55,7 +55,7 @@ class Present(Policy):
         cut: standard errors by which a short mean must differ from the long one for a change to be clear.
         trust: how much an estimated label counts beside a real one; 0 moves nobody before labels have come.
 
-    Source: design of this package.
+    Source: the design of this package.
 
     Example:
         >>> import torch, fairlayer as fl
@@ -99,6 +99,10 @@ class Present(Policy):
             stream.note("category added", f"{new - known} combinations of categories that the stream had not met")
         return remembered.grow(state, stream)
 
+    def loaded(self, state: State, stream: Machine) -> State:
+        """Return the state from what was saved, also by a version that kept less of the last solution."""
+        return remembered.loaded(state)
+
     def taken_over(self, state: State, old: State, stream: Machine, rows: IntArray) -> State:
         """Go on with present sums, labels and curves; shifts are solved for anew, from the old ones."""
         return remembered.taken_over(state, old, stream, rows)
@@ -124,6 +128,8 @@ class Present(Policy):
         if not large and solving.rests(self, state, stream):
             state["next_refresh"] = stream.samples + state["wait"]  # type: ignore[index]
             return state
+        if state["next_refresh"] == 0.0:
+            changes.fade_strays(state, stream)
         quick = quick_of(self, state, stream)
         if quick is None or quick.steps.contradicted(state["book"]):
             state = changes.without_the_past(state, stream)
@@ -164,7 +170,7 @@ class Present(Policy):
             sample, before, acts = answering.answer_one(state, stream, cell, raw, self.guard)
             answering.add_one(book, sample, reads_labels(stream))
             emitted, correction, weight = sample.emitted, abs(sample.emitted - before), sample.weight
-            ended = changes.contradicts(book, cell)
+            ended = changes.asks(book, cell, weight)
         state["weight"] = weight  # type: ignore[index]
         if acts:
             state["guarded"] += 1.0  # type: ignore[index]
@@ -205,7 +211,7 @@ class Present(Policy):
 
     def _count(self, state: State, stream: Machine, block: answering.Block, sums: FloatArray) -> bool:
         state["weight"] = answering.add_block(state, stream, block, sums)  # type: ignore[index]
-        return bool(len(changes.contradicted(state["book"])))
+        return changes.any_asks(state["book"], state["weight"])
 
     def count_labels(self, state: State, stream: Machine, labelled: Labelled) -> State:
         """Learn from labels: the curve, and the present sums that were counted with estimates."""

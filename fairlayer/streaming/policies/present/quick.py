@@ -42,8 +42,8 @@ class Feed(NamedTuple):
     """A solution, as the plain way and the compiled one find it; pulls, raw means and slacks are in the book by then.
 
     Args:
-        shifts: of each member, by "constraint/member".
-        prices: of each constraint.
+        shifts: the shifts of each member, by "constraint/member".
+        prices: the prices of each constraint.
         unmet: by how much the worst statement is missed.
         widest: the largest tolerance.
         spread: the standard deviation of recent raw scores.
@@ -60,7 +60,7 @@ class Quick:
     """What the kernels are given of a state, as long as it lasts."""
 
     def __init__(self, sweeps: StreamSweeps, policy: Present, state: State, stream: Machine) -> None:
-        self.ever_rests = ever_rests(policy, stream)
+        self.ever_rests, self.farthest = ever_rests(policy, stream), RESTS * policy.doubt**2
         self.steps, self.solving, self.calls = sweeps.stream_steps, sweeps.stream_solve, sweeps.stream_call
         self.book, self.curve = state["book"], state["curve"]
         self.found = found = guards(state, stream)
@@ -105,7 +105,7 @@ class Quick:
 
     def has_hardly_moved(self, state: State) -> bool:
         """Return the same as `resting.has_hardly_moved`."""
-        return bool(self.solving.moved(self.book, state["weight"]) <= RESTS)
+        return bool(self.solving.moved(self.book, state["weight"]) <= self.farthest)
 
     def takes(self, samples: Placed) -> bool:
         """Return whether `answer` will take these samples; nothing has changed."""
@@ -191,7 +191,6 @@ def quick_feed(
         np.array([state["shifts"].get(name, 0.0) for name in found.members]),
         quick.terms,
         np.array([*settings, sketch.high - sketch.low]),
-        state["weight"],
         book,
     )
     prices = {constraint.name: 0.0 for constraint in stream.constraints}

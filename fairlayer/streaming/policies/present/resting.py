@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fairlayer.fused.book import COUNT, RAW, SOLVED_MEAN, SOLVED_SLACK
+from fairlayer.fused.book import COUNT, RAW, SOLVED_AWAY, SOLVED_COUNT, SOLVED_MEAN, SOLVED_SIZE, SOLVED_SPREAD
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.state import FIRST_WAIT, reads_labels
 
@@ -17,7 +17,7 @@ __all__ = ["RESTS", "ever_rests", "has_hardly_moved", "may_rest"]
 RESTS = 4.0
 """Slacks, squared, by which raw means may move before a solution is worth while: half an error or so."""
 
-_READ = [COUNT, RAW, SOLVED_MEAN, SOLVED_SLACK]
+_READ = [RAW, COUNT, SOLVED_MEAN, SOLVED_AWAY, SOLVED_COUNT, SOLVED_SIZE, SOLVED_SPREAD]
 
 
 def ever_rests(policy: Present, stream: Machine) -> bool:
@@ -38,12 +38,12 @@ def may_rest(state: State, stream: Machine) -> bool:
     )
 
 
-def has_hardly_moved(state: State) -> bool:
+def has_hardly_moved(policy: Present, state: State) -> bool:
     """Return whether raw means are, on average of samples, within twice the slack of their groups, in plain numbers."""
     moved = samples = 0.0
-    for count, raw, mean, slack in zip(*state["book"][_READ].tolist(), strict=True):
-        if count > 0.0:
-            distance = (raw / count - mean) / (slack if slack > 1e-12 else 1e-12)
-            moved += count * distance * distance
-            samples += count
-    return moved <= RESTS * samples
+    weight = state["weight"]
+    for raw, count, mean, then, was, size, spread in zip(*state["book"][_READ].tolist(), strict=True):
+        away, now = (raw - mean * count - then) / weight, size + (count - was) / weight
+        moved += (away / max(spread, 1e-12)) ** 2 * max(size, 1e-12) / max(now, 1e-300)
+        samples += now
+    return moved <= RESTS * policy.doubt**2 * samples

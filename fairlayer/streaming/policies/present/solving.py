@@ -10,12 +10,30 @@ import torch
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch
-from fairlayer.fused.book import BASE, COUNT, RAW, SHORT, SLOPE, SOLVED_MEAN, SOLVED_SLACK
+from fairlayer.fused.book import (
+    BASE,
+    COUNT,
+    RAW,
+    SHORT,
+    SLOPE,
+    SOLVED_AWAY,
+    SOLVED_COUNT,
+    SOLVED_MEAN,
+    SOLVED_SIZE,
+    SOLVED_SPREAD,
+)
 from fairlayer.groups import Groups
 from fairlayer.streaming.bands import Band, bands_of, solve_bands
 from fairlayer.streaming.debt import debts_of
 from fairlayer.streaming.policies.base import State
-from fairlayer.streaming.policies.present.changes import LEAST_SPREAD, OLDER, SURELY, far_means, renew, renewed
+from fairlayer.streaming.policies.present.changes import (
+    LEAST_SPREAD,
+    OLDER,
+    SURELY,
+    far_means,
+    renew,
+    renewed,
+)
 from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of
 from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
 from fairlayer.streaming.policies.present.state import (
@@ -96,7 +114,7 @@ def rests(policy: Present, state: State, stream: Machine) -> bool:
     if not may_rest(state, stream) or not ever_rests(policy, stream):
         return False
     quick = quick_of(policy, state, stream)
-    return has_hardly_moved(state) if quick is None else quick.has_hardly_moved(state)
+    return has_hardly_moved(policy, state) if quick is None else quick.has_hardly_moved(state)
 
 
 def _quick(policy: Present, state: State, stream: Machine, rows: int) -> Quick | None:
@@ -121,11 +139,13 @@ def _far_means(policy: Present, quick: Quick | None, stream: Machine, spread: fl
     return far
 
 
-def _means_now(book: FloatArray, weight: float, doubtful: float) -> None:
-    """Write down the present raw mean of each cell, and its slack."""
-    safe = np.maximum(book[COUNT], 1e-300)
-    book[SOLVED_MEAN] = book[RAW] / safe
-    book[SOLVED_SLACK] = doubtful / np.sqrt(np.maximum(safe / weight, 1e-9))
+def _means_now(book: FloatArray, cell: IntArray, score: FloatArray, weight: FloatArray, spread: float) -> None:
+    """Write down what a solution knows of each cell: the mean and the number of its points, and the spread."""
+    k = book.shape[1]
+    size = np.bincount(cell, weight, k)
+    book[SOLVED_MEAN] = np.bincount(cell, weight * score, k) / np.maximum(size, 1e-300)
+    book[SOLVED_SIZE], book[SOLVED_SPREAD], book[SOLVED_COUNT] = size, spread, book[COUNT]
+    book[SOLVED_AWAY] = book[RAW] - book[SOLVED_MEAN] * book[COUNT]
 
 
 def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | None, book: FloatArray) -> Feed:
@@ -164,7 +184,7 @@ def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | N
         prices[band.owner] += float((np.maximum(t, 0.0) / band.unit).sum()) / max(recent, 1e-9)
         shifts |= {f"{band.owner}/{name}": each for name, each in zip(band.names, t.tolist(), strict=True)}
     book[BASE], book[SLOPE] = pulls[0], pulls[1] - pulls[0] if labelled else 0.0
-    _means_now(book, state["weight"], policy.doubt * spread)
+    _means_now(book, cell, score, weight, spread)
     return Feed(shifts, prices, found.unmet, max((band.tolerance for band in bands), default=0.0), spread)
 
 
