@@ -75,7 +75,7 @@ def recount(
         state: loaded from `saved`.
         saved: the state before the steps; None where there was none. The steps were taken under its limits: where those
             have changed, the way to the new ones begins after the last step.
-        steps: in their order.
+        steps: the steps, in their order.
         vocabulary: the vocabulary of the stream.
         finish: what turns predictions into answers.
     """

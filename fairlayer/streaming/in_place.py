@@ -34,7 +34,7 @@ def step_in_place(stream: Machine, lookup: CellLookup, given: tuple[Tensor, int,
     """Emit scores of a tensor in one compiled call, where the policy has one, else None (nothing has changed).
 
     Args:
-        stream: whose step it is.
+        stream: the stream whose step it is.
         lookup: tables for the cells that the stream has met.
         given: the scores (n,) or (n, 1), in memory, row by row; n; and whether they are of double precision.
         features: the sensitive features, as they were given.

@@ -294,7 +294,7 @@ def forget_shared(address: str, ids: Sequence[Id], *, vacuum: bool = True) -> in
 
     Args:
         address: postgresql://...
-        ids: to be forgotten.
+        ids: the ids to be forgotten.
         vacuum: rewrite the tables, for which the workers wait.
 
     Raises:
