@@ -64,7 +64,7 @@ def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Soluti
 def _of_stand_in(passes: Passes, slabs: SlabSystem) -> tuple[Solution | None, int]:
     """Return the solution of a stand-in, and how many sweeps over the batch its sweeps are worth."""
     base = _SortedPasses(passes if passes.geometry.name == "euclidean" else _thinned(passes))
-    here: Any = CountedPasses(base)  # type: ignore[arg-type]
+    here: Any = CountedPasses(base)
     start = here.at(None)
     loose = gauged(here, slabs, start, _LOOSER * accuracy_of(passes))
     try:
