@@ -80,20 +80,16 @@ def solve_newton(
 ) -> Solution:
     """Return the projection onto the slabs and the bounds.
 
-        Args:
-            passes: the batch.
-            slabs: a feasible system with its accuracy; feasibility is to be checked before.
-            start: the point at nu = 0.
-    <<<<<<< HEAD
-            most_steps: the number of steps after which to stop.
-    =======
-            most_steps: after how many to stop.
-            most_passes: after how many sweeps to stop.
-    >>>>>>> growth
+    Args:
+        passes: the batch.
+        slabs: a feasible system with its accuracy; feasibility is to be checked before.
+        start: the point at nu = 0.
+        most_steps: the number of steps after which to stop.
+        most_passes: the number of sweeps after which to stop.
 
-        Raises:
-            SolverError: the accuracy was not reached.
-            ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
+    Raises:
+        SolverError: the accuracy was not reached.
+        ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
     """
     solution = descend(passes, slabs, start, most_steps, most_passes=most_passes)
     error = _error(passes, slabs, solution)
@@ -134,18 +130,14 @@ def descend(  # noqa: PLR0917 - a search
 ) -> Solution:
     """Run the method as `solve_newton`, and return where it stops, accurate or not.
 
-        Args:
-            passes: the batch.
-            slabs: a feasible system with its accuracy.
-            start: the point at nu = 0.
-            most_steps: the number of steps after which to stop.
-            near: what is near the solution, to start from.
-    <<<<<<< HEAD
-            fine: how many steps of a search from nothing the first step is worth, where clipped samples count less.
-    =======
-            fine: of how many steps of a search from nothing the first one is worth, where clipped samples count less.
-            most_passes: after how many sweeps to stop.
-    >>>>>>> growth
+    Args:
+        passes: the batch.
+        slabs: a feasible system with its accuracy.
+        start: the point at nu = 0.
+        most_steps: the number of steps after which to stop.
+        near: what is near the solution, to start from.
+        fine: the number of steps of a search from nothing that the first step is worth, where clipped samples count less.
+        most_passes: the number of sweeps after which to stop.
     """
     if slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)
@@ -239,7 +231,7 @@ class _Programs:
 
 
 def _search(
-    passes: Passes, dual: _Dual, target: _Dual, point: Point, most_trials: float
+    passes: Passes, dual: _Dual, target: _Dual, point: Point, most_trials: float = _MOST_TRIALS
 ) -> tuple[float, Point | None, int]:
     """Find a share in (0, 1] where the directional derivative of the dual is small, or still positive at the end.
 
