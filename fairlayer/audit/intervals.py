@@ -323,7 +323,8 @@ def _variance(means: Means) -> FloatArray:
     variance = _variance_of_mean(means)
     if means.kind == "root":  # of sqrt(x) around x: V / 4 x, and at 0 no more than the deviation of x itself
         slope = np.maximum(4 * means.value**2, np.sqrt(variance))
-        return np.divide(variance, slope, out=np.zeros_like(variance), where=slope > 0)
+        root: FloatArray = np.divide(variance, slope, out=np.zeros_like(variance), where=slope > 0)
+        return root
     return variance
 
 

@@ -30,7 +30,10 @@ SOLVED_MEAN, SOLVED_SIZE, SOLVED_SPREAD = 17, 18, 19
 SOLVED_COUNT, SOLVED_AWAY = 20, 21
 """Its present count then, and by how much its raw scores exceeded that mean; what has come since is more than these."""
 
-ROWS = 22
+FADED = 22
+"""In which direction a cell has strayed since the long means were renewed, -1 or 1; 0 for not at all."""
+
+ROWS = 23
 
 GEOMETRY, LOW, HIGH, NOISE, GUARDED, LABELLED, SCALE_LOW, SCALE_WIDTH, LOGITS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 """The terms of a step: geometry, bounds, what noise may add to a gap of two single samples, whether answers are

@@ -1,6 +1,6 @@
 """A whole call of a stream under the policy "present": it reads scores and categories where tensors hold them, answers,
 counts, writes the journal, and writes predictions where a tensor will hold them. Arrays are given by their addresses,
-since each array that Python hands over costs a good part of what a step costs.
+since each array that Python hands over costs a good part of what a step costs. The sizes are those of `fused.book`.
 """
 
 from __future__ import annotations

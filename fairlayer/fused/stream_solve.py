@@ -2,7 +2,7 @@
 
 Points are the bins of the sketch, then the samples of a block that is learnt from before it is answered, then points of
 almost no weight that tell what pull each cell has at the label estimates 0 and 1. Where labels matter, a point counts
-in a member of kind 1 by its estimate p, in one of kind 2 by 1 - p.
+in a member of kind 1 by its estimate p, in one of kind 2 by 1 - p. What a solution knew of each cell stays in the book.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fairlayer._rows import SparseRows, as_sparse, matrix_of, reach_of, reads
+from fairlayer._rows import SparseRows, as_sparse, compress, matrix_of, reach_of, reads
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, GroupMeans, Rows, Spread, Statement
@@ -27,7 +27,7 @@ from fairlayer.passes import Cells
 from fairlayer.passes.pairs import Pairs
 from fairlayer.solve import Face, RowSlabs, SlabSystem, SpreadSlabs
 
-__all__ = ["Assembly", "assemble", "compress"]
+__all__ = ["Assembly", "assemble"]
 
 
 @dataclass
@@ -373,15 +373,6 @@ def _united(codes: IntArray, table: IntArray, ranks: Ranks) -> tuple[IntArray, I
 def _codes(means: GroupMeans) -> IntArray:
     assert means.codes is not None
     return means.codes
-
-
-def compress(keys: IntArray, size: int) -> tuple[IntArray, IntArray]:
-    """Return the distinct keys below `size` in order, and the position of each key among them."""
-    if size > 4 * len(keys) + 1024:
-        present, position = np.unique(keys, return_inverse=True)
-        return present, position
-    occurs = np.bincount(keys, minlength=size) > 0
-    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[keys]
 
 
 def _lift(means: GroupMeans, codes: IntArray, counts: FloatArray) -> SparseRows:

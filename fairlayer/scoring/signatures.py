@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fairlayer._rows import compress
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.edge import feature_names, read_features
 from fairlayer.errors import BackendError, DataError, MissingLabelsError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.projection.assembly import compress
 from fairlayer.scoring.chunk import Chunk
 
 __all__ = ["Signatures", "View", "bins_of", "united", "view_of"]

@@ -237,5 +237,5 @@ def _longest_shares(passes: Passes, rows: _Rows, nu: FloatArray, d_nu: FloatArra
     change = rows.largest_pull(passes, d_nu)
     if np.isinf(most):
         return np.ones(rows.count)
-    most = np.where(change <= most, change, most + rows.largest_pull(passes, nu))
-    return np.minimum(1.0, np.divide(most, change, out=np.ones(rows.count), where=change > 0))
+    allowed = np.where(change <= most, change, most + rows.largest_pull(passes, nu))
+    return np.minimum(1.0, np.divide(allowed, change, out=np.ones(rows.count), where=change > 0))

@@ -75,20 +75,27 @@ class _Dual:
         return _Dual(nu, self.sigma + share * (other.sigma - self.sigma), faces, np.array(multipliers))
 
 
-def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _MOST_STEPS) -> Solution:
+def solve_newton(
+    passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _MOST_STEPS, most_passes: float = np.inf
+) -> Solution:
     """Return the projection onto the slabs and the bounds.
 
-    Args:
-        passes: the batch.
-        slabs: a feasible system with its accuracy; feasibility is to be checked before.
-        start: the point at nu = 0.
-        most_steps: the number of steps after which to stop.
+        Args:
+            passes: the batch.
+            slabs: a feasible system with its accuracy; feasibility is to be checked before.
+            start: the point at nu = 0.
+    <<<<<<< HEAD
+            most_steps: the number of steps after which to stop.
+    =======
+            most_steps: after how many to stop.
+            most_passes: after how many sweeps to stop.
+    >>>>>>> growth
 
-    Raises:
-        SolverError: the accuracy was not reached.
-        ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
+        Raises:
+            SolverError: the accuracy was not reached.
+            ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
     """
-    solution = descend(passes, slabs, start, most_steps)
+    solution = descend(passes, slabs, start, most_steps, most_passes=most_passes)
     error = _error(passes, slabs, solution)
     if error > ROUNDING:
         raise unfinished(error, solution.passes)
@@ -123,16 +130,22 @@ def descend(  # noqa: PLR0917 - a search
     most_steps: int = _MOST_STEPS,
     near: Solution | None = None,
     fine: int = 0,
+    most_passes: float = np.inf,
 ) -> Solution:
     """Run the method as `solve_newton`, and return where it stops, accurate or not.
 
-    Args:
-        passes: the batch.
-        slabs: a feasible system with its accuracy.
-        start: the point at nu = 0.
-        most_steps: the number of steps after which to stop.
-        near: what is near the solution, to start from.
-        fine: how many steps of a search from nothing the first step is worth, where clipped samples count less.
+        Args:
+            passes: the batch.
+            slabs: a feasible system with its accuracy.
+            start: the point at nu = 0.
+            most_steps: the number of steps after which to stop.
+            near: what is near the solution, to start from.
+    <<<<<<< HEAD
+            fine: how many steps of a search from nothing the first step is worth, where clipped samples count less.
+    =======
+            fine: of how many steps of a search from nothing the first one is worth, where clipped samples count less.
+            most_passes: after how many sweeps to stop.
+    >>>>>>> growth
     """
     if slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)
@@ -152,12 +165,14 @@ def descend(  # noqa: PLR0917 - a search
             return _shortened(_finish(dual, point, count), slabs)
         metric = floored(passes, point, step)
         target = programs.target(dual, point, slabs, metric)
-        share, candidate, used = _search(passes, dual, target, point)
+        share, candidate, used = _search(passes, dual, target, point, min(_MOST_TRIALS, max(most_passes - count, 2)))
         count += used
         raise_if_unbounded(passes, target)
         if candidate is None:
             break
         dual, point = dual.towards(target, share), candidate
+        if count >= most_passes and optimality_error(_finish(dual, point, count), slabs) > 1.0:
+            break
     return _shortened(_finish(dual, point, count), slabs)
 
 
@@ -223,7 +238,9 @@ class _Programs:
         return _Dual(price @ table.matrix, sigma, faces, multipliers)
 
 
-def _search(passes: Passes, dual: _Dual, target: _Dual, point: Point) -> tuple[float, Point | None, int]:
+def _search(
+    passes: Passes, dual: _Dual, target: _Dual, point: Point, most_trials: float
+) -> tuple[float, Point | None, int]:
     """Find a share in (0, 1] where the directional derivative of the dual is small, or still positive at the end.
 
     Illinois variant of the secant method on the (monotone) derivative.
@@ -242,7 +259,7 @@ def _search(passes: Passes, dual: _Dual, target: _Dual, point: Point) -> tuple[f
     if first <= 0.0:
         return 0.0, None, 1
     used = 1
-    while used < _MOST_TRIALS:
+    while used < most_trials:
         used += 1
         share = left + (right - left) * at_left / (at_left - at_right)
         share = min(max(share, left + 1e-3 * (right - left)), right - 1e-3 * (right - left))

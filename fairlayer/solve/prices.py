@@ -269,7 +269,7 @@ class _Run:
 
     def _all(self, rows: BoolArray) -> BoolArray:
         """Return for each part whether something is true of all its rows."""
-        return np.bincount(self.program.part, ~rows, self.places.parts) == 0
+        return np.asarray(np.bincount(self.program.part, ~rows, self.places.parts) == 0)
 
     def _missed(self, q: FloatArray, c: FloatArray) -> FloatArray:
         """Return how far each row is outside its limits, or from the one that its price belongs to."""
@@ -438,7 +438,9 @@ class _Run:
         system[level_part, line[levels], line[levels]] = diagonal[levels]
         h[part, column], h[level_part, line[levels]] = h_rest, h_level[levels]
         self.solved.append(size)
-        found = np.linalg.solve(system, h[:, :, None])[:, :, 0] if size else h
+        found = h.copy()
+        if size:
+            found[:] = np.linalg.solve(system, h[:, :, None])[:, :, 0]
         c = np.zeros(len(outer))
         c[levels] = found[level_part, line[levels]]
         return found[part, column], c

@@ -185,4 +185,4 @@ def _shares(level: IntArray, price: FloatArray) -> FloatArray:
     total = np.repeat(np.add.reduceat(price, starts), lengths)
     shares = (running - base) / total
     shares[starts + lengths - 1] = 1.0
-    return np.minimum(shares, 1.0)
+    return np.asarray(np.minimum(shares, 1.0))

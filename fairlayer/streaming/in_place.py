@@ -66,7 +66,7 @@ def step_in_place(stream: Machine, lookup: CellLookup, given: tuple[Tensor, int,
     found = quick.answer(own, (edge, at, wide, n, first), emitted.data_ptr())
     if found is None:
         return None
-    if rested:
+    if rested and own["next_refresh"] > 0.0:  # it is 0 where the scores of the call tell of a change
         own["next_refresh"] = rule.samples + own["wait"]  # type: ignore[index]
     history.wrote(n)
     rule.observe(n, *found)

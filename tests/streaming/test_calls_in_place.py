@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import fairlayer as fl
 from fairlayer.errors import CategoryError, FairlayerError, NonFiniteScoresError, ParameterError
 from fairlayer.fused import switch
+from fairlayer.fused.book import FAR, NEAR
 from fairlayer.streaming import state as face
 from fairlayer.streaming.in_place import reads_in_place, step_in_place
 
@@ -179,6 +180,18 @@ def test_a_score_that_is_no_number_changes_nothing_even_where_a_solution_is_due(
     assert np.array_equal(before["book"], after["book"], equal_nan=True)
     assert before["weight"] == after["weight"]
     assert revision == state._machine.revision
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_a_call_that_lets_a_solution_rest_still_tells_of_a_change(*, change: bool) -> None:
+    state = met(stream(), 600)
+    machine = state._machine
+    own: Any = machine.own
+    own["next_refresh"] = own["solved"] = before = float(state.samples)
+    own["book"][NEAR : FAR + 1] = 0.0 if change else np.inf
+    assert machine.policy.compiled(own, machine).rests(own, machine)
+    assert in_place(state, torch.tensor([0.3]), {"sex": torch.tensor([0])}) is not None
+    assert machine.own["next_refresh"] == (0.0 if change else before + own["wait"])
 
 
 def test_scores_outside_the_probabilities_go_the_general_way() -> None:

@@ -11,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fairlayer as fl
+from fairlayer.errors import NonFiniteScoresError
 from fairlayer.fused import switch
 from fairlayer.fused.book import ROWS, SUMS
+from fairlayer.groups import Vocabulary
 from fairlayer.streaming import sketch as room_of_sketches
 from fairlayer.streaming.bands import _Falling
+from fairlayer.streaming.cells import names_of
+from fairlayer.streaming.lease import Lease
 from fairlayer.streaming.policies.present.resting import RESTS, has_hardly_moved
 from fairlayer.streaming.policies.present.state import lightened
 from fairlayer.streaming.sketch import Sketch
@@ -141,3 +145,99 @@ def test_raw_means_rest_within_twice_their_slack() -> None:
     assert has_hardly_moved(own)
     book[4] += 10.0 * 0.05 * np.sqrt(RESTS) * np.array([1.0, 3.0]) * 0.02
     assert not has_hardly_moved(own)
+
+
+def test_labels_that_had_to_make_room_are_counted_and_told_once() -> None:
+    state = streamed(0)
+    state._pending.limit = 5
+    for first in (0, 8, 16):
+        ids = list(range(first, first + 8))
+        state.emit(torch.full((8,), 0.5), {"sex": [0, 1] * 4}, ids=ids)
+    assert state.waiting_labels == 5
+    assert state._machine.lost_labels == 19
+    assert [event.kind for event in state.events].count("labels lost") == 1
+    assert fl.InferenceState(PARITY, bounds=(0.0, 1.0)).state_dict()["machine"]["lost_labels"] == 0
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("way", ["0", "1"])
+def test_no_short_way_goes_past_a_lease(n: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(switch.SWITCH, way)
+    monkeypatch.setattr(switch, "_streams", switch._Library(switch.StreamSweeps))
+    state = streamed(60)
+    machine = state._machine
+    machine.lease = Lease.begin(0.0, machine.history)
+    means = machine.lease.sums / machine.lease.counts
+    found = state.emit(torch.full((n,), 0.9, dtype=torch.float64), {"sex": torch.arange(n)})
+    assert found.tolist() == pytest.approx(means[:n].tolist(), abs=1e-12)
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("bad", [[float("nan")], [0.5, float("inf")]])
+def test_a_plain_call_that_raises_where_a_solution_is_due_changes_nothing(bad: list[float]) -> None:
+    state = streamed(60)
+    state._machine.own["next_refresh"] = 0.0  # type: ignore[index]
+    before, revision = state.state_dict()["machine"]["policy"], state._machine.revision
+    with pytest.raises(NonFiniteScoresError):
+        state.emit(torch.tensor(bad), {"sex": torch.arange(len(bad))})
+    after = state.state_dict()["machine"]["policy"]
+    assert np.array_equal(before["book"], after["book"], equal_nan=True)
+    assert (before["weight"], before["next_refresh"]) == (after["weight"], after["next_refresh"])
+    assert revision == state._machine.revision
+
+
+def test_a_saved_stream_goes_on_with_its_transition() -> None:
+    state = streamed(200)
+    wider = fl.DemographicParity("sex", tolerance=0.2)
+    state.change_constraints(wider, over=1000)
+    other = fl.InferenceState(wider, bounds=(0.0, 1.0))
+    other.load_state_dict(state.state_dict())
+    assert state._machine.transition is not None
+    assert other._machine.transition == state._machine.transition
+    assert other.phase is state.phase is fl.streaming.Phase.CHANGING
+
+
+def test_what_waits_for_a_label_keeps_its_category_under_other_codes() -> None:
+    state = fl.InferenceState(fl.EqualOpportunity("sex", tolerance=0.05), bounds=(0.0, 1.0))
+    state.emit(torch.tensor([0.4, 0.6]), {"sex": ["F", "M"]}, ids=["of F", "of M"])
+    state.adopt(Vocabulary({"sex": ("M", "F")}, open=False))
+    state.observe_labels(["of F"], [1.0])
+    positive = state.state_dict()["machine"]["history"]["sums"][5]
+    assert dict(zip(names_of(state._machine), positive.tolist(), strict=True)) == {"sex=F": 1.0, "sex=M": 0.0}
+
+
+def test_a_step_that_fails_leaves_no_cell_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> Any:
+        raise ArithmeticError("in the middle of a step")
+
+    state = streamed(60)
+    before = state.state_dict()["machine"]
+    with monkeypatch.context() as patch:
+        patch.setattr(fl.Present, "answer_many", failing)
+        with pytest.raises(ArithmeticError):
+            state.emit(torch.tensor([0.5]), {"sex": [7]})
+    after = state.state_dict()["machine"]
+    assert torch.equal(before["history"]["cells"], after["history"]["cells"])
+    assert torch.equal(before["history"]["sums"], after["history"]["sums"])
+    assert before["vocabulary"] == after["vocabulary"]
+    state.emit(torch.tensor([0.5]), {"sex": [7]})
+    assert state.samples == 61
+
+
+def test_buckets_without_a_window_grow_longer_not_more() -> None:
+    state, n = streamed(0), 20_000
+    state.absorb(torch.full((n,), 0.5), torch.full((n,), 0.5), {"sex": torch.arange(n) % 2})
+    lengths = [bucket.samples for bucket in state.report().buckets]
+    assert sum(lengths) == n
+    assert 10 <= len(lengths) <= 24
+    assert len(set(lengths[:-1])) <= 2
+    assert state._machine.windows.every == 1600.0
+
+
+@pytest.mark.usefixtures("plain")
+def test_no_solution_waits_longer_than_half_of_the_memory() -> None:
+    state, ages = fl.InferenceState(PARITY, bounds=(0.0, 1.0), memory=400.0), []
+    for i in range(1500):
+        state.emit(torch.tensor([0.5]), {"sex": [i % 2]})
+        ages.append(i + 1 - state._machine.own["solved"])
+    assert 100 < max(ages[400:]) <= 200 + 26

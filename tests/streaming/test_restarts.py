@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import fairlayer as fl
+from fairlayer.errors import ParameterError
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming import Phase
 from fairlayer.streaming.durable import DurableStream, read_state
@@ -82,3 +83,21 @@ def test_a_stream_that_changes_nothing_has_no_way_to_go(tmp_path: Path) -> None:
     assert again.state.phase is not Phase.CHANGING
     assert not [event for event in again.state.events if event.kind == "limits changed"]
     again.close()
+
+
+def test_a_state_whose_book_lacks_rows_is_completed_and_one_with_more_is_refused() -> None:
+    state, draw = opened_state(NARROW), np.random.default_rng(0)
+    for i in range(200):
+        state.emit(torch.tensor([float(draw.normal(0.6 if i % 2 else 0.4, 0.1))]), {"sex": ["FM"[i % 2]]})
+    saved = state.state_dict()
+    whole = saved["machine"]["policy"]["book"]
+    saved["machine"]["policy"]["book"] = whole[:19]  # as an earlier version wrote it
+    again = opened_state(NARROW)
+    again.load_state_dict(saved)
+    for each in (state, again):
+        each.emit(torch.tensor([0.5]), {"sex": ["F"]})
+    assert again.state_dict()["machine"]["policy"]["book"].shape == whole.shape
+    assert again.shifts() == pytest.approx(state.shifts(), abs=0.02)
+    saved["machine"]["policy"]["book"] = torch.cat([whole, whole[:1]])
+    with pytest.raises(ParameterError, match="another version wrote"):
+        opened_state(NARROW).load_state_dict(saved)

@@ -18,6 +18,7 @@ import numpy as np
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.fused.book import (
     COUNT,
+    FADED,
     FAR,
     FIRST,
     LONG,
@@ -183,6 +184,7 @@ def renewed(state: State, stream: Machine) -> bool:
 
 def renew(book: FloatArray, new: FloatArray) -> None:
     """Let the long means that waited come into force, and those of now wait."""
+    book[FADED] = 0.0
     book[LONG : FAR + 1] = book[NEXT_LONG : NEXT_FAR + 1]
     book[NEXT_LONG : NEXT_FAR + 1] = new
 
@@ -190,12 +192,18 @@ def renew(book: FloatArray, new: FloatArray) -> None:
 def fade_strays(state: State, stream: Machine) -> None:
     """Let the scores of each cell that has strayed count half, where so few are known that nothing can be cut off.
 
-    What comes then weighs twice as much beside them.
+    What comes then weighs twice as much beside them. One that strays twice the same way has changed, and what has
+    changed one cell may have changed the others too.
     """
     book = state["book"]
     few = book[SOLVED_SIZE] <= OLDER * SHORT[1]
+    away = since_solved(book, state["weight"])[2]
     for cell in np.flatnonzero(few & strays(book, state["weight"])).tolist():
         stream.history.sketch.fade(cell, 0.5)
+        way = math.copysign(1.0, away[cell])
+        if book[FADED, cell] == way:
+            book[NEAR : FAR + 1] *= _SUSPECT
+        book[FADED, cell] = 0.0 if book[FADED, cell] == way else way
 
 
 def without_the_past(state: State, stream: Machine) -> State:
