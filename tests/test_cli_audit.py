@@ -130,7 +130,7 @@ def test_scores_that_are_no_probabilities_need_a_threshold(
     words = ["audit", str(path), "--score", "score", "--sensitive", "sex"]
     assert main([*words, "--fail-on", "demographic_parity_difference > 0.1"]) == 2
     said = capsys.readouterr().err
-    assert "no probabilities" in said
+    assert "not probabilities" in said
     assert "--threshold NUMBER" in said
     assert main([*words, "--threshold", "0.5"]) == 4  # nothing asked, but read
     assert main([*words, "--task", "regression"]) == 4

@@ -162,7 +162,7 @@ def test_every_part_is_there_and_what_nobody_said_is_said_to_be_missing(found: A
         "Glossary",
         "ab" * 32,
         "not supplied",
-        "no legal advice",
+        "not legal advice",
         "group not known",
         "A. Weber, risk",
     ):
