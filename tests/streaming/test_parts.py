@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 import fairlayer as fl
 from fairlayer.errors import NonFiniteScoresError
 from fairlayer.fused import switch
-from fairlayer.fused.book import ROWS, SUMS
+from fairlayer.fused.book import COUNT, RAW, ROWS, SOLVED_COUNT, SOLVED_MEAN, SOLVED_SIZE, SOLVED_SPREAD, SUMS
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming import sketch as room_of_sketches
 from fairlayer.streaming.bands import _Falling
 from fairlayer.streaming.cells import names_of
 from fairlayer.streaming.lease import Lease
-from fairlayer.streaming.policies.present.resting import RESTS, has_hardly_moved
+from fairlayer.streaming.policies.present.resting import has_hardly_moved
 from fairlayer.streaming.policies.present.state import lightened
 from fairlayer.streaming.sketch import Sketch
 
@@ -134,17 +134,14 @@ def test_the_least_shift_brings_a_value_between_its_limits(
         assert found == (shifts[-1] if value.min() > high else shifts[0])
 
 
-def test_raw_means_rest_within_twice_their_slack() -> None:
-    state = streamed(300)
-    own = dict(state._machine.own)
+@pytest.mark.parametrize(("share", "rests"), [(0.0, True), (0.99, True), (1.01, False)])
+def test_raw_means_rest_within_twice_their_slack(share: float, *, rests: bool) -> None:
+    policy, size, spread = fl.Present(doubt=0.25), np.array([40.0, 90.0]), 0.2
     book = np.zeros((ROWS, 2))
-    book[2], book[4], book[17], book[18] = [10.0, 30.0], [1.0, 3.0], 0.1, 0.05  # counts, raw sums, means, slacks
-    own["book"] = book
-    assert has_hardly_moved(own)
-    book[4] += 10.0 * 0.05 * np.sqrt(RESTS) * np.array([1.0, 3.0]) * 0.99
-    assert has_hardly_moved(own)
-    book[4] += 10.0 * 0.05 * np.sqrt(RESTS) * np.array([1.0, 3.0]) * 0.02
-    assert not has_hardly_moved(own)
+    book[COUNT] = book[SOLVED_COUNT] = book[SOLVED_SIZE] = size
+    book[SOLVED_MEAN], book[SOLVED_SPREAD] = 0.1, spread
+    book[RAW] = 0.1 * size + share * 2.0 * policy.doubt * spread * np.sqrt(size)  # both means leave by two slacks
+    assert has_hardly_moved(policy, {"book": book, "weight": 1.0}) is rests
 
 
 def test_labels_that_had_to_make_room_are_counted_and_told_once() -> None:
