@@ -63,7 +63,7 @@ class Traffic:
 
     def during(self, act: Callable[[], None]) -> None:
         """Let a thread for each client ask while something is done."""
-        first, self._stop = len(self.answers), threading.Event()
+        first, self._stop = max(self.answers, default=-1) + 1, threading.Event()
         threads = [threading.Thread(target=self._client, args=(first + i,)) for i in range(4)]
         for thread in threads:
             thread.start()
