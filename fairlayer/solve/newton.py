@@ -231,7 +231,7 @@ class _Programs:
 
 
 def _search(
-    passes: Passes, dual: _Dual, target: _Dual, point: Point, most_trials: float
+    passes: Passes, dual: _Dual, target: _Dual, point: Point, most_trials: float = _MOST_TRIALS
 ) -> tuple[float, Point | None, int]:
     """Find a share in (0, 1] where the directional derivative of the dual is small, or still positive at the end.
 
