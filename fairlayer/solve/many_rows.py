@@ -74,7 +74,9 @@ def solve_many_rows(passes: Passes, slabs: SlabSystem, cell_owner: IntArray, cou
         found = program.solve(point.statistics + metric * dual.nu, metric)
         if found is None:
             break
-        stuck = stuck | ~(done | found.settled)
+        settled = np.ones(count, dtype=bool)  # problems of no row are
+        settled[: len(found.settled)] = found.settled
+        stuck = stuck | ~(done | settled)
         target = rows.dual(np.maximum(found.price, 0.0) / rows.scale, np.maximum(-found.price, 0.0))
         share, fails, point, used = _searched(passes, rows, dual, target, point, done | stuck)
         dual, stuck, sweeps = rows.towards(dual, target, share), stuck | fails, sweeps + used
