@@ -136,7 +136,7 @@ def descend(  # noqa: PLR0917 - a search
         start: the point at nu = 0.
         most_steps: the number of steps after which to stop.
         near: what is near the solution, to start from.
-        fine: the number of steps of a search from nothing that the first one is worth, where clipped samples count less.
+        fine: the number of steps of a search from nothing that the first is worth, where clipped samples count less.
         most_passes: the number of sweeps after which to stop.
     """
     if slabs.worst(start.statistics)[0] <= 1.0:
