@@ -55,6 +55,8 @@ def _find_root(passes: Passes, face: Face, point: Point, most_passes: int) -> tu
         excess = float(face.normal @ point.statistics) - face.limit
         if abs(excess) <= atol or multiplier in (low, high):
             break
+    else:  # stopped anywhere, on either side of the limit
+        excess = abs(excess)
     if excess > 100 * atol:
         sizes = statistic_sizes(passes, point, multiplier * face.normal)
         atol = accuracy_of(passes) * max(1.0, float(np.abs(face.normal) @ sizes))
