@@ -10,17 +10,19 @@ Vandenberghe (2004), section 4.1.3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from fairlayer._rows import SparseRows, entries_of
 from fairlayer._typing import BoolArray, FloatArray, IntArray
-from fairlayer.solve.slabs import Face, FaceKey, RowSlabs, SlabSystem
+from fairlayer.solve.slabs import Faces, RowSlabs, SlabSystem
 
 __all__ = ["RowTable", "faces_of_prices"]
+
+_MANY = 64  # rows of a spread, from which its pairs are found at once
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,7 @@ class RowTable:
         return lower, upper
 
 
-def faces_of_prices(
-    slabs: SlabSystem, table: RowTable, high: FloatArray, low: FloatArray
-) -> tuple[tuple[Face, ...], FloatArray]:
+def faces_of_prices(slabs: SlabSystem, table: RowTable, high: FloatArray, low: FloatArray) -> tuple[Faces, FloatArray]:
     """Return the faces and multipliers that put given prices on the rows.
 
     Args:
@@ -110,34 +110,59 @@ def faces_of_prices(
         high: price of each row's upper limit, >= 0, in units of `scale * value` for a member of a spread.
         low: price of each row's lower limit, >= 0; those of a spread add up to the same as its high ones.
     """
-    found: list[tuple[FaceKey, float]] = []
+    keys, multipliers = [], []
     for prices, sign in ((high, 1), (low, -1)):
-        for row in np.flatnonzero((prices > 0) & ~table.tied).tolist():
-            found.append(((int(table.block[row]), int(table.member[row]), sign), float(prices[row])))
-    for side in _sides(table, high, low):
-        found += side
-    return tuple(slabs.face(key) for key, _ in found), np.array([price for _, price in found])
+        rows = np.flatnonzero((prices > 0) & ~table.tied)
+        keys.append(np.stack([table.block[rows], table.member[rows], np.full(len(rows), sign)], axis=1))
+        multipliers.append(prices[rows])
+    for rows in _spreads(table, high, low):
+        tops, bottoms, amounts = _pairs(rows, high, low)
+        keys.append(np.stack([table.block[tops], table.member[tops], table.member[bottoms]], axis=1))
+        multipliers.append(amounts)
+    return Faces(slabs, np.concatenate(keys)), np.concatenate(multipliers)
 
 
-def _sides(table: RowTable, high: FloatArray, low: FloatArray) -> Sequence[list[tuple[FaceKey, float]]]:
-    """Pair the high members of each spread with its low ones, first to first."""
+def _spreads(table: RowTable, high: FloatArray, low: FloatArray) -> list[IntArray]:
+    """Return the rows of each spread that have a price."""
     active = np.flatnonzero(table.tied & ((high > 0) | (low > 0)))
     order = active[np.argsort(table.level[active], kind="stable")]
     cuts = np.flatnonzero(np.diff(table.level[order])) + 1
-    return [_pairs(table, rows, high, low) for rows in np.split(order, cuts) if len(rows)]
+    return [rows for rows in np.split(order, cuts) if len(rows)]
 
 
-def _pairs(table: RowTable, rows: IntArray, high: FloatArray, low: FloatArray) -> list[tuple[FaceKey, float]]:
-    block, members = int(table.block[rows[0]]), table.member
+def _pairs(rows: IntArray, high: FloatArray, low: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Pair the high members of a spread with its low ones, last to last, and say how much goes from each to each."""
     noise = 1e-13 * float(high[rows].sum())
-    tops = [[int(members[r]), float(high[r])] for r in rows.tolist() if high[r] > noise]
-    bottoms = [[int(members[r]), float(low[r])] for r in rows.tolist() if low[r] > noise]
-    sent: list[tuple[FaceKey, float]] = []
-    while tops and bottoms:
-        amount = min(tops[-1][1], bottoms[-1][1])
-        sent.append(((block, int(tops[-1][0]), int(bottoms[-1][0])), amount))
-        for side in (tops, bottoms):
-            side[-1][1] -= amount
-            if side[-1][1] <= noise:
-                side.pop()
-    return sent
+    tops, bottoms = rows[high[rows] > noise][::-1], rows[low[rows] > noise][::-1]
+    cut = _cut_at_once if min(len(tops), len(bottoms)) > 0 and len(tops) + len(bottoms) > _MANY else _cut
+    i, j, amounts = cut(high[tops], low[bottoms], noise)
+    return tops[i], bottoms[j], amounts
+
+
+def _cut(high: FloatArray, low: FloatArray, noise: float) -> tuple[Any, Any, FloatArray]:
+    """Lay two rows of amounts side by side, and return the pieces between the ends of either: whose, and how much."""
+    i, j = 0, 0
+    left, right = high.tolist(), low.tolist()
+    pieces: list[tuple[int, int]] = []
+    amounts: list[float] = []
+    while i < len(left) and j < len(right):
+        amount = min(left[i], right[j])
+        pieces.append((i, j))
+        amounts.append(amount)
+        left[i] -= amount
+        right[j] -= amount
+        i, j = i + (left[i] <= noise), j + (right[j] <= noise)
+    at = np.array(pieces, dtype=np.int64).reshape(-1, 2)
+    return at[:, 0], at[:, 1], np.array(amounts)
+
+
+def _cut_at_once(high: FloatArray, low: FloatArray, noise: float) -> tuple[Any, Any, FloatArray]:
+    """The same in a few operations on arrays, which pays from some rows on."""
+    left, right = np.cumsum(high), np.cumsum(low)
+    ends = np.append(left, right)
+    order = np.argsort(ends, kind="stable")
+    amounts = np.diff(ends[order], prepend=0.0)
+    passed: IntArray = np.cumsum(order < len(left)) - (order < len(left))  # ends of the first row before each piece
+    i, j = passed, np.arange(len(order)) - passed
+    real = (amounts > noise) & (i < len(left)) & (j < len(right))
+    return i[real], j[real], amounts[real]
