@@ -270,7 +270,9 @@ class FairModel(nn.Module):
 
     def scores(self, *args: Any, **kwargs: Any) -> Any:
         """Return the backbone's scores; override it in a subclass without a backbone."""
-        backbone = self._modules.get("backbone") or self.backbone  # the first spares nn.Module's slow search
+        backbone = self._modules.get("backbone")  # spares nn.Module's slow search
+        if backbone is None:
+            backbone = self.backbone
         if backbone is None:
             raise OutputError(
                 f"{type(self).__name__} has no backbone. Pass one, or define scores(self, *args, **kwargs)."
@@ -314,8 +316,6 @@ class FairModel(nn.Module):
             MissingLabelsError: a label-based constraint in training mode without y.
             TracingError: `torch.jit.trace` or `torch.onnx.export(dynamo=False)` records.
         """
-        if not torch.compiler.is_compiling():
-            refuse_tracing("FairModel")
         try:
             scores = as_scores(self.scores(*args, **kwargs))
         except (AttributeError, TypeError) as error:
@@ -325,6 +325,8 @@ class FairModel(nn.Module):
         features = self._with_columns(sensitive_features, args) if self.protected_attr_idx else sensitive_features
         if not inference:
             return self._project(scores, features, y, label_probabilities, sample_weight)
+        if not torch.compiler.is_compiling():
+            refuse_tracing("FairModel")
         if sample_weight is not None:
             raise ParameterError(
                 "sample_weight was given with inference=True, but a stream counts each request once. Leave it out, or "
