@@ -2,6 +2,7 @@
 
 from fairlayer import errors
 from fairlayer._keywords import explain_public
+from fairlayer._version import __version__ as __version__
 from fairlayer.adversarial import Adversary
 from fairlayer.constraints import (
     Affine,
@@ -31,8 +32,6 @@ from fairlayer.projection.many import ManyProjections, project_many
 from fairlayer.projection.path import FairnessPath, fairness_path
 from fairlayer.projection.result import Projection
 from fairlayer.streaming import Anytime, InferenceState, PerBatch, Phase, Present, Tracking
-
-__version__ = "0.1.0"
 
 __all__ = [
     "HSIC",
@@ -85,4 +84,4 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-explain_public(__name__)
+explain_public(__name__, inner=("FairModel.forward", "FairModel.scores"))  # `forward` answers keywords itself

@@ -81,8 +81,8 @@ def hidden_batch(tensor: torch.Tensor) -> tuple[torch.Tensor, int | None]:
         if is_batched(tensor):
             if level is not None:
                 raise BackendError(
-                    "torch.vmap over torch.vmap over scores was asked, but one dimension of problems is what there is. "
-                    "Flatten the outer ones into one."
+                    "torch.vmap over torch.vmap over scores was asked, but only one dimension of problems is served. "
+                    "Flatten the dimensions of both into one."
                 )
             level, place = functorch.maybe_get_level(tensor), functorch.maybe_get_bdim(tensor)
         tensor = functorch.get_unwrapped(tensor)

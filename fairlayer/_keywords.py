@@ -19,7 +19,7 @@ from weakref import WeakSet
 from fairlayer._names import answering_names
 from fairlayer.errors import KeywordError
 
-__all__ = ["explain_public", "explained", "ours_for", "refuse_foreign_keywords"]
+__all__ = ["explain_keywords", "explain_public", "explained", "ours_for", "refuse_foreign_keywords"]
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -126,8 +126,7 @@ def explained(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
         try:
             return function(*args, **kwargs)
         except TypeError as error:
-            if kwargs and not isinstance(error, KeywordError):
-                _explain(function, kwargs, error)
+            explain_keywords(function, kwargs, error)
             _note_positions(function, args, error)
             raise
 
@@ -184,7 +183,14 @@ def _explain_attribute(owner: type, name: str, found: Any, made: dict[Any, Any])
         setattr(owner, name, type(found)(answering) if bound else answering)
 
 
-def _explain(function: Callable[..., object], given: Iterable[str], error: TypeError) -> None:
+def explain_keywords(function: Callable[..., object], given: Collection[str], error: TypeError) -> None:
+    """Raise `KeywordError` where an error of a call came of a keyword that the function does not have.
+
+    Example:
+        >>> explain_keywords(explained, (), TypeError("something else"))
+    """
+    if not given or isinstance(error, KeywordError):
+        return
     where = function.__qualname__.removesuffix(".__init__").removesuffix(".__new__")
     parameters = inspect.signature(function).parameters.values()
     known = tuple(each.name for each in parameters if each.kind not in _MANY and each.name not in _OWNERS)

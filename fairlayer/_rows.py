@@ -20,6 +20,7 @@ __all__ = [
     "Matrix",
     "SparseRows",
     "as_sparse",
+    "compress",
     "entries_of",
     "largest_reach",
     "matrix_of",
@@ -308,3 +309,12 @@ def _runs(n: int) -> list[slice]:
 
 def _per_code(codes: IntArray, values: FloatArray, count: int) -> FloatArray:
     return np.bincount(codes + 1, values, count + 1)[1:].astype(np.float64, copy=False)
+
+
+def compress(keys: IntArray, size: int) -> tuple[IntArray, IntArray]:
+    """Return the distinct keys below `size` in order, and the position of each key among them."""
+    if size > 4 * len(keys) + 1024:
+        present, position = np.unique(keys, return_inverse=True)
+        return present, position
+    occurs = np.bincount(keys, minlength=size) > 0
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[keys]

@@ -33,10 +33,10 @@ class CalibratedGroup:
     Args:
         categories: one per sensitive feature, None for unknown; empty for everyone.
         count: rows that it was fitted to.
-        scores: knots, rising, of the isotonic method; empty otherwise.
+        scores: the knots of the isotonic method, rising; empty otherwise.
         probabilities: their probabilities.
-        slope: of the logistic method.
-        offset: of the logistic method.
+        slope: the slope of the logistic method.
+        offset: the offset of the logistic method.
     """
 
     categories: tuple[Category | None, ...]
@@ -60,7 +60,7 @@ class GroupCalibrator:
     Args:
         features: the sensitive features whose combinations are the groups.
         groups: those with enough rows.
-        everyone: for all others.
+        everyone: the calibrator of all others.
         small: names of the groups with too few rows, with their number of rows.
 
     Example:

@@ -58,7 +58,7 @@ class Ranks:
         """Return the processes of a group; None stays None.
 
         Raises:
-            RanksDifferError: it is no process group of which this process is a member.
+            RanksDifferError: it is not a process group of which this process is a member.
         """
         if process_group is None or isinstance(process_group, Ranks):
             return process_group
@@ -84,7 +84,7 @@ class Ranks:
         """Return the vectors of all processes, (ranks, len(vector)), in the order of the ranks.
 
         Args:
-            vector: of the same length on every process.
+            vector: a vector of the same length on every process.
             subject: what the numbers are, the same on every process.
 
         Raises:

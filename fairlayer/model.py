@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from fairlayer._keywords import explain_keywords
 from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint, DemographicParity
 from fairlayer.constraints.statements import Tolerance
@@ -42,7 +43,7 @@ from fairlayer.streaming.policies import as_policy
 from fairlayer.streaming.recording import Answered
 from fairlayer.streaming.setting import as_memory, as_window
 from fairlayer.tensor_state import PAGE, check_states, from_tensor, to_tensor
-from fairlayer.tracing import refuse_tracing
+from fairlayer.tracing import outside_graphs, refuse_tracing
 from fairlayer.trail import AuditTrail
 
 __all__ = ["FairModel"]
@@ -78,7 +79,7 @@ class FairModel(nn.Module):
         b_tau: batch size from which `inference=True` projects the batch by itself; smaller ones are streamed.
         policy: how a stream is held: "present", "tracking", "anytime", "per_batch", or a policy object.
         memory: samples that a stream counts as recent, see `InferenceState`.
-        window: over which the gaps of a stream are reported: samples, or a time such as "30d".
+        window: the window over which the gaps of a stream are reported: samples, or a time such as "30d".
         hold: "window" to hold the gap of the window too.
         transition: samples over which a stream reaches a changed limit.
         trail: an `AuditTrail`, or a `Recorder` of one, that gets a row for each prediction of `inference=True`, at the
@@ -212,7 +213,7 @@ class FairModel(nn.Module):
             `samples`, `batches`.
         """
         batches = self._batches(loader)
-        first = next(batches)  # what is no loader changes nothing
+        first = next(batches)  # what is not a loader changes nothing
         if reset_before:
             self.reset_inference_state()
         gaps = StreamGaps(self.constraints)
@@ -272,7 +273,7 @@ class FairModel(nn.Module):
         """Return the backbone's scores; override it in a subclass without a backbone."""
         backbone = self._modules.get("backbone")  # spares nn.Module's slow search
         if backbone is None:
-            backbone = self.backbone
+            backbone = self.backbone  # a function
         if backbone is None:
             raise OutputError(
                 f"{type(self).__name__} has no backbone. Pass one, or define scores(self, *args, **kwargs)."
@@ -316,28 +317,40 @@ class FairModel(nn.Module):
             MissingLabelsError: a label-based constraint in training mode without y.
             TracingError: `torch.jit.trace` or `torch.onnx.export(dynamo=False)` records.
         """
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
+            refuse_tracing("FairModel")
         try:
             scores = as_scores(self.scores(*args, **kwargs))
         except (AttributeError, TypeError) as error:
+            if isinstance(error, TypeError):
+                explain_keywords(FairModel.forward, kwargs, error)
             if len(args) > 1 and sensitive_features is None:
                 error.add_note(self._positions(len(args)))
             raise
         features = self._with_columns(sensitive_features, args) if self.protected_attr_idx else sensitive_features
         if not inference:
             return self._project(scores, features, y, label_probabilities, sample_weight)
-        if not torch.compiler.is_compiling():
-            refuse_tracing("FairModel")
         if sample_weight is not None:
             raise ParameterError(
                 "sample_weight was given with inference=True, but a stream counts each request once. Leave it out, or "
                 "call the model without inference=True."
             )
+        if compiling:
+            return self._answer_outside(scores, features, y, ids, label_probabilities, at=at)
+        return self._answer(scores, features, y, ids, label_probabilities, at=at)
+
+    def _answer(
+        self, scores: Tensor, features: Any, y: Any, ids: Any, label_probabilities: Any, *, at: float | None
+    ) -> Tensor:
         if self.recorder is None:
             return self._stream_out(scores, features, y, ids, label_probabilities, at=at)
         self.recorder.check(at)
         emitted = self._stream_out(scores, features, y, ids, label_probabilities, at=at)
         self.recorder.write(self._answered(scores, emitted, features, ids=ids, at=at))
         return emitted
+
+    _answer_outside = outside_graphs(_answer)  # a stream counts and keeps books: nothing that a graph could hold
 
     def _positions(self, given: int) -> str:
         """Return what an error of the backbone may come from, where several arguments were given by position."""
@@ -474,7 +487,7 @@ class FairModel(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _estimated_labels(self, scores: Tensor, inference: bool) -> Tensor | None:
-        """Raw scores stand in for labels in evaluation, where a constraint needs them and they are probabilities."""
+        """Return raw scores that are probabilities, which stand in for labels that a constraint reads in evaluation."""
         if self.training and not inference:
             raise MissingLabelsError(
                 f"{self._label_based[0]} looks at labels, but no y was given in training mode. Pass y=labels; "

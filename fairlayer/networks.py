@@ -79,7 +79,7 @@ class WithoutColumns(nn.Module):
         """Return what the module makes of the other columns.
 
         Raises:
-            ShapeError: x is no tensor (n, d) with these columns.
+            ShapeError: x is not a tensor (n, d) with these columns.
         """
         width = x.shape[1] if isinstance(x, Tensor) and x.ndim == 2 else 0
         if not all(-width <= i < width for i in self.columns):

@@ -62,7 +62,7 @@ def to_tensor(kind: str, state: Mapping[str, Any], *, room: int = PAGE) -> Tenso
 
     Args:
         kind: what the state is of; `from_tensor` asks for the same.
-        state: of dicts, lists, tuples, None, bool, int, float, str, NumPy arrays and tensors; kept exactly.
+        state: a state of dicts, lists, tuples, None, bool, int, float, str, NumPy arrays and tensors; kept exactly.
         room: bytes of the tensor, a multiple of 8; doubled until the content fits.
 
     Raises:
@@ -113,7 +113,7 @@ def read_tensor(kind: str, value: Any, read: Callable[[Mapping[str, Any]], Read]
     Args:
         kind: what the state must be of.
         value: the tensor.
-        read: takes the state, and changes nothing.
+        read: a function that takes the state, and changes nothing.
 
     Raises:
         CheckpointError: as `from_tensor`; or the state lacks what `read` looks for.
@@ -173,7 +173,7 @@ def refuse_foreign(kind: str, saved: Collection[str], own: Collection[str]) -> N
 
 
 def moved(tensor: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return a tensor that is no buffer on the device to which `nn.Module._apply` moves buffers; its dtype stays.
+    """Return a tensor that is not a buffer on the device to which `nn.Module._apply` moves buffers; its dtype stays.
 
     Example:
         >>> moved(torch.tensor(0.1, dtype=torch.float64), lambda buffer: buffer.half()).dtype

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from fairlayer.cli import main
+from fairlayer.cli.arguments import build_parser
+from fairlayer.cli.reading import read_table
 from fairlayer.data import LendingPopulation
 
 PARITY = "demographic_parity(sex, 0.02)"
@@ -142,6 +144,7 @@ def test_predict_accepts_a_smaller_file_when_told(run: Path, rows: pd.DataFrame,
         (("--target", "occupation", "--task", "regression"), "not numbers"),
         (("--target", "label", "--sensitive", "gender"), "'gender'"),
         (("--target", "label", "--constraint", "parity(sex)"), "'parity'"),
+        (("--target", "label", "--constraint", "demografic_parity(sex, 0.1)"), "did you mean 'demographic_parity'?"),
         (("--target", "label", "--constraint", "demographic_parity(amount, 0.1)"), "--cut amount="),
         (("--target", "label", "--cut", "amount=x"), "age=25,59"),
         (("--target", "label", "--drop", "gone"), "'gone'"),
@@ -152,6 +155,8 @@ def test_predict_accepts_a_smaller_file_when_told(run: Path, rows: pd.DataFrame,
         (("--target", "label", "--utility", "1,2"), "four numbers"),
         (("--target", "amount", "--task", "regression", "--geometry", "entropic"), "regression"),
         (("--target", "amount", "--task", "regression", "--bounds", "1"), "LOW,HIGH"),
+        (("--target", "amount", "--task", "regression", "--decisions"), "--decisions was given, but a regression"),
+        (("--target", "amount", "--task", "regression", "--utility", "1,0,0,2", "--positive", "1"), "--utility, --pos"),
         (("--target", "amount", "--task", "regression", "--bounds", "9,1"), "lower <= upper"),
         (("--target", "label", "--constraint", "minimum_rate(sex, 1.5)"), "MinimumRate"),
     ],
@@ -209,6 +214,29 @@ def test_train_uses_a_split_column_cuts_and_regression(
     assert "split" not in config["encoder"]
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["rows"]["test"] == 500
     assert main(["predict", str(tmp_path / "run"), path, "--out", str(tmp_path / "s.csv")]) == 0
+
+
+def test_a_number_that_is_cut_stands_for_its_groups(rows: pd.DataFrame, tmp_path: Path) -> None:
+    path = changed(rows, tmp_path / "t.csv")
+    given = ["--target", "label", "--positive", "1", "--cut", "debt_ratio=0.3"]
+    told = ["--sensitive", "debt_ratio", "--sensitive", "sex+debt_ratio"]
+    parsed = build_parser().parse_args(["train", path, *given, *told])
+    table = read_table(parsed["train"])
+    assert table.sensitive == ("debt_ratio_group", "sex+debt_ratio_group")
+    names = table.sensitive_features(table.sensitive)
+    high = rows.debt_ratio > 0.3
+    assert list(names["debt_ratio_group"] == "debt_ratio>0.3") == list(high)
+    crossed = rows.sex.astype(str) + " & " + np.where(high, "debt_ratio>0.3", "debt_ratio<=0.3")
+    assert list(names["sex+debt_ratio_group"]) == list(crossed)
+
+
+def test_a_constraint_on_a_number_that_was_cut_is_told_the_name_of_its_groups(
+    rows: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = changed(rows, tmp_path / "t.csv")
+    given = ("--target", "label", "--cut", "amount=3000", "--constraint", "demographic_parity(amount, 0.1)")
+    given += ("--positive", "1", "--out", str(tmp_path / "run"))
+    assert "Name 'amount_group', the groups that were cut from it" in refused(capsys, "train", path, *given)
 
 
 def test_demo_needs_no_network_and_says_that_the_data_are_generated(

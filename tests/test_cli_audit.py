@@ -95,6 +95,7 @@ def test_the_formats_and_the_public_version(scored: Path, tmp_path: Path) -> Non
         (("--score", "score"), "--sensitive COLUMN"),
         (("--sensitive", "sex"), "--score"),
         (("--score", "score", "--sensitive", "sex", "--fail-on", "gap > 1"), "cannot read the condition"),
+        (("--score", "score", "--sensitive", "sex", "--fail-on", "acuracy_drop > 1"), "also accuracy_drop > 0.01"),
         (("--score", "score", "--sensitive", "sex", "--format", "ll144"), "--sex"),
         (("--score", "score", "--sensitive", "sex", "--format", "lending"), "--reference"),
         (("--score", "race", "--sensitive", "sex"), "read as numbers"),
@@ -129,7 +130,7 @@ def test_scores_that_are_no_probabilities_need_a_threshold(
     words = ["audit", str(path), "--score", "score", "--sensitive", "sex"]
     assert main([*words, "--fail-on", "demographic_parity_difference > 0.1"]) == 2
     said = capsys.readouterr().err
-    assert "no probabilities" in said
+    assert "not probabilities" in said
     assert "--threshold NUMBER" in said
     assert main([*words, "--threshold", "0.5"]) == 4  # nothing asked, but read
     assert main([*words, "--task", "regression"]) == 4
@@ -234,6 +235,45 @@ def test_a_messy_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert any("outside [0, 1]" in warning for warning in document["warnings"])
     [grouping] = [one for one in document["groupings"] if one["by"] == ["geschlecht", "Alter_group"]]
     assert {one["name"]: one["rows"] for one in grouping["groups"]}["unknown"] == 80
+
+
+def test_a_file_is_read_as_the_options_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same as of the other commands: words for missing values, the separator, the encoding."""
+    n = 240
+    frame = pd.DataFrame({"sex": ["F", "M", "k. A.", "?"] * (n // 4), "ort": "Köln", "score": np.arange(n) / n})
+    path = tmp_path / "scored.csv"
+    path.write_bytes(frame.to_csv(index=False, sep="|").encode("cp1252"))
+    words = ["audit", str(path), "--score", "score", "--sensitive", "sex", "--json", str(tmp_path / "a.json")]
+
+    def groups(*more: str) -> dict[str, int]:
+        assert main([*words, *more]) == 4
+        [grouping] = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["groupings"]
+        return {one["name"].removeprefix("sex="): one["rows"] for one in grouping["groups"]}
+
+    quarter = n // 4
+    known = ("--separator", "|", "--encoding", "cp1252")
+    assert groups(*known, "--na", "k. A.", "--na", "?") == {"F": quarter, "M": quarter, "unknown": 2 * quarter}
+    assert groups(*known, "--na", "?")["k. A."] == quarter
+    assert "Windows-1252" not in capsys.readouterr().err
+    assert groups()["k. A."] == quarter  # both are found out, and what was found out about the letters is said
+    assert "Windows-1252" in capsys.readouterr().err
+    assert main([*words, "--encoding", "utf-8"]) == 2
+
+
+def test_of_a_regression_the_page_says_who_is_worse_off_whatever_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    n = 400
+    frame = pd.DataFrame({"sex": ["F", "M"] * (n // 2), "pay": np.arange(n) / n})
+    frame["guess"] = frame.pay + 0.3 * (frame.sex == "M")
+    frame.to_csv(tmp_path / "pay.csv", index=False)
+    words = ["audit", str(tmp_path / "pay.csv"), "--task", "regression", "--target", "pay", "--score", "guess"]
+    for more, code in (((), 4), (("--fail-on", "demographic_parity_difference > 0.1"), 4)):
+        assert main([*words, "--sensitive", "sex", *more]) == code
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "sex F (0.497) is worse off than sex M (0.800) in the mean score." in shown
+    assert "needs decisions; what was given is: scores, labels. Of scores alone, mean_score says" in shown
+    assert "AuditTable" not in shown
 
 
 def scores_of(frame: pd.DataFrame, target: pd.Series) -> np.ndarray:

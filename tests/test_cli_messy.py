@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -80,13 +81,17 @@ def test_train_says_what_it_found_in_the_file(table: Path, tmp_path: Path, capsy
         "separated by semicolons",
         "decimal comma",
         "7 of 1200 rows have no 'remboursé'",
-        "'Unnamed: 0' is no feature",
-        "'client_id' is no feature",
+        "'Unnamed: 0' is not a feature",
+        "'client_id' is not a feature",
         "'motif' alone tells the target 'remboursé' (AUC 1.000)",
         "'agence': few whole numbers",
         "'entrée': dates",
     ):
         assert part in found
+    assert json.loads((tmp_path / "run" / "time.json").read_text())["training_seconds"] > 0
+    document = json.loads((tmp_path / "run" / "audit.json").read_text())
+    assert [one["by"] for one in document["groupings"]] == [["sexe"], ["sexe+agence"]]  # and not one with the other
+    assert len(document["groupings"][1]["groups"]) == 16
     config = (tmp_path / "run" / "config.json").read_text()
     assert '"client_id"' not in config
     assert '"kind": "date"' in config
@@ -193,8 +198,78 @@ def test_words_for_missing_values_are_remembered(tmp_path: Path) -> None:
     rows["revenu"] = rows["revenu"].astype(str).where(np.arange(len(rows)) % 9 > 0, "?")
     rows.to_csv(tmp_path / "t.csv", index=False)
     given = (*TARGET, *PARITY, "--na", "?", "--out", str(tmp_path / "run"))
-    assert main(["train", str(tmp_path / "t.csv"), *given, *QUICK]) == 0
-    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "t.csv"), "--out", str(tmp_path / "o.csv")]) == 0
+    assert main(["train", str(tmp_path / "t.csv"), *given, *QUICK, "--no-trees"]) == 0
+    words = [str(tmp_path / "run"), str(tmp_path / "t.csv")]
+    assert main(["predict", *words, "--out", str(tmp_path / "o.csv")]) == 0
+    assert main(["stream", *words, "--batch-size", "300", "--warm-start", words[1]]) == 0
+    assert main(["report", *words, "--html", str(tmp_path / "r.html")]) == 0
+    assert main(["check", *words, "--population", words[1]]) == 0
+
+
+def test_every_command_that_reads_a_table_takes_how_it_is_written(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "t.csv"
+    messy().iloc[7:].to_csv(table, index=False, sep="!")
+    amounts = ["audit", "--sensitive", "sexe", "--score", "revenu", "--task", "regression"]
+    for command in (["report", str(run)], ["check", str(run)], amounts):
+        assert "'client_id!sexe" in said(capsys, *command, str(table))
+        main([*command, str(table), "--separator", "!", "--na", "-", "--encoding", "utf-8"])
+        assert "fairlayer: " not in capsys.readouterr().err.replace("fairlayer: note: ", "")
+
+
+def test_outcomes_that_the_run_does_not_know_stop_report_and_check(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = messy().iloc[7:]
+    rows["remboursé"] += "."
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    before = (run / "audit.json").read_bytes()
+    for command in ("report", "check"):
+        found = said(capsys, command, str(run), str(tmp_path / "t.csv"))
+        assert "did you mean 'oui.'? Write the outcomes as the training table did." in found
+        assert "--positive" not in found
+    assert (run / "audit.json").read_bytes() == before
+
+
+def test_the_columns_that_there_are_stand_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    messy().to_csv(tmp_path / "t.csv", index=False)
+    given = ("--target", "rembourse", "--constraint", "demographic_parity(revenu_group+sex, 0.1)", "--out", "r")
+    found = said(capsys, "train", str(tmp_path / "t.csv"), *given)
+    assert "3 faults" in found
+    assert found.count("It has: 'client_id', 'sexe'") == 1
+    assert "groups of 'revenu' are made by a cut, such as --cut revenu=" in found
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("a b y\n1 2 0\n3 4 1\n", "has one column. If blanks stand between its cells, say so (--separator space)"),
+        ("39,40,0\n1,2,1\n", "put names above it"),
+    ],
+)
+def test_a_file_without_commas_or_names_is_told_what_to_do(
+    written: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.csv").write_text(written)
+    words = ("train", str(tmp_path / "t.csv"), "--target", "z", *PARITY, "--out", str(tmp_path / "r"))
+    assert told in said(capsys, *words)
+    assert "has one column" not in said(capsys, *words, "--separator", "space")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("predict", "r", "t", "--capacity", "many"), "--capacity takes a whole number, such as 100, but 'many' was"),
+        (("predict", "r", "t", "--b-tau", "3.5"), "--b-tau takes a whole number, such as 100, but '3.5' was given."),
+        (("train", "t", "--learning-rate", "fast"), "--learning-rate takes a number, such as 0.5, but 'fast' was"),
+        (("check", "r", "t", "--seeds", "1", "b"), "--seeds takes a whole number, such as 100, but 'b' was given as"),
+    ],
+)
+def test_a_word_where_a_number_is_wanted(words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

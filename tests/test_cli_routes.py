@@ -100,18 +100,33 @@ def test_check_has_a_line_for_each_change_and_fills_the_checklist(
     run: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = pd.read_csv(table)
+    part = other[other.amount > other.amount.median()]
     other["sex"] = "another"
-    other.to_csv(tmp_path / "other.csv", index=False)
-    code = main(["check", str(run), str(table), "--population", str(tmp_path / "other.csv"), "--seeds", "1", "2"])
+    (tmp_path / "south").mkdir()
+    paths = [tmp_path / "people.csv", tmp_path / "south" / "people.csv"]
+    other.to_csv(paths[0], index=False)
+    part.to_csv(paths[1], index=False, sep=";")
+    few = tmp_path / "few.csv"
+    part[:10].to_csv(few, index=False)
+    given = [word for path in (*paths, few) for word in ("--population", str(path))]
+    code = main(["check", str(run), str(table), *given, "--seeds", "1", "2"])
     document = json.loads((run / "audit.json").read_text(encoding="utf-8"))
-    kinds = {one["kind"]: one["outcome"] for one in document["checks"]}
+    kinds = {one["kind"]: one["outcome"] for one in document["checks"] if one["name"] != f"the people of {paths[1]}"}
+    [too_few] = [one for one in document["checks"] if one["name"] == f"the people of {few}"]
+    assert too_few["outcome"] == "NOT EVALUATED"
+    assert "10 people, fewer than the smallest batch" in too_few["found"]
+    [south] = [one for one in document["checks"] if one["name"] == f"the people of {paths[1]}"]
+    assert (south["kind"], south["outcome"]) == ("population", "PASS")
+    assert south["found"].startswith(f"{len(part):,} people; accuracy ")
     assert set(kinds) == {"as it is", "tolerance", "reweighted", "shift", "population", "seeds"}
     assert kinds["tolerance"] == kinds["seeds"] == "PASS"
     assert kinds["population"] == "NOT EVALUATED"  # people of a group that the run has never seen: refused by name
     assert code == 4
     told = {one["what"]: one["state"] for one in document["checklists"]["validation"]}
     assert told["Several seeds were tried"] == "done"
-    assert "every limit times 0.5" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "every limit times 0.5" in shown
+    assert all(f"the people of {path}:" in " ".join(shown.split()) for path in paths)
 
 
 @pytest.mark.parametrize(

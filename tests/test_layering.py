@@ -20,7 +20,7 @@ PACKAGE = ROOT / "fairlayer"
 # From bottom to top. A unit is a module or subpackage directly inside fairlayer/; it may import itself and
 # units of lower rows, never a neighbour of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_typing"),
+    ("errors", "_typing", "_version"),
     ("_names",),
     ("_keywords",),
     ("_arrays", "_notebook", "_rows", "collective", "networks", "tensor_state", "tracing", "trail"),
@@ -41,7 +41,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("serving",),
     ("cli",),
-    ("__main__",),
 )
 RANK = {unit: rank for rank, row in enumerate(LAYERS) for unit in row}
 
@@ -178,8 +177,10 @@ def test_the_package_is_there() -> None:
 
 
 def test_every_unit_has_a_layer() -> None:
-    homeless = {unit_of(module) for module in MODULES} - {"", *RANK}
+    units = {unit_of(module) for module in MODULES}
+    homeless, gone = units - {"", *RANK}, set(RANK) - units
     assert not homeless, f"give {sorted(homeless)} a place in LAYERS (tests/test_layering.py)"
+    assert not gone, f"{sorted(gone)} have a place in LAYERS (tests/test_layering.py), but are not there"
 
 
 @inside

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -207,3 +209,20 @@ def test_the_numbers_of_the_readme_are_those_that_a_benchmark_wrote() -> None:
     assert len(shown) == 7
     for name, *numbers in shown:
         assert numbers == [f"{float(measured[name][column]):.3f}" for column in columns], name
+
+
+def test_a_source_tree_that_is_not_installed_knows_its_version() -> None:
+    code = """
+import importlib.metadata as metadata
+found = metadata.version
+def version(name):
+    if name == "fairlayer":
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+metadata.version = version
+import fairlayer, fairlayer.audit, fairlayer.serving.app, fairlayer.serving.journal, fairlayer.streaming
+from fairlayer.audit.provenance import library_versions
+print(fairlayer.__version__, library_versions()["fairlayer"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == [PROJECT["version"]] * 2

@@ -74,6 +74,28 @@ def test_every_argument_of_a_public_function_is_spoken_of(public: list[Any]) -> 
     assert not silent, "say under Args what these mean:\n" + "\n".join(silent)
 
 
+def test_arguments_are_described_with_a_subject(public: list[Any]) -> None:
+    """An entry of Args says what the argument is, or what to do: "the seed of the draw", and not "of the draw"."""
+    entries = [
+        (f"{each.path}({name})", said)
+        for each in public
+        for member in described(each)
+        if member.docstring
+        for name, said in arguments_of(member.docstring.value)
+    ]
+    assert len(entries) > 900
+    bare = re.compile(r"(of|to|from|on|over|whose|told|called|goes|takes|keeps|makes|writes|reads) ")
+    still = re.compile(r"fairlayer\.streaming\.state\.InferenceState\((bounds|window)\)")
+    wrong = [f"{where}: {said}" for where, said in entries if bare.match(said) and not still.match(where)]
+    assert not wrong, "begin with what it is, as in the ... of:\n" + "\n".join(wrong)
+
+
+def arguments_of(docstring: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of each argument under Args, and the first line that is said of it."""
+    for section in re.findall(r"^Args:\n(.*?)(?=\n\n|\Z)", docstring, re.M | re.S):
+        yield from re.findall(r"^    (\*{0,2}\w+): (.*)$", section, re.M)
+
+
 def test_every_public_name_has_an_example_that_runs(public: list[Any]) -> None:
     """The examples are run by tests/test_documents.py; what an error means stands in docs/errors.md."""
     lacking = [each.path for each in public if not is_error(each) and not any(map(shows_code, described(each)))]

@@ -40,7 +40,8 @@ class Adversary(nn.Module):
         example: input of the model for a few samples, to size the heads: a tensor, a tuple of arguments, or a
             mapping of keywords.
         at: dotted name of the submodule whose output is read; None for the model's own output.
-        read: takes a tensor (n, ...) out of that submodule's output; None where it is one, or has `.logits`.
+        read: a function that takes a tensor (n, ...) out of that submodule's output; None where it is one, or has
+            `.logits`.
         continuous: those names of `on` that are numbers; read by regression instead of cross entropy.
         given_label: let the heads know the label, so that only what they can read beyond it counts.
         hidden: widths of the hidden layers of each head; () for linear heads.
@@ -119,7 +120,8 @@ class Adversary(nn.Module):
         """Return each head's loss on the latest forward of the model, which is then forgotten.
 
         Args:
-            sensitive_features: of the same samples; see `project`. Unknown ones count in no loss.
+            sensitive_features: the sensitive features of the same samples; see `project`. Unknown ones count in no
+                loss.
             y: labels 0/1 or numbers (n,), with `given_label`.
 
         Returns:

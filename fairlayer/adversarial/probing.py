@@ -91,11 +91,11 @@ def leakage(
 
     Args:
         representation: (n,) or (n, width): scores, or what `activations` returned.
-        sensitive_features: of the same samples; see `project`. Unknown ones are left out.
+        sensitive_features: the sensitive features of the same samples; see `project`. Unknown ones are left out.
         on: the feature, or a tuple of features for their intersections.
         probe: "linear" (logistic regression), "trees" (gradient boosting) or "network" (one hidden layer).
         held_out: share of the samples that the AUC is measured on; every group has its part in both.
-        seed: of the split and the probe.
+        seed: the seed of the split and the probe.
 
     Raises:
         LeakageError: fewer than two groups with enough samples, soft groups, or an unknown probe.
@@ -103,7 +103,7 @@ def leakage(
         NonFiniteScoresError: the representation holds NaN or infinity.
         MissingExtraError: scikit-learn is not installed.
 
-    Limits: a lower bound on what can be read: another probe, or more samples, may read more. The interval does not
+    Limits: it is a lower bound on what can be read; another probe or more samples may read more. The interval does not
         cover the choice of the split and the training of the probe.
 
     Example:

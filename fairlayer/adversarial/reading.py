@@ -63,7 +63,7 @@ def _listening(model: nn.Module, at: str | None, read: Read | None) -> Iterator[
         runs = tap.runs
         with torch.no_grad():
             output = _call(call, example)
-        if tap.runs == runs and at is None:  # raw_scores is no call of the module itself
+        if tap.runs == runs and at is None:  # raw_scores is not a call of the module itself
             tap.keep(output)
         if tap.runs == runs:
             raise AdversaryDefinitionError(

@@ -24,7 +24,7 @@ def constant(strength: float) -> Schedule:
 
 
 def linear(start: float = 0.1, end: float = 1.0) -> Schedule:
-    """From start to end in a straight line: start + (end - start) p.
+    """Go from start to end in a straight line: start + (end - start) p.
 
     Example:
         >>> linear(0.1, 1.0)(0.5)
@@ -34,7 +34,7 @@ def linear(start: float = 0.1, end: float = 1.0) -> Schedule:
 
 
 def dann(end: float = 1.0, gamma: float = 10.0) -> Schedule:
-    """From 0 along a sigmoid towards `end`: end * (2 / (1 + exp(-gamma p)) - 1).
+    """Go from 0 along a sigmoid towards `end`: end * (2 / (1 + exp(-gamma p)) - 1).
 
     Source: Ganin et al. (2016), section 5.2.2, with end 1 and gamma 10.
 

@@ -26,7 +26,8 @@ class Tap:
 
     Args:
         where: how messages call the module.
-        read: takes the tensor out of the module's output; None where the output is one, or has `.logits`.
+        read: a function that takes the tensor out of the module's output; None where the output is one, or has
+            `.logits`.
     """
 
     def __init__(self, where: str, read: Read | None = None) -> None:

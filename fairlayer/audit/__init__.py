@@ -27,7 +27,7 @@ from fairlayer.audit.proxy import Proxies, Proxy, proxies
 from fairlayer.audit.public import public_document
 from fairlayer.audit.sequential import Watch
 from fairlayer.audit.significance import (
-    Comparison,
+    ReferenceComparison,
     Significance,
     StandardisedDifference,
     compare,
@@ -47,7 +47,6 @@ __all__ = [
     "BaseRate",
     "Columns",
     "Compared",
-    "Comparison",
     "Compatibility",
     "Cost",
     "Coverage",
@@ -69,6 +68,7 @@ __all__ = [
     "Provenance",
     "Proxies",
     "Proxy",
+    "ReferenceComparison",
     "Sides",
     "Significance",
     "StandardisedDifference",

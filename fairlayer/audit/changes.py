@@ -120,7 +120,7 @@ def judge_change(
     """Judge a limit on a change by its interval."""
     asked = _question(limit, by)
     if before is None:
-        reason = "No predictions from before were given, so that nothing changed."
+        reason = "No predictions from before were given, so that no change can be measured."
         return Statement(
             str(limit), Outcome.NOT_EVALUATED, asked, f"Not evaluated. {reason}", reason, _named(limit, by)
         )

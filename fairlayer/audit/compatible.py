@@ -131,10 +131,10 @@ def compatibility(
     """Return which criteria can hold together on the groups of a table.
 
     Args:
-        table: with labels of 0 and 1, and scores in [0, 1] (every threshold may then be used) or decisions (only a
-            lottery between them, everybody and nobody).
+        table: a table with labels of 0 and 1, and scores in [0, 1] (every threshold may then be used) or decisions
+            (only a lottery between them, everybody and nobody).
         by: the features whose categories make the groups; groups below `min_group_size` are left out.
-        criteria: of demographic_parity, equal_opportunity, predictive_equality, equalized_odds, predictive_parity.
+        criteria: any of demographic_parity, equal_opportunity, predictive_equality, equalized_odds, predictive_parity.
         tolerance: the tolerance at which the cost is told.
         accuracy: the accuracy that must be left; by default that of the decisions at hand.
 

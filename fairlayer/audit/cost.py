@@ -40,8 +40,8 @@ class Cost:
     Args:
         metric: its name.
         words: what it is.
-        now: of the predictions at hand.
-        before: of the predictions before; None where none were given.
+        now: its value for the predictions at hand.
+        before: its value for the predictions before; None where none were given.
         more_is_better: which way it should go.
 
     Example:

@@ -1,18 +1,20 @@
-"""Rows -> the sums that a table holds, in one pass."""
+"""Rows -> the sums that a table holds, in one pass; and its histograms as plain lists."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.audit.cells import CellMembership
-from fairlayer.audit.ranks import Ranks
+from fairlayer.audit.ranks import RankedRows
 from fairlayer.audit.reading import AuditRows
 from fairlayer.audit.slots import DECISIONS, LABELS, NEGATIVE, POSITIVE, UNLABELLED
 
-__all__ = ["BINS", "COARSE", "OWN", "count_histogram", "count_sums", "edges", "put_in_order"]
+__all__ = ["BINS", "COARSE", "OWN", "count_histogram", "count_sums", "dense", "edges", "put_in_order", "sparse"]
 
 COARSE = 10  # bins of the calibration error
 FINE = 20  # bins of the histogram in each of them
@@ -75,6 +77,20 @@ def count_histogram(rows: AuditRows, cells: CellMembership) -> FloatArray:
     return np.stack([weights, scores], axis=-1)
 
 
-def put_in_order(rows: AuditRows, cells: CellMembership) -> Ranks | None:
+def put_in_order(rows: AuditRows, cells: CellMembership) -> RankedRows | None:
     """Return the labelled rows in the order of their scores; None without scores."""
-    return None if rows.scores is None else Ranks.of(rows.scores, cells.cell, rows.label_slots, rows.weights)
+    return None if rows.scores is None else RankedRows.of(rows.scores, cells.cell, rows.label_slots, rows.weights)
+
+
+def sparse(histogram: FloatArray) -> dict[str, Any]:
+    """Return the places of the bins in use, since most are empty, with their weights and scores."""
+    flat = histogram.reshape(-1, 2)
+    used = np.flatnonzero(flat.any(axis=1))
+    return {"place": used.tolist(), "weight": flat[used, 0].tolist(), "score": flat[used, 1].tolist()}
+
+
+def dense(held: Mapping[str, Any], cells: int) -> FloatArray:
+    """Rebuild the histogram (cells, labels, bins, 2) that `sparse` wrote."""
+    flat = np.zeros((cells * LABELS * BINS, 2))
+    flat[np.array(held["place"], dtype=np.int64)] = np.column_stack([held["weight"], held["score"]])
+    return flat.reshape(cells, LABELS, BINS, 2)

@@ -50,7 +50,7 @@ def _covered(one: Covered) -> dict[str, Any]:
 
 def _sentences(found: Coverage, what: str) -> list[str]:
     whole, wanted = found.everybody, f"{100 * found.nominal:g} of 100"
-    told = [f"{wanted} {what} were to hold the truth; of everybody's, {100 * whole.share:.1f} of 100 do."]
+    told = [f"{wanted} {what} were to hold the truth; over all people {100 * whole.share:.1f} of 100 do."]
     if whole.short:
         told.append("That is short by more than chance can explain.")
     short = [group for group in found.groups if group.short and group.standing == "counted"]

@@ -167,7 +167,7 @@ class Disparity:
         >>> [(group.name, group.value, group.standing) for group in found.groups]
         [('sex=F', 0.3, 'counted'), ('sex=M', 0.38, 'counted'), ('sex=X', 0.3333333333333333, 'small')]
         >>> print(found.with_small)
-        0.037 (0.000 to 0.622), measured 0.080
+        0.037 (0.000 to 0.496), measured 0.080
     """
 
     name: str
@@ -221,7 +221,7 @@ def disparity(table: AuditTable, name: str | Sequence[str], by: Sequence[str], *
 
     Args:
         name: the name of a metric.
-        level: of the intervals.
+        level: the level of the intervals.
 
     Raises:
         MetricError: a metric is unknown, or needs what the table does not hold.

@@ -197,8 +197,14 @@ def _shown(groupings: Sequence[tuple[str, ...]], asked: Asked, table: AuditTable
     limits = [one.by for one in asked.limits]
     crossed = table.groupings() if len(table.features) <= _MOST_CROSSED else ()
     known = {frozenset(one) for one in (*groupings, *limits)}
-    more = [one for one in crossed if frozenset(one) not in known]
+    more = [one for one in crossed if frozenset(one) not in known and not _repeats(one)]
     return tuple(dict.fromkeys((*groupings, *limits, *more)))
+
+
+def _repeats(crossed: Sequence[str]) -> bool:
+    """Return whether a feature is an intersection that has another one in it: sex x race+sex is race+sex again."""
+    parts = [frozenset(part.strip() for part in name.split("+")) for name in crossed]
+    return any(one < other for one in parts for other in parts)
 
 
 def _references(

@@ -7,9 +7,9 @@ A decision rule on the scores at hand, with a threshold per group and a lottery 
     TPR_g, FPR_g                                            equalized odds: both equal; equal opportunity: the first
     PPV_g = p_g TPR_g / s_g                                 predictive parity: PPV_g equal
 
-The best accuracy under criteria within a tolerance t is a linear program in the weights on the curve's corners; with
-predictive parity it is one for each lower end c of the PPVs (p_g TPR_g between c s_g and (c + t) s_g), and c is tried
-on a grid that is refined once; since no group's PPV is below its base rate, c is at least max p_g - t. The accuracy
+The best accuracy under criteria within a tolerance t is a linear program in the weights on the curve's corners. With
+predictive parity it is one for each lower end c of the PPVs (p_g TPR_g between c s_g and (c + t) s_g). Then c is tried
+on a grid that is refined once, and since no group's PPV is below its base rate, c is at least max p_g - t. The accuracy
 grows with t, so the smallest tolerance at which a wanted accuracy is left is found by bisection. Each group has to
 select at least one person, since predictive parity says nothing about a group that is never selected.
 """

@@ -14,6 +14,7 @@ from fairlayer.audit.document import Audit
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.examination import audit
 from fairlayer.audit.impact import impact_audit
+from fairlayer.audit.leakage import copy_warnings, identifies
 from fairlayer.audit.lending import lending_table
 from fairlayer.audit.likeness import alike, individual_section
 from fairlayer.audit.proxy import proxies
@@ -195,7 +196,7 @@ def audit_frame(
         task=task,
         threshold=_threshold(threshold, columns, number, task),
         reference=reference,
-        warnings=warnings,
+        warnings=[*warnings, *copy_warnings(frame, columns.others(frame))],
         left_out=read.left_out,
         **options,
     )
@@ -239,14 +240,14 @@ def _read(frame: pd.DataFrame, columns: Columns, task: Task | None) -> _Read:
 
 
 def _threshold(given: float | None, columns: Columns, number: dict[str, FloatArray], task: Task | None) -> float:
-    """Return where the decision is made; scores that are no probabilities have no usual place."""
+    """Return where the decision is made; scores that are not probabilities have no usual place."""
     if given is not None:
         return given
     if columns.decision is None and task != "regression":
         lowest, highest = float(number["score"].min()), float(number["score"].max())
         if lowest < 0 or highest > 1:
             raise ParameterError(
-                f"the scores in '{columns.score}' lie between {lowest:g} and {highest:g}, so they are no "
+                f"the scores in '{columns.score}' lie between {lowest:g} and {highest:g}, so they are not "
                 "probabilities, and nobody said from which score on a decision is positive. Give it in units of the "
                 "score (--threshold NUMBER), name the column of the decision (--decision COLUMN), or say "
                 "--task regression."
@@ -315,7 +316,7 @@ def _impact(wanted: Wanted, number: dict[str, FloatArray], sensitive: dict[str, 
 
 
 def _proxies(frame: pd.DataFrame, columns: Columns, sensitive: dict[str, Any]) -> list[dict[str, Any]]:
-    others = {name: frame[name] for name in columns.others(frame)}
+    others = {name: frame[name] for name in columns.others(frame) if not identifies(frame[name].to_numpy())}
     return [_plain_proxies(others, name, column) for name, column in sensitive.items()]
 
 

@@ -25,7 +25,7 @@ def metric_frame(table: AuditTable, by: Sequence[str], control: Sequence[str] = 
     positive rates, precision, and the weight of the rows.
 
     Args:
-        table: with decisions and labels of 0 and 1.
+        table: a table with decisions and labels of 0 and 1.
         by: the features whose categories make the groups.
         control: features or strata within which they are compared (Fairlearn's control features).
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.audit.ranks import Area, Ranks, areas_of_histograms, areas_of_ranks
+from fairlayer.audit.ranks import Area, RankedRows, areas_of_histograms, areas_of_ranks
 from fairlayer.audit.slots import CLASSES, DECISIONS, LABELS
 
 __all__ = ["ALL", "UNKNOWN", "Grouped"]
@@ -38,7 +38,7 @@ class Grouped:
     sums: Mapping[str, FloatArray]
     groups: IntArray
     histogram: FloatArray | None
-    ranks: Ranks | None
+    ranks: RankedRows | None
 
     @property
     def known(self) -> IntArray:

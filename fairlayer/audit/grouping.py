@@ -12,7 +12,7 @@ from fairlayer.audit.disparities import Disparity, Part, disparity
 from fairlayer.audit.grouped import UNKNOWN
 from fairlayer.audit.metrics import metric, metric_names
 from fairlayer.audit.people import Movement, Sides, sides
-from fairlayer.audit.significance import Comparison, compare
+from fairlayer.audit.significance import ReferenceComparison, compare
 from fairlayer.audit.table import AuditTable
 
 __all__ = ["Grouping", "grouping_of"]
@@ -50,7 +50,7 @@ class Grouping:
     rows: dict[str, float]
     disparities: dict[str, Disparity]
     before: dict[str, Disparity]
-    comparison: Comparison | None
+    comparison: ReferenceComparison | None
     sides: tuple[Sides, ...]
     movement: Movement | None
     unseen: tuple[str, ...]
@@ -134,7 +134,7 @@ def _disparities(table: AuditTable, by: tuple[str, ...], level: float) -> dict[s
 
 def _compared(
     table: AuditTable, by: tuple[str, ...], reference: str | None, level: float, practical: float
-) -> Comparison | None:
+) -> ReferenceComparison | None:
     if "decisions" not in table.holds:
         return None
     (part,) = disparity(table, "selection_rate", by, level=level).parts
@@ -185,7 +185,7 @@ def _plain_disparity(found: Disparity, before: Disparity | None) -> dict[str, An
     }
 
 
-def _plain_comparison(found: Comparison) -> dict[str, Any]:
+def _plain_comparison(found: ReferenceComparison) -> dict[str, Any]:
     return {
         "metric": found.metric,
         "reference": found.reference,

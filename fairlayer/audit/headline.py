@@ -17,6 +17,8 @@ from fairlayer.audit.table import AuditTable
 
 __all__ = ["headline"]
 
+_USUAL = ("selection_rate", "mean_score")
+
 
 def headline(
     outcome: Outcome,
@@ -70,14 +72,14 @@ def _on_whom(table: AuditTable, left_out: Sequence[tuple[str, int]]) -> list[str
 
 
 def _worse_off(one: Grouping, names: Sequence[str]) -> list[str]:
-    usual = [name for name in ("selection_rate", "mean_score") if name in one.disparities or _criterion(one, name)]
-    found = []
-    for name in dict.fromkeys(names or usual[:1]):
-        key = name if name in one.disparities else _criterion(one, name)
-        if key is None:
-            continue
-        found += _sides_of(one, key)
-    return found
+    """Return who is worse off in what was asked about, or, where nothing of that was measured, in the usual number."""
+    asked = _keys(one, names)
+    return [sentence for key in asked or _keys(one, _USUAL)[:1] for sentence in _sides_of(one, key)]
+
+
+def _keys(one: Grouping, names: Sequence[str]) -> list[str]:
+    keys = (name if name in one.disparities else _criterion(one, name) for name in dict.fromkeys(names))
+    return [key for key in keys if key is not None]
 
 
 def _criterion(one: Grouping, name: str) -> str | None:
@@ -110,7 +112,7 @@ def _shown(number: float, name: str) -> str:
 
 def _moved(groupings: Sequence[Grouping], before: AuditTable | None) -> list[str]:
     if before is None:
-        return ["Nobody was moved: one set of predictions was given, and nothing to compare it with."]
+        return ["Who was moved is not known: one set of predictions was given, and nothing to compare it with."]
     found = next((one.movement for one in groupings if one.movement is not None), None)
     if found is None:
         return ["Who was moved cannot be told: the groups were given as probabilities."]

@@ -40,7 +40,7 @@ class Category:
         name: such as "Female", or "Female, Black or African American".
         assessed: how many people.
         chosen: how many were selected, or scored above the median.
-        share: of all people assessed, the unknown ones among them.
+        share: the share of all people assessed, the unknown ones among them.
         left_out: whether it is left out of the ratios, for being less than 2 %.
     """
 
@@ -98,8 +98,8 @@ class ImpactAudit:
 
     Args:
         kind: "selection" or "scoring".
-        tables: by sex, by race or ethnicity, and by both.
-        median: of all scores, the unknown people's among them; None for selections.
+        tables: the tables by sex, by race or ethnicity, and by both.
+        median: the median of all scores, the unknown people's among them; None for selections.
         at_median: how many people have exactly that score, and so do not count as above it.
         left_out_reason: why categories of less than 2 % were left out; None where none was.
 

@@ -24,7 +24,7 @@ def consistency(features: Any, predictions: Any, *, neighbours: int = 5, count_o
     Args:
         features: (n, k) numbers, scaled so that distances mean something.
         predictions: (n,) scores or decisions.
-        neighbours: k, the nearest other rows; a row is no neighbour of itself.
+        neighbours: k, the nearest other rows; a row is not a neighbour of itself.
         count_own: count each row among its own k neighbours, as Zemel et al. and AIF360 (`consistency`) do.
 
     Raises:

@@ -11,12 +11,13 @@ resampled interval around it misses the true one. So both limits are made from t
   range of G groups, q(.975; G) / sqrt 2, conservative for unequal sizes (Tukey-Kramer).
 * HIGH needs no correction: "the range is at least t" is a union over pairs, so missing it needs the one pair that is
   truly extreme to fail (an intersection-union test). z is the plain quantile.
-* The limits of a group are Wilson's (1927) for a share, so that 0 of 7 is no certainty, with those of a rare event
-  where there are one or two hits; Student's t for a mean, with
-  four degrees of freedom borrowed from the other groups, so that a group of one row has limits; DeLong's variance on
-  the logit for an area under the curve.
+* The limits of a group are Wilson's (1927) for a share, so that 0 of 7 is no certainty, and on the inner side Clopper's
+  and Pearson's (1934) where at most five are hits, or misses; Student's t for a mean, with four degrees of freedom
+  borrowed from the other groups, so that a group of one row has limits; DeLong's variance on the logit for an area
+  under the curve.
 * The estimate is the range of the empirical-Bayes means e_g = mu + tau2 / (tau2 + v_g) (m_g - mu), with the variance
-  between groups tau2 by DerSimonian and Laird (1986), put inside [LOW, max - min].
+  between groups tau2 by DerSimonian and Laird (1986), put inside [LOW, max - min]. No mean is moved by more than
+  1.6 sqrt(v_g), nor by more than 4.8 v_g / |m_g - mu|, so that one group far from all others keeps its place.
 
 Ratios have the same with the limits for a ratio by Donner and Zou (2012, MOVER-R). Nothing is drawn: two calls give
 the same digits. Rows are taken to be independent; with weights, a group counts as (sum w)^2 / sum w^2 rows.
@@ -38,7 +39,9 @@ from fairlayer.errors import ParameterError, require
 
 __all__ = ["Interval", "group_limits", "pair_interval", "range_interval", "ratio_interval", "rows_needed", "tukey"]
 
+_RARE = 5  # hits, or misses, up to which the inner limit of a share is exact
 _BORROWED = 4.0  # degrees of freedom that each group takes from the pooled variance
+_MOVED, _FAR = 1.6, 3.0  # standard errors by which a mean is moved at most, and from which on by less
 _UNKNOWN = float("nan")
 
 
@@ -108,7 +111,7 @@ def ratio_interval(blocks: Means | Sequence[Means], level: float = 0.95) -> Inte
 
     Args:
         blocks: the means of each metric.
-        level: with which the interval covers.
+        level: the share of samples whose interval covers the truth.
 
     Example:
         >>> import numpy as np
@@ -129,8 +132,8 @@ def pair_interval(means: Means, first: int, second: int, level: float = 0.95) ->
     """Return the signed difference of two groups that were named beforehand, first minus second (Newcombe 1998).
 
     Args:
-        means: of two groups.
-        level: with which the interval covers.
+        means: the means of two groups.
+        level: the share of samples whose interval covers the truth.
 
     Example:
         >>> import numpy as np
@@ -257,10 +260,11 @@ def _limits(means: Means, c: float) -> tuple[FloatArray, FloatArray]:
 
 
 def _wilson(m: FloatArray, n: FloatArray, c: float) -> tuple[FloatArray, FloatArray]:
-    """Return Wilson's limits; where at most 2 rows (3 of more than 50) are hits, or misses, those of a rare event.
+    """Return Wilson's limits; where at most 5 rows, and half of them, are hits, or misses, exact ones on that side.
 
-    Wilson's lower limit of 1 hit in 5 rows is too high, and 20 such groups then show a gap that nobody has. Brown, Cai
-    and DasGupta (2001, section 4.1.1) take the limits of a Poisson number there, chi2(share; 2 x) / (2 n).
+    Wilson's lower limit of 3 hits in 10 rows is too high, the more so the larger c is, and 20 such groups then show a
+    gap that nobody has. Clopper and Pearson (1934) take the share at which so many hits, or more, have the chance
+    1 - Phi(c): a quantile of Beta(x, n - x + 1).
     """
     scale = 1 + c * c / n
     middle = (m + c * c / (2 * n)) / scale
@@ -274,9 +278,9 @@ def _rare(m: FloatArray, n: FloatArray, c: float) -> FloatArray:
     """Return the lower limits of the shares of rare events, infinity for the others."""
     special = require("scipy.special", "audit")
     hits = m * n
-    rare = (hits > 1e-9) & (hits <= np.where(n > 50, 3, 2) + 1e-9)
+    rare = (hits > 1e-9) & (hits <= np.minimum(_RARE, n / 2) + 1e-9)
     limits = np.full_like(m, np.inf)
-    limits[rare] = special.gammaincinv(hits[rare], special.ndtr(-c)) / n[rare]  # half the chi-squared quantile
+    limits[rare] = special.betaincinv(hits[rare], (n - hits)[rare] + 1, special.ndtr(-c))
     return limits
 
 
@@ -317,7 +321,11 @@ def _variance(means: Means) -> FloatArray:
     if means.kind == "area":
         return np.where(means.spread > 0, means.spread, _variance_of_share(means))
     variance = _variance_of_mean(means)
-    return variance / np.maximum(4 * means.value**2, 1e-300) if means.kind == "root" else variance
+    if means.kind == "root":  # of sqrt(x) around x: V / 4 x, and at 0 no more than the deviation of x itself
+        slope = np.maximum(4 * means.value**2, np.sqrt(variance))
+        root: FloatArray = np.divide(variance, slope, out=np.zeros_like(variance), where=slope > 0)
+        return root
+    return variance
 
 
 def _variance_of_share(means: Means) -> FloatArray:
@@ -337,7 +345,11 @@ def _shrunk(means: Means) -> FloatArray:
     tau2 = max(0.0, (Q - (len(m) - 1)) / (w.sum() - (w * w).sum() / w.sum()))  # DerSimonian and Laird
     w = 1 / (v + tau2)
     mu = (w * m).sum() / w.sum()
-    shrunk: FloatArray = mu + tau2 / (tau2 + v) * (m - mu)
+    # A group moves by _MOVED standard errors at most (Efron and Morris 1971, limited translation), and by less the
+    # farther it lies from the others beyond _FAR of them: what is so far away is no chance.
+    error = np.sqrt(v)
+    limit = _MOVED * error * np.minimum(1.0, _FAR * error / np.maximum(np.abs(m - mu), 1e-300))
+    shrunk: FloatArray = np.clip(mu + tau2 / (tau2 + v) * (m - mu), m - limit, m + limit)
     return shrunk
 
 

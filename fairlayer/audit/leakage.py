@@ -1,16 +1,19 @@
-"""Warnings about columns and scores that look as if the answer had leaked into them, or as if they were no features."""
+"""Warnings about scores and columns into which the answer seems to have leaked, and columns that are not features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.audit.table import AuditTable
 
-__all__ = ["column_warnings", "score_warnings"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["column_warnings", "copy_warnings", "identifies", "score_warnings"]
 
 PERFECT = 0.995  # area under the curve from which a column or a score is said to tell the label by itself
 _ROWS = 50  # fewer rows than this say nothing about a column
@@ -32,7 +35,7 @@ def score_warnings(table: AuditTable) -> tuple[str, ...]:
         )
     if "scores" in table.holds and "probabilities" not in table.holds and table.task != "regression":
         found.append(
-            "Some scores lie outside [0, 1], so they are no probabilities: log loss, Brier score and calibration are "
+            "Some scores lie outside [0, 1], so they are not probabilities: log loss, Brier score and calibration are "
             "left out, and the threshold is in units of the score."
         )
     rate = table.overall("selection_rate") if "decisions" in table.holds else None
@@ -79,17 +82,55 @@ def column_warnings(
     return tuple(found)
 
 
+def copy_warnings(frame: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
+    """Return what is suspicious about rows that stand in a table twice, as a column of identifiers shows.
+
+    Args:
+        frame: the rows.
+        names: the columns among which identifiers are looked for.
+
+    Example:
+        >>> import pandas as pd
+        >>> people = pd.DataFrame({"id": range(60), "sex": ["F", "M"] * 30})
+        >>> copy_warnings(pd.concat([people, people[:5]]), ["id"])[0][:51]
+        "5 rows are copies of others, the identifier 'id' wi"
+    """
+    copied = int(frame.duplicated().sum())
+    if not copied:
+        return ()
+    once = frame.drop_duplicates()
+    found = next((name for name in names if identifies(once[name].to_numpy())), None)
+    if found is None:
+        return ()
+    return (
+        f"{copied:,} {'row is a copy of another' if copied == 1 else 'rows are copies of others'}, the identifier "
+        f"'{found}' with them: these people count several times, and every interval is too narrow. Drop the copies.",
+    )
+
+
+def identifies(array: Any) -> bool:
+    """Return whether a column is different in every row, as an identifier is, and no amount with decimals.
+
+    Example:
+        >>> identifies(np.arange(60)), identifies(np.linspace(0.1, 0.9, 60)), identifies(np.array(["a", "b"]))
+        (True, False, False)
+    """
+    if len(array) < _ROWS:
+        return False
+    numeric = array.dtype.kind in "iuf"
+    whole = not numeric or bool((np.nan_to_num(array) == np.round(np.nan_to_num(array))).all())
+    return whole and len(np.unique(array.astype(str))) == len(array)
+
+
 def _about(name: str, array: Any, label: FloatArray | None) -> list[str]:
     if str(name).startswith("Unnamed:"):
         return [f"The column '{name}' has no name: it is mostly the row number of an export, and no feature."]
-    numeric = array.dtype.kind in "iuf"
-    whole = not numeric or bool((np.nan_to_num(array) == np.round(np.nan_to_num(array))).all())
-    texts = array.astype(str)
-    if whole and len(np.unique(texts)) == len(texts):
-        return [f"The column '{name}' is different in every row: it looks like an identifier, and is no feature."]
+    if identifies(array):
+        return [f"The column '{name}' is different in every row: it looks like an identifier, and is not a feature."]
     if label is None:
         return []
-    area = _area(array.astype(np.float64), label) if numeric else _area_of_texts(texts, label)
+    numeric = array.dtype.kind in "iuf"
+    area = _area(array.astype(np.float64), label) if numeric else _area_of_texts(array.astype(str), label)
     if area < PERFECT:
         return []
     return [

@@ -22,7 +22,7 @@ def lending_table(
         SMD   (mean score of the group - that of the reference) / standard deviation, pooled or of everybody
 
     Args:
-        table: with decisions; with scores for the SMD.
+        table: a table with decisions, and with scores for the SMD.
         by: the features whose categories make the groups.
         reference: the name of the reference group, such as "sex=Male".
         level: the level of the intervals.

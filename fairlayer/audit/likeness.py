@@ -32,7 +32,8 @@ def alike(
 
     Args:
         frame: the people.
-        columns: by which people are alike; numbers are scaled by their deviation, categories are alike or not.
+        columns: the columns by which people are alike; numbers are scaled by their deviation, categories are alike or
+            not.
         scores: (n,) predictions; None where there are none.
         decisions: (n,) of 0 and 1; None where there are none.
         neighbours: how many others a person is compared with.
@@ -112,4 +113,4 @@ def _flip(name: str, found: Flips, decided: bool) -> str:
     asked = f"The model was asked again about {found.rows:,} people with every other value of {name}, all else the same"
     change = f"scores change by {found.mean_change:.3f} on average, and by {found.largest_change:.3f} at most"
     flips = f"; the decision on {found.changed:,} of them would be another" if decided else ""
-    return f"{asked}: {change}{flips}. What other columns tell about {name} stays, so that this is not all it does."
+    return f"{asked}: {change}{flips}. What other columns tell about {name} stayed as it was, so it may do more."

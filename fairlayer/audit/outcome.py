@@ -64,7 +64,7 @@ class Limit:
 
     Args:
         name: a criterion, such as "demographic_parity" or "equalized_odds", or a metric, such as "auc".
-        bound: in units of the metric; a ratio has none.
+        bound: the bound, in units of the metric; a ratio has none.
         kind: "difference" (at most) or "ratio" (at least).
 
     Raises:
@@ -104,8 +104,9 @@ class Limit:
         found = _FAILURE.fullmatch(text)
         if found is None or (found["sign"][0] == ">") != (found["kind"] == "difference"):
             raise ParameterError(
-                f"cannot read the condition {text!r}. Write when it fails: NAME_difference > 0.1, or NAME_ratio < 0.8, "
-                f"where NAME is one of {', '.join((*CRITERIA, *metric_names()))}."
+                f"cannot read the condition {text!r}. Write when it fails: NAME_difference > 0.1, or NAME_ratio < 0.8; "
+                "of a correction also accuracy_drop > 0.01, log_loss_rise > 0.01, brier_score_rise > 0.01, or "
+                f"NAME_improvement < 0.05; where NAME is one of {', '.join((*CRITERIA, *metric_names()))}."
             )
         try:
             bound = float(found["bound"])
@@ -199,7 +200,7 @@ def judge(table: AuditTable, limit: Limit, by: str | Sequence[str], *, level: fl
     A metric that the table cannot answer is NOT EVALUATED, with the reason; it is never passed over.
 
     Args:
-        level: of the interval.
+        level: the level of the interval.
 
     Raises:
         ParameterError, MissingSensitiveFeatureError: the features cannot be read.
@@ -232,7 +233,7 @@ def gravest(outcomes: Iterable[Outcome]) -> Outcome:
     """Return the outcome of several: the gravest of them, and NOT EVALUATED where there is none.
 
     Args:
-        outcomes: of single limits.
+        outcomes: the outcomes of single limits.
 
     Example:
         >>> print(gravest([Outcome.PASS, Outcome.NOT_EVALUATED, Outcome.INCONCLUSIVE]))

@@ -258,11 +258,14 @@ class Sides:
         if not self.worse_after:
             was = f"{self.worse_before} was worse off in {self.words} ({self.before.measured:+.3f})"
             return f"{was}; no groups differ now."
+        chance = self.before.low <= 0 <= self.before.high
+        doubt = ", no more than chance may do" if chance else ""
         was = (
-            f"{self.worse_before} was worse off than {self.better_before} in {self.words} ({self.before.measured:+.3f})"
+            f"{self.worse_before} was worse off than {self.better_before} in {self.words} "
+            f"({self.before.measured:+.3f}{doubt})"
         )
         if (self.worse_after, self.better_after) == (self.worse_before, self.better_before):
-            return f"{was}, and still is ({self.after.measured:+.3f})."
+            return f"{was}, and {'is now' if chance else 'still is'} ({self.after.measured:+.3f})."
         return (
             f"{was}; now {self.worse_after} is worse off than {self.better_after} (between the first two it is "
             f"{self.after.measured:+.3f})."

@@ -10,16 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fairlayer._version import __version__
 from fairlayer.errors import DataError
 
 __all__ = ["Provenance", "library_versions", "sha256_of"]
 
-LIBRARIES = ("fairlayer", "torch", "numpy", "scipy", "lightning")
+LIBRARIES = ("torch", "numpy", "scipy", "lightning")
 
 
 def library_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that compute; "-" for one that is not installed."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "fairlayer": __version__}
     for name in LIBRARIES:
         try:
             found[name] = version(name)
@@ -39,7 +40,7 @@ class Provenance:
         model: the name of the model.
         model_sha256: the SHA-256 of the model's file.
         command: what was typed, or None where the audit was made from Python.
-        seed: of whatever was drawn by chance; None where nothing was.
+        seed: the seed of whatever was drawn by chance; None where nothing was.
         trail_checkpoint: the checkpoint of an audit trail that was held outside.
         versions: library -> version.
 
@@ -81,7 +82,7 @@ def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file.
 
     Args:
-        path: of a file.
+        path: the path of a file.
 
     Raises:
         DataError: there is no such file.

@@ -29,7 +29,7 @@ class Proxy:
         column: its name.
         correlation: the correlation ratio: the root of the share of the column's variance between groups (for two
             groups, the size of Pearson's correlation); for a column of categories, Cramer's V.
-        mutual_information: in nats; at most the entropy of the groups.
+        mutual_information: the mutual information, in nats; it is at most the entropy of the groups.
         auc: area under the curve for telling the group from this column alone, the mean over groups against the rest,
             cross-validated; 0.5 tells nothing.
         auc_without: the same from all columns but this one.
@@ -94,7 +94,7 @@ def proxies(columns: Any, sensitive: Mapping[str, Any], *, seed: int = 0) -> Pro
     Args:
         columns: a frame, or a dict of name -> column, without the sensitive feature.
         sensitive: one sensitive feature, {name: column}; rows of an unknown group are left out.
-        seed: of the folds.
+        seed: the seed of the folds.
 
     Raises:
         ParameterError: not exactly one sensitive feature, no column, or the feature among the columns.

@@ -1,6 +1,6 @@
 """A version for the public: no group of fewer than k people is shown, and none can be computed from what is shown.
 
-`suppression.py` chooses the groups. A gap is no sum of theirs: that between a published group and one that is left out
+`suppression.py` chooses the groups. Gaps are not sums of theirs: one between a published group and one that is left out
 gives the rate of the latter, and a rate of few people gives their number away, since it is a fraction. So a grouping
 that lacks a group has no gaps, and its verdicts have an outcome and no numbers. Numbers on errors stand on fewer people
 than the group has; they are published in all groupings, or in none, where one stands on fewer than k.

@@ -21,11 +21,11 @@ import numpy as np
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.audit.slots import NEGATIVE, POSITIVE
 
-__all__ = ["Area", "Ranks", "area_under_curve", "areas_of_histograms", "areas_of_ranks"]
+__all__ = ["Area", "RankedRows", "area_under_curve", "areas_of_histograms", "areas_of_ranks"]
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RankedRows:
     """The labelled rows of a table in the order of their scores.
 
     Args:
@@ -41,17 +41,19 @@ class Ranks:
     weights: FloatArray
 
     @staticmethod
-    def of(scores: FloatArray, cells: IntArray, label_slots: IntArray, weights: FloatArray) -> Ranks:
+    def of(scores: FloatArray, cells: IntArray, label_slots: IntArray, weights: FloatArray) -> RankedRows:
         """Put rows with a label of 0 or 1 into order."""
         labelled = np.flatnonzero((label_slots == NEGATIVE) | (label_slots == POSITIVE))
         order = labelled[np.argsort(scores[labelled], kind="stable")]
-        return Ranks(scores[order], cells[order], (label_slots[order] == POSITIVE).astype(np.int64), weights[order])
+        return RankedRows(
+            scores[order], cells[order], (label_slots[order] == POSITIVE).astype(np.int64), weights[order]
+        )
 
-    def joined(self, other: Ranks, mine: IntArray, theirs: IntArray) -> Ranks:
+    def joined(self, other: RankedRows, mine: IntArray, theirs: IntArray) -> RankedRows:
         """Return the rows of both, where cell c of each is now the cell mine[c], theirs[c]."""
         scores = np.concatenate([self.scores, other.scores])
         order = np.argsort(scores, kind="stable")
-        return Ranks(
+        return RankedRows(
             scores[order],
             np.concatenate([mine[self.cells], theirs[other.cells]])[order],
             np.concatenate([self.positive, other.positive])[order],
@@ -93,7 +95,7 @@ def area_under_curve(positives: FloatArray, negatives: FloatArray, rows: tuple[f
     return Area(value, float(variance), 0.0)
 
 
-def areas_of_ranks(ranks: Ranks, groups: IntArray, size: int, rows: FloatArray) -> list[Area]:
+def areas_of_ranks(ranks: RankedRows, groups: IntArray, size: int, rows: FloatArray) -> list[Area]:
     """Return the exact area of each group, where groups[c] is the group of cell c, or -1.
 
     Args:
@@ -116,7 +118,7 @@ def areas_of_histograms(histogram: FloatArray, rows: FloatArray) -> list[Area]:
     return found
 
 
-def _area(ranks: Ranks, chosen: IntArray, rows: FloatArray) -> Area:
+def _area(ranks: RankedRows, chosen: IntArray, rows: FloatArray) -> Area:
     scores = ranks.scores[chosen]
     if not len(scores):
         return Area(float("nan"), float("nan"), float("nan"))

@@ -122,7 +122,7 @@ def numbers(name: str, column: Any, n: int) -> FloatArray:
 
     Raises:
         ShapeError: it has not n entries.
-        LabelValueError: it holds something that is no number.
+        LabelValueError: it holds something that is not a number.
     """
     if isinstance(column, torch.Tensor):
         array = host_float64(column)

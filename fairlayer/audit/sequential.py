@@ -43,16 +43,17 @@ class Watch:
     """All that is known about a pair of groups: a value of fixed size.
 
     Args:
-        tolerance: the largest difference of the means that is no alarm.
+        tolerance: the largest difference of the means that is not an alarm.
         alpha: the share of streams in which a false alarm is ever raised, at most.
-        log_wealth: of every bet, for "the first group is higher" and then for "the second is higher".
+        log_wealth: the logarithm of the wealth of every bet, for "the first group is higher" and then for "the second
+            is higher".
         pairs: the number of pairs seen.
         rows: the values seen of each group.
         sums: their sums.
         waiting_rows: the values of each group that wait for a partner.
         waiting_sums: their sums.
         alarm: how many values had been seen when the alarm was raised; None while there is none.
-        weighted: for the confidence sequence, sum of lambda d, sum of lambda, sum of v psi(lambda).
+        weighted: the sums of the confidence sequence: sum of lambda d, sum of lambda, sum of v psi(lambda).
         moments: sum of the differences and of their squared deviations, in units of [0, 1].
 
     Example:
@@ -103,7 +104,7 @@ def start(tolerance: float = 0.0, alpha: float = 0.05) -> Watch:
     """Return the state before the first request.
 
     Args:
-        tolerance: the largest difference of the groups' means that is no alarm, in units of the values, in [0, 1).
+        tolerance: the largest difference of the groups' means that is not an alarm, in units of the values, in [0, 1).
         alpha: the share of streams without such a difference in which an alarm is ever raised, at most.
 
     Raises:
@@ -121,7 +122,7 @@ def step(state: Watch, first: Any = (), second: Any = ()) -> Watch:
     """Return the state after a batch, of one value or of many; the state given is not changed.
 
     Args:
-        state: from `start` or `step`.
+        state: what `start` or `step` returned.
         first: the batch's values of the first group, decisions or scores in [0, 1], in order.
         second: those of the second group.
 

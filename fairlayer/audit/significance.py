@@ -22,7 +22,7 @@ from fairlayer.audit.metrics import measure, metric
 from fairlayer.audit.table import AuditTable, names_of
 from fairlayer.errors import CategoryError, ParameterError, require
 
-__all__ = ["Comparison", "Significance", "StandardisedDifference", "compare", "standardised_differences"]
+__all__ = ["ReferenceComparison", "Significance", "StandardisedDifference", "compare", "standardised_differences"]
 
 _WHOLE = 1e-9  # how far a number of persons may be from a whole number
 
@@ -94,7 +94,7 @@ class Significance:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ReferenceComparison:
     """All groups beside one reference group.
 
     Args:
@@ -138,7 +138,7 @@ def compare(
     alpha: float = 0.05,
     practical: float = 0.8,
     level: float = 0.95,
-) -> Comparison:
+) -> ReferenceComparison:
     """Test every group against a reference.
 
     Args:
@@ -151,7 +151,7 @@ def compare(
         level: the level of the intervals.
 
     Raises:
-        MetricError: the metric is no rate, or the table cannot answer it.
+        MetricError: the metric is not a rate, or the table cannot answer it.
         CategoryError: there is no such reference.
         ParameterError: alpha or practical is not between 0 and 1.
 
@@ -182,7 +182,7 @@ def compare(
         if place != base and group.standing in ("counted", "small")
     ]
     chi_squared, degrees, p = _homogeneity(part)
-    return Comparison(
+    return ReferenceComparison(
         name, names_of(by), reference, _with_rates(found, alpha), chi_squared, degrees, p, alpha, practical
     )
 
@@ -223,10 +223,10 @@ def standardised_differences(
 
     Args:
         by: the features whose categories make the groups.
-        name: of the number that is compared.
+        name: the name of the number that is compared.
 
     Raises:
-        MetricError: the metric is no mean, or the table cannot answer it.
+        MetricError: the metric is not a mean, or the table cannot answer it.
         CategoryError: there is no such reference.
 
     Example:

@@ -23,7 +23,7 @@ class Statement:
         answer: whether it holds, in a sentence.
         reason: what the outcome stands on.
         by: the features whose categories make the groups; () where it speaks of everybody.
-        interval: what it was judged on; NaN where it was no interval.
+        interval: what it was judged on; NaN where it was not an interval.
         rows_needed: about how many people per group could tell, where there are too few.
         beyond: groups too small for the headline that are certainly beyond the limit.
     """

@@ -32,10 +32,10 @@ class Stratum:
 
     Args:
         name: such as "region=north".
-        hits: of the group.
-        rows: of the group (effective ones, where rows are weighted).
-        reference_hits: of the reference.
-        reference_rows: of the reference.
+        hits: how many people of the group the rate counts.
+        rows: the people of the group (effective ones, where rows are weighted).
+        reference_hits: how many people of the reference the rate counts.
+        reference_rows: the people of the reference.
         difference: the group's rate minus the reference's; NaN where one of them has no row.
 
     Example:
@@ -117,7 +117,7 @@ def stratify(
     """Compare two groups pooled and within strata.
 
     Args:
-        table: made with `strata=`.
+        table: a table that was made with `strata=`.
         name: a metric that is a rate, such as "selection_rate".
         by: the features whose categories make the groups.
         group: the name of a group, such as "sex=F".
@@ -127,7 +127,7 @@ def stratify(
     Raises:
         ParameterError: the table has no strata.
         CategoryError: there is no such group.
-        MetricError: the metric is no rate, or the table cannot answer it.
+        MetricError: the metric is not a rate, or the table cannot answer it.
         MissingExtraError: statsmodels is not installed.
 
     Source: Mantel and Haenszel (1959), Breslow and Day (1980), Tarone (1985); the tests are those of statsmodels.

@@ -77,11 +77,11 @@ def read_supplied(path: str | Path, columns: Sequence[str] = ()) -> Supplied:
     """Read the YAML file, and check the roles against the columns of the table.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         columns: the columns of the table; not checked where there are none.
 
     Raises:
-        DataError: the file cannot be read, or is no mapping.
+        DataError: the file cannot be read, or is not a mapping.
         ParameterError: an entry or a role is unknown, or a role is given to a column that the table does not have.
         MissingExtraError: PyYAML is not installed.
 

@@ -18,11 +18,10 @@ import numpy as np
 
 from fairlayer._typing import Category, FloatArray, IntArray
 from fairlayer.audit.cells import distinct, read_cells, united
-from fairlayer.audit.counting import OWN, count_histogram, count_sums, put_in_order
+from fairlayer.audit.counting import OWN, count_histogram, count_sums, dense, put_in_order, sparse
 from fairlayer.audit.errors import TablesDifferError
 from fairlayer.audit.grouped import ALL, UNKNOWN, Grouped
-from fairlayer.audit.plain import dense, sparse
-from fairlayer.audit.ranks import Ranks
+from fairlayer.audit.ranks import RankedRows
 from fairlayer.audit.reading import Task, read_rows
 from fairlayer.audit.slots import CLASSES, DECIDED, LABELLED
 from fairlayer.errors import MissingSensitiveFeatureError, ParameterError
@@ -71,7 +70,7 @@ class AuditTable:
     codes: IntArray
     sums: Mapping[str, FloatArray]
     histogram: FloatArray | None
-    ranks: Ranks | None
+    ranks: RankedRows | None
     threshold: float | None
     favourable: int
     min_group_size: int
@@ -154,14 +153,18 @@ class AuditTable:
                 array.setflags(write=False)
 
     def __repr__(self) -> str:
-        cut = "" if self.threshold is None else f" at a score >= {self.threshold:g}"
-        names = {"scores": "scores", "decisions": f"decisions{cut}", "labels": "labels"}
-        held = [words for name, words in names.items() if name in self.holds]
         within = f" within {' x '.join(self.strata)}" if self.strata else ""
         return (
             f"AuditTable({self.rows:,.0f} rows in {len(self.codes)} cells of {' x '.join(self.features)}{within}; "
-            f"{', '.join(held) or 'values only'})"
+            f"{self.given})"
         )
+
+    @property
+    def given(self) -> str:
+        """What the table was made of, in words."""
+        cut = "" if self.threshold is None else f" at a score >= {self.threshold:g}"
+        names = {"scores": "scores", "decisions": f"decisions{cut}", "labels": "labels"}
+        return ", ".join(words for name, words in names.items() if name in self.holds) or "values only"
 
     @property
     def rows(self) -> float:
@@ -363,7 +366,7 @@ class AuditTable:
         ranks = self.ranks
         if ranks is not None:
             kept = cells[ranks.cells]
-            ranks = Ranks(ranks.scores[kept], new[ranks.cells[kept]], ranks.positive[kept], ranks.weights[kept])
+            ranks = RankedRows(ranks.scores[kept], new[ranks.cells[kept]], ranks.positive[kept], ranks.weights[kept])
         return replace(
             self,
             codes=self.codes[cells],

@@ -21,7 +21,7 @@ def build_parser() -> Any:
     """Return the parser of all commands."""
     parser = new_parser(
         prog="fairlayer",
-        description="Train and apply models that keep group means of every batch within a tolerance.",
+        description="Train, serve and audit models, and keep the group means of every batch within a tolerance.",
     )
     commands = parser.add_subcommands(dest="command", required=True, metavar="COMMAND")
     add_train(commands)
@@ -39,7 +39,8 @@ def build_parser() -> Any:
 
 def _add_demo(commands: Any) -> None:
     demo = new_parser(
-        description="Without --data: a generated lending population with known bias, no network needed.",
+        description="Train on a known data set, stream it, print tables and write a report. Without --data the data "
+        "are a generated lending population with a known bias, and no network is needed.",
     )
     commands.add_subcommand("demo", demo, help="Train on a known data set, print a table and write a report.")
     demo.add_argument("--data", default="lending", help=f"One of {', '.join(READERS)}, or the path of such a file.")

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fairlayer.audit import Columns, Provenance, Supplied, Wanted, audit_frame, read_supplied
-from fairlayer.cli.options import Repeat, new_parser
+from fairlayer.cli.options import Repeat, add_reading, new_parser
+from fairlayer.cli.reading import cut_names, read_told
 from fairlayer.cli.verdicts import show_audit
-from fairlayer.data import parse_cut, read_frame
+from fairlayer.data import parse_cut
 from fairlayer.errors import DataError
 from fairlayer.report import FORMATS, document_text, public_document, sign_file, write_card, write_markdown, write_page
 
@@ -40,6 +41,7 @@ def add_audit(commands: Any) -> None:
     audit.add_argument(
         "table", help="A CSV file (plain or compressed) or a parquet file, with one row for each person."
     )
+    add_reading(audit)
     _add_columns(audit)
     _add_question(audit)
     audit.add_argument("--about", metavar="YAML", help="A file with what only people can say: purpose, reasons, roles.")
@@ -131,7 +133,7 @@ def _add_columns(audit: Any) -> None:
         "--task",
         choices=("classification", "regression"),
         default="classification",
-        help="What the target is (default: %(default)s).",
+        help="Whether the target is a class or an amount (default: %(default)s).",
     )
     audit.add_argument(
         "--sensitive",
@@ -210,13 +212,13 @@ def run_audit(arguments: argparse.Namespace) -> int:
     """Audit a table; return the exit code of the verdict."""
     if not arguments.sensitive:
         raise DataError("an audit compares groups. Name their column, or several, by --sensitive COLUMN.")
-    frame = read_frame(arguments.table)
+    frame = read_told(arguments)
     cuts = tuple(parse_cut(text) for text in arguments.cut)
     supplied = Supplied() if arguments.about is None else read_supplied(arguments.about, [*map(str, frame.columns)])
     found = audit_frame(
         frame,
         Columns(
-            [_cut_name(name, cuts) for name in arguments.sensitive],
+            cut_names(arguments.sensitive, cuts),
             score=arguments.score,
             decision=arguments.decision,
             decision_positive=arguments.decision_positive,
@@ -303,12 +305,6 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
 
 def _names(text: str | None) -> list[str]:
     return [] if text is None else [name.strip() for name in text.split(",")]
-
-
-def _cut_name(name: str, cuts: Sequence[Any]) -> str:
-    """Return a grouping in which a number that is cut stands for its groups: age, cut at 25, is age_group."""
-    made = {cut.source: cut.column for cut in cuts}
-    return "+".join(made.get(part.strip(), part.strip()) for part in name.split("+"))
 
 
 def _text(path: str | None) -> str | None:

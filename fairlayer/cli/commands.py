@@ -21,7 +21,7 @@ from fairlayer.cli.progress import training_progress
 from fairlayer.cli.reading import raise_all, read_table, read_told
 from fairlayer.cli.recommend import run_check, run_recommend
 from fairlayer.cli.report import AUDIT, PAGE, run_report, write_report
-from fairlayer.cli.routes import criterion_of, keep_best, show_routes, utility_of
+from fairlayer.cli.routes import check_decided, criterion_of, keep_best, show_routes, utility_of
 from fairlayer.cli.serving import run_serve
 from fairlayer.cli.streaming import rows_progress, run_stream
 from fairlayer.cli.tables import show_aggregate, show_comparison, show_prediction, show_stream
@@ -68,6 +68,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     Returns the exit code of the verdict where limits were asked for, else 0.
     """
     _check_given(arguments, table="TABLE", target="--target COLUMN", out="--out FOLDER", constraint="--constraint TEXT")
+    check_decided(arguments, regression=arguments.task == "regression")
     check_unused(arguments.out, force=arguments.force or arguments.resume is not None)
     if not arguments.seeds:
         comparison, document = _run_one(arguments, Path(arguments.out))
@@ -163,8 +164,9 @@ def run_predict(arguments: argparse.Namespace) -> None:
     run = load_run(arguments.run)
     run.layered.b_tau = arguments.b_tau or run.layered.b_tau
     frame = read_told(arguments, arguments.run)
-    kept = ([arguments.id] if arguments.id else []) + arguments.keep
-    all_faults(*(lambda name=name: column_of(frame, name, "kept") for name in kept))
+    ids = [arguments.id] if arguments.id else []
+    kept = list(dict.fromkeys(ids + arguments.keep))
+    all_faults(*(lambda name=name: column_of(frame, name, "id" if name in ids else "kept") for name in kept))
     prediction = run.predict(
         frame, decisions=arguments.decisions, capacity=arguments.capacity, utility=utility_of(arguments)
     )
@@ -179,6 +181,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
     table = read_data_set(arguments.data)
     print(table.description)
     regression = table.positive is None
+    check_decided(arguments, regression=regression)
     parts = prepare(
         table,
         arguments.constraint or DEMO_CONSTRAINTS[table.name],
@@ -266,7 +269,7 @@ def _options(arguments: argparse.Namespace) -> FitOptions:
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """More threads than a small network needs cost up to ten times its time where the cores are shared."""
+    """Set the threads: more than a small network needs cost up to ten times its time where the cores are shared."""
     if number < 1:
         raise DataError(f"--threads {number} was asked for; at least one is needed.")
     before = torch.get_num_threads()

@@ -31,7 +31,7 @@ NOT_KEPT = {"config", "out", "resume", "record", "accept_changed_data", "print_c
 
 
 def with_resumed_config(words: list[str]) -> list[str]:
-    """`train --resume RUN` takes everything else from the run's own configuration.
+    """Return the arguments of `train --resume RUN`, which takes everything else from the run's own configuration.
 
     Example:
         >>> with_resumed_config(["train", "--epochs", "3"])
@@ -108,6 +108,7 @@ def check_record(arguments: Any) -> None:
         check_data(arguments.table, arguments.record)
     for name, (then, here) in other_versions(arguments.record).items():
         print(
-            f"fairlayer: the configuration was written with {name} {then}, here is {here}: numbers may differ.",
+            f"fairlayer: the configuration was written with {name} {then}, but {here} is in use here, so that numbers "
+            "may differ.",
             file=sys.stderr,
         )

@@ -12,6 +12,12 @@ from fairlayer.errors import require
 
 __all__ = ["HelpParser", "in_plain_words"]
 
+_MISTYPED = re.compile(
+    r"Parser key \"(?P<option>[\w.]+)\"(?: element (?P<place>\d+))?:\s+"
+    r"Expected a <class '(?P<kind>int|float)'>\. Got value: (?P<value>.*)"
+)
+_KINDS = {"int": "a whole number, such as 100", "float": "a number, such as 0.5"}
+
 
 def in_plain_words(message: str, known: Iterable[str] = ()) -> str:
     """Return a parser's message with options as they are written, and the near option or command for an unknown one.
@@ -21,7 +27,10 @@ def in_plain_words(message: str, known: Iterable[str] = ()) -> str:
         'the following arguments are required: TABLE, RUN'
         >>> in_plain_words("unrecognized arguments: --taget y", ["--target", "--out"])
         "unrecognized arguments: --taget y; did you mean '--target'?"
+        >>> in_plain_words("Parser key \\"b_tau\\":\\n  Expected a <class 'int'>. Got value: many")
+        "--b-tau takes a whole number, such as 100, but 'many' was given."
     """
+    message = _MISTYPED.sub(_mistyped, message)
     if "are required" in message:
         return re.sub(r"\b(?:[a-z]+\.)+([a-z_]+)", lambda found: found[1].upper(), message)
     unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
@@ -33,6 +42,12 @@ def in_plain_words(message: str, known: Iterable[str] = ()) -> str:
         found = get_close_matches(choice[1], re.findall(r"[\w-]+", choice[2]), n=1)
         return message + (f"; did you mean '{found[0]}'?" if found else "")
     return message
+
+
+def _mistyped(found: re.Match[str]) -> str:
+    option = "--" + found["option"].rpartition(".")[2].replace("_", "-")
+    which = "" if found["place"] is None else f" as value {found['place']}"
+    return f"{option} takes {_KINDS[found['kind']]}, but '{found['value']}' was given{which}."
 
 
 class HelpParser(argparse.ArgumentParser):

@@ -57,7 +57,7 @@ def add_reading(command: Any) -> None:
     command.add_argument(
         "--separator",
         metavar="CHARACTER",
-        help="What stands between cells: comma, semicolon, tab, bar, or the character itself.",
+        help="What stands between cells: comma, semicolon, tab, bar, space, or the character itself.",
     )
     command.add_argument(
         "--encoding", help="The encoding of the letters, such as utf-8, latin-1 or cp1252 (default: it is found out)."

@@ -14,7 +14,7 @@ __all__ = ["training_progress"]
 
 @contextmanager
 def training_progress(epochs: int, constraints: Sequence[Constraint]) -> Iterator[Callable[[str, Epoch], None] | None]:
-    """Yield what to tell about each epoch; None where the output is no terminal."""
+    """Yield what to tell about each epoch; None where the output is not a terminal."""
     console = require("rich.console", "train").Console(stderr=True)
     if not console.is_terminal:
         yield None
@@ -38,7 +38,7 @@ def training_progress(epochs: int, constraints: Sequence[Constraint]) -> Iterato
 
 
 def _words(epoch: Epoch, constraints: Sequence[Constraint]) -> str:
-    """Loss; the gap before the layer against the limit after it, and the multiplier, where they are largest."""
+    """Return the loss, the largest gap before the layer with its limit, and the largest multiplier."""
     words = f"loss {epoch.valid_loss:.4f}"
     if epoch.gap:
         name = max(epoch.gap, key=lambda each: epoch.gap[each])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairlayer.cli.config import kept_option
-from fairlayer.data import Encoder, Table, inspect_table, parse_cut, read_file
+from fairlayer.data import Cut, Encoder, ReadFile, Table, inspect_table, parse_cut, read_file
 from fairlayer.data.columns import column_of
 from fairlayer.data.errors import ColumnError, SeveralFaultsError, all_faults
 from fairlayer.data.table import usual_positive
@@ -19,7 +19,7 @@ from fairlayer.training import parse_constraint
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["raise_all", "read_table", "read_told", "tell"]
+__all__ = ["cut_names", "raise_all", "read_beside", "read_table", "read_told", "tell"]
 
 
 def tell(notes: Iterable[str]) -> None:
@@ -28,12 +28,33 @@ def tell(notes: Iterable[str]) -> None:
         print(f"fairlayer: note: {note}", file=sys.stderr)
 
 
-def read_told(arguments: argparse.Namespace, run: str | Path | None = None) -> pd.DataFrame:
-    """Read the table of a command; words for missing values are those of its run where none are given."""
-    missing = arguments.na or (kept_option(run, "na") if run is not None else None) or []
-    read = read_file(arguments.table, separator=arguments.separator, encoding=arguments.encoding, missing=missing)
+def read_told(
+    arguments: argparse.Namespace, run: str | Path | None = None, path: str | Path | None = None
+) -> pd.DataFrame:
+    """Read a command's table, or another file; words for missing values are those of its run where none are given."""
+    missing = arguments.na or _missing_of(run)
+    written = {"separator": arguments.separator, "encoding": arguments.encoding}
+    return _told(read_file(arguments.table if path is None else path, missing=missing, **written))
+
+
+def read_beside(path: str | Path, run: str | Path) -> pd.DataFrame:
+    """Read a further table of a run, such as one to begin a stream from, with the run's words for missing values."""
+    return _told(read_file(path, missing=_missing_of(run)))
+
+
+def _told(read: ReadFile) -> pd.DataFrame:
     tell(read.notes)
     return read.frame
+
+
+def _missing_of(run: str | Path | None) -> list[str]:
+    return (kept_option(run, "na") if run is not None else None) or []
+
+
+def cut_names(names: Iterable[str], cuts: Sequence[Cut]) -> list[str]:
+    """Return groupings in which a number that is cut stands for its groups: age, cut at 25, is age_group."""
+    made = {cut.source: cut.column for cut in cuts}
+    return ["+".join(made.get(part.strip(), part.strip()) for part in name.split("+")) for name in names]
 
 
 def read_table(arguments: argparse.Namespace) -> Table:
@@ -52,7 +73,7 @@ def read_table(arguments: argparse.Namespace) -> Table:
             frame,
             target=arguments.target,
             positive=positive,
-            sensitive=tuple(dict.fromkeys([*arguments.sensitive, *named])),
+            sensitive=tuple(dict.fromkeys([*cut_names(arguments.sensitive, cuts), *named])),
             cuts=cuts,
             split=arguments.split_column or ("split" if "split" in frame.columns else None),
             not_features=tuple(arguments.drop),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fairlayer.audit import EXIT_CODES, Audit, gravest
 from fairlayer.audit.checklists import validation_list
-from fairlayer.cli.options import Repeat, new_parser
+from fairlayer.cli.options import Repeat, add_reading, new_parser
+from fairlayer.cli.reading import read_told
 from fairlayer.cli.report import AUDIT, PAGE
-from fairlayer.data import read_frame
+from fairlayer.cli.verdicts import say
 from fairlayer.errors import DataError
 from fairlayer.report import document_text, read_document, write_page
 from fairlayer.routes import Check, Situation, check_run, check_seeds, recommend
@@ -29,9 +29,19 @@ def add_recommend(commands: Any) -> None:
     """Add the command."""
     parser = new_parser(description="Say which method fits a situation, why, and what it does not give.")
     commands.add_subcommand("recommend", parser, help="Say which method fits a situation.")
-    parser.add_argument("--model", choices=MODELS, default="any", help="What gives the scores (default: %(default)s).")
-    parser.add_argument("--definition", choices=DEFINITIONS, default="demographic_parity", help="What should be equal.")
-    parser.add_argument("--promise", choices=PROMISES, default="scores", help="What the promise is about.")
+    parser.add_argument("--model", choices=MODELS, default="any", help="The kind of model (default: %(default)s).")
+    parser.add_argument(
+        "--definition",
+        choices=DEFINITIONS,
+        default="demographic_parity",
+        help="What should be equal between groups (default: %(default)s).",
+    )
+    parser.add_argument(
+        "--promise",
+        choices=PROMISES,
+        default="scores",
+        help="Whether the promise is about scores or about decisions (default: %(default)s).",
+    )
     parser.add_argument("--no-group", action="store_true", help="Say that the group is not known when a score is made.")
     parser.add_argument("--group-is-input", action="store_true", help="Say that the model reads the group.")
     parser.add_argument("--soft", action="store_true", help="Say that no bound has to hold in every batch.")
@@ -54,24 +64,28 @@ def run_recommend(arguments: argparse.Namespace) -> None:
         )
     )
     for line in str(found).splitlines():
-        print(textwrap.fill(line, 80, subsequent_indent="  "))
+        say(line)
 
 
 def add_check(commands: Any) -> None:
     """Add the command."""
     parser = new_parser(
-        description="Check a trained run under other limits, reweighted and shifted people, other people, other seeds. "
-        "One line each; exit codes as those of `fairlayer audit`.",
+        description="Check a trained run under other limits, with people reweighted and shifted, on other people, and "
+        "with other seeds. Each check prints one line. The exit codes are those of `fairlayer audit`.",
     )
     commands.add_subcommand("check", parser, help="Check a trained run under changes.")
     parser.add_argument("run", help="The run folder that `train` wrote.")
     parser.add_argument("table", help="A CSV or parquet file, with the target, of rows that were not trained on.")
+    add_reading(parser)
     parser.add_argument(
         "--population",
         action=Repeat,
         default=[],
         metavar="TABLE",
-        help="A file of other people. It may be given several times.",
+        help=(
+            "A file of other people, such as those of another state, with the columns and the target of the training "
+            "table. It may be given several times."
+        ),
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[], help="Train anew with these seeds, and compare.")
     parser.add_argument("--seed", type=int, default=0, help="The seed of the resampling (default: %(default)s).")
@@ -87,19 +101,18 @@ def add_check(commands: Any) -> None:
 def run_check(arguments: argparse.Namespace, train: Train) -> int:
     """Run every check, print a line for each, add them to the run's page; return the gravest exit code."""
     folder = Path(arguments.run)
-    frame = read_frame(arguments.table)
-    run = load_run(folder)
+    run, frame = load_run(folder), read_told(arguments, folder)
     if len(frame) < run.layered.b_tau:
         raise DataError(
             f"'{arguments.table}' has {len(frame)} rows, fewer than the smallest batch of the run, "
             f"{run.layered.b_tau}. Name a larger table."
         )
-    populations = {Path(path).name: read_frame(path) for path in arguments.population}
+    populations = {path: read_told(arguments, folder, path) for path in arguments.population}
     checks = list(check_run(run, frame, limits=arguments.fail_on, populations=populations, seed=arguments.seed))
     if arguments.seeds:
         checks.append(check_seeds({seed: train(folder, seed) for seed in dict.fromkeys(arguments.seeds)}))
     for check in checks:
-        print(textwrap.fill(str(check), 80, subsequent_indent="  "))
+        say(str(check))
     _keep(folder, checks)
     return EXIT_CODES[gravest(check.outcome for check in checks)]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from fairlayer.audit import Provenance, Supplied, read_supplied
 from fairlayer.cli.audit import add_outputs, command_line, show_and_write
-from fairlayer.cli.options import Repeat, new_parser
-from fairlayer.data import read_frame
+from fairlayer.cli.options import Repeat, add_reading, new_parser
+from fairlayer.cli.reading import read_told
 from fairlayer.errors import DataError
 from fairlayer.report import (
     StreamSection,
@@ -35,12 +35,13 @@ AUDIT, PAGE = "audit.json", "report.html"
 def add_report(commands: Any) -> None:
     """Add the command."""
     report = new_parser(
-        description="Write the page of a trained run: what it bounds, whom it moved, what it cost. With a table of new "
-        "rows that have outcomes, the same is measured on those. Exit codes as those of `fairlayer audit`.",
+        description="Write the page of a trained run: what it bounds, whom it moved, and what it cost. With a table of "
+        "new rows that have outcomes, the same is measured on those. The exit codes are those of `fairlayer audit`.",
     )
     commands.add_subcommand("report", report, help="Write the page of a trained run.")
     report.add_argument("run", help="The run folder that `train` wrote, or a document that `audit --json` wrote.")
     report.add_argument("table", nargs="?", help="A CSV or parquet file of new rows, with the target.")
+    add_reading(report)
     report.add_argument(
         "--sensitive",
         action=Repeat,
@@ -62,8 +63,8 @@ def add_report(commands: Any) -> None:
         "--verify",
         metavar="PEM",
         help=(
-            "An Ed25519 public key: say whether a file, which is named in place of the run, is as --sign left it "
-            "(exit code 0: it is; 1: it is not)."
+            "An Ed25519 public key. The command then says whether the file that is named in place of the run is as "
+            "--sign left it, and exits with 0 if it is and with 1 if it is not."
         ),
     )
     report.add_argument("--about", metavar="YAML", help="With a table: a file with what only people can say.")
@@ -199,7 +200,7 @@ def _kept(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    frame = read_frame(arguments.table)
+    frame = read_told(arguments, folder)
     supplied = Supplied() if arguments.about is None else read_supplied(arguments.about, [*map(str, frame.columns)])
     found = audit_run(
         load_run(folder),

@@ -18,6 +18,7 @@ from fairlayer.routes.training import TREES
 __all__ = [
     "add_predict_routes",
     "add_train_routes",
+    "check_decided",
     "criterion_of",
     "keep_best",
     "show_routes",
@@ -34,8 +35,8 @@ def add_train_routes(command: Any) -> None:
         "--geometry",
         choices=("entropic", "euclidean", "likelihood"),
         help=(
-            "What nearest means. The loss follows it: squared error for euclidean, cross-entropy "
-            "for the others (default: entropic, and euclidean for a regression)."
+            "The geometry, which says what nearest means. The loss follows it: squared error for euclidean, "
+            "cross-entropy for the others (default: entropic, and euclidean for a regression)."
         ),
     )
     command.add_argument(
@@ -66,13 +67,27 @@ def add_predict_routes(predict: Any) -> None:
         const="rule",
         choices=("rule", "batch"),
         help=(
-            'How to decide: "rule", which the option alone means too, takes the thresholds per group that '
-            'were fitted in training, "batch" the best decisions on this very file (without the option: '
-            "the rule where that is the route kept, else the threshold 0.5)."
+            'How to decide. "rule" takes the thresholds per group that were fitted in training; the option without a '
+            'value means it too. "batch" takes the best decisions for this very file. Without the option the rule '
+            "decides where it is the route that was kept, and else the threshold 0.5."
         ),
     )
     predict.add_argument("--capacity", type=int, help="With --decisions batch: the largest number of rows to select.")
     predict.add_argument("--utility", metavar="A,B,C,D", help="With --decisions batch: the utility, as for `train`.")
+
+
+def check_decided(arguments: argparse.Namespace, *, regression: bool) -> None:
+    """Refuse what speaks of decisions where amounts are predicted.
+
+    Raises:
+        DataError: it names the options to leave out.
+    """
+    told = [f"--{name}" for name in ("decisions", "utility", "positive") if vars(arguments).get(name)]
+    if regression and told:
+        raise DataError(
+            f"{', '.join(told)} was given, but a regression predicts amounts and decides nothing. Leave it out, or say "
+            "which value of the target counts as 1 (--positive, without --task regression)."
+        )
 
 
 def criterion_of(arguments: argparse.Namespace) -> Criterion | None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from fairlayer.cli.reading import read_beside
 from fairlayer.cli.streaming import policy_of, policy_options, trail_key, warm_start_of
-from fairlayer.data import read_frame
 from fairlayer.errors import DataError, ParameterError, require
 from fairlayer.serving import Journal, create_app
 from fairlayer.serving.gate import LOOPBACK
@@ -59,7 +59,7 @@ class _Plan:
     def __call__(self, listening: socket.socket, ready: Callable[[], None]) -> None:
         torch.set_num_threads(1)
         store = SharedStore(self.address, shares=self.shares, lease=self.lease)
-        warm = None if self.warm_start is None else read_frame(self.warm_start)
+        warm = None if self.warm_start is None else read_beside(self.warm_start, self.run)
         app = create_app(self.run, store=store, warm_start=warm, journal=self.journal, **self.options)
         serve(app, listening, seconds=self.seconds, ready=ready)
 

@@ -13,8 +13,9 @@ __all__ = ["add_serve", "add_stream"]
 def add_stream(commands: Any) -> None:
     """Add `fairlayer stream`."""
     stream = new_parser(
-        description="Emit a prediction for each row as it comes, so that the gap of all predictions so far stays "
-        "within tolerance; print it beside doing nothing and beside projecting the whole table at once.",
+        description="Emit a prediction for each row as it comes, and hold the gap of the recent ones within tolerance "
+        "and a stated noise (--policy says which gap is held). The gaps are printed beside those of doing nothing and "
+        "of projecting the whole table at once.",
     )
     commands.add_subcommand("stream", stream, help="Stream a table through a trained run, row by row.")
     stream.add_argument("run", help="The run folder that `train` wrote.")
@@ -66,8 +67,8 @@ def add_stream(commands: Any) -> None:
 def add_serve(commands: Any) -> None:
     """Add `fairlayer serve`."""
     serve = new_parser(
-        description="POST /score, /decide (where the run keeps a decision rule), /labels; GET /state, /metrics, "
-        "/health, /ready, /docs. Without a token anybody who reaches the address can ask.",
+        description="Answer POST /score, /labels and, where the run keeps a decision rule, /decide, and GET /state, "
+        "/metrics, /health, /ready and /docs. Without a token anybody who reaches the address can ask.",
     )
     commands.add_subcommand("serve", serve, help="Answer over HTTP, through one stream.")
     serve.add_argument("run", help="The run folder that `train` wrote.")
@@ -119,7 +120,7 @@ def add_serve(commands: Any) -> None:
         default="anytime",
         metavar="POLICY",
         help=(
-            "How the decisions of /decide are held, see --policy (default: %(default)s, which "
+            "The policy of the decisions of /decide, one of those of --policy (default: %(default)s, which "
             "bounds the gap of all decisions so far)."
         ),
     )

@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairlayer.cli.reading import read_told
+from fairlayer.cli.reading import read_beside, read_told
 from fairlayer.cli.report import PAGE, keep_stream
 from fairlayer.cli.tables import show_decided, show_stream
-from fairlayer.data import read_frame
 from fairlayer.data.columns import as_numbers
 from fairlayer.errors import ConstraintDefinitionError, DataError, KeywordError, ParameterError, require
 from fairlayer.report import StreamPage, write_stream_page
@@ -126,7 +125,7 @@ def _clock(frame: pd.DataFrame, name: str) -> list[float]:
 
 def warm_start_of(arguments: argparse.Namespace) -> pd.DataFrame | None:
     """Return the table of `--warm-start`."""
-    return None if arguments.warm_start is None else read_frame(arguments.warm_start)
+    return None if arguments.warm_start is None else read_beside(arguments.warm_start, arguments.run)
 
 
 def trail_key(arguments: argparse.Namespace) -> bytes | None:
@@ -150,7 +149,7 @@ def _recorder(arguments: argparse.Namespace, run: Run) -> Iterator[Recorder | No
 
 @contextmanager
 def rows_progress(rows: int) -> Iterator[Callable[[int], None] | None]:
-    """Yield what to tell how many rows are done; None where the output is no terminal."""
+    """Yield what to tell how many rows are done; None where the output is not a terminal."""
     console = require("rich.console", "train").Console(stderr=True)
     if not console.is_terminal:
         yield None

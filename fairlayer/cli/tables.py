@@ -115,7 +115,8 @@ def _table(title: str, *columns: str) -> Any:
 
 def _models(comparison: Comparison) -> Any:
     rows = comparison.rows["test"]
-    table = _table(f"{rows} test rows in {_batches(comparison.batches)}", "unconstrained", "constrained")
+    title = f"The network alone and trained through the layer, on {rows} test rows in {_batches(comparison.batches)}"
+    table = _table(title, "unconstrained", "constrained")
     for name, beside in comparison.quality.items():
         table.add_row(words.QUALITY_NAMES[name], words.number(beside.unconstrained), words.number(beside.constrained))
     for result in comparison.constraints:

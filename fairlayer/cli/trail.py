@@ -10,17 +10,24 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from fairlayer.cli.amending import (
+    erase,
+    erase_in_chains,
+    key_of,
+    override,
+    override_in_chains,
+    prune,
+    prune_chains,
+)
 from fairlayer.cli.options import new_parser
+from fairlayer.cli.verdicts import say
 from fairlayer.errors import DataError
-from fairlayer.streaming.store import forget_ids
 from fairlayer.trail import (
     AuditTrail,
-    Override,
     PeriodReport,
     Verification,
     copy_chains,
     joint_checkpoint,
-    read_key,
     report,
     rows_between,
     verify,
@@ -36,9 +43,10 @@ POSTGRES = ("postgresql://", "postgres://")
 def add_trail(commands: Any) -> None:
     """Add the command and its verbs."""
     trail = new_parser(
-        description="An audit trail is one SQLite file, written by fairlayer.trail.AuditTrail. On PostgreSQL "
-        "it is a chain of each worker, of which `copy` makes such a file. "
-        "`verify` exits with 0 where nothing was found, with 1 where something was; 2 is an error."
+        description="Verify, report, export or amend an audit trail. A trail is one SQLite file, which "
+        "fairlayer.trail.AuditTrail writes. On PostgreSQL each worker writes a chain of its own, and `copy` makes such "
+        "a file of each. `verify` exits with 0 where nothing was found, with 1 where something was, and with 2 on an "
+        "error."
     )
     commands.add_subcommand("trail", trail, help="Verify, report, export or amend an audit trail.")
     verbs = trail.add_subcommands(dest="verb", required=True, metavar="VERB")
@@ -53,7 +61,14 @@ def add_trail(commands: Any) -> None:
 def run_trail(arguments: argparse.Namespace) -> int:
     """Run one of the verbs; return the exit code."""
     given = getattr(arguments, arguments.verb)
-    shared = {"verify": _verify_chains, "checkpoint": _checkpoint_chains, "copy": _copy}
+    shared = {
+        "verify": _verify_chains,
+        "checkpoint": _checkpoint_chains,
+        "copy": _copy,
+        "override": override_in_chains,
+        "erase": erase_in_chains,
+        "prune": prune_chains,
+    }
     if str(given.file).startswith(POSTGRES):
         if arguments.verb not in shared:
             raise DataError(
@@ -68,11 +83,17 @@ def run_trail(arguments: argparse.Namespace) -> int:
         "report": _report,
         "export": _export,
         "checkpoint": _checkpoint,
-        "override": _override,
-        "erase": _erase,
-        "prune": _prune,
+        "override": override,
+        "erase": erase,
+        "prune": prune,
     }
     return verbs[arguments.verb](given)
+
+
+def _say_lines(text: str) -> None:
+    """Print lines in 80 columns, each with the indent that it has."""
+    for line in text.splitlines():
+        say(line.lstrip(), " " * (len(line) - len(line.lstrip())))
 
 
 def _verify_chains(arguments: argparse.Namespace) -> int:
@@ -81,16 +102,18 @@ def _verify_chains(arguments: argparse.Namespace) -> int:
     found = verify_chains(
         arguments.file,
         checkpoint=_text(arguments.checkpoint),
-        key=_key(arguments),
+        key=key_of(arguments),
         public_key=_bytes(arguments.public_key),
     )
-    print(found)
+    _say_lines(str(found))
     return 0 if found.ok else TAMPERED
 
 
 def _checkpoint_chains(arguments: argparse.Namespace) -> int:
     who, signing = arguments.who or getpass.getuser(), _bytes(arguments.signing_key)
-    print(joint_checkpoint(arguments.file, time=time.time(), who=who, key=_key(arguments), signing_key=signing), end="")
+    print(
+        joint_checkpoint(arguments.file, time=time.time(), who=who, key=key_of(arguments), signing_key=signing), end=""
+    )
     return 0
 
 
@@ -106,11 +129,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     found = verify(
         arguments.file,
         checkpoint=_text(arguments.checkpoint),
-        key=_key(arguments),
+        key=key_of(arguments),
         public_key=_bytes(arguments.public_key),
         incremental=arguments.incremental,
     )
-    print(found)
+    _say_lines(str(found))
     start, end = _period(arguments)
     if found.ok and (start is not None or end is not None):
         _show_period(found, arguments.file, start, end)
@@ -122,20 +145,20 @@ def _show_period(found: Verification, path: str, start: float | None, end: float
     for row in rows_between(path, start, end):
         first, last = row.row if first is None else first, row.row
     if first is None or last is None:
-        print("The period holds no row.")
+        say("The period holds no row.")
     else:
-        print(f"The period holds rows {first} to {last}: {found.level_of(last)}.")
+        say(f"The period holds rows {first} to {last}: {found.level_of(last)}.")
 
 
 def _report(arguments: argparse.Namespace) -> int:
     start, end = _period(arguments)
     if arguments.who is not None:
-        with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
+        with AuditTrail(arguments.file, key=key_of(arguments), create=False) as trail:
             trail.read(time=time.time(), who=arguments.who, start=start, end=end)
     counted = report(arguments.file, start, end)
     if arguments.json is not None:
         Path(arguments.json).write_text(json.dumps(counted.as_dict(), indent=2, ensure_ascii=False), encoding="utf-8")
-    print("\n".join(_lines(counted)))
+    _say_lines("\n".join(_lines(counted)))
     return 0
 
 
@@ -167,82 +190,17 @@ def _export(arguments: argparse.Namespace) -> int:
     start, end = _period(arguments)
     out = arguments.out or str(Path(arguments.file).with_suffix(".parquet"))
     who = arguments.who or getpass.getuser()
-    with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
+    with AuditTrail(arguments.file, key=key_of(arguments), create=False) as trail:
         count = trail.export(out, time=time.time(), who=who, start=start, end=end)
-    print(f"Rows: {out} ({count} rows; that {who} exported them is in the trail)")
+    say(f"Rows: {out} ({count} rows; that {who} exported them is in the trail)")
     return 0
 
 
 def _checkpoint(arguments: argparse.Namespace) -> int:
     with AuditTrail(
-        arguments.file, key=_key(arguments), signing_key=_bytes(arguments.signing_key), create=False
+        arguments.file, key=key_of(arguments), signing_key=_bytes(arguments.signing_key), create=False
     ) as trail:
         print(trail.checkpoint(time=time.time(), who=arguments.who or getpass.getuser()), end="")
-    return 0
-
-
-def _override(arguments: argparse.Namespace) -> int:
-    with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
-        overridden = _row(trail, arguments)
-        decision = _decided(arguments.decision)
-        change = Override(
-            time=time.time(), row=overridden, decision=decision, who=arguments.who, why=arguments.why or "not given"
-        )
-        [row] = trail.append(change)
-    print(f"Row {row}: {arguments.who} decided {decision} instead of what row {overridden} says.")
-    return 0
-
-
-def _row(trail: AuditTrail, arguments: argparse.Namespace) -> int:
-    """Return the row that is meant: the one named, or the last decision about the subject."""
-    if (arguments.row is None) == (arguments.subject is None):
-        raise DataError("one decision is overridden: name it by --row NUMBER, or by --subject NAME for the last one.")
-    if arguments.row is not None:
-        return int(arguments.row)
-    decisions = trail.rows_of(arguments.subject, "decision")
-    if not decisions:
-        raise DataError(
-            f"no decision about '{arguments.subject}' is in the trail, or it was erased. A sealed trail finds subjects "
-            "by its key only (--key-file)."
-        )
-    return decisions[-1]
-
-
-def _decided(text: str) -> int | float | str:
-    """Return a decision as the trail's own are written: a number where it is one."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _erase(arguments: argparse.Namespace) -> int:
-    with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
-        known = trail.rows_of(arguments.subject)
-        forgotten = forget_ids(arguments.file, [arguments.subject]) if known else None
-        erased = trail.erase(  # the file is rewritten last, so that what the stream forgot is not in it either
-            arguments.subject,
-            time=time.time(),
-            who=arguments.who,
-            why=arguments.why or "",
-            vacuum=not arguments.later,
-        )
-    print(f"Erased: the content of {erased.count} rows. That is in the trail.")
-    if forgotten is not None:
-        print(
-            f"The stream in the same file has forgotten {forgotten} answers to this id. Its log may name the id until "
-            "the next snapshot: for at most a thousand requests, or until the service ends."
-        )
-    return 0
-
-
-def _prune(arguments: argparse.Namespace) -> int:
-    with AuditTrail(arguments.file, key=_key(arguments), create=False) as trail:
-        pruned = trail.prune(time=time.time(), who=arguments.who, keep_days=arguments.keep_days)
-    dropped = f"all segments up to number {pruned.through}, with {pruned.rows} rows. That is in the trail."
-    print(f"Dropped: {dropped if pruned.through else 'nothing; no segment is old enough.'}")
     return 0
 
 
@@ -274,10 +232,6 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())) or "none"
 
 
-def _key(arguments: argparse.Namespace) -> bytes | None:
-    return None if arguments.key_file is None else read_key(arguments.key_file)
-
-
 def _bytes(path: str | None) -> bytes | None:
     return None if path is None else Path(path).read_bytes()
 
@@ -296,13 +250,14 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "incremental": {"action": "store_true", "help": "Read only what was written after the checkpoint."},
     "who": {
         "metavar": "NAME",
-        "help": ("The name that is recorded in the trail (default of export and checkpoint: your user name)."),
+        "help": ("The name that is recorded in the trail (default for export and checkpoint: your user name)."),
     },
     "json": {"metavar": "FILE", "help": "Write the same numbers as JSON."},
     "row": {"type": int, "metavar": "NUMBER", "help": "The row of the decision that is overridden."},
+    "chain": {"metavar": "NAME", "help": "The chain of that row, in a database, such as scores.0."},
     "subject": {
         "metavar": "NAME",
-        "help": "The person whom it is about, as the trail was told; of a service, an id.",
+        "help": "The person whom it is about, by the name that the trail was given; for a service that is an id.",
     },
     "decision": {"metavar": "VALUE", "help": "The decision that holds instead."},
     "why": {"metavar": "REASON", "help": "The reason given. It stays in the trail, so it must not name the person."},
@@ -310,9 +265,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "keep-days": {
         "type": float,
         "metavar": "DAYS",
-        "help": "Rows that are younger are kept (default: 183, which is also the least).",
+        "help": "The number of days for which rows are kept (default: 183, which is also the least).",
     },
-    "out": {"metavar": "PARQUET", "help": "The file to write (default: beside the trail); of copy, the folder."},
+    "out": {"metavar": "PARQUET", "help": "The file to write (default: beside the trail); for `copy`, the folder."},
 }
 _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "verify": (
@@ -323,19 +278,22 @@ _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Count the decisions, overrides, reads and erasures of a period.",
         ("from", "to", "json", "who", "key-file"),
     ),
-    "export": ("Write the rows of a period as Parquet, and record who did.", ("from", "to", "out", "who", "key-file")),
+    "export": (
+        "Write the rows of a period as Parquet, and record who did so.",
+        ("from", "to", "out", "who", "key-file"),
+    ),
     "checkpoint": ("Close the open segment and print its checkpoint.", ("who", "key-file", "signing-key")),
     "override": (
-        "Write that a person decided otherwise.",
-        ("row", "subject", "decision", "who", "why", "key-file"),
+        "Record that a person decided otherwise.",
+        ("chain", "row", "subject", "decision", "who", "why", "key-file"),
     ),
     "erase": (
-        "Delete the content of all rows about a person, and write that it was deleted.",
+        "Delete the content of all rows about a person, and record that it was deleted.",
         ("subject", "who", "why", "later", "key-file"),
     ),
     "copy": ("Copy the chains that workers wrote on PostgreSQL to a file each.", ("out",)),
     "prune": (
-        "Drop old segments whose checkpoints were handed out, and write that they were dropped.",
+        "Drop old segments whose checkpoints were handed out, and record that they were dropped.",
         ("who", "keep-days", "key-file"),
     ),
 }

@@ -37,7 +37,7 @@ def add_train(commands: Any) -> None:
         "--task",
         choices=("classification", "regression"),
         default="classification",
-        help="What the target is (default: %(default)s).",
+        help="Whether the target is a class or an amount (default: %(default)s).",
     )
     train.add_argument("--out", help="The run folder to write. It is needed.")
     add_force(train)

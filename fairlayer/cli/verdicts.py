@@ -9,7 +9,7 @@ from typing import Any
 from fairlayer.report.figures import count, named, number, percent
 from fairlayer.report.reading import Reader
 
-__all__ = ["show_audit", "show_verdicts"]
+__all__ = ["say", "show_audit", "show_verdicts"]
 
 WIDTH = 80
 
@@ -17,30 +17,30 @@ WIDTH = 80
 def show_audit(document: Mapping[str, Any]) -> None:
     """Print the first screen of a document: outcome, question and answer, who is worse off, who was moved, the cost."""
     head = document["headline"]
-    _say(f"{document['outcome']}: {head['outcome']}")
+    say(f"{document['outcome']}: {head['outcome']}")
     for sentence in head["reversals"]:
-        _say(sentence)
+        say(sentence)
     for one in head["asked"]:
-        _say(f"{one['question']}")
-        _say(f"{one['outcome']}: {one['answer'].removeprefix('Not evaluated. ')}", "  ")
+        say(f"{one['question']}")
+        say(f"{one['outcome']}: {one['answer'].removeprefix('Not evaluated. ')}", "  ")
     if not head["asked"]:
-        _say("Say when it fails: --fail-on 'demographic_parity_difference > 0.1'.")
-    _say(" ".join(head["on_whom"]))
+        say("Say when it fails: --fail-on 'demographic_parity_difference > 0.1'.")
+    say(" ".join(head["on_whom"]))
     for title, name in (("Worse off", "worse_off"), ("Moved", "moved"), ("Cost", "cost")):
         print(f"{title}:")
         for sentence in head[name] or ["nobody, as far as groups with enough people tell."]:
-            _say(Reader.readable(sentence), "  ")
+            say(Reader.readable(sentence), "  ")
     _groups(document)
     for sentence in document["warnings"]:
-        _say(f"Warning: {sentence}")
+        say(f"Warning: {sentence}")
 
 
 def show_verdicts(document: Mapping[str, Any]) -> None:
     """Print every limit with its outcome, and what a reader must know."""
     for one in document["verdicts"]:
-        _say(f"{one['outcome']}: {one['question']} {one['answer'].removeprefix('Not evaluated. ')}")
+        say(f"{one['outcome']}: {one['question']} {one['answer'].removeprefix('Not evaluated. ')}")
     for sentence in document["headline"]["reversals"] + document["warnings"]:
-        _say(f"Warning: {sentence}")
+        say(f"Warning: {sentence}")
 
 
 def _groups(document: Mapping[str, Any]) -> None:
@@ -52,7 +52,7 @@ def _groups(document: Mapping[str, Any]) -> None:
             rate = group["numbers"].get("selection_rate")
             told = _mean(group) if rate is None else f", positive {percent(rate['value'])}"
             mark = "" if group["standing"] == "counted" else f" ({_STANDINGS[group['standing']]})"
-            _say(f"{named(group['name'])}: {count(group['rows'])} people{told}{mark}", "  ")
+            say(f"{named(group['name'])}: {count(group['rows'])} people{told}{mark}", "  ")
 
 
 def _mean(group: Mapping[str, Any]) -> str:
@@ -63,5 +63,14 @@ def _mean(group: Mapping[str, Any]) -> str:
 _STANDINGS = {"small": "too few for the headline", "unknown": "group not known", "empty": "nobody"}
 
 
-def _say(text: str, indent: str = "") -> None:
-    print(textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  "))
+def say(text: str, indent: str = "") -> None:
+    """Print a text in lines of 80 columns; a path or a hash stays whole, so that it can be copied."""
+    lines = textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    print("\n".join(lines))

@@ -37,7 +37,7 @@ class Affine(Constraint):
         ConstraintDefinitionError: lower > upper, or no limit at all.
         ShapeError: at projection, when rows do not fit the batch.
 
-    Source: design of this package; the general form of every other constraint here.
+    Source: the design of this package. It is the general form of every other constraint here.
     Limits: rows given as an array fix the batch size. Over several processes, each gives the
         columns of its own samples.
 

@@ -49,10 +49,10 @@ class Constraint(ABC):
     """Whether `statements` reads labels (true ones, or estimates at inference)."""
 
     frees_level: bool = False
-    """Whether, while labels are shown, it holds whatever the level of a group's raw scores is; see `anchor`."""
+    """Whether, given labels, it can be met at any level of a group's raw scores, which `anchor` then keeps in place."""
 
     shifts_groups: bool = False
-    """Whether it moves all of a group alike, whatever their labels, so that a running shift can stand for it."""
+    """Whether it moves all members of a group alike, whatever their labels, so that a running shift can replace it."""
 
     streamable: bool = True
     """Whether pooled group means can state it, so that a stream can hold it."""
@@ -82,9 +82,9 @@ class Constraint(ABC):
             ) from error
 
     def spread_over(self) -> str | None:
-        """Return the feature over whose groups the constraint is one spread of means, within `self.tolerance`.
+        """Return the feature whose group means may differ by at most `self.tolerance`, if that is all that must hold.
 
-        None says nothing: a constraint that is more than that, or that does not tell.
+        None where the constraint asks for more than that, or does not tell.
         """
         return None
 
@@ -192,7 +192,7 @@ def check_classes(owner: str, classes: Classes) -> tuple[int, ...] | None:
     """Return the columns of scores that a constraint speaks of, rising; None for all of them.
 
     Raises:
-        ConstraintDefinitionError: they are no distinct integers >= 0, or there are none.
+        ConstraintDefinitionError: they are not distinct integers >= 0, or there are none.
     """
     if classes is None:
         return None

@@ -33,8 +33,8 @@ class Batch:
         ranks: the processes that each hold a share of the batch; None where all of it is here.
         column: which column of the scores it is about.
         label_names: how cells call label 0 and label 1, for a class the others and itself.
-        problems: of several problems in one batch, which one each sample is of, (n,), -1 for none. Every group is then
-            one of each problem.
+        problems: where one batch holds several problems, the problem of each sample, (n,), -1 for none. Every group is
+            then one of each problem.
 
     Example:
         >>> from fairlayer.groups import read_sensitive_features
@@ -146,7 +146,7 @@ class Batch:
             if binary and not (low >= 0.0 and high <= 1.0):
                 raise LabelValueError(
                     f"{asked_by} needs label estimates in [0, 1], but they range from {low:g} to {high:g}. "
-                    "In evaluation the raw scores stand in: if those are no probabilities, pass label_probabilities= "
+                    "In evaluation the raw scores stand in: if those are not probabilities, pass label_probabilities= "
                     "(for example a sigmoid of the logits)."
                 )
             return self.label_probabilities
@@ -253,7 +253,7 @@ def _of_problems(problems: IntArray, groups: _Split) -> _Split:
 
 
 def _everyone() -> _Split:
-    """One stratum of all samples; `_build` does not cross with it."""
+    """Return one stratum of all samples; `_build` does not cross with it."""
     return _Split(("",))
 
 

@@ -20,7 +20,7 @@ class ConditionalParity(Constraint):
     Args:
         on: a sensitive feature, or a tuple of them.
         given: the feature (or features) whose values make the strata; passed among `sensitive_features`.
-        tolerance: in prediction units.
+        tolerance: the largest gap allowed within a stratum, in prediction units.
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:

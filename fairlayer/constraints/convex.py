@@ -21,7 +21,7 @@ class Convex(Constraint):
         build(prediction, batch, **parameters)        a list of cvxpy constraints on prediction (n,)
 
     Args:
-        build: from a `cvxpy.Variable` (n,), the batch (`fairlayer.constraints.Batch`) and one
+        build: a function of a `cvxpy.Variable` (n,), the batch (`fairlayer.constraints.Batch`) and one
             `cvxpy.Parameter` per entry of `parameters` to a list of cvxpy constraints. Called for each batch.
         name: how results call it.
         on: a sensitive feature that `build` reads from the batch, or a tuple of them.
@@ -31,8 +31,8 @@ class Convex(Constraint):
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
-        ConstraintDefinitionError: a name that is none, or a parameter that is no number; at projection, when
-            what was built is no list of DPP constraints over the prediction and these parameters.
+        ConstraintDefinitionError: a name that is none, or a parameter that is not a number; at projection, when
+            what was built is not a list of DPP constraints over the prediction and these parameters.
         BackendError: it met another backend than "cvxpylayers"; penalties and streams cannot serve it.
 
     Source: Agrawal et al. (2019), "Differentiable convex optimization layers", section 3 (DPP).
@@ -70,7 +70,7 @@ class Convex(Constraint):
         self.parameters = {key: _as_parameter(name, key, value) for key, value in dict(parameters).items()}
 
     def statements(self, batch: Batch) -> Sequence[Statement]:
-        """Refuse: these are no linear statements about group means."""
+        """Refuse: these are not linear statements about group means."""
         raise BackendError(
             f"{self.name} is a Convex constraint, not a set of linear statements about group means, so this "
             'backend cannot serve it. Use backend="cvxpylayers" in project, FairProjection or FairModel.'

@@ -21,14 +21,14 @@ class CovarianceBound(Constraint):
 
     Args:
         on: a numeric sensitive feature, or several (one bound each). Unknown values (NaN) take no part.
-        tolerance: in prediction units times units of the feature.
+        tolerance: the largest covariance allowed, in prediction units times units of the feature.
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
 
     Source: Zafar et al. (2017), "Fairness constraints: mechanisms for fair classification", equation 2.
-    Limits: linear dependence only; a feature may have zero covariance and still determine the score.
+    Limits: it bounds linear dependence only. A feature may have zero covariance and still determine the score.
 
     Example:
         >>> import torch, fairlayer as fl

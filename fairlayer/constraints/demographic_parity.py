@@ -18,14 +18,14 @@ class DemographicParity(Constraint):
 
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
-        tolerance: in prediction units; a float, or a 0-d tensor that takes a gradient.
+        tolerance: the largest gap allowed, in prediction units; a float, or a 0-d tensor that takes a gradient.
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
 
     Source: Calders, Kamiran, Pechenizkiy (2009); Agarwal et al. (2018), definition 1.
-    Limits: bounds mean scores, not the rate of thresholded decisions; blind to base rates.
+    Limits: it bounds mean scores, not the rate of thresholded decisions, and it is blind to base rates.
 
     Example:
         >>> import torch, fairlayer as fl

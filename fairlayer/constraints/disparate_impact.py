@@ -19,14 +19,14 @@ class DisparateImpactRatio(Constraint):
 
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
-        ratio: in (0, 1]; 0.8 is the four-fifths rule.
+        ratio: the smallest ratio allowed, in (0, 1]; 0.8 is the four-fifths rule.
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the ratio is outside (0, 1].
 
     Source: Feldman et al. (2015), definition 1.1; 29 CFR 1607.4 D (four-fifths rule).
-    Limits: speaks of mean scores, not of selection rates; scores must not be negative, for a ratio of
+    Limits: it speaks of mean scores, not of selection rates. Scores must not be negative, for a ratio of
         negative means bounds nothing.
 
     Example:

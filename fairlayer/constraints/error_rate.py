@@ -32,14 +32,14 @@ class ErrorRateParity(Constraint):
 
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
-        tolerance: in units of the error rate.
+        tolerance: the largest gap allowed, in units of the error rate.
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
 
     Source: Agarwal et al. (2018), section 2; e_g is the error rate of a decision drawn with probability y.
-    Limits: for scores in [0, 1] and labels 0 or 1; a threshold's error rate is another number.
+    Limits: it is for scores in [0, 1] and labels 0 or 1. The error rate of a threshold is another number.
 
     Example:
         >>> import fairlayer as fl
@@ -79,7 +79,7 @@ class BoundedGroupLoss(Constraint):
         ConstraintDefinitionError: the cap is not finite.
 
     Source: Agarwal, Dudik, Wu (2019), "Fair regression: quantitative definitions", section 2.
-    Limits: a low cap may be out of reach within the bounds; that is an InfeasibleConstraintsError.
+    Limits: a low cap may be out of reach within the bounds, which raises an InfeasibleConstraintsError.
 
     Example:
         >>> import fairlayer as fl

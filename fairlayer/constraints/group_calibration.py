@@ -21,7 +21,7 @@ class GroupCalibration(Constraint):
 
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
-        tolerance: in prediction units.
+        tolerance: the largest mean residual allowed, in prediction units.
         bins: number of equal bins of [0, 1], or increasing edges; scores outside join the outermost bins.
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
@@ -29,7 +29,7 @@ class GroupCalibration(Constraint):
         ConstraintDefinitionError: the tolerance is negative, or the bins are not increasing.
 
     Source: Pleiss et al. (2017), section 2; Hebert-Johnson et al. (2018), accuracy in expectation (mean per cell).
-    Limits: bins are those of the raw score, which the projection does not move; an empty bin says nothing.
+    Limits: the bins are those of the raw score, which the projection does not move. An empty bin says nothing.
 
     Example:
         >>> import fairlayer as fl

@@ -18,7 +18,7 @@ class EqualOpportunity(Constraint):
 
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
-        tolerance: in prediction units.
+        tolerance: the largest gap allowed, in prediction units.
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
@@ -54,14 +54,14 @@ class PredictiveEquality(Constraint):
 
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
-        tolerance: in prediction units.
+        tolerance: the largest gap allowed, in prediction units.
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
 
     Source: Corbett-Davies et al. (2017), predictive equality, stated for mean scores.
-    Limits: as for EqualOpportunity.
+    Limits: those of EqualOpportunity.
 
     Example:
         >>> import fairlayer as fl
@@ -90,14 +90,14 @@ class EqualizedOdds(Constraint):
 
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
-        tolerance: in prediction units, the same for both labels.
+        tolerance: the largest gap allowed, in prediction units, the same for both labels.
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the tolerance is negative or not finite.
 
     Source: Hardt, Price, Srebro (2016), definition 2.1, stated for mean scores.
-    Limits: cannot hold together with demographic parity at tolerance 0 where base rates differ, unless the
+    Limits: it cannot hold together with demographic parity at tolerance 0 where base rates differ, unless the
         scores ignore the label.
 
     Example:

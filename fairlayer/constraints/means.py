@@ -31,7 +31,7 @@ def like(array: FloatArray | float, values: torch.Tensor) -> torch.Tensor:
 class GroupMeans:
     """Means of the predictions over groups (x strata); row `g * len(strata) + s` is group g in stratum s.
 
-    Hard groups carry `codes` (n,), the row of each sample or -1. Soft groups, and rows that are no means at
+    Hard groups carry `codes` (n,), the row of each sample or -1. Soft groups, and rows that are not means at
     all (a covariance), carry `weights` (rows, n): row r stands for `weights[r] @ y`, and where samples have
     weights of their own for `weights[r] @ (sample_weights * y)`.
     """

@@ -13,6 +13,7 @@ import torch
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.constraints.batch import Batch
+from fairlayer.constraints.means import GroupMeans
 from fairlayer.constraints.statements import RATIO, BoundedNumber, Statement, StatementReading, as_float, miss
 from fairlayer.constraints.weights import read_sample_weight
 from fairlayer.errors import EmptyBatchError, NonFiniteScoresError, ShapeError
@@ -26,6 +27,7 @@ __all__ = [
     "headline",
     "measure",
     "measure_columns",
+    "measure_means",
     "measure_statements",
     "tolerance_needed",
     "worst_of",
@@ -100,28 +102,35 @@ def measure(constraint: Constraint, batch: Batch, values: FloatArray) -> Measure
         >>> found.value, found.limit, found.worst
         (0.5, 0.1, ('sex=M', 'sex=F'))
     """
+    return measure_means(constraint, batch, lambda means: means.of(values, total=batch.total))
+
+
+def measure_means(constraint: Constraint, batch: Batch, means_of: Callable[[GroupMeans], FloatArray]) -> Measured:
+    """Return what a constraint says about predictions of which the means are known.
+
+    Args:
+        constraint: the constraint whose number it is.
+        batch: what its statements are about.
+        means_of: the means of the predictions over each row of a measure.
+    """
     labels: Literal["given", "estimates"] | None = None
     if constraint.needs_labels:
         labels = "estimates" if batch.labels is None else "given"
-    found = measure_statements(constraint.name, constraint.statements(batch), values, total=batch.total)
+    found = measure_statements(constraint.name, constraint.statements(batch), means_of)
     return replace(found, labels=labels)
 
 
 def measure_statements(
-    name: str,
-    statements: Sequence[Statement],
-    values: FloatArray,
-    *,
-    total: Callable[[FloatArray], FloatArray] | None = None,
+    name: str, statements: Sequence[Statement], means_of: Callable[[GroupMeans], FloatArray]
 ) -> Measured:
-    """Return what the statements of one constraint say about predictions (n,)."""
+    """Return what the statements of one constraint say about predictions with such means."""
     found: list[tuple[StatementReading, Statement]] = []
     known: dict[Hashable, FloatArray] = {}
     counts: dict[str, float] = {}
     for statement in statements:
         means = statement.means
         if means.key not in known:
-            known[means.key] = means.of(values, total=total)
+            known[means.key] = means_of(means)
             counts |= dict(zip(means.names, means.counts.tolist(), strict=True))
         found.append((statement.read(known[means.key]), statement))
     if not found:

@@ -20,14 +20,14 @@ class MinimumRate(Constraint):
 
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
-        floor: in prediction units.
+        floor: the smallest mean allowed, in prediction units.
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 
     Raises:
         ConstraintDefinitionError: the floor is not finite.
 
     Source: Cotter et al. (2019), "Optimization with non-differentiable constraints" (rate constraints).
-    Limits: bounds the mean score, not the share of positive decisions.
+    Limits: it bounds the mean score, not the share of positive decisions.
 
     Example:
         >>> import fairlayer as fl

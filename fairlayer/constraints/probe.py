@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -78,8 +79,13 @@ def _probed(constraint: Constraint) -> set[ProbedLimit]:
 
 
 def _limits(constraint: Constraint, n: int) -> set[ProbedLimit]:
-    half = np.arange(n) % 2  # two groups of each feature, and both labels in each
-    features = read_sensitive_features(dict.fromkeys(constraint.features, half))
+    stated = constraint.statements(_batch(tuple(constraint.features), n))
+    return {ProbedLimit(each.limit, each.at_least, each.unit) for each in stated}
+
+
+@lru_cache(maxsize=64)
+def _batch(features: tuple[str, ...], n: int) -> Batch:
+    """Return a batch of two groups of each feature, with both labels in each."""
+    groups = read_sensitive_features(dict.fromkeys(features, np.arange(n) % 2))
     scores = (np.arange(n) + 0.5) / n
-    batch = Batch(features, n, labels=(np.arange(n) // 2 % 2).astype(np.float64), raw_scores=lambda: scores)
-    return {ProbedLimit(each.limit, each.at_least, each.unit) for each in constraint.statements(batch)}
+    return Batch(groups, n, labels=(np.arange(n) // 2 % 2).astype(np.float64), raw_scores=lambda: scores)

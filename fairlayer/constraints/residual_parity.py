@@ -19,7 +19,7 @@ class MeanResidualParity(Constraint):
 
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
-        tolerance: in prediction units.
+        tolerance: the largest mean residual allowed, or the largest gap of mean residuals, in prediction units.
         between_groups: compare the groups with each other instead of with zero.
         classes: which columns of scores (n, k) it speaks of, one or several; None for all, each by itself.
 

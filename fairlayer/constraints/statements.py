@@ -188,7 +188,7 @@ class Rows(NamedTuple):
         )
 
     def _scaled(self) -> _Scaled:
-        """Limits as the numbers of the rows meet them, which rows keep to a target, and where each is measured from."""
+        """Return the limits as the rows' numbers meet them, which rows keep to a target, and where each begins."""
         about = np.isfinite(self.upper_offset) & (self.lower_offset == self.upper_offset)
         origin = np.zeros(len(self.matrix)) if self.origin is None else self.origin
         centre = np.where(about, self.upper_offset, origin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from difflib import get_close_matches
 from typing import Any
 
 import fairlayer.constraints
@@ -15,7 +16,7 @@ __all__ = ["known_constraints", "parse_constraint", "write_constraint"]
 
 
 def known_constraints() -> dict[str, type[Constraint]]:
-    """Every constraint that can be written as text, by its name in snake_case: those that name their limit.
+    """Return every constraint that can be written as text, by its name in snake_case: those that name their limit.
 
     Example:
         >>> "demographic_parity" in known_constraints()
@@ -93,7 +94,8 @@ def _call(text: str) -> tuple[str, ast.Call]:
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise _refusal(text, "something else than name(arguments)")
     if node.func.id not in known_constraints():
-        raise _refusal(text, f"the unknown name '{node.func.id}'")
+        near = get_close_matches(node.func.id, known_constraints(), n=1)
+        raise _refusal(text, f"the unknown name '{node.func.id}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
     return node.func.id, node
 
 

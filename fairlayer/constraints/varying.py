@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from fairlayer.constraints.base import Constraint
 from fairlayer.constraints.probe import limit_of
 from fairlayer.errors import ConstraintDefinitionError
 
-__all__ = ["checked_at_limit", "copy_at_limit"]
+__all__ = ["checked_at_limit", "checked_at_limits", "copy_at_limit"]
 
 
 def copy_at_limit(constraint: Constraint, limit: Any) -> Constraint:
@@ -41,15 +42,25 @@ def checked_at_limit(constraint: Constraint, limit: float) -> Constraint:
         >>> checked_at_limit(fl.MinimumRate("sex", 0.2), 0.3)
         MinimumRate('sex', floor=0.3)
     """
+    return checked_at_limits(constraint, [limit])[0]
+
+
+def checked_at_limits(constraint: Constraint, limits: Sequence[float]) -> list[Constraint]:
+    """Return the constraint with each of several limits, as `checked_at_limit`."""
     name = constraint.limit_argument
     if name is None:
         raise ConstraintDefinitionError(
             f"{constraint!r} has no single limit that could be varied. Use constraints with a tolerance, cap, floor or "
             "ratio, or name the argument that states the limit in its class, as in limit_argument = 'most'."
         )
+    states = _states(constraint, name)
+    return [_checked(constraint, name, limit, states=states) for limit in limits]
+
+
+def _checked(constraint: Constraint, name: str, limit: float, *, states: bool) -> Constraint:
     twin = _made_again(copy_at_limit(constraint, limit), constraint)
-    said = limit_of(twin)
-    if said is not None and _states(constraint, name) and not _equal(said, limit):
+    said = limit_of(twin) if states else None
+    if said is not None and not _equal(said, limit):
         raise ConstraintDefinitionError(
             f"{constraint.name} was set to {name}={limit:g}, but its statements still hold their number to {said:g}. "
             f"Let its statements read self.{name}, which limit_argument names."

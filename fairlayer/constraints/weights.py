@@ -18,7 +18,7 @@ def read_sample_weight(sample_weight: Any, n: int) -> FloatArray | None:
     """Return weights (n,), each finite and >= 0 and not all 0; None where None was given: one each.
 
     Raises:
-        ShapeError: they are no numbers, or not one per sample.
+        ShapeError: they are not numbers, or not one per sample.
         NonFiniteScoresError: some are NaN or infinite.
         ParameterError: one is negative, or all are 0.
 

@@ -162,7 +162,7 @@ class StratifiedBatchSampler(Sampler[list[int]]):
 
 
 def consecutive_batches(n: int, batch_size: int) -> list[slice]:
-    """Rows in order; a tail shorter than `batch_size` joins the batch before it, so no row is dropped.
+    """Return the rows in order; a tail shorter than `batch_size` joins the batch before it, so no row is dropped.
 
     Args:
         n: the number of rows.
@@ -203,7 +203,7 @@ def _distinct(name: str, column: Any, needed: str) -> NDArray[np.int64]:
     """Return one code per distinct value of a column.
 
     Raises:
-        ColumnError: it is no column.
+        ColumnError: it is not a column.
     """
     try:
         return encode_values(name, read_column(name, column))

@@ -86,7 +86,7 @@ def as_column(name: str, values: Any) -> NDArray[Any]:
     """Return a tensor, series, array or list as an array (n,).
 
     Raises:
-        ColumnError: it is no column, or has another shape.
+        ColumnError: it is not a column, or has another shape.
     """
     try:
         array: NDArray[Any] = read_column(name, values)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Cut", "as_numbers", "as_text", "column_of", "is_numeric", "parse_cut", "sensitive_columns"]
 
 EXACT = 2**53  # from here on, floating numbers stand for several whole ones
+_OF_A_CUT = "_group"
 MOST_GROUPS = 200  # more distinct names than this are identifiers, not groups
 MOST_NUMBERED_GROUPS = 30  # more distinct numbers than this are amounts, not codes of groups
 
@@ -27,10 +28,17 @@ def column_of(frame: pd.DataFrame, name: str, why: str) -> pd.Series:
     """Return the column `name`, or an error that says what it was wanted for and what there is."""
     if name not in frame.columns:
         raise MissingColumnError(
-            f"the {why} column '{name}' was asked for, but the table has no such column{near(name, frame.columns)} "
-            f"It has: {listed(frame.columns, 40)}. Check the spelling, or name another column."
+            f"the {why} column '{name}' was asked for, but the table has no such column{_meant(name, frame)}",
+            f"It has: {listed(frame.columns, 40)}. Check the spelling, or name another column.",
         )
     return frame[name]
+
+
+def _meant(name: str, frame: pd.DataFrame) -> str:
+    source = name.removesuffix(_OF_A_CUT)
+    if source != name and source in frame.columns:
+        return f"; groups of '{source}' are made by a cut, such as --cut {source}=25,59."
+    return near(name, frame.columns)
 
 
 def is_numeric(column: pd.Series) -> bool:
@@ -39,7 +47,7 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def as_text(column: pd.Series) -> NDArray[np.object_]:
-    """Category names, the same in every file: 1, 1.0 and "1" are all "1"; a missing value is None."""
+    """Return category names, the same in every file: 1, 1.0 and "1" are all "1"; a missing value is None."""
     missing = column.isna().to_numpy()
     names = np.array([_name(value) for value in column.tolist()], dtype=object)
     names[missing] = None
@@ -95,8 +103,8 @@ class Cut:
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.edges) + 1 or any(np.diff(self.edges) <= 0):
             raise ColumnError(
-                f"cutting '{self.source}' at {self.edges} into {self.labels} makes no sense: edges must "
-                "rise, and there is one label more than edges."
+                f"'{self.source}' was to be cut at {self.edges} into {self.labels}, but edges must rise, and there "
+                "must be one label more than edges."
             )
 
     def groups(self, numbers: NDArray[np.float64]) -> NDArray[np.object_]:
@@ -129,7 +137,7 @@ def parse_cut(text: str) -> Cut:
         edges = ()
     if not (source and equals and edges):
         raise ColumnError(f"a cut is written COLUMN=EDGE or COLUMN=EDGE,EDGE,..., for example age=25,59; got '{text}'.")
-    return Cut(f"{source}_group", source, edges, _interval_names(source, edges))
+    return Cut(source + _OF_A_CUT, source, edges, _interval_names(source, edges))
 
 
 def _interval_names(source: str, edges: Sequence[float]) -> tuple[str, ...]:
@@ -148,36 +156,41 @@ def sensitive_columns(
         ColumnError: one has so many values that it cannot be meant as groups.
     """
     by_column = {cut.column: cut for cut in cuts}
-    return {name: _sensitive(frame, name, by_column.get(name), name in continuous) for name in names}
+    return {name: _sensitive(frame, name, by_column, name in continuous) for name in names}
 
 
-def _sensitive(frame: pd.DataFrame, name: str, cut: Cut | None, continuous: bool) -> NDArray[Any]:
+def _sensitive(frame: pd.DataFrame, name: str, cuts: Mapping[str, Cut], continuous: bool) -> NDArray[Any]:
+    cut = cuts.get(name)
     if cut is not None:
         return cut.groups(as_numbers(column_of(frame, cut.source, "sensitive")))
     if name not in frame.columns and "+" in name:
-        return _crossed(frame, name.split("+"))
+        return _crossed(frame, name.split("+"), cuts)
     column = column_of(frame, name, "sensitive")
     if continuous:
         return as_numbers(column)
-    _check_groups(column)
+    _check_groups(column, made=[cut.column for cut in cuts.values() if cut.source == name])
     return as_text(column)
 
 
-def _crossed(frame: pd.DataFrame, names: Sequence[str]) -> NDArray[np.object_]:
+def _crossed(frame: pd.DataFrame, names: Sequence[str], cuts: Mapping[str, Cut]) -> NDArray[np.object_]:
     """Return the intersections of several columns, unknown where one of them is."""
-    parts = [_sensitive(frame, name.strip(), None, continuous=False) for name in names]
+    parts = [_sensitive(frame, name.strip(), cuts, continuous=False) for name in names]
     rows = [None if None in row else " & ".join(map(str, row)) for row in zip(*parts, strict=True)]
     return np.array(rows, dtype=object)
 
 
-def _check_groups(column: pd.Series) -> None:
+def _check_groups(column: pd.Series, *, made: Sequence[str] = ()) -> None:
     _check_values(column)
     distinct = int(column.nunique())
     most = MOST_NUMBERED_GROUPS if is_numeric(column) else MOST_GROUPS
     if distinct > most:
+        cut = (
+            f"Name '{made[0]}', the groups that were cut from it"
+            if made
+            else f"Cut a number into groups first (--cut {column.name}=EDGE,EDGE makes '{column.name}_group')"
+        )
         raise ColumnError(
-            f"sensitive column '{column.name}' has {distinct} distinct values, more than {most} groups. "
-            f"Cut a number into groups first (--cut {column.name}=EDGE,EDGE makes '{column.name}_group'), "
+            f"sensitive column '{column.name}' has {distinct} distinct values, more than {most} groups. {cut}, "
             "or bound a covariance instead (covariance_bound)."
         )
     for alike in spelt_alike([] if is_numeric(column) else column.dropna().unique()):

@@ -46,7 +46,7 @@ def counterfactual_flip(x: Any, column: int | str | Sequence[int] | Sequence[str
             one-hot.
 
     Source: the augmentation of Kusner et al. (2017), "Counterfactual fairness", without a causal model.
-    Limits: flips the column alone. Features that follow from it (a proxy) stay as they are, so a copy is a
+    Limits: it flips the column alone. Features that follow from it (a proxy) stay as they are, so a copy is a
         counterfactual only where nothing follows.
 
     Example:

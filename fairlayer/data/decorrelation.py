@@ -35,7 +35,8 @@ def remove_correlation(
         ColumnError: no such column, none or all of them, or a strength outside [0, 1].
 
     Source: Fairlearn, `fairlearn.preprocessing.CorrelationRemover`.
-    Limits: linear dependence of single features on the training rows; a model can recover the group from others.
+    Limits: it removes linear dependence of single features on the training rows. A model can recover the group by
+        dependence of any other kind.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [1.0, 3.0], [0.0, 2.0], [1.0, 4.0]])

@@ -127,7 +127,7 @@ def _check_levels(column: pd.Series, levels: tuple[str | None, ...]) -> None:
 
 
 def _check_text(column: pd.Series) -> None:
-    """A text column that is mostly numbers is a numeric one with odd entries; truth values are no numbers."""
+    """A text column that is mostly numbers is a numeric one with odd entries; truth values are not numbers."""
     import pandas as pd
 
     truths = column.map(lambda value: isinstance(value, bool | np.bool_)).to_numpy(dtype=bool)
@@ -203,7 +203,7 @@ class Encoder:
         return np.hstack(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: column name -> what was learnt."""
+        """Return plain JSON values: column name -> what was learnt."""
         return {column.name: column.to_dict() for column in self.columns}
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import Any
 
 from fairlayer.errors import DataError, ShapeError
 
@@ -25,7 +26,19 @@ class MissingDataError(DataError):
 
 
 class MissingColumnError(DataError):
-    """The table lacks a column that was named."""
+    """The table lacks a column that was named.
+
+    Args:
+        fault: which column, and what it was wanted for.
+        there: the columns that there are, which several such faults say once.
+    """
+
+    def __init__(self, fault: str, there: str = "") -> None:
+        self.fault, self.there = fault, there
+        super().__init__(f"{fault} {there}".rstrip())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.fault, self.there)
 
 
 class ColumnError(DataError, ShapeError):
@@ -41,8 +54,10 @@ class SeveralFaultsError(DataError):
 
     def __init__(self, faults: Iterable[DataError]) -> None:
         self.faults = tuple(faults)
-        listed_faults = "".join(f"\n  {k}. {each}" for k, each in enumerate(self.faults, 1))
-        super().__init__(f"{len(self.faults)} faults were found:{listed_faults}")
+        lines = [each.fault if isinstance(each, MissingColumnError) else str(each) for each in self.faults]
+        known = dict.fromkeys(each.there for each in self.faults if isinstance(each, MissingColumnError) and each.there)
+        numbered = [f"{k}. {line}" for k, line in enumerate(lines, 1)]
+        super().__init__("\n  ".join([f"{len(self.faults)} faults were found:", *numbered, *known]))
 
 
 def all_faults(*attempts: Callable[[], object]) -> None:

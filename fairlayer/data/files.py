@@ -55,7 +55,7 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     """Read a CSV (plain or compressed) or parquet file; see `read_file`.
 
     Args:
-        path: of a CSV or parquet file.
+        path: the path of a CSV or parquet file.
 
     Example:
         >>> _ = Path("people.csv").write_text("sex,age\\nF,40\\nM,25\\n")
@@ -72,10 +72,10 @@ def read_file(
 
     Args:
         path: a .csv, .tsv or .txt file, also .gz, .bz2, .xz or .zip; or .parquet.
-        separator: between cells; by default the one of `,`, `;`, tab and `|` that gives the most columns. With another
-            than a comma, numbers may have a decimal comma.
-        encoding: of the letters; by default UTF-8 (or UTF-16 where the file says so), and where the file is neither,
-            Windows-1252, which `notes` then says.
+        separator: what stands between cells; by default the one of `,`, `;`, tab and `|` that gives the most columns.
+            With another than a comma, numbers may have a decimal comma.
+        encoding: the encoding of the letters; by default UTF-8 (or UTF-16 where the file says so), and where the file
+            is neither, Windows-1252, which `notes` then says.
         missing: words that also stand for a missing value, such as "?".
 
     Raises:
@@ -143,7 +143,11 @@ def _read_text(path: Path, separator: str | None, encoding: str | None, missing:
     if between != "," and not separator:
         notes.append(f"The cells of '{path.name}' are separated by {NAMES[between]}.")
     if sum(_NUMBER.fullmatch(name) is not None for name in frame.columns) > len(frame.columns) / 4:
-        notes.append(f"The first row of '{path.name}' looks like values, not like names of columns.")
+        notes.append(
+            f"The first row of '{path.name}' looks like values, not like names of columns; put names above it."
+        )
+    if len(frame.columns) == 1 and " " in frame.columns[0]:
+        notes.append(f"'{path.name}' has one column. If blanks stand between its cells, say so (--separator space).")
     if comma:
         notes.append(f"The numbers of '{path.name}' have a decimal comma.")
     return ReadFile(frame, tuple(note.replace("FILE", f"'{path.name}'") for note in notes))

@@ -34,7 +34,7 @@ class Inspection:
     """What was found, for the rows of a whole table.
 
     Args:
-        set_aside: column -> why it is no feature: it numbers or names the rows, or it is empty.
+        set_aside: column -> why it is not a feature: it numbers or names the rows, or it is empty.
         codes: whole numbers with few values, which may be codes.
         tells_target: column -> the AUC (of two classes) or the share of the variance that it alone explains.
         dates: columns of dates, which are read as numbers of days.
@@ -53,14 +53,14 @@ class Inspection:
     dates: tuple[str, ...]
 
     def applied(self, table: Table) -> Table:
-        """Return the table with what was set aside among the columns that are no features."""
+        """Return the table with what was set aside among the columns that are not features."""
         return replace(table, not_features=tuple(dict.fromkeys([*table.not_features, *self.set_aside])))
 
     def notes(self, table: Table) -> tuple[str, ...]:
         """Return what the user should know, in sentences."""
         what = "share of the variance" if table.positive is None else "AUC"
         found = [
-            f"'{name}' is no feature: {why} (--use {_quoted(name)} makes it one)."
+            f"'{name}' is not a feature: {why} (--use {_quoted(name)} makes it one)."
             for name, why in self.set_aside.items()
         ]
         found += [
@@ -87,7 +87,7 @@ def inspect_table(table: Table, *, kept: Sequence[str] = ()) -> Inspection:
     """Look at the columns that would be features.
 
     Args:
-        table: whose target can be read.
+        table: a table whose target can be read.
         kept: columns that are features whatever they look like.
 
     Example:

@@ -90,7 +90,7 @@ class LendingPopulation:
         }
 
     def mean_logit(self, sex: Any, region: Any, age_band: Any) -> Any:
-        """Mean of the repayment logit within a group (strings, or arrays of strings)."""
+        """Return the mean of the repayment logit within a group (strings, or arrays of strings)."""
         income, history = self._mean_income(sex, region), self._mean_history(age_band)
         return self.intercept + self.income_weight * income + self.history_weight * history
 
@@ -106,7 +106,7 @@ class LendingPopulation:
         return float(np.sqrt(self.income_weight**2 + self.debt_weight**2 + self.history_weight**2))
 
     def true_rates(self, attribute: str, *, of: str = "label") -> dict[str, float]:
-        """Population base rate of `of` ("label" as recorded, or "repays") in each group of `attribute`."""
+        """Return the population base rate of `of` ("label" as recorded, or "repays") in each group of `attribute`."""
         total: dict[str, float] = {}
         share: dict[str, float] = {}
         for group, weight in self.groups():
@@ -119,7 +119,7 @@ class LendingPopulation:
         return {name: total[name] / share[name] for name in total if share[name] > 0}
 
     def true_gap(self, attribute: str, *, of: str = "label") -> float:
-        """Largest minus smallest population base rate over the groups of `attribute`."""
+        """Return the largest minus the smallest population base rate over the groups of `attribute`."""
         rates = self.true_rates(attribute, of=of).values()
         return max(rates) - min(rates)
 
@@ -177,7 +177,7 @@ class LendingPopulation:
 
 
 def normal_logistic_mean(mean: float, deviation: float, nodes: int = 64) -> float:
-    """E[sigmoid(X)] for X ~ Normal(mean, deviation^2), by Gauss-Hermite quadrature.
+    """Return E[sigmoid(X)] for X ~ Normal(mean, deviation^2), by Gauss-Hermite quadrature.
 
     int sigmoid(mean + deviation x) phi(x) dx = sum_k w_k sigmoid(mean + sqrt(2) deviation x_k) / sqrt(pi)
 

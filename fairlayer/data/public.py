@@ -13,31 +13,31 @@ __all__ = ["fetch_acsincome", "fetch_adult", "fetch_bank", "fetch_communities_cr
 
 
 def fetch_adult() -> pd.DataFrame:
-    """All 48,842 rows; the public record does not say which belong to the official test part."""
+    """Return all 48,842 rows; the public record does not say which belong to the official test part."""
     frame = require("fairlearn.datasets", "train").fetch_adult(as_frame=True).frame
     frame.columns = [name.replace("-", "_") for name in frame.columns]
     return frame.rename(columns={"class": "income"})
 
 
 def fetch_bank() -> pd.DataFrame:
-    """The public record numbers the classes: 1 is no, 2 is yes."""
+    """Return all rows; the public record numbers the classes: 1 is no, 2 is yes."""
     data = require("fairlearn.datasets", "train").fetch_bank_marketing(as_frame=True)
     return data.data.assign(y=data.target.astype(str).map({"1": "no", "2": "yes"}))
 
 
 def fetch_german() -> pd.DataFrame:
-    """OpenML credit-g; class good / bad becomes credit_risk 1 / 2."""
+    """Return OpenML's credit-g; the class good or bad becomes credit_risk 1 or 2."""
     data = require("sklearn.datasets", "train").fetch_openml(name="credit-g", version=1, as_frame=True)
     return data.data.assign(credit_risk=data.target.astype(str).map({"good": 1, "bad": 2}))
 
 
 def fetch_communities_crime() -> pd.DataFrame:
-    """OpenML us_crime, version 1."""
+    """Return OpenML's us_crime, version 1."""
     data = require("sklearn.datasets", "train").fetch_openml(name="us_crime", version=1, as_frame=True)
     return data.data.assign(ViolentCrimesPerPop=data.target.astype(float))
 
 
 def fetch_acsincome() -> pd.DataFrame:
-    """Nebraska, 2018; personal income PINCP becomes income_over_50k."""
+    """Return Nebraska, 2018; the personal income PINCP becomes income_over_50k."""
     data = require("fairlearn.datasets", "train").fetch_acs_income(states=["NE"], as_frame=True)
     return data.data.assign(income_over_50k=(data.target > 50_000).astype(int))

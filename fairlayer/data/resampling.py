@@ -46,11 +46,13 @@ def balanced_resampling(
 ) -> Resampled:
     """Return rows in which each combination of groups and label occurs equally often, or nearly so.
 
-    "random_over" repeats rows up to the largest combination, "random_under" drops rows down to the smallest, "smote"
-    makes new rows between near rows of the same combination. "smote_enn" and "smote_tomek" then drop rows whose
-    neighbours are mostly of another combination, or pairs of nearest rows of two combinations, which leaves the counts
-    nearly equal. All change the label rate, to the same in each group, so
-    scores learnt on the result are no probabilities of the population; resample training rows only.
+    "random_over" repeats rows up to the largest combination. "random_under" drops rows down to the smallest. "smote"
+    makes new rows between near rows of the same combination; "smote_enn" then drops rows whose neighbours are mostly of
+    another combination, and "smote_tomek" pairs of nearest rows of two combinations. Both leave the counts nearly
+    equal.
+
+    All of them make the label rate the same in each group, so scores learnt on the result are not probabilities of the
+    population. Resample training rows only.
 
     Args:
         x: features (n, d): tensor, array, or frame; all numbers for the three that make rows, but those `categorical`.
@@ -65,7 +67,7 @@ def balanced_resampling(
 
     Raises:
         MissingExtraError: imbalanced-learn is not installed.
-        ColumnError: an unknown method, lengths that differ, features that are no numbers ("smote"), or a combination
+        ColumnError: an unknown method, lengths that differ, features that are not numbers ("smote"), or a combination
             with fewer rows than "smote" needs neighbours.
 
     Source: Chawla et al. (2002) for SMOTE and SMOTENC; Batista, Prati, Monard (2004) for the two hybrids;
@@ -105,7 +107,7 @@ def _drawn_rows(x: Any, cell: NDArray[np.int64], sampler: str, seed: int) -> tup
 def _mixed(
     x: Any, cell: NDArray[np.int64], method: str, categorical: list[int], seed: int
 ) -> tuple[Any, NDArray[np.int64]]:
-    """New rows, and for each a row of the same cell, which lends it label and groups."""
+    """Return new rows, and for each a row of the same cell, which lends it label and groups."""
     over = require("imblearn.over_sampling", "methods")
     smote = over.SMOTENC(categorical, random_state=seed) if categorical else over.SMOTE(random_state=seed)
     table = _objects(x, categorical) if categorical else _numbers(x)

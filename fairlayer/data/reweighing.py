@@ -30,7 +30,7 @@ def reweighing_weights(groups: Any, y: Any) -> NDArray[np.float64]:
         ColumnError: lengths differ, no rows, or more distinct values than could be groups.
 
     Source: Kamiran, Calders (2012), "Data preprocessing techniques for classification without discrimination".
-    Limits: bounds no prediction; a model may still separate the groups through its features.
+    Limits: it bounds no prediction. A model may still separate the groups through its features.
 
     Example:
         >>> reweighing_weights(["F", "F", "F", "M", "M", "M"], [1, 0, 0, 1, 1, 0]).tolist()
@@ -47,7 +47,7 @@ def inverse_frequency_weights(groups: Any, y: Any = None) -> NDArray[np.float64]
         w = n / (k n_c)      for a row of one of the k cells c that occur, which has n_c rows; the weights sum to n
 
     Without labels each group keeps its label rate. With labels every group is given the rate of 1/2 (of two classes),
-    so that scores learnt with these weights are no probabilities of the population; `reweighing_weights` keeps the
+    so that scores learnt with these weights are not probabilities of the population; `reweighing_weights` keeps the
     label rate of all rows, and the share of each group.
 
     Args:
@@ -57,7 +57,7 @@ def inverse_frequency_weights(groups: Any, y: Any = None) -> NDArray[np.float64]
     Raises:
         ColumnError: lengths differ, no rows, or more distinct values than could be groups.
 
-    Limits: bounds no prediction; the rows of a small cell are repeated as it were, with their noise.
+    Limits: it bounds no prediction. The rows of a small cell are repeated, as it were, with their noise.
 
     Example:
         >>> inverse_frequency_weights(["F", "M", "M", "M"]).round(3).tolist()

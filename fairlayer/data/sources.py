@@ -18,7 +18,7 @@ __all__ = ["cache_folder", "find_or_fetch"]
 
 
 def cache_folder() -> Path:
-    """FAIRLAYER_CACHE, or the user's cache folder."""
+    """Return FAIRLAYER_CACHE, or the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fairlayer"
     return Path(os.environ.get("FAIRLAYER_CACHE") or default)
 

@@ -39,7 +39,7 @@ def split_rows(table: Table, *, seed: int = 0, test_share: float = 0.3, valid_sh
     """Return the table's own split where it has one, else a seeded one; validation rows come out of training rows.
 
     Args:
-        seed: of the random split.
+        seed: the seed of the random split.
         test_share: the share of test rows.
         valid_share: the share of validation rows in the rest.
 

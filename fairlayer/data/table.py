@@ -55,10 +55,7 @@ class Table:
         made = {cut.column for cut in self.cuts}
         sources = [cut.source for cut in self.cuts]
         for why, names in (
-            (
-                "sensitive",
-                [part for name in self.sensitive if name not in made for part in self._parts(name)] + sources,
-            ),
+            ("sensitive", [p for name in self.sensitive for p in self._parts(name) if p not in made] + sources),
             ("dropped", self.not_features),
             ("categorical", self.categorical),
             ("split", [self.split] if self.split else []),
@@ -67,7 +64,7 @@ class Table:
         all_faults(*(partial(column_of, self.frame, name, why) for why, name in dict.fromkeys(wanted)))
 
     def features(self, *, drop_sensitive: bool = False) -> tuple[str, ...]:
-        """Names of the columns that the model sees; a cut's source counts as sensitive."""
+        """Return the names of the columns that the model sees; a cut's source counts as sensitive."""
         hidden = {self.target, self.split, *self.not_features}
         if drop_sensitive:
             parts = [part for name in self.sensitive for part in self._parts(name)]
@@ -78,13 +75,17 @@ class Table:
         """Return the columns of a sensitive feature; `race+sex` is an intersection, unless a column is so called."""
         return [name] if name in self.frame.columns else [part.strip() for part in name.split("+")]
 
-    def labels(self) -> NDArray[np.float32]:
-        """0 / 1 for a classification table, the numbers themselves for a regression one."""
+    def labels(self, *, of_run: bool = False) -> NDArray[np.float32]:
+        """Return 0 and 1 for a classification table, and the numbers themselves for a regression one.
+
+        Args:
+            of_run: whether a trained run says which value counts as 1, and not the caller, for the text of an error.
+        """
         column = column_of(self.frame, self.target, "target")
         read = (
             partial(_amounts, column.dropna())
             if self.positive is None
-            else partial(_matches, column.dropna(), self.positive)
+            else partial(_matches, column.dropna(), self.positive, of_run)
         )
         all_faults(partial(_check_there, column), read)
         return read()
@@ -116,14 +117,14 @@ def _amounts(column: pd.Series) -> NDArray[np.float32]:
     return as_numbers(column).astype(np.float32)
 
 
-def _matches(column: pd.Series, positive: str) -> NDArray[np.float32]:
+def _matches(column: pd.Series, positive: str, of_run: bool) -> NDArray[np.float32]:
     names = as_text(column)
     found = sorted(set(names))
     if positive not in found:
+        remedy = "Write the outcomes as the training table did." if of_run else "Name one of them (--positive)."
         raise TargetError(
             f"target '{column.name}' was to be 1 where it equals '{positive}', but its values are: "
-            f"{listed(found)}{near(positive, found)} "
-            "Name one of them (--positive)."
+            f"{listed(found)}{near(positive, found)} {remedy}"
         )
     for alike in spelt_alike(found):
         raise TargetError(

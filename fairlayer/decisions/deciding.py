@@ -58,7 +58,7 @@ def decide(
         utility: 2 x 2, `utility[label][decision]`; by default 1 for a right decision, so that it is the accuracy.
             For a table of costs give its negative.
         randomised: draw lots between thresholds, where exact parity needs it.
-        seed: of the lots; None draws fresh ones.
+        seed: the seed of the lots; None draws fresh ones.
         sample_weight: how many samples each row stands for (n,), 0 or more; None for one each. Rates, gaps, utility,
             counts and the capacity are then by weight, and "one sample" above is one row with its weight.
 
@@ -141,7 +141,7 @@ def _per_constraint(plan: DecisionPlan, decisions: FloatArray) -> dict[str, Any]
 
 
 def _by_cell(cell_of: IntArray, decisions: IntArray | None, weights: FloatArray | None, cells: int) -> Any:
-    """Samples, or those selected, by cell: whole numbers where samples have no weights."""
+    """Return the samples, or those selected, by cell: whole numbers where samples have no weights."""
     ones = np.ones(len(cell_of)) if weights is None else weights
     sums = np.bincount(cell_of, weights=ones if decisions is None else ones * decisions, minlength=cells)
     return sums.astype(np.int64) if weights is None else sums

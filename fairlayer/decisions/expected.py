@@ -59,11 +59,11 @@ class ExpectedGap:
     """The gap that a rule is expected to show.
 
     Args:
-        constraint: whose gap it is.
-        at_fit: on the rows that the rule was fitted to.
-        limit: of the constraint.
-        new_rows: on new rows of the sizes asked for.
-        long_run: on ever more rows.
+        constraint: the constraint whose gap it is.
+        at_fit: the gap on the rows that the rule was fitted to.
+        limit: the limit of the constraint.
+        new_rows: the gap on new rows of the sizes asked for.
+        long_run: the gap on ever more rows.
         without: what a rule that truly had no gap would show on new rows of these sizes, by chance alone.
         causes: the cells whose thresholds are the least certain, the worst first.
 

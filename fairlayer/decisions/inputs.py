@@ -23,7 +23,7 @@ def as_scores(scores: Any) -> Tensor:
     """Return scores as a floating tensor; whole numbers, such as ranks, are scores too.
 
     Raises:
-        ShapeError: they are no numbers.
+        ShapeError: they are not numbers.
     """
     return as_score_tensor(scores, whole=True)
 
@@ -42,7 +42,7 @@ def read_scores(scores: Tensor) -> FloatArray:
             f"scores must have shape (n,) or (n, 1), but have {shape}. Give the column of the positive class."
         )
     if not shape[0]:
-        raise EmptyBatchError(f"the batch is empty: scores have shape {shape}.")
+        raise EmptyBatchError(f"the batch is empty: scores have shape {shape}. Skip such a batch.")
     values = host_float64(scores).reshape(-1)
     bad = int((~np.isfinite(values)).sum())
     if bad:

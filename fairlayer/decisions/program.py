@@ -60,7 +60,7 @@ class Optimum(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _Inequalities:
     """`matrix @ statistics + free * c <= limits`, with one free number c per spread.
 
     A spread, scale * max(v) - min(v) <= width, says that some c has c <= v_i and scale * v_i <= c + width.
@@ -73,7 +73,7 @@ class _Rows:
     slopes: FloatArray  # d limit / d tolerance of the block
 
     @staticmethod
-    def of(slabs: SlabSystem, statistics: int) -> _Rows:
+    def of(slabs: SlabSystem, statistics: int) -> _Inequalities:
         spreads = sum(isinstance(block, SpreadSlabs) for block in slabs.blocks)
         parts = [(np.zeros((0, statistics)), np.zeros((0, spreads)), np.zeros(0), np.zeros(0))]
         owners, column = [np.zeros(0, dtype=np.int64)], 0
@@ -85,7 +85,7 @@ class _Rows:
                 parts.append(_slab_rows(block, spreads))
             owners.append(np.full(len(parts[-1][0]), number))
         matrix, free, limits, slopes = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return _Rows(matrix, free, limits, np.concatenate(owners), slopes)
+        return _Inequalities(matrix, free, limits, np.concatenate(owners), slopes)
 
 
 def _spread_rows(block: SpreadSlabs, free: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -120,7 +120,7 @@ def solve_program(curves: Sequence[Curve], slabs: SlabSystem, statistics: int) -
         ClashingBlocks: no lottery meets the slabs.
         SolverError: the solver did not settle.
     """
-    return _Master(curves, _Rows.of(slabs, statistics)).solve(len(slabs.blocks))
+    return _Master(curves, _Inequalities.of(slabs, statistics)).solve(len(slabs.blocks))
 
 
 class _Master:
@@ -129,7 +129,7 @@ class _Master:
     Columns: slack of each slab row, the free numbers (as a difference), the widening of all limits, then breaks.
     """
 
-    def __init__(self, curves: Sequence[Curve], rows: _Rows) -> None:
+    def __init__(self, curves: Sequence[Curve], rows: _Inequalities) -> None:
         self.curves, self.rows = curves, rows
         self.cells, m, free = len(curves), len(rows.limits), rows.free.shape[1]
         self.widening = m + 2 * free

@@ -33,7 +33,7 @@ class ReferredDecisions:
         rates: share of each group that is selected where everybody in the band is decided for parity (groups,).
         gap: largest difference of these rates: what is reached if the band is decided for parity.
         largest_gap: the largest difference that any decisions on those referred can lead to; `gap` where nobody is.
-        gap_before: of `score >= threshold`.
+        gap_before: the gap of the decisions `score >= threshold`.
 
     Example:
         >>> scores = [0.9, 0.8, 0.55, 0.2, 0.7, 0.45, 0.3, 0.1]
@@ -89,7 +89,8 @@ def reject_option(
 
     Source: Kamiran, Karim, Zhang (2012), "Decision theory for discrimination-aware classification", for the band; the
         bound for a person's decisions is this package's.
-    Limits: fitted to one batch. `decide` reaches the same rates with more right decisions where it may move thresholds.
+    Limits: the band is fitted to one batch. `decide` reaches the same rates with more right decisions where it may
+        move thresholds.
 
     Example:
         >>> scores = [0.9, 0.8, 0.55, 0.2, 0.7, 0.45, 0.3, 0.1]

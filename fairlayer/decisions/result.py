@@ -19,19 +19,19 @@ class Decisions:
 
     Args:
         decisions: 0 or 1, int64, of the shape and device of the scores.
-        probabilities: with which each sample was selected, float64; 0 or 1 where no lots are drawn.
+        probabilities: the probabilities with which each sample was selected, float64; 0 or 1 where no lots are drawn.
         rule: the thresholds, for use on others.
         counts: samples per cell; the sum of their weights, where weights were given.
         selected: samples selected per cell, counted in the same way.
-        expected_utility: of these decisions, per sample: the accuracy, unless another utility was given. Expected
-            over the labels by y where given, else by label probabilities, else by the scores.
+        expected_utility: the expected utility of these decisions, per sample: the accuracy, unless another utility was
+            given. Expected over the labels by y where given, else by label probabilities, else by the scores.
         utility_bound: expected utility of the best lottery between thresholds within the limits. No rule of one
             threshold per cell within them exceeds it.
-        gaps: per constraint the number that it bounds, measured on the decisions (a largest difference, a lowest over
-            highest, a lowest rate); None where nothing is compared.
+        gaps: for each constraint, the number that it bounds, measured on the decisions (a largest difference, a lowest
+            over highest, a lowest rate); None where nothing is compared.
         measured: the same with limit, direction and counts.
-        rounding: per constraint, what whole numbers may add to its gap: the share of one sample per cell; and how far
-            thresholds stop short of a limit below 0.005 on rates within labels, where meeting it costs much.
+        rounding: for each constraint, what whole numbers may add to its gap: the share of one sample per cell; and how
+            far thresholds stop short of a limit below 0.005 on rates within labels, where meeting it costs much.
         multipliers: price of each constraint: d utility_bound / d tolerance.
         capacity_price: expected utility, summed over the batch, of one more place; 0 where there is no capacity.
         absent: groups that a constraint compares and this batch lacks, as (constraint, group).

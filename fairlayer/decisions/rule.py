@@ -77,7 +77,7 @@ class DecisionRule:
         cells: one rule per combination of their categories that was fitted.
         randomised: whether lots are drawn between thresholds; otherwise only among equal scores is there a share.
 
-    Limits: fitted to one batch. On others the rates and gaps differ by chance, as `expected_gap` says, and by any
+    Limits: a rule is fitted to one batch. On others rates and gaps differ by chance, as `expected_gap` says, and by any
         drift: measure them. Where the promise is about the batch at hand, as with many small intersections, use
         `decide` on that batch instead.
 
@@ -160,7 +160,7 @@ class DecisionRule:
             constraints: the constraint whose gap it is; of several, the one of the largest long-run gap.
             sizes: the number of new rows, in the proportions of the fitted ones; or a number for each cell, by name;
                 by default as many as were fitted.
-            seed: of the 2,000 draws.
+            seed: the seed of the 2,000 draws.
 
         Raises:
             MissingLabelsError: a constraint on labels, and the rule was fitted without labels.
@@ -181,10 +181,10 @@ class DecisionRule:
         """Return decisions 0 or 1 for new scores (n,) or (n, 1), in their shape and on their device.
 
         Args:
-            scores: of the model that the rule was fitted to.
+            scores: the scores of the model that the rule was fitted to.
             sensitive_features: as in `decide`.
-            seed: of the lots of a randomised rule; None draws fresh ones. A rule that is not randomised draws none:
-                equal scores at a threshold that selects a share of them are then taken evenly in their order.
+            seed: the seed of the lots of a randomised rule; None draws fresh ones. A rule that is not randomised draws
+                none: equal scores at a threshold that selects a share of them are then taken evenly in their order.
 
         Raises:
             UnseenCellError: a combination of categories that was not fitted.
@@ -361,7 +361,7 @@ def _cell_rule(
 
 
 def _threshold(curve: Curve, j: int) -> float:
-    """Half way between the last score selected and the first one not, where a number lies between them."""
+    """Return half way between the last score selected and the first one not, where a number lies between them."""
     if j == 0:
         return math.inf
     if j == len(curve.values):

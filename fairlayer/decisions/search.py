@@ -56,7 +56,7 @@ class Search:
         return best
 
     def matched_starts(self) -> list[IntArray]:
-        """Counts at which one statistic of all cells agrees, or differs by a limit: the best of them for each.
+        """Return the counts at which one statistic of all cells agrees, or differs by a limit: the best ones for each.
 
         Where rates within labels are compared, counts that keep the limits lie along the line on which the rates of one
         label agree; those at which the others agree as well are few, and a grid over counts passes them by.
@@ -101,7 +101,7 @@ class Search:
         return float(excess_of(self.problem.blocks, self.allowance, statistics[None, :])[0]), -gain
 
     def _total(self, counts: IntArray, cells: Iterable[int]) -> tuple[FloatArray, float]:
-        """Statistics and gain of the best counts of some cells."""
+        """Return statistics and gain of the best counts of some cells."""
         statistics, gain = np.zeros(self.problem.statistics), 0.0
         for g in cells:
             table = self.tables[g]
@@ -154,7 +154,7 @@ class Search:
 
 
 def _options(size: int, count: int, most: int) -> IntArray:
-    """Counts to try: all, or an even grid and the neighbours at distances 1, 2, 4, ..."""
+    """Return the counts to try: all, or an even grid and the neighbours at distances 1, 2, 4, ..."""
     steps = 2 ** np.arange(int(np.log2(size)) + 1)
     grid = np.linspace(0, size, min(max(most, _GRID), size + 1)).astype(np.int64)
     options = np.concatenate([[count], count - steps, count + steps, grid])
@@ -162,7 +162,7 @@ def _options(size: int, count: int, most: int) -> IntArray:
 
 
 def excess_of(blocks: Sequence[Block], allowance: Sequence[FloatArray], statistics: FloatArray) -> FloatArray:
-    """Violation of blocks, beyond an allowance for each of their rows, by statistics (m, s); 0 where there is none."""
+    """Return by how much statistics (m, s) violate blocks, beyond an allowance for each of their rows; 0 for none."""
     worst = np.zeros(len(statistics))
     for block, rounding in zip(blocks, allowance, strict=True):
         v = statistics @ block.matrix.T

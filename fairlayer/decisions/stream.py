@@ -64,11 +64,11 @@ class DecisionStream:
     thresholds change first.
 
     Args:
-        rule: fitted thresholds.
+        rule: the fitted thresholds.
         constraints: what must hold for the pooled decisions; they read features of the rule, and no labels.
-        width: of the band around a threshold in which wishes go from 0 to 1, in units of the score.
+        width: the width of the band around a threshold in which wishes go from 0 to 1, in units of the score.
         policy: see `InferenceState`; by default "anytime", which bounds all decisions so far.
-        **options: of the `InferenceState`: memory, window, hold.
+        **options: the options of the `InferenceState`: memory, window, hold.
 
     Raises:
         ConstraintDefinitionError: a constraint reads labels or features that the rule does not know, or the width is
@@ -191,7 +191,7 @@ class DecisionStream:
         if count.shape != (len(self.rule.cells),) or selected.shape != count.shape:
             raise ValueError(f"counts of shapes {count.shape} and {selected.shape}")
         if not (np.isfinite(count).all() and np.isfinite(selected).all()):
-            raise ValueError("counts that are no numbers")
+            raise ValueError("counts that are not numbers")
         if not all(abs(rest) <= _HALF for rest in left.values()):
             raise ValueError("rests beyond half a person")
         return _Saved(left, count, selected, saved["stream"])

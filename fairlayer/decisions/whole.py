@@ -43,7 +43,7 @@ def choose_counts(problem: Problem, optimum: Optimum) -> IntArray:
 
 
 def _rounded(problem: Problem, optimum: Optimum) -> IntArray:
-    """Whole counts near the best lottery that meet the slabs, each widened by one sample per cell."""
+    """Return whole counts near the best lottery that meet the slabs, each widened by one sample per cell."""
     pairs = list(zip(optimum.mixtures, problem.curves, strict=True))
     if all(curve.mass_only for curve in problem.curves):
         return _least_excess(problem, np.array([_count(mixture, curve) for mixture, curve in pairs]))
@@ -62,7 +62,7 @@ def _count(mixture: Mixture, curve: Curve) -> float:
 
 
 def _least_excess(problem: Problem, counts: FloatArray) -> IntArray:
-    """Of the ways to round each count up or down, within the capacity, that of least violation, then of most gain.
+    """Return, of all ways to round each count within the capacity, that of least violation, then that of most gain.
 
     Rounding all down moves a spread by less than 1/n_g of one group, so the least violation is no more than that.
     """
@@ -113,7 +113,7 @@ def _nearest(mixture: Mixture, curve: Curve, used: FloatArray) -> int:
 
 
 def _common_starts(problem: Problem) -> list[IntArray]:
-    """Counts of one threshold for everybody, and of one selection rate for everybody."""
+    """Return the counts of one threshold for everybody, and those of one selection rate for everybody."""
     sizes = np.array([curve.size for curve in problem.curves])
     starts = [np.round(rate * sizes).astype(np.int64) for rate in np.linspace(0.0, 1.0, _COMMON)]
     for threshold in np.quantile(problem.scores, np.linspace(0.0, 1.0, _COMMON)):

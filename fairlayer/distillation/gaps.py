@@ -39,7 +39,7 @@ class RemainingGap:
         constraint: its name.
         scores: the number that it bounds (for a parity the largest difference of group means, for a ratio the lowest
             over the highest), None where there is nothing to compare.
-        violation: by how much it misses the constraint, 0 where it is met.
+        violation: how much it misses the constraint, 0 where it is met.
         decisions: the same number as `scores` for the decisions `prediction >= threshold`.
         counts: samples of each group it compares.
         measured: `scores` with its limit, its direction and its unit.
@@ -77,7 +77,7 @@ def remaining_gap(
             sensitive_features.
         constraints: what to measure; those that read labels need y in every batch. Score bins are those of the
             predictions.
-        threshold: of the decisions; None where there are none (regression).
+        threshold: the threshold of the decisions; None where there are none (regression).
 
     Raises:
         MissingLabelsError: a constraint reads labels, and a batch has none.

@@ -21,7 +21,7 @@ from fairlayer.tensor_state import PAGE, moved, read_tensor, to_tensor
 
 __all__ = ["AmortisedShifts"]
 
-_KEPT = {  # tensors that are no buffers, which copies of a model average
+_KEPT = {  # tensors that are not buffers, which copies of a model average
     "shift": torch.float64,
     "counts": torch.float64,
     "fitted": torch.bool,
@@ -51,7 +51,7 @@ class AmortisedShifts(nn.Module):
         on_unknown: what is done where a group is unknown: "unmoved" (no constraint on that feature moves the sample,
             as in the projection; for a parity over one feature that is also the mean shift of everyone), or "raise".
 
-    Source: the shifts are those of `Projection.shift`; keeping them is design of this package.
+    Source: the shifts are those of `Projection.shift`; keeping them is the design of this package.
 
     Example:
         >>> import torch, fairlayer as fl

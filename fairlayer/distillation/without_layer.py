@@ -78,7 +78,7 @@ def as_scores(output: Any) -> Tensor:
     """Return a backbone's output as scores.
 
     Raises:
-        OutputError: it is no tensor and has no tensor `.logits`.
+        OutputError: it is not a tensor and has no tensor `.logits`.
     """
     if isinstance(output, Tensor):
         return output

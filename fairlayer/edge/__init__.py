@@ -3,7 +3,6 @@
 from fairlayer.constraints.weights import read_sample_weight
 from fairlayer.edge.agreement import check_alike
 from fairlayer.edge.bounds import Bound, Bounds, Box, plain_bounds
-from fairlayer.edge.choices import check_choice
 from fairlayer.edge.features import read_features, read_groups
 from fairlayer.edge.loaders import LoaderBatch, read_batch, read_loader
 from fairlayer.edge.meaning import (
@@ -16,7 +15,7 @@ from fairlayer.edge.numbers import as_numbers
 from fairlayer.edge.per_sample import pick, read_per_sample
 from fairlayer.edge.row_order import check_row_order
 from fairlayer.edge.scores import as_columns, as_score_tensor
-from fairlayer.edge.stated import Stated, as_constraints, feature_names
+from fairlayer.edge.stated import Stated, as_constraints, check_choice, feature_names
 
 __all__ = [
     "Bound",

@@ -41,7 +41,9 @@ def check_alike(
     if (found[:, 1] != found[0, 1]).any():
         _raise_different(mine, ranks)
     if not found[:, 0].any():
-        raise EmptyBatchError(f"the batch is empty: none of the {len(found)} processes has any scores.")
+        raise EmptyBatchError(
+            f"the batch is empty: none of the {len(found)} processes has any scores. Skip such a batch on all of them."
+        )
 
 
 def _raise_different(mine: dict[str, Any], ranks: Ranks) -> NoReturn:

@@ -23,7 +23,7 @@ def read_groups(
     """Read the sensitive features of n samples that the constraints name, and no others.
 
     Raises:
-        ShapeError: they are no columns of n samples.
+        ShapeError: they are not columns of n samples.
     """
     names = () if features is None or isinstance(features, Mapping) else feature_names(constraints)
     groups = read_features(features, names, n, vocabulary, ranks)
@@ -40,7 +40,7 @@ def read_features(
     """Read the sensitive features `names` of n samples; None gives none. See `read_sensitive_features`.
 
     Raises:
-        ShapeError: they are no columns.
+        ShapeError: they are not columns.
     """
     if features is None:
         return Groups({}, n, vocabulary, ranks)

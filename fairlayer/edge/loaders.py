@@ -35,7 +35,7 @@ def read_loader(loader: Iterable[Any], *, groups_in_x: bool = False) -> Iterator
         groups_in_x: see `read_batch`.
 
     Raises:
-        ShapeError: it is no loader, or a batch cannot be read.
+        ShapeError: it is not a loader, or a batch cannot be read.
         EmptyBatchError: it gives no batch, as a generator does that was used up.
 
     Example:

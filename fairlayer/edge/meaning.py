@@ -112,7 +112,7 @@ def warn_of_unmeant(
         scores: (n,), (n, 1) or (n, k), as they were given.
         stated: each constraint with each of its statements about the batch.
         box: bounds on the predictions.
-        once: of the layer.
+        once: what remembers, for the layer, which warnings were given.
         simplex: whether each row of predictions is held on the simplex.
         from_logits: whether the scores are logits, so that the predictions are probabilities.
     """

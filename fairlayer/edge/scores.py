@@ -26,8 +26,8 @@ def as_score_tensor(scores: Any, *, whole: bool = False) -> Tensor:
 
     Raises:
         BackendError: they are a tensor without numbers (meta, fake).
-        ShapeError: they are no numbers, or not laid out row by row (sparse); or whole numbers or bools, where these
-            are no scores.
+        ShapeError: they are not numbers, or not laid out row by row (sparse); or whole numbers or bools, where these
+            are not scores.
 
     Example:
         >>> as_score_tensor([0.25, 0.5])
@@ -76,7 +76,7 @@ def as_columns(scores: Tensor, *, empty: bool = False) -> tuple[Tensor, ...]:
     if scores.ndim not in (1, 2):
         raise ShapeError(f"scores must have shape (n,), (n, 1) or (n, k), but have {tuple(scores.shape)}.")
     if scores.numel() == 0 and not (empty and scores.shape[1:].numel()):
-        raise EmptyBatchError(f"the batch is empty: scores have shape {tuple(scores.shape)}.")
+        raise EmptyBatchError(f"the batch is empty: scores have shape {tuple(scores.shape)}. Skip such a batch.")
     return (scores,) if scores.ndim == 1 else scores.unbind(1)
 
 
@@ -84,6 +84,6 @@ def _widened(scores: Tensor, whole: bool) -> Tensor:
     if whole and not scores.is_complex() and scores.dtype != torch.bool:
         return scores.double()
     raise ShapeError(
-        f"scores must be floating numbers, but found values of {scores.dtype}. Decisions and codes are no scores; if "
+        f"scores must be floating numbers, but found values of {scores.dtype}. Decisions and codes are not scores; if "
         "these are, pass scores.double() or .astype(float)."
     )

@@ -1,4 +1,4 @@
-"""The constraints of a call: one or several, as objects or as text."""
+"""What a call states: its constraints, as objects or as text, and parameters that take one of a few values."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from fairlayer.constraints import Constraint
 from fairlayer.constraints.text import parse_constraint
-from fairlayer.errors import ConstraintDefinitionError
+from fairlayer.errors import ConstraintDefinitionError, ParameterError
 
-__all__ = ["Stated", "as_constraints", "feature_names"]
+__all__ = ["Stated", "as_constraints", "check_choice", "feature_names"]
 
 Stated: TypeAlias = Constraint | str | Sequence[Constraint | str]
 
@@ -29,7 +29,7 @@ def as_constraints(constraints: Stated) -> tuple[Constraint, ...]:
     if isinstance(given, Sequence) and all(map(_is_stated, given)):
         read = tuple(parse_constraint(each) if isinstance(each, str) else each for each in given)
         for each in read:
-            each.limit_value()  # a limit argument that is no attribute is refused before anything reads it
+            each.limit_value()  # a limit argument that is not an attribute is refused before anything reads it
         return read
     raise ConstraintDefinitionError(
         f"constraints must be a list of constraints, or of their texts, or a single one, but found {constraints!r}."
@@ -39,6 +39,17 @@ def as_constraints(constraints: Stated) -> tuple[Constraint, ...]:
 def feature_names(constraints: Sequence[Constraint]) -> tuple[str, ...]:
     """Return the sensitive features that the constraints read, in the order in which they name them."""
     return tuple(dict.fromkeys(name for constraint in constraints for name in constraint.features))
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """Return the value if it is one of the choices.
+
+    Raises:
+        ParameterError: it is not.
+    """
+    if value not in choices:
+        raise ParameterError(f"{name} must be one of {', '.join(map(repr, choices))}, but is {value!r}.")
+    return value
 
 
 def _is_stated(constraint: object) -> bool:

@@ -24,10 +24,16 @@ LONG, NEAR, FAR = 11, 12, 13
 NEXT_LONG, NEXT_NEAR, NEXT_FAR = 14, 15, 16
 """The same of now, which comes into force later."""
 
-SOLVED_MEAN, SOLVED_SLACK = 17, 18
-"""The raw mean at the last solution, and its slack."""
+SOLVED_MEAN, SOLVED_SIZE, SOLVED_SPREAD = 17, 18, 19
+"""What the last solution knew: the mean of a cell's recent raw scores, their number, and the spread of all scores."""
 
-ROWS = 19
+SOLVED_COUNT, SOLVED_AWAY = 20, 21
+"""Its present count then, and by how much its raw scores exceeded that mean; what has come since is more than these."""
+
+FADED = 22
+"""In which direction a cell has strayed since the long means were renewed, -1 or 1; 0 for not at all."""
+
+ROWS = 23
 
 GEOMETRY, LOW, HIGH, NOISE, GUARDED, LABELLED, SCALE_LOW, SCALE_WIDTH, LOGITS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 """The terms of a step: geometry, bounds, what noise may add to a gap of two single samples, whether answers are
@@ -57,6 +63,9 @@ SHORT = (16.0, 80.0)
 
 SURE = 8.0
 """Samples up to which a short mean says nothing."""
+
+STRAYS, SURELY_STRAYS = 0.25, 2.5
+"""By how many errors of its mean, and of what has come since, a cell may leave the last solution; then one is due."""
 
 LEAST_SHARE = 0.02
 """Of a label, below which a prediction is not guarded for it."""

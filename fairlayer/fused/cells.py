@@ -8,6 +8,7 @@ entropic geometry takes e = exp(-x) instead of the log-odds x.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from fairlayer.fused.compiling import compiled
 from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN, discriminant, odds
 
-__all__ = ["arrange", "check", "emit", "sweep"]
+__all__ = ["arrange", "check", "emit", "excess", "sweep", "tally"]
 
 
 @compiled
@@ -84,6 +85,62 @@ def sweep(geometry: int, z: Any, starts: Any, pulls: Any, lower: float, upper: f
             sums[cell], frees[cell] = _entropic(part, pull)
         else:
             sums[cell], frees[cell] = _likelihood(part, pull)
+
+
+@compiled
+def _euclidean_tally(z: Any, pull: float, lower: float, upper: float, threshold: float) -> Any:
+    distance, yes = 0.0, 0.0
+    for i in range(z.shape[0]):
+        y = min(max(z[i] - pull, lower), upper)
+        distance += 0.5 * (y - z[i]) * (y - z[i])
+        yes += 1.0 if y >= threshold else 0.0
+    return distance, yes
+
+
+@compiled
+def _entropic_tally(e: Any, pull: float, threshold: float) -> Any:
+    """Sum d = log((1 + exp(x)) / (1 + exp(x - q))) - q y; a logarithm of many factors at once."""
+    a, b = odds(pull)
+    total, yes, logs, product = 0.0, 0.0, 0.0, 1.0
+    for i in range(e.shape[0]):
+        below = a + b * e[i]
+        y = a / below
+        total += y
+        yes += 1.0 if y >= threshold else 0.0
+        product *= b * (1.0 + e[i]) / below
+        if product > 1e30 or product < 1e-30:
+            logs += math.log(product)
+            product = 1.0
+    return logs + math.log(product) - pull * total, yes
+
+
+@compiled
+def tally(
+    geometry: int, z: Any, starts: Any, pulls: Any, lower: float, upper: float, threshold: float, far: Any, yes: Any
+) -> None:
+    """Write the sums of d(y, z) of each cell at its pull, and how many y reach a threshold."""
+    for cell in range(pulls.shape[0]):
+        part, pull = z[starts[cell] : starts[cell + 1]], pulls[cell]
+        if geometry == EUCLIDEAN:
+            far[cell], yes[cell] = _euclidean_tally(part, pull, lower, upper, threshold)
+        else:
+            far[cell], yes[cell] = _entropic_tally(part, pull, threshold)
+
+
+@compiled
+def excess(z: Any, starts: Any, pulls: Any, threshold: float, first: int, up: Any, down: Any, yes: Any) -> None:
+    """Write z / y - 1 = q (1 - y) and (1 - z) / (1 - y) - 1 = -q y of a run of samples; add who reaches a threshold.
+
+    With them d = z log(z / y) + (1 - z) log((1 - z) / (1 - y)); the logarithms are left to NumPy, which is faster.
+    """
+    last = first + up.shape[0]
+    for cell in range(pulls.shape[0]):
+        pull = pulls[cell]
+        for at in range(max(starts[cell], first), min(starts[cell + 1], last)):
+            y = _root(z[at], pull)
+            yes[cell] += 1.0 if y >= threshold else 0.0
+            up[at - first] = max(pull * (1.0 - y), z[at] - 1.0)
+            down[at - first] = max(-pull * y, -z[at])
 
 
 @compiled

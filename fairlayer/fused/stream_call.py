@@ -1,6 +1,6 @@
 """A whole call of a stream under the policy "present": it reads scores and categories where tensors hold them, answers,
 counts, writes the journal, and writes predictions where a tensor will hold them. Arrays are given by their addresses,
-since each array that Python hands over costs a good part of what a step costs.
+since each array that Python hands over costs a good part of what a step costs. The sizes are those of `fused.book`.
 """
 
 from __future__ import annotations
@@ -102,8 +102,9 @@ def _read_scores(at: int, wide: bool, n: int, terms: Any, raw: Any) -> Any:
 
 
 @compiled
-def takes(places: Any, edge: Any, at: int, wide: bool, n: int, first: int) -> Any:
+def takes(desk: int, edge_at: int, at: int, wide: bool, n: int, first: int) -> Any:
     """Return whether `call` will take these samples; nothing has changed."""
+    places, edge = numba.carray(int64_at(desk), PLACES), numba.carray(int64_at(edge_at), _ANY)
     cells = numba.carray(int64_at(places[AT_CELLS]), first + n)[first:]
     raw = numba.carray(float64_at(places[AT_RAW]), first + n)[first:]
     terms = numba.carray(float64_at(places[AT_TERMS]), TERMS)
@@ -111,13 +112,15 @@ def takes(places: Any, edge: Any, at: int, wide: bool, n: int, first: int) -> An
 
 
 @compiled
-def call(places: Any, edge: Any, at: int, wide: bool, n: int, first: int, weight: float, out: int) -> Any:
+def call(desk: int, edge_at: int, at: int, wide: bool, n: int, first: int, weight: float, out: int) -> Any:
     """Answer and count the n samples of a call, and write them to the journal from the place `first` on.
 
+    `desk` and `edge_at` are the addresses of the places of a stream, and of where the categories are (see `book`).
     Returns how it ended, how many samples the guard moved, and how far on average.
     """
-    if not takes(places, edge, at, wide, n, first):
+    if not takes(desk, edge_at, at, wide, n, first):
         return REFUSED, 0, 0.0
+    places = numba.carray(int64_at(desk), PLACES)
     k, guards = places[OF_CELLS], places[OF_GUARDS]
     book = numba.carray(float64_at(places[AT_BOOK]), (ROWS, k))
     curve = numba.carray(float64_at(places[AT_CURVE]), (k, places[OF_BINS]))
@@ -168,7 +171,7 @@ def check() -> None:
     places[OF_CELLS], places[OF_BINS], places[OF_GUARDS] = 2, LABEL_BINS, 1
     table, column, scores, out = np.array([0, 1, 2, 2]), np.array([0, 1]), np.array([0.25, 0.5]), np.zeros(2)
     edge = np.array([1, table.ctypes.data, column.ctypes.data, table.ctypes.data, 4, 1])
-    given = places, edge, scores.ctypes.data, True, 2, 0
+    given = places.ctypes.data, edge.ctypes.data, scores.ctypes.data, True, 2, 0
     if not takes(*given) or call(*given, 1.0, out.ctypes.data)[0] not in {STEPPED, CONTRADICTED}:
         raise ArithmeticError("the compiled call of a stream refused the scores (0.25, 0.5)")
     if out.tolist() != [0.25, 0.5]:

@@ -2,7 +2,7 @@
 
 Points are the bins of the sketch, then the samples of a block that is learnt from before it is answered, then points of
 almost no weight that tell what pull each cell has at the label estimates 0 and 1. Where labels matter, a point counts
-in a member of kind 1 by its estimate p, in one of kind 2 by 1 - p.
+in a member of kind 1 by its estimate p, in one of kind 2 by 1 - p. What a solution knew of each cell stays in the book.
 """
 
 from __future__ import annotations
@@ -12,7 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from fairlayer.fused.book import BASE, LABELLED, ROWS, SCALE_LOW, SCALE_WIDTH, SLOPE, SOLVED_MEAN, SOLVED_SLACK
+from fairlayer.fused.book import (
+    BASE,
+    LABELLED,
+    ROWS,
+    SCALE_LOW,
+    SCALE_WIDTH,
+    SLOPE,
+    SOLVED_AWAY,
+    SOLVED_COUNT,
+    SOLVED_MEAN,
+    SOLVED_SIZE,
+    SOLVED_SPREAD,
+)
 from fairlayer.fused.book import COUNT as PRESENT
 from fairlayer.fused.book import RAW as PRESENT_RAW
 from fairlayer.fused.compiling import compiled
@@ -103,15 +115,15 @@ def _inverse(table: Any, v: Any, wanted: float) -> Any:
 
 
 @compiled
-def _least(table: Any, v: Any, lower: float, upper: float) -> Any:
-    return max(_inverse(table, v, upper), 0.0) + min(_inverse(table, v, lower), 0.0)
-
-
-@compiled
-def _at_level(table: Any, v: Any, level: float, tolerance: float, slack: Any, t: Any) -> None:
+def _at_level(table: Any, v: Any, still: Any, level: float, tolerance: float, slack: Any, t: Any) -> None:
+    """Write the least shifts; `still` are the values without any."""
     for g in range(t.shape[0]):
         upper = level + slack[g]
-        t[g] = _least(table[g], v[g], min(level - (tolerance + slack[g]), upper), upper)
+        lower = min(level - (tolerance + slack[g]), upper)
+        if upper < still[g]:
+            t[g] = max(_inverse(table[g], v[g], upper), 0.0)
+        else:
+            t[g] = min(_inverse(table[g], v[g], lower), 0.0) if lower > still[g] else 0.0
 
 
 @compiled
@@ -153,30 +165,30 @@ def _shifts(
             continue
         for s in range(_TABLE):
             v[g, s] += weight[i] * share[i] * _step(geometry, x[i], rest[i] + table[g, s] * share[i], low, high)
-    t = np.zeros(members)
+    t, still = np.zeros(members), np.zeros(members)
     top, bottom = -np.inf, np.inf
     for g in range(members):
         for s in range(_TABLE):
             v[g, s] *= unit[g]
-        still = v[g, 0]
+        still[g] = v[g, 0]
         for s in range(_TABLE):
             if table[g, s] == 0.0:
-                still = v[g, s]
+                still[g] = v[g, s]
                 break
-        top, bottom = max(top, still - slack[g]), min(bottom, still + tolerance + slack[g])
+        top, bottom = max(top, still[g] - slack[g]), min(bottom, still[g] + (tolerance + slack[g]))
     if not bottom < top:
         return t
     first, last, before, after = bottom, top, 0.0, 0.0
     for _ in range(2):
         least, width = first, last - first
         below, above = 0, _LEVELS - 1  # the balance falls as the level grows: it is above 0 below, and not above
-        _at_level(table, v, least, tolerance, slack, t)
+        _at_level(table, v, still, least, tolerance, slack, t)
         before = _balance(t, unit)
-        _at_level(table, v, last, tolerance, slack, t)
+        _at_level(table, v, still, last, tolerance, slack, t)
         after = _balance(t, unit)
         while above - below > 1:
             middle = (below + above) // 2
-            _at_level(table, v, least + width * (middle / (_LEVELS - 1.0)), tolerance, slack, t)
+            _at_level(table, v, still, least + width * (middle / (_LEVELS - 1.0)), tolerance, slack, t)
             balance = _balance(t, unit)
             if balance <= 0.0:
                 above, after = middle, balance
@@ -185,7 +197,7 @@ def _shifts(
         first, last = least + width * (below / (_LEVELS - 1.0)), least + width * (above / (_LEVELS - 1.0))
     fall = before - after
     between = min(max(before / fall, 0.0), 1.0) if fall > 0.0 else 0.0
-    _at_level(table, v, first + (last - first) * between, tolerance, slack, t)
+    _at_level(table, v, still, first + (last - first) * between, tolerance, slack, t)
     return t
 
 
@@ -317,12 +329,17 @@ def far_means(counts: Any, totals: Any, borrowed: Any, unit: float, spread: floa
 
 
 @compiled
-def means_now(book: Any, weight: float, doubtful: float) -> None:
-    """Write down the present raw mean of each cell, and its slack, `doubtful` over the root of its samples."""
+def means_now(book: Any, cell: Any, score: Any, weight: Any, spread: float) -> None:
+    """Write down what a solution knows of each cell: the mean and the number of its points, and the spread."""
     for c in range(book.shape[1]):
-        safe = max(book[PRESENT, c], 1e-300)
-        book[SOLVED_MEAN, c] = book[PRESENT_RAW, c] / safe
-        book[SOLVED_SLACK, c] = doubtful / math.sqrt(max(safe / weight, 1e-9))
+        book[SOLVED_MEAN, c], book[SOLVED_SIZE, c], book[SOLVED_SPREAD, c] = 0.0, 0.0, spread
+    for i in range(cell.shape[0]):
+        book[SOLVED_MEAN, cell[i]] += weight[i] * score[i]
+        book[SOLVED_SIZE, cell[i]] += weight[i]
+    for c in range(book.shape[1]):
+        book[SOLVED_MEAN, c] /= max(book[SOLVED_SIZE, c], 1e-300)
+        book[SOLVED_COUNT, c] = book[PRESENT, c]
+        book[SOLVED_AWAY, c] = book[PRESENT_RAW, c] - book[SOLVED_MEAN, c] * book[PRESENT, c]
 
 
 @compiled
@@ -342,10 +359,9 @@ def refresh(
     before: Any,
     terms: Any,
     numbers: Any,
-    weight: float,
     book: Any,
 ) -> Any:
-    """Solve, and write pulls, present raw means and their slacks into the book.
+    """Solve, and write pulls and what was known into the book.
 
     `numbers` are doubt, trust, and the largest shift; where the last is 0 it is the spread, or as in `numbers[3]`.
     Returns the shifts of all members, what each parity is paid per sample, by how much the worst is missed, and the
@@ -361,7 +377,7 @@ def refresh(
     for c in range(k):
         book[BASE, c] = pulls[last + c]
         book[SLOPE, c] = pulls[last + k + c] - pulls[last + c] if terms[LABELLED] > 0.0 else 0.0
-    means_now(book, weight, numbers[0] * spread)
+    means_now(book, cell[:last], score[:last], mass_of[:last], spread)
     paid = np.zeros(member.shape[0])
     for j in range(member.shape[0]):
         for g in range(start[j], start[j + 1]):
@@ -371,14 +387,14 @@ def refresh(
 
 @compiled
 def moved(book: Any, weight: float) -> Any:
-    """Return by how many slacks the raw means have moved since the last solution, squared, on average of samples."""
+    """Return by how many errors the raw means have moved since the last solution, squared, on average of samples."""
     total, samples = 0.0, 0.0
     for c in range(book.shape[1]):
-        count = book[PRESENT, c]
-        if count > 0.0:
-            samples += count / weight
-            distance = book[PRESENT_RAW, c] / count - book[SOLVED_MEAN, c]
-            total += count / weight * distance**2 / max(book[SOLVED_SLACK, c], 1e-12) ** 2
+        size, new = book[SOLVED_SIZE, c], (book[PRESENT, c] - book[SOLVED_COUNT, c]) / weight
+        away = (book[PRESENT_RAW, c] - book[SOLVED_MEAN, c] * book[PRESENT, c] - book[SOLVED_AWAY, c]) / weight
+        if size + new > 0.0:
+            samples += size + new
+            total += (away / max(book[SOLVED_SPREAD, c], 1e-12)) ** 2 * max(size, 1e-12) / (size + new)
     return total / max(samples, 1e-300)
 
 
@@ -394,9 +410,9 @@ def check() -> None:
     told, ends, book = np.zeros((2, 2)), np.array([0, 2]), np.zeros((ROWS, 2))
     asked = told, member, zero, zero, ends, np.array([0.1]), nobody, terms
     t = solve(*points, spread, *asked, numbers)[1]
-    again = refresh(counts, totals, 1.0, *none, curve, *asked, np.array([0.0, 0.0, 1.0, 0.0]), 1.0, book)[0]
+    again = refresh(counts, totals, 1.0, *none, curve, *asked, np.array([0.0, 0.0, 1.0, 0.0]), book)[0]
     far_means(counts, totals, np.zeros((2, 2, 2)), 1.0, spread, np.ones(7), np.empty((3, 2)))
-    means_now(book, 1.0, 1.0)
+    means_now(book, points[0], points[1], points[2], spread)
     right = abs(t[0] + 0.2) < 1e-3 and abs(t[1] - 0.2) < 1e-3 and (t == again).all()
     if not (right and moved(book, 1.0) == 0.0):
         raise ArithmeticError(f"the compiled shifts of 0.25 and 0.75 to means 0.1 apart were {t.tolist()}")

@@ -40,7 +40,14 @@ from fairlayer.fused.book import (
     SEEN,
     SHORT,
     SLOPE,
+    SOLVED_AWAY,
+    SOLVED_COUNT,
+    SOLVED_MEAN,
+    SOLVED_SIZE,
+    SOLVED_SPREAD,
+    STRAYS,
     SURE,
+    SURELY_STRAYS,
 )
 from fairlayer.fused.compiling import compiled
 from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN
@@ -48,7 +55,7 @@ from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN
 __all__ = ["contradicted", "step_block", "step_one"]
 
 STEPPED, CONTRADICTED, REFUSED = 0, 1, 2
-"""How a step ended: counted; counted, and short means lie far from the long one; a sample that it cannot take."""
+"""How a step ended: counted; counted, and shifts are to be solved anew at once; a sample that it cannot take."""
 
 _RESOLUTION = 2.0**-52
 _LARGEST = 1e100
@@ -216,6 +223,25 @@ def contradicted(book: Any) -> Any:
 
 
 @compiled
+def _strayed(book: Any, cell: int, weight: float) -> Any:
+    """Return whether what has come of a cell since the last solution has moved its raw mean, by more than noise."""
+    if not book[SEEN, cell] > SURE:
+        return False
+    away = (book[RAW, cell] - book[SOLVED_MEAN, cell] * book[COUNT, cell] - book[SOLVED_AWAY, cell]) / weight
+    size, new = book[SOLVED_SIZE, cell], (book[COUNT, cell] - book[SOLVED_COUNT, cell]) / weight
+    return away * away > book[SOLVED_SPREAD, cell] ** 2 * max(STRAYS**2 * size, SURELY_STRAYS**2 * new)
+
+
+@compiled
+def _asks(book: Any, weight: float) -> Any:
+    """Return whether some cell asks for a solution."""
+    found = False
+    for cell in range(book.shape[1]):
+        found |= _contradicted(book, cell) or _strayed(book, cell, weight)
+    return found
+
+
+@compiled
 def step_one(
     book: Any, curve: Any, member: Any, kind: Any, start: Any, room: Any, terms: Any, weight: float, cell: int, z: float
 ) -> Any:
@@ -235,7 +261,8 @@ def step_one(
         book[EMITTED1, cell] += weight * estimate * y
         book[RAW1, cell] += weight * estimate * z
     _run_short_mean(book, cell, z)
-    return y, abs(y - shifted), acts, CONTRADICTED if _contradicted(book, cell) else STEPPED
+    ended = _contradicted(book, cell) or _strayed(book, cell, weight)
+    return y, abs(y - shifted), acts, CONTRADICTED if ended else STEPPED
 
 
 @compiled
@@ -303,7 +330,7 @@ def step_block(
         for cell in range(k):
             book[COUNT + row, cell] += weight * block[row, cell]
     _run_short_means(book, block, cells, raw)
-    return CONTRADICTED if contradicted(book) else STEPPED, moved, correction / max(n, 1)
+    return CONTRADICTED if _asks(book, weight) else STEPPED, moved, correction / max(n, 1)
 
 
 @compiled

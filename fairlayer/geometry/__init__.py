@@ -45,7 +45,10 @@ def geometry_of(name: str | Geometry, *, on_simplex: bool = False) -> Geometry:
     if isinstance(name, Geometry):
         if name.on_simplex != on_simplex:
             where = "the simplex" if name.on_simplex else "a box"
-            raise ParameterError(f"geometry={name!r} lives on {where}, which is not what the bounds say.")
+            raise ParameterError(
+                f"geometry={name!r} lives on {where}, but bounds= says otherwise. Give the other bounds, or a geometry "
+                "that lives where they are."
+            )
         return name
     if name not in known:
         where = ' with bounds="simplex"' if on_simplex else ""

@@ -11,6 +11,8 @@ from fairlayer.geometry.probabilities import inside_unit_interval, moved_inside
 
 __all__ = ["Likelihood"]
 
+_LEAST, _MOST = 2.0**-1022, 1.0 - 2.0**-53  # nearer to the ends quotients overflow
+
 
 class Likelihood(Geometry):
     """Nearness by excess log loss, on probabilities.
@@ -67,8 +69,8 @@ class Likelihood(Geometry):
         return (value - x) / (value * (1.0 - value))
 
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
-        """Return z log(z / y) + (1 - z) log((1 - z) / (1 - y))."""
-        xp = library(x)
+        """Return z log(z / y) + (1 - z) log((1 - z) / (1 - y)), also of a y that has been rounded to an end."""
+        xp, value = library(x), value.clip(_LEAST, _MOST)
         return x * xp.log(x / value) + (1.0 - x) * xp.log((1.0 - x) / (1.0 - value))
 
     def least(self, x: Any, pull: Any, lower: Any, upper: Any) -> Any:

@@ -35,7 +35,7 @@ def moved_inside(probabilities: torch.Tensor, margin: float, *, most: bool = Tru
 
 
 def check_probabilities(low: float, high: float, geometry: str) -> None:
-    """Raise where plain scores are no probabilities.
+    """Raise where plain scores are not probabilities.
 
     Raises:
         ProbabilityError: the range [low, high] is not within [0, 1], up to rounding.

@@ -1,7 +1,7 @@
 """Sensitive features -> groups: the only room that knows how group membership is encoded."""
 
 from fairlayer._keywords import explain_public
-from fairlayer.groups.feature import EncodedFeature
+from fairlayer.groups.encoding import EncodedFeature
 from fairlayer.groups.groups import Groups, read_sensitive_features
 from fairlayer.groups.naming import cell_name, group_labels, unknown_label
 from fairlayer.groups.reading import read_column, read_columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from fairlayer.groups.categories import (
     refuse_infinity,
     refuse_signs,
 )
-from fairlayer.groups.feature import EncodedFeature
+from fairlayer.groups.naming import group_labels
 
-__all__ = ["encode", "encode_values", "is_continuous", "judge_signs"]
+__all__ = ["EncodedFeature", "encode", "encode_values", "is_continuous", "judge_signs"]
 
 _DENSE_CODES = 1 << 16  # integer codes up to here are counted instead of sorted
 _ROUNDING = 1.0001e-2  # how far a row of memberships may be from 1: two decimals, or half precision
@@ -32,11 +32,34 @@ Known = tuple[Category, ...] | None
 Signs = Literal["judge", "refuse", "accept"]
 
 
+class EncodedFeature(NamedTuple):
+    """One sensitive feature of one batch: a code per sample (-1 unknown), or a probability per category."""
+
+    name: str
+    categories: tuple[Category, ...]
+    codes: IntArray | None = None  # (n,)
+    counts: FloatArray | None = None  # samples per category, where the encoding counted them anyway
+    membership: FloatArray | None = None  # (n, len(categories)), rows sum to 1, or to 0 where unknown
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """`name=category` for each category."""
+        return group_labels(self.name, self.categories)
+
+    @property
+    def unknown(self) -> int:
+        """How many samples have an unknown category."""
+        if self.codes is not None:
+            return int((self.codes < 0).sum())
+        assert self.membership is not None
+        return int((self.membership.sum(axis=1) == 0).sum())
+
+
 def encode(name: str, raw: Any, known: Known, *, signs: Signs = "judge") -> EncodedFeature:
     """Return a column that was read by `read_column` as groups: those known, then those found, in order.
 
     Args:
-        name: of the feature.
+        name: the name of the feature.
         raw: (n,), or (n, k) floats.
         known: the categories that have codes already; None where nothing is known of the feature.
         signs: what to do where -1 and 1 are the only codes, which may be two groups, or one group and unknown samples:
@@ -69,7 +92,7 @@ def encode_values(name: str, raw: Any) -> IntArray:
 
     Raises:
         ShapeError: the column is soft.
-        CategoryError: a value is no name.
+        CategoryError: a value is not a name.
     """
     if raw.ndim == 2:
         raise ShapeError(f"'{name}' is soft membership of shape {raw.shape}, which has no strata. Give categories.")
@@ -165,7 +188,7 @@ def judge_signs(name: str, below: int, above: int, signs: Signs) -> None:
 
 
 def _look_up_integers(raw: Any, categories: tuple[Category, ...]) -> IntArray:
-    """Return the code of each number, -1 for one that is no category."""
+    """Return the code of each number, -1 for one that is not a category."""
     if categories == _range(len(categories)):
         return np.where(raw < 0, -1, raw).astype(np.int64)
     numbers = {int(c): i for i, c in enumerate(categories) if not isinstance(c, str)}

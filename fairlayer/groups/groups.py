@@ -11,8 +11,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.errors import CategoryError, MissingSensitiveFeatureError
 from fairlayer.groups.categories import raise_unseen
-from fairlayer.groups.encoding import encode
-from fairlayer.groups.feature import EncodedFeature
+from fairlayer.groups.encoding import EncodedFeature, encode
 from fairlayer.groups.reading import read_columns
 from fairlayer.groups.vocabulary import Vocabulary
 
@@ -57,7 +56,7 @@ class Groups:
         Raises:
             MissingSensitiveFeatureError: no such feature was given.
             CategoryError: it does not name groups, or holds a category that a closed vocabulary does not know.
-            ShapeError: it is no column of n samples.
+            ShapeError: it is not a column of n samples.
         """
         column = self._columns.get(name)
         if column is None:
@@ -112,16 +111,16 @@ def read_sensitive_features(
 ) -> Groups:
     """Read a dict of columns, a frame, a single column, or a tensor of codes into `Groups`.
 
-    A column is a list or tuple, a NumPy array (a masked entry is unknown), a tensor on any device, a series, index or
-    categorical of pandas, a series of polars, an array of pyarrow: of text, whole numbers, bools, or a mixture; or an
-    (n, k) array of floats, k >= 2, whose rows are the probability of each group. A frame is one of pandas or polars, a
+    A column is a list or tuple, a NumPy array, a tensor on any device, a series, index or categorical of pandas, a
+    series of polars, or an array of pyarrow. It holds text, whole numbers, bools, or a mixture. It may also be an (n,
+    k) array of floats, k >= 2, whose rows are the probability of each group. A frame is one of pandas or polars, a
     table or record batch of pyarrow, or a relation of DuckDB. Only the columns asked for are read.
 
-    Unknown are None, NaN, `pandas.NA`, NaT, masked entries, and the code -1. Refused as ambiguous, where the vocabulary
-    does not say what is meant, are the texts "", "nan", "NaN", "None", "<NA>" and "NaT" (a group, or a missing value?),
-    and a column whose only codes are -1 and 1 (two groups, or one group and unknown samples?): by `fit_categories`
-    always, in a batch where it has 32 samples and either code makes up 3 of 10. In a smaller one -1 is unknown, and a
-    constraint that is left with one group says so.
+    Unknown are None, NaN, `pandas.NA`, NaT, masked entries, and the code -1. Two things are refused as ambiguous where
+    the vocabulary does not say what is meant. One is the texts "", "nan", "NaN", "None", "<NA>" and "NaT": a group, or
+    a missing value? The other is a column whose only codes are -1 and 1: two groups, or one group and unknown samples?
+    `fit_categories` always refuses such a column, and a batch does where it has 32 samples and either code makes up 3
+    of 10. In a smaller batch -1 is unknown, and a constraint that is left with one group says so.
 
     Args:
         sensitive_features: dict of name -> column; or a frame; or, for one name, its column alone; or an array or
@@ -132,7 +131,7 @@ def read_sensitive_features(
         n: number of samples, where it is known already.
 
     Raises:
-        ShapeError: it is no column or frame, or lengths differ.
+        ShapeError: it is not a column or frame, or lengths differ.
 
     Example:
         >>> groups = read_sensitive_features({"sex": ["F", "M", None]})

@@ -65,7 +65,7 @@ class ReadColumns(Mapping[str, Any]):
         """Return a column as it was given."""
         try:
             return self._given[name]
-        except KeyError:  # a name that is no text, such as the number of a column
+        except KeyError:  # a name that is not text, such as the number of a column
             same = [key for key in self._given if str(key) == name]
             if not same:
                 raise
@@ -136,7 +136,7 @@ def read_column(name: str, column: Any) -> Any:
     """Return a column as an array: (n,) of whole numbers, floats, bools, text or objects, or (n, k) floats.
 
     Raises:
-        ShapeError: it is no column, or has another shape.
+        ShapeError: it is not a column, or has another shape.
         CategoryError: it holds something that neither names a group nor is a number.
     """
     if isinstance(column, torch.Tensor):
@@ -242,7 +242,7 @@ def _fractional(values: list[Any]) -> bool:
 
 
 def _from_object(name: str, column: Any) -> Any:
-    """Read a column of another library, or refuse what is no column."""
+    """Read a column of another library, or refuse what is not a column."""
     _refuse_lazy(f"sensitive feature '{name}'", column)
     library = _library(column)
     if library == "pyarrow" and hasattr(column, "to_pylist") and hasattr(column, "type"):

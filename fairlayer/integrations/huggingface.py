@@ -1,4 +1,4 @@
-"""A name from when the states of layers were no tensors."""
+"""A name from when the states of layers were not tensors."""
 
 from __future__ import annotations
 

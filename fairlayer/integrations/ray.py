@@ -47,8 +47,8 @@ def project_dataset(
     """Project the scores of a Ray data set; see `fairlayer.scoring.project_chunks`.
 
     Args:
-        dataset: with a column of scores, and one for each sensitive feature that the constraints name. It is executed
-            once per sweep: `materialize()` it, or read it from files, if what comes before is dear.
+        dataset: a data set with a column of scores, and one for each sensitive feature that the constraints name. It is
+            executed once per sweep: `materialize()` it, or read it from files, if what comes before is dear.
         constraints: what must hold for the means over the whole data set.
         scores: the column of scores.
         y: the column of labels, for constraints that look at labels.
@@ -65,7 +65,7 @@ def project_dataset(
     Raises:
         FairlayerError: as `project_chunks`; what a task meets arrives inside Ray's own error.
 
-    Source: design of this package.
+    Source: the design of this package.
     """
     require("ray.data", "ray")
     stated = as_constraints(constraints)

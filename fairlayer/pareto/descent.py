@@ -33,7 +33,7 @@ def descend(losses: Sequence[Tensor], parameters: Iterable[Tensor], *, aggregato
             together, a Pareto stationary point.
 
     Raises:
-        ShapeError: a loss is no scalar, or there are fewer than two.
+        ShapeError: a loss is not a scalar, or there are fewer than two.
         MissingExtraError: torchjd is not installed, or for "upgrad" its solver quadprog.
 
     Source: Quinton, Rey (2024), "Jacobian descent for multi-objective optimization" (UPGrad); Desideri (2012) (MGDA).

@@ -94,8 +94,8 @@ class Front:
         constants. Where the points hold the measures of `gap_measures`, the limit is therefore on the estimate.
 
         Args:
-            gap_at_most: for a second measure that is minimised (a gap).
-            ratio_at_least: for one that is maximised (a ratio of rates, such as 0.8 for four fifths).
+            gap_at_most: the limit of a second measure that is minimised (a gap).
+            ratio_at_least: the limit of one that is maximised (a ratio of rates, such as 0.8 for four fifths).
             by: what is to be within the limit: "estimate" or "high", for the measure of that ending, or "measured";
                 None for the estimate where the points have one.
 
@@ -136,8 +136,8 @@ class Front:
         """Return the point with the best gap among those whose first measure is good enough.
 
         Args:
-            accuracy_at_least: for a first measure that is maximised (accuracy, AUC).
-            error_at_most: for one that is minimised (an error).
+            accuracy_at_least: the limit of a first measure that is maximised (accuracy, AUC).
+            error_at_most: the limit of one that is minimised (an error).
 
         Raises:
             UnreachableError: no point is that good; names the best.

@@ -60,7 +60,7 @@ def _draw_points(axes: Any, front: Front, points: Sequence[FrontPoint], color: s
 
 
 def _draw_steps(axes: Any, front: Front, best: Sequence[FrontPoint]) -> None:
-    """What can be had up to each gap is the best point so far; only meaningful where two measures are compared."""
+    """Draw the best point up to each gap, which says something only where two measures are compared."""
     if len(front.objectives) > 2:
         return
     rising = sorted(best, key=lambda point: point.mean[front.gap])

@@ -95,7 +95,7 @@ def as_measures(measured: Any) -> dict[str, float]:
 class RunLog:
     """The runs of a sweep by key, in a file or, without one, in memory.
 
-    Of several lines of one run the last counts. A line that was cut off by a crash is no line.
+    Of several lines of one run the last counts. A line that was cut off by a crash is not a line.
     """
 
     def __init__(self, path: Path | None) -> None:

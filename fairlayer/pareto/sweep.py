@@ -32,14 +32,14 @@ def pareto_sweep(
     (the rules refuse the latter), and the chosen point is reported by the latter.
 
     Args:
-        train: from a value and a seed to measures by name; a function at the top level of a module, so that other
+        train: a function from a value and a seed to measures by name, at the top level of a module, so that other
             processes can import it. It seeds everything it draws.
         values: tolerances, strengths, or anything else that JSON can hold, such as dicts of several settings.
         seeds: each value is trained with each.
         folder: where finished runs are kept, one line of `runs.jsonl` each. Called again, only the missing and
             failed ones are run; values and seeds may be added. None keeps nothing.
         workers: processes, each with one torch thread; all cores by default. 0 runs everything in this process.
-        on_run: told each run as it ends, failed ones too.
+        on_run: a function that is told each run as it ends, failed ones too.
         progress: draw a bar on a terminal, where rich is installed.
 
     Raises:

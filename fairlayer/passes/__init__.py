@@ -5,8 +5,9 @@ the dense rows), dual nu, and the geometry's step y(x, q):
 
     y = y(x, B' nu),     s = B y,     K = B W B'   (W = -dy/dq)
 
-NumPy on the host, torch on a device, compiled sweeps where they are there, NumPy for rows of class probabilities, and
-any of them over the processes of a group, of which each holds a part of the batch and only s and K travel.
+A pass is made by NumPy on the host, by torch on a device, or by compiled sweeps where they are there; rows of class
+probabilities are NumPy's. Any of them works over the processes of a group: each holds a part of the batch, and only s
+and K travel.
 """
 
 from __future__ import annotations

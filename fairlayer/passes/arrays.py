@@ -237,7 +237,7 @@ def _of(bound: Any, run: slice) -> Any:
 
 
 def _members(cells: Cells) -> FloatArray | None:
-    """Membership (cells, n) of few cells: products with it are faster than gathers and counts."""
+    """Return the membership (cells, n) of few cells: products with it are faster than gathers and counts."""
     k = len(cells.counts)
     if cells.codes is None or not 0 < k <= _MEMBERSHIP_UP_TO or len(cells.codes) < _MEMBERSHIP_FROM:
         return None

@@ -18,6 +18,7 @@ __all__ = ["CompiledPasses"]
 
 _FROM = 2048  # samples: fewer are as fast in NumPy
 _FAR = 600.0  # log-odds
+_RUN = 32_768  # samples that are worked on at a time where NumPy takes part
 _NUMBERS: dict[Geometry, int] = {Euclidean(): 0, Entropic(): 1, Likelihood(): 2}
 
 
@@ -90,10 +91,9 @@ class CompiledPasses:
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`; K comes with it."""
-        counts = self.cells.counts
-        pulls = np.append(np.zeros(len(counts)) if nu is None else nu / counts, 0.0)  # the last for samples outside
-        if self._number == _NUMBERS[Entropic()] and self.size + float(np.abs(pulls).max()) > _FAR:
-            return self._plain.at(nu)  # exp(-x) and exp(-q) by themselves would leave the range of float64
+        counts, pulls = self.cells.counts, self._pulls(nu)
+        if self._too_far(pulls):
+            return self._plain.at(nu)
         sums, frees = np.empty(len(pulls)), np.empty(len(pulls))
         batch = self._by_cell
         self._sweeps.sweep(self._number, batch.scores, batch.starts, pulls, *self._ends, sums, frees)
@@ -105,6 +105,14 @@ class CompiledPasses:
 
         return Point(None, None, sums[:-1] / counts, curvature, emit, held)
 
+    def _pulls(self, nu: FloatArray | None) -> FloatArray:
+        """Return the pull of each cell, and at last of the samples outside."""
+        return np.append(np.zeros(len(self.cells.counts)) if nu is None else nu / self.cells.counts, 0.0)
+
+    def _too_far(self, pulls: FloatArray) -> bool:
+        """Whether exp(-x) and exp(-q) by themselves would leave the range of float64."""
+        return self._number == _NUMBERS[Entropic()] and self.size + float(np.abs(pulls).max()) > _FAR
+
     def _emit(self, pulls: FloatArray) -> tuple[FloatArray, Any]:
         value = np.empty(self.n)
         euclidean = self._number == _NUMBERS[Euclidean()]
@@ -115,6 +123,29 @@ class CompiledPasses:
     def _step(self, pulls: FloatArray, run: slice) -> tuple[FloatArray, Any]:
         pull = pulls[self.cells.codes[run]]  # type: ignore[index]  # there are cells
         return self.geometry.step(self.scores[run], pull, self.lower, self.upper)
+
+    def tally(self, nu: FloatArray, threshold: float) -> tuple[float, FloatArray] | None:
+        """Return the sum of d(y, z) at nu, and how many y of each cell, and of none, reach a threshold.
+
+        None for log-odds too far for these sweeps.
+        """
+        pulls = self._pulls(nu)
+        if self._too_far(pulls):
+            return None
+        batch, yes = self._by_cell, np.zeros(len(pulls))
+        if self._number != _NUMBERS[Likelihood()]:
+            far = np.zeros(len(pulls))
+            self._sweeps.tally(self._number, batch.scores, batch.starts, pulls, *self._ends, threshold, far, yes)
+            return float(far.sum()), yes
+        distance, length = 0.0, min(_RUN, self.n)
+        up, down = np.empty(length), np.empty(length)
+        for first in range(0, self.n, length):
+            z = batch.scores[first : first + length]
+            above, below = up[: len(z)], down[: len(z)]
+            self._sweeps.excess(batch.scores, batch.starts, pulls, threshold, first, above, below, yes)
+            above, below = np.log1p(above, out=above), np.log1p(below, out=below)
+            distance += float(z @ above) + float(below.sum()) - float(z @ below)
+        return distance, yes
 
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`."""

@@ -81,7 +81,7 @@ class SimplexPasses:
         return [np.broadcast_to(unit, self.scores.shape) for unit in np.eye(self.classes)]
 
     def _metric_of(self, columns: Any) -> FloatArray:
-        """K, from the columns of W: (n, k) for each class."""
+        """Return K, from the columns of W: (n, k) for each class."""
         cells, k, m = self.cells, self.classes, len(self.cells.counts)
         metric = np.zeros((cells.size, cells.size))
         cell, hard = np.arange(m), k * m

@@ -109,7 +109,7 @@ class TorchPasses:
         return value if self.weights is None else value * self.weights
 
     def _parts(self, whole: torch.Tensor) -> list[torch.Tensor]:
-        """Sums over the cells, and those of the dense rows, still on the device."""
+        """Return the sums over the cells, and those of the dense rows, still on the device."""
         return [self._sums(whole), *([] if self.dense is None else [self.dense @ whole])]
 
     def _means(self, sums: FloatArray) -> FloatArray:
@@ -164,7 +164,7 @@ class TorchPasses:
         return self._added_up(self._lowest_parts(nu, self.pull(nu)).cpu().numpy())
 
     def _lowest_parts(self, nu: FloatArray, pull: Any) -> torch.Tensor:
-        """What the lower and the upper bound add to the least `nu @ B y`; how many samples a missing one lets go."""
+        """Return what both bounds add to the least `nu @ B y`, and how many samples a missing bound lets go."""
         pull = self._weighted(pull.expand_as(self.scores))
         bounded = self.lower is not None and self.upper is not None
         noise = 0.0 if bounded else noise_of(nu, self.cells)  # what a missing bound makes infinite

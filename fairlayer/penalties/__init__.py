@@ -6,7 +6,7 @@ from fairlayer.penalties.dependence import HSIC, MMD
 from fairlayer.penalties.excess import Excess
 from fairlayer.penalties.fairret_adapter import fairret_penalty
 from fairlayer.penalties.lagrangian import AugmentedLagrangian
-from fairlayer.penalties.penalty import Penalty, penalize
+from fairlayer.penalties.penalty import Penalty, penalise
 from fairlayer.penalties.term import LossTerm
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "cooper_problem",
     "dual_optimizer",
     "fairret_penalty",
-    "penalize",
+    "penalise",
 ]
 
 

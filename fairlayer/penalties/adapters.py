@@ -19,9 +19,10 @@ def cooper_problem(excess: Excess, evaluate: Callable[..., tuple[Tensor, Tensor]
 
     Args:
         excess: the constraints, after `fit_categories`.
-        evaluate: returns (loss, excess of this batch); it gets what `roll(compute_cmp_state_kwargs={...})` holds.
-        settings: for `cooper.Constraint` (`formulation_type`, `penalty_coefficient`, `multiplier`); by default one
-            dense multiplier per entry, in Cooper's Lagrangian formulation.
+        evaluate: a function that returns (loss, excess of this batch); it gets what
+            `roll(compute_cmp_state_kwargs={...})` holds.
+        settings: arguments for `cooper.Constraint` (`formulation_type`, `penalty_coefficient`, `multiplier`); by
+            default one dense multiplier per entry, in Cooper's Lagrangian formulation.
 
     Raises:
         MissingExtraError: Cooper is not installed.
@@ -44,7 +45,7 @@ def cooper_problem(excess: Excess, evaluate: Callable[..., tuple[Tensor, Tensor]
     multipliers = require("cooper.multipliers", "methods")
     settings = {"multiplier": multipliers.DenseMultiplier(num_constraints=excess.size), **settings}
 
-    class Problem(cooper.ConstrainedMinimizationProblem):  # type: ignore[misc,name-defined]
+    class CooperProblem(cooper.ConstrainedMinimizationProblem):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.fairness = cooper.Constraint(constraint_type=cooper.ConstraintType.INEQUALITY, **settings)
@@ -53,7 +54,7 @@ def cooper_problem(excess: Excess, evaluate: Callable[..., tuple[Tensor, Tensor]
             loss, violation = evaluate(*args, **kwargs)
             return cooper.CMPState(loss, {self.fairness: cooper.ConstraintState(violation=violation)})
 
-    return Problem()
+    return CooperProblem()
 
 
 def dual_optimizer(excess: Excess, kind: Callable[..., Any], **settings: Any) -> Any:

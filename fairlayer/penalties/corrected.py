@@ -33,10 +33,11 @@ def corrected_squares(
     Args:
         scores: (n,) that the statements read.
         measured: the statements with their values.
-        width_of: from a statement to the limit that its gap is measured from, see `fairlayer.penalties.norms`.
+        width_of: a function from a statement to the limit that its gap is measured from, see
+            `fairlayer.penalties.norms`.
 
     Raises:
-        ConstraintDefinitionError: memberships are soft, or a row is no mean, so that there is no variance to take out.
+        ConstraintDefinitionError: memberships are soft, or a row is not a mean, so that no variance can be taken out.
     """
     found = []
     for m in measured:

@@ -45,7 +45,8 @@ class HSIC(LossTerm):
     Args:
         on: a sensitive feature, or several.
         continuous: those of `on` that are amounts; they get a Gaussian kernel with the median heuristic.
-        bandwidth: of the Gaussian kernel on the scores, in their units; None takes the batch's median distance.
+        bandwidth: the bandwidth of the Gaussian kernel on the scores, in their units; None takes the batch's median
+            distance.
         estimator: "biased" (>= 0) or "unbiased" (its expectation is the HSIC; it may be negative).
         given_label: the mean over labels, weighted by their shares, of the HSIC within each label.
 
@@ -121,7 +122,7 @@ class MMD(LossTerm):
 
     Args:
         on: a sensitive feature, or a tuple of them for their intersections.
-        bandwidth: of the Gaussian kernel, in score units; None takes the batch's median distance.
+        bandwidth: the bandwidth of the Gaussian kernel, in score units; None takes the batch's median distance.
         given_label: the mean over labels, weighted by their shares, of the same within each label.
 
     Raises:

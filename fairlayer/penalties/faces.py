@@ -27,7 +27,7 @@ def faces(measured: Bounded, tolerance: Tolerance | FloatArray) -> Tensor:
 
     Args:
         measured: a statement with its values.
-        tolerance: to be used instead of the statement's own; per row for `Rows`, if an array.
+        tolerance: the tolerance to be used instead of the statement's own; one per row for `Rows`, if an array.
     """
     statement, values = measured.statement, measured.values
     if isinstance(statement, Spread):

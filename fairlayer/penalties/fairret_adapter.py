@@ -35,8 +35,8 @@ def fairret_penalty(
     Args:
         statistic: a fairret statistic, for example `fairret.statistic.FScore()`.
         on: a sensitive feature, or a tuple of them for their intersections.
-        loss: from the statistic to a fairret loss; None is `fairret.loss.NormLoss`. A loss that remembers the shape of
-            its first batch (fairret's projections) needs batches of one size that hold every group.
+        loss: a function from the statistic to a fairret loss; None is `fairret.loss.NormLoss`. A loss that remembers
+            the shape of its first batch (fairret's projections) needs batches of one size that hold every group.
         logits: whether the scores are logits, of which fairret takes the sigmoid.
 
     Raises:

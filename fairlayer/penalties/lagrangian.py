@@ -81,7 +81,7 @@ class AugmentedLagrangian(LossTerm):
     One multiplier per face: per ordered pair of groups of a spread, per finite limit of a row (see `Excess`). Signed
     pairs keep the noise of small batches from adding up: their excesses average out, those of `max - min` do not.
     A face about a group that the batch lacks keeps its multiplier. Multipliers are created at 0 when a face is first
-    seen. They follow `.to(device)` and travel in the `state_dict`, but are no buffers, which copies of a model average.
+    seen. They follow `.to(device)` and travel in the `state_dict`, but are not buffers, which model averages mix.
 
     Args:
         constraints: one constraint, or several.

@@ -29,11 +29,11 @@ from fairlayer.penalties.reading import (
 from fairlayer.penalties.running import RunningMeans
 from fairlayer.penalties.term import LossTerm
 
-__all__ = ["Penalty", "penalize", "soft_decisions"]
+__all__ = ["Penalty", "penalise", "soft_decisions"]
 
 
 @outside_graphs
-def penalize(
+def penalise(
     scores: Tensor,
     constraints: Stated,
     *,
@@ -78,8 +78,9 @@ def penalize(
         label_probabilities: estimates of the labels in [0, 1], used where y is None.
         threshold: None penalises mean scores. A number penalises soft decisions instead, the means of
             `sigmoid((scores - threshold) / temperature)`: near the gap of decisions at that threshold, not equal.
-        temperature: of the soft decisions, in score units; smaller is nearer to decisions, with less gradient.
-        smoothing: of "logsumexp", in prediction units.
+        temperature: the temperature of the soft decisions, in score units; smaller is nearer to decisions, with less
+            gradient.
+        smoothing: the smoothing of "logsumexp", in prediction units.
         vocabulary: known categories; without one, those of this batch.
 
     Raises:
@@ -88,7 +89,7 @@ def penalize(
     Example:
         >>> import torch, fairlayer as fl
         >>> scores = torch.tensor([0.9, 0.7, 0.2, 0.4])
-        >>> round(penalize(scores, fl.DemographicParity("sex", 0.1), norm="hinge",
+        >>> round(penalise(scores, fl.DemographicParity("sex", 0.1), norm="hinge",
         ...                sensitive_features={"sex": [0, 0, 1, 1]}).item(), 6)
         0.4
     """
@@ -99,20 +100,21 @@ def penalize(
 
 
 class Penalty(LossTerm):
-    """The constraints as a loss for training; arguments as for `penalize`.
+    """The constraints as a loss for training; arguments as for `penalise`.
 
         penalty = f(M),    gradient = sum_i f'_i(M) dv_i        M: running means of the v_i of earlier batches
 
     In training mode the size of the gap comes from running means and its gradient from the batch, so that the noise of
-    small cells does not pull: see `fairlayer.penalties.running`. In evaluation mode it is `penalize` of the batch.
+    small cells does not pull: see `fairlayer.penalties.running`. In evaluation mode it is `penalise` of the batch.
 
     Args:
-        constraints: as for `penalize`.
-        norm: as for `penalize`; "corrected" needs no running means and has none.
-        threshold: as for `penalize`.
-        temperature: as for `penalize`.
-        smoothing: as for `penalize`.
-        decay: of the running means, in [0, 1): 1 / (1 - decay) is about the number of batches that they look back.
+        constraints: as for `penalise`.
+        norm: as for `penalise`; "corrected" needs no running means and has none.
+        threshold: as for `penalise`.
+        temperature: as for `penalise`.
+        smoothing: as for `penalise`.
+        decay: the decay of the running means, in [0, 1): 1 / (1 - decay) is about the number of batches that they look
+            back.
 
     Bounds nothing: how far the gap falls depends on the weight that the loss gives to it. Absent groups add 0.
     The categories of the sensitive features are learnt as by `FairProjection`, and travel in the `state_dict`.

@@ -51,7 +51,7 @@ class RunningMeans(nn.Module):
         Args:
             keys: a name for each statement, the same in every batch.
             measured: the statements with the values of this batch.
-            norm: from statements with values to parts of a loss.
+            norm: a function from statements with values to parts of a loss.
         """
         with outside_transforms():
             here = [host_float64(plain_tensor(m.values)) for m in measured]

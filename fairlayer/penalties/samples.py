@@ -47,7 +47,7 @@ def read_points(scores: Tensor) -> Tensor:
         found = f"{tuple(scores.shape)}, {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
         raise ShapeError(f"scores must be a floating tensor (n,), or representations (n, d), but found {found}.")
     if scores.numel() == 0:
-        raise EmptyBatchError(f"the batch is empty: scores have shape {tuple(scores.shape)}.")
+        raise EmptyBatchError(f"the batch is empty: scores have shape {tuple(scores.shape)}. Skip such a batch.")
     return finite(scores).reshape(len(scores), -1).to(result_dtype(scores))
 
 
@@ -76,7 +76,7 @@ def label_strata(y: Any, n: int, asked_by: str) -> list[BoolArray]:
 
     Raises:
         MissingLabelsError: no labels.
-        LabelValueError: a label is no whole number.
+        LabelValueError: a label is not a whole number.
     """
     labels = read_per_sample("y", y, (n,))
     if labels is None:

@@ -45,7 +45,7 @@ def anchored(value: Tensor, raw: Tensor, labels: Tensor, anchor: float) -> Tenso
     Args:
         value: emitted scores, as predictions.
         raw: raw scores, as predictions; of the same shape.
-        labels: of the same shape.
+        labels: the labels, of the same shape.
         anchor: share of the pull.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fairlayer._rows import SparseRows, as_sparse, matrix_of, reach_of, reads
+from fairlayer._rows import SparseRows, as_sparse, compress, matrix_of, reach_of, reads
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, GroupMeans, Rows, Spread, Statement
@@ -27,7 +27,7 @@ from fairlayer.passes import Cells
 from fairlayer.passes.pairs import Pairs
 from fairlayer.solve import Face, RowSlabs, SlabSystem, SpreadSlabs
 
-__all__ = ["Assembly", "assemble", "compress"]
+__all__ = ["Assembly", "assemble"]
 
 
 @dataclass
@@ -98,6 +98,15 @@ class Assembly:
         first, second = np.concatenate(ends).T
         return Pairs(first, second, np.concatenate(limits), self.batch.n)
 
+    def means_of(self, means: GroupMeans, statistics: FloatArray) -> FloatArray:
+        """Return the means over each row of a measure, of predictions with such statistics.
+
+        A measure of which no row says anything in this batch is in no statistic: its means are 0.
+        """
+        if not self.refinement.has(means):
+            return np.zeros(len(means))
+        return np.asarray(self.refinement.apply(as_sparse(np.eye(len(means))), means, 0) @ statistics)
+
     def held_pairs(self, multipliers: FloatArray) -> list[tuple[int, int, int, float]]:
         """Return (statement, row, side, multiplier) of the pairs with a multiplier, in the unit of their rows."""
         found, start = [], 0
@@ -156,10 +165,10 @@ def assemble(
         constraints: what must hold.
         batch: groups, labels and scores of the samples.
         on_empty: "skip" or "raise".
-        classes: on the simplex, the batch as each class sees it, in the order of the columns.
-        column: of several independent columns, the one that the batch is about; a constraint that speaks of others
+        classes: the batch as each class sees it, in the order of the columns, on the simplex.
+        column: where columns are independent, the one that the batch is about; a constraint that speaks of others
             only is left out. None where there is a single one.
-        once: tells the user, once, of a constraint that has nothing to compare; None for nobody.
+        once: what tells the user, once, of a constraint that has nothing to compare; None for nobody.
 
     Raises:
         EmptyGroupError: a compared group has no sample, and `on_empty` is "raise".
@@ -283,6 +292,10 @@ class _Refinement(NamedTuple):
         cells = ("; ".join(rows[p][code] for p, code in enumerate(cell) if code >= 0) for cell in self.table.T)
         return (*cells, *(name for means, _ in self.dense for name in means.names))
 
+    def has(self, means: GroupMeans) -> bool:
+        """Whether a measure is among those that were refined."""
+        return any(means.key == each.key for each in (*self.hard, *(each for each, _ in self.dense)))
+
     def apply(self, matrix: Any, means: GroupMeans, column: int) -> Any:
         """Return a matrix over the rows of one measure as a matrix over the statistics."""
         if not self.dense and len(self.hard) == 1 and self.cells.classes == 1:
@@ -362,17 +375,8 @@ def _codes(means: GroupMeans) -> IntArray:
     return means.codes
 
 
-def compress(keys: IntArray, size: int) -> tuple[IntArray, IntArray]:
-    """Return the distinct keys below `size` in order, and the position of each key among them."""
-    if size > 4 * len(keys) + 1024:
-        present, position = np.unique(keys, return_inverse=True)
-        return present, position
-    occurs = np.bincount(keys, minlength=size) > 0
-    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[keys]
-
-
 def _lift(means: GroupMeans, codes: IntArray, counts: FloatArray) -> SparseRows:
-    """L: which share of each mean each cell has."""
+    """Return L: which share of each mean each cell has."""
     order = np.argsort(codes, kind="stable")
     inside = order[codes[order] >= 0]
     whole = means.counts[codes[inside]]

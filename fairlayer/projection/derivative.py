@@ -85,8 +85,8 @@ class Derivative:
 
         Args:
             upstream: v.
-            place: of a curved geometry, the value and the scores, where the derivative itself is differentiated.
-            dtype: of dx.
+            place: the value and the scores of a curved geometry, where the derivative itself is differentiated.
+            dtype: the dtype of dx.
             at_bounds: whether g is asked for, in float64; it is None otherwise.
         """
         if place is None and not (torch.is_grad_enabled() or transforming()):
@@ -107,7 +107,7 @@ class Derivative:
     def _plain_adjoint(
         self, upstream: Tensor, dtype: torch.dtype, *, at_bounds: bool
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """`adjoint` in the arrays of the passes: a sweep for w, and one that writes dx, run by run."""
+        """Do what `adjoint` does, in the arrays of the passes: one sweep for w, and one that writes dx run by run."""
         passes, point, rule = self.passes, self.solved.solution.point, self.geometry
         w, nu = np.zeros(0), None
         if len(self.held):
@@ -176,12 +176,12 @@ class Derivative:
         return rows, columns, data
 
     def _times(self, statistics: Tensor) -> Tensor:
-        """M s."""
+        """Return M s."""
         rows, columns, data = self._entries
         return statistics.new_zeros(len(self.held)).index_add(0, rows, data * statistics.index_select(0, columns))
 
     def _transposed(self, prices: Tensor) -> Tensor:
-        """M' p."""
+        """Return M' p."""
         rows, columns, data = self._entries
         size = self.held.matrix.shape[1]
         return prices.new_zeros(size).index_add(0, columns, data * prices.index_select(0, rows))
@@ -191,7 +191,7 @@ class Derivative:
         return TorchStatistics(self.passes.cells, self._here[0].device, self.passes.total)
 
     def _followed(self, place: Place | None) -> Callable[[Tensor], Tensor]:
-        """Prices as a function of h, and where the map is curved of the place too."""
+        """Return the prices as a function of h, and where the map is curved of the place too."""
         if place is None or not self.geometry.smooth:
             metric = torch.from_numpy(self.metric).to(self._here[0].device)
         else:
@@ -200,7 +200,7 @@ class Derivative:
         return followed
 
     def _metric_at(self, value: Tensor, x: Tensor) -> Tensor:
-        """K as a function of the place: its diagonal where it has no other entries, else column by column."""
+        """Return K as a function of the place: its diagonal where it has no other entries, else column by column."""
         statistics, cells = self._statistics, self.passes.cells
         if cells.dense is None and not self.geometry.on_simplex:
             weight = self.geometry.weigh(value, x, self.free, torch.ones_like(value))

@@ -1,9 +1,9 @@
 """The whole call for one parity on a device: it never waits for the device, and asks it nothing.
 
-So nobody here can see whether a batch was fit to be projected. What the general way would refuse (codes that are no
-group, scores that are not finite or no probabilities, an absent group where that is an error), and a batch whose steps
-have not reached the accuracy, gets NaN for every prediction; reading the result then raises what the general way says
-of that batch. The certificate is computed when the result is read, as always.
+So nobody here can see whether a batch was fit to be projected. Every prediction of a batch that the general way would
+refuse is NaN: codes that are not a group, scores that are not finite or not probabilities, an absent group where that
+is an error. So is every prediction of a batch whose steps have not reached the accuracy. Reading the result then raises
+what the general way says of that batch. The certificate is computed when the result is read, as always.
 """
 
 from __future__ import annotations

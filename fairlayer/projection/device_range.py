@@ -87,7 +87,7 @@ class RangeFound(NamedTuple):
 
     Args:
         value: predictions (n,), float64.
-        price: of each group, above 0 where it is held at the upper end of the range.
+        price: the price of each group, above 0 where it is held at the upper end of the range.
         settled: whether the steps have reached the accuracy, 0-d.
         steps: after how many sweeps, 0-d float64.
     """
@@ -188,7 +188,7 @@ def adjoint(batch: DeviceBatch, price: Tensor, upstream: Tensor, *, equal: bool)
 
     Args:
         batch: what was projected.
-        price: of each group, at the solution.
+        price: the price of each group, at the solution.
         upstream: v.
         equal: whether the tolerance is 0, where every group holds the range.
     """

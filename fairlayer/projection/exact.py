@@ -170,7 +170,7 @@ class ExactProblem:
         return 0.0 - (np.append(cells[0], nu[m:]) if k == 1 else cells.T)
 
     def active(self) -> list[tuple[int, int, str, float]]:
-        """(constraint, class, statement, multiplier) of each face that holds with equality."""
+        """Return (constraint, class, statement, multiplier) of each face that holds with equality."""
         assembly = self.assembly
         return [
             (
@@ -220,7 +220,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
 
     Args:
         scores: what is projected; may take a gradient.
-        dtype: of the predictions.
+        dtype: the dtype of the predictions.
         constraints: for the names in errors.
         assembly: the statements in numbers.
         box: the bounds.
@@ -333,5 +333,5 @@ def check_finite(scores: Tensor) -> None:
 
 
 def result_dtype(scores: Tensor) -> torch.dtype:
-    """float64 stays; everything else is returned as float32, which half precision could not promise 1e-6 in."""
+    """Return the dtype of a result: float64 stays, and all else becomes float32, since half cannot promise 1e-6."""
     return torch.float64 if scores.dtype == torch.float64 else torch.float32

@@ -91,7 +91,7 @@ def _predictions(scores: Tensor, options: Options) -> Tensor:
 
 
 def _labels(y: Any, value: Tensor, options: Options) -> Tensor:
-    """Labels in the shape of the value; class labels as indicators."""
+    """Return the labels in the shape of the value; class labels as indicators."""
     read = read_per_sample("y", y, tuple(value.shape))
     assert read is not None
     labels = torch.as_tensor(read, dtype=value.dtype, device=value.device)

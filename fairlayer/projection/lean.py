@@ -1,9 +1,9 @@
 """The whole call for the commonest problem in compiled sweeps: one parity between two groups, on scores in memory.
 
-A batch that is anything else, or about which there is something to say, gets None here and goes the general way: other
-codes than 0 and 1, a group that is absent, scores out of range, inputs that a transform follows, a warning that is due.
-So the lean way needs no message of its own. What it returns equals the general result; its `Projection` is put together
-when somebody reads it, from the batch as it was given.
+A batch that is anything else, or about which there is something to say, gets None here and goes the general way. That
+is so for codes other than 0 and 1, an absent group, scores out of range, inputs that a transform follows, and a warning
+that is due. So the lean way needs no message of its own. What it returns equals the general result; its `Projection` is
+put together when somebody reads it, from the batch as it was given.
 """
 
 from __future__ import annotations

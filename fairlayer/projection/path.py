@@ -13,8 +13,7 @@ import numpy as np
 from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
-from fairlayer.constraints.measure import measure
-from fairlayer.constraints.varying import checked_at_limit
+from fairlayer.constraints.varying import checked_at_limits
 from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
 from fairlayer.passes.pairs import PairPasses
@@ -22,6 +21,7 @@ from fairlayer.projection.assembly import assemble
 from fairlayer.projection.exact import ExactProblem
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
+from fairlayer.projection.tally import Tallies
 from fairlayer.solve import ClashingFaces, solve
 from fairlayer.solve.coupled import solve_coupled
 
@@ -37,13 +37,13 @@ class FairnessPath:
         distance: `sum_i weight_i d(value_i, score_i)` at each, (t,): squared prediction units halved in the Euclidean
             geometry, nats in the others. NaN where nothing within the bounds meets the limit.
         multipliers: price of each constraint, (t, constraints): by how much the distance falls per unit of its limit.
-        shifts: of each cell, in the unit of the geometry, (t, cells).
+        shifts: the shifts of each cell, in the unit of the geometry, (t, cells).
         gaps: the number that each constraint bounds, of the predictions, (t, constraints).
         decision_gaps: the same of the decisions `value >= threshold`, (t, constraints).
         moved: share of the decisions that changed, (t,).
-        names: of the constraints.
+        names: the names of the constraints.
         cells: names of the cells.
-        threshold: of the decisions.
+        threshold: the threshold of the decisions.
 
     Example:
         >>> import torch, fairlayer as fl
@@ -138,13 +138,14 @@ def fairness_path(
 
     Args:
         scores: (n,) or (n, 1), see `project`.
-        constraints: whose limit (`tolerance`, `cap`, `floor`, `ratio`) is put to each number in turn, of all at once.
+        constraints: the constraints whose limit (`tolerance`, `cap`, `floor`, `ratio`) is put to each number in turn,
+            of all at once.
         tolerances: the limits, finite, in any order.
         sensitive_features: see `project`.
         y: labels.
         sample_weight: see `project`.
         label_probabilities: see `project`.
-        threshold: from which a prediction is a yes.
+        threshold: the score from which on a prediction is a yes.
         options: as for `project`.
 
     Raises:
@@ -164,7 +165,7 @@ def fairness_path(
     """
     stated = as_constraints(constraints)
     grid = _read_tolerances(tolerances)
-    at_limits = [[checked_at_limit(each, float(limit)) for each in stated] for limit in grid]
+    at_limits = list(zip(*(checked_at_limits(each, grid.tolist()) for each in stated), strict=True))
     read = options_of("fairness_path", options, ("threshold", "y", "sample_weight", "label_probabilities"))
     relaxed = options_of("fairness_path", {**options, "on_infeasible": "relax"})
     given = {"label_probabilities": label_probabilities, "sample_weight": sample_weight}
@@ -175,7 +176,8 @@ def fairness_path(
             "each limit for the rest."
         )
     column = first.columns[0]
-    steps = [_Step.of(column, each, read, threshold) for each in at_limits]
+    tallies = Tallies(column.solver_passes, column.raw, threshold)
+    steps = [_Step.of(column, each, read, tallies) for each in at_limits]
     each: dict[str, Any] = {
         field.name: np.array([getattr(step, field.name) for step in steps]) for field in dataclasses.fields(_Step)
     }
@@ -207,7 +209,7 @@ class _Step:
     moved: float
 
     @staticmethod
-    def of(column: ExactProblem, constraints: Sequence[Constraint], options: Options, threshold: float) -> _Step:
+    def of(column: ExactProblem, constraints: Sequence[Constraint], options: Options, tallies: Tallies) -> _Step:
         """Solve a batch that was read before for other limits."""
         batch, passes, raw = column.assembly.batch, column.solver_passes, column.raw
         assembly = assemble(constraints, batch, on_empty=options.on_empty)
@@ -221,15 +223,12 @@ class _Step:
             none = [math.nan] * len(constraints)
             return _Step(math.nan, np.array(none), np.full(len(assembly.cell_names), math.nan), none, none, math.nan)
         found = ExactProblem(assembly, raw, passes, solved, column.value)
-        value, x = (passes.as_tensor(array).double().cpu().numpy() for array in (solved.solution.value, passes.scores))
-        weights = np.ones(len(value)) if passes.cells.weights is None else passes.cells.weights
-        before = raw.geometry.step(x, None, passes.lower, passes.upper)[0]
-        decided, was = (np.asarray(scores >= threshold, dtype=np.float64) for scores in (value, before))
+        tally = tallies.at(solved.solution)
         return _Step(
-            float(weights @ raw.geometry.divergence(value, x, None, None)),
+            tally.distance,
             found.prices()[:, 0],
             found.shift(),
-            [float(measure(each, batch, value)) for each in constraints],
-            [float(measure(each, batch, decided)) for each in constraints],
-            float(weights @ (decided != was) / weights.sum()),
+            [tally.predictions.of(each, assembly) for each in constraints],
+            [tally.decisions.of(each, assembly) for each in constraints],
+            tally.moved,
         )

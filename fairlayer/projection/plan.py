@@ -168,7 +168,7 @@ class Plan:
                 scores, self.constraints, self.options, sensitive_features, y, sample_weight, vocabulary
             )
         run: Callable[..., Projection] = self._run if alone or self.options.ranks is None else self._run_together
-        if torch.compiler.is_compiling():  # the solver is no graph: break the graph here
+        if torch.compiler.is_compiling():  # the solver is not a graph: break the graph here
             outside: Callable[..., Projection] = torch.compiler.disable(run)  # type: ignore[no-untyped-call]
             run = outside
         return run(scores, sensitive_features, y, label_probabilities, sample_weight, vocabulary)
@@ -318,7 +318,7 @@ class Plan:
                 )
 
     def _read_labels(self, y: Any, shape: tuple[int, ...]) -> FloatArray | None:
-        """Labels (n, 1) or (n, k); of rows of classes always (n, k), 1 in the column of the class."""
+        """Return the labels (n, 1) or (n, k); of rows of classes always (n, k), 1 in the column of the class."""
         if not self.options.on_simplex:
             return read_per_sample("y", y, shape)
         if len(shape) != 2 or shape[1] < 2:
@@ -336,7 +336,7 @@ class Plan:
         return _RawScores(scores, self.options.from_logits, self.options.on_simplex)
 
     def _check_range(self, scores: Tensor) -> int:
-        """Refuse what are no probabilities where some are needed; return how many lie at an end of their domain."""
+        """Refuse what are not probabilities where some are needed; return how many lie at an end of their domain."""
         if not self.options.rule.bounded or self.options.from_logits or transforming():
             return 0
         plain = scores.detach()
@@ -376,7 +376,7 @@ def class_indicators(labels: FloatArray, classes: int) -> FloatArray:
     """Return class labels (n,) as (n, classes), 1 in the column of the class.
 
     Raises:
-        LabelValueError: a label is no class.
+        LabelValueError: a label is not a class.
     """
     codes = labels.astype(np.int64)
     if not np.array_equal(codes, labels) or (len(codes) and not 0 <= codes.min() <= codes.max() < classes):

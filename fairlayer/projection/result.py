@@ -218,7 +218,7 @@ class Projection:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Samples in each cell (weighted ones, where there are sample weights); dense rows are no cells."""
+        """Samples in each cell (weighted ones, where there are sample weights); dense rows are not cells."""
         _ = self.cells  # raises where the columns' cells differ
         return self.columns[0].assembly.sample_counts()
 

@@ -59,8 +59,8 @@ class RunningShifts(nn.Module):
 
         Args:
             raw: predictions before the projection.
-            value: after it.
-            groups: of the batch.
+            value: the value after it.
+            groups: the groups of the batch.
         """
         cells = self._cells(groups)
         if cells is None:

@@ -19,7 +19,7 @@ class TorchStatistics:
     Args:
         cells: the statistics.
         device: where the batch is.
-        total: from sums over the samples here to sums over those of all processes.
+        total: a function from sums over the samples here to sums over those of all processes.
     """
 
     def __init__(self, cells: Cells, device: torch.device, total: Callable[[Tensor], Tensor]) -> None:

@@ -101,7 +101,7 @@ def project_in_graph(  # noqa: PLR0917 - the inputs of a call
     """Return the projection as a node of the graph that is being recorded; None where only a graph break helps.
 
     Raises:
-        TracingError: it is being exported, and a feature, or a label, is no tensor, or the layer has no text.
+        TracingError: it is being exported, and a feature, or a label, is not a tensor, or the layer has no text.
     """
     exporting = _is_exporting()
     if layer.anchors or layer.running is not None:
@@ -113,7 +113,7 @@ def project_in_graph(  # noqa: PLR0917 - the inputs of a call
         )
     if not layer.plain_box or any(isinstance(each.limit_value(), Tensor) for each in layer.constraints):
         if not exporting:
-            return None  # a gradient of a limit or a bound is no output of the operator
+            return None  # a gradient of a limit or a bound is not an output of the operator
         raise TracingError(f"limits and bounds of an exported program are numbers, but one is a tensor. {_INSTEAD}")
     columns = _columns(features, layer.feature_names)
     others = (y, label_probabilities, sample_weight)
@@ -122,7 +122,7 @@ def project_in_graph(  # noqa: PLR0917 - the inputs of a call
             return None
         raise TracingError(
             f"an exported program takes tensors, but {_named(features)} was given as sensitive_features (or labels or "
-            f"weights that are no tensors). {_INSTEAD}"
+            f"weights that are not tensors). {_INSTEAD}"
         )
     which = _text_of(layer.handle) if exporting else layer.handle
     answer: Tensor = torch.ops.fairlayer.project(scores, columns, *others, which)[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 from fairlayer.errors import ParameterError
 from fairlayer.pareto import FrontPoint, Sweep
-from fairlayer.routes import Criterion, Route, Routes
+from fairlayer.routes import Route, Routes
 from fairlayer.routes.numbers import furthest
 
 __all__ = ["alternatives_among", "alternatives_of"]
@@ -85,7 +85,7 @@ def alternatives_among(routes: Routes, chosen: str) -> list[dict[str, Any]]:
             "name": route.name,
             "measures": _measures(route),
             "chosen": route is best,
-            "why_not": "" if route is best else _why_not_route(route, best, routes.criterion),
+            "why_not": "" if route is best else _why_not_route(route, best, routes),
         }
         for route in routes.routes
     ]
@@ -103,13 +103,19 @@ def _measures(route: Route) -> dict[str, float | None]:
     return {first: quality.pop(first), **known, **quality}
 
 
-def _why_not_route(route: Route, best: Route, criterion: Criterion) -> str:
+def _why_not_route(route: Route, best: Route, routes: Routes) -> str:
+    criterion = routes.criterion
     if not criterion.keeps(route.valid) and criterion.keeps(best.valid):
         return f"on the validation rows its {criterion.at} is {criterion.excess(route.valid):.3f} beyond the limit"
     name = criterion.measure.replace("_", " ")
     mine, chosen = (each.valid.measures.get(criterion.measure) for each in (route, best))
     if mine is None or chosen is None:
         return f"it has no {name}"
+    if criterion.worth(route.valid) > criterion.worth(best.valid) and best is routes.best:
+        return (
+            f"on the validation rows its {name} is {mine:.4f}, which cannot be told from {chosen:.4f}, and on new "
+            "people a larger gap of decisions is to be expected of it"
+        )
     if criterion.worth(route.valid) > criterion.worth(best.valid):
         return f"it could not be kept: on the validation rows its {name} is {mine:.4f}, against {chosen:.4f}"
     return f"on the validation rows its {name} is {mine:.4f}, against {chosen:.4f}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from fairlayer.audit import Audit
-from fairlayer.audit.law import pointers
+from fairlayer.audit.law import cited
 from fairlayer.errors import DataError, ParameterError, require
 from fairlayer.report.reading import Reader
 
@@ -77,7 +77,7 @@ def render_page(found: Audit | Mapping[str, Any], *, format: Format = "audit") -
             document_sha256=hashlib.sha256(document_text(document).encode()).hexdigest(),
             compared=any(one["before"] is not None for one in document["cost"])
             or any(one["movement"] for one in document["groupings"]),
-            annex_read=next(one.as_of for one in pointers() if "Annex IV" in one.provision),
+            law=cited,
             contents=[(id, name) for id, name, needs in _CONTENTS if _there(document, needs)],
             f=Reader(),
         )
@@ -134,7 +134,7 @@ def read_document(path: str | Path) -> dict[str, Any]:
     """Read a document that `fairlayer audit --json` or `fairlayer train` wrote.
 
     Args:
-        path: of the JSON file.
+        path: the path of the JSON file.
 
     Raises:
         DataError: it is no such document, or one of another version.
@@ -155,7 +155,7 @@ def read_document(path: str | Path) -> dict[str, Any]:
     missing = [name for name in schema["required"] if not isinstance(document, dict) or name not in document]
     if missing or document["format"] != schema["properties"]["format"]["const"]:
         raise DataError(
-            f"'{path}' is no document of an audit, or one of another version of fairlayer: it lacks "
+            f"'{path}' is not a document of an audit, or one of another version of fairlayer: it lacks "
             f"{', '.join(missing) or 'the format of this version'}. Make it again with this version."
         )
     found: dict[str, Any] = document

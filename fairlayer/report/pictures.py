@@ -14,12 +14,12 @@ __all__ = ["report_picture", "stream_picture"]
 
 
 def stream_picture(state: InferenceState) -> str:
-    """Pooled gaps against their limits, shifts and phases over a stream."""
+    """Draw the pooled gaps against their limits, shifts and phases over a stream."""
     return _svg(lambda figure: state.plot(figure.subplots(2, 1, sharex=True)), 8.4, 5.2)
 
 
 def report_picture(report: StreamReport) -> str:
-    """Raw and emitted gap of each bucket with the band that is held, who was moved, and phases."""
+    """Draw the raw and the emitted gap of each bucket with the band that is held, who was moved, and phases."""
     panels = len(report.limits) + 1
     return _svg(
         lambda figure: plot_report(report, figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]),

@@ -14,7 +14,7 @@ def sign_file(path: str | Path, signing_key: bytes) -> Path:
     """Write the signature of a file's bytes (RFC 8032, 64 bytes) beside it, as NAME.sig; return its path.
 
     Args:
-        path: of a page, a document, a model card.
+        path: the path of a page, a document or a model card.
         signing_key: Ed25519 private key, 32 bytes or PEM, such as the one that signs a trail's checkpoints.
 
     Raises:
@@ -36,7 +36,7 @@ def check_signature(path: str | Path, public_key: bytes, signature: str | Path |
     """Return whether a file is as it was when the owner of a key signed it.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         public_key: Ed25519 public key, 32 bytes or PEM.
         signature: the file that holds the signature; NAME.sig beside the file by default.
 

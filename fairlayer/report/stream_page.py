@@ -24,8 +24,8 @@ class DecidedCell(NamedTuple):
     """What was decided about one combination of groups.
 
     Args:
-        name: of the cell.
-        requests: decided.
+        name: the name of the cell.
+        requests: how many were decided.
         selected: how many of them got a yes.
 
     Example:

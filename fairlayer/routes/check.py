@@ -18,7 +18,7 @@ from fairlayer._typing import FloatArray
 from fairlayer.audit import Audit, Outcome, gravest
 from fairlayer.data.columns import as_numbers, column_of
 from fairlayer.data.encoder import NumericColumn
-from fairlayer.errors import FairlayerError
+from fairlayer.errors import DataError, FairlayerError
 from fairlayer.training import Run, audit_run
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ def check_run(
         frame: rows with outcomes that the model was not trained on.
         limits: conditions of failure on decisions and costs, see `audit`.
         populations: name -> rows of other people, such as those of another state.
-        seed: of the resampling.
+        seed: the seed of the resampling.
 
     Raises:
-        DataError: the table lacks a column that the run reads.
+        DataError: the table lacks a column that the run reads, or its outcomes are not those that the run knows.
 
     Example:
         >>> from fairlayer.data.readers import read_lending
@@ -92,10 +92,15 @@ def check_run(
     asked = list(limits)
 
     def audited(changed: Run, rows: pd.DataFrame) -> Audit:
+        if len(rows) < changed.layered.b_tau:
+            raise DataError(
+                f"there are {len(rows)} people, fewer than the smallest batch that the run bounds, "
+                f"{changed.layered.b_tau}. Give more of them."
+            )
         return audit_run(changed, rows, data="check", limits=asked)
 
     rng = np.random.default_rng(seed)
-    found = [_check("as it is", "the run as it is", partial(audited, run, frame))]
+    found = [_judged("as it is", "the run as it is", audited(run, frame))]
     found += [
         _check("tolerance", f"every limit times {factor:g}", partial(audited, _scaled(run, factor), frame))
         for factor in _FACTORS
@@ -144,6 +149,10 @@ def _check(kind: str, name: str, audited: Callable[[], Audit]) -> Check:
         found = audited()
     except FairlayerError as error:
         return Check(kind, name, Outcome.NOT_EVALUATED, f"{type(error).__name__}: {error}")
+    return _judged(kind, name, found)
+
+
+def _judged(kind: str, name: str, found: Audit) -> Check:
     broken = [said.answer for said in found.statements if said.outcome is not Outcome.PASS]
     told = [f"{found.table.rows:,.0f} people"]
     quality, gap = _quality(found), _gap(found)

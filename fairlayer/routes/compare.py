@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -41,7 +41,7 @@ class Route:
         step: what is done to them.
         valid: numbers on the validation rows, by which it is chosen; of a rule, those of folds that it has not seen.
         test: numbers on the test rows.
-        seconds: to train and to apply.
+        seconds: the seconds that it took to train and to apply.
         rule: the thresholds of a decision rule.
         expected: the gap that the rule is expected to show on new rows, as many as the test rows, and in the long run.
         calibrator: what makes label estimates of the scores, where a constraint reads labels.
@@ -90,8 +90,8 @@ class Routes:
     """Every route, and the one that a criterion chooses on the validation rows.
 
     Args:
-        routes: in the order of the candidates.
-        criterion: by which one is chosen.
+        routes: the routes, in the order of the candidates.
+        criterion: the criterion by which one is chosen.
         left_out: routes that could not be made, with the reason.
         rows: numbers of validation and of test rows.
 
@@ -204,12 +204,12 @@ def compare_routes(
         valid: labels and groups of the validation rows.
         test: labels and groups of the test rows.
         task: classification or regression.
-        geometry: of the projection; None for the one of the task, see `ModelConfig`.
-        bounds: of the scores, see `project`; the probabilities' own in classification.
+        geometry: the geometry of the projection; None for the one of the task, see `ModelConfig`.
+        bounds: the bounds of the scores, see `project`; the probabilities' own in classification.
         margin: see `project`.
         on_infeasible: see `project`.
         criterion: None for the default of the task.
-        utility: of the rules, see `decide`.
+        utility: the utility of the rules, see `decide`.
 
     Raises:
         RouteError: there are no candidates, or two routes of one name.
@@ -263,6 +263,7 @@ class _Shape:
     def route(self, candidate: Candidate, step: Step) -> Route:
         start = time.perf_counter()
         rule, decisions, crossed = None, None, None
+        expected: dict[str, ExpectedGap] = {}
         raw, calibrator = (candidate.valid, candidate.test), self._calibrator(candidate)
         scores = raw
         if step == "projected":
@@ -271,20 +272,22 @@ class _Shape:
         if step == "decision rule":
             fitted = fit_rule(candidate.valid, self.constraints, self.valid, utility=self.utility)
             rule = fitted.rule
+            expected = {c.name: rule.expected_gap(c, sizes=len(self.test)) for c in self.constraints}
             sensitive = {name: self.test.sensitive[name] for name in feature_names(self.constraints)}
             decided = rule.apply(candidate.test, sensitive_features=sensitive, seed=0).numpy()
             decisions, crossed = (fitted.decisions, decided), fitted.crossed
         elif self.task == "classification":
             decisions = (_at_threshold(scores[0]), _at_threshold(scores[1]))
+        valid_numbers = self._numbers(0, raw, scores, decisions, step, crossed)
         return Route(
             candidate.title(step),
             candidate.name,
             step,
-            self._numbers(0, raw, scores, decisions, step, crossed),
+            _with_expected(valid_numbers, expected),
             self._numbers(1, raw, scores, decisions, step),
             candidate.seconds + time.perf_counter() - start,
             rule,
-            None if rule is None else rule.expected_gap(self.constraints, sizes=len(self.test)),
+            max(expected.values(), key=lambda found: found.long_run.mean, default=None),
             calibrator,
             scores[1],
             None if decisions is None else decisions[1],
@@ -359,9 +362,18 @@ class _Shape:
         found = measured(None if decisions is None else decisions[part])
         if crossed is None:
             return found
-        unseen = measured(crossed).measures  # of rows that the thresholds were not fitted to
-        honest = {name: unseen[name] for name in ("accuracy", "utility") if name in unseen}
-        return replace(found, measures={**found.measures, **honest})
+        unseen = measured(crossed)  # of rows that the thresholds were not fitted to
+        honest = {name: unseen.measures[name] for name in ("accuracy", "utility") if name in unseen.measures}
+        return replace(found, measures={**found.measures, **honest}, each=unseen.each)
+
+
+def _with_expected(numbers: RouteNumbers, expected: Mapping[str, ExpectedGap]) -> RouteNumbers:
+    """Return the numbers with the gaps of decisions that thresholds are expected to have in the long run."""
+    gaps = {
+        name: replace(gap, expected=expected[name].long_run.mean) if name in expected else gap
+        for name, gap in numbers.decision_gaps.items()
+    }
+    return replace(numbers, decision_gaps=gaps)
 
 
 def _at_threshold(scores: FloatArray) -> IntArray:

@@ -17,6 +17,7 @@ Gaps: TypeAlias = Literal["score gap", "decision gap", "no gap"]
 _GAPS: tuple[Gaps, ...] = ("score gap", "decision gap", "no gap")
 _TEXT = re.compile(r"^\s*(?P<measure>\w+)\s+at\s+(?P<gap>[a-z_ ]+?)\s*(?:<=\s*(?P<within>[0-9.eE+-]+)\s*)?$")
 _ROUNDING = 1e-6
+_LEVEL = 0.5  # standard errors, see docs/decisions/0025
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Criterion:
     A route keeps the gap where each constraint's estimated gap is within its limit (or within `within`): the number
     measured where the route bounds it by construction, else the empirical-Bayes estimate of `fairlayer.audit`, which
     the noise of small cells does not carry. Where no route keeps it, the route nearest to it is taken.
+
+    Several routes are often equally good. At the decision gap, those whose accuracy (or utility) is within half a
+    standard error of the best's, paired over the rows, count as level, and of these the one is taken whose gap is
+    expected to be the smallest on new people: thresholds fitted to few rows meet their limit there, and not later.
 
     Args:
         measure: "log_loss", "brier", "calibration", "mse", "mae" (lower is better), "accuracy", "auc", "utility", "r2".
@@ -76,14 +81,28 @@ class Criterion:
             CriterionError: no route has the measure, or the gap.
         """
         if self.at == "decision gap" and not any(each.decision_gaps for each in numbers):
-            raise CriterionError(f"'{self}' needs decisions, which a regression has not. Choose at score gap.")
+            raise CriterionError(f"'{self}' needs decisions, which a regression does not have. Choose at score_gap.")
         kept = [i for i, each in enumerate(numbers) if self.keeps(each)]
         nearest = [min(range(len(numbers)), key=lambda i: self.excess(numbers[i]))]
         found = max(kept or nearest, key=lambda i: self.worth(numbers[i]))
+        if kept and self.at == "decision gap":
+            level = [i for i in kept if self._level(numbers[i], numbers[found])]
+            found = min(level, key=lambda i: (self._long_run(numbers[i]), -self.worth(numbers[i])), default=found)
         if self.worth(numbers[found]) == -float("inf"):
             known = ", ".join(name for name, value in numbers[found].measures.items() if value is not None)
             raise CriterionError(f"no route has the measure '{self.measure}'; there are {known}.")
         return found
+
+    def _level(self, one: RouteNumbers, best: RouteNumbers) -> bool:
+        """Return whether rows cannot tell a route from the best one: mean(d) <= std(d) / (2 sqrt(n)), d per row."""
+        if self.measure not in one.each or self.measure not in best.each:
+            return False
+        less = best.each[self.measure] - one.each[self.measure]
+        return bool(less.mean() <= _LEVEL * less.std() / len(less) ** 0.5 + 1e-12)
+
+    @staticmethod
+    def _long_run(numbers: RouteNumbers) -> float:
+        return max((gap.long_run for gap in numbers.decision_gaps.values()), default=0.0)
 
 
 def parse_criterion(text: str) -> Criterion:

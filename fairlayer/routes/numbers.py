@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,13 +39,14 @@ class RouteGap:
     """The number that a constraint bounds.
 
     Args:
-        value: measured on these rows, None where nothing is compared.
-        limit: of the constraint.
+        value: the number measured on these rows, None where nothing is compared.
+        limit: the limit of the constraint.
         at_least: whether the limit is a lower one.
         estimate: the value without what the noise of small groups makes of it; the value where no estimate is known.
         low, high: limits of the value, where an interval is known.
         held: whether the route bounds the measured number by construction.
         excess: by how much the constraint fails on the measured numbers.
+        expected: in the long run, on new people: of thresholds fitted to these rows more than was measured there.
     """
 
     value: float | None
@@ -56,6 +57,7 @@ class RouteGap:
     high: float | None = None
     held: bool = False
     excess: float | None = None
+    expected: float | None = None
 
     def beyond(self, within: float | None = None) -> float:
         """Return by how much the number is beyond its limit, or beyond another; 0 where nothing is compared."""
@@ -67,20 +69,29 @@ class RouteGap:
         limit = self.limit if within is None else within
         return limit - number if self.at_least else number - limit
 
+    @property
+    def long_run(self) -> float:
+        """By how much the number is beyond its limit on new people, as far as it can be told; 0 where nothing is."""
+        number = self.estimate if self.expected is None else self.expected
+        if number is None:
+            return 0.0
+        return self.limit - number if self.at_least else number - self.limit
+
 
 @dataclass(frozen=True)
 class RouteNumbers:
     """A route on some rows.
 
     Args:
-        measures: by name, see `MEASURES`; "calibration" is the largest expected calibration error of a group of at
-            least 30 rows.
+        measures: the measures by name, see `MEASURES`; "calibration" is the largest expected calibration error of a
+            group of at least 30 rows.
         calibration: expected calibration error of each group.
-        score_gaps: per constraint, on scores.
-        decision_gaps: per constraint, on decisions; empty for regression.
-        flips: by group, the share of rows whose decision differs from that of the same scores at 0.5; and of all
+        score_gaps: the gap of each constraint, on scores.
+        decision_gaps: the gap of each constraint, on decisions; empty for regression.
+        flips: for each group, the share of rows whose decision differs from that of the same scores at 0.5; and of all
             rows under "all".
         selected: the share of rows decided yes; None for regression.
+        each: (rows,) whether each decision is right, under "accuracy", and what it gains, under "utility".
 
     Example:
         >>> import numpy as np
@@ -101,6 +112,7 @@ class RouteNumbers:
     decision_gaps: Mapping[str, RouteGap]
     flips: Mapping[str, float]
     selected: float | None = None
+    each: Mapping[str, FloatArray] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def constant(self) -> bool:
@@ -108,8 +120,10 @@ class RouteNumbers:
         return self.selected in (0.0, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values, without those of each row."""
+        found = asdict(replace(self, each={}))
+        del found["each"]
+        return found
 
 
 def furthest(gaps: Mapping[str, RouteGap]) -> float | None:
@@ -154,7 +168,17 @@ def numbers_of(
         if not isinstance(c, GroupCalibration)  # bins are those of scores
     }  # fmt: skip
     share = None if decisions is None else float(decisions.mean())
-    return RouteNumbers(measures, calibration, score_gaps, decision_gaps, _flips(decisions, before, groups), share)
+    flips, each = _flips(decisions, before, groups), _each(labels, decisions, utility)
+    return RouteNumbers(measures, calibration, score_gaps, decision_gaps, flips, share, each)
+
+
+def _each(labels: FloatArray, decisions: IntArray | None, utility: Any) -> dict[str, FloatArray]:
+    if decisions is None:
+        return {}
+    found = {"accuracy": (decisions == labels).astype(np.float64)}
+    if utility is not None:
+        found["utility"] = np.asarray(utility, dtype=np.float64)[labels.astype(np.int64), decisions]
+    return found
 
 
 def gap_of(constraint: Constraint, rows: Observed, values: FloatArray, *, held: bool = False) -> RouteGap:

@@ -41,7 +41,7 @@ class Situation:
         promise: whether the promise is made about "scores" or about "decisions".
         group_at_inference: whether the group of a person is known, and may be used, when a score is made.
         group_is_input: whether it is a feature of the model too.
-        hard: whether a bound must hold in every batch, and not only about so on average.
+        hard: whether a bound must hold in every batch, and not only roughly and on average.
         stream: whether people come one by one.
         smallest_group: people of the smallest group in the data; None where not known.
 
@@ -174,13 +174,13 @@ METHODS: tuple[Method, ...] = (
         "fairlayer.InferenceState, `fairlayer stream`, `fairlayer serve`",
         "scores of people who come one by one, and the group is known",
         lambda s: _of_groups(s) and s.stream and s.group_at_inference,
-        "One person has no gap. The stream keeps the gap of the people so far within the tolerance, with a stated lag.",
+        "One person has no gap. The stream keeps the gap of recent people within the tolerance and a stated noise.",
         "a bound on decisions, or on every window of people.",
     ),
     Method(
         "projection of the scores",
         "fairlayer.project",
-        "the group is known, and the model is not trained by you, is no network, or reads the group already",
+        "the group is known, and the model is not trained by you, is not a network, or reads the group already",
         lambda s: (
             _of_groups(s)
             and s.promise == "scores"
@@ -202,7 +202,7 @@ METHODS: tuple[Method, ...] = (
     Method(
         "training through the layer",
         "fairlayer.FairModel with geometry='entropic', `fairlayer train`",
-        "a network that you train, the group is known and is no input",
+        "a network that you train, the group is known and is not an input",
         lambda s: _of_groups(s) and s.promise == "scores" and s.model == "network" and s.group_at_inference,
         "Features that carry the group are used better when the network is trained with the projection behind it; "
         "every batch keeps its limit, with a certificate.",

@@ -87,11 +87,11 @@ def train_routes(
 
     Args:
         parts: what `prepare` makes of a table.
-        options: of the networks' training.
+        options: the options of the networks' training.
         trees: whether boosted trees take part; they need scikit-learn.
         decisions: whether the default criterion chooses a route for its decisions, not for its scores.
         criterion: how a route is chosen; None for the default.
-        utility: of the decision rules, see `decide`.
+        utility: the utility of the decision rules, see `decide`.
         **training: further arguments of `fairlayer.training.train`.
 
     Example:
@@ -140,7 +140,7 @@ def save_routes(folder: str | Path, found: TrainedRoutes, name: str | None = Non
 
     Args:
         found: the trained routes.
-        name: of the route to keep; None for the best.
+        name: the name of the route to keep; None for the best.
 
     Raises:
         MissingExtraError: the route keeps boosted trees, and skops is not installed; nothing was written.

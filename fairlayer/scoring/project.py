@@ -53,8 +53,8 @@ def project_chunks(
     of those of the whole table. One more sweep, `values()`, gives the projected chunks.
 
     Args:
-        chunks: returns the chunks, the same each time it is called: tuples (scores, sensitive_features) or (scores,
-            sensitive_features, y), or dicts with these keys.
+        chunks: a function that returns the chunks, the same each time it is called: tuples (scores, sensitive_features)
+            or (scores, sensitive_features, y), or dicts with these keys.
         constraints: what must hold for the means over the whole table.
         bounds: (lower, upper), each None or a number.
         margin: see `project`.
@@ -71,7 +71,7 @@ def project_chunks(
         DataError: chunks of another form, or not the same in each sweep.
         FairlayerError: as `project`.
 
-    Source: design of this package.
+    Source: the design of this package.
 
     Example:
         >>> import numpy as np, fairlayer as fl

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fairlayer._rows import compress
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.edge import feature_names, read_features
 from fairlayer.errors import BackendError, DataError, MissingLabelsError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.projection.assembly import compress
 from fairlayer.scoring.chunk import Chunk
 
 __all__ = ["Signatures", "View", "bins_of", "united", "view_of"]
@@ -164,7 +164,7 @@ def bins_of(scores: FloatArray, edges: FloatArray) -> IntArray:
 
 
 def _kinds(labels: FloatArray | None) -> IntArray:
-    """Label 0, label 1, or any other number."""
+    """Return which labels are 0, which are 1, and which are any other number."""
     if labels is None:
         raise MissingLabelsError("a constraint looks at labels, but some chunks have none; give y with every chunk.")
     return np.where(labels == 0.0, 0, np.where(labels == 1.0, 1, _OTHER))

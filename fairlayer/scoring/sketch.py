@@ -137,7 +137,7 @@ def together(sketches: Sequence[TableSketch], words: Vocabulary) -> TableSketch:
     """Return the sketch of all their rows, in the categories' and signatures' own order, whoever met them first.
 
     Args:
-        sketches: of one view and one grid.
+        sketches: the sketches of one view and one grid.
         words: the categories known before any of them.
     """
     words = united(words, [sketch.signatures for sketch in sketches])

@@ -38,7 +38,7 @@ class Chunks:
     """Chunks that a function gives anew each time.
 
     Args:
-        given: returns the chunks, the same each time it is called.
+        given: a function that returns the chunks, the same each time it is called.
         labelled: whether labels are read.
     """
 

@@ -61,7 +61,7 @@ def score_table(
         DataError: a file or a column is missing, or the files change meanwhile.
         FairlayerError: as `project_chunks`.
 
-    Source: design of this package.
+    Source: the design of this package.
 
     Example:
         >>> import tempfile, pathlib, fairlayer as fl

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fairlayer._version import __version__
 from fairlayer.errors import (
     BackendError,
     FairlayerError,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app"]
 
-VERSION = version("fairlayer")
 _MANY = 1_000_000  # rows: work enough to load compiled steps at once
 _OURS = (BackendError, InfeasibleConstraintsError, MissingExtraError, OutputError, SolverError)
 _ASKED = ("/state", "/metrics", "/health", "/ready", "/docs", "/openapi.json")
@@ -67,8 +66,10 @@ def create_app(
         most_bytes: largest request body.
         seconds: longest time for a body to arrive.
         allowed_hosts: names that the Host header may have: by default those of this machine for itself; None for any.
-        token: asked of every request but /health and /ready, as `Authorization: Bearer TOKEN`; None for none.
-        **options: of the `Scorer` (store, policy, memory, window, hold, warm_start, most_records, unknown, journal).
+        token: the token that is asked of every request but /health and /ready, as `Authorization: Bearer TOKEN`; None
+            for none.
+        **options: the options of the `Scorer` (store, policy, memory, window, hold, warm_start, most_records, unknown,
+            journal).
 
     Endpoints: POST /score {"records": [...], "ids": [...] or absent}, POST /labels {"ids": [...], "labels": [...]},
     POST /decide where the run keeps a decision rule, GET /state, /metrics, /health, /ready, /docs, /openapi.json. A bad
@@ -111,11 +112,12 @@ def create_app(
 
     app: FastAPI = fastapi.FastAPI(
         title="fairlayer",
-        version=VERSION,
+        version=__version__,
         description=_ABOUT,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        root_path_in_servers=False,  # the document names its own place
         redirect_slashes=False,  # behind a proxy that ends TLS, a redirect would name http://
     )
     app.state.scorer, app.state.decider, app.state.ready = scorer, decider, False
@@ -135,7 +137,7 @@ def create_app(
 
 
 def _decider(scorer: Scorer) -> Decider | None:
-    """Decisions have a stream of their own, in a file or in tables beside those of the scores."""
+    """Return what decides: decisions have a stream of their own, in a file or in tables beside those of the scores."""
     rule, store = decided_by(scorer.inputs), scorer.store
     if rule is None:
         return None
@@ -151,7 +153,7 @@ def _add_score(app: "FastAPI", parts: _Parts) -> None:
     from fastapi import Request
     from fastapi.concurrency import run_in_threadpool
 
-    scorer, signed = parts.scorer, {"run": parts.scorer.name, "version": VERSION}
+    scorer, signed = parts.scorer, {"run": parts.scorer.name, "version": __version__}
 
     @app.post("/score", **_takes("ScoreRequest"), **_gives("ScoreAnswer"))
     async def score(request: Request) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def _add_decide(app: "FastAPI", parts: _Parts, decider: Decider) -> None:
     from fastapi import Request
     from fastapi.concurrency import run_in_threadpool
 
-    signed = {"run": parts.scorer.name, "version": VERSION}
+    signed = {"run": parts.scorer.name, "version": __version__}
 
     @app.post("/decide", **_takes("DecideRequest"), **_gives("DecideAnswer"))
     async def decide(request: Request) -> dict[str, Any]:
@@ -214,7 +216,7 @@ def _add_probes(app: "FastAPI", scorer: Scorer) -> None:
         """Say that the process answers, which run it serves, and what of the stream outlives what."""
         trail = None if scorer.recorder is None else _trail_name(scorer.recorder.trail)
         durability = scorer.store.durability
-        return {"status": "ok", "run": scorer.name, "version": VERSION, "durability": durability, "trail": trail}
+        return {"status": "ok", "run": scorer.name, "version": __version__, "durability": durability, "trail": trail}
 
     @app.get("/ready", responses={**_refusing(400), 503: {"description": "Requests cannot be taken now."}})
     async def ready() -> JSONResponse:
@@ -237,6 +239,7 @@ def _add_documents(app: "FastAPI", schemas: Schemas, *, guarded: bool) -> None:
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            found["servers"] = [{"url": "."}]  # relative to the document, whatever path a proxy puts before it
             components = found.setdefault("components", {})
             components.setdefault("schemas", {}).update(schemas.components())
             if guarded:

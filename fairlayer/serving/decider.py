@@ -61,7 +61,7 @@ def decided_by(inputs: Inputs) -> DecisionRule | None:
 
 
 def _fields(inputs: Inputs, rule: DecisionRule) -> tuple[Field, ...]:
-    """What a record may hold: a group has to be known where the rule has thresholds of known groups only."""
+    """Return what a record may hold: a group has to be known where the rule has thresholds of known groups only."""
     categories, closed = inputs.run.model.projection.vocabulary.categories, inputs.unknown == "refuse"
     columns = zip(rule.features, zip(*(cell.categories for cell in rule.cells), strict=True), strict=True)
     needed = [name for name, column in columns if closed and None not in column]
@@ -73,13 +73,14 @@ class Decider:
 
     Args:
         inputs: how records are read.
-        rule: of the run, from `decided_by`.
-        store: of decisions only.
-        journal: keeps an audit trail of the decisions in the store's file. Its rows hold the model's score as `raw`,
-            what the stream made of the rule's wish as `emitted`, the decision, and the wish among the details.
+        rule: the rule of the run, from `decided_by`.
+        store: a store, which holds decisions only.
+        journal: a journal, which keeps an audit trail of the decisions in the store's file. Its rows hold the model's
+            score as `raw`, what the stream made of the rule's wish as `emitted`, the decision, and the wish among the
+            details.
         model: what the trail calls the run.
-        **options: of the `InferenceState`: policy, memory, window, hold. The policy is "anytime" by default, which
-            bounds all decisions so far.
+        **options: the options of the `InferenceState`: policy, memory, window, hold. The policy is "anytime" by
+            default, which bounds all decisions so far.
 
     Raises:
         StoreError: the store holds decisions by another rule, or cannot be read.

@@ -29,7 +29,7 @@ class Field:
     """One column of a record.
 
     Args:
-        name: of the column.
+        name: the name of the column.
         kind: what it is read as. A "group" is a sensitive column outside whose categories nothing is taken.
         words: categories that are known.
         example: a value that is taken.
@@ -107,7 +107,7 @@ def fields_of(
     """Return the columns that a record must have: features, and what the sensitive features are made of.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         groups: sensitive feature -> its categories.
         closed: whether a category that is not among them is refused.
         needed: sensitive features that must be known.
@@ -147,7 +147,7 @@ def _feature(name: str, words: tuple[str, ...], column: Any) -> Field:
 
 
 def _reach(column: NumericColumn) -> tuple[float, float]:
-    """Numbers further from the mean than this would leave the float32 of the network."""
+    """Return the reach: numbers further from the mean would leave the float32 of the network."""
     far = _FAR * column.scale
     return max(column.mean - far, -LARGEST), min(column.mean + far, LARGEST)
 
@@ -159,7 +159,7 @@ def _sources(recipe: Recipe, names: Sequence[str]) -> list[str]:
 
 
 def problem_of(value: Any) -> str | None:
-    """Return why a JSON value is no text, number, boolean or null that can be read; None where it is one.
+    """Return why a JSON value is not text, number, boolean or null that can be read; None where it is one.
 
     Example:
         >>> problem_of("clerk"), problem_of([1])
@@ -168,7 +168,7 @@ def problem_of(value: Any) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return "is no text that can be encoded (half of a surrogate pair)" if _SURROGATE.search(value) else None
+        return "is not text that can be encoded (half of a surrogate pair)" if _SURROGATE.search(value) else None
     if not isinstance(value, int | float):
         return f"is {kind_of(value)}"
     if isinstance(value, float) and math.isnan(value):

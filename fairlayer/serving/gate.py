@@ -39,7 +39,7 @@ class Limits:
         most_bytes: largest body.
         seconds: longest time for a body to arrive.
         hosts: names that the Host header may have; None for any.
-        token: that `Authorization: Bearer ...` must carry, except at /health and /ready; None for none.
+        token: the token that `Authorization: Bearer ...` must carry, except at /health and /ready; None for none.
     """
 
     most_bytes: int = 4_000_000
@@ -66,7 +66,7 @@ class Gate:
     Args:
         app: the application behind it.
         limits: what to keep to.
-        metrics: told of each request.
+        metrics: the counters that are told of each request.
         endpoints: paths that metrics name; all others are "other".
         asked: paths that take no body, so that a POST to them is refused by the application, whatever it brings.
     """
@@ -93,7 +93,8 @@ class Gate:
         except _GoneError:
             status[0] = 499  # nobody is there to be answered, and nothing was counted
         finally:
-            path = scope["path"] if scope["path"] in self.endpoints else "other"
+            path = _path(scope)
+            path = path if path in self.endpoints else "other"
             self.metrics.observe(path, status[0], time.perf_counter() - start)
 
     async def _pass(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -116,14 +117,14 @@ class Gate:
                 f"the Host header names '{host[:100]}', but this server answers to {', '.join(limits.hosts)}. Allow "
                 "the name with --allowed-host (allowed_hosts= in create_app).",
             )
-        if limits.token is not None and scope["path"] not in OPEN:
+        if limits.token is not None and _path(scope) not in OPEN:
             found = headers.get(b"authorization", "").encode("utf-8", "replace")
             if not hmac.compare_digest(found, f"Bearer {limits.token}".encode()):
                 raise _RefusedError(
                     401, "TokenError", "this server asks for a token. Send it as 'Authorization: Bearer TOKEN'."
                 )
         kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] == "POST" and kind != "application/json" and scope["path"] not in self.asked:
+        if scope["method"] == "POST" and kind != "application/json" and _path(scope) not in self.asked:
             raise _RefusedError(
                 415,
                 "ContentTypeError",
@@ -160,6 +161,12 @@ async def _read(receive: Receive, most: int) -> bytes:
 
 def _too_large(most: int) -> _RefusedError:
     return _RefusedError(413, "BodySizeError", f"the body is larger than {most} bytes. Send the records in parts.")
+
+
+def _path(scope: Message) -> str:
+    """Return the path that the application knows: behind a proxy, and mounted, a root path may stand before it."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 
 def _name(host: str) -> str:

@@ -52,7 +52,7 @@ def _digest(values: list[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """1 and 1.0 are the same record: JSON writers differ in it. An integer that no double holds stays whole as text."""
+    """Return one form for 1 and 1.0, which JSON writers use alike. An integer that no double holds becomes text."""
     if not isinstance(value, int) or isinstance(value, bool):
         return value
     return float(value) if abs(value) < 2**53 else str(value)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
+from fairlayer._version import __version__
 from fairlayer.constraints import Constraint
 from fairlayer.errors import ParameterError
 from fairlayer.streaming import Recorder
@@ -25,8 +25,8 @@ class Journal:
     Args:
         clock: the time of each row, in seconds since 1970.
         key: the trail's secret key; without one, ids stand in the trail as they are, and no input is committed to.
-        signing_key: also signs the checkpoints.
-        name: of a new trail.
+        signing_key: the key that also signs the checkpoints.
+        name: the name of a new trail.
 
     Example:
         >>> journal = Journal(clock=lambda: 1790000000.0, key=bytes(32), name="loans")
@@ -54,7 +54,7 @@ class Journal:
             ParameterError: the store is in memory only.
             TrailError: the file's trail has another key, or cannot be written.
         """
-        settings = {"model": model, "policy": policy, "limit": limits_of(constraints), "package": version("fairlayer")}
+        settings = {"model": model, "policy": policy, "limit": limits_of(constraints), "package": __version__}
         begun = Started(self.clock(), settings)
         if isinstance(store, SharedStore):
             chain = SlotTrail(key=self.key, signing_key=self.signing_key, name=self.name, opening=[begun])

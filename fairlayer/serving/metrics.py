@@ -15,7 +15,7 @@ __all__ = ["Metrics"]
 _PER_CONSTRAINT = {
     "pooled_gap": "Gap of the pooled means of all predictions so far; absent while nothing compares",
     "window_gap": "Gap of the window of the stream; absent where no window was asked for",
-    "limit": "What the pooled gap is held to",
+    "limit": "The limit of the gap that the policy holds",
     "multiplier": "Price per prediction: half the squared move that one more unit of the limit would save",
 }
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
@@ -25,8 +25,8 @@ class Metrics:
     """One registry per scorer.
 
     Args:
-        scorer: whose stream is read.
-        decider: whose decisions are read; None for none.
+        scorer: the scorer whose stream is read.
+        decider: the decider whose decisions are read; None for none.
 
     Raises:
         MissingExtraError: prometheus_client is not installed.

@@ -38,7 +38,7 @@ def read_body(
     try:
         body = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"the body is no JSON that can be read ({error}).") from error
+        raise RequestError(f"the body is not JSON that can be read ({error}).") from error
     if not isinstance(body, dict):
         raise RequestError(f"the body must be a JSON object, but is {kind_of(body)}.")
     free = (*allowed, *numbers)
@@ -127,4 +127,4 @@ def _check_record(place: int, record: Any, fields: Sequence[Field]) -> None:
 
 
 def _refuse(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON value; write null where a number is missing")
+    raise ValueError(f"{word} is not a JSON value; write null where a number is missing")

@@ -10,6 +10,7 @@ from fairlayer.serving.fields import LARGEST, Field
 
 __all__ = ["Schemas", "example_of"]
 
+_DETAIL = "what was asked, what was found, and what to do"
 _NUMBER = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 _ID = {"anyOf": [{"type": "string", "maxLength": 256}, {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}]}
 _IDS = {"type": "array", "items": _ID, "uniqueItems": True}
@@ -26,7 +27,7 @@ class Schemas:
     Args:
         fields: the columns of a record.
         deciding: the same where a decision is asked for; None where none can be.
-        most_records: of one request.
+        most_records: the largest number of records of one request.
         clocked: whether every request has to come with its time.
         binary: whether labels are 0 or 1.
     """
@@ -45,7 +46,7 @@ class Schemas:
             _labels(binary),
             _scores(),
             _counted(),
-            _model("Error", error=(str, "name of the error"), detail=(str, "what was asked, found, and to do")),
+            _model("Error", error=(str, "the name of the error"), detail=(str, _DETAIL)),
         ]
         if deciding is not None:
             record = _record("DecideRecord", deciding)
@@ -98,7 +99,7 @@ def _labels(binary: bool) -> Any:
     pydantic = require("pydantic", "serve")
     label = {"enum": [0, 1, False, True]} if binary else {"anyOf": [_NUMBER, {"type": "boolean"}]}
     fields = {
-        "ids": _stated({**_IDS, "minItems": 1}, "ids of earlier predictions"),
+        "ids": _stated({**_IDS, "minItems": 1}, "the ids of earlier predictions"),
         "labels": _stated({"type": "array", "items": label, "minItems": 1}, "the true label of each"),
     }
     shown = {"example": {"ids": ["request 1"], "labels": [1]}}
@@ -117,11 +118,11 @@ def _counted() -> Any:
 def _scores() -> Any:
     return _model(
         "ScoreAnswer",
-        scores=(list[float], "emitted predictions: what was counted"),
+        scores=(list[float], "the emitted predictions, which were counted"),
         raw_scores=(list[float], "what the model says without the stream"),
-        shifts=(list[float], "emitted minus raw"),
+        shifts=(list[float], "the emitted predictions minus the raw ones"),
         decisions=(list[int] | None, "1 where the emitted score is at least 0.5; null where the run predicts amounts"),
-        phase=(str, "phase of the stream after these predictions"),
+        phase=(str, "the phase of the stream after these predictions"),
         **_signed(),
     )
 
@@ -129,7 +130,7 @@ def _scores() -> Any:
 def _decisions() -> Any:
     return _model(
         "DecideAnswer",
-        decisions=(list[int], "0 or 1: what was counted"),
+        decisions=(list[int], "the decisions, 0 or 1, which were counted"),
         raw_scores=(list[float], "what the model says; the thresholds of the run look at it"),
         **_signed(),
     )
@@ -138,7 +139,7 @@ def _decisions() -> Any:
 def _signed() -> dict[str, Any]:
     return {
         "run": (str, "the run: its folder's name and a hash of its weights"),
-        "version": (str, "of fairlayer"),
+        "version": (str, "the version of fairlayer"),
     }
 
 

@@ -89,7 +89,7 @@ class Scored(NamedTuple):
         raw_scores: what the model says by itself.
         decisions: 1 where the emitted score is at least 0.5; None where the run predicts amounts.
         repeated: whether an id had come before, and got what it got then.
-        phase: of the stream afterwards.
+        phase: the phase of the stream afterwards.
     """
 
     scores: list[float]
@@ -155,7 +155,7 @@ class Inputs:
     """How records become raw scores and sensitive features.
 
     Args:
-        run: whose columns are read.
+        run: the run whose columns are read.
         unknown: what becomes of a sensitive category that training has not met: "refuse" raises, "uncovered" takes it
             as not known, so that no constraint covers the prediction, and counts it.
         most_records: most records of one request.
@@ -192,7 +192,7 @@ class Inputs:
         return raw.double(), sensitive, seen
 
     def raw(self, frame: pd.DataFrame) -> tuple[torch.Tensor, dict[str, Any]]:
-        """As `Recipe.sample`, which reads the constraints from their text each time: too slow for single requests."""
+        """Do what `Recipe.sample` does; that reads constraints from text each time, too slowly for single requests."""
         recipe, constraints = self.run.recipe, self.run.model.constraints
         x = torch.from_numpy(recipe.encoder.encode(frame))
         names, numbers = feature_names(constraints), continuous_names(constraints)
@@ -217,8 +217,8 @@ class Inputs:
 class Scorer:
     """A run, its stream and its store.
 
-    Every prediction goes through the stream, whatever the size of the request: what is held is what the policy says of
-    all predictions since the store began.
+    Every prediction goes through the stream, whatever the size of the request. What is held is what the policy says,
+    and everything since the store began is counted.
 
     Args:
         run: a run, or the folder that `fairlayer train` wrote.
@@ -232,8 +232,8 @@ class Scorer:
         most_records: most records of one request.
         unknown: see `Inputs`.
         decision_policy: how the decisions of a service are held, see `DecisionStream`.
-        journal: keeps an audit trail in the store's file or database, one row for each answer, in the transaction that
-            counts it; None keeps none.
+        journal: a journal, which keeps an audit trail in the store's file or database, one row for each answer, in the
+            transaction that counts it; None keeps none.
 
     Raises:
         DataError, StoreError: the run or the store cannot be read.

@@ -53,9 +53,9 @@ def stored_section(run: Run, store: str | Path, *, policy: str | Policy = "prese
     """Return the periods of a stream that a service keeps in a file, while it goes on.
 
     Args:
-        run: of the service.
+        run: the run of the service.
         store: its SQLite file.
-        policy: by which the service holds the stream.
+        policy: the policy by which the service holds the stream.
 
     Raises:
         StoreError: there is no such store, or it holds the stream of other constraints.

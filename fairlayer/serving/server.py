@@ -45,9 +45,9 @@ def serve(
 
     Args:
         app: an ASGI application.
-        listening: from `bound_socket`.
+        listening: what `bound_socket`.
         seconds: longest time for the head of a request to arrive, and for requests under way at the end.
-        ready: called once requests are answered.
+        ready: a function that is called once requests are answered.
     """
     uvicorn = require("uvicorn", "serve")
     config = uvicorn.Config(
@@ -74,7 +74,7 @@ def _server(base: Any, ready: Callable[[], None] | None) -> Any:
 
 
 def _protocol(seconds: float) -> Any:
-    """uvicorn's protocol, which itself waits for ever for the rest of a head."""
+    """Return uvicorn's protocol, which itself waits for ever for the rest of a head."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Timed(H11Protocol):

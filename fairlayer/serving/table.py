@@ -70,7 +70,7 @@ class StreamedTable:
         return {"nothing": self.raw, "offline": self.offline, "stream": self.streamed}
 
     def measurable(self) -> list[Constraint]:
-        """Constraints whose gap the table can tell: those that read labels need the target column."""
+        """Return the constraints whose gap the table can tell: those that read labels need the target column."""
         return [c for c in self.run.model.constraints if self.labels is not None or not c.needs_labels]
 
     def pooled(self, constraint: Constraint, scores: FloatArray) -> float | None:
@@ -146,9 +146,9 @@ def stream_table(
         hold: see `FairModel`.
         at: seconds of each row on a clock that never goes back; a call has the time of its first row.
         warm_start: rows whose raw scores the feed-forward begins with.
-        on_rows: told how many rows have been emitted as the stream goes.
+        on_rows: a function that is told how many rows have been emitted as the stream goes.
         frame: the rows, in order of arrival.
-        recorder: writes a row of an audit trail for each row of the table, in transactions of a thousand.
+        recorder: what writes a row of an audit trail for each row of the table, in transactions of a thousand.
 
     Constraints that read labels get them right after each batch where the table has the target column, and are not
     held where it has not.
@@ -194,7 +194,7 @@ def stream_sample(
     on_rows: Callable[[int], None] | None = None,
     recorder: Recorder | None = None,
 ) -> StreamedTable:
-    """Return the same for rows that are encoded already, with their labels, where they are known.
+    """Stream rows that are encoded already, with their labels where they are known; see `stream_table`.
 
     Args:
         run: the trained run.
@@ -206,8 +206,8 @@ def stream_sample(
         hold: see `InferenceState`.
         at: (rows,) the clock of each row; None for none.
         warm_start: rows to begin from; they are not counted.
-        on_rows: is called with the number of rows after each batch.
-        recorder: writes a row of an audit trail for each row of the table, in transactions of a thousand.
+        on_rows: a function that is called with the number of rows after each batch.
+        recorder: what writes a row of an audit trail for each row of the table, in transactions of a thousand.
 
     Example:
         >>> from fairlayer.data.readers import read_lending

@@ -30,7 +30,7 @@ def run_workers(work: Work, count: int, listening: socket.socket, ready: Callabl
         work: can be sent to another process; calls its second argument once it answers requests.
         count: processes.
         listening: the socket that they share.
-        ready: called once all of them answer.
+        ready: a function that is called once all of them answer.
 
     Raises:
         WorkerError: one ended before it was ready for the first time.

@@ -57,7 +57,7 @@ class Faces:
 
     Args:
         blocks: the slabs.
-        unit: of the last statistics, the dense rows.
+        unit: the unit of the last statistics, the dense rows.
     """
 
     def __init__(self, blocks: Sequence[RowSlabs | SpreadSlabs], unit: FloatArray) -> None:

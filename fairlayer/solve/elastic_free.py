@@ -36,7 +36,7 @@ class FreeEntries:
         basis: P, (rows, coordinates).
         values: S, (coordinates,).
         moved: L, (statistics, coordinates), each statistic in the unit of its row.
-        unit: of each statistic, (statistics,): what L and the bounded entries add up.
+        unit: the unit of each statistic, (statistics,): what L and the bounded entries add up.
         lower: the bounds of all entries, (n,).
         upper: likewise.
     """

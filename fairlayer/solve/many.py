@@ -71,7 +71,7 @@ class ManySolved:
         multipliers: (b, m).
         converged: which problems were solved to their accuracy, (b,).
         point: predictions and statistics at the multipliers.
-        sweeps: over the samples of all problems.
+        sweeps: the number of sweeps over the samples of all problems.
     """
 
     multipliers: FloatArray

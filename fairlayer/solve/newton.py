@@ -34,6 +34,7 @@ __all__ = [
     "ROUNDING",
     "accurate_enough",
     "descend",
+    "floored",
     "optimality_error",
     "raise_if_unbounded",
     "solve_newton",
@@ -75,20 +76,23 @@ class _Dual:
         return _Dual(nu, self.sigma + share * (other.sigma - self.sigma), faces, np.array(multipliers))
 
 
-def solve_newton(passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _MOST_STEPS) -> Solution:
+def solve_newton(
+    passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _MOST_STEPS, most_passes: float = np.inf
+) -> Solution:
     """Return the projection onto the slabs and the bounds.
 
     Args:
         passes: the batch.
         slabs: a feasible system with its accuracy; feasibility is to be checked before.
         start: the point at nu = 0.
-        most_steps: after how many to stop.
+        most_steps: the number of steps after which to stop.
+        most_passes: the number of sweeps after which to stop.
 
     Raises:
         SolverError: the accuracy was not reached.
         ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
     """
-    solution = descend(passes, slabs, start, most_steps)
+    solution = descend(passes, slabs, start, most_steps, most_passes=most_passes)
     error = _error(passes, slabs, solution)
     if error > ROUNDING:
         raise unfinished(error, solution.passes)
@@ -123,6 +127,7 @@ def descend(  # noqa: PLR0917 - a search
     most_steps: int = _MOST_STEPS,
     near: Solution | None = None,
     fine: int = 0,
+    most_passes: float = np.inf,
 ) -> Solution:
     """Run the method as `solve_newton`, and return where it stops, accurate or not.
 
@@ -130,9 +135,10 @@ def descend(  # noqa: PLR0917 - a search
         passes: the batch.
         slabs: a feasible system with its accuracy.
         start: the point at nu = 0.
-        most_steps: after how many to stop.
+        most_steps: the number of steps after which to stop.
         near: what is near the solution, to start from.
-        fine: of how many steps of a search from nothing the first one is worth, where clipped samples count less.
+        fine: the steps of a search from nothing that the first one is worth, where clipped samples count less.
+        most_passes: the number of sweeps after which to stop.
     """
     if slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)
@@ -150,14 +156,16 @@ def descend(  # noqa: PLR0917 - a search
             error = optimality_error(_finish(dual, point, count), slabs)
         if error <= 1.0 or last <= error <= ROUNDING:
             return _shortened(_finish(dual, point, count), slabs)
-        metric = _floored(passes, point, step)
+        metric = floored(passes, point, step)
         target = programs.target(dual, point, slabs, metric)
-        share, candidate, used = _search(passes, dual, target, point)
+        share, candidate, used = _search(passes, dual, target, point, min(_MOST_TRIALS, max(most_passes - count, 2)))
         count += used
         raise_if_unbounded(passes, target)
         if candidate is None:
             break
         dual, point = dual.towards(target, share), candidate
+        if count >= most_passes and optimality_error(_finish(dual, point, count), slabs) > 1.0:
+            break
     return _shortened(_finish(dual, point, count), slabs)
 
 
@@ -185,8 +193,8 @@ def _sigma(dual: _Dual | Solution) -> float:
     return float(sum(m * face.limit for m, face in zip(dual.multipliers, dual.faces, strict=True)))
 
 
-def _floored(passes: Passes, point: Point, step: int) -> FloatArray:
-    """K, with clipped samples counted as slightly free where without them K could not move at all."""
+def floored(passes: Passes, point: Point, step: int) -> FloatArray:
+    """Return K, with clipped samples counted as slightly free where without them K could not move at all."""
     metric, whole = point.curvature, passes.widest_metric()
     if metric.ndim == 2:
         return metric + max(0.05 * 0.1**step, passes.least_floor) * (whole - metric)
@@ -226,7 +234,9 @@ class _Programs:
         return _Dual(price @ table.matrix, float(multipliers @ faces.limits), faces, multipliers)
 
 
-def _search(passes: Passes, dual: _Dual, target: _Dual, point: Point) -> tuple[float, Point | None, int]:
+def _search(
+    passes: Passes, dual: _Dual, target: _Dual, point: Point, most_trials: float = _MOST_TRIALS
+) -> tuple[float, Point | None, int]:
     """Find a share in (0, 1] where the directional derivative of the dual is small, or still positive at the end.
 
     Illinois variant of the secant method on the (monotone) derivative.
@@ -245,7 +255,7 @@ def _search(passes: Passes, dual: _Dual, target: _Dual, point: Point) -> tuple[f
     if first <= 0.0:
         return 0.0, None, 1
     used = 1
-    while used < _MOST_TRIALS:
+    while used < most_trials:
         used += 1
         share = left + (right - left) * at_left / (at_left - at_right)
         share = min(max(share, left + 1e-3 * (right - left)), right - 1e-3 * (right - left))

@@ -20,10 +20,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer.solve.parts import Cross, Entries, Places, gram, ranks_of, square_of, sums
 from fairlayer.solve.sparse import SparseSystem, mostly_zero
 from fairlayer.solve.table import RowTable
 
@@ -39,26 +41,35 @@ class Priced:
     """The prices of a solved program.
 
     Args:
-        price: of each row of the table, > 0 at its upper limit.
-        level: of each spread.
+        price: the price of each row of the table, > 0 at its upper limit.
+        level: the level of each spread.
         solved: dimensions of the dense systems that were solved.
+        settled: which parts are solved, (parts,); of the others price and level are 0.
     """
 
     price: FloatArray
     level: FloatArray
     solved: tuple[int, ...]
+    settled: BoolArray
 
 
 class PriceProgram:
-    """The programs over one table of rows, each started from the prices of the one before."""
+    """The programs over one table of rows, each started from the prices of the one before.
 
-    def __init__(self, table: RowTable) -> None:
+    Args:
+        table: the rows.
+        part: the part of each row, where rows of different parts share neither a statistic nor a level, so that their
+            equations are solved part by part; None for one part.
+    """
+
+    def __init__(self, table: RowTable, part: IntArray | None = None) -> None:
         self.table = table
+        self.part = np.zeros(len(table.level), dtype=np.int64) if part is None else part
         self.slope = np.where(table.tied, 1.0, 0.0)
         self.price = np.zeros(len(table.level))
         self.scale = np.append(table.scale, 1.0)[table.level]
         self.width = np.append(table.width, 0.0)[table.level]
-        self.warm = False
+        self.warm = np.zeros(int(self.part.max(initial=0)) + 1, dtype=bool)
         tied_up = (self.width <= 0) & (self.scale == 1.0)
         self.fixed = np.where(table.tied, tied_up, table.lower == table.upper)  # rows without slack, of either sign
 
@@ -83,10 +94,38 @@ class PriceProgram:
         best = max(members, key=lambda blocks: sizes[blocks].sum(), default=[])
         return np.isin(table.block, best)
 
+    @cached_property
+    def one(self) -> IntArray:
+        """The rows apart."""
+        return np.flatnonzero(self.apart)
+
+    @cached_property
+    def rest(self) -> IntArray:
+        """The other rows."""
+        return np.flatnonzero(~self.apart)
+
+    @cached_property
+    def places(self) -> Places:
+        """Where the other rows and the levels stand within their parts."""
+        return Places.of(self.part[self.rest], self.table, self.part)
+
+    @cached_property
+    def sparse(self) -> bool:
+        """Whether a sparse factorisation serves better than elimination."""
+        return mostly_zero(self.table.matrix, self.places.rows)
+
+    @cached_property
+    def entries(self) -> tuple[Cross, Entries]:
+        """What adds up to S between the rows apart and the others, and among the others."""
+        others = self.table.matrix.take_rows(self.rest)
+        cross = Cross.of(self.table.matrix.take_rows(self.one), others, self.places)
+        return cross, square_of(others, self.places)
+
     def solve(self, centre: FloatArray, metric: FloatArray) -> Priced | None:
-        """Return the prices at a centre (s,) and a metric (s,) or (s, s); None where they do not settle."""
+        """Return the prices at a centre (s,) and a metric K (s,), diagonal; None where those of no part settle."""
         try:
-            return _Run(self, centre, metric).run()
+            found = _Run(self, centre, metric).run()
+            return found if found.settled.any() else None
         except (RuntimeError, np.linalg.LinAlgError):  # equations that are singular to rounding
             return None
 
@@ -94,6 +133,18 @@ class PriceProgram:
 def _cuts(table: RowTable) -> IntArray:
     blocks = int(table.block.max(initial=-1)) + 1
     return np.cumsum(np.bincount(table.block[table.matrix.rows], minlength=blocks))[:-1]
+
+
+class _Ties(NamedTuple):
+    """Which rows in force take part in which levels, and by how much."""
+
+    row: IntArray
+    level: IntArray
+    entry: FloatArray
+
+    def those(self, which: BoolArray) -> _Ties:
+        """Return some of them."""
+        return _Ties(self.row[which], self.level[which], self.entry[which])
 
 
 class _Run:
@@ -105,49 +156,51 @@ class _Run:
         self.free = self.matrix @ centre
         self.curvature = self._curvature()
         self.solved: list[int] = []
-        apart = program.apart if metric.ndim == 1 else np.zeros(len(self.matrix), dtype=bool)
-        self.one, self.rest = np.flatnonzero(apart), np.flatnonzero(~apart)
-        self.sparse = metric.ndim == 1 and mostly_zero(self.matrix, len(self.rest))
-        self.cross = self._cross() if metric.ndim == 1 and not self.sparse else None
-        self.square = np.zeros((0, 0)) if self.sparse else self._square()
+        self.one, self.rest, self.places = program.one, program.rest, program.places
+        self.sparse = program.sparse
+        if not self.sparse:
+            cross, square = program.entries
+            self.cross, parts, rows = cross, self.places.parts, self.places.rows
+            self.square = square.at(metric, parts * rows * rows).reshape(parts, rows, rows)
+            self.between = cross.entries.at(metric, len(cross.one))
+            self.products = self.between[cross.first] * self.between[cross.second]
         self.factors: SparseSystem | None = None
 
     def _curvature(self) -> FloatArray:
         matrix = self.matrix
-        if self.metric.ndim == 1:
-            entries = matrix.data**2 * self.metric[matrix.columns]
-            found = _sum(matrix.rows, entries, len(matrix))
-        else:
-            found = np.array([row @ self.metric @ row for row in np.asarray(matrix)])
+        found = sums(matrix.rows, matrix.data**2 * self.metric[matrix.columns], len(matrix))
         return np.where(found > 0, found, 1.0)
 
     def _answer(self, price: FloatArray) -> FloatArray:
-        """S q."""
+        """Return S q."""
         pull = price @ self.matrix
-        return np.asarray(self.matrix @ (self.metric * pull if self.metric.ndim == 1 else self.metric @ pull))
+        return np.asarray(self.matrix @ (self.metric * pull))
 
-    def run(self) -> Priced | None:
-        program, table = self.program, self.program.table
+    def run(self) -> Priced:
+        """Solve each part for itself, all of them together."""
+        program, part, parts = self.program, self.program.part, self.places.parts
         q = program.price
         c = self._first_levels(q)
-        stiffness, last = _STIFFEST if program.warm else _SOFTEST, np.inf
+        price, level = np.zeros_like(q), np.zeros_like(c)
+        done, self.over = np.zeros(parts, dtype=bool), np.zeros(parts, dtype=bool)
+        stiffness, last = np.where(program.warm, _STIFFEST, _SOFTEST), np.full(parts, np.inf)
         for _ in range(_OUTER):
-            self.stiff = stiffness / self.curvature
+            self.stiff = stiffness[part] / self.curvature
             self.loose = self._looseness(stiffness)
             self.price, self.level = q, c
-            found = self._inner(q, c)
-            if found is None:
-                return None
-            q, c = found
-            missed = float((self._missed(q, c) / table.atol).max(initial=0.0))
-            stalled = missed > 0.5 * last and missed <= _ROUNDING
-            if (missed <= 0.3 or stalled) and self._balanced(q):
-                program.price, program.warm = q, True
-                return Priced(q, c, tuple(self.solved))
-            if stiffness < _STIFFEST or missed > 0.1 * last:
-                stiffness = min(10.0 * stiffness, _HARDEST)
-            last = missed
-        return None
+            q, c, settled = self._inner(q, c)
+            missed = np.zeros(parts)
+            np.maximum.at(missed, part, self._missed(q, c) / program.table.atol)
+            stalled = (missed > 0.5 * last) & (missed <= _ROUNDING)
+            now = ~self.over & settled & ((missed <= 0.3) | stalled) & self._balanced(q)
+            price, level = np.where(now[part], q, price), np.where(now[self.places.level_part], c, level)
+            done, self.over = done | now, self.over | now | ~settled
+            if self.over.all():
+                break
+            stiffer = (stiffness < _STIFFEST) | (missed > 0.1 * last)
+            stiffness, last = np.where(stiffer, np.minimum(10.0 * stiffness, _HARDEST), stiffness), missed
+        program.price, program.warm = np.where(done[part], price, program.price), program.warm | done
+        return Priced(price, level, tuple(self.solved), done)
 
     def _first_levels(self, q: FloatArray) -> FloatArray:
         """Half-way between where the lowest and the highest member of each spread would have it."""
@@ -160,16 +213,19 @@ class _Run:
         np.maximum.at(high, table.level[table.tied], value)
         return np.asarray(0.5 * (low + table.scale * high - table.width))
 
-    def _looseness(self, stiffness: float) -> FloatArray:
+    def _looseness(self, stiffness: FloatArray) -> FloatArray:
         table = self.program.table
         least = np.full(len(table.scale), np.inf)
         np.minimum.at(least, table.level[table.tied], 1.0 / self.curvature[table.tied])
-        return 0.1 * least / stiffness
+        return 0.1 * least / stiffness[self.places.level_part]
 
-    def _balanced(self, q: FloatArray) -> bool:
+    def _balanced(self, q: FloatArray) -> BoolArray:
+        """Return for each part whether the prices of each of its spreads cancel."""
         parts = q / self._factor(q)
-        sizes = self._sums(np.abs(parts))
-        return bool((np.abs(self._sums(parts)) <= 1e-12 * sizes.max(initial=0.0)).all())
+        most, off = np.zeros(self.places.parts), np.zeros(self.places.parts)
+        np.maximum.at(most, self.places.level_part, self._sums(np.abs(parts)))
+        np.maximum.at(off, self.places.level_part, np.abs(self._sums(parts)))
+        return off <= 1e-12 * most
 
     def _factor(self, q: FloatArray) -> FloatArray:
         """Return how much of its level each row in force takes: scale at its upper limit, 1 at its lower one."""
@@ -178,40 +234,42 @@ class _Run:
     def _sums(self, values: FloatArray) -> FloatArray:
         table = self.program.table
         rows = table.tied
-        return _sum(table.level[rows], values[rows], len(table.scale))
+        return sums(table.level[rows], values[rows], len(table.scale))
 
     def _forces(self, value: FloatArray, c: FloatArray) -> FloatArray:
-        """P: the price that each row asks at a value and at levels."""
+        """Return P: the price that each row asks at a value and at levels."""
         lower, upper = self.program.table.ends(c)
         e = value + self.price / self.stiff
         return np.asarray(self.stiff * (e - np.minimum(np.maximum(e, lower), upper)))
 
-    def _inner(self, q: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    def _inner(self, q: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Move until every part has found which of its rows are in force; return which have."""
+        part, of_level = self.program.part, self.places.level_part
         answer = self._answer(q)
         sign = np.sign(self._forces(self.free - answer, c))
         for _ in range(_INNER):
             after_q, after_c = self._newton(sign)
             change, level_change = after_q - q, after_c - c
-            answer_change = self._answer(change)
-            share = self._share(q, c, answer, change, level_change, answer_change)
-            q, c = q + share * change, c + share * level_change
-            if share == 1.0:
-                q, c, answer = after_q, after_c, self._answer(after_q)
-            else:
-                answer = answer + share * answer_change
+            share = self._shares(q, c, answer, change, level_change, self._answer(change))
+            q = np.where(share[part] == 1.0, after_q, q + share[part] * change)
+            c = np.where(share[of_level] == 1.0, after_c, c + share[of_level] * level_change)
+            answer = self._answer(q)
             force = self._forces(self.free - answer, c)
-            if share < 1.0:
-                sign = np.sign(force)
-                continue
             # Of the rows in force q is the force to more digits: that is a large multiple of a small difference.
             noise = 4e-16 * self.stiff * np.maximum(1.0, np.abs(self.free))
             fresh = np.where(np.abs(force) > noise, np.sign(force), 0.0)
             after = np.where(sign == 0, fresh, np.where((q * sign > 0) | self.program.fixed, sign, 0.0))
             still = np.abs(force - q) <= noise + 1e-12 * np.abs(q)
-            if (after == sign).all() or still.all():
-                return self._refined(sign, q, c)
-            sign = after
-        return None
+            settled = (share == 1.0) & (self._all(after == sign) | self._all(still))
+            if (settled | self.over).all():
+                break
+            whole = np.where(settled[part], sign, after)
+            sign = np.where(share[part] == 1.0, whole, np.sign(force))
+        return *self._refined(sign, q, c), settled
+
+    def _all(self, rows: BoolArray) -> BoolArray:
+        """Return for each part whether something is true of all its rows."""
+        return np.asarray(np.bincount(self.program.part, ~rows, self.places.parts) == 0)
 
     def _missed(self, q: FloatArray, c: FloatArray) -> FloatArray:
         """Return how far each row is outside its limits, or from the one that its price belongs to."""
@@ -221,7 +279,7 @@ class _Run:
         off = np.where(q > 0, np.abs(value - upper), off)
         return np.asarray(np.where(q < 0, np.abs(value - lower), off))
 
-    def _share(  # noqa: PLR0917 - a line through (q, c)
+    def _shares(  # noqa: PLR0917 - a line through (q, c)
         self,
         q: FloatArray,
         c: FloatArray,
@@ -229,31 +287,32 @@ class _Run:
         change: FloatArray,
         level_change: FloatArray,
         answer_change: FloatArray,
-    ) -> float:
-        """Where along the step the objective stops falling; its derivative rises."""
+    ) -> FloatArray:
+        """Where along the step of each part the objective stops falling; its derivative rises."""
+        part, of_level, parts = self.program.part, self.places.level_part, self.places.parts
 
-        def slope(share: float) -> float:
-            level = c + share * level_change
-            force = self._forces(self.free - answer - share * answer_change, level)
+        def slope(share: FloatArray) -> FloatArray:
+            level, of_row = c + share[of_level] * level_change, share[part]
+            force = self._forces(self.free - answer - of_row * answer_change, level)
             pulled = self._sums(force / self._factor(force))
-            return float(answer_change @ (q + share * change - force)) + float(
-                level_change @ (self.loose * (level - self.level) - pulled)
-            )
+            levels = level_change * (self.loose * (level - self.level) - pulled)
+            return sums(part, answer_change * (q + of_row * change - force), parts) + sums(of_level, levels, parts)
 
-        at_zero, at_one = slope(0.0), slope(1.0)
-        if at_zero >= 0 or at_one <= 0.2 * abs(at_zero):
-            return 1.0
-        low, high, at_low, at_high = 0.0, 1.0, at_zero, at_one
+        low, high = np.zeros(parts), np.ones(parts)
+        at_low, at_high = slope(low), slope(high)
+        first, share = np.abs(at_low), high.copy()
+        found = (at_low >= 0) | (at_high <= 0.2 * first)
         for _ in range(_TRIALS):
-            share = low + (high - low) * at_low / (at_low - at_high)
-            share = min(max(share, low + 0.05 * (high - low)), high - 0.05 * (high - low))
+            if found.all():
+                break
+            secant = low + (high - low) * np.divide(at_low, at_low - at_high, out=np.full(parts, 0.5), where=~found)
+            edge = 0.05 * (high - low)
+            share = np.where(found, share, np.clip(secant, low + edge, high - edge))
             here = slope(share)
-            if abs(here) <= 0.1 * abs(at_zero):
-                return share
-            if here < 0:
-                low, at_low = share, here
-            else:
-                high, at_high = share, here
+            found = found | (np.abs(here) <= 0.1 * first)
+            rising = here >= 0
+            low, at_low = np.where(rising, low, share), np.where(rising, at_low, here)
+            high, at_high = np.where(rising, share, high), np.where(rising, here, at_high)
         return share
 
     def _newton(self, sign: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -288,7 +347,7 @@ class _Run:
         active, slope, levels, right = self.last
         shifted = slope * np.append(c, 0.0)[levels]
         left = right - (self._answer(q)[active] + q[active] / self.stiff[active] + shifted)
-        pulled = _sum(levels[levels >= 0], (slope * q[active])[levels >= 0], len(c))
+        pulled = sums(levels[levels >= 0], (slope * q[active])[levels >= 0], len(c))
         left_level = -self.loose * self.level - (pulled - self.loose * c)
         more, more_level = self._solved(active, slope, levels, left, left_level)
         found = q.copy()
@@ -299,16 +358,15 @@ class _Run:
     def _eliminated(
         self, active: IntArray, slope: FloatArray, levels: IntArray, right: FloatArray, r_level: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        table, count = self.program.table, len(self.level)
+        table, count, places = self.program.table, len(self.level), self.places
         place = np.full(len(table.level), -1)
         place[active] = np.arange(len(active))
-        kept, used = place[self.rest] >= 0, place[self.one] >= 0
+        kept, used = np.flatnonzero(place[self.rest] >= 0), place[self.one] >= 0
         rest, one = place[self.rest[kept]], place[self.one[used]]
-        # The levels of rows that stand apart have a diagonal of their own once those rows are gone.
-        of_one, of_rest = np.zeros(count + 1, dtype=bool), np.zeros(count + 1, dtype=bool)
-        of_one[levels[one]], of_rest[levels[rest]] = True, True
-        mine = (of_one & ~of_rest)[:count]
-        inner, outer = np.flatnonzero(mine), np.flatnonzero(~mine)
+        # A level that only rows apart read has a diagonal of its own once those rows are gone.
+        of_rest = np.zeros(count + 1, dtype=bool)
+        of_rest[levels[rest]] = True
+        mine = ~of_rest[:count]
         own = self.curvature[active] + 1.0 / self.stiff[active]
         weight = np.zeros(len(self.one))
         weight[used] = 1.0 / own[one]
@@ -316,130 +374,87 @@ class _Run:
         slopes[used], at[used] = slope[one], np.where(levels[one] >= 0, levels[one], count)
         rights = np.zeros(len(self.one))
         rights[used] = right[one]
-        k, size = len(rest), len(rest) + len(outer)
         # eliminate the rows apart: with D their diagonal, A - B D^-1 B'
-        square, level_rest, h_rest = self._without_apart(weight, slopes, at, rights, count)
-        square, level_rest = square[np.ix_(kept, kept)], level_rest[kept]
-        square[np.diag_indices(k)] += 1.0 / self.stiff[active[rest]]
-        tied = levels[rest] >= 0
-        level_rest[np.flatnonzero(tied), levels[rest][tied]] += slope[rest][tied]
-        level_rest = level_rest[:, :count]
+        square, level_rest, h_rest = self._without_apart(weight, slopes, at, rights)
+        tied = np.flatnonzero(levels[rest] >= 0)
+        level_rest[kept[tied], places.level[levels[rest][tied]]] += slope[rest][tied]
         h_rest = right[rest] - h_rest[kept]
-        level_diagonal = -self.loose - _sum(at, slopes**2 * weight, count + 1)[:count]
-        h_level = r_level - _sum(at, slopes * rights * weight, count + 1)[:count]
-        # eliminate the levels that have a diagonal of their own
-        of_outer = level_rest[:, outer]
-        row, level = np.nonzero(level_rest)
-        row, level = row[mine[level]], level[mine[level]]
-        entry = level_rest[row, level]
-        system, h = np.empty((size, size)), np.empty(size)
-        system[:k, :k] = square - _gram(row, level, entry, level_diagonal, k)
-        system[:k, k:] = of_outer
-        system[k:, :k] = of_outer.T
-        system[k:, k:] = np.diag(level_diagonal[outer])
-        h[:k] = h_rest - _sum(row, entry * (h_level / level_diagonal)[level], k)
-        h[k:] = h_level[outer]
-        self.solved.append(size)
-        found = np.linalg.solve(system, h) if size else h
-        c = np.zeros(count + 1)
-        c[outer] = found[k:]
-        met_level = _sum(level, entry * found[:k][row], count)
-        c[inner] = (h_level - met_level)[inner] / level_diagonal[inner]
+        level_diagonal = -self.loose - sums(at, slopes**2 * weight, count + 1)[:count]
+        h_level = r_level - sums(at, slopes * rights * weight, count + 1)[:count]
+        # eliminate the levels that have a diagonal of their own; what is left falls apart into the parts
+        row, local = np.nonzero(level_rest[kept, :-1])
+        entry, level = level_rest[kept[row], local], places.levels[places.part[kept[row]], local]
+        inner, part, column = mine[level], places.part[kept], ranks_of(places.part[kept])
+        ties = _Ties(row, level, entry)
+        square = self._kept(square, kept, column, ties.those(inner), level_diagonal)
+        square[part, column, column] += 1.0 / self.stiff[active[rest]]
+        h_rest = h_rest - sums(row[inner], (entry * (h_level / level_diagonal)[level])[inner], len(kept))
+        of_kept, c = self._bordered(square, part, column, h_rest, ties.those(~inner), ~mine, level_diagonal, h_level)
+        met_level = sums(level, entry * of_kept[row], count)
+        c[mine] = (h_level - met_level)[mine] / level_diagonal[mine]
         q, of_all = np.zeros(len(active)), np.zeros(len(self.rest))
-        q[rest], of_all[kept] = found[:k], found[:k]
-        met = np.zeros(len(self.one)) if self.cross is None else self.cross.met(of_all, len(self.one))
-        q[one] = ((rights - met - slopes * c[at]) * weight)[used]
-        return q, c[:count]
+        q[rest], of_all[kept] = of_kept, of_kept
+        met = sums(self.cross.one, self.between * of_all[self.cross.rest], len(self.one))
+        q[one] = ((rights - met - slopes * np.append(c, 0.0)[at]) * weight)[used]
+        return q, c
+
+    def _kept(
+        self, square: FloatArray, kept: IntArray, column: IntArray, ties: _Ties, diagonal: FloatArray
+    ) -> FloatArray:
+        """Return the rows in force of S (parts, k, k), without the levels that some tie to; 1 where there is none."""
+        places, part = self.places, self.places.part[kept]
+        k = int(column.max(initial=-1)) + 1
+        which = np.zeros((places.parts, k), dtype=np.int64)
+        there = np.zeros((places.parts, k), dtype=bool)
+        which[part, column], there[part, column] = places.row[kept], True
+        found = np.zeros((places.parts, k, k))
+        if k:
+            among = np.arange(places.parts)[:, None, None]
+            found = square[among, which[:, :, None], which[:, None, :]]
+        found = found - gram(part[ties.row], column[ties.row], ties.level, ties.entry, diagonal, found)
+        return np.where(there[:, :, None] & there[:, None, :], found, np.eye(k))
+
+    def _bordered(  # noqa: PLR0917 - a system and its right-hand side
+        self,
+        square: FloatArray,
+        part: IntArray,
+        column: IntArray,
+        h_rest: FloatArray,
+        ties: _Ties,
+        outer: BoolArray,
+        diagonal: FloatArray,
+        h_level: FloatArray,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Solve for the rows in force and the outer levels of each part; return both, the other levels as 0."""
+        places, k = self.places, square.shape[1]
+        levels = np.flatnonzero(outer)
+        level_part, line = places.level_part[levels], np.zeros(len(outer), dtype=np.int64)
+        line[levels] = k + ranks_of(level_part)
+        size = max(k, int(line[levels].max(initial=-1)) + 1)
+        system, h = np.tile(np.eye(size), (places.parts, 1, 1)), np.zeros((places.parts, size))
+        system[:, :k, :k] = square
+        at = part[ties.row], column[ties.row], line[ties.level]
+        system[at] = system[at[0], at[2], at[1]] = ties.entry
+        system[level_part, line[levels], line[levels]] = diagonal[levels]
+        h[part, column], h[level_part, line[levels]] = h_rest, h_level[levels]
+        self.solved.append(size)
+        found = h.copy()
+        if size:
+            found[:] = np.linalg.solve(system, h[:, :, None])[:, :, 0]
+        c = np.zeros(len(outer))
+        c[levels] = found[level_part, line[levels]]
+        return found[part, column], c
 
     def _without_apart(
-        self, weight: FloatArray, slopes: FloatArray, at: IntArray, rights: FloatArray, count: int
+        self, weight: FloatArray, slopes: FloatArray, at: IntArray, rights: FloatArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return what is left of S, of the levels and of the right-hand side once the rows apart are eliminated."""
-        size = len(self.rest)
-        if self.cross is None:
-            return self.square, np.zeros((size, count + 1)), np.zeros(size)
+        rows, width = len(self.rest), self.places.width + 1  # the last place is that of no level
         cross = self.cross
-        taken = _sum(cross.first * size + cross.second, cross.products * weight[cross.pair], size * size)
-        scaled = cross.data * weight[cross.one]
-        place = cross.rest * (count + 1) + at[cross.one]
-        levels = -_sum(place, scaled * slopes[cross.one], size * (count + 1)).reshape(size, count + 1)
-        levels[:, count] = 0.0
-        right = _sum(cross.rest, scaled * rights[cross.one], size)
-        return self.square - taken.reshape(size, size), levels, right
-
-    def _cross(self) -> _Cross:
-        """S between the rows apart and the others, by its entries."""
-        matrix = self.matrix
-        apart, rows = matrix.take_rows(self.one), matrix.take_rows(self.rest)
-        reader, weight = np.full(matrix.shape[1], -1), np.zeros(matrix.shape[1])
-        reader[apart.columns], weight[apart.columns] = apart.rows, apart.data
-        read = reader[rows.columns]
-        both = read >= 0
-        columns = rows.columns[both]
-        entries = rows.data[both] * self.metric[columns] * weight[columns]
-        return _Cross.of(read[both], rows.rows[both], entries, len(self.rest))
-
-    def _square(self) -> FloatArray:
-        """S among the rows that are not apart."""
-        rows = self.matrix.take_rows(self.rest)
-        if self.metric.ndim == 2:
-            full = np.asarray(rows)
-            return np.asarray(full @ self.metric @ full.T)
-        size = len(rows)
-        pair, first, second = _pairs_of(rows.columns)
-        entries = self.metric[rows.columns[pair]] * rows.data[first] * rows.data[second]
-        return _sum(rows.rows[first] * size + rows.rows[second], entries, size * size).reshape(size, size)
-
-
-@dataclass(frozen=True)
-class _Cross:
-    """Entries between two sets of rows, and all pairs of entries of the same row of the first set."""
-
-    one: IntArray
-    rest: IntArray
-    data: FloatArray
-    pair: IntArray  # row of the first set that both entries of a pair belong to
-    first: IntArray
-    second: IntArray
-    products: FloatArray
-
-    @staticmethod
-    def of(one: IntArray, rest: IntArray, data: FloatArray, size: int) -> _Cross:
-        place, inverse = np.unique(one * size + rest, return_inverse=True)
-        one, rest = place // max(size, 1), place % max(size, 1)
-        data = _sum(inverse, data, len(place))
-        _, first, second = _pairs_of(one)
-        return _Cross(one, rest, data, one[first], rest[first], rest[second], data[first] * data[second])
-
-    def met(self, of_rest: FloatArray, size: int) -> FloatArray:
-        """Return what prices of the other rows do to the rows of the first set."""
-        return _sum(self.one, self.data * of_rest[self.rest], size)
-
-
-def _sum(place: IntArray, values: FloatArray, size: int) -> FloatArray:
-    """Return the sum of the values of each place; floats, also where there are none."""
-    return np.bincount(place, values, size).astype(np.float64, copy=False)
-
-
-def _gram(row: IntArray, level: IntArray, entry: FloatArray, diagonal: FloatArray, size: int) -> FloatArray:
-    """A D^-1 A' of a matrix with few entries, or of a full one."""
-    counts = np.bincount(level, minlength=len(diagonal))
-    if 4 * int((counts**2).sum()) > size * len(row):
-        full = np.zeros((size, len(diagonal)))
-        full[row, level] = entry
-        return np.asarray((full / diagonal) @ full.T)
-    _, first, second = _pairs_of(level)
-    product = entry[first] * entry[second] / diagonal[level[first]]
-    return _sum(row[first] * size + row[second], product, size * size).reshape(size, size)
-
-
-def _pairs_of(key: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Return all ordered pairs (with themselves) of places that have the same key: place, place, place."""
-    order = np.argsort(key, kind="stable")
-    counts = np.bincount(key) if len(key) else np.zeros(0, np.int64)
-    mine = counts[key[order]]
-    start = (np.cumsum(counts) - counts)[key[order]]
-    first = np.repeat(np.arange(len(order)), mine)
-    begin = np.cumsum(mine) - mine
-    second = np.arange(len(first)) - begin[first] + start[first]
-    return order[first], order[first], order[second]
+        taken = sums(cross.place, self.products * weight[cross.one[cross.first]], self.square.size)
+        scaled = self.between * weight[cross.one]
+        place = cross.rest * width + np.append(self.places.level, width - 1)[at[cross.one]]
+        levels = -sums(place, scaled * slopes[cross.one], rows * width).reshape(rows, width)
+        levels[:, -1] = 0.0
+        right = sums(cross.rest, scaled * rights[cross.one], rows)
+        return self.square - taken.reshape(self.square.shape), levels, right

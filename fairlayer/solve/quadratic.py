@@ -145,7 +145,7 @@ class _ActiveSet:
             self._drop(blocking)
 
     def _raise_if_clashing(self, face: Face, change: FloatArray, atol: float) -> None:
-        """Farkas: face + sum_j weight_j face_j reads `0 <= limit`, which fails for a negative limit.
+        """Raise by Farkas' lemma: face + sum_j weight_j face_j reads `0 <= limit`, which fails for a negative limit.
 
         It is a proof only if the normals do cancel; where K is nearly singular they may cancel in its metric alone.
         """

@@ -214,7 +214,7 @@ class _PriceSearch:
         return price
 
     def _missed(self) -> FloatArray:
-        """By how many accuracies each unit misses where its price says that it should be."""
+        """Return by how many accuracies each unit misses where its price says that it should be."""
         lower, upper = self.units.ends(self.c)
         off = np.maximum(lower - self.value, self.value - upper)
         off = np.where(self.price > 0, np.abs(self.value - upper), off)

@@ -21,13 +21,14 @@ __all__ = ["largest_pull", "solve_scalar"]
 _MOST_PASSES = 200
 
 
-def solve_scalar(passes: Passes, slab: SingleSlab, start: Point) -> Solution:
+def solve_scalar(passes: Passes, slab: SingleSlab, start: Point, most_passes: int = _MOST_PASSES) -> Solution:
     """Return the projection onto `slab.lower <= slab.normal @ s <= slab.upper`.
 
     Args:
         passes: the batch.
         slab: a feasible slab with its accuracy; feasibility is to be checked before.
         start: the point at multiplier zero.
+        most_passes: after how many sweeps to stop.
 
     Raises:
         SolverError: the accuracy was not reached.
@@ -36,16 +37,16 @@ def solve_scalar(passes: Passes, slab: SingleSlab, start: Point) -> Solution:
     if slab.lower - slab.atol <= value <= slab.upper + slab.atol:
         return Solution.unmoved(start)
     face = slab.face(value)
-    multiplier, point, count = _find_root(passes, face, start)
+    multiplier, point, count = _find_root(passes, face, start, most_passes)
     return Solution.at(point, multiplier * face.normal, (face,), np.array([multiplier]), passes=count + 1)
 
 
-def _find_root(passes: Passes, face: Face, point: Point) -> tuple[float, Point, int]:
+def _find_root(passes: Passes, face: Face, point: Point, most_passes: int) -> tuple[float, Point, int]:
     low, high, multiplier, atol = 0.0, np.inf, 0.0, face.atol
     unit = largest_pull(passes, face.normal)
     excess = float(face.normal @ point.statistics) - face.limit
     count = 0
-    while count < _MOST_PASSES:
+    while count < most_passes:
         count += 1
         low, high = (multiplier, high) if excess > 0 else (low, multiplier)
         most = multiplier + passes.geometry.longest_step / unit + multiplier if unit > 0 else np.inf

@@ -18,9 +18,10 @@ from fairlayer.solve.newton import accurate_enough, solve_newton
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.ranges import solve_ranges
 from fairlayer.solve.scalar import solve_scalar
-from fairlayer.solve.slabs import SlabSystem
+from fairlayer.solve.slabs import SingleSlab, SlabSystem
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.sorted import lies_far_outside, sortable
+from fairlayer.solve.standin import solve_by_stand_in
 from fairlayer.solve.table import RowTable
 from fairlayer.solve.units import Units
 
@@ -30,7 +31,7 @@ _MANY = 48  # statistics, from which the elastic program costs more than a few s
 _FIRST_STEPS = 12  # of Newton's method, before feasibility is looked into
 _WITHIN = 10.0  # accuracies by which limits may clash and are still met as well as numbers can be
 _FEW_ROWS = 24
-_FEW_STEPS = 6  # of Newton's method, after which the levels are looked for in the sorted batch
+_FEW_PASSES = 4  # after which a stand-in is asked where the solution lies
 _FAR_LOG_ODDS = 50.0
 _APART = 20.0  # log-odds from which one multiplier is looked for in the sorted batch, too
 _PLAIN = (float, type(None))  # bounds that are the same for all samples
@@ -44,7 +45,7 @@ class WidenedSolution(NamedTuple):
         solution: the projection onto the slabs.
         slabs: what it meets, widened where that was needed.
         widening: by how much each limit was widened, in its own units.
-        elastic: of a widened system, the proof of the least widening: it falls by a face's weight per unit of that
+        elastic: for a widened system, the proof of the least widening: it falls by a face's weight per unit of that
             face's limit.
     """
 
@@ -89,7 +90,7 @@ def _solve_counted(passes: Passes, slabs: SlabSystem, *, relax: bool) -> Widened
         return WidenedSolution(_solve(passes, slabs, start, units), slabs, 0.0)
     many = len(start.statistics) > _MANY
     if passes.cells.dense is not None or passes.geometry.on_simplex or many:
-        solution = _try(passes, slabs, start)  # here a few steps cost less than the elastic program
+        solution = _at_first(passes, slabs, start)  # here a few steps cost less than the elastic program
         if solution is not None:
             return WidenedSolution(solution, slabs, 0.0)
     elastic = widening_of(passes, slabs)
@@ -107,9 +108,11 @@ def _accuracy_of_clash(slabs: SlabSystem, elastic: Elastic) -> float:
     return sum(weight * slabs.face(key).atol for key, weight in elastic.faces)
 
 
-def _try(passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _FIRST_STEPS) -> Solution | None:
+def _try(
+    passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _FIRST_STEPS, most_passes: float = np.inf
+) -> Solution | None:
     try:
-        return solve_newton(passes, slabs, start, most_steps=most_steps)
+        return solve_newton(passes, slabs, start, most_steps, most_passes)
     except (SolverError, ClashingFaces):
         return None
 
@@ -150,18 +153,35 @@ def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None)
     alone = single is not None and passes.cells.dense is None
     apart = lies_far_outside(passes) or _far_in_log_odds(passes, _APART)
     if single is not None and alone and not (units and apart):
-        return solve_scalar(passes, single, start)
+        return _by_one_multiplier(passes, slabs, single, start)
     if units is not None and ((alone and apart) or _suits(passes, units, start)):
         solution = _by_ranges(passes, slabs, units, start)
         if solution is not None:
             return solution
     if single is not None and alone:
-        return solve_scalar(passes, single, start)
-    if units is not None and sortable(passes):
-        solution = _try(passes, slabs, start, _FEW_STEPS) or _by_ranges(passes, slabs, units, start)
+        return _by_one_multiplier(passes, slabs, single, start)
+    if sortable(passes):
+        solution = _at_first(passes, slabs, start)
+        solution = solution or (None if units is None else _by_ranges(passes, slabs, units, start))
         if solution is not None:
             return solution
     return _generally(passes, slabs, start)
+
+
+def _at_first(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
+    """Return the solution where a few steps find it, or a stand-in shows where it lies."""
+    if not sortable(passes):
+        return _try(passes, slabs, start)
+    return _try(passes, slabs, start, most_passes=_FEW_PASSES) or solve_by_stand_in(passes, slabs, start)
+
+
+def _by_one_multiplier(passes: Passes, slabs: SlabSystem, single: SingleSlab, start: Point) -> Solution:
+    if not sortable(passes):
+        return solve_scalar(passes, single, start)
+    try:
+        return solve_scalar(passes, single, start, _FEW_PASSES)
+    except SolverError:
+        return solve_by_stand_in(passes, slabs, start) or solve_scalar(passes, single, start)
 
 
 def _generally(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:

@@ -44,19 +44,24 @@ def lies_far_outside(passes: Passes) -> bool:
 class SortedBatch:
     """The means of all cells at any pull, from a sorted copy of the scores.
 
+    `visited` counts the samples that were looked at, beside those that were counted.
+
     Args:
         passes: a batch that is `sortable`.
     """
 
     def __init__(self, passes: Passes) -> None:
-        self.cells, self.geometry = passes.cells, passes.geometry
+        self.cells, self.geometry, self.visited = passes.cells, passes.geometry, 0
         self.lower, self.upper = passes.lower, passes.upper
         k = len(self.cells.counts)
         scores, codes = passes.scores, self.cells.codes
         assert codes is not None
-        order = np.lexsort((scores, codes))
-        self.ordered, codes = scores[order], codes[order]
-        weights = np.ones(len(order)) if self.cells.weights is None else self.cells.weights[order]
+        if self.cells.weights is None:
+            self.ordered, codes = _cell_by_cell(scores, codes)
+            weights = np.ones(len(codes))
+        else:
+            order = np.lexsort((scores, codes))
+            self.ordered, codes, weights = scores[order], codes[order], self.cells.weights[order]
         if self.geometry.name == "likelihood":
             new = np.append(True, (np.diff(self.ordered) != 0) | (np.diff(codes) != 0))
             self.ordered, codes = self.ordered[new], codes[new]
@@ -77,27 +82,43 @@ class SortedBatch:
 
     def means(self, nu: FloatArray) -> FloatArray:
         """Return the mean of each cell at a dual point."""
+        return self.at(nu)[0]
+
+    def at(self, nu: FloatArray, *, slopes: bool = False) -> tuple[FloatArray, FloatArray]:
+        """Return the mean of each cell at a dual point, and with `slopes` the sum of W, else zeros."""
         t = nu / self.cells.counts
         if self.geometry.name == "likelihood":
-            return self._between(t, self.first, self.last) / self.cells.counts
+            total, free = self._between(t, self.first, self.last, slopes=slopes)
+            return total / self.cells.counts, free
         euclidean = self.geometry.name == "euclidean"
         low, high = (self.lower, self.upper) if euclidean else (-_REACH, _REACH)
         below, above = self._place(low + t), self._place(high + t)
         total = self.lower * (self.weights[below] - self.weights[self.first]) if euclidean else np.zeros(len(t))
-        total += (self.upper if euclidean else 1.0) * (self.weights[self.last] - self.weights[above])
+        total = total + (self.upper if euclidean else 1.0) * (self.weights[self.last] - self.weights[above])
         if euclidean:
-            total += self.sums[above] - self.sums[below] - t * (self.weights[above] - self.weights[below])
+            free = self.weights[above] - self.weights[below]
+            total = total + self.sums[above] - self.sums[below] - t * free
         else:
-            total += self._between(t, below, above)
-        return np.asarray(total / self.cells.counts)
+            inner, free = self._between(t, below, above, slopes=slopes)
+            total = total + inner
+        return total / self.cells.counts, free
 
-    def _between(self, t: FloatArray, first: IntArray, last: IntArray) -> FloatArray:
-        """Return the sums of y over the samples of each cell from `first` to before `last`."""
+    def _between(
+        self, t: FloatArray, first: IntArray, last: IntArray, *, slopes: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the sums of y, and of W, over the samples of each cell from `first` to before `last`."""
         lengths = last - first
         cell = np.repeat(np.arange(len(t)), lengths)
+        self.visited += len(cell)
         at = np.arange(len(cell)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[cell]
-        value: Any = self.geometry.step(self.ordered[at], t[cell], None, None)[0]
-        return np.bincount(cell, value * self.each[at], len(t)).astype(np.float64, copy=False)
+        x, each = self.ordered[at], self.each[at]
+        value: Any = self.geometry.step(x, t[cell], None, None)[0]
+        total = np.bincount(cell, value * each, len(t)).astype(np.float64, copy=False)
+        if not slopes:
+            return total, np.zeros(len(t))
+        return total, np.bincount(cell, self.geometry.weigh(value, x, None, each), len(t)).astype(
+            np.float64, copy=False
+        )
 
     def _place(self, threshold: FloatArray) -> IntArray:
         """Return in each cell the place of the first score above its threshold, by bisection."""
@@ -108,3 +129,17 @@ class SortedBatch:
             up = inside & (self.ordered[np.minimum(middle, len(self.ordered) - 1)] <= threshold)
             low, high = np.where(up, middle + 1, low), np.where(inside & ~up, middle, high)
         return low
+
+
+def _cell_by_cell(scores: FloatArray, codes: IntArray) -> tuple[FloatArray, IntArray]:
+    """Return the scores in the order of the cells and then of themselves, and the cell of each.
+
+    Numbers of 16 bits are sorted by their digits, and numbers alone without their places by wide instructions.
+    """
+    small = codes.astype(np.uint16) if int(codes.max(initial=0)) < 2**16 else codes
+    order = np.argsort(small, kind="stable")
+    ordered, codes = scores[order], codes[order]
+    cuts = np.flatnonzero(np.diff(codes)) + 1
+    for first, last in zip([0, *cuts.tolist()], [*cuts.tolist(), len(codes)], strict=True):
+        ordered[first:last].sort()
+    return ordered, codes

@@ -25,7 +25,7 @@ class StuckProblem:
     Args:
         geometry: name of the geometry, with "simplex" where rows of classes are projected.
         samples: number of samples.
-        seed: of torch's generator in this process.
+        seed: the seed of torch's generator in this process.
         counts: samples of each cell, (cells,).
         start: statistics before anything is moved, (s,).
         metric: how they answer a pull there, (s,) or (s, s).

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,9 +20,7 @@ from fairlayer._rows import SparseRows, entries_of
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.solve.slabs import Faces, RowSlabs, SlabSystem
 
-__all__ = ["RowTable", "faces_of_prices"]
-
-_MANY = 64  # rows of a spread, from which its pairs are found at once
+__all__ = ["RowPairs", "RowTable", "faces_of_prices", "pairs_of_prices"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,8 @@ class RowTable:
         offset: what is added to a member's value.
         lower: own lower limits, -inf for members.
         upper: own upper limits, +inf for members.
-        scale: of each spread.
-        width: of each spread.
+        scale: the scale of each spread.
+        width: the width of each spread.
         atol: accuracy of each row.
     """
 
@@ -101,68 +99,87 @@ class RowTable:
         return lower, upper
 
 
-def faces_of_prices(slabs: SlabSystem, table: RowTable, high: FloatArray, low: FloatArray) -> tuple[Faces, FloatArray]:
+class RowPairs(NamedTuple):
+    """Faces with their multipliers, as arrays: of a spread the high and the low member, else the row and its side.
+
+    Args:
+        block: the block of each face.
+        first: member of the block.
+        second: for a spread the lower member; for other rows 1 for the upper limit, -1 for the lower one.
+        amount: the multiplier, >= 0; 0 only for pairs that tie what holds of a spread together.
+    """
+
+    block: IntArray
+    first: IntArray
+    second: IntArray
+    amount: FloatArray
+
+
+def pairs_of_prices(table: RowTable, high: FloatArray, low: FloatArray) -> RowPairs:
     """Return the faces and multipliers that put given prices on the rows.
 
     Args:
-        slabs: the system.
-        table: its rows.
+        table: the rows.
         high: price of each row's upper limit, >= 0, in units of `scale * value` for a member of a spread.
         low: price of each row's lower limit, >= 0; those of a spread add up to the same as its high ones.
     """
-    keys, multipliers = [], []
-    for prices, sign in ((high, 1), (low, -1)):
-        rows = np.flatnonzero((prices > 0) & ~table.tied)
-        keys.append(np.stack([table.block[rows], table.member[rows], np.full(len(rows), sign)], axis=1))
-        multipliers.append(prices[rows])
-    for rows in _spreads(table, high, low):
-        tops, bottoms, amounts = _pairs(rows, high, low)
-        keys.append(np.stack([table.block[tops], table.member[tops], table.member[bottoms]], axis=1))
-        multipliers.append(amounts)
-    return Faces(slabs, np.concatenate(keys)), np.concatenate(multipliers)
+    above, below = (np.flatnonzero((price > 0) & ~table.tied) for price in (high, low))
+    top, bottom, amount = _sent(table, high, low)
+    sides = np.repeat([1, -1], [len(above), len(below)])
+    return RowPairs(
+        np.concatenate([table.block[above], table.block[below], table.block[top]]),
+        np.concatenate([table.member[above], table.member[below], table.member[top]]),
+        np.concatenate([sides, table.member[bottom]]),
+        np.concatenate([high[above], low[below], amount]),
+    )
 
 
-def _spreads(table: RowTable, high: FloatArray, low: FloatArray) -> list[IntArray]:
-    """Return the rows of each spread that have a price."""
-    active = np.flatnonzero(table.tied & ((high > 0) | (low > 0)))
-    order = active[np.argsort(table.level[active], kind="stable")]
-    cuts = np.flatnonzero(np.diff(table.level[order])) + 1
-    return [rows for rows in np.split(order, cuts) if len(rows)]
+def faces_of_prices(slabs: SlabSystem, table: RowTable, high: FloatArray, low: FloatArray) -> tuple[Faces, FloatArray]:
+    """Return the same as faces of the system."""
+    found = pairs_of_prices(table, high, low)
+    some = found.amount > 0
+    return Faces(slabs, np.stack(found[:3], axis=1)[some]), found.amount[some]
 
 
-def _pairs(rows: IntArray, high: FloatArray, low: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Pair the high members of a spread with its low ones, last to last, and say how much goes from each to each."""
-    noise = 1e-13 * float(high[rows].sum())
-    tops, bottoms = rows[high[rows] > noise][::-1], rows[low[rows] > noise][::-1]
-    cut = _cut_at_once if min(len(tops), len(bottoms)) > 0 and len(tops) + len(bottoms) > _MANY else _cut
-    i, j, amounts = cut(high[tops], low[bottoms], noise)
-    return tops[i], bottoms[j], amounts
+def _sent(table: RowTable, high: FloatArray, low: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Send what the high members of each spread bear to its low ones, first to first: (from, to, amount).
+
+    Both sides of a spread are laid along the line from 0 to 1 by their shares; what lies over each other is sent. Where
+    two members end at once, a pair of amount 0 goes on to the next, so that the pairs of a spread always hang together.
+    """
+    count = len(table.scale)
+    whole = np.bincount(table.level[table.tied], high[table.tied], count)
+    rows, ends, is_top = [], [], []
+    for price in (high, low):
+        least = 1e-13 * np.append(whole, np.inf)[table.level]
+        side = np.flatnonzero(table.tied & (price > least))
+        side = side[np.argsort(table.level[side], kind="stable")]
+        rows.append(side)
+        ends.append(_shares(table.level[side], price[side]))
+        is_top.append(np.full(len(side), price is high))
+    tops, bottoms = rows
+    top_or_not, end = np.concatenate(is_top), np.concatenate(ends)
+    level = table.level[np.concatenate(rows)]
+    order = np.lexsort((end, level))
+    level, end, top_or_not = level[order], end[order], top_or_not[order]
+    before = np.append(0.0, end[:-1]) * (level == np.append(-1, level[:-1]))
+    amount = (end - before) * whole[level]
+    amount = np.where(amount > 1e-13 * whole[level], amount, 0.0)
+    kept = level == np.append(level[1:], -1)  # the line of a spread ends twice, once for each side
+    from_top = np.cumsum(top_or_not) - top_or_not
+    from_bottom = np.cumsum(~top_or_not) - ~top_or_not
+    return tops[from_top[kept]], bottoms[from_bottom[kept]], amount[kept]
 
 
-def _cut(high: FloatArray, low: FloatArray, noise: float) -> tuple[Any, Any, FloatArray]:
-    """Lay two rows of amounts side by side, and return the pieces between the ends of either: whose, and how much."""
-    i, j = 0, 0
-    left, right = high.tolist(), low.tolist()
-    pieces: list[tuple[int, int]] = []
-    amounts: list[float] = []
-    while i < len(left) and j < len(right):
-        amount = min(left[i], right[j])
-        pieces.append((i, j))
-        amounts.append(amount)
-        left[i] -= amount
-        right[j] -= amount
-        i, j = i + (left[i] <= noise), j + (right[j] <= noise)
-    at = np.array(pieces, dtype=np.int64).reshape(-1, 2)
-    return at[:, 0], at[:, 1], np.array(amounts)
-
-
-def _cut_at_once(high: FloatArray, low: FloatArray, noise: float) -> tuple[Any, Any, FloatArray]:
-    """The same in a few operations on arrays, which pays from some rows on."""
-    left, right = np.cumsum(high), np.cumsum(low)
-    ends = np.append(left, right)
-    order = np.argsort(ends, kind="stable")
-    amounts = np.diff(ends[order], prepend=0.0)
-    passed: IntArray = np.cumsum(order < len(left)) - (order < len(left))  # ends of the first row before each piece
-    i, j = passed, np.arange(len(order)) - passed
-    real = (amounts > noise) & (i < len(left)) & (j < len(right))
-    return i[real], j[real], amounts[real]
+def _shares(level: IntArray, price: FloatArray) -> FloatArray:
+    """Return where each member ends on the line from 0 to 1 of its spread; the levels are sorted."""
+    if not len(level):
+        return price
+    starts = np.flatnonzero(np.append(True, level[1:] != level[:-1]))
+    lengths = np.diff(np.append(starts, len(level)))
+    running = np.cumsum(price)
+    base = np.repeat(running[starts] - price[starts], lengths)
+    total = np.repeat(np.add.reduceat(price, starts), lengths)
+    shares = (running - base) / total
+    shares[starts + lengths - 1] = 1.0
+    return np.asarray(np.minimum(shares, 1.0))

@@ -28,8 +28,8 @@ class Units:
         lower: own lower limit.
         upper: own upper limit.
         atol: accuracy.
-        scale: of each spread.
-        width: of each spread.
+        scale: the scale of each spread.
+        width: the width of each spread.
     """
 
     table: RowTable

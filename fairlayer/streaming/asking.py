@@ -66,7 +66,7 @@ class Part:
         ids: (n,) or None.
         at: seconds on the caller's clock.
         digests: (n,) of the records, or None.
-        counters: to be added to those that the store keeps.
+        counters: numbers to be added to those that the store keeps.
         inputs: (n,) what the model read, or None.
         read: (n,) what the model said, or None where that is `raw`.
     """
@@ -190,7 +190,7 @@ def _column_of(scores: Tensor) -> Tensor:
     Raises:
         ShapeError: they are no one score per sample.
     """
-    as_columns(scores, empty=True)  # whole numbers and bools are no scores
+    as_columns(scores, empty=True)  # whole numbers and bools are not scores
     if scores.ndim == 2 and scores.shape[1] != 1:
         raise ShapeError(f"a stream takes one score per sample, (n,) or (n, 1), but found {tuple(scores.shape)}.")
     return scores.detach().to("cpu", torch.float64, copy=True).reshape(-1)
@@ -200,7 +200,7 @@ def _checked_ids(ids: Sequence[Id], n: int) -> list[Id]:
     """Return the ids of n samples.
 
     Raises:
-        ShapeError: one is no id, one is given twice, or there are more or fewer.
+        ShapeError: one is not an id, one is given twice, or there are more or fewer.
     """
     keys = list(ids)
     if len(keys) != n:
@@ -226,7 +226,7 @@ def read_labels(ids: Sequence[Id], y: Any, *, labelled: bool) -> dict[Id, float]
     """Return id -> label of labels that are delivered.
 
     Args:
-        ids: of earlier predictions.
+        ids: the ids of earlier predictions.
         y: a label for each.
         labelled: whether some constraint looks at labels.
 

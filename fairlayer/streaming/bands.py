@@ -20,8 +20,10 @@ made anew until the shifts rest.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -33,8 +35,8 @@ from fairlayer.constraints.statements import as_float
 __all__ = ["Band", "Solved", "bands_of", "solve_bands"]
 
 _STEPS = np.array([1.0, 0.6, 0.3, 0.15, 0.08, 0.04, 0.02, 0.01, 0.005, 0.002, 0.0005])
-_GRID = np.concatenate([-_STEPS, _STEPS[::-1]])
-_LEVELS = np.linspace(0.0, 1.0, 33)
+_GRID = np.concatenate([-_STEPS, [0.0], _STEPS[::-1]])
+_LEVELS = 33
 _RESTS = 2e-5  # change of a shift, as a share of the largest, below which it rests
 _RESTS_ALONE = 1e-3  # the same for a single band, whose table is exact enough this near
 
@@ -45,7 +47,7 @@ class Band:
 
     Args:
         owner: the name of its constraint.
-        names: of the members.
+        names: the names of the members.
         points: (p,) which points belong to a member, sorted by member.
         member: (p,) the member of each.
         starts: (members,) where each member's points begin.
@@ -56,8 +58,8 @@ class Band:
         size: (members,) how many recent samples each member stands for.
         lower: (members,) lower limits of rows; None for a spread.
         upper: (members,) upper limits of rows; None for a spread.
-        tolerance: of a spread.
-        ratio: of a spread.
+        tolerance: the tolerance of a spread.
+        ratio: the ratio of a spread.
         slack: (members,) s_g.
         debt: (members,) how much lower (above 0) or higher (below 0) each is to aim within its band.
     """
@@ -87,19 +89,17 @@ class Band:
         tolerance = max(self.tolerance + room, 0.0) if self.lower is None else self.tolerance
         return replace(self, slack=slack, lower=lower, upper=upper, tolerance=tolerance, debt=debt)
 
+    @cached_property
+    def alike(self) -> bool:
+        """Whether a shift of a member moves all of its points by as much."""
+        return bool((self.share == 1.0).all())
+
     def values(self, answers: FloatArray) -> FloatArray:
         """Return v (members, ...) of predictions (p, ...) of its points."""
         weights = self.weight if answers.ndim == 1 else self.weight[:, None]
         sums = np.add.reduceat(weights * answers, self.starts, axis=0)
         unit, offset = (self.unit, self.offset) if answers.ndim == 1 else (self.unit[:, None], self.offset[:, None])
         return np.asarray(sums * unit + offset)
-
-    def edges(self, level: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return lower and upper edge (members, levels) of the bands of a spread at levels M (levels,)."""
-        up, down = np.maximum(self.debt, 0.0), np.minimum(self.debt, 0.0)
-        upper = level[None, :] + (self.slack - up)[:, None]
-        lower = self.ratio * level[None, :] - (self.tolerance + self.slack + down)[:, None]
-        return np.minimum(lower, upper), upper
 
     def outside(self, v: FloatArray) -> float:
         """Return by how much the values lie outside their bands, 0 inside."""
@@ -118,7 +118,7 @@ class Solved(NamedTuple):
 
     Args:
         pulls: (points,) the pull of each point.
-        shifts: of each band, t (members,).
+        shifts: the shifts of each band, t (members,).
         unmet: by how much the worst band is not reached, in prediction units.
     """
 
@@ -154,7 +154,7 @@ def solve_bands(
 
     Args:
         bands: what must hold.
-        answer: from points (p,) and pulls (p, k) to predictions (p, k).
+        answer: a function from points (p,) and pulls (p, k) to predictions (p, k).
         points: how many there are.
         limit: the largest shift.
         before: the shifts of an earlier solution by "owner/member", to begin from.
@@ -186,45 +186,85 @@ def _shifts(
     limit: float,
 ) -> FloatArray:
     """Return the shifts of one band while the others rest."""
-    around = np.clip(now[:, None] + limit * _GRID, -limit, limit)
-    table = np.sort(np.hstack([around, now[:, None], np.zeros((len(now), 1))]), axis=1)
-    v = band.values(answer(band.points, rest[:, None] + table[band.member] * band.share[:, None]))
+    around = np.minimum(np.maximum(now[:, None] + limit * _GRID, -limit), limit)
+    table = np.concatenate([around, np.zeros((len(now), 1))], axis=1)
+    table.sort(axis=1)
+    pulls = table.take(band.member, axis=0)
+    if not band.alike:
+        pulls *= band.share[:, None]
+    pulls += rest[:, None]
+    v = band.values(answer(band.points, pulls))
+    falling = [_Falling(*lines) for lines in zip(table.tolist(), (-v).tolist(), strict=True)]
     if band.lower is not None and band.upper is not None:
         upper, lower = band.upper + band.slack, band.lower - band.slack
-        return _least(table, v, lower[:, None], upper[:, None])[:, 0]
-    still = v[np.arange(len(v)), np.argmax(table == 0.0, axis=1)]
-    up, down = np.maximum(band.debt, 0.0), np.minimum(band.debt, 0.0)
-    high = float((still - band.slack + up).max())
-    low = float(((still + band.tolerance + band.slack + down) / max(band.ratio, 1e-9)).min())
+        return np.array(
+            [line.least(*ends) for line, *ends in zip(falling, lower.tolist(), upper.tolist(), strict=True)]
+        )
+    return np.array(_at_balance(band, falling))
+
+
+class _Falling:
+    """The values of a member, which fall as its shift grows, and are linear between those of a table.
+
+    Args:
+        shifts: rising, 0 among them.
+        negated: minus the value at each.
+    """
+
+    def __init__(self, shifts: list[float], negated: list[float]) -> None:
+        self.shifts, self.negated = shifts, negated
+        self.still = -negated[bisect_left(shifts, 0.0)]  # the value without a shift
+
+    def least(self, lower: float, upper: float) -> float:
+        """Return the least shift that brings the value between two limits, the ends of the table beyond them."""
+        if upper < self.still:
+            return max(self._at(upper), 0.0)
+        return min(self._at(lower), 0.0) if lower > self.still else 0.0
+
+    def _at(self, value: float) -> float:
+        shifts, negated = self.shifts, self.negated
+        right = bisect_right(negated, -value)
+        if right == 0:
+            return shifts[0]
+        if right == len(shifts):
+            return shifts[-1]
+        rise = negated[right] - negated[right - 1]
+        return shifts[right - 1] + (shifts[right] - shifts[right - 1]) / rise * (-value - negated[right - 1])
+
+
+def _at_balance(band: Band, falling: list[_Falling]) -> list[float]:
+    """Return the shifts of a spread at the level where its own multiplier vanishes."""
+    unit, slack, debt, ratio = band.unit.tolist(), band.slack.tolist(), band.debt.tolist(), band.ratio
+    above = [s - max(d, 0.0) for s, d in zip(slack, debt, strict=True)]
+    below = [band.tolerance + s + min(d, 0.0) for s, d in zip(slack, debt, strict=True)]
+    members = list(zip(falling, above, below, unit, strict=True))
+
+    def shifts(level: float) -> list[float]:
+        return [line.least(min(ratio * level - down, level + up), level + up) for line, up, down, _ in members]
+
+    def balance(level: float) -> float:
+        total = 0.0
+        for t, (*_, each) in zip(shifts(level), members, strict=True):
+            total += t / each if t > 0.0 else ratio * (t / each)
+        return total
+
+    high = max(line.still - up for line, up, *_ in members)
+    low = min((line.still + down) / max(ratio, 1e-9) for line, _, down, _ in members)
     if not low < high:
-        return np.zeros(len(now))
-    for _ in range(2):
-        levels = low + (high - low) * _LEVELS
-        balance = _balance(band, table, v, levels)
-        i = int(np.clip(np.searchsorted(-balance, 0.0), 1, len(levels) - 1))
-        low, high = float(levels[i - 1]), float(levels[i])
-    fall = balance[i - 1] - balance[i]
-    level = low + (high - low) * (min(max(balance[i - 1] / fall, 0.0), 1.0) if fall > 0.0 else 0.0)
-    return _least(table, v, *band.edges(np.array([level])))[:, 0]
-
-
-def _balance(band: Band, table: FloatArray, v: FloatArray, levels: FloatArray) -> FloatArray:
-    """Return what remains of the multipliers of a spread at each level; it falls as the level grows."""
-    t = _least(table, v, *band.edges(levels)) / band.unit[:, None]
-    return np.asarray(np.maximum(t, 0.0).sum(axis=0) + band.ratio * np.minimum(t, 0.0).sum(axis=0))
-
-
-def _least(table: FloatArray, v: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
-    """Return the least shifts (members, levels) that bring values between two edges (members, levels)."""
-    return np.asarray(np.maximum(_inverse(table, v, upper), 0.0) + np.minimum(_inverse(table, v, lower), 0.0))
-
-
-def _inverse(table: FloatArray, v: FloatArray, wanted: FloatArray) -> FloatArray:
-    """Return the shifts (members, levels) at which falling values (members, k) are those wanted (members, levels)."""
-    found = np.empty(wanted.shape)
-    for g in range(len(v)):
-        found[g] = np.interp(-wanted[g], -v[g], table[g])
-    return found
+        return [0.0] * len(members)
+    before, after = balance(low), balance(high)
+    for _ in range(2):  # the balance falls as the level grows: it is above 0 at the lower end, and not at the upper
+        first, width, down, up = low, high - low, 0, _LEVELS - 1
+        while up - down > 1:
+            middle = (down + up) // 2
+            found = balance(first + width * (middle / (_LEVELS - 1.0)))
+            if found <= 0.0:
+                up, after = middle, found
+            else:
+                down, before = middle, found
+        low, high = first + width * (down / (_LEVELS - 1.0)), first + width * (up / (_LEVELS - 1.0))
+    fall = before - after
+    return shifts(low + (high - low) * (min(max(before / fall, 0.0), 1.0) if fall > 0.0 else 0.0))
 
 
 def _band(

@@ -21,7 +21,7 @@ from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.solve import ClashingFaces, RowSlabs, SlabSystem, SpreadSlabs, solve
 from fairlayer.solve.elastic import solve_elastic
 from fairlayer.solve.quadratic import solve_quadratic
-from fairlayer.streaming.history import History, batch_of
+from fairlayer.streaming.history import Counted, History, batch_of
 
 __all__ = [
     "Frame",
@@ -45,7 +45,7 @@ class Frame:
         history: the past.
         constraints: what must hold; those that look at labels are held by `feedback`, not by a step.
         vocabulary: the categories.
-        bounds: of every prediction.
+        bounds: the bounds of every prediction.
     """
 
     def __init__(
@@ -177,15 +177,17 @@ def feedback(frame: Frame, rate: float, slack: float, *, labelled: bool) -> Floa
     return np.asarray(np.divide(share, totals, out=shifts, where=totals > 0))
 
 
-def measure_past(frame: Frame) -> dict[str, Measured | None]:
+def measure_past(
+    past: History | Counted, vocabulary: Vocabulary, constraints: Sequence[Constraint]
+) -> dict[str, Measured | None]:
     """Return what each constraint says about the pooled means of everything emitted; None before there is anything."""
     found: dict[str, Measured | None] = {}
-    for constraint in frame.constraints:
-        rows, values, weights, labels = _past(frame.history, labelled=constraint.needs_labels)
+    for constraint in constraints:
+        rows, values, weights, labels = _past(past, labelled=constraint.needs_labels)
         if not len(rows):
             found[constraint.name] = None
             continue
-        batch = batch_of(frame.history, frame.vocabulary, rows, weights=weights, labels=labels)
+        batch = batch_of(past, vocabulary, rows, weights=weights, labels=labels)
         found[constraint.name] = measure(constraint, batch, values)
     return found
 
@@ -210,7 +212,7 @@ def _bound(bound: float | None, means: FloatArray, new: int, sign: float) -> Flo
     return np.concatenate([means, np.full(new, sign * np.inf if bound is None else bound)])
 
 
-def _past(history: History, *, labelled: bool) -> tuple[IntArray, FloatArray, FloatArray, FloatArray | None]:
+def _past(history: History | Counted, *, labelled: bool) -> tuple[IntArray, FloatArray, FloatArray, FloatArray | None]:
     """Return (cell, mean prediction, count, label) of each row of the past that holds samples."""
     sums = history.sums
     if not labelled:

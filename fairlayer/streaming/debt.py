@@ -26,8 +26,8 @@ def debts_of(stream: Machine, bands: list[Band], repair: float | None, recent: f
     """Return the bands, aiming by what is owed where something is repaid.
 
     Args:
-        stream: whose buckets are read.
-        bands: of spreads of plain means the debt is known; others stay as they are.
+        stream: the stream whose buckets are read.
+        bands: the bands. The debt of spreads of plain means is known; others stay as they are.
         repair: samples over which the gap of everything is repaid; None for none. Where the window is held
             (`hold="window"`), its gap is repaid over a quarter of it.
         recent: samples that count as recent.

@@ -38,11 +38,12 @@ class DurableStream:
     this object only.
 
     Args:
-        state: of the constraints whose stream the store holds.
-        store: where to.
+        state: the state of the constraints whose stream the store holds.
+        store: the store to write to.
         vocabulary: closed, where a new category is to be an error.
         finish: what turns predictions into answers; None to answer them.
-        witness: writes beside each step of predictions, in its transaction, such as a `Recorder` of an audit trail.
+        witness: what writes beside each step of predictions, in its transaction, such as a `Recorder` of an audit
+            trail.
 
     Raises:
         StoreError: the store holds the stream of other constraints.
@@ -253,9 +254,11 @@ class DurableStream:
         if snapshot is None:
             self._snapshot()
             return
-        _restore(self.state, snapshot, self.store.path, self._finish)
-        recount(self.state, steps, self._words, self._finish)
+        saved = _restore(self.state, snapshot, self.store.path, self._finish)
+        recount(self.state, saved, steps, self._words, self._finish)
         self._ahead = False
+        if saved["machine"]["limits"] != self.state.state_dict()["machine"]["limits"]:
+            self._snapshot()  # so that the way to the new limits is begun once, and not at each start
 
     def _check_owner(self) -> None:
         _check_owner(self._constraints, self.store, self._finish)
@@ -265,9 +268,9 @@ def read_state(path: str | Path, state: InferenceState, vocabulary: Vocabulary |
     """Bring an empty state to where the stream in a file stands, also while another process goes on with it.
 
     Args:
-        path: of the store.
-        state: of the same constraints and policy.
-        vocabulary: of the stream.
+        path: the path of the store.
+        state: the state of the same constraints and policy.
+        vocabulary: the vocabulary of the stream.
 
     Raises:
         StoreError: there is no such store, or it holds the stream of other constraints.
@@ -276,17 +279,18 @@ def read_state(path: str | Path, state: InferenceState, vocabulary: Vocabulary |
         _check_owner(state.constraints, view, None)
         snapshot, steps = view.load()
     if snapshot is not None:
-        _restore(state, snapshot, str(path), None)
-        recount(state, steps, None if vocabulary is None or vocabulary.open else vocabulary, None)
+        saved = _restore(state, snapshot, str(path), None)
+        recount(state, saved, steps, None if vocabulary is None or vocabulary.open else vocabulary, None)
     return state
 
 
-def _restore(state: InferenceState, snapshot: bytes, path: str, finish: Finish | None) -> None:
+def _restore(state: InferenceState, snapshot: bytes, path: str, finish: Finish | None) -> dict[str, Any]:
     try:
-        saved = torch.load(io.BytesIO(snapshot), weights_only=True)
+        saved: dict[str, Any] = torch.load(io.BytesIO(snapshot), weights_only=True)
         state.load_state_dict(saved)
         if finish is not None:
             finish.load_state(saved["finish"])
+        return saved
     except ConstraintDefinitionError:  # it says which
         raise
     except _UNREADABLE as error:

@@ -15,9 +15,9 @@ from fairlayer.edge import Box, as_columns, plain_bounds
 from fairlayer.errors import ConstraintDefinitionError, InvalidBoundsError, NonFiniteScoresError, ShapeError
 from fairlayer.geometry import Geometry
 from fairlayer.geometry.base import stable_sigmoid
-from fairlayer.geometry.probabilities import inner_margin
+from fairlayer.geometry.probabilities import check_probabilities, inner_margin
 
-__all__ = ["as_scores_again", "flat", "probabilities", "read_bounds", "sigmoid", "streamable"]
+__all__ = ["as_scores_again", "flat", "probabilities", "raw_of", "read_bounds", "sigmoid", "streamable"]
 
 
 def streamable(constraints: tuple[Constraint, ...]) -> tuple[Constraint, ...]:
@@ -84,6 +84,20 @@ def flat(scores: Tensor) -> FloatArray:
     if not np.isfinite(raw).all():
         raise NonFiniteScoresError(f"{int((~np.isfinite(raw)).sum())} of {len(raw)} scores are NaN or infinite.")
     return raw
+
+
+def raw_of(scores: Tensor, geometry: Geometry, *, from_logits: bool) -> FloatArray:
+    """Return raw predictions (n,): the scores, or their sigmoid.
+
+    Raises:
+        ProbabilityError: the geometry moves probabilities, and these are none.
+    """
+    raw = flat(scores)
+    if not geometry.bounded:
+        return raw
+    raw = probabilities(raw, from_logits)
+    check_probabilities(float(raw.min()), float(raw.max()), geometry.name)
+    return np.clip(raw, 0.0, 1.0)
 
 
 def as_scores_again(emitted: FloatArray, scores: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from fairlayer.groups import Vocabulary
 from fairlayer.streaming.finishing import Finish, recount
 from fairlayer.streaming.machine import Machine
 from fairlayer.streaming.postgres import Slot
+from fairlayer.streaming.replicas import hear, subtract
+from fairlayer.streaming.saving import loaded, machine_state
 from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.store import Id
 
@@ -25,7 +27,7 @@ class Exchanged:
     """The counts of one worker, which its state holds together with those of the others.
 
     Args:
-        state: of this worker; it holds what was heard too.
+        state: the state of this worker; it holds what was heard too.
         finish: what turns predictions into answers; None to answer them.
 
     `own` and `others` are the counters that go with the streams; `learnt` are labels that were counted and are to be
@@ -44,7 +46,7 @@ class Exchanged:
         for slot, published in told.items():
             values = _read(published)
             others.update(values["counters"])
-            machine = self.state._loaded(values["machine"])
+            machine = loaded(self.state._setting, values["machine"])
             if machine.rule.samples:
                 found[slot] = machine
         self.others = others
@@ -52,20 +54,17 @@ class Exchanged:
             return  # nothing new
         with self.state._lock:
             machine = self.state._machine
-            machine.hear([(each, self._heard.get(slot)) for slot, each in found.items()])
+            hear(machine, [(each, self._heard.get(slot)) for slot, each in found.items()])
             machine.events.pop()  # one each second would push out all others
             self.state._know()
         self._heard = found
 
     def published(self) -> bytes:
-        """This worker's own counts: all that it knows less what it has heard."""
-        own = self.state._loaded(self.state.state_dict()["machine"])
-        for machine in self._heard.values():
-            own._joined(machine)
-            own.history.merge(machine.history, sign=-1.0)
-            own.rule.samples -= machine.rule.samples
+        """Return this worker's own counts: all that it knows less what it has heard."""
+        own = loaded(self.state._setting, self.state.state_dict()["machine"])
+        subtract(own, self._heard.values())
         own.transition, own.events = None, []
-        return _written({"machine": own.to_state(), "counters": dict(self.own)})
+        return _written({"machine": machine_state(own), "counters": dict(self.own)})
 
     def learn(self, labels: Mapping[Id, float]) -> None:
         """Count labels that have come for this worker's predictions; those that no longer wait are only marked."""
@@ -77,20 +76,21 @@ class Exchanged:
 
     def snapshot(self) -> bytes:
         """Return all of this, to be resumed from."""
-        heard = {str(slot): machine.to_state() for slot, machine in self._heard.items()}
+        heard = {str(slot): machine_state(machine) for slot, machine in self._heard.items()}
         left = {} if self._finish is None else self._finish.to_state()
         return _written({"state": self.state.state_dict(), "heard": heard, "counters": dict(self.own), "finish": left})
 
     def resume(self, found: Slot, vocabulary: Vocabulary) -> None:
         """Bring the state to where the database has it."""
-        if found.state is not None:
-            saved = _read(found.state)
+        saved = None if found.state is None else _read(found.state)
+        if saved is not None:
             self.state.load_state_dict(saved["state"])
-            self._heard = {int(slot): self.state._loaded(state) for slot, state in saved["heard"].items()}
+            self._heard = {int(slot): loaded(self.state._setting, state) for slot, state in saved["heard"].items()}
             self.own.update(saved["counters"])
             if self._finish is not None:
                 self._finish.load_state(saved["finish"])
-        recount(self.state, [step for _, step in found.steps], vocabulary, self._finish)
+        before = None if saved is None else saved["state"]
+        recount(self.state, before, [step for _, step in found.steps], vocabulary, self._finish)
         for _, step in found.steps:
             self.own.update(step.counters or {})
 

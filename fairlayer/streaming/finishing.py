@@ -63,9 +63,22 @@ def finished(step: Step, finish: Finish | None) -> Step:
 
 
 def recount(
-    state: InferenceState, steps: Sequence[Step], vocabulary: Vocabulary | None, finish: Finish | None = None
+    state: InferenceState,
+    saved: Mapping[str, Any] | None,
+    steps: Sequence[Step],
+    vocabulary: Vocabulary | None,
+    finish: Finish | None = None,
 ) -> None:
-    """Count logged steps as they were emitted; nothing is decided anew."""
+    """Count logged steps as they were emitted; nothing is decided anew.
+
+    Args:
+        state: loaded from `saved`.
+        saved: the state before the steps; None where there was none. The steps were taken under its limits: where those
+            have changed, the way to the new ones begins after the last step.
+        steps: the steps, in their order.
+        vocabulary: the vocabulary of the stream.
+        finish: what turns predictions into answers.
+    """
     labelled = any(constraint.needs_labels for constraint in state.constraints)
     for step in steps:
         if step.emitted is None or step.raw is None:
@@ -76,10 +89,19 @@ def recount(
         if finish is not None:
             finish.recount(step.features or {}, step.emitted, step.answered)
     if steps:
-        saved = state.state_dict()
-        saved["machine"]["rule"] = steps[-1].meters["rule"]
-        saved["machine"]["policy"].update(steps[-1].meters["policy"])
-        state.load_state_dict(saved)
+        now = state.state_dict()
+        now["machine"]["rule"] = steps[-1].meters["rule"]
+        now["machine"]["policy"].update(steps[-1].meters["policy"])
+        if saved is not None:
+            now["machine"].update(_before_the_way(now["machine"], saved["machine"]))
+        state.load_state_dict(now)
+
+
+def _before_the_way(now: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return limits, transition and events as if no change of limits had been seen when the state was loaded."""
+    known = [tuple(event) for event in saved["events"]]
+    events = [event for event in now["events"] if event[2] != "limits changed" or tuple(event) in known]
+    return {"limits": saved["limits"], "transition": saved["transition"], "events": events}
 
 
 def answered_of(state: InferenceState, step: Step, part: Part, finish: Finish | None) -> Answered:

@@ -40,9 +40,9 @@ class Sample(NamedTuple):
     """One answer, before or after it is given.
 
     Args:
-        cell: of the sample.
-        weight: of the newest sample.
-        estimate: of its label.
+        cell: the cell of the sample.
+        weight: the weight of the newest sample.
+        estimate: the estimate of its label.
         raw: its raw score.
         emitted: its prediction.
     """
@@ -60,7 +60,7 @@ class Guards:
 
     Args:
         owners: the name of each parity's constraint.
-        names: of each parity's members.
+        names: the names of each parity's members.
         needs_labels: (parities,) whether the constraint reads labels.
         tolerance: (parities,) of each.
         room: (parities,) the tolerance, and what a transition leaves beside it.
@@ -125,9 +125,9 @@ class Guards:
         """Return whether every pair of members is within what the guards allow.
 
         Args:
-            totals: of the members.
+            totals: the totals of the members.
             noise: how far beyond the tolerance noise may take the gap of two means of one sample each.
-            weight: of the newest sample.
+            weight: the weight of the newest sample.
         """
         counts, emitted, raws = totals.tolist()
         for (_, first, last), room in zip(*self._plain[1:], strict=True):

@@ -8,7 +8,7 @@ and a report read a stream exactly as they read a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +20,29 @@ from fairlayer.fused import stream_loaded
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.sketch import Sketch
 
-__all__ = ["History", "batch_of"]
+__all__ = ["Counted", "History", "batch_of"]
 
 _JOURNAL = 4096
 _RANGE = ("low", "high", "weight", "seen", "outside", "arcsine")
 _SUMS = ("count", "emitted", "raw", "moved", "count0", "count1", "emitted0", "emitted1", "labels")
+
+
+class Counted(NamedTuple):
+    """What a history had counted at one time.
+
+    Args:
+        features: sensitive features that make the cells.
+        cells: the codes of each.
+        sums: see `History`.
+    """
+
+    features: tuple[str, ...]
+    cells: tuple[tuple[int, ...], ...]
+    sums: dict[str, FloatArray]
+
+    def codes(self) -> IntArray:
+        """Return the codes of all cells, (cells, features)."""
+        return np.array(self.cells, dtype=np.int64).reshape(len(self.cells), len(self.features))
 
 
 class History:
@@ -163,6 +181,11 @@ class History:
         """Return the codes of all cells, (cells, features)."""
         return np.array(self.cells, dtype=np.int64).reshape(len(self.cells), len(self.features))
 
+    def counted(self) -> Counted:
+        """Return what has been counted so far, which later steps do not change."""
+        sums = {name: values.copy() for name, values in self.sums.items()}
+        return Counted(self.features, tuple(self.cells), sums)
+
     def rows_of(self, other: History) -> IntArray:
         """Return the cell here of each cell of another history, making new cells where needed."""
         if other.features != self.features:
@@ -218,7 +241,7 @@ class History:
 
 
 def batch_of(
-    history: History,
+    history: History | Counted,
     vocabulary: Vocabulary,
     rows: IntArray,
     *,

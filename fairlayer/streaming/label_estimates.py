@@ -22,7 +22,7 @@ class LabelScale:
     """Positions of raw scores on [0, 1], even in `asin(sqrt(.))` between two bounds.
 
     Args:
-        bounds: of every prediction; without both, scores are squashed by `atan`.
+        bounds: the bounds of every prediction; without both, scores are squashed by `atan`.
     """
 
     def __init__(self, bounds: tuple[float | None, float | None]) -> None:

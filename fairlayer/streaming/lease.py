@@ -33,7 +33,7 @@ class Lease:
     """One worker's share, since an exchange.
 
     Args:
-        share: in units of the score.
+        share: the share, in units of the score.
         counts: (cells,) predictions at the exchange.
         sums: (cells,) sums of what was emitted.
     """

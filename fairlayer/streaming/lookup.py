@@ -50,41 +50,48 @@ class CellLookup:
         }
 
         self._edge, self._room = self._addresses(), np.zeros(_ROOM, dtype=np.int64)
+        self._slots = None if self._edge is None else self._places_of_columns(self._edge)
         self._by_cell = np.array([0, 0, address(self._room)])
 
-    def edge(self, features: Any, n: int) -> IntArray | None:
-        """Return where a compiled call finds the categories of n samples; None as for `one`.
+    def edge(self, features: Any, n: int) -> int | None:
+        """Return the address at which a compiled call finds the categories of n samples; None as for `one`.
 
         Columns of whole numbers in tensors are read in place, and so must live as long as the call; of all others the
         cells are looked up here. What is returned is good until the next call.
         """
         if type(features) is not dict:
             return None
-        edge = self._edge
-        if edge is not None:
-            for place, name in enumerate(self._features):
+        if self._slots is not None:
+            columns, slots, at = self._slots
+            for name, slot in slots:
                 column = features.get(name)
                 if (
                     type(column) is not Tensor
                     or column.dtype is not torch.int64
-                    or column.shape != (n,)
+                    or column.ndim != 1
+                    or column.numel() != n
                     or not (column.is_cpu and column.is_contiguous())
                 ):
                     break
-                edge[COLUMNS + PER_COLUMN * place + AT_COLUMN] = column.data_ptr()
+                columns[slot] = column.data_ptr()
             else:
-                return edge
+                return at
         if n == 1:
             cell = self.one(features)
             if cell is None:
                 return None
             self._room[0] = cell
-            return self._by_cell
+            return address(self._by_cell)
         cells = self.many(features, n) if n <= _ROOM else None
         if cells is None:
             return None
         self._room[:n] = cells
-        return self._by_cell
+        return address(self._by_cell)
+
+    def _places_of_columns(self, edge: IntArray) -> tuple[memoryview, tuple[tuple[str, int], ...], int]:
+        """Return the numbers of an edge to write to, the feature and place of each column, and the edge's address."""
+        slots = [(name, COLUMNS + PER_COLUMN * place + AT_COLUMN) for place, name in enumerate(self._features)]
+        return edge.data, tuple(slots), address(edge)
 
     def _addresses(self) -> IntArray | None:
         """Return the addresses of the tables, with room for those of columns; None where some feature has none."""
@@ -141,7 +148,7 @@ def address(array: np.ndarray[Any, Any] | None) -> int:
 
 
 def _read(column: Any, n: int, codes: Mapping[Any, int], table: IntArray | None) -> IntArray:
-    """Return the code of each category, a code past the last for an unknown number; raise where that is no column."""
+    """Return the code of each category, a code past the last for an unknown number; raise for anything but a column."""
     if isinstance(column, Tensor):
         column = column.numpy()  # raises where it is not on the host
     if isinstance(column, np.ndarray):

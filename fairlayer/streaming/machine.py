@@ -8,31 +8,26 @@ It knows no kind of policy. Nothing is counted before everything that can fail h
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Measured
-from fairlayer.errors import CategoryError, ConstraintDefinitionError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.projection.assembly import assemble
+from fairlayer.streaming.cells import cells_of
 from fairlayer.streaming.correction import Frame, measure_past
 from fairlayer.streaming.history import History, batch_of
 from fairlayer.streaming.lease import Lease
-from fairlayer.streaming.lookup import CellLookup
 from fairlayer.streaming.pending import Waiting
 from fairlayer.streaming.phases import Phase, PhaseRule
-from fairlayer.streaming.policies.base import Answer, Call, Labelled, Placed, State
+from fairlayer.streaming.policies.base import Answer, Call, Labelled, State
 from fairlayer.streaming.setting import Setting
 from fairlayer.streaming.single import clip
 from fairlayer.streaming.sketch import Sketch
-from fairlayer.streaming.transition import Event, Transition, changed_limits, limits_of
+from fairlayer.streaming.transition import Event, Transition
 from fairlayer.streaming.windows import Windows
 
 __all__ = ["Machine"]
@@ -40,7 +35,6 @@ __all__ = ["Machine"]
 _LARGEST_SQUARE = 1e200  # sum of squares that no finite scores reach
 _FIRST_BUCKET = 100.0
 _MOST_EVENTS = 200
-_NOTHING = np.zeros(0, dtype=np.int64), np.zeros(0)
 
 
 class Machine:
@@ -109,11 +103,11 @@ class Machine:
         Raises:
             InfeasibleConstraintsError: the constraints contradict each other for any predictions.
         """
-        cells = self._cells(groups)
+        cells = cells_of(self, groups)
         held = None if self.now is not None else self.step_many(cells, raw)
         if held is not None:
             return held.copy()
-        self._prepare(cells, raw)
+        self.prepare(cells, raw)
         answer = self.policy.answer(self.own, self, cells, raw)
         if self.lease is not None:
             answer = answer._replace(emitted=self.lease.kept(self.history, cells, answer.emitted))
@@ -121,68 +115,27 @@ class Machine:
 
     def step_large(self, groups: Groups, raw: FloatArray, projected: FloatArray) -> FloatArray:
         """Emit a batch that meets the constraints by itself, as far as the policy lets it."""
-        cells = self._cells(groups)
-        self._prepare(cells, raw)
+        cells = cells_of(self, groups)
+        self.prepare(cells, raw)
         return self._commit(cells, raw, self.policy.answer_large(self.own, self, cells, raw, projected))
-
-    def step_in_place(self, scores: Tensor, n: int, lookup: CellLookup, features: Any) -> Tensor | None:
-        """Emit n scores of a tensor in one compiled call, where the policy has one, else None (nothing has changed).
-
-        Args:
-            scores: (n,) or (n, 1) in single or double precision, in memory, row by row.
-            n: how many.
-            lookup: tables for the cells that the stream has met.
-            features: the sensitive features, as they were given.
-        """
-        own, rule, history = self.own, self.rule, self.history
-        quick = self.policy.compiled(own, self)
-        if quick is None or self.lease is not None or n > history.longest_draft or n >= own.get("wait", math.inf):
-            return None
-        try:
-            edge, at = lookup.edge(features, n), scores.data_ptr()
-        except RuntimeError:  # a tensor without memory of its own, as transforms make them
-            return None
-        if edge is None:
-            return None
-        samples = Placed(edge, at, scores.dtype is torch.float64, n, history.place(n))
-        due = rule.samples >= own.get("next_refresh", math.inf)
-        if due or self.now is not None:  # before anything is solved, so that a call that raises changes nothing
-            if not quick.takes(samples):
-                return None
-            if due:
-                self._prepare(*_NOTHING)
-                own, quick = self.own, self.policy.compiled(self.own, self)
-                assert quick is not None
-            if self.now is not None:
-                self._tick(self.now)
-            samples = samples._replace(first=history.place(n))
-        emitted = torch.empty_like(scores)
-        found = quick.answer(own, samples, emitted.data_ptr())
-        if found is None:
-            return None
-        history.wrote(n)
-        rule.observe(float(n), *found)
-        if rule.cold:
-            self._look_for_groups(np.unique(history.journal[0][samples.first :][:n]).tolist())
-        return emitted
 
     def step_one(self, cell: int, raw: float) -> float | None:
         """Emit one prediction where the policy has a short way, else None (and nothing has changed)."""
         if self.lease is not None:
             return None
         if self.rule.samples >= self.own.get("next_refresh", math.inf):
-            self._prepare(np.array([cell]), np.array([raw]))
+            self.prepare(np.array([cell]), np.array([raw]))
         found = self.policy.answer_one(self.own, self, cell, raw)
         if found is None:
             return None
         emitted, correction, widening = found
         if self.now is not None:
-            self._tick(self.now)
+            self.tick(self.now)
         self.history.emit_one(cell, raw, emitted)
         rule = self.rule
         rule.observe(1.0, correction, widening)
         if rule.cold:
-            self._look_for_groups([cell])
+            self.look_for_groups([cell])
         return emitted
 
     def step_many(self, cells: IntArray, scores: np.ndarray[Any, Any]) -> FloatArray | None:
@@ -197,7 +150,7 @@ class Machine:
         if n >= own.get("wait", math.inf) or self.rule.samples >= own.get("next_refresh", math.inf):
             if not self.takes(cells, scores):
                 return None  # before anything is solved, so that a call that raises changes nothing
-            self._prepare(cells, np.asarray(scores, dtype=np.float64))
+            self.prepare(cells, np.asarray(scores, dtype=np.float64))
         raw, emitted = history.draft(n)
         raw[:] = scores
         found = self.policy.answer_many(self.own, self, Call(cells, raw), emitted)
@@ -206,17 +159,17 @@ class Machine:
         history.emit_draft(cells)
         self.rule.observe(float(n), *found)
         if self.rule.cold:
-            self._look_for_groups(np.unique(cells).tolist())
+            self.look_for_groups(np.unique(cells).tolist())
         return emitted
 
     def takes(self, cells: IntArray, scores: np.ndarray[Any, Any]) -> bool:
         """Return whether the short ways can take a call: its scores are finite, and its cells have been met."""
-        return bool(float(scores.dot(scores)) < _LARGEST_SQUARE and cells.max() < len(self.history.cells))
+        return float(scores.dot(scores)) < _LARGEST_SQUARE and int(np.maximum.reduce(cells)) < len(self.history.cells)
 
     def absorb(self, groups: Groups, raw: FloatArray, emitted: FloatArray) -> None:
         """Count predictions that were made elsewhere, as they are."""
-        cells = self._cells(groups)
-        self._prepare(cells, raw)
+        cells = cells_of(self, groups)
+        self.prepare(cells, raw)
         self._commit(cells, raw, Answer(emitted, raw))
 
     def check_labels(self, groups: Groups, labels: FloatArray) -> None:
@@ -242,11 +195,11 @@ class Machine:
 
     def warm_start(self, groups: Groups, raw: FloatArray) -> None:
         """Feed raw scores to the sketch, as if the stream had begun with them; nothing is counted as emitted."""
-        cells = self._cells(groups)
+        cells = cells_of(self, groups)
         self.history.sketch.add(cells, raw)
         self.own = {**self.own, "next_refresh": 0.0}
 
-    def _tick(self, at: float) -> None:
+    def tick(self, at: float) -> None:
         """Take note of the time of the samples that are about to be counted."""
         if self.windows.begins_bucket(at):
             self.history.flush()
@@ -261,7 +214,7 @@ class Machine:
 
     def measured(self) -> dict[str, Measured | None]:
         """Return what each constraint says about everything emitted."""
-        return measure_past(self.frame)
+        return measure_past(self.history, self.vocabulary, self.constraints)
 
     def unseen(self) -> bool:
         """Return whether some group that a constraint compares has emitted nothing yet, or it compares nothing."""
@@ -277,82 +230,6 @@ class Machine:
     def phase(self) -> Phase:
         """Return the phase of the stream."""
         return self.rule.phase(self.policy.settle)
-
-    def adopt(self, vocabulary: Vocabulary) -> None:
-        """Take on categories; cells keep their meaning, under new codes where the order changed.
-
-        Raises:
-            CategoryError: a category that the stream has met is not among them.
-        """
-        old, new = self.vocabulary.categories, vocabulary.categories
-        if all(tuple(words) == tuple(new.get(name, ()))[: len(words)] for name, words in old.items()):
-            self.vocabulary = vocabulary.closed()
-            self._frame = None
-            return
-        self.history.recode([self.recoded(codes, old, new) for codes in self.history.cells])
-        self.vocabulary = vocabulary.closed()
-        self._forget_derived()
-
-    def recoded(
-        self, codes: tuple[int, ...], old: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]]
-    ) -> tuple[int, ...]:
-        """Return the codes under new categories of what the codes mean under old ones.
-
-        Raises:
-            CategoryError: a category is not among the new ones.
-        """
-        recoded = []
-        for name, code in zip(self.features, codes, strict=True):
-            category = None if code < 0 else old[name][code]
-            if category is not None and category not in new.get(name, ()):
-                raise CategoryError(
-                    f"the stream has met {name}={category!r}, which the new categories {list(new.get(name, ()))} lack. "
-                    "Call reset_inference_state(), or fit_categories(...) on data that has it."
-                )
-            recoded.append(-1 if category is None else list(new[name]).index(category))
-        return tuple(recoded)
-
-    # ---- changes on a live stream
-
-    def changed(self, setting: Setting, over: float | None) -> tuple[Machine, Callable[[tuple[int, ...]], Any]]:
-        """Return a machine under another setting that has counted all that this one has, and how codes are recoded.
-
-        Features that no constraint reads any more are left out of the cells; new ones are unknown for what was counted.
-        """
-        new = Machine(setting)
-        places = [self.features.index(name) if name in self.features else None for name in new.features]
-        words = self.vocabulary.categories
-        if words:
-            new.vocabulary = Vocabulary({name: words.get(name, ()) for name in new.features}, open=False)
-
-        def recode(codes: tuple[int, ...]) -> tuple[int, ...]:
-            return tuple(-1 if place is None else codes[place] for place in places)
-
-        self.history.flush()
-        codes = [recode(cell) for cell in self.history.cells]
-        rows = new.history.locate(np.array(codes, dtype=np.int64).reshape(len(codes), len(new.features)))
-        new.history.take_over(self.history, rows)
-        new.windows.take_over(self.windows, rows, len(new.history.cells))
-        new.rule.load_state(self.rule.to_state())
-        new.events, new.lost_labels = list(self.events), self.lost_labels
-        new.own = setting.policy.taken_over(setting.policy.grow(new.own, new), self.own, new, rows)
-        new.begin_transition(limits_of(self.constraints), over)
-        new.rule.cold = new.unseen()
-        return new, recode
-
-    def begin_transition(self, before: Mapping[str, Sequence[Any]], over: float | None = None) -> None:
-        """Begin the way from the limits held before to those of the constraints, where they differ."""
-        extra = changed_limits(before, self.constraints)
-        gone = [name for name in before if name not in {c.name for c in self.constraints}]
-        if (not extra and not gone) or not self.rule.samples:
-            return
-        asked = self.setting.transition if over is None else over
-        length = self.policy.transition_length(self) if asked is None else asked
-        self.transition = Transition(extra, self.rule.samples, float(length))
-        self.rule.changing_until = self.rule.samples + float(length)
-        self.own = {**self.own, "next_refresh": 0.0}
-        said = [*(f"{name} is new or changed" for name in extra), *(f"{name} is gone" for name in gone)]
-        self.note("limits changed", f"{'; '.join(said)}; reached after {length:g} predictions")
 
     # ---- internals
 
@@ -371,7 +248,7 @@ class Machine:
     def _to_windows(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
         self.windows.add(cells, raw, emitted, self.phase(), len(self.history.cells))
 
-    def _prepare(self, cells: IntArray, raw: FloatArray) -> None:
+    def prepare(self, cells: IntArray, raw: FloatArray) -> None:
         """Let the policy solve anew, where that is due."""
         if self.transition is not None and not self.transition.left(self.rule.samples):
             self.transition = None
@@ -383,31 +260,10 @@ class Machine:
         """Go on with a state that the policy has computed anew."""
         self.own = state
         self.revision += 1
-        weights = self.history.sketch.counts.sum(axis=1) + 1e-300
-        self.rule.forward = float(np.abs(self.shifts).dot(weights) / weights.sum())
+        weights = np.add.reduce(self.history.sketch.counts, axis=1) + 1e-300
+        self.rule.forward = float(np.abs(self.shifts).dot(weights)) / float(np.add.reduce(weights))
 
-    def _cells(self, groups: Groups) -> IntArray:
-        codes = [groups.column(name).codes for name in self.features]
-        if any(column is None for column in codes):
-            raise ConstraintDefinitionError(
-                "a stream needs a category per sample, but some sensitive feature is a soft membership. "
-                "Take the most likely category, or project larger batches."
-            )
-        if groups.vocabulary.categories != self.vocabulary.categories:
-            self.adopt(groups.vocabulary)
-        table = np.stack([c for c in codes if c is not None], axis=1) if codes else np.zeros((groups.n, 0), np.int64)
-        return self.locate(table)
-
-    def locate(self, codes: IntArray) -> IntArray:
-        """Return the cell of each row of codes (n, features), meeting new ones."""
-        known = len(self.history.cells)
-        cells = self.history.locate(codes)
-        if len(self.history.cells) > known:
-            self.own = self.policy.grow(self.own, self)
-            self.scratch.clear()
-        return cells
-
-    def _look_for_groups(self, cells: list[int]) -> None:
+    def look_for_groups(self, cells: list[int]) -> None:
         """See whether all groups have been met, after a step with samples of these cells while some had not."""
         met = self.scratch.setdefault("met", set())
         if not met.issuperset(cells):
@@ -420,7 +276,7 @@ class Machine:
             self.own = answer.state
             self.revision += 1
         if self.now is not None:
-            self._tick(self.now)
+            self.tick(self.now)
         self.history.emit(cells, raw, emitted)
         self.own = self.policy.count(self.own, self, cells, raw, emitted)
         correction = float(np.abs(emitted - clip(answer.start, self.bounds)).mean())
@@ -429,118 +285,11 @@ class Machine:
             self.rule.cold = self.unseen()
         return emitted
 
-    def _forget_derived(self) -> None:
+    def forget_frame(self) -> None:
+        """Read the counts anew where the frame is asked for next."""
+        self._frame = None
+
+    def forget_derived(self) -> None:
+        """Drop all that was derived from counts, cells and constraints."""
         self._frame = None
         self.scratch.clear()
-
-    # ---- state
-
-    def to_state(self) -> dict[str, Any]:
-        """Return tensors and plain containers, loadable with `weights_only=True`."""
-        self.history.flush()
-        return {
-            "history": self.history.to_state(),
-            "policy": {name: _saved(value) for name, value in self.own.items()},
-            "windows": self.windows.to_state(),
-            "rule": self.rule.to_state(),
-            "vocabulary": self.vocabulary.to_state(),
-            "features": list(self.features),
-            "limits": limits_of(self.constraints),
-            "policy_name": self.policy.name,
-            "transition": None if self.transition is None else list(self.transition),
-            "events": [list(event) for event in self.events],
-            "lost_labels": self.lost_labels,
-        }
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `to_state` returned; limits that have changed since are reached by a transition."""
-        if tuple(state["features"]) != self.features:
-            raise ConstraintDefinitionError(
-                f"the saved stream is over the features {state['features']}, but this model's constraints read "
-                f"{list(self.features)}. Load it into a model with the same constraints, then change them with "
-                "change_constraints(...)."
-            )
-        self.history.load_state(state["history"])
-        self.rule.load_state(state["rule"])
-        self.vocabulary = Vocabulary.from_state(state["vocabulary"])
-        self.windows.load_state(state["windows"])
-        self._forget_derived()
-        saved = {name: _loaded(value) for name, value in state["policy"].items()}
-        if state["policy_name"] == self.policy.name:
-            self.own = self.policy.loaded(saved, self)
-        else:
-            self.own = self.policy.grow(self.policy.begin(), self)
-        self.transition = None if state["transition"] is None else Transition(*state["transition"])
-        self.events = [Event(*event) for event in state["events"]]
-        self.lost_labels = int(state["lost_labels"])
-        self.begin_transition(state["limits"])
-
-    def mark(self) -> tuple[int, Vocabulary, State, float]:
-        """Return what a failing step may have changed; counts are not among it."""
-        return len(self.history.cells), self.vocabulary, self.own, self.rule.forward
-
-    def restore(self, mark: tuple[int, Vocabulary, State, float]) -> None:
-        """Undo a failing step."""
-        known, vocabulary, self.own, self.rule.forward = mark
-        self.history.forget_cells(known)
-        if vocabulary.categories != self.vocabulary.categories:
-            self.adopt(vocabulary)
-        self._forget_derived()
-
-    def merge(self, other: Machine) -> None:
-        """Add all that another stream has counted, recent scores too."""
-        rows = self._joined(other)
-        self.history.merge(other.history)
-        self.history.sketch.merge(other.history.sketch, rows)
-        self.rule.samples += other.rule.samples
-        self.own = self.policy.merged(self.own, other.own, self, rows)
-        self._after_merger("merged", f"{other.rule.samples:g} predictions of another stream")
-
-    def hear(self, others: Sequence[tuple[Machine, Machine | None]]) -> None:
-        """Add what each other replica has counted since its base (its second part), and learn its recent scores."""
-        added = 0.0
-        placed = []
-        for other, base in others:
-            rows = self._joined(other)
-            placed.append((other, rows))
-            self.history.merge(other.history)
-            added += other.rule.samples
-            if base is not None:
-                self._joined(base)
-                self.history.merge(base.history, sign=-1.0)
-                added -= base.rule.samples
-        self.rule.samples += added
-        self.history.sketch.hear([(other.history.sketch, rows) for other, rows in placed])
-        self.own = self.policy.heard(self.own, self, placed)
-        self._after_merger("synchronised", f"{len(others)} replicas, {added:g} predictions that were not known here")
-
-    def _joined(self, other: Machine) -> IntArray:
-        """Return the cell here of each cell of another stream.
-
-        Raises:
-            ConstraintDefinitionError: it has other categories.
-        """
-        if other.vocabulary.categories and self.vocabulary.categories != other.vocabulary.categories:
-            if self.vocabulary.categories:
-                raise ConstraintDefinitionError(
-                    f"streams with different categories cannot be merged: {dict(self.vocabulary.categories)} and "
-                    f"{dict(other.vocabulary.categories)}. Call fit_categories(...) before streaming."
-                )
-            self.vocabulary = other.vocabulary
-        other.history.flush()
-        self.history.flush()
-        return self.locate(other.history.codes())
-
-    def _after_merger(self, kind: str, text: str) -> None:
-        self._forget_derived()
-        self.rule.cold = self.unseen()
-        self.note(kind, text)
-
-
-def _saved(value: Any) -> Any:
-    """Return an array as a tensor, and lists and dicts of numbers as copies."""
-    return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else copy.deepcopy(value)
-
-
-def _loaded(value: Any) -> Any:
-    return value.cpu().numpy().copy() if isinstance(value, torch.Tensor) else copy.deepcopy(value)

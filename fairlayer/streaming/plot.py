@@ -33,8 +33,8 @@ def plot_trace(
 
     Args:
         points: what to draw.
-        constraints: whose numbers, which the points hold with their limits.
-        policy: for the slack of the first samples.
+        constraints: the constraints whose numbers, which the points hold with their limits.
+        policy: the policy, which tells the slack of the first samples.
         axes: two matplotlib axes, or None for a new figure.
     """
     if axes is None:

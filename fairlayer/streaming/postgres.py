@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 from fairlayer.errors import require
 from fairlayer.streaming.store import Answer, Id, Step, StoreError
 from fairlayer.trail import SlotTrail, TrailError
+from fairlayer.trail.amending import rewritten
 from fairlayer.trail.appending import Prepared
 
-__all__ = ["KINDS", "Database", "Queued", "Slot"]
+__all__ = ["KINDS", "Database", "Queued", "Slot", "forget_shared"]
 
 KINDS = {"scores": "public", "decisions": "fairlayer_decisions"}
 """The streams that a database can hold, each in a schema of its own."""
@@ -38,6 +39,19 @@ _SCHEMA = """
     );
     CREATE INDEX IF NOT EXISTS fairlayer_unsettled ON fairlayer_answers (slot) WHERE label IS NOT NULL AND NOT settled;
 """
+_PIECE = 500  # steps of one statement
+
+# One statement for all that has come together: it is a transaction by itself, and one way there and back.
+_WRITE = """
+    WITH written AS (
+        INSERT INTO fairlayer_steps SELECT %s, * FROM unnest(%s::bigint[], %s::text[]) ON CONFLICT DO NOTHING
+    )
+    INSERT INTO fairlayer_answers (id, slot, raw, emitted, digest)
+    SELECT id, %s, raw, emitted, digest
+    FROM unnest(%s::text[], %s::float8[], %s::float8[], %s::text[]) AS new (id, raw, emitted, digest)
+    ON CONFLICT DO NOTHING
+"""
+_FORGETTING = ("answers", "steps", "slots")  # the tables that name ids
 
 
 class Slot(NamedTuple):
@@ -60,7 +74,7 @@ class Queued(NamedTuple):
     Args:
         seq: its number.
         step: what it is.
-        rows: of the audit trail, written in the same transaction; none where no trail is kept.
+        rows: the rows of the audit trail, written in the same transaction; none where no trail is kept.
     """
 
     seq: int
@@ -73,7 +87,7 @@ class Database:
 
     Args:
         address: postgresql://...
-        kind: of the stream, one of `KINDS`.
+        kind: the kind of the stream, one of `KINDS`.
         seconds: longest time for a connection, and for a statement.
 
     Raises:
@@ -147,8 +161,8 @@ class Database:
         return Slot(state, seq, [(number, Step(**json.loads(body))) for number, body in rows])
 
     def append(self, slot: int, steps: Sequence[Queued]) -> None:
-        """Write steps in one transaction; those that are there already are left as they are."""
-        with self._work() as cursor:
+        """Write steps in their order, each whole or not at all; those that are there already are left as they are."""
+        with self._work() if self._trail is not None else self._statement() as cursor:
             self._append(cursor, slot, steps)
 
     def exchange(
@@ -176,7 +190,7 @@ class Database:
 
     def hear(self, slot: int) -> tuple[dict[int, bytes], dict[Id, float]]:
         """Return what the other workers have published, and labels that have come for this one's predictions."""
-        with self._work() as cursor:
+        with self._statement() as cursor:
             others = cursor.execute("SELECT slot, published FROM fairlayer_slots WHERE slot <> %s", (slot,)).fetchall()
             labels = cursor.execute(
                 "SELECT id, label FROM fairlayer_answers WHERE slot = %s AND label IS NOT NULL AND NOT settled", (slot,)
@@ -185,7 +199,7 @@ class Database:
 
     def answers(self, ids: Sequence[Id]) -> dict[Id, Answer]:
         """Return what any worker has answered for those of the ids that have come before."""
-        with self._work() as cursor:
+        with self._statement() as cursor:
             rows = cursor.execute(
                 "SELECT id, emitted, label, raw, digest FROM fairlayer_answers WHERE id = ANY(%s)",
                 ([_key(each) for each in ids],),
@@ -209,14 +223,14 @@ class Database:
     def _append(self, cursor: Any, slot: int, steps: Sequence[Queued]) -> None:
         if self._trail is not None and steps:
             self._record(cursor, slot, steps, self._trail)
-        cursor.executemany(
-            "INSERT INTO fairlayer_steps VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-            [(slot, seq, json.dumps(step._asdict(), allow_nan=False)) for seq, step, _ in steps],
-        )
-        cursor.executemany(
-            "INSERT INTO fairlayer_answers VALUES (%s, %s, %s, %s, NULL, %s) ON CONFLICT DO NOTHING",
-            [row for _, step, _ in steps for row in _rows(slot, step)],
-        )
+        for start in range(
+            0, len(steps), _PIECE
+        ):  # what has waited for long takes several statements, each within time
+            part = steps[start : start + _PIECE]
+            bodies = [json.dumps(step._asdict(), allow_nan=False) for _, step, _ in part]
+            answers = [row for _, step, _ in part for row in _rows(step)]
+            keys, raw, emitted, marks = ([row[i] for row in answers] for i in range(4))
+            cursor.execute(_WRITE, (slot, [each.seq for each in part], bodies, slot, keys, raw, emitted, marks))
 
     def _record(self, cursor: Any, slot: int, steps: Sequence[Queued], trail: SlotTrail) -> None:
         """Write the rows of the trail of those steps that are not there yet: a commit may have been lost to sight."""
@@ -232,12 +246,18 @@ class Database:
 
     @contextmanager
     def _work(self) -> Iterator[Any]:
-        """Return a transaction; a connection that fails is let go of."""
+        """Return a cursor in a transaction; a connection that fails is let go of."""
+        with self._statement() as cursor, cursor.connection.transaction():
+            yield cursor
+
+    @contextmanager
+    def _statement(self) -> Iterator[Any]:
+        """Return a cursor of which each statement is a transaction; a connection that fails is let go of."""
         with self._lock:
             try:
                 if self._connection is None:
                     self._connection = self._open()
-                with self._connection.transaction(), self._connection.cursor() as cursor:
+                with self._connection.cursor() as cursor:
                     yield cursor
             except self._psycopg.Error as error:
                 self.close()
@@ -266,12 +286,42 @@ class Database:
         return connection
 
 
+def forget_shared(address: str, ids: Sequence[Id], *, vacuum: bool = True) -> int:
+    """Forget the answers to some ids, also while the workers go on; return how many there were.
+
+    An id that comes again is then a new one. The steps of a worker name it until its next exchange, and the state of
+    one that awaits its label until that has come or made room.
+
+    Args:
+        address: postgresql://...
+        ids: the ids to be forgotten.
+        vacuum: rewrite the tables, for which the workers wait.
+
+    Raises:
+        StoreError: the database cannot be written.
+    """
+    psycopg, forgotten = require("psycopg", "postgres"), 0
+    try:
+        with psycopg.connect(address, autocommit=True, connect_timeout=10, options="-c lock_timeout=10000") as found:
+            tables = [f"{schema}.fairlayer_{name}" for schema in KINDS.values() for name in _FORGETTING]
+            held = [each for each in tables if found.execute("SELECT to_regclass(%s)", (each,)).fetchone()[0]]
+            for table in held:
+                if table.endswith("_answers"):
+                    deleted = found.execute(f"DELETE FROM {table} WHERE id = ANY(%s)", ([_key(each) for each in ids],))
+                    forgotten += int(deleted.rowcount)
+            if vacuum and forgotten:
+                rewritten(found, held)
+    except (psycopg.Error, TrailError) as error:
+        raise StoreError(f"the ids could not be forgotten ({str(error).strip()}).") from error
+    return forgotten
+
+
 def _key(each: Id) -> str:
-    """1 and "1" are two ids; what PostgreSQL cannot hold in a text is escaped."""
+    """Return an id as text: 1 and "1" are two ids, and what PostgreSQL cannot hold in a text is escaped."""
     return json.dumps(each)
 
 
-def _rows(slot: int, step: Step) -> Iterator[tuple[Any, ...]]:
+def _rows(step: Step) -> Iterator[tuple[str, float, float, str | None]]:
     marks: Sequence[str | None] = step.digests or [None] * len(step.ids or ())
     for key, raw, emitted, mark in zip(step.ids or (), step.raw or (), step.answered, marks, strict=False):
-        yield _key(key), slot, raw, emitted, mark
+        yield _key(key), raw, emitted, mark

@@ -5,16 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
 
+from fairlayer._version import __version__
 from fairlayer.errors import ParameterError
 from fairlayer.trail import AuditTrail, Decision, SlotTrail
 
 __all__ = ["Answered", "Recorder", "Witness", "slot_trail"]
 
 Score = float | list[float]
-_PACKAGE = version("fairlayer")  # read once: it is looked up on the disk
 
 
 class Answered(NamedTuple):
@@ -24,7 +23,7 @@ class Answered(NamedTuple):
         features: sensitive feature -> (n,) categories, None where one is not known.
         raw: (n,) the model's scores.
         emitted: (n,) what the stream made of them; None where the answer is a decision alone.
-        phase: of the stream after the step; None where there is none.
+        phase: the phase of the stream after the step; None where there is none.
         policy: the name of the policy; None where there is none.
         limits: constraint -> what it holds its number to.
         ids: (n,) the caller's names of the requests.
@@ -59,10 +58,10 @@ class Witness(Protocol):
 
 @dataclass(frozen=True)
 class Recorder:
-    """Writes a row of an audit trail for each answer.
+    """What writes a row of an audit trail for each answer.
 
     Args:
-        trail: where to: a file, or a chain of one of several writers.
+        trail: where to write: a file, or a chain of one of several writers.
         model: what the model is called in each row, with its version.
         threshold: score from which on the answer is a yes; None where no decision is taken from the score.
         clock: the time of a row, in seconds; None for the time that comes with the step.
@@ -141,7 +140,7 @@ class Recorder:
             policy=step.policy,
             limit=step.limits,
             model=self.model,
-            package=_PACKAGE,
+            package=__version__,
             details={**clock, **wish} or None,
         )
 

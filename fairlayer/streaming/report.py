@@ -28,8 +28,8 @@ class GapReport(NamedTuple):
     """What one constraint says about a stretch of a stream.
 
     Args:
-        raw: of the raw scores; None where nothing was counted.
-        emitted: of the predictions.
+        raw: what the raw scores have; None where nothing was counted.
+        emitted: what the predictions have.
     """
 
     raw: Measured | None
@@ -40,7 +40,7 @@ class Split(NamedTuple):
     """The pooled gap of the two groups that make it, split exactly over the buckets k with shares p and means m.
 
     Args:
-        gap: of the pooled means.
+        gap: the gap of the pooled means.
         within: sum over k of (p0k + p1k) / 2 (m0k - m1k): what the gaps inside the buckets make.
         mix: sum over k of (p0k - p1k) (m0k + m1k) / 2: what the groups' coming at different times makes.
     """
@@ -100,8 +100,8 @@ class StreamReport:
         limits: what each constraint holds its number to.
         waiting: predictions whose label has not come.
         lost: predictions that waited for a label and had to make room.
-        phase: now.
-        policy: that holds the stream.
+        phase: the phase now.
+        policy: the policy that holds the stream.
         events: the latest things that happened.
 
     Example:
@@ -239,7 +239,7 @@ def _bucket(machine: Machine, bucket: Bucket, names: Sequence[str]) -> BucketRep
 
 
 def _split(machine: Machine, constraint: Constraint, buckets: Sequence[Bucket]) -> Split | None:
-    """Split the pooled gap of the two groups that make it; None for constraints that are no plain parity."""
+    """Split the pooled gap of the two groups that make it; None for constraints that are not a plain parity."""
     if constraint.needs_labels or not buckets:
         return None
     k = len(machine.history.cells)

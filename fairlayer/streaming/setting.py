@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fairlayer.constraints import Constraint
+from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import BackendError, ConstraintDefinitionError, ParameterError
-from fairlayer.geometry import EUCLIDEAN, Geometry
-from fairlayer.streaming.policies.base import Policy, is_finite
+from fairlayer.geometry import EUCLIDEAN, Geometry, geometry_of
+from fairlayer.streaming.entrance import read_bounds, streamable
+from fairlayer.streaming.policies.base import Policy, as_policy, is_finite
 
 __all__ = ["Setting", "Window", "as_memory", "as_window"]
 
@@ -23,7 +25,7 @@ class Window:
     """How much of a stream a window covers.
 
     Args:
-        length: in samples, or in seconds of the caller's clock.
+        length: the length, in samples, or in seconds of the caller's clock.
         clock: whether it is in seconds.
     """
 
@@ -40,12 +42,12 @@ class Setting:
 
     Args:
         constraints: what must hold.
-        bounds: of every prediction, numbers or None.
+        bounds: the bounds of every prediction, numbers or None.
         policy: how.
         memory: samples that count as recent; None for all.
         geometry: which predictions count as near.
         from_logits: whether scores are log-odds, of which the raw prediction is the sigmoid.
-        window: over which gaps are reported; None for no window.
+        window: the window over which gaps are reported; None for no window.
         hold: "window" to hold the gap of the window too; None to report it only.
         transition: samples over which a changed limit is reached; None for as many as count as recent.
     """
@@ -82,6 +84,32 @@ class Setting:
         if self.memory is None and policy.default_memory is not None:
             object.__setattr__(self, "memory", policy.default_memory)
 
+    @classmethod
+    def asked(
+        cls,
+        constraints: Stated,
+        *,
+        bounds: tuple[float | None, float | None] | None,
+        policy: str | Policy,
+        memory: Any,
+        geometry: str | Geometry,
+        from_logits: bool,
+        window: Any,
+        hold: str | None,
+        transition: float | None,
+    ) -> Setting:
+        """Return what callers of `InferenceState` ask for, checked."""
+        held, rule = streamable(as_constraints(constraints)), geometry_of(geometry)
+        box = read_bounds(bounds, rule)
+        if from_logits and not rule.takes_logits:
+            raise ParameterError(
+                f"geometry={rule.name!r} moves the scores themselves, so from_logits=True has no meaning there. Use "
+                "geometry='entropic' (or 'likelihood'), or pass probabilities."
+            )
+        over = None if transition is None else float(transition)
+        memory, window = as_memory(memory), as_window(window)
+        return cls(held, box, as_policy(policy), memory, rule, from_logits, window, hold, over)
+
     @property
     def features(self) -> tuple[str, ...]:
         """Sensitive features that the constraints read."""
@@ -96,7 +124,7 @@ def as_memory(memory: Any) -> float | None:
     """Return a memory, as given.
 
     Raises:
-        ConstraintDefinitionError: it is no number of samples.
+        ConstraintDefinitionError: it is not a number of samples.
     """
     if memory is None or (is_finite(memory) and memory >= 1):
         return None if memory is None else float(memory)

@@ -29,6 +29,7 @@ from fairlayer.streaming.postgres import Database, Queued
 from fairlayer.streaming.recording import Recorder, slot_trail
 from fairlayer.streaming.state import InferenceState
 from fairlayer.streaming.store import Answer, Id, Step, StoreError
+from fairlayer.streaming.together import Together
 from fairlayer.trail.appending import Prepared
 
 __all__ = ["SharedStore", "SharedStream"]
@@ -48,7 +49,7 @@ class SharedStore:
         lease: by how much, in units of the score, all workers together may move the gap between two cells while they do
             not hear of each other.
         refresh: seconds between two exchanges.
-        kind: of the stream: "scores" or "decisions"; each has tables of its own.
+        kind: the kind of the stream: "scores" or "decisions"; each has tables of its own.
 
     Raises:
         MissingExtraError: psycopg is not installed.
@@ -120,11 +121,11 @@ class SharedStream:
 
     Args:
         state: empty, of the constraints that the database holds.
-        store: where to, and the share.
+        store: where to write, and the share.
         vocabulary: all categories, in an order that all workers have.
         finish: what turns predictions into answers; None to answer them.
-        recorder: writes a row of the worker's chain of an audit trail for each answer, in the transaction that stores
-            it; its trail is a `SlotTrail`.
+        recorder: what writes a row of the worker's chain of an audit trail for each answer, in the transaction that
+            stores it; its trail is a `SlotTrail`.
 
     Raises:
         StoreError: the database cannot be reached, holds another stream, or has no free slot.
@@ -146,11 +147,14 @@ class SharedStream:
         self._labelled = any(constraint.needs_labels for constraint in self._constraints)
         self._waiting: list[Queued] = []  # steps that the database does not have
         self._recent: dict[Id, Answer] = {}  # their answers
+        # And those that it has got since the last exchange but one: a look-up may have begun before they were there.
+        self._stored_since: list[dict[Id, Answer]] = [{}, {}]
         self._spooled: dict[Id, float] = {}  # labels that came while the database was gone
         self._exchanged = Exchanged(state, finish)
         self._stored = self._seq = 0
         self.attached, self._ended, self._closing, self._said = True, False, False, ""
         self._writer, self._reader = (Database(store.address, kind=store.kind) for _ in range(2))
+        self._looked_up = Together(self._reader.answers)
         self._writer.prepare(owner_of(self._constraints, finish), store.shares)
         self.slot = self._writer.take(store.slots)
         if self._trail is not None:
@@ -221,7 +225,8 @@ class SharedStream:
         known = self._known(asked.ids)
         with self.lock:
             self.check()
-            known.update({key: self._recent[key] for key in asked.ids if key in self._recent})
+            for own in (*self._stored_since, self._recent):
+                known.update({key: own[key] for key in asked.ids if key in own})
             fresh = asked.unanswered(known)
             answers = self._step(asked.part(fresh)) if fresh else None
             self._await(self._seq)
@@ -293,7 +298,7 @@ class SharedStream:
         if not keys or not self.attached:
             return {}
         try:
-            return self._reader.answers(keys)
+            return self._looked_up(keys)
         except StoreError as error:
             self._lose(error)
             return {}
@@ -365,6 +370,7 @@ class SharedStream:
         self._writer.exchange(self.slot, steps, seq=seq, state=state, published=published, settled=list(settled))
         with self.lock:
             self.state._machine.lease = lease
+            self._stored_since = [self._stored_since[-1], {}]
             for key in settled:
                 self._exchanged.learnt.pop(key, None)
         self._done(seq)
@@ -392,7 +398,8 @@ class SharedStream:
             self._stored = max(self._stored, seq)
             while self._waiting and self._waiting[0].seq <= seq:
                 for key in self._waiting.pop(0).step.ids or ():
-                    self._recent.pop(key, None)
+                    if key in self._recent:
+                        self._stored_since[-1][key] = self._recent.pop(key)
             if not self.attached:
                 self.attached, self._said = True, ""
                 self.state._machine.note("store back", "what waited is written; the others are heard again")
@@ -411,7 +418,7 @@ class SharedStream:
 
 
 def _some_groups(state: InferenceState, n: int) -> Any:
-    """Groups to read labels beside; labels are checked by their values only."""
+    """Return groups to read labels beside; labels are checked by their values only."""
     machine = state._machine
     codes = np.zeros(n, dtype=np.int64)
     return Groups.from_codes(dict.fromkeys(machine.features, codes), machine.vocabulary)

@@ -62,7 +62,7 @@ class SpreadSums:
 
     @staticmethod
     def of(frame: Frame) -> SpreadSums | None:
-        """Return the sums, or None where some constraint is no spread of plain group means."""
+        """Return the sums, or None where some constraint is not a spread of plain group means."""
         k = len(frame.history.cells)
         if frame.labelled or not k:
             return None

@@ -73,46 +73,53 @@ class Sketch:
 
     def _add(self, cells: IntArray, scores: FloatArray) -> None:
         """Count scores as if each came alone, so that nothing depends on when a journal of them is summed up."""
-        while (end := self._until_too_many_outside(scores)) < len(scores):
-            self._count(cells[:end], scores[:end])
+        while not self._all_inside(scores) and (end := self._until_too_many_outside(scores)) < len(scores):
+            self._count_within(cells[:end], scores[:end])
             self._double(upwards=bool(scores[end] > self.high))
             self.outside = 0
             cells, scores = cells[end:], scores[end:]
-        self._count(cells, scores)
+        self._count_within(cells, scores)
+
+    def _all_inside(self, scores: FloatArray) -> bool:
+        return not len(scores) or bool(np.maximum.reduce(scores) <= self.high and np.minimum.reduce(scores) >= self.low)
 
     def _until_too_many_outside(self, scores: FloatArray) -> int:
         """Return the first score with which more than a few have been outside the range; all, where there is none."""
-        if scores.max() <= self.high and scores.min() >= self.low:
-            return len(scores)
         outside = (scores > self.high) | (scores < self.low)
         few = _RARE * (self.seen + np.arange(1, len(scores) + 1)) + 1
         too_many = np.flatnonzero(outside & (self.outside + np.cumsum(outside) > few))
         return int(too_many[0]) if len(too_many) else len(scores)
 
-    def _count(self, cells: IntArray, scores: FloatArray) -> None:
-        if not len(scores):
-            return
-        self.seen += len(scores)
-        if scores.max() > self.high or scores.min() < self.low:
+    def _count_within(self, cells: IntArray, scores: FloatArray) -> None:
+        """Count scores of which those outside count as the ends of the range."""
+        if not self._all_inside(scores):
             self.outside += int(((scores > self.high) | (scores < self.low)).sum())
             scores = np.clip(scores, self.low, self.high)
+        self._count(cells, scores)
+
+    def _count(self, cells: IntArray, scores: FloatArray) -> None:
+        n, size, shape = len(scores), self.counts.size, self.counts.shape
+        if not n:
+            return
+        self.seen += n
         flat = cells * self.bins + self._bin(scores)
-        growth = None if self.memory is None else np.exp(np.arange(1, len(scores) + 1) / self.memory)
+        growth = None if self.memory is None else np.exp(np.arange(1, n + 1) / self.memory)
         weights = scores if growth is None else scores * growth
-        shape, size = self.counts.shape, self.counts.size
-        self.counts += self.weight * np.bincount(flat, weights=growth, minlength=size).reshape(shape)
-        self.totals += self.weight * np.bincount(flat, weights=weights, minlength=size).reshape(shape)
+        self.counts += self.weight * np.bincount(flat, growth, size).reshape(shape)
+        self.totals += self.weight * np.bincount(flat, weights, size).reshape(shape)
         if growth is not None:
             self._advance(self.weight * growth[-1])
 
     def _keep_latest(self, cells: IntArray, scores: FloatArray) -> None:
         """Write scores to the ring of each cell, at the place of the oldest."""
-        length = self.latest.shape[1]
-        for cell in np.unique(cells).tolist():
-            new = scores[cells == cell]
-            places = (self.filled[cell] + np.arange(len(new))[-length:]) % length
-            self.latest[cell, places] = new[-length:]
-            self.filled[cell] += len(new)
+        length, counts = self.latest.shape[1], np.bincount(cells, None, len(self.filled))
+        order = cells.argsort(kind="stable")
+        cell = cells[order]
+        age = counts.cumsum()[cell] - np.arange(len(order))  # 1 is the newest score of its cell
+        kept = age <= length
+        cell = cell[kept]
+        self.filled += counts
+        self.latest[cell, (self.filled[cell] - age[kept]) % length] = scores[order[kept]]
 
     def grow(self, cells: int) -> None:
         """Make room for more cells."""
@@ -155,6 +162,12 @@ class Sketch:
         self.counts[cell] = self.weight * np.bincount(bins, minlength=self.bins)
         self.totals[cell] = self.weight * np.bincount(bins, scores, minlength=self.bins)
         self.borrowed[:, cell] = 0.0
+
+    def fade(self, cell: int, kept: float) -> None:
+        """Let all scores of a cell count less from now on, by this share."""
+        self.counts[cell] *= kept
+        self.totals[cell] *= kept
+        self.borrowed[:, cell] *= kept
 
     def merge(self, other: Sketch, rows: IntArray) -> None:
         """Add the counts of another sketch, whose row i is this one's `rows[i]`."""

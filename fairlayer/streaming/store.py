@@ -157,7 +157,7 @@ class StreamStore(_Reader):
     """The file.
 
     Args:
-        path: of the database; ":memory:" for none that lasts.
+        path: the path of the database; ":memory:" for none that lasts.
         synchronous: "normal" or "full", see above.
         every: steps after which the state is written whole and the log truncated.
         remember: steps for which an id that comes again is recognised.
@@ -210,7 +210,8 @@ class StreamStore(_Reader):
 
         Args:
             step: what to write.
-            beside: called within the transaction, to write more in it; where it raises, nothing is written.
+            beside: a function that is called within the transaction, to write more in it; where it raises, nothing is
+                written.
         """
         self.check()
         keys = step.ids or []
@@ -341,7 +342,7 @@ class StoreView(_Reader):
     """A store read by another process than the one that writes it, while that one goes on.
 
     Args:
-        path: of the database.
+        path: the path of the database.
 
     Raises:
         StoreError: there is no such store.
@@ -361,7 +362,7 @@ class StoreView(_Reader):
             self._db = sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None, check_same_thread=False)
         try:
             if self._meta("format") != FORMAT:
-                raise StoreError(f"'{path}' is no store of format {FORMAT}. Open it with the version that wrote it.")
+                raise StoreError(f"'{path}' is not a store of format {FORMAT}. Open it with the version that wrote it.")
         except BaseException:
             self._db.close()
             raise

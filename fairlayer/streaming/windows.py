@@ -72,11 +72,11 @@ class Windows:
         count0 ... raw1         the same for labelled samples, by label, where a constraint reads labels
 
     Args:
-        window: over which gaps are asked for; None for none.
+        window: the window over which gaps are asked for; None for none.
         first: samples of a bucket where there is no window.
         labelled: whether labels are counted.
-        threshold: at which a score is a decision.
-        bounds: of every prediction.
+        threshold: the score at or above which a prediction a score is a decision.
+        bounds: the bounds of every prediction.
     """
 
     def __init__(
@@ -89,16 +89,12 @@ class Windows:
         bounds: tuple[float | None, float | None],
     ) -> None:
         self.window, self.labelled, self.threshold, self.bounds = window, labelled, threshold, bounds
+        self.clocked = window is not None and window.clock  # whether buckets end by the caller's clock
         self.every = float(first) if window is None else window.length / PER_WINDOW
         self.kinds = len(_SUMS) + (len(_LABELLED) if labelled else 0)
         self.before = self._new(0, 0.0)
         self.buckets: list[Bucket] = [self._new(0, 0.0)]
         self.at: float | None = None
-
-    @property
-    def clocked(self) -> bool:
-        """Whether buckets end by the caller's clock."""
-        return self.window is not None and self.window.clock
 
     def check(self, at: float | None) -> None:
         """Check a time before anything changes.
@@ -210,11 +206,11 @@ class Windows:
         """Where the bucket begins by the clock: at a whole multiple of its length."""
         return float(np.floor(bucket.since / self.every) * self.every)
 
-    def _new(self, number: int, start: float) -> Bucket:
-        return Bucket(np.zeros((self.kinds, 0)), number, start)
+    def _new(self, number: int, start: float, cells: int = 0) -> Bucket:
+        return Bucket(np.zeros((self.kinds, cells)), number, start)
 
     def _begin(self, start: float) -> None:
-        self.buckets.append(self._new(self.number + 1, start))
+        self.buckets.append(self._new(self.number + 1, start, self.buckets[-1].sums.shape[1]))
         if self.window is None and len(self.buckets) > _KEPT_WITHOUT:
             pairs = zip(self.buckets[:-1:2], self.buckets[1:-1:2], strict=True)
             self.buckets = [*(first.join(second) for first, second in pairs), self.buckets[-1]]
@@ -233,16 +229,10 @@ class Windows:
         bound = np.zeros(len(raw), dtype=bool)
         for end in (low, high):
             bound = bound if end is None else bound | (emitted == end)
-        rows = (
-            None,
-            emitted,
-            raw,
-            np.abs(emitted - raw) > 1e-9,
-            bound,
-            (emitted >= self.threshold) != (raw >= self.threshold),
-        )
-        for row, values in enumerate(rows):
-            bucket.sums[row] += np.bincount(cells, weights=values, minlength=known)
+        flips = (emitted >= self.threshold) != (raw >= self.threshold)
+        sums = bucket.sums
+        for row, values in enumerate((None, emitted, raw, np.abs(emitted - raw) > 1e-9, bound, flips)):
+            sums[row] += np.bincount(cells, values, known)
 
 
 def _padded(sums: FloatArray, cells: int) -> FloatArray:

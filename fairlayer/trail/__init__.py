@@ -1,6 +1,7 @@
 """An append-only audit trail in one SQLite file, in which edits are found at a level that it names."""
 
 from fairlayer._keywords import explain_public
+from fairlayer.trail.amending import ChainRow, JointTrail
 from fairlayer.trail.batches import decisions_of
 from fairlayer.trail.checkpoint import Checkpoint, read_checkpoint
 from fairlayer.trail.erasing import Erasure
@@ -22,6 +23,7 @@ __all__ = [
     "Access",
     "AuditTrail",
     "CellCount",
+    "ChainRow",
     "Checkpoint",
     "Configuration",
     "Decision",
@@ -29,6 +31,7 @@ __all__ = [
     "Ed25519Verifier",
     "Erasure",
     "Finding",
+    "JointTrail",
     "JointVerification",
     "Level",
     "Override",

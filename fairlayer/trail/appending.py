@@ -50,7 +50,7 @@ def prepare(records: Iterable[Record], keys: Keys) -> list[Prepared]:
     """Check records and put them into bytes.
 
     Raises:
-        ParameterError: a time is no finite number, a kind no word or reserved, a content not JSON.
+        ParameterError: a time is not a finite number, a kind no word or reserved, a content not JSON.
         TrailKeyError: a record commits to an input, and there is no key.
     """
     return [_prepared(record, keys) for record in records]

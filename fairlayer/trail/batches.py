@@ -26,7 +26,7 @@ def decisions_of(
 
     Args:
         emitted: (n,) the scores that were answered.
-        time: when, on the caller's clock.
+        time: the time, on the caller's clock.
         cells: sensitive feature -> (n,) categories; None for one that is not known.
         raw: (n,) the scores before the layer; the shift is their difference.
         decisions: (n,) what was decided.

@@ -25,7 +25,7 @@ def canonical(value: object) -> bytes:
         value: None, bool, int, finite float, str, or lists and mappings (with text for keys) of these.
 
     Raises:
-        ParameterError: the value is of another type, not finite, an integer beyond 2^53, or text that is no Unicode.
+        ParameterError: the value is of another type, not finite, an integer beyond 2^53, or text that is not Unicode.
 
     Source: RFC 8785, section 3.2.
 
@@ -62,7 +62,7 @@ def _object(value: Mapping[str, object]) -> str:
     try:
         keys = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=_utf16)
     except TypeError as error:
-        raise ParameterError(f"a dictionary for the trail has keys that are no text: {list(value)[:5]}.") from error
+        raise ParameterError(f"a dictionary for the trail has keys that are not text: {list(value)[:5]}.") from error
     return "{" + ",".join([f"{encode_basestring(key)}:{_written(value[key])}" for key in keys]) + "}"
 
 

@@ -157,7 +157,7 @@ def _signatures(text: str) -> list[tuple[str, bytes]]:
 
 def _no_checkpoint(text: str) -> str:
     return (
-        f"a text that begins with {text[:60]!r} is no checkpoint of a trail. "
+        f"a text that begins with {text[:60]!r} is not a checkpoint of a trail. "
         "Give the text that `checkpoint` returned, unchanged to its last line."
     )
 

@@ -6,9 +6,12 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fairlayer.trail.appending import Cursor, Ending, prepare_event
 from fairlayer.trail.errors import TrailError
 
-__all__ = ["Erasure", "compact", "erase_content", "rows_about"]
+__all__ = ["Erasure", "compact", "erase_about", "not_named", "rows_about"]
+
+_SPANS = 10_000  # of rows, in one record of an erasure; longer ones take several
 
 
 @dataclass(frozen=True)
@@ -28,20 +31,40 @@ class Erasure:
     count: int
 
 
-def rows_about(db: sqlite3.Connection, subject: bytes, kind: str | None = None) -> list[int]:
+def rows_about(db: Cursor, subject: bytes, kind: str | None = None) -> list[int]:
     """Return the rows that have content about a subject, of one kind or of all."""
+    of_kind = "" if kind is None else " AND r.kind = ?"
     found = db.execute(
         "SELECT c.row FROM trail_contents c JOIN trail_rows r ON r.row = c.row "
-        "WHERE c.subject = ?1 AND c.subject <> x'' AND (?2 IS NULL OR r.kind = ?2) ORDER BY c.row",
-        (subject, kind),
+        f"WHERE c.subject = ? AND c.subject <> x''{of_kind} ORDER BY c.row",
+        (subject,) if kind is None else (subject, kind),
     )
     return [row for (row,) in found]
 
 
-def erase_content(db: sqlite3.Connection, rows: Sequence[int]) -> Erasure:
-    """Delete the content of rows, inside the transaction that is open."""
-    db.executemany("DELETE FROM trail_contents WHERE row = ?", ((row,) for row in rows))
-    return Erasure(tuple(_spans(rows)), len(rows))
+def erase_about(end: Ending, subject: bytes, *, time: float, who: str, why: str, refuse_back: bool) -> Erasure | None:
+    """Delete the content of all rows about a subject and record it, inside the transaction that is open.
+
+    Returns None, and changes nothing, where no row has content about the subject.
+    """
+    rows = rows_about(end.db, subject)
+    if not rows:
+        return None
+    end.db.executemany("DELETE FROM trail_contents WHERE row = ?", [(row,) for row in rows])
+    erased = Erasure(tuple(_spans(rows)), len(rows))
+    pieces = (erased.rows[start : start + _SPANS] for start in range(0, len(erased.rows), _SPANS))
+    said: list[dict[str, object]] = [{"rows": list(piece), "who": who, "why": why} for piece in pieces]
+    end.add([prepare_event("erasure", time, body) for body in said], refuse_back=refuse_back)
+    end.write()
+    return erased
+
+
+def not_named(subject: str) -> TrailError:
+    """Return the error of an erasure that finds nothing."""
+    return TrailError(
+        f"no row has content about the subject {subject!r:.80}: it was never named so, or is erased. "
+        "If an erasure was cut off after it was recorded, `compact` ends it."
+    )
 
 
 def compact(db: sqlite3.Connection) -> None:

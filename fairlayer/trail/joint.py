@@ -22,7 +22,17 @@ from fairlayer.trail.tables import SCHEMA, Description, check_key
 from fairlayer.trail.verification import LEVELS, Level, Verification
 from fairlayer.trail.verifying import verify
 
-__all__ = ["JointVerification", "copy_chains", "joint_checkpoint", "verify_chains"]
+__all__ = [
+    "JointVerification",
+    "connected",
+    "copy_chains",
+    "ending_of",
+    "joint_checkpoint",
+    "names_of",
+    "shown",
+    "signers_of",
+    "verify_chains",
+]
 
 _FORMAT = "fairlayer-joint/1"
 _COLUMNS = {
@@ -90,11 +100,11 @@ def verify_chains(
     Args:
         address: postgresql://...
         checkpoint: the text that `joint_checkpoint` returned, held outside.
-        key: that the chains are sealed with.
-        public_key: of the key that signed the checkpoints.
+        key: the key that the chains are sealed with.
+        public_key: the public half of the key that signed the checkpoints.
 
     Raises:
-        TrailError: the database cannot be read, or the text is no joint checkpoint.
+        TrailError: the database cannot be read, or the text is not a joint checkpoint.
 
     Example:
         >>> from fairlayer.trail import TrailError
@@ -130,7 +140,7 @@ def copy_chains(address: str, folder: str | Path) -> dict[str, Path]:
 
     Args:
         address: postgresql://...
-        folder: where to; it is made where there is none.
+        folder: the folder to write to; it is made where there is none.
 
     Raises:
         TrailError: the database cannot be read, or a file is there already.
@@ -155,8 +165,8 @@ def joint_checkpoint(
     Args:
         address: postgresql://...
         time: the caller's clock.
-        who: by whom.
-        key: that the chains are sealed with.
+        who: the person or program that does it.
+        key: the key that the chains are sealed with.
         signing_key: Ed25519 private key that also signs the checkpoints.
 
     Raises:
@@ -171,22 +181,34 @@ def joint_checkpoint(
         ...     print(str(error)[:45])
         the trail in the database 127.0.0.1:1/decided
     """
-    keys = Keys(key)
-    signers: list[Signer] = [SealSigner(keys)] if key else []
-    if signing_key is not None:
-        signers.append(Ed25519Signer(signing_key))
-    with _connected(address) as connection, connection.transaction(), connection.cursor() as cursor:
-        names = _names(cursor)
+    keys, signers = signers_of(key, signing_key)
+    with connected(address) as connection, connection.transaction(), connection.cursor() as cursor:
+        names = names_of(cursor)
         if not names:
-            raise TrailError(f"there is no trail in the database {_shown(address)}.")
-        texts = {name: _closed(Chain(cursor, name), keys, signers, time, who) for name in names}
+            raise TrailError(f"there is no trail in the database {shown(address)}.")
+        texts = {name: _closed(ending_of(Chain(cursor, name), keys, signers), time, who) for name in names}
     return json.dumps({"format": _FORMAT, "chains": texts}, indent=1, ensure_ascii=False) + "\n"
 
 
-def _closed(chain: Chain, keys: Keys, signers: Sequence[Signer], time: float, who: str) -> str:
+def signers_of(key: bytes | None, signing_key: bytes | None) -> tuple[Keys, list[Signer]]:
+    """Return what rows are sealed with, and what checkpoints are."""
+    keys = Keys(key)
+    signers: list[Signer] = [SealSigner(keys)] if key else []
+    return keys, signers if signing_key is None else [*signers, Ed25519Signer(signing_key)]
+
+
+def ending_of(chain: Chain, keys: Keys, signers: Sequence[Signer]) -> Ending:
+    """Return the end of a chain; no worker writes on it until the transaction that is open ends.
+
+    Raises:
+        TrailKeyError: the key is another one.
+    """
     described = Description.read(chain.execute("SELECT description FROM trail_about").fetchone()[0])
     check_key(described, keys)
-    end = Ending.read(chain, described, keys, signers)
+    return Ending.read(chain, described, keys, signers)
+
+
+def _closed(end: Ending, time: float, who: str) -> str:
     number = end.head.segments + 1
     end.add([prepare_event("checkpoint", time, {"segment": number, "who": who})], refuse_back=False)
     if end.head.segments < number:
@@ -203,12 +225,12 @@ def _read_joint(text: str) -> dict[str, str]:
         return {str(name): str(each) for name, each in found["chains"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TrailError(
-            f"a text that begins with {text[:60]!r} is no joint checkpoint ({error!r}). Give the text that "
+            f"a text that begins with {text[:60]!r} is not a joint checkpoint ({error!r}). Give the text that "
             "`joint_checkpoint` returned, unchanged."
         ) from error
 
 
-def _names(cursor: Any) -> list[str]:
+def names_of(cursor: Any) -> list[str]:
     """Return the chains that are in the database, whatever the roster says."""
     found = cursor.execute(
         "SELECT table_schema FROM information_schema.tables "
@@ -219,7 +241,7 @@ def _names(cursor: Any) -> list[str]:
 
 def _copied(cursor: Any, folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f"{name}.sqlite" for name in _names(cursor)}
+    paths = {name: folder / f"{name}.sqlite" for name in names_of(cursor)}
     for name, path in paths.items():
         if path.exists():
             raise TrailError(f"the file '{path}' is there already; a copy never overwrites. Give another folder.")
@@ -246,23 +268,28 @@ def _copy_table(cursor: Any, copy: sqlite3.Connection, table: str, columns: str)
 @contextmanager
 def _reading(address: str) -> Iterator[Any]:
     """A transaction in which everything read is of one moment."""
-    with _connected(address) as connection, connection.transaction(), connection.cursor() as cursor:
+    with connected(address) as connection, connection.transaction(), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         yield cursor
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[Any]:
+def connected(address: str) -> Iterator[Any]:
+    """Open a connection to a database, and say which where it cannot be used.
+
+    Raises:
+        TrailError: it cannot.
+    """
     psycopg = require("psycopg", "postgres")
     try:
         with psycopg.connect(address, autocommit=True, connect_timeout=10, options=_PATIENCE) as connection:
             yield connection
     except psycopg.Error as error:
         raise TrailError(
-            f"the trail in the database {_shown(address)} cannot be used ({str(error).strip()})."
+            f"the trail in the database {shown(address)} cannot be used ({str(error).strip()})."
         ) from error
 
 
-def _shown(address: str) -> str:
+def shown(address: str) -> str:
     """The address without user and password."""
     return address.rpartition("@")[2].rpartition("//")[2]

@@ -77,7 +77,7 @@ def read_key(path: str | Path) -> bytes:
     """Read a key from a file that holds it as hexadecimal digits, as `openssl rand -hex 32` writes them.
 
     Args:
-        path: of the file with the key.
+        path: the path of the file with the key.
 
     Raises:
         TrailKeyError: the file cannot be read, or holds anything else.

@@ -115,7 +115,7 @@ def report(path: str | Path, start: float | None = None, end: float | None = Non
     The file may be in use, and no key is needed. Memory does not grow with the number of rows.
 
     Args:
-        path: of the trail.
+        path: the path of the trail.
 
     Raises:
         TrailError: the file cannot be read.

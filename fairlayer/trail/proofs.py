@@ -90,7 +90,7 @@ def prove(path: str | Path, row: int) -> Proof:
     """Return the proof that a row is in the trail.
 
     Args:
-        path: of the trail.
+        path: the path of the trail.
 
     Raises:
         TrailError: there is no such row, its segment was dropped, or is still open.
@@ -123,7 +123,7 @@ def check_proof(proof: str) -> ProvenRow:
     (`checkpoint.check(Ed25519Verifier(public_key))`).
 
     Raises:
-        TrailError: this is no proof, or it does not lead to the root.
+        TrailError: this is not a proof, or it does not lead to the root.
 
     Example:
         >>> from fairlayer.trail import AuditTrail, Decision
@@ -135,7 +135,7 @@ def check_proof(proof: str) -> ProvenRow:
     """
     found = _PROOF.fullmatch(proof)
     if found is None:
-        raise TrailError(f"a text that begins with {proof[:40]!r} is no proof of a row.")
+        raise TrailError(f"a text that begins with {proof[:40]!r} is not a proof of a row.")
     checkpoint = read_checkpoint(found["checkpoint"])
     try:
         entry, index = base64.b64decode(found["entry"], validate=True), int(found["index"])

@@ -43,10 +43,10 @@ def rows_between(path: str | Path, start: float | None = None, end: float | None
     """Yield the rows with start <= time < end in the order of writing. It is not recorded: see `AuditTrail.read`.
 
     Args:
-        path: of the trail.
+        path: the path of the trail.
 
     Raises:
-        TrailError: the file cannot be read, or a content in it is no JSON.
+        TrailError: the file cannot be read, or a content in it is not JSON.
 
     Example:
         >>> from fairlayer.trail import AuditTrail, Decision

@@ -53,7 +53,7 @@ class Decision:
     """One answer that was given.
 
     Args:
-        time: when, on the caller's clock: seconds since 1970 in UTC, where dates are to be read from it.
+        time: the time, on the caller's clock: seconds since 1970 in UTC, where dates are to be read from it.
         subject: whom it is about, so that it can be erased; with a key, only an HMAC of it is written.
         input: what the model was given, as JSON values or bytes: an HMAC of it is written, never itself.
         cells: the groups that the constraints looked at, such as {"sex": "F"}.
@@ -114,8 +114,8 @@ class Override:
     """A person decided otherwise. It is about the subject of the row, and goes with it when that is erased.
 
     Args:
-        time: when, on the caller's clock.
-        row: of the decision that is overridden.
+        time: the time, on the caller's clock.
+        row: the row of the decision that is overridden.
         decision: what holds instead.
         who: the person who decides.
         why: the reason given.
@@ -149,7 +149,7 @@ class Access:
     """Somebody read rows, or took them out.
 
     Args:
-        time: when, on the caller's clock.
+        time: the time, on the caller's clock.
         who: the person or program.
         kind: "read" or "export".
         what: the period, the file, the purpose.
@@ -177,7 +177,7 @@ class Configuration:
     """Something that decides was changed: a limit, a policy, a model, a version.
 
     Args:
-        time: when, on the caller's clock.
+        time: the time, on the caller's clock.
         who: the person or program that changed it.
         changes: name -> [value before, value after].
         why: the reason given.

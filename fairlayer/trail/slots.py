@@ -47,8 +47,8 @@ class Chain:
     """A cursor of psycopg that speaks of one chain in the words that the trail's own code uses for its file.
 
     Args:
-        cursor: in a transaction that is open.
-        name: of the chain.
+        cursor: a cursor in a transaction that is open.
+        name: the name of the chain.
     """
 
     def __init__(self, cursor: Any, name: str) -> None:
@@ -67,15 +67,21 @@ class Chain:
         """Return the next row; None where there is none."""
         return self._cursor.fetchone()
 
+    @property
+    def rowcount(self) -> int:
+        """How many rows the last statement changed."""
+        return int(self._cursor.rowcount)
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self._cursor)
 
 
 @lru_cache(maxsize=256)
 def _words(statement: str, schema: str) -> str:
-    """SQLite's words in PostgreSQL's; whoever reads the head waits until nobody else writes on from it."""
+    """Put SQLite's words into PostgreSQL's; whoever reads the head waits until nobody else writes on from it."""
     lock = " FOR UPDATE" if statement.startswith("SELECT size, link") else ""
-    text = statement.replace("CAST(checkpoint AS BLOB)", "convert_to(checkpoint, 'UTF8')").replace("?", "%s")
+    text = re.sub(r"CAST\(([\w.]+) AS BLOB\)", r"convert_to(\1, 'UTF8')", statement)
+    text = text.replace("x''", "''::bytea").replace("?", "%s")
     return re.sub(r"\btrail_(about|rows|contents|segments|head)\b", rf"{schema}.trail_\1", text) + lock
 
 
@@ -90,7 +96,7 @@ class SlotTrail:
     Args:
         key: see `AuditTrail`; the same for all writers.
         signing_key: see `AuditTrail`.
-        name: of a new trail, before the name of the chain.
+        name: the name of a new trail, before the name of the chain.
         segment_rows: rows after which a segment of a new chain closes.
         opening: records with which the writer begins.
 
@@ -128,7 +134,7 @@ class SlotTrail:
         """Return what rows about a subject have in place of its name, as hexadecimal digits.
 
         Raises:
-            ParameterError: it is no name that a trail can keep.
+            ParameterError: it is not a name that a trail can keep.
         """
         return self._keys.tag(subject).hex()
 

@@ -15,11 +15,11 @@ from typing import Literal, cast
 from fairlayer.errors import ParameterError
 from fairlayer.trail.appending import Ending, Prepared, prepare, prepare_event
 from fairlayer.trail.checkpoint import Checkpoint, Signer, read_checkpoint
-from fairlayer.trail.erasing import Erasure, compact, erase_content, rows_about
+from fairlayer.trail.erasing import Erasure, compact, erase_about, not_named, rows_about
 from fairlayer.trail.errors import TrailError
 from fairlayer.trail.exporting import export_table
 from fairlayer.trail.keys import Keys
-from fairlayer.trail.pruning import Pruning, check_exported, drop, through_which
+from fairlayer.trail.pruning import Pruning, Retention, check_exported, drop_old
 from fairlayer.trail.reading import Row, rows_between
 from fairlayer.trail.records import Access, Record
 from fairlayer.trail.signatures import Ed25519Signer, SealSigner
@@ -39,7 +39,6 @@ __all__ = ["AuditTrail"]
 
 SEGMENT_ROWS = 10_000
 _LOG_PAGES = 8000  # of the write-ahead log, 32 MB: each time it is full, a flush to the disk holds a writer up
-_SPANS = 10_000  # of rows, in one record of an erasure; longer ones take several
 _SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
 
 
@@ -51,11 +50,12 @@ class AuditTrail:
     rows are in the order in which they were written.
 
     Args:
-        path: of the file; made where there is none. Or a connection of the caller's, where only `append_in` is used.
+        path: the path of the file, which is made where there is none; or a connection of the caller's, where only
+            `append_in` is used.
         key: at least 16 secret bytes, kept apart from the file. It seals the trail, hides subjects and commits to
             inputs. It is given at the first opening and at each one after.
         signing_key: Ed25519 private key (32 bytes or PEM) that also signs the checkpoints; needs fairlayer[trail].
-        name: of a new trail, for its checkpoints: a text without spaces, such as "bank.example/loans".
+        name: the name of a new trail, for its checkpoints: a text without spaces, such as "bank.example/loans".
         segment_rows: rows after which a segment of a new trail closes; default 10,000.
         durability: "process": what was appended outlives a killed process; a power cut may take the last rows, never
             the file's soundness. "power": it outlives a power cut too, at one flush to the disk per append.
@@ -199,9 +199,9 @@ class AuditTrail:
         and exports are the caller's.
 
         Args:
-            subject: as it was named in the records.
+            subject: the subject as it was named in the records.
             time: the caller's clock.
-            who: by whom.
+            who: the person or program that does it.
             why: the reason given. It stays, so it must not name the subject.
             vacuum: rewrite the file at once, for which writers wait. With False, call `compact` later.
 
@@ -209,16 +209,10 @@ class AuditTrail:
             TrailError: no row has content about this subject.
         """
         with self._writing("erase") as db:
-            rows = rows_about(db, self._keys.tag(subject))
-            if not rows:
-                raise TrailError(
-                    f"no row has content about the subject {subject!r:.80}: it was never named so, or is erased. "
-                    "If an erasure was cut off after it was recorded, `compact` ends it."
-                )
-            erased = erase_content(db, rows)
-            pieces = (erased.rows[start : start + _SPANS] for start in range(0, len(erased.rows), _SPANS))
-            said: list[dict[str, object]] = [{"rows": list(piece), "who": who, "why": why} for piece in pieces]
-            self._add(db, [prepare_event("erasure", time, body) for body in said])
+            end, back = self._ending(db), self._refuse_back
+            erased = erase_about(end, self._keys.tag(subject), time=time, who=who, why=why, refuse_back=back)
+            if erased is None:
+                raise not_named(subject)
         if vacuum:
             self.compact()
         return erased
@@ -228,20 +222,17 @@ class AuditTrail:
 
         Args:
             time: the caller's clock, from which days are counted back.
-            who: by whom.
-            keep_days: at least floor_days; default: that.
+            who: the person or program that does it.
+            keep_days: the number of days, at least `floor_days`, which is the default.
             vacuum: give the room back to the disk at once, for which writers wait.
 
         Raises:
             RetentionError: keep_days is below the floor, or no checkpoint that covers the segments was exported.
         """
         with self._writing("drop segments") as db:
-            number, last = through_which(db, time, keep_days, self.floor_days)
-            if not number:
-                return Pruning(0, 0)
-            pruned = drop(db, number, last)
-            self._add(db, [prepare_event("pruning", time, {"through": number, "last": last, "who": who})])
-        if vacuum:
+            end, days = self._ending(db), Retention(self.floor_days, keep_days)
+            pruned = drop_old(end, days, time=time, who=who, refuse_back=self._refuse_back)
+        if vacuum and pruned.through:
             self.compact()
         return pruned
 

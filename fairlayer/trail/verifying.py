@@ -49,14 +49,14 @@ def verify(
     The file may be in use: one state of it is read. Memory does not grow with the number of rows.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         checkpoint: what `AuditTrail.checkpoint` returned, or its text, kept outside.
-        key: that the trail is sealed with.
-        public_key: of the key that signed the checkpoints: 32 bytes, or PEM.
+        key: the key that the trail is sealed with.
+        public_key: the public half of the key that signed the checkpoints: 32 bytes, or PEM.
         incremental: read only what was written after the checkpoint, and trust what was verified before it.
 
     Raises:
-        TrailError: there is no file, or the text is no checkpoint.
+        TrailError: there is no file, or the text is not a checkpoint.
         ParameterError: incremental without a checkpoint.
         MissingExtraError: a public key was given, and `cryptography` is not installed.
 

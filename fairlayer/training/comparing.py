@@ -51,9 +51,9 @@ def compare(
 
     Args:
         plain: the model without a layer; called on the features.
-        model: its constraints are what is measured.
+        model: the model with a layer, whose constraints are measured.
         inference: use the layer's inference regime.
-        calibrator: makes label estimates of the raw scores; None takes the raw scores.
+        calibrator: what makes label estimates of the raw scores; None takes the raw scores.
         watched: sensitive features whose groups are shown although no constraint compares them.
         data, split, rows: where the rows come from, for the reader.
         task: classification or regression.
@@ -117,7 +117,7 @@ class _Tested:
         return np.linspace(min(0.0, float(both.min())), max(1.0, float(both.max())), BINS + 1)
 
     def shares(self, scores: Array) -> tuple[float, ...]:
-        """Share of these scores in each bin."""
+        """Return the share of these scores in each bin."""
         return tuple((np.histogram(scores, self.bins)[0] / max(1, len(scores))).tolist())
 
 

@@ -26,7 +26,7 @@ class FitOptions:
     """How long and in what steps to train.
 
     Args:
-        weight_decay: of AdamW; shrinks the weights, which helps where rows are few.
+        weight_decay: the weight decay of AdamW; it shrinks the weights, which helps where rows are few.
         patience: epochs without a better validation loss after which training stops.
 
     Example:
@@ -63,9 +63,9 @@ class ModelConfig:
 
     Args:
         width: number of encoded features.
-        constraints: as text, see `parse_constraint`.
+        constraints: the constraints as text; see `parse_constraint`.
         bounds: lowest and highest prediction; None for no bounds (regression only).
-        margin: keeps predictions this far inside the bounds in the euclidean geometry, which clips them.
+        margin: the distance that predictions keep from the bounds in the euclidean geometry, which clips them.
         b_tau: smallest inference batch that is projected as a whole.
         on_infeasible: "raise", or "relax" by the smallest widening of all limits.
         geometry: what nearest means, see `project`; None for the one that belongs to the task: "entropic" for
@@ -154,6 +154,6 @@ def feature_names(constraints: tuple[Constraint, ...]) -> tuple[str, ...]:
 
 
 def continuous_names(constraints: tuple[Constraint, ...]) -> tuple[str, ...]:
-    """Features read as numbers, not as groups."""
+    """Return the features that are read as numbers, not as groups."""
     bounds = [constraint for constraint in constraints if isinstance(constraint, CovarianceBound)]
     return tuple(dict.fromkeys(name for constraint in bounds for name in constraint.on))

@@ -68,7 +68,7 @@ class Emission:
         return max(batch.widening for batch in self.batches)
 
     def price(self, place: int) -> float:
-        """Mean over batches of the multiplier of constraint number `place`, per row of the batch."""
+        """Return the mean over batches of the multiplier of constraint number `place`, per row of the batch."""
         return float(np.mean([batch.prices[place] / batch.size for batch in self.batches]))
 
 
@@ -84,7 +84,7 @@ def emit_in_batches(
     """Apply the model without showing it the labels; a short tail joins the last batch.
 
     Args:
-        calibrator: makes the estimates that stand in for labels from the raw scores; None takes the raw scores.
+        calibrator: what makes the estimates that stand in for labels from the raw scores; None takes the raw scores.
         inference: refuse batches smaller than `b_tau`, which in use are streamed.
         sample: the rows.
         batch_size: rows of each batch that is projected.
@@ -131,7 +131,7 @@ def _emit(
 def _label_estimates(
     model: FairModel, raw: torch.Tensor, rows: Sample, calibrator: GroupCalibrator | None
 ) -> torch.Tensor | None:
-    """Calibrated or raw scores, kept inside the bounds, stand in for labels where a constraint reads labels."""
+    """Return calibrated or raw scores within the bounds, which stand in for labels where a constraint reads labels."""
     if model.projection.uses_running_shifts or not any(constraint.needs_labels for constraint in model.constraints):
         return None
     if calibrator is not None:

@@ -131,7 +131,7 @@ def audit_run(
     """
     recipe = run.recipe
     table = Table(data, frame, target=recipe.target, positive=recipe.positive, sensitive=(), cuts=recipe.cuts)
-    sample = recipe.sample(frame, table.labels(), watched=sensitive)
+    sample = recipe.sample(frame, table.labels(of_run=True), watched=sensitive)
     return audit_kept(
         run,
         sample,
@@ -383,7 +383,7 @@ def model_hash(folder: str | Path) -> str:
     """Return the SHA-256 of a run's checkpoint.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
 
     Raises:
         DataError: there is none.

@@ -104,9 +104,9 @@ def fit(
         start_competes: whether the weights that the model comes with are left in it, as epoch 0, where no epoch has a
             lower validation loss.
         watched: constraints whose gap each epoch tells; by default those of the model.
-        on_epoch: told of each epoch.
-        folder: keeps a checkpoint there after each epoch (weights, optimiser, batches to come, random numbers, and the
-            stream of a `FairModel`), and resumes from it if told to.
+        on_epoch: a function that is told of each epoch.
+        folder: the folder in which a checkpoint is kept after each epoch (weights, optimiser, batches to come, random
+            numbers, and the stream of a `FairModel`), and from which training resumes if told to.
         logger: a logger of Lightning, or several.
         train: the training rows.
         valid: the validation rows, which choose the epoch.
@@ -125,7 +125,7 @@ def fit(
     with _quiet():
         tools = require("fairlayer.integrations.lightning", "train")
         keeper = tools.BestWeights(options.patience, start_competes=start_competes)
-        journal = tools.Journal(_Watch(model, watched), _telling(on_epoch))
+        journal = tools.EpochLog(_Watch(model, watched), _telling(on_epoch))
         trainer = _trainer(
             options,
             [journal, keeper, tools.RandomNumbers(), *_measured(tools, train, task)],
@@ -180,7 +180,7 @@ def _checkpoint(folder: FitFolder | None) -> str | None:
 
 
 def _measured(tools: Any, train: Sample, task: Task) -> list[Any]:
-    """Disparities of the groups, for loggers."""
+    """Return the disparities of the groups, for loggers."""
     threshold = 0.5 if task == "classification" else None
     names = [name for name, column in train.sensitive.items() if column.dtype.kind != "f"]
     return [tools.FairnessCallback(names, stop_on_infeasible=False, threshold=threshold)] if names else []
@@ -231,7 +231,7 @@ def constraints_of(model: nn.Module) -> Sequence[Constraint]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's advice is for those who write a Trainer themselves."""
+    """Silence Lightning's advice, which is for those who write a Trainer themselves."""
     require("lightning.pytorch", "train")  # sets the level of its loggers when it is imported
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level

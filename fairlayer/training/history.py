@@ -24,7 +24,7 @@ def history_rows(fits: Beside[Fit]) -> list[dict[str, Any]]:
     """Return one flat row per model and epoch.
 
     Args:
-        fits: of the unconstrained and of the constrained model.
+        fits: the fits of the unconstrained and of the constrained model.
 
     Example:
         >>> fit = Fit((Epoch(1, 0.52, 0.55),), best=1)
@@ -49,11 +49,11 @@ def write_history_csv(path: Path, fits: Beside[Fit]) -> None:
 
 
 def history_svg(fits: Beside[Fit], constraints: Sequence[Constraint]) -> str:
-    """Loss of both models, gap of each constraint before the layer beside its limit, and multipliers, by epoch.
+    """Draw, by epoch, the loss of both models, the gap of each constraint before the layer, its limit and multiplier.
 
     Args:
-        fits: of the unconstrained and of the constrained model.
-        constraints: whose limits are drawn.
+        fits: the fits of the unconstrained and of the constrained model.
+        constraints: the constraints whose limits are drawn.
 
     Example:
         >>> fit = Fit((Epoch(1, 0.52, 0.55), Epoch(2, 0.48, 0.5)), best=2)

@@ -23,7 +23,8 @@ class KeptRoute:
         trees: whether the scores are those of boosted trees; otherwise those of the network.
         step: what is done to the scores: nothing, the projection, or a rule of thresholds per cell.
         rule: thresholds fitted to the validation rows of these scores, for `predict --decisions`; None where none fit.
-        calibrator: makes label estimates of the scores, where a constraint reads labels; fitted to the validation rows.
+        calibrator: what makes label estimates of the scores, where a constraint reads labels; fitted to the validation
+            rows.
 
     Example:
         >>> route = KeptRoute("trained through", step="projected")

@@ -97,7 +97,7 @@ def _unknown(test: Sample) -> str:
 
 
 def _clash(constraints: Sequence[Constraint], groups: Sequence[GroupResult]) -> str:
-    """Demographic parity, equalized odds and calibration exclude each other where base rates differ."""
+    """Say that demographic parity, equalized odds and calibration exclude each other where base rates differ."""
     rates = [group.mean_label for group in groups if group.supported]
     asked = [name for name, kinds in _FAMILIES.items() if any(isinstance(c, kinds) for c in constraints)]
     if len(asked) < 2 or not rates or max(rates) - min(rates) < BASE_RATES_DIFFER:

@@ -57,7 +57,7 @@ class Observed:
 
 
 def _codes(batch: Batch, name: str) -> NDArray[Any]:
-    """Integer codes where the feature is groups, the numbers themselves where it is continuous."""
+    """Return integer codes where the feature is groups, and the numbers themselves where it is continuous."""
     if batch.groups.raw[name].dtype.kind == "f":
         return batch.groups.values(name)
     codes = batch.groups.column(name).codes

@@ -14,7 +14,7 @@ __all__ = ["aggregate", "numbers_of"]
 
 
 def numbers_of(comparison: Comparison) -> dict[str, Beside[float | None]]:
-    """Quality, and the gaps of scores and of decisions, flat and by name."""
+    """Return the quality, and the gaps of scores and of decisions, flat and by name."""
     found = dict(comparison.quality)
     for result in comparison.constraints:
         found[f"score gap, {result.name}"] = _values(result.scores)
@@ -24,7 +24,7 @@ def numbers_of(comparison: Comparison) -> dict[str, Beside[float | None]]:
 
 
 def aggregate(runs: Mapping[int, Comparison]) -> dict[str, Any]:
-    """Mean and standard deviation (n - 1) over the seeds, and each seed's numbers; plain JSON values.
+    """Return the mean and the standard deviation (n - 1) over the seeds, and each seed's numbers; plain JSON values.
 
     Args:
         runs: the comparison of each seed.

@@ -20,14 +20,14 @@ Array = NDArray[Any]
 
 
 def quality_beside(labels: Array, scores: Beside[Array], task: Task) -> dict[str, Beside[float | None]]:
-    """Accuracy, F1 and AUC for classification; R2 and mean absolute error for regression."""
+    """Return accuracy, F1 and AUC for classification; R2 and mean absolute error for regression."""
     quality = _of_classification if task == "classification" else _of_regression
     before, after = quality(labels, scores.unconstrained), quality(labels, scores.constrained)
     return {name: Beside(before[name], after[name]) for name in before}
 
 
 def cost_in_points(quality: dict[str, Beside[float | None]], task: Task) -> float:
-    """Accuracy (or R2) lost, times 100; negative is a gain."""
+    """Return the accuracy (or R2) that was lost, times 100; a negative number is a gain."""
     main = quality["accuracy" if task == "classification" else "r2"]
     return 100.0 * ((main.unconstrained or 0.0) - (main.constrained or 0.0))
 
@@ -35,7 +35,7 @@ def cost_in_points(quality: dict[str, Beside[float | None]], task: Task) -> floa
 def quality_of(
     labels: Array, scores: Array, decisions: Array | None, task: Task, utility: Any = None
 ) -> dict[str, float | None]:
-    """Accuracy, AUC, log loss and Brier score of scores with decisions; R2 and errors for regression.
+    """Return accuracy, AUC, log loss and Brier score of scores with decisions; R2 and errors for regression.
 
     Args:
         labels: (n,).

@@ -42,7 +42,7 @@ class Recipe:
         return Sample(x, y, sensitive_columns(frame, list(names), cuts=self.cuts, continuous=continuous))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "config": self.config.to_dict(),
             "encoder": self.encoder.to_dict(),

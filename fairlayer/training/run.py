@@ -53,7 +53,7 @@ class Prediction:
         emission: raw scores, and what the layer makes of them.
         route: the route that the run keeps.
         decisions: 0 or 1 per row; None for regression.
-        decided_by: in words, what made the decisions.
+        decided_by: what, in words, made the decisions.
 
     Example:
         >>> from fairlayer.data.readers import read_lending
@@ -142,8 +142,8 @@ class Run:
             inference: refuse a frame smaller than `b_tau`.
             decisions: "rule" decides by the thresholds fitted in training, "batch" by `decide` on this frame, None by
                 the rule where the route that was kept is one, else at 0.5.
-            capacity: with "batch", the most rows to select.
-            utility: with "batch", see `decide`.
+            capacity: the most rows to select with "batch" rows to select.
+            utility: the utility with "batch"; see `decide`.
 
         Raises:
             SmallBatchError: the frame has fewer than `b_tau` rows.
@@ -195,7 +195,7 @@ def save_run(folder: str | Path, trained: Trained, route: KeptRoute | None = Non
     """Write the run folder; returns it.
 
     Args:
-        folder: to be made where it is not there.
+        folder: the folder, which is made where it is not there.
         trained: the networks.
         route: what the run keeps; the network trained through its layer where none is given.
         trees: the trees of a route that keeps some.
@@ -280,7 +280,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     except _UNREADABLE as error:
         raise DataError(f"'{path}' could not be read as a checkpoint ({error}). Train again.") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise DataError(f"'{path}' is no fairlayer checkpoint of format {FORMAT}. Train again with this version.")
+        raise DataError(f"'{path}' is not a fairlayer checkpoint of format {FORMAT}. Train again with this version.")
     return state
 
 

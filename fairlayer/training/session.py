@@ -72,7 +72,7 @@ class Trained:
     comparison: Comparison
 
     def history_svg(self) -> str:
-        """Loss, gaps and multipliers by epoch, as a picture."""
+        """Draw loss, gaps and multipliers by epoch, as a picture."""
         return history_svg(self.fits, self.recipe.config.parsed())
 
 
@@ -88,7 +88,7 @@ def prepare(
 
     Args:
         drop_sensitive: keep the sensitive columns out of the features.
-        seed: of a random split.
+        seed: the seed of a random split.
         **model: further fields of `ModelConfig` (hidden, bounds, margin, b_tau, on_infeasible, geometry).
 
     Raises:
@@ -149,14 +149,14 @@ def train(
     so that training through the layer is not worse than projecting afterwards by the luck of few rows.
 
     Args:
-        batch_size: of the test batches; the training one where not given.
+        batch_size: the size of the test batches; the training one where not given.
         inference: apply the constrained model to the test batches in its inference regime.
-        on_epoch: told ("unconstrained" or "constrained", epoch) as training goes.
+        on_epoch: a function that is told ("unconstrained" or "constrained", epoch) as training goes.
         checkpoints: folder that keeps a checkpoint of either model after each epoch.
         resume: go on from the checkpoints that are there.
-        logger: makes a logger of Lightning for the model of that name.
+        logger: a function that makes a logger of Lightning for the model of that name.
         parts: training, validation and test rows.
-        options: of the fit.
+        options: the options of the fit.
 
     Example:
         >>> import pandas as pd

@@ -58,7 +58,7 @@ def fit_trees(train: Sample, *, task: Task = "classification", seed: int = 0) ->
     Args:
         train: the training rows.
         task: classification or regression.
-        seed: of the boosting.
+        seed: the seed of the boosting.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.

@@ -187,7 +187,7 @@ def test_a_name_is_given_once() -> None:
 
 def test_what_a_table_does_not_hold_is_said() -> None:
     table = AuditTable.of(decisions=[0, 1], sensitive_features={"sex": ["F", "M"]})
-    with pytest.raises(MetricError, match=r"'auc' .* needs the order of .* and labels of 0 and 1, which AuditTable\(2"):
+    with pytest.raises(MetricError, match=r"'auc' .* the order of .* and labels of 0 and 1; what was given is: dec"):
         table.overall("auc")
     with pytest.raises(MetricError, match="there is no metric 'acuracy', only accuracy"):
         table.overall("acuracy")

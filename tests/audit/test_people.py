@@ -127,6 +127,8 @@ def test_a_gap_that_only_shrinks_is_no_reversal() -> None:
     assert found.before.measured == pytest.approx(-0.3)
     assert found.after.measured == pytest.approx(-0.1)
     assert "and still is (" in found.headline
+    slight = sides(table(0.50, 0.51), table(0.4, 0.6), "selection_rate", "group")
+    assert "(-0.010, no more than chance may do), and is now (-0.200)" in slight.headline
     closed = sides(table(0.3, 0.6), table(0.5, 0.5), "selection_rate", "group")
     assert closed.headline.endswith("no groups differ now.")
     assert sides(table(0.5, 0.5), table(0.4, 0.5), "selection_rate", "group").headline.endswith("differed before.")

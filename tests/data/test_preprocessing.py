@@ -337,6 +337,35 @@ def test_codes_stay_codes_and_names_names(method: str) -> None:
     assert set(again.x[:, 1].tolist()) <= {3.0, 4.0}
 
 
+@pytest.mark.parametrize(("method", "rival"), [("smote_enn", "SMOTEENN"), ("smote_tomek", "SMOTETomek")])
+def test_hybrids_are_those_of_imbalanced_learn(method: str, rival: str) -> None:
+    combine = pytest.importorskip("imblearn.combine")
+    random = np.random.default_rng(0)
+    sex, y = random.choice([0, 1], 240, p=[0.3, 0.7]), (random.random(240) < 0.3).astype(int)
+    x = random.normal(size=(240, 2)) + np.column_stack([sex, 2 * y])
+    rows = balanced_resampling(x, y, sensitive_features={"sex": sex}, method=method, seed=3)
+    expected, cell = getattr(combine, rival)(random_state=3).fit_resample(x, 2 * sex + y)
+    assert np.asarray(rows.x) == pytest.approx(expected)
+    assert (2 * rows.sensitive_features["sex"] + rows.y == cell).all()
+
+
+def test_a_hybrid_looks_at_categories_too() -> None:
+    pytest.importorskip("imblearn")
+    random = np.random.default_rng(0)
+    sex, y = random.choice(["F", "M"], 200, p=[0.3, 0.7]), (random.random(200) < 0.3).astype(int)
+    told = [f"{each} {label}" for each, label in zip(sex, y, strict=True)]
+    frame = pd.DataFrame({"amount": random.normal(size=200) / 100, "told": told})
+    given_rows = {"sensitive_features": {"sex": sex}, "categorical": ["told"]}
+    rows = balanced_resampling(frame, y, method="smote_enn", **given_rows)
+    assert set(cells(rows).values()) == {Counter(told).most_common(1)[0][1]}  # nobody is beside another combination
+    assert rows.x["amount"].dtype == np.float64
+    other = balanced_resampling(frame, y, method="smote_enn", seed=1, **given_rows)
+    assert not np.array_equal(other.x["amount"], rows.x["amount"])
+    frame["amount"] = "much"
+    with pytest.raises(ColumnError, match="must be numbers"):
+        balanced_resampling(frame, y, method="smote", **given_rows)
+
+
 def test_unknown_columns_and_methods_of_resampling_are_named() -> None:
     x, y, sex = np.zeros((4, 2)), [0, 1, 0, 1], {"sex": ["F", "M"] * 2}
     with pytest.raises(ColumnError, match=r"no columns \[5\]"):
@@ -349,6 +378,7 @@ def test_inverse_frequencies_make_groups_count_the_same() -> None:
     random = np.random.default_rng(0)
     sex, y = random.choice(["F", "M", "X"], 300, p=[0.6, 0.3, 0.1]), (random.random(300) < 0.2).astype(int)
     weights = inverse_frequency_weights(sex)
+    assert weights == pytest.approx([300 / (3 * (sex == each).sum()) for each in sex])
     assert weights.sum() == pytest.approx(300)
     assert pd.Series(weights).groupby(sex).sum().to_numpy() == pytest.approx([100.0] * 3)
     both = pd.DataFrame({"w": inverse_frequency_weights({"sex": sex}, y), "sex": sex, "y": y})

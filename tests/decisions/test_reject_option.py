@@ -67,6 +67,23 @@ def test_no_person_can_exceed_the_bound_and_one_can_reach_it(seed: int) -> None:
     np.testing.assert_allclose(found.referred, [np.isin(np.flatnonzero(group == g), referred).mean() for g in (0, 1)])
 
 
+def test_a_group_at_the_rate_of_all_is_not_lifted_in_the_band_whose_edge_may_be_the_widest_allowed() -> None:
+    scores = [0.875, 0.5625, 0.4375, 0.125, 0.875, 0.4375, 0.25, 0.25, 0.875, 0.875, 0.5625, 0.125]
+    group = {"g": np.repeat(["level", "low", "high"], 4)}
+    found = reject_option(scores, "g", 0.25, sensitive_features=group, refer=False, widest=0.0625)
+    assert found.gap_before == 0.5
+    assert found.band == 0.0625
+    assert found.decisions.tolist() == [1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0]
+
+
+def test_the_bound_compares_no_group_with_itself() -> None:
+    """Whoever decides about the three of 'low' sees rates of 0 to 0.75 beside 0.5."""
+    scores = [0.4375, 0.4375, 0.4375, 0.125, 0.875, 0.875, 0.125, 0.125]
+    found = reject_option(scores, "g", 0.25, sensitive_features={"g": np.repeat(["low", "high"], 4)})
+    assert found.referred.max() == 0.75
+    assert found.largest_gap == 0.5
+
+
 def test_unknown_groups_are_decided_and_intersections_are_groups() -> None:
     scores = np.array([0.9, 0.8, 0.45, 0.2, 0.7, 0.4, 0.3, 0.1, 0.51])
     sex = ["F"] * 4 + ["M"] * 4 + [None]

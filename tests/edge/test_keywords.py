@@ -48,6 +48,7 @@ INNER = {
     ),
     *("Entropic", "EntropicSimplex", "Euclidean", "EuclideanSimplex", "Geometry", "Likelihood"),
     *("Anytime", "PerBatch", "Policy", "Present", "Tracking", "InferenceState.emit_simply"),
+    *("FairModel.forward", "FairModel.scores"),
 }
 MODULES = ("calibration", "integrations.huggingface", "integrations.ray")
 
@@ -389,3 +390,11 @@ def test_errors_of_a_backbone_stay_its_own() -> None:
     assert not notes_of(lambda: model(None, sensitive_features=SEX), "must be Tensor, not NoneType")
     assert not notes_of(lambda: model(torch.rand(4, 3), 1, sensitive_features=SEX))
     assert not notes_of(lambda: model(None), "must be Tensor, not NoneType")
+
+
+def test_the_call_of_a_model_answers_though_it_is_not_wrapped() -> None:
+    model = fl.FairModel(torch.nn.Linear(3, 1), [fl.DemographicParity("sex", tolerance=0.1)])
+    with pytest.raises(KeywordError, match="no argument 'groups'; here it is called 'sensitive_features'"):
+        model(torch.ones(4, 3), groups={"sex": [0, 1, 0, 1]})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'depth'"):
+        model(torch.ones(4, 3), sensitive_features={"sex": [0, 1, 0, 1]}, depth=3)

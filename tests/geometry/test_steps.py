@@ -222,3 +222,13 @@ def test_names() -> None:
         geometry_of("likelihood", on_simplex=True)
     with pytest.raises(fl.errors.ParameterError, match="lives on the simplex"):
         geometry_of(EntropicSimplex())
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_prediction_that_has_been_rounded_to_an_end_lies_as_far_as_numbers_tell() -> None:
+    x, value = np.array([0.25, 0.25, 1.0 - 2.0**-53]), np.array([1.0, 0.0, 1.0])
+    found = geometry_of("likelihood").divergence(value, x, None, None)
+    assert found[0] == pytest.approx(0.75 * np.log(0.75 * 2.0**53) + 0.25 * np.log(0.25))
+    assert np.isfinite(found).all()
+    again = geometry_of("likelihood").divergence(torch.tensor(value), torch.tensor(x), None, None)
+    np.testing.assert_allclose(found, again.numpy(), rtol=1e-12)

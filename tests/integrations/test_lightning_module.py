@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningCLI
 import fairlayer as fl
 from fairlayer.adversarial import Adversary
 from fairlayer.data import LendingPopulation
-from fairlayer.errors import ConstraintDefinitionError, DataError, NonFiniteScoresError
+from fairlayer.errors import ConstraintDefinitionError, DataError, EmptyBatchError, NonFiniteScoresError
 from fairlayer.integrations.lightning import FairDataModule, FairLightningModule, FairnessCallback, NotKeptError
 from fairlayer.penalties import Penalty
 
@@ -125,6 +125,14 @@ def test_a_loss_that_is_not_finite_ends_training(table: Path) -> None:
     nn.init.constant_(broken.model[0].weight, float("nan"))
     with pytest.raises(NonFiniteScoresError, match="loss became nan"):
         trainer().fit(broken, datamodule=data)
+
+
+def test_a_batch_without_rows_is_refused_by_a_plain_module_too() -> None:
+    plain = FairLightningModule(width=3)
+    empty = {"x": torch.zeros(0, 3), "y": torch.zeros(0), "sensitive_features": {"sex": torch.zeros(0)}}
+    for step in (plain.training_step, plain.validation_step, plain.test_step):
+        with pytest.raises(EmptyBatchError, match="batch without rows"):
+            step(empty, 0)
 
 
 def test_something_must_be_trained() -> None:

@@ -414,7 +414,7 @@ REFUSED: dict[str, tuple[type[Exception], str, Callable[[Any, Any, Any], Any]]] 
     ),
     "logits": (
         OutputError,
-        "Logits gave outputs from .* no probabilities. End the network",
+        "Logits gave outputs from .* not probabilities. End the network",
         lambda x, y, sex: FairClassifier(Logits(3, 1), PARITY).fit(x, y).predict(10 * x, sensitive_features=sex),
     ),
     "three classes": (

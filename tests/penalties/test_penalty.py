@@ -24,7 +24,7 @@ from fairlayer.errors import (
     ParameterError,
     ShapeError,
 )
-from fairlayer.penalties import Penalty, penalize
+from fairlayer.penalties import Penalty, penalise
 from tests.core import truth
 from tests.core.problems import SOLO_KINDS, Problem, Rule, random_problem, solo_problem
 
@@ -74,7 +74,7 @@ def without_tolerance(rule: Rule) -> Rule:
 def value(problem: Problem, norm: str, scores: Any = None, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     given = scores if isinstance(scores, torch.Tensor) else torch.tensor(problem.scores, dtype=dtype)
     arguments = {k: v for k, v in problem.arguments().items() if k not in ("bounds", "sample_weight")}
-    return penalize(given, problem.constraints(), norm=norm, **arguments)
+    return penalise(given, problem.constraints(), norm=norm, **arguments)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -113,25 +113,25 @@ def test_soft_decisions() -> None:
     soft = 1 / (1 + np.exp(-(scores - 0.5) / 0.1))
     parity = fl.DemographicParity("a", 0.0)
     features = {"a": [0, 0, 1, 1]}
-    found = penalize(torch.tensor(scores), parity, norm="abs", sensitive_features=features, threshold=0.5)
+    found = penalise(torch.tensor(scores), parity, norm="abs", sensitive_features=features, threshold=0.5)
     assert found.item() == pytest.approx(abs(soft[:2].mean() - soft[2:].mean()))
-    sharp = penalize(
+    sharp = penalise(
         torch.tensor(scores), parity, norm="abs", sensitive_features=features, threshold=0.45, temperature=1e-3
     )
     assert sharp.item() == pytest.approx(0.0, abs=1e-6)  # one decision of two in either group
     given = torch.tensor(scores, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda z: penalize(z, parity, sensitive_features=features, threshold=0.5), (given,))
+    assert torch.autograd.gradcheck(lambda z: penalise(z, parity, sensitive_features=features, threshold=0.5), (given,))
 
 
 def test_columns_of_scores_add_up() -> None:
     scores, a = torch.rand(9, 2, dtype=torch.float64), torch.arange(9) % 3
     y = torch.stack([torch.arange(9) % 2, torch.arange(9) // 5], dim=1)
     odds = fl.EqualizedOdds("a", 0.01)
-    each = [penalize(scores[:, j], odds, sensitive_features={"a": a}, y=y[:, j]) for j in range(2)]
-    both = penalize(scores, odds, sensitive_features={"a": a}, y=y)
+    each = [penalise(scores[:, j], odds, sensitive_features={"a": a}, y=y[:, j]) for j in range(2)]
+    both = penalise(scores, odds, sensitive_features={"a": a}, y=y)
     assert both.item() == pytest.approx(sum(e.item() for e in each))
-    assert penalize(scores[:, :1], odds, sensitive_features={"a": a}, y=y[:, :1]).item() == each[0].item()
-    assert penalize(scores[:, :1], odds, sensitive_features={"a": a}, y=y[:, 0]).item() == each[0].item()
+    assert penalise(scores[:, :1], odds, sensitive_features={"a": a}, y=y[:, :1]).item() == each[0].item()
+    assert penalise(scores[:, :1], odds, sensitive_features={"a": a}, y=y[:, 0]).item() == each[0].item()
 
 
 # --- where the batch says nothing
@@ -180,7 +180,7 @@ def test_nothing_to_compare_is_zero_with_a_graph(norm: str) -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_no_constraint_is_zero_with_a_graph(norm: str) -> None:
     scores = torch.tensor([0.3, 0.6], requires_grad=True)
-    penalize(scores, [], norm=norm).backward()
+    penalise(scores, [], norm=norm).backward()
     assert scores.grad is not None
     assert scores.grad.tolist() == [0.0, 0.0]
 
@@ -189,8 +189,8 @@ def test_hinge_is_zero_exactly_where_the_projection_has_nothing_to_do() -> None:
     parity = fl.DemographicParity("a", tolerance=0.05)
     features = {"a": [0, 0, 1, 1]}
     fair = fl.project(torch.rand(4, dtype=torch.float64), [parity], sensitive_features=features).value
-    assert penalize(fair, parity, norm="hinge", sensitive_features=features).item() <= 1e-12
-    assert penalize(fair, parity, norm="abs", sensitive_features=features).item() == pytest.approx(0.05)
+    assert penalise(fair, parity, norm="hinge", sensitive_features=features).item() <= 1e-12
+    assert penalise(fair, parity, norm="abs", sensitive_features=features).item() == pytest.approx(0.05)
 
 
 # --- dtypes, sizes, state
@@ -218,7 +218,7 @@ def test_huge_scores_stay_finite() -> None:
 
 def test_a_tolerance_takes_its_gradient() -> None:
     tolerance = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
-    loss = penalize(
+    loss = penalise(
         torch.tensor([0.9, 0.2]), fl.DemographicParity("a", tolerance), norm="hinge", sensitive_features={"a": [0, 1]}
     )
     loss.backward()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import fairlayer as fl
 from fairlayer.errors import ConstraintDefinitionError
-from fairlayer.penalties import Penalty, penalize
+from fairlayer.penalties import Penalty, penalise
 
 CELLS, ROWS = 2, 12
 
@@ -34,8 +34,8 @@ def test_the_corrected_square_of_a_small_batch_is_the_true_square_on_average(gap
     for _ in range(4000):
         scores, group = batch(random, gap)
         given = {"sensitive_features": {"g": group}}
-        found.append(float(penalize(scores, parity(), norm="corrected", **given)))
-        plain.append(float(penalize(scores, parity(), **given)))
+        found.append(float(penalise(scores, parity(), norm="corrected", **given)))
+        plain.append(float(penalise(scores, parity(), **given)))
     assert abs(np.mean(found) - gap**2) < 0.003
     assert np.mean(plain) - gap**2 > 0.008  # the variance of the gap, 2 * .25^2 / 12, is what small cells add
 
@@ -114,7 +114,7 @@ def test_a_tolerance_that_takes_a_gradient_still_does() -> None:
 def test_what_cannot_be_corrected_is_named() -> None:
     soft = {"g": np.array([[0.5, 0.5], [1.0, 0.0]])}
     with pytest.raises(ConstraintDefinitionError, match="memberships are soft"):
-        penalize(torch.tensor([0.1, 0.6]), parity(), norm="corrected", sensitive_features=soft)
+        penalise(torch.tensor([0.1, 0.6]), parity(), norm="corrected", sensitive_features=soft)
     with pytest.raises(ConstraintDefinitionError, match="decay must be in"):
         Penalty(parity(), decay=1.0)
 

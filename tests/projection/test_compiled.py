@@ -62,6 +62,57 @@ def test_one_pass(  # noqa: PLR0917 - a grid
     np.testing.assert_allclose(compiled.scores, z)
 
 
+@pytest.mark.parametrize(("geometry", "lower", "upper"), BOXES + CURVED)
+@pytest.mark.parametrize("covering", [True, False])
+@pytest.mark.parametrize("size", [0.0, 1e-6, 0.1, 3.0, 60.0])
+def test_a_tally(geometry: Any, lower: Any, upper: Any, covering: bool, size: float) -> None:
+    """Distance and decisions by cell, in runs that cut cells, equal those of predictions that are written."""
+    rng = np.random.default_rng(3)
+    cells = 7
+    codes = rng.integers(0, cells + (not covering), N)
+    z, counts = _scores(geometry, rng), np.bincount(codes, minlength=cells)[:cells].astype(float)
+    batch = Cells(codes, counts, None, covering)
+    nu = rng.normal(size=cells) * size * counts
+    value = NumpyPasses(z, batch, lower, upper, geometry).at(nu).value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fairlayer.passes.compiled._RUN", 500)
+        found = CompiledPasses(z, batch, lower, upper, geometry).tally(nu, 0.4)
+    assert found is not None
+    distance, yes = found
+    expected = geometry.divergence(value, z, None, None)
+    assert distance == pytest.approx(float(expected.sum()), rel=1e-9, abs=2e-12)
+    np.testing.assert_array_equal(yes, np.bincount(codes, value >= 0.4, cells + 1))
+
+
+def test_a_tally_of_far_log_odds_is_left_to_others() -> None:
+    far = CompiledPasses(np.full(N, 700.0), Cells(np.zeros(N, np.int64), np.array([N]), None, True), 0, 1, Entropic())
+    assert far.tally(np.zeros(1), 0.5) is None
+
+
+@pytest.mark.parametrize("geometry", ["euclidean", "entropic", "likelihood"])
+def test_a_path_by_cells_is_that_of_written_predictions(geometry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    g, h, y = rng.integers(-1, 3, N), rng.integers(0, 2, N), rng.integers(0, 2, N)
+    z = np.clip(rng.beta(1.2, 1.5, N) + 0.1 * g, 0.01, 0.99)
+    rules = [fl.DemographicParity("g", 0.1), fl.EqualizedOdds("h", 0.1)]
+    about: dict[str, Any] = {"sensitive_features": {"g": g, "h": h}, "y": y, "bounds": (0.0, 1.0)}
+
+    def path() -> fl.FairnessPath:
+        return fl.fairness_path(z, rules, [0.0, 0.01, 0.05, 0.5], geometry=geometry, threshold=0.45, **about)
+
+    found = path()
+    monkeypatch.setattr(CompiledPasses, "tally", lambda *_: None)
+    written = path()
+    for field in ("distance", "multipliers", "shifts", "gaps", "decision_gaps", "moved"):
+        np.testing.assert_allclose(getattr(found, field), getattr(written, field), rtol=1e-8, atol=1e-10)
+    assert found.moved[0] > 0.01
+    assert found.moved[-1] == 0.0
+    monkeypatch.setattr(CompiledPasses, "serve", lambda *_: False)
+    plain = path()
+    for field in ("distance", "gaps", "moved"):
+        np.testing.assert_allclose(getattr(found, field), getattr(plain, field), rtol=1e-8, atol=1e-10)
+
+
 ASKED = {
     "parity": [fl.DemographicParity("g", 0.01)],
     "zero": [fl.DemographicParity("g", 0.0)],

@@ -18,6 +18,7 @@ from fairlayer.errors import (
     NonFiniteScoresError,
     ShapeError,
 )
+from fairlayer.projection.many import projecting
 
 RULES: dict[str, list[fl.Constraint]] = {
     "parity": [fl.DemographicParity("g", 0.05)],
@@ -163,12 +164,87 @@ def test_a_problem_that_cannot_be_met_is_named() -> None:
     assert list(found.alone) == [1]
 
 
-def test_many_groups_go_one_by_one() -> None:
+WIDE: dict[str, list[fl.Constraint]] = {
+    "parity": [fl.DemographicParity("g", 0.1)],
+    "equality": [fl.DemographicParity("g", 0.0)],
+    "ratio": [fl.DisparateImpactRatio("g", 0.7)],
+    "floor": [fl.MinimumRate(("g", "h"), 0.4)],
+    "two": [fl.DemographicParity("g", 0.1), fl.DemographicParity("h", 0.05)],
+    "labels": [fl.EqualizedOdds("g", 0.1)],
+    "residuals": [fl.MeanResidualParity(("g", "h"), tolerance=0.3), fl.DemographicParity("h", 0.0)],
+    "crossed": [fl.DemographicParity(("g", "h"), 0.2), fl.MinimumRate("h", 0.55)],
+}
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("rules", WIDE)
+def test_many_groups_are_solved_together(rules: str, geometry: str) -> None:
+    """More rows than are written out pair by pair: value, derivative, price and proof of each by itself."""
+    rng = np.random.default_rng(len(rules))
+    b, n = 5, 300
+    scores = torch.tensor(rng.uniform(0.05, 0.95, (b, n)), requires_grad=True)
+    mask = np.arange(n) < np.array([n, n, 250, 280, 0])[:, None]
+    features = {"g": rng.integers(0, 20, (b, n)), "h": rng.integers(0, 4, (b, n))}
+    y = rng.integers(0, 2, (b, n)).astype(float)
+    how: dict[str, Any] = {"geometry": geometry, "bounds": (0.0, 1.0)}
+    upstream = torch.tensor(rng.normal(size=(b, n)))
+    found = fl.project_many(scores, WIDE[rules], sensitive_features=features, mask=mask, y=y, **how)
+    assert not found.alone
+    assert found.status == ("projected",) * 4 + ("unchanged",)
+    (gradient,) = torch.autograd.grad(found.value, scores, upstream)
+    for i in range(4):
+        there = torch.from_numpy(mask[i])
+        one_scores = scores.detach()[i][there].requires_grad_()
+        columns = {name: column[i][mask[i]] for name, column in features.items()}
+        one = fl.project(one_scores, WIDE[rules], sensitive_features=columns, y=y[i][mask[i]], **how)
+        torch.testing.assert_close(found.value[i][there], one.value, rtol=0.0, atol=1e-10)
+        (expected,) = torch.autograd.grad(one.value, one_scores, upstream[i][there])
+        torch.testing.assert_close(gradient[i][there], expected, rtol=0.0, atol=1e-9)
+        assert found.certificate(i).holds, (i, found.certificate(i))
+        if len(WIDE[rules]) == 1:
+            (price,), (wanted,) = (each.multipliers.values() for each in (found, one))
+            assert float(price[i]) == pytest.approx(float(wanted), rel=1e-6)
+    assert not gradient[~torch.from_numpy(mask)].any()
+
+
+def test_rows_that_memory_does_not_hold_are_solved_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projecting, "_MOST_ENTRIES", 20 * 2 * 20 - 1)
     rng = np.random.default_rng(0)
-    scores, groups = torch.tensor(rng.random((2, 60))), rng.integers(0, 20, (2, 60))
-    rule = fl.DemographicParity("g", 0.1)
-    found = fl.project_many(scores, rule, sensitive_features=groups)
+    scores, groups = torch.tensor(rng.random((2, 60))), np.tile(np.arange(60) % 20, (2, 1))
+    found = fl.project_many(scores, fl.DemographicParity("g", 0.1), sensitive_features=groups)
     assert sorted(found.alone) == [0, 1]
+    assert all(each.holds for each in found.certificates)
+    monkeypatch.setattr(projecting, "_MOST_ENTRIES", 20 * 2 * 20)
+    assert not fl.project_many(scores, fl.DemographicParity("g", 0.1), sensitive_features=groups).alone
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.05])
+def test_groups_that_are_alike_all_hold(tolerance: float) -> None:
+    """Many groups high by the same, many low, some where all end: pairs of alike multipliers, and members of none."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(21), 4)
+    scores = torch.tensor(0.5 + np.tile([-0.1, 0.1, -0.05, 0.05], 21) + 0.2 * np.array([-1.0, 1.0, 0.0])[groups % 3])
+    many, one = scores[None].repeat(2, 1).requires_grad_(), scores.clone().requires_grad_()
+    rules, upstream = [fl.DemographicParity("g", tolerance)], torch.tensor(rng.normal(size=84))
+    found = fl.project_many(many, rules, sensitive_features={"g": groups})
+    assert not found.alone
+    (gradient,) = torch.autograd.grad(found.value[1], many, upstream)
+    alone = fl.project(one, rules, sensitive_features={"g": groups})
+    (expected,) = torch.autograd.grad(alone.value, one, upstream)
+    torch.testing.assert_close(gradient[1], expected, rtol=0.0, atol=1e-9)
+
+
+def test_a_problem_of_many_groups_that_cannot_be_met_is_named_and_spoils_no_other() -> None:
+    rng = np.random.default_rng(2)
+    scores, groups = torch.tensor(rng.random((4, 400))), rng.integers(0, 80, (4, 400))
+    y = np.zeros((4, 400))
+    y[2][groups[2] == 0] = 1.0  # residuals of one group that bounds of (0, .6) cannot balance
+    rules = [fl.MeanResidualParity("g", tolerance=0.3)]
+    how: dict[str, Any] = {"sensitive_features": {"g": groups}, "y": y, "bounds": (0.0, 0.6)}
+    with pytest.raises(InfeasibleConstraintsError, match="problem 2: no predictions within the bounds"):
+        fl.project_many(scores, rules, **how)
+    found = fl.project_many(scores, rules, on_infeasible="relax", **how)
+    assert list(found.alone) == [2]
     assert all(each.holds for each in found.certificates)
 
 

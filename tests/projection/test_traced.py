@@ -264,3 +264,17 @@ def test_a_strict_export_holds_the_layer_as_text(tmp_path: Path) -> None:
     fresh = fl.FairModel(nn.Linear(3, 1), [fl.DemographicParity("s", 0.02)]).eval()
     with pytest.raises(Exception, match="fit_categories"):
         torch.export.export(Batchwise(fresh), (x, SEX), strict=True)
+
+
+@pytest.mark.parametrize("policy", ["present", "anytime"])
+def test_a_compiled_model_answers_a_stream_as_the_plain_one_does(policy: str) -> None:
+    torch._dynamo.reset()
+    model = _model(bounds=(0.0, 1.0), policy=policy).eval()
+    model.reset_inference_state()
+    plain = copy.deepcopy(model)
+    compiled = torch.compile(model, backend="eager")
+    for n in (1, 7, 32, 1, 300):
+        x, features = torch.randn(n, 3), {"s": torch.arange(n) % 2}
+        found = compiled(x, sensitive_features=features, inference=True)
+        torch.testing.assert_close(found, plain(x, sensitive_features=features, inference=True))
+    assert str(model.inference_state.report()) == str(plain.inference_state.report())

@@ -45,9 +45,20 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def measured(page: Path, width: int, folder: Path) -> Width:
-    """Return how wide the page is in a window; headless windows have a smallest width, so a frame is used."""
+    """Return how wide the page is in a window."""
+    title = titled(page, width, MEASURE, folder)
+    found = re.fullmatch(r"w(\d+) of (\d+) over (\d+) ?(.*)", title, re.DOTALL)
+    assert found, title
+    return Width(int(found[1]), int(found[2]), int(found[3]), found[4])
+
+
+def titled(page: Path, width: int, script: str, folder: Path) -> str:
+    """Return the title that a script gives the page in a window of a width.
+
+    Headless windows have a smallest width, so a frame is used.
+    """
     inner = folder / f"inner-{width}.html"
-    inner.write_text(page.read_text(encoding="utf-8").replace("</head>", MEASURE + "</head>"), encoding="utf-8")
+    inner.write_text(page.read_text(encoding="utf-8").replace("</head>", script + "</head>"), encoding="utf-8")
     outer = folder / f"outer-{width}.html"
     outer.write_text(
         f"<!doctype html><iframe id=f src='{inner.name}' style='width:{width}px;height:900px;border:0'></iframe>"
@@ -56,9 +67,9 @@ def measured(page: Path, width: int, folder: Path) -> Width:
         encoding="utf-8",
     )
     done = _run("--allow-file-access-from-files", "--virtual-time-budget=3000", "--dump-dom", outer.as_uri())
-    found = re.search(r"<title>w(\d+) of (\d+) over (\d+) ?(.*?)</title>", done.stdout, re.DOTALL)
+    found = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     assert found, done.stdout[-500:]
-    return Width(int(found[1]), int(found[2]), int(found[3]), found[4])
+    return found[1]
 
 
 def printed(page: Path, paper: str, folder: Path) -> tuple[str, float]:

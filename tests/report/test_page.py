@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +14,9 @@ import pandas as pd
 import pytest
 
 from fairlayer.audit import Audit, Columns, Provenance, Supplied, Wanted, audit_frame
+from fairlayer.audit.law import cited
 from fairlayer.errors import ParameterError
+from fairlayer.report import page as report_page
 from fairlayer.report import public_document, render_card, render_markdown, render_page, write_page
 from tests.report.browser import measured, printed
 
@@ -117,6 +120,23 @@ def test_the_page_is_whole_accessible_and_loads_nothing(found: Audit, format: An
     assert all(("aria-label" in picture) or picture.get("aria-hidden") == "true" for picture in seen.pictures)
 
 
+@pytest.mark.parametrize("format", ["audit", "ll144"])
+def test_a_provision_is_printed_with_the_day_on_which_it_was_looked_up(found: Audit, format: Any) -> None:
+    text = render_page(found, format=format)
+    named = ["Local Law 144"] + (["Annex III", "Annex IV"] if format == "audit" else [])
+    assert all(f"{one.provision} ({one.standing})" in text for one in map(cited, named))
+    assert all(str(cited(name).as_of) in cited(name).standing for name in named)
+
+
+def test_of_a_provision_that_was_not_checked_the_page_says_only_that(
+    found: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_page, "cited", lambda words: replace(cited(words), checked="unchecked", basis=""))
+    text = render_page(found)
+    assert text.count("not checked on") == 3
+    assert all(cited(name).status not in text for name in ("Local Law 144", "Annex III", "Annex IV"))
+
+
 def test_the_first_screen_answers_a_reader_without_statistics(found: Audit) -> None:
     text = re.sub(r"<[^>]+>|\s+", " ", render_page(found))
     first = text[: text.index("Contents")]
@@ -125,6 +145,7 @@ def test_the_first_screen_answers_a_reader_without_statistics(found: Audit) -> N
         "What was asked, and did it hold?",
         "allowing for chance",
         "3,000 people were counted",
+        "They are those of loans.csv, audited on 2026-11-29 10:00 UTC.",
         "Who is worse off?",
         "sex Male: each score was lowered by 1",
         "What did it cost?",
@@ -141,7 +162,7 @@ def test_every_part_is_there_and_what_nobody_said_is_said_to_be_missing(found: A
         "Glossary",
         "ab" * 32,
         "not supplied",
-        "no legal advice",
+        "not legal advice",
         "group not known",
         "A. Weber, risk",
     ):

@@ -20,7 +20,7 @@ CLAIMS = re.compile(
     re.IGNORECASE,
 )
 # The only sentence on law that a page has, and it takes a claim back.
-TAKEN_BACK = "This page is no legal advice, and nothing on it states that a law is complied with."
+TAKEN_BACK = "This page is not legal advice, and nothing on it states that a law is complied with."
 
 
 def examined(gap: float, limit: str) -> Any:

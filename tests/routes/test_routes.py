@@ -28,8 +28,8 @@ from fairlayer.routes import (
     train_routes,
 )
 from fairlayer.routes.errors import CriterionError, RouteError
-from fairlayer.routes.numbers import RouteGap, calibration_errors, gap_of
-from fairlayer.routes.rules import fit_rule
+from fairlayer.routes.numbers import RouteGap, calibration_errors, gap_of, worst
+from fairlayer.routes.rules import _folds, fit_rule
 from fairlayer.training import FitOptions, NoDecisionsError, Observed, TreesNotServedError, load_run, prepare
 
 PARITY = "DemographicParity('sex')"
@@ -279,3 +279,79 @@ def test_a_rule_for_a_constraint_on_labels_is_fitted_to_the_labels() -> None:
     opportunity = as_constraints(fl.EqualOpportunity("sex", tolerance=0.02))
     rule = fit_rule(scores, opportunity, Observed({"sex": sex}, labels), utility=ACCURACY).rule
     assert rule == fl.decisions.DecisionRule.fit(scores, opportunity, sensitive_features={"sex": sex}, y=labels)
+
+
+def test_a_rule_calibrates_the_scores_that_it_weighs_a_yes_by() -> None:
+    """Scores whose log odds are halved and lowered are the same to the two numbers of the calibration."""
+    random = np.random.default_rng(0)
+    sex = np.tile([0, 1], 400)
+    scores = np.clip(random.beta(2, 2, 800) + 0.1 * sex, 0.01, 0.99)
+    rows = Observed({"sex": sex}, (random.uniform(size=800) < scores).astype(np.float64))
+    shifted = 1 / (1 + np.exp(2 - np.log(scores / (1 - scores)) / 2))
+    parity = as_constraints(fl.DemographicParity("sex", tolerance=0.02))
+    one, other = (fit_rule(each, parity, rows, utility=ACCURACY) for each in (scores, shifted))
+    assert (one.decisions == other.decisions).mean() > 0.99
+    assert 0.4 < one.decisions.mean() < 0.7
+
+
+def test_every_fold_has_its_share_of_each_cell_but_of_a_single_row() -> None:
+    cell_of = np.repeat([0, 1, 2, 3], [50, 7, 2, 1])
+    fold = _folds(cell_of)
+    for cell, most in ((0, 10), (1, 2), (2, 1)):
+        counts = np.bincount(fold[cell_of == cell], minlength=5)
+        assert counts.max() == most
+        assert np.ptp(counts) <= 1
+    assert fold[-1] == -1
+
+
+def test_the_utility_of_a_rule_is_that_on_rows_it_was_not_fitted_to_and_the_gap_is_for_as_many_as_the_test_rows() -> (
+    None
+):
+    random = np.random.default_rng(3)
+    sex, scores = np.tile([0, 1], 40), random.uniform(size=80)
+    rows = Observed({"sex": sex}, random.integers(0, 2, 80).astype(np.float64))
+    parity = fl.DemographicParity("sex", tolerance=0.05)
+    noise = [Candidate("noise", scores, scores[:20], steps=("decision rule",))]
+    test = rows.take(slice(0, 20))
+    [route] = compare_routes(noise, parity, valid=rows, test=test, utility=[[1, 0], [0, 3]]).routes
+    fitted = fit_rule(scores, as_constraints(parity), rows, utility=[[1, 0], [0, 3]])
+    assert rows.labels is not None
+    gained = np.array([[1, 0], [0, 3]])[rows.labels.astype(int), fitted.crossed]
+    assert route.valid.measures["utility"] == pytest.approx(gained.mean())
+    assert route.rule is not None
+    assert route.expected == route.rule.expected_gap(parity, sizes=20)
+
+
+def test_what_a_route_bounds_counts_as_measured_and_its_estimate_elsewhere() -> None:
+    random = np.random.default_rng(0)
+    sex, scores = np.tile([0, 1], 200), random.uniform(0.1, 0.9, size=400)
+    rows = Observed({"sex": sex}, (random.uniform(size=400) < scores).astype(np.float64))
+    for stated, held in ((fl.DemographicParity("sex", 0.02), True), (fl.EqualOpportunity("sex", 0.02), False)):
+        found = compare_routes([Candidate("mine", scores, scores)], stated, valid=rows, test=rows)
+        for name, scored, decided in (
+            ("mine", False, False),
+            ("mine, projected", held, False),
+            ("mine, rule", False, True),
+        ):
+            valid, test = found.named(name).valid, found.named(name).test
+            assert [gap.held for gap in valid.score_gaps.values()] == [scored]
+            assert [gap.held for gap in valid.decision_gaps.values()] == [decided]
+            assert [gap.held for gap in test.decision_gaps.values()] == [False]
+
+
+def test_a_lower_limit_is_missed_from_below() -> None:
+    gap = RouteGap(0.7, 0.8, at_least=True, estimate=0.72, excess=0.1)
+    assert gap.beyond() == pytest.approx(0.08)
+    assert gap.beyond(0.75) == pytest.approx(0.03)
+    assert replace(gap, held=True).beyond() == pytest.approx(0.1)
+
+
+def test_groups_of_few_rows_have_no_say_in_the_worst_calibration() -> None:
+    sizes = {"a": np.ones(30, dtype=bool), "b": np.ones(29, dtype=bool)}
+    assert worst({"a": 0.1, "b": 0.4}, sizes) == 0.1
+    assert worst({"b": 0.4}, sizes) is None
+
+
+def test_more_of_a_good_measure_is_better() -> None:
+    rows = [RouteNumbers({"accuracy": share}, {}, {}, {}, {}) for share in (0.7, 0.9, 0.8)]
+    assert Criterion("accuracy", "no gap").best(rows) == 1

@@ -120,8 +120,8 @@ BAD = {
     "text for a number": (lambda r: changed(r[0], amount="much"), "'much'"),
     "a list for a number": (lambda r: changed(r[0], amount=[1]), "'amount' is a list"),
     "a number too large": (lambda r: changed(r[0], amount=10**400), "too large"),
-    "half a letter": (lambda r: changed(r[0], occupation="\ud800"), "'occupation' is no text that can be encoded"),
-    "half a letter for a category": (lambda r: changed(r[0], sex="\ud800"), "'sex' is no text"),
+    "half a letter": (lambda r: changed(r[0], occupation="\ud800"), "'occupation' is not text that can be encoded"),
+    "half a letter for a category": (lambda r: changed(r[0], sex="\ud800"), "'sex' is not text"),
     "ids of another length": (lambda r: {"records": r[:2], "ids": ["a"]}, "2 samples, but 1 ids"),
     "an id twice": (lambda r: {"records": r[:2], "ids": ["a", "a"]}, "given twice"),
     "an id that is none": (lambda r: {"records": r[:1], "ids": [None]}, "an id is"),
@@ -151,12 +151,12 @@ class TestBadRequests:
     @pytest.mark.parametrize(
         ("body", "said"),
         [
-            (b'{"records": [{"amount": NaN}]}', "NaN is no JSON value"),
-            (b'{"records": [{"amount": -Infinity}]}', "Infinity is no JSON value"),
-            (b"{", "no JSON"),
-            (b"\xff", "no JSON"),
-            (b"", "no JSON"),
-            (b"[" * 100_000, "no JSON"),
+            (b'{"records": [{"amount": NaN}]}', "NaN is not a JSON value"),
+            (b'{"records": [{"amount": -Infinity}]}', "Infinity is not a JSON value"),
+            (b"{", "not JSON"),
+            (b"\xff", "not JSON"),
+            (b"", "not JSON"),
+            (b"[" * 100_000, "not JSON"),
         ],
     )
     def test_what_is_no_json(self, body: bytes, said: str, client: Any) -> None:

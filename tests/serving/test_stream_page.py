@@ -16,7 +16,16 @@ from fairlayer.report import StreamPage, render_stream_page
 from fairlayer.report.figures import number
 from fairlayer.serving import decided_stream, stream_section, stream_table
 from fairlayer.training import KeptRoute, load_run
+from tests.report.browser import measured, printed, titled
+from tests.serving.conftest import lending
 from tests.serving.test_answers import deciding
+
+ROWS = (
+    "<script>addEventListener('load', () => {"
+    "const rows = [...document.querySelectorAll('.buckets tbody tr')], seen = e => e.offsetWidth > 0;"
+    "document.title = [rows.length, Math.max(...rows.map(e => e.offsetHeight)),"
+    " [...rows[0].children].filter(seen).length].join(' '); });</script>"
+)
 
 
 def test_the_command_writes_a_page_that_loads_nothing(run: Path, rows: pd.DataFrame, tmp_path: Path) -> None:
@@ -65,3 +74,29 @@ def test_events_are_a_table(run: Path, rows: pd.DataFrame) -> None:
     text = render_stream_page(StreamPage("changed", streamed.state, stream_section(streamed)))
     assert "limits changed" in text
     assert "reached after 50 predictions" in text
+
+
+@pytest.fixture(scope="module")
+def sixty(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with sixty buckets."""
+    streamed = stream_table(load_run(run), lending(1200, seed=5), batch_size=4, window=200)
+    page = tmp_path_factory.mktemp("sixty") / "stream.html"
+    page.write_text(render_stream_page(StreamPage("Sixty", streamed.state, stream_section(streamed))), encoding="utf-8")
+    return page
+
+
+@pytest.mark.parametrize(("width", "columns"), [(390, 4), (768, 9), (1280, 9)])
+def test_sixty_buckets_are_sixty_lines_on_any_screen(sixty: Path, width: int, columns: int, tmp_path: Path) -> None:
+    lines, height, shown = (int(number) for number in titled(sixty, width, ROWS, tmp_path).split())
+    assert (lines, shown) == (60, columns)
+    assert height <= 50, height  # two lines of text at most: a card of nine lines had some 230
+    seen = measured(sixty, width, tmp_path)
+    assert (seen.content <= width, seen.outside) == (True, 0), seen.first
+
+
+def test_paper_shows_every_column_of_the_buckets(sixty: Path, tmp_path: Path) -> None:
+    text, margin = printed(sixty, "A4", tmp_path)
+    assert margin >= 20
+    for word in ("Predictions", "Lower group", "Phase", "(worst)"):
+        assert word in " ".join(text.split())
+    assert "A narrow screen shows" not in text

@@ -12,7 +12,7 @@ from fairlayer.solve import HeldRows, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.newton import optimality_error
 from fairlayer.solve.slabs import Faces
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.table import RowTable, _cut, _cut_at_once, faces_of_prices
+from fairlayer.solve.table import RowTable, faces_of_prices
 
 
 def _prices(rng: np.random.Generator, rows: int) -> tuple[Any, Any]:
@@ -21,22 +21,6 @@ def _prices(rng: np.random.Generator, rows: int) -> tuple[Any, Any]:
     amounts = np.round(rng.exponential(1.0, rows), 1) + 0.1  # rounded, so that ends fall together
     high, low = np.where(signs > 0, amounts, 0.0), np.where(signs < 0, amounts, 0.0)
     return high / high.sum(), low / low.sum()
-
-
-@pytest.mark.parametrize("rows", [2, 3, 30, 300])
-@pytest.mark.parametrize("seed", range(5))
-def test_pieces_cut_at_once_are_those_cut_one_by_one(rows: int, seed: int) -> None:
-    high, low = _prices(np.random.default_rng(seed), rows)
-    high, low = high[high > 0], low[low > 0]
-    for cut in (_cut, _cut_at_once):
-        i, j, amounts = cut(high, low, 1e-13)
-        np.testing.assert_allclose(np.bincount(i, amounts, len(high)), high, rtol=1e-12)
-        np.testing.assert_allclose(np.bincount(j, amounts, len(low)), low, rtol=1e-12)
-        assert len(amounts) < len(high) + len(low)
-
-
-def test_where_nothing_stands_against_it_nothing_is_cut() -> None:
-    assert len(_cut(np.ones(3), np.zeros(0), 1e-13)[2]) == 0
 
 
 @pytest.mark.parametrize("members", [4, 200])

@@ -105,7 +105,7 @@ def test_prices_solve_the_program_that_faces_solve(seed: int) -> None:
         blocks.append(RowSlabs(np.eye(cells), np.full(cells, 0.45), np.full(cells, np.inf)))
     slabs = SlabSystem(blocks).accurate_to(1e-13, np.ones(cells))
     table = RowTable.of(slabs)
-    found = PriceProgram(table).solve(centre, metric if rng.random() < 0.7 else np.diag(metric))
+    found = PriceProgram(table).solve(centre, metric)
     assert found is not None
     point = centre - metric * (found.price @ table.matrix)
     assert slabs.worst(point)[0] <= 2.0
@@ -334,8 +334,9 @@ def test_a_sorted_batch_measures_as_a_pass_does(geometry: str, seed: int, far: f
     if geometry == "entropic":
         passes = NumpyPasses(passes.scores * far, passes.cells, 0.0, 1.0, passes.geometry)
     for nu in (rng.normal(size=len(passes.cells.counts)) * size for size in (1.0, 5.0, 20.0 * far)):
-        found, wanted = SortedBatch(passes).means(nu), passes.at(nu).statistics
-        np.testing.assert_allclose(found, wanted, atol=1e-12)
+        (found, free), wanted = SortedBatch(passes).at(nu, slopes=True), passes.at(nu)
+        np.testing.assert_allclose(found, wanted.statistics, atol=1e-12)
+        np.testing.assert_allclose(free / passes.cells.counts**2, wanted.curvature, atol=1e-12)
 
 
 @pytest.mark.parametrize("geometry", ["entropic", "likelihood"])
@@ -360,6 +361,67 @@ def test_a_handful_of_passes_for_far_log_odds(geometry: str, kind: str, far: flo
     found = fl.project(scores, rules, sensitive_features=given, bounds=(0.0, 1.0), **options)
     assert found.certificate.holds
     assert found.passes <= 10
+
+
+def _far_out(geometry: str, kind: str, rules: str, groups: int, far: float) -> fl.Projection:
+    """Project scores in heaps, apart by group, or of which a few groups lie far out."""
+    rng = np.random.default_rng(1)
+    n = 10_000
+    g, h = rng.integers(0, groups, n), rng.integers(0, 2, n)
+    where = {
+        "heaps": np.where(rng.random(n) < 0.5, far, -far),
+        "apart": rng.uniform(-far, far, groups)[g],
+        "few cells": np.where(g == 0, far, -0.3 * far),
+    }[kind]
+    x = rng.normal(size=n) + where
+    with np.errstate(over="ignore"):
+        z = 1.0 / (1.0 + np.exp(-x)) if geometry == "likelihood" else x
+    asked: dict[str, list[fl.Constraint]] = {
+        "one": [fl.DemographicParity("g", 0.02)],
+        "two": [fl.DemographicParity("g", 0.02), fl.DemographicParity("h", 0.01)],
+        "ratio": [fl.DisparateImpactRatio("g", 0.8)],
+        "floors": [fl.DemographicParity("g", 0.05), fl.MinimumRate("h", 0.55)],
+    }
+    how: dict[str, Any] = {"geometry": geometry, "from_logits": geometry == "entropic", "bounds": (0.0, 1.0)}
+    return fl.project(torch.tensor(z), asked[rules], sensitive_features={"g": g, "h": h}, **how)
+
+
+@pytest.mark.parametrize("far", [30.0, 100.0])
+@pytest.mark.parametrize("groups", [2, 8])
+@pytest.mark.parametrize("rules", ["one", "two", "ratio", "floors"])
+@pytest.mark.parametrize("kind", ["heaps", "apart", "few cells"])
+@pytest.mark.parametrize("geometry", ["euclidean", "entropic", "likelihood"])
+def test_a_dozen_passes_wherever_the_scores_lie(geometry: str, kind: str, rules: str, groups: int, far: float) -> None:
+    found = _far_out(geometry, kind, rules, groups, far)
+    assert found.certificate.holds
+    assert found.passes <= 12
+
+
+def test_one_multiplier_is_looked_for_on_a_stand_in_too() -> None:
+    """Most samples at the bounds, and the few between them far apart: slopes of nothing on both sides."""
+    rng = np.random.default_rng(0)
+    n = 2000
+    g = rng.integers(0, 2, n)
+    z = torch.tensor(0.3 * (rng.normal(size=n) + np.where(g == 0, 25.0, -25.0)))
+    rule = fl.DemographicParity("g", 0.02)
+    found = fl.project(z, rule, sensitive_features={"g": g}, bounds=(0.0, 1.0))
+    assert found.certificate.holds
+    assert found.passes <= 10
+
+
+@pytest.mark.parametrize("geometry", ["euclidean", "entropic", "likelihood"])
+def test_a_stand_in_changes_nothing(geometry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _far_out(geometry, "apart", "floors", 8, 30.0)
+    monkeypatch.setattr("fairlayer.solve.solving.solve_by_stand_in", lambda *_: None)
+    without = _far_out(geometry, "apart", "floors", 8, 30.0)
+    assert without.passes > found.passes
+    np.testing.assert_allclose(found.value.numpy(), without.value.numpy(), atol=1e-9)
+
+
+def test_what_a_stand_in_looks_at_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = _far_out("likelihood", "apart", "two", 8, 30.0).passes
+    monkeypatch.setattr("fairlayer.solve.standin._WIDTHS", (1e-9,))  # nothing is one with anything else
+    assert _far_out("likelihood", "apart", "two", 8, 30.0).passes > few
 
 
 @pytest.mark.parametrize("far", [30.0, 100.0, 1000.0])

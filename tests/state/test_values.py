@@ -244,7 +244,7 @@ def altered(**changed: Any) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
         (altered(stream=None), errors.CheckpointError, "KeyError.'stream'"),
         (altered(stream={"machine": 1}), errors.ParameterError, "not the state of a stream"),
         (altered(count=[1.0]), errors.CheckpointError, "counts of shapes"),
-        (altered(count=[math.nan, 1.0]), errors.CheckpointError, "counts that are no numbers"),
+        (altered(count=[math.nan, 1.0]), errors.CheckpointError, "counts that are not numbers"),
         (altered(left={"x": math.nan}), errors.CheckpointError, "rests beyond half a person"),
         (altered(cells=["sex=X", "sex=M"]), errors.ConstraintDefinitionError, "has the cells .*X.*, but this one has"),
         (altered(constraints=["Other"]), errors.ConstraintDefinitionError, "has the constraints .*Other.*, but this"),

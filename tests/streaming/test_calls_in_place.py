@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 import fairlayer as fl
 from fairlayer.errors import CategoryError, FairlayerError, NonFiniteScoresError, ParameterError
 from fairlayer.fused import switch
+from fairlayer.fused.book import FAR, NEAR
+from fairlayer.streaming import state as face
+from fairlayer.streaming.in_place import reads_in_place, step_in_place
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 SEX = fl.DemographicParity("sex", tolerance=0.02)
@@ -39,7 +42,9 @@ def met(state: fl.InferenceState, n: int = 200) -> fl.InferenceState:
 
 
 def in_place(state: fl.InferenceState, scores: torch.Tensor, features: Any, at: float | None = None) -> Any:
-    return state._in_place(scores, len(scores), features, at) if state._reads_in_place(scores) else None
+    if not reads_in_place(scores, scores.dtype):
+        return None
+    return state._step_shortly(step_in_place, (scores, len(scores), scores.dtype is torch.float64), features, at)
 
 
 def columns(how: str, sex: np.ndarray, race: np.ndarray) -> dict[str, Any]:
@@ -72,7 +77,6 @@ def test_a_stream_is_the_same_in_place_and_by_the_general_way(
         options |= {"from_logits": True, "bounds": None}
     window = "1d" if clocked else 100
     ours, plain = (stream(BOTH if several else SEX, window=window, **options) for _ in range(2))
-    plain._reads_in_place = lambda scores: False  # type: ignore[method-assign]
     random, taken, calls, count = np.random.default_rng(seed), 0, 0, 0
     while count < 700:
         n = int(random.choice([1, 1, 2, 17, 40]))
@@ -83,7 +87,9 @@ def test_a_stream_is_the_same_in_place_and_by_the_general_way(
         at = {"at": 600.0 * count} if clocked else {}
         before = ours._machine.history._written
         found = ours.emit(scores, columns(how, sex, race), **at)
-        wanted = plain.emit(scores, columns("lists", sex, race), **at)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(face, "reads_in_place", lambda *_: False)
+            wanted = plain.emit(scores, columns("lists", sex, race), **at)
         assert found.shape == scores.shape
         assert found.dtype is dtype
         assert (found - wanted).abs().max() <= (1e-12 if dtype is torch.float64 else 1e-7)
@@ -138,7 +144,7 @@ def test_a_combination_never_met_goes_the_general_way() -> None:
 )
 def test_other_tensors_are_read_the_general_way(scores: torch.Tensor) -> None:
     state, other = met(stream()), met(stream())
-    assert not state._reads_in_place(scores)
+    assert not reads_in_place(scores, scores.dtype)
     found = state.emit(scores, {"sex": torch.tensor([0, 1])})
     wanted = other.emit(torch.tensor([0.2, 0.4], dtype=scores.dtype), {"sex": [0, 1]})
     assert torch.equal(found, wanted)
@@ -174,6 +180,18 @@ def test_a_score_that_is_no_number_changes_nothing_even_where_a_solution_is_due(
     assert np.array_equal(before["book"], after["book"], equal_nan=True)
     assert before["weight"] == after["weight"]
     assert revision == state._machine.revision
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_a_call_that_lets_a_solution_rest_still_tells_of_a_change(*, change: bool) -> None:
+    state = met(stream(), 600)
+    machine = state._machine
+    own: Any = machine.own
+    own["next_refresh"] = own["solved"] = before = float(state.samples)
+    own["book"][NEAR : FAR + 1] = 0.0 if change else np.inf
+    assert machine.policy.compiled(own, machine).rests(own, machine)
+    assert in_place(state, torch.tensor([0.3]), {"sex": torch.tensor([0])}) is not None
+    assert machine.own["next_refresh"] == (0.0 if change else before + own["wait"])
 
 
 def test_scores_outside_the_probabilities_go_the_general_way() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from fairlayer.errors import LabelValueError
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.lease import Lease
 from fairlayer.streaming.shared import SharedStore, SharedStream
-from fairlayer.streaming.store import IdReusedError, StoreError
+from fairlayer.streaming.store import Answer, IdReusedError, StoreError
+from fairlayer.streaming.together import Together
 from tests.streaming.postgresql import Server, programs, running
 
 pytest.importorskip("psycopg", reason="needs the extra `postgres`")
@@ -106,6 +108,71 @@ def test_an_id_with_another_record_is_refused(address: str) -> None:
     assert stream.answer(score, {"sex": ["F"]}, ids=["a\x00"], digests=["one"]).repeated == [True]
     assert stream.state.samples == 1
     stream.close()
+
+
+def test_an_id_that_is_stored_while_it_is_looked_up_is_counted_once(address: str) -> None:
+    stream = worker(address, shares=1)
+    looked_up = stream._looked_up
+
+    def slow(keys: list[object]) -> dict[object, object]:
+        found = looked_up(keys)  # nobody has answered it yet
+        stream._looked_up = looked_up  # type: ignore[assignment]
+        ask(stream, 0.5, "F", keys[0])
+        until(lambda: not stream.waiting)
+        return found  # type: ignore[return-value]
+
+    stream._looked_up = slow  # type: ignore[assignment]
+    ask(stream, 0.5, "F", "again")
+    assert stream.state.samples == 1
+    stream.close()
+
+
+def test_questions_of_several_threads_are_asked_as_one() -> None:
+    begun, go, asked = threading.Event(), threading.Event(), []
+
+    def ask_for(ids: list[object]) -> dict[object, object]:
+        asked.append(list(ids))
+        begun.set()
+        assert go.wait(20)
+        if "broken" in ids:
+            raise StoreError("it broke")
+        return {each: Answer(float(each), None, 0.0) for each in ids if each != "nobody"}  # type: ignore[arg-type]
+
+    together = Together(ask_for)  # type: ignore[arg-type]
+    found: dict[object, object] = {}
+
+    def one(*ids: object) -> None:
+        try:
+            found[ids] = together(ids)  # type: ignore[arg-type]
+        except StoreError as error:
+            found[ids] = str(error)
+
+    def started(*many: tuple[object, ...]) -> list[threading.Thread]:
+        threads = [threading.Thread(target=one, args=each) for each in many]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    first = started((1,))
+    assert begun.wait(20)
+    rest = started((2, 3), (4,), ("nobody",))
+    until(lambda: len(together._next.ids) == 4)
+    go.set()
+    for thread in (*first, *rest):
+        thread.join()
+    assert asked[0] == [1]
+    assert len(asked) == 2
+    assert sorted(map(str, asked[1])) == ["2", "3", "4", "nobody"]
+    assert {ids: sorted(answers) for ids, answers in found.items()} == {
+        (1,): [1],
+        (2, 3): [2, 3],
+        (4,): [4],
+        ("nobody",): [],
+    }  # type: ignore[type-var,call-overload]
+    one("broken")
+    assert found["broken",] == "it broke"
+    one(5)
+    assert sorted(found[5,]) == [5]  # type: ignore[call-overload]
 
 
 def test_labels_reach_the_worker_that_made_the_prediction(address: str) -> None:

@@ -132,7 +132,7 @@ column(C, "payload", "row = 5", field("package", "9.9"), "the version of the pac
 column(C, "payload", "row = 5", field("input", "00" * 32), "the commitment to the input")
 column(C, "payload", "row = 5", lambda text: text + " ", "a space at the end")
 column(C, "payload", "row = 5", lambda text: text.encode(), "a blob of the same bytes", short=False)
-column(C, "payload", "row = 5", lambda _: b"\xff\xfe", "bytes that are no text")
+column(C, "payload", "row = 5", lambda _: b"\xff\xfe", "bytes that are not text")
 column(C, "payload", "row = 13", field("who", "Zoe"), "who overrode")
 column(C, "payload", "row = 13", field("why", "none"), "why it was overridden")
 column(C, "payload", "row = 14", field("changes", {}), "what was configured")

@@ -274,7 +274,7 @@ def test_a_joint_checkpoint_is_of_one_moment_and_anchors_every_chain(server: Ser
     older = database(server, template)  # an older copy put back: found by the later checkpoint, by nothing else
     assert verify_chains(older, key=KEY).ok
     assert not verify_chains(older, key=KEY, checkpoint=later).ok
-    with pytest.raises(TrailError, match="no joint checkpoint"):
+    with pytest.raises(TrailError, match="not a joint checkpoint"):
         verify_chains(address, checkpoint="{}")
     with pytest.raises(TrailError, match="there is no trail in the database"):
         joint_checkpoint(database(server), time=1.0)
@@ -295,7 +295,7 @@ def test_the_command_line_verifies_closes_and_copies_a_database(
     assert main(["trail", "copy", address, "--out", str(tmp_path / "copies")]) == 0
     assert main(["trail", "report", str(tmp_path / "copies" / "scores.0.sqlite")]) == 0
     assert "24 decisions" in capsys.readouterr().out
-    assert main(["trail", "erase", address, "--subject", "1", "--who", "x", "--key-file", str(key)]) == 2
+    assert main(["trail", "export", address, "--who", "x", "--key-file", str(key)]) == 2
     assert "Copy its chains to files first" in " ".join(capsys.readouterr().err.split())
     with psycopg.connect(address) as connection:
         connection.execute('UPDATE fairlayer_trail_scores_0.trail_rows SET time = 0 WHERE "row" = 3')

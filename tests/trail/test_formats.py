@@ -142,8 +142,8 @@ def test_numbers_of_numpy_are_numbers() -> None:
     [
         (float("nan"), "Give a finite number"),
         (2**53 + 1, "Give it as text"),
-        ({1: 2}, "keys that are no text"),
-        ({1: 2, "a": 3}, "keys that are no text"),
+        ({1: 2}, "keys that are not text"),
+        ({1: 2, "a": 3}, "keys that are not text"),
         ("\ud800", "half a surrogate pair"),
         ({"at": object()}, "of type object"),
         ({"b": b"bytes"}, "of type bytes"),
@@ -230,7 +230,7 @@ def test_a_checkpoint_is_checked_by_known_keys_only(held: Checkpoint) -> None:
     ],
 )
 def test_a_text_that_is_no_checkpoint_is_refused(held: Checkpoint, change: object) -> None:
-    with pytest.raises(TrailError, match="is no checkpoint of a trail"):
+    with pytest.raises(TrailError, match="is not a checkpoint of a trail"):
         read_checkpoint(change(held.text))  # type: ignore[operator]
 
 
@@ -294,7 +294,7 @@ def test_a_proof_outlives_the_erasure_of_its_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: "", "is no proof"),
+        (lambda text: "", "is not a proof"),
         (lambda text: text.replace("index 3", "index 2"), "does not lead to the root"),
         (lambda text: text.replace("index 3", "index 300"), "does not lead to the root"),
         (lambda text: text.replace("extra AQ", "extra AA"), "cannot be read"),

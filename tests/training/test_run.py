@@ -67,7 +67,7 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path, content: bytes |
 
 def test_a_checkpoint_of_something_else_is_named(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(2)}, tmp_path / "checkpoint.pt")
-    with pytest.raises(DataError, match="no fairlayer checkpoint"):
+    with pytest.raises(DataError, match="not a fairlayer checkpoint"):
         load_run(tmp_path)
 
 

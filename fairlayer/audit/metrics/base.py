@@ -92,7 +92,7 @@ def mean_of(name: str, *, words: str, unit: str, worse: Worse) -> Metric:
 
     Args:
         words: what the number is, for people.
-        unit: in which it is measured.
+        unit: the unit in which it is measured.
         worse: whether a group is worse off by a high or by a low mean.
 
     Example:
@@ -151,7 +151,10 @@ def measure(table: AuditTable, name: str, grouped: Grouped) -> Means:
     missing = _missing(table, found)
     if missing:
         needed = " and ".join(_WORDS.get(need, need) for need in missing)
-        raise MetricError(f"'{name}' ({found.words}) needs {needed}, which {table!r} does not hold.")
+        instead = (
+            " Of scores alone, mean_score says which group gets the higher ones." if "decisions" in missing else ""
+        )
+        raise MetricError(f"'{name}' ({found.words}) needs {needed}; what was given is: {table.given}.{instead}")
     return found.measure(grouped)
 
 

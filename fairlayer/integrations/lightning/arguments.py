@@ -37,7 +37,7 @@ def check_kept(arguments: Mapping[str, Any]) -> None:
     if lost:
         named = ", ".join(f"{name} ({value.removeprefix(_NOT_KEPT)})" for name, value in lost.items())
         raise NotKeptError(
-            f"the checkpoint does not hold {named}, which is no plain data. Pass what was there: "
+            f"the checkpoint does not hold {named}, which is not plain data. Pass what was there: "
             f"load_from_checkpoint(path, {', '.join(f'{name}=...' for name in lost)})."
         )
 

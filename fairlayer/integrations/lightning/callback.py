@@ -70,7 +70,8 @@ class FairnessCallback(Callback):
             by its name. Validation, test and the model after training have the tolerances they were made with.
         penalty_weight: schedule of the module's attribute of this name, such as that of `FairLightningModule`, while
             training; afterwards it is what it was.
-        name: goes between stage and key, as `val/<name>/score_gap`; needed for the second callback of a trainer.
+        name: a word that goes between stage and key, as `val/<name>/score_gap`; needed for the second callback of a
+            trainer.
         stop_on_infeasible: where a layer would raise InfeasibleConstraintsError, end the fit in order after that batch
             (its limits are widened by the least), with a warning; False lets it raise.
         batch_adapter: function from your batch to one of the forms above.

@@ -25,7 +25,7 @@ class Capture:
 
     The output of a `FairModel` (or a lone `FairProjection`) is taken first, for that is what is emitted; then what the
     module's own `forward` returned; then the output of the only child that gave one score per row. Losses and metrics
-    among the children are no predictions. Forwards that checkpointing runs again in the backward pass do not count.
+    among the children are not predictions. Forwards that checkpointing runs again in the backward pass do not count.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -95,7 +95,7 @@ def _the_same(name: str, scores: list[Tensor], n: int) -> Tensor:
 
 
 def _outermost(module: nn.Module) -> list[nn.Module]:
-    """Models of fairlayer and lone projections, none of which lies inside another."""
+    """Return the models of fairlayer and lone projections, none of which lies inside another."""
     kinds = FairModel | FairProjection
     if isinstance(module, kinds):
         return [module]

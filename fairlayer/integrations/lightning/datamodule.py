@@ -49,7 +49,7 @@ class SampleDataModule(LightningDataModule):
         valid: rows to validate on.
         test: rows to test on, if any.
         batch_size: see `StratifiedBatchSampler`.
-        seed: of the batches.
+        seed: the seed of the batches.
 
     Example:
         >>> import numpy as np
@@ -74,15 +74,15 @@ class SampleDataModule(LightningDataModule):
         return {name: np.concatenate([part.sensitive[name] for part in parts]) for name in parts[0].sensitive}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Each row once, every batch with its share of each stratum."""
+        """Return each row once, every batch with its share of each stratum."""
         return _loader(self.parts["train"], self.sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Rows in order."""
+        """Return the rows in order."""
         return self._in_order("valid")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Rows in order."""
+        """Return the rows in order."""
         return self._in_order("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
@@ -109,17 +109,18 @@ class FairDataModule(LightningDataModule):
 
     Args:
         data: one of the known data sets ("lending", "adult", ...), or the path of a table.
-        sensitive_features: carried with each batch, as names; those of a known data set where not given.
+        sensitive_features: the names of the features that are carried with each batch; those of a known data set where
+            not given.
         target: column to predict (tables).
         positive: its value that counts as 1; by default "1" or "True"; of no use for regression.
         task: "classification" or "regression" (tables).
-        drop: columns that are no features.
+        drop: columns that are not features.
         categorical: columns of codes, not of amounts.
         cuts: groups cut from a number, as `age=25,59`, which makes `age_group`.
         split_column: column with train / test (/ valid); else a random split.
         drop_sensitive: keep the sensitive columns out of the features.
-        batch_size: of training.
-        seed: of the split and of the batches.
+        batch_size: the batch size of training.
+        seed: the seed of the split and of the batches.
 
     Example:
         >>> data = FairDataModule("lending", sensitive_features=["sex"], batch_size=500)
@@ -185,15 +186,15 @@ class FairDataModule(LightningDataModule):
         return self.rows.all_groups
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Stratified batches."""
+        """Return stratified batches."""
         return self.rows.train_dataloader()
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Rows in order."""
+        """Return the rows in order."""
         return self.rows.val_dataloader()
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Rows in order."""
+        """Return the rows in order."""
         return self.rows.test_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Batch]:
@@ -263,7 +264,7 @@ class _Shared(DistributedSampler[list[int]]):
             self.batches.set_epoch(epoch)
 
 
-class _Rows(Dataset[Batch]):
+class _SampleRows(Dataset[Batch]):
     """A sample that is indexed by a whole batch at once."""
 
     def __init__(self, sample: Sample) -> None:
@@ -287,7 +288,7 @@ def strata_of(sample: Sample) -> Any:
 
 def _loader(sample: Sample | None, batches: StratifiedBatchSampler | _InOrder) -> DataLoader[Batch]:
     assert sample is not None  # the train rows are always there, the others were asked for by name
-    return DataLoader(_Rows(sample), batch_size=None, sampler=_Shared(batches), collate_fn=_as_it_is)
+    return DataLoader(_SampleRows(sample), batch_size=None, sampler=_Shared(batches), collate_fn=_as_it_is)
 
 
 def _as_it_is(batch: Any) -> Any:

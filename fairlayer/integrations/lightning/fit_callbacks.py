@@ -12,21 +12,21 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-__all__ = ["BestWeights", "Journal", "RandomNumbers"]
+__all__ = ["BestWeights", "EpochLog", "RandomNumbers"]
 
 Entry = dict[str, float]
 
 
-class Journal(Callback):
+class EpochLog(Callback):
     """One entry per epoch: the losses, and means over validation batches of what `read` reads; kept in checkpoints.
 
     Args:
         read: function of (module, batch) -> numbers, called after each validation step.
-        on_entry: told of each entry.
+        on_entry: a function that is told of each entry.
 
     Example:
-        >>> journal = Journal(lambda module, batch: {"mean": float(batch[0].mean())})
-        >>> journal.entries
+        >>> log = EpochLog(lambda module, batch: {"mean": float(batch[0].mean())})
+        >>> log.entries
         []
     """
 
@@ -104,7 +104,7 @@ class BestWeights(Callback):
             self.weights = copy.deepcopy(pl_module.state_dict())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A fit that had stopped already does not go on."""
+        """Stop at once a fit that had stopped already."""
         trainer.should_stop = trainer.should_stop or trainer.current_epoch - self.epoch >= self.patience
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,7 +129,9 @@ class BestWeights(Callback):
 
 
 class RandomNumbers(Callback):
-    """A resumed fit draws the random numbers (of torch on the CPU, numpy, Python) that it would have drawn.
+    """A callback by which a resumed fit draws the random numbers that it would have drawn.
+
+    These are the numbers of torch on the CPU, of NumPy and of Python.
 
     Example:
         >>> sorted(RandomNumbers().state_dict())

@@ -69,7 +69,7 @@ class LayerWatch:
 
     Args:
         certified: also read the certificate and the multipliers of each projection, which costs a pass over the batch.
-        on_widened: told of each layer that had to widen its limits.
+        on_widened: a function that is told of each layer that had to widen its limits.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from fairlayer._typing import called_like
 from fairlayer.adversarial import Adversary
 from fairlayer.constraints import Constraint
 from fairlayer.edge import LoaderBatch, check_choice, read_batch
-from fairlayer.errors import ConstraintDefinitionError, NonFiniteScoresError
+from fairlayer.errors import ConstraintDefinitionError, EmptyBatchError, NonFiniteScoresError
 from fairlayer.integrations.lightning.arguments import check_kept, plain_data
 from fairlayer.model import FairModel
 from fairlayer.penalties import LossTerm
@@ -48,21 +48,21 @@ class FairLightningModule(LightningModule):
         width: number of features of the MLP.
         hidden: sizes of its hidden layers.
         task: "classification" (scores are probabilities), or "regression".
-        geometry: of the layer that `constraints` put there, see `project`; None for "entropic" in classification with
-            bounds (0, 1), else "euclidean".
+        geometry: the geometry of the layer that `constraints` put there, see `project`; None for "entropic" in
+            classification with bounds (0, 1), else "euclidean".
         loss: "cross_entropy" or "squared_error"; None for the one that belongs to the layer's geometry: cross-entropy
             to "entropic" and "likelihood", squared error to "euclidean". Without a layer it goes by the task.
-        bounds: of the predictions, see `FairModel`.
+        bounds: the bounds of the predictions, see `FairModel`.
         margin: see `FairModel`; of the euclidean geometry, the others never reach the bounds.
         b_tau: see `FairModel`.
         on_infeasible: see `FairModel`.
         penalties: each is called on the emitted predictions, as `penalty(scores, sensitive_features=..., y=...)`. Any
             `LossTerm` (Penalty, HSIC, MMD, AugmentedLagrangian, a fairret, one of your own) learns the categories
             before training and is told of each step of the optimiser; any other module is only called.
-        penalty_weight: of their sum; `FairnessCallback(penalty_weight=...)` schedules it.
-        adversary: reads the backbone; `FairnessCallback` schedules its strength.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
+        penalty_weight: the weight of their sum; `FairnessCallback(penalty_weight=...)` schedules it.
+        adversary: an adversary that reads the backbone; `FairnessCallback` schedules its strength.
+        learning_rate: the learning rate of AdamW.
+        weight_decay: the weight decay of AdamW.
 
     Raises:
         NotKeptError: loaded from a checkpoint that does not hold everything; it says what to pass.
@@ -188,7 +188,7 @@ class FairLightningModule(LightningModule):
                 penalty.after_step()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over the backbone, and the adversary's heads."""
+        """Return AdamW over the backbone and the adversary's heads."""
         return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def _keep(self, given: dict[str, Any]) -> None:
@@ -220,6 +220,11 @@ class FairLightningModule(LightningModule):
     def _loss(self, predictions: Tensor, y: Tensor) -> Tensor:
         wide = torch.promote_types(predictions.dtype, torch.float32)
         flat, labels = predictions.reshape(-1).to(wide), y.reshape(-1).to(wide)
+        if not len(flat):  # the mean over no rows is NaN, which would spoil every weight
+            raise EmptyBatchError(
+                "a loader gave a batch without rows, which has no loss. Leave it out of the loader, or put its rows "
+                "together with those of another batch."
+            )
         with torch.autocast(predictions.device.type, enabled=False):  # cross-entropy of probabilities needs float32
             loss: Tensor = _LOSSES[self.loss_name](flat, labels)
         return loss

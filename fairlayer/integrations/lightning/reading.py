@@ -13,13 +13,13 @@ from fairlayer.errors import ShapeError
 from fairlayer.groups.reading import ReadColumns, named_columns
 from fairlayer.integrations.lightning.errors import BatchReadingError
 
-__all__ = ["Labelled", "as_scores", "check_returned", "read_labelled", "scores_in"]
+__all__ = ["BatchLabels", "as_scores", "check_returned", "read_labelled", "scores_in"]
 
 PREDICTIONS = ("preds", "scores", "logits")  # keys of a step's output, of a model's output
 
 
 @dataclass(frozen=True)
-class Labelled:
+class BatchLabels:
     """Labels (None where there are none) and one column per sensitive feature, of the n rows of a batch."""
 
     y: Any
@@ -29,7 +29,7 @@ class Labelled:
         return len(next(iter(self.sensitive.values())))
 
 
-def read_labelled(batch: Any, names: Sequence[str]) -> Labelled:
+def read_labelled(batch: Any, names: Sequence[str]) -> BatchLabels:
     """Read `(x, y, sensitive)`, or a dict with the keys x, y, sensitive_features.
 
     `sensitive` is what `project` takes: a dict of name -> column, a frame, a column, or a tensor (n, a) whose columns
@@ -51,7 +51,7 @@ def read_labelled(batch: Any, names: Sequence[str]) -> Labelled:
             f"the sensitive features {missing} were named, but the batch holds {list(columns)}. "
             "Name those it holds, or add the columns."
         )
-    return Labelled(read.y, {name: columns.column(name) for name in names})
+    return BatchLabels(read.y, {name: columns.column(name) for name in names})
 
 
 def scores_in(outputs: Any) -> Tensor | None:

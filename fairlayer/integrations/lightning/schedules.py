@@ -73,8 +73,8 @@ class ToleranceSchedule:
     """Tolerances of a module's constraints while it is trained; `put_back` gives each its own again.
 
     Args:
-        module: its layers' and penalties' constraints are meant.
-        schedule: for every constraint that has a tolerance, or by the constraint's name.
+        module: the module whose layers' and penalties' constraints are meant.
+        schedule: one schedule for every constraint that has a tolerance, or by the constraint's name.
 
     Raises:
         ConstraintDefinitionError: there is no such constraint, or its tolerance is a tensor that may be learnt.

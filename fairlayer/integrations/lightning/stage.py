@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 from fairlayer.integrations.lightning.capture import Capture
 from fairlayer.integrations.lightning.errors import BatchReadingError
 from fairlayer.integrations.lightning.layers import LayerWatch, layer_numbers
-from fairlayer.integrations.lightning.reading import Labelled, as_scores, check_returned, read_labelled, scores_in
+from fairlayer.integrations.lightning.reading import BatchLabels, as_scores, check_returned, read_labelled, scores_in
 from fairlayer.integrations.lightning.sums import Counted, Disparities, GroupSums, disparities, merged
 from fairlayer.projection import FairProjection
 
@@ -38,7 +38,7 @@ class Reading:
         """Names of the numbers, the same in every epoch."""
         return _WITHOUT_DECISIONS if self.threshold is None else _WITH_DECISIONS
 
-    def labelled(self, batch: Any) -> Labelled:
+    def labelled(self, batch: Any) -> BatchLabels:
         """Return labels and groups."""
         return read_labelled(batch if self.batch_adapter is None else self.batch_adapter(batch), self.names)
 

@@ -38,7 +38,7 @@ class GroupSums:
     need not wait for the device, and what cannot be read is counted and told by `counted`.
 
     Args:
-        name: of the feature, for errors.
+        name: the name of the feature, for errors.
         threshold: a score at or above it is a decision for 1; None where there are no decisions.
     """
 
@@ -74,7 +74,7 @@ class GroupSums:
         """
         if int(self._unreadable):
             raise CategoryError(
-                f"sensitive feature '{self.name}' holds {int(self._unreadable)} values that are no group: on an "
+                f"sensitive feature '{self.name}' holds {int(self._unreadable)} values that do not name a group: on an "
                 f"accelerator whole numbers from 0 to {CAPACITY - 1} are read, with -1 or NaN for unknown. Code it as "
                 "groups (batch_adapter=), or give the column on the host."
             )
@@ -94,7 +94,7 @@ class GroupSums:
                 f"decisions are compared within the labels 0 and 1 (NaN: unknown), but the batches held "
                 f"{int(self._odd_labels)} labels of other values. Recode them, for example with batch_adapter=lambda "
                 "batch: (x, (y > 0).float(), sensitive) for labels -1 and +1, or pass threshold=None where the "
-                "predictions are no decisions (regression)."
+                "predictions are not decisions (regression)."
             )
 
     def _add(self, table: Tensor) -> None:
@@ -155,10 +155,10 @@ class Disparities:
     """Largest minus smallest group mean of pooled rows; NaN where fewer than two groups were seen, or scores are NaN.
 
     Args:
-        score_gap: of scores.
-        demographic_parity_difference: of decisions (selection rates).
-        equalized_odds_difference: of decisions within label 1, or within label 0, whichever is larger; NaN where
-            either label was seen in fewer than two groups.
+        score_gap: the gap of scores.
+        demographic_parity_difference: the difference of decisions (selection rates).
+        equalized_odds_difference: the difference of decisions within label 1, or within label 0, whichever is larger;
+            NaN where either label was seen in fewer than two groups.
         smallest_group: rows of the smallest group seen.
         groups: number of groups seen.
     """

@@ -22,11 +22,11 @@ from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.constraints import GroupMeans, Rows, Spread, Statement
 from fairlayer.constraints.statements import as_float
 
-__all__ = ["Limits", "averages"]
+__all__ = ["LinearLimits", "averages"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class LinearLimits:
     """Faces `matrix theta + free c <= limit`, or `==` where tied.
 
     Args:
@@ -46,10 +46,10 @@ class Limits:
     owner: IntArray
 
     @staticmethod
-    def of(statements: Sequence[Statement], owners: Sequence[int], predictors: FloatArray) -> Limits:
+    def of(statements: Sequence[Statement], owners: Sequence[int], predictors: FloatArray) -> LinearLimits:
         """Read statements, statement j of constraint owners[j], for predictors Z (n, coefficients)."""
         spreads = sum(isinstance(statement, Spread) for statement in statements)
-        blocks: list[Limits] = []
+        blocks: list[LinearLimits] = []
         column = 0
         for owner, statement in zip(owners, statements, strict=True):
             A = statement.matrix @ averages(statement.means, predictors)
@@ -59,18 +59,18 @@ class Limits:
                     into[:, column] = free
                 size = len(matrix)
                 blocks.append(
-                    Limits(matrix, into, limit, np.full(size, tied), np.full(size, weight), np.full(size, owner))
+                    LinearLimits(matrix, into, limit, np.full(size, tied), np.full(size, weight), np.full(size, owner))
                 )
             column += isinstance(statement, Spread)
         if not blocks:
             return _nothing(predictors.shape[1])
         fields = ("matrix", "free", "limit", "tied", "weight", "owner")
-        return Limits(*(np.concatenate([getattr(block, field) for block in blocks]) for field in fields))
+        return LinearLimits(*(np.concatenate([getattr(block, field) for block in blocks]) for field in fields))
 
     def __len__(self) -> int:
         return len(self.limit)
 
-    def transformed(self, T: FloatArray) -> Limits:
+    def transformed(self, T: FloatArray) -> LinearLimits:
         """Return the limits on u, where theta = T u."""
         return replace(self, matrix=self.matrix @ T)
 
@@ -116,9 +116,11 @@ def _row_faces(A: FloatArray, lower: FloatArray, upper: FloatArray) -> Iterator[
     yield -A[below], 0.0, -lower[below], False, 1.0
 
 
-def _nothing(coefficients: int) -> Limits:
+def _nothing(coefficients: int) -> LinearLimits:
     none = np.zeros(0)
-    return Limits(np.zeros((0, coefficients)), np.zeros((0, 0)), none, none.astype(bool), none, none.astype(np.int64))
+    return LinearLimits(
+        np.zeros((0, coefficients)), np.zeros((0, 0)), none, none.astype(bool), none, none.astype(np.int64)
+    )
 
 
 def averages(means: GroupMeans, values: FloatArray) -> FloatArray:

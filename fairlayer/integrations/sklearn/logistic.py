@@ -43,7 +43,7 @@ class FairLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         minimise   sum_i s_i log(1 + exp(-t_i z_i)) + |w|^2 / (2 C)          t_i = +-1,  z_i = x_i w + b
         subject to the constraints, on the log-odds z_i of the training data
 
-    Mean probabilities are no linear function of the coefficients, mean log-odds are: so it is those that are bounded,
+    Mean probabilities are not a linear function of the coefficients, but mean log-odds are. So those are bounded,
     and a tolerance is in units of log-odds. The gaps of probabilities and decisions usually shrink with it, but nothing
     bounds them, even at tolerance 0: `gaps_` shows all three. To bound probabilities, put `project(...)` on
     `predict_proba`. Predicting needs no sensitive features, unless they are columns of X.

@@ -14,7 +14,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
-from fairlayer.integrations.sklearn.limits import Limits
+from fairlayer.integrations.sklearn.limits import LinearLimits
 from fairlayer.integrations.sklearn.optimality import Optimality
 from fairlayer.integrations.sklearn.program import Whitening, nearest
 from fairlayer.integrations.sklearn.training_data import Centred, Demands
@@ -66,7 +66,7 @@ class LogLoss:
         curvature = self.data.weights * np.exp(-z - 2.0 * np.logaddexp(0.0, -z))
         return np.asarray((Z * curvature[:, None]).T @ Z + np.diag(self.penalty))
 
-    def dual_value(self, theta: FloatArray, limits: Limits, multipliers: FloatArray) -> float:
+    def dual_value(self, theta: FloatArray, limits: LinearLimits, multipliers: FloatArray) -> float:
         """Return a lower bound on the loss of all theta that meet the limits.
 
         With a the slopes at theta, `loss_i(z) >= a_i z + s_i h(|a_i| / s_i)`, h the entropy in nats. The slopes of the
@@ -114,7 +114,7 @@ def _proof(loss: LogLoss, theta: FloatArray, demands: Demands, bound: float) -> 
 
 
 def _quadratic_step(
-    loss: LogLoss, theta: FloatArray, limits: Limits, names: tuple[str, ...]
+    loss: LogLoss, theta: FloatArray, limits: LinearLimits, names: tuple[str, ...]
 ) -> tuple[FloatArray, FloatArray]:
     """Minimise the quadratic model under the limits; with theta = T u it is `N/2 |u - u0|^2`."""
     N = float(loss.data.weights.sum())

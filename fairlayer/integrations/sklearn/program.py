@@ -9,7 +9,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import InfeasibleConstraintsError, SolverError, require
-from fairlayer.integrations.sklearn.limits import Limits
+from fairlayer.integrations.sklearn.limits import LinearLimits
 
 __all__ = ["Whitening", "nearest"]
 
@@ -40,13 +40,13 @@ class Whitening:
         return Whitening(np.asarray(np.linalg.inv(L).T, dtype=np.float64), np.asarray(L.T, dtype=np.float64))
 
 
-def nearest(point: FloatArray, limits: Limits, names: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:
+def nearest(point: FloatArray, limits: LinearLimits, names: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:
     """Return the point that meets the limits nearest to the one given, and the multipliers of `1/2 distance^2`.
 
     Args:
         point: (coefficients,).
-        limits: on the point.
-        names: of the constraints, for the error.
+        limits: the limits on the point.
+        names: the names of the constraints, for the error.
 
     Raises:
         InfeasibleConstraintsError: no point meets all limits.
@@ -66,7 +66,7 @@ def nearest(point: FloatArray, limits: Limits, names: tuple[str, ...]) -> tuple[
     return np.asarray(u.value) * size, multipliers
 
 
-def _stated(limits: Limits, u: Any, c: Any, size: float) -> list[tuple[Any, Any]]:
+def _stated(limits: LinearLimits, u: Any, c: Any, size: float) -> list[tuple[Any, Any]]:
     """Return the equations and the inequalities, each with the faces it speaks of."""
     free = limits.free if limits.free.shape[1] else np.zeros((len(limits), 1))
     value = limits.matrix @ u + free @ c

@@ -39,7 +39,7 @@ class FairRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         multipliers_: price of each constraint: minus the derivative of the optimal loss above by its tolerance, in
             squared label units (times samples) per unit of tolerance. At tolerance 0, that of widening it.
         certificate_: `Optimality`, computed on the training data.
-        gaps_: by constraint, the number that it bounds, of the training predictions; NaN if it compares nothing.
+        gaps_: for each constraint, the number that it bounds, of the training predictions; NaN if it compares nothing.
         absent_: groups that a constraint compares and the training data lack, as (constraint, group).
 
     Raises (from `fit`):

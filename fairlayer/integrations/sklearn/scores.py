@@ -30,15 +30,15 @@ def probabilities_of(model: Any, X: Any) -> FloatArray:
         return _second_column(name, model.predict_proba(X))
     if _names_classes(model):
         raise OutputError(
-            f"{name} has no predict_proba, and its predictions are classes, which are no scores. Wrap it in "
+            f"{name} has no predict_proba, and its predictions are classes, which are not scores. Wrap it in "
             "sklearn.calibration.CalibratedClassifierCV, or bound its decisions (decisions=True) if it has a "
             "decision_function."
         )
     found = _second_column(name, _outputs(model, X))
     if found.size and not (found.min() >= 0.0 and found.max() <= 1.0):
         raise OutputError(
-            f"{name} gave outputs from {found.min():g} to {found.max():g}, which are no probabilities. End the network "
-            "with a sigmoid, or with a softmax over two columns."
+            f"{name} gave outputs from {found.min():g} to {found.max():g}, which are not probabilities. End the "
+            "network with a sigmoid, or with a softmax over two columns."
         )
     return found
 

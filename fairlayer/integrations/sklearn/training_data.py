@@ -17,7 +17,7 @@ from fairlayer.constraints.measure import measure
 from fairlayer.edge import read_groups
 from fairlayer.errors import BackendError, ParameterError
 from fairlayer.integrations.sklearn.groups_of_rows import check_rows
-from fairlayer.integrations.sklearn.limits import Limits
+from fairlayer.integrations.sklearn.limits import LinearLimits
 from fairlayer.projection import Plan
 from fairlayer.projection.assembly import assemble
 
@@ -70,9 +70,9 @@ class Demands(NamedTuple):
     owners: tuple[int, ...]  # number of the constraint of each statement
     absent: tuple[tuple[str, str], ...]
 
-    def limits(self, data: Centred) -> Limits:
+    def limits(self, data: Centred) -> LinearLimits:
         """Return them as limits on the coefficients."""
-        return Limits.of(self.statements, self.owners, data.predictors)
+        return LinearLimits.of(self.statements, self.owners, data.predictors)
 
     def violation(self, predictions: FloatArray) -> float:
         """Return by how much the worst statement exceeds its limit; 0 if none does."""

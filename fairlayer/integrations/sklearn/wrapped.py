@@ -116,9 +116,10 @@ class FairClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: rows, in any form that the estimator takes.
             y: labels of two classes (n,).
-            sensitive_features: needed with `decisions`; as for `project`, or None to take columns of a frame X.
+            sensitive_features: the sensitive features, needed with `decisions`; as for `project`, or None to take
+                columns of a frame X.
             sample_weight: how many samples each row stands for (n,), for the estimator and the rates.
-            fit_params: for the estimator's own `fit`.
+            fit_params: keywords for the estimator's own `fit`.
         """
         validate_data(self, X, skip_check_array=True)
         classes, codes = _two_classes(type(self).__name__, y)
@@ -236,7 +237,7 @@ class FairRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Raises (from `fit` and `predict`):
         FairlayerError: a named subclass; see `fairlayer.errors`.
 
-    Limits: as for `FairClassifier`; the constraints hold on the rows of one call.
+    Limits: those of `FairClassifier`. The constraints hold on the rows of one call.
 
     Example:
         >>> import numpy as np
@@ -272,9 +273,9 @@ class FairRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: rows, in any form that the estimator takes.
             y: numbers (n,).
-            sensitive_features: not needed; accepted so that both kinds are called alike.
-            sample_weight: for the estimator (n,).
-            fit_params: for the estimator's own `fit`.
+            sensitive_features: they are not needed, and accepted so that both kinds are called alike.
+            sample_weight: weights for the estimator (n,).
+            fit_params: keywords for the estimator's own `fit`.
         """
         validate_data(self, X, skip_check_array=True)
         seen = seen_by(self, X)

@@ -16,7 +16,7 @@ class GroupMetricCollection(MetricCollection):
     one gets those of `preds`, `target`, `groups` and `sample_weight` that its `update` names.
 
     Args:
-        metrics: as `MetricCollection` takes them, together with its other arguments.
+        metrics: the metrics, as `MetricCollection` takes them, together with its other arguments.
 
     Example:
         >>> import torch

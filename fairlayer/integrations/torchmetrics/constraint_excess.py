@@ -16,9 +16,8 @@ from fairlayer.edge import as_constraints
 from fairlayer.errors import CategoryError, MissingLabelsError, NonFiniteScoresError, ParameterError, ShapeError
 from fairlayer.groups import Vocabulary, read_sensitive_features
 from fairlayer.integrations.torchmetrics.beginning import begin_metric
-from fairlayer.integrations.torchmetrics.identity import alike, identity
-from fairlayer.integrations.torchmetrics.loading import check_saved
 from fairlayer.integrations.torchmetrics.reading import as_tensor, read_scores, read_weights
+from fairlayer.integrations.torchmetrics.states import alike, check_saved, identity
 
 __all__ = ["ConstraintExcess"]
 
@@ -38,7 +37,7 @@ class ConstraintExcess(Metric):
         categories: feature -> its categories, in an order that is the same on all ranks; needed for features that
             come as names, not for codes or numbers.
         threshold: measure the decisions `score >= threshold` instead of the scores.
-        options: of `torchmetrics.Metric`.
+        options: the options of `torchmetrics.Metric`.
 
     Example:
         >>> import fairlayer as fl

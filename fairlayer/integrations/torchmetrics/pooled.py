@@ -20,8 +20,6 @@ from fairlayer.errors import (
     ParameterError,
 )
 from fairlayer.integrations.torchmetrics.beginning import begin_metric
-from fairlayer.integrations.torchmetrics.identity import alike, identity
-from fairlayer.integrations.torchmetrics.loading import check_saved
 from fairlayer.integrations.torchmetrics.reading import (
     Categories,
     FixedGroups,
@@ -30,6 +28,7 @@ from fairlayer.integrations.torchmetrics.reading import (
     read_scores,
     read_weights,
 )
+from fairlayer.integrations.torchmetrics.states import alike, check_saved, identity
 from fairlayer.integrations.torchmetrics.table import DECISIONS, LABELS, ROWS, SCORES, VALUES, rates, tabulate
 
 __all__ = ["GroupRow", "PooledByGroup"]
@@ -40,11 +39,11 @@ class GroupRow:
     """One group, as far as it was observed; a rate over no rows is NaN.
 
     Args:
-        name: of the group.
+        name: the name of the group.
         count: rows (a sum of memberships or weights, where there are any); 0 means not observed.
         positives: rows with label 1.
         negatives: rows with label 0.
-        mean_score: over all rows.
+        mean_score: the mean score over all rows.
         selection_rate: share of decisions for 1, over all rows.
         true_positive_rate: the same over rows with label 1.
         false_positive_rate: the same over rows with label 0.
@@ -71,7 +70,7 @@ class PooledByGroup(Metric, ABC):
         categories: number of groups (codes 0, 1, ...), their names, or a dict of feature -> either, for the
             intersections of several features. Fixed here, so that a group that never comes is known to be absent.
         threshold: a score at or above it is a decision for 1.
-        options: of `torchmetrics.Metric`.
+        options: the options of `torchmetrics.Metric`.
     """
 
     full_state_update = False

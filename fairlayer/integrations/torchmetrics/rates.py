@@ -180,7 +180,7 @@ class EqualizedOddsDifference(PooledByGroup):
         categories: see `PooledByGroup`.
         agg: "worst_case" or "mean".
         threshold: a score at or above it is a decision for 1.
-        options: of `torchmetrics.Metric`.
+        options: the options of `torchmetrics.Metric`.
 
     Example:
         >>> metric = EqualizedOddsDifference(2)
@@ -216,7 +216,7 @@ class EqualizedOddsRatio(PooledByGroup):
         categories: see `PooledByGroup`.
         agg: "worst_case" or "mean".
         threshold: a score at or above it is a decision for 1.
-        options: of `torchmetrics.Metric`.
+        options: the options of `torchmetrics.Metric`.
 
     Example:
         >>> metric = EqualizedOddsRatio(2, agg="mean")

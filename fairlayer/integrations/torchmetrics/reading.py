@@ -46,7 +46,7 @@ class FixedGroups:
 
     Args:
         features: (name, categories) of each sensitive feature; of several, the intersections are compared.
-        names: of the groups, in the order of their codes.
+        names: the names of the groups, in the order of their codes.
     """
 
     features: tuple[tuple[str, tuple[Category, ...]], ...]
@@ -80,7 +80,7 @@ def as_tensor(values: Any) -> Tensor:
     """Return numbers in any form as a tensor without graph; Python floats become float64.
 
     Raises:
-        ShapeError: they are no numbers.
+        ShapeError: they are not numbers.
     """
     if isinstance(values, Tensor):
         return values.detach()
@@ -207,7 +207,7 @@ def _columns(groups: Any, cells: FixedGroups) -> Mapping[str, Any]:
 
 
 def _soft(features: Mapping[str, Any], cells: FixedGroups, scores: Tensor) -> Read:
-    """Memberships multiply over the features; a hard column is a membership of ones and zeros."""
+    """Return memberships, which multiply over the features; a hard column is a membership of ones and zeros."""
     vocabulary = Vocabulary(dict(cells.features), open=False)
     groups = read_sensitive_features(features, tuple(features), vocabulary)
     means = Batch(groups, groups.n).means(tuple(features))

@@ -22,7 +22,7 @@ class CoupledGeometry(Geometry):
     """Another geometry, in which `free` is a `Clusters` instead of a mask.
 
     Args:
-        base: of single samples.
+        base: the geometry of single samples.
         weights: how many samples each row stands for, (n,), or None; they are part of the divergence here.
     """
 

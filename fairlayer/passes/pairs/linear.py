@@ -29,9 +29,9 @@ def solve_laplacian(  # noqa: PLR0917 - a matrix by its entries, and a right-han
         diagonal: (n,), > 0.
         first: one end of each edge.
         second: the other end.
-        weight: of every edge.
+        weight: the weight of every edge.
         right: (n,).
-        rtol: of the residual, relative to the right-hand side; factors go as far as their numbers do.
+        rtol: the accuracy of the residual, relative to the right-hand side; factors go as far as their numbers do.
     """
     n = len(right)
     if not len(first):

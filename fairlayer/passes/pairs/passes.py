@@ -28,9 +28,9 @@ class PairPasses(NumpyPasses):
         scores: (n,) in the coordinate of the geometry.
         cells: the statistics; the weights of the samples become part of the rows and of the geometry.
         bounds: (lower, upper), each None, a float or (n,).
-        geometry: of single samples.
+        geometry: the geometry of single samples.
         pairs: which samples hold each other.
-        device: of the scores.
+        device: the device of the scores.
     """
 
     least_floor = 1e-4  # where samples hold each other firmly, prices would grow beyond all numbers with less
@@ -78,7 +78,7 @@ class PairPasses(NumpyPasses):
         return self._latest[1].multipliers
 
     def _curvature(self, value: FloatArray, clusters: Clusters) -> FloatArray:
-        """K, for samples held by a bound or by each other."""
+        """Return K, for samples held by a bound or by each other."""
         rows = self.cells.dense
         moved = np.array([self.geometry.weigh(value, self.scores, clusters, row) for row in rows])
         square = moved.reshape(rows.shape) @ rows.T

@@ -51,7 +51,8 @@ class PairAnswer:
     Args:
         value: (n,).
         clusters: which samples move together.
-        multipliers: of each pair, (e,): above 0 where first - second is at its limit, below where second - first is.
+        multipliers: the multipliers of each pair, (e,): above 0 where first - second is at its limit, below where
+            second - first is.
     """
 
     value: FloatArray
@@ -72,7 +73,7 @@ class PairProblem:
 
     Args:
         pairs: what must be close.
-        geometry: of single samples, on a box.
+        geometry: the geometry of single samples, on a box.
         x: coordinates, (n,).
         weights: how many samples each row stands for, (n,), all above 0; None for one each.
         lower: None, a float or (n,).
@@ -181,7 +182,7 @@ class PairProblem:
         return self._forces(state.y, pull) + stiffness * (self._divergence(pairs) + bounds), pairs, bounds
 
     def _divergence(self, flow: FloatArray) -> FloatArray:
-        """B' of a number per edge."""
+        """Return B' of a number per edge."""
         return np.asarray(np.bincount(self.i, flow, self.nodes) - np.bincount(self.j, flow, self.nodes))
 
     def _newton(self, state: _State, pull: FloatArray, stiffness: float) -> tuple[_State, int]:

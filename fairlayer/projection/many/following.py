@@ -25,7 +25,7 @@ class Terms(NamedTuple):
     """All that a solution depends on besides the scores, in torch.
 
     Args:
-        multipliers: as found, (..., m).
+        multipliers: the multipliers as found, (..., m).
         active: which rows hold, as 0 and 1, (..., m).
         matrix: rows over the cells of a problem, (..., m, c).
         limit: 0 where there is no row, (..., m).
@@ -74,7 +74,7 @@ def followed(x: Tensor, terms: Terms, geometry: Geometry, lower: Any, upper: Any
     Args:
         x: coordinates, (..., n).
         terms: what else the solution depends on.
-        geometry: on the box.
+        geometry: the geometry on the box.
         lower: None or a number.
         upper: likewise.
     """

@@ -30,16 +30,18 @@ from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.projection.certificate import RawBatch
 from fairlayer.projection.exact import result_dtype
 from fairlayer.projection.many.following import Terms, followed, terms_of
-from fairlayer.projection.many.layout import Layout
+from fairlayer.projection.many.layout import Layout, Places
 from fairlayer.projection.many.result import ManyProjections, _Solved
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection
 from fairlayer.solve.many import solve_many
+from fairlayer.solve.many_rows import solve_many_rows
 
 __all__ = ["project_many"]
 
-_MOST_ROWS = 128  # of one problem; with more, problems are solved one by one
+_MOST_PAIRS = 128  # of one problem that are cheap to have as rows; with more, rows have prices and spreads levels
+_MOST_ENTRIES = 2**25  # of the rows in force of all problems; with more, they are solved one by one
 
 
 def project_many(
@@ -167,10 +169,9 @@ class _Problem:
         safe = torch.where(self._mask(), scores, torch.full_like(scores, 0.5))  # what is not there moves nothing
         x = rule.coordinates(safe.reshape(-1), from_logits=self.options.from_logits, margin=self.options.margin)
         assembly = self._assembly()
-        layout = Layout.of(assembly, self.problems, self.count)
         box = self.options.box(scores.reshape(-1))
         passes = make_passes(plain_tensor(x), assembly.cells, box.lower, box.upper, rule)
-        found_multipliers, converged, point, sweeps = self._common(assembly, layout, passes)
+        layout, found_multipliers, converged, point, sweeps = self._common(assembly, passes)
         dtype = result_dtype(scores)
         if scores.requires_grad or forward_ad._current_level >= 0:
             terms = terms_of(found_multipliers, layout, assembly.cells, x.device)
@@ -203,10 +204,9 @@ class _Problem:
         rule, scores = self.options.rule, self.scores
         x = rule.coordinates(scores.reshape(-1), from_logits=self.options.from_logits, margin=self.options.margin)
         assembly = self._assembly()
-        layout = Layout.of(assembly, self.problems, self.count)
         box = self.options.box(scores.reshape(-1))
         passes = make_passes(x, assembly.cells, box.lower, box.upper, rule)
-        multipliers, converged, _, _ = self._common(assembly, layout, passes)
+        layout, multipliers, converged, _, _ = self._common(assembly, passes)
         for index in np.flatnonzero(~converged).tolist():
             self._alone(index)  # raises where nothing meets the constraints
             raise BackendError(
@@ -215,13 +215,21 @@ class _Problem:
             )
         return terms_of(multipliers, layout, assembly.cells, scores.device)
 
-    def _common(self, assembly: Assembly, layout: Layout, passes: Passes) -> tuple[FloatArray, BoolArray, Point, int]:
-        """Return multipliers, which problems have converged, the point there, and the sweeps it took."""
-        if layout.rows.matrix.shape[1] > _MOST_ROWS:
-            return np.zeros(layout.rows.limit.shape), np.zeros(self.count, dtype=bool), passes.at(None), 1
+    def _common(self, assembly: Assembly, passes: Passes) -> tuple[Layout, FloatArray, BoolArray, Point, int]:
+        """Return rows and multipliers, which problems have converged, the point there, and the sweeps it took."""
+        places = Places.of(assembly, self.problems, self.count)
+        pairs, members = places.rows_of(assembly)
+        if pairs > _MOST_PAIRS:
+            if members * places.place.size > _MOST_ENTRIES:
+                none = Layout.none(assembly, places)
+                return none, none.rows.limit, np.zeros(self.count, dtype=bool), passes.at(None), 1
+            priced = solve_many_rows(passes, assembly.slabs, places.owner, self.count)
+            layout, multipliers = Layout.in_force(assembly, places, priced)
+            return layout, multipliers, priced.converged, priced.point, priced.sweeps
+        layout = Layout.of(assembly, places)
         found = solve_many(passes, layout.rows, layout.rows.gathered(1.0 / assembly.cells.counts))
         multipliers = np.where(found.converged[:, None], found.multipliers, 0.0)
-        return multipliers, found.converged, found.point, found.sweeps
+        return layout, multipliers, found.converged, found.point, found.sweeps
 
     def _mask(self) -> Tensor:
         return torch.from_numpy(self.inside).to(self.scores.device)

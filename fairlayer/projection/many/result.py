@@ -26,9 +26,9 @@ class ManyProjections:
     Args:
         value: predictions (b, n), 0 where the mask is False; it follows the scores.
         multipliers: price of each constraint in each problem, by its name, (b,).
-        sweeps: over the samples of all problems together.
+        sweeps: the number of sweeps over the samples of all problems together.
         alone: the problems that had to be solved one by one, by their index, with their results.
-        names: of the constraints.
+        names: the names of the constraints.
 
     Example:
         >>> import torch, fairlayer as fl
@@ -81,7 +81,7 @@ class _Solved:
     """All problems in one assembly, with their multipliers.
 
     Args:
-        assembly: of the samples of all problems.
+        assembly: the assembly of the samples of all problems.
         layout: its rows.
         raw: all samples as they came.
         problems: which problem each sample is of, (b n,), -1 for none.
@@ -126,7 +126,7 @@ class _Solved:
         first, second = self.layout.first[index], self.layout.second[index]
         for block, (statement, _) in enumerate(self.raw.statements):
             rows = np.flatnonzero(self.layout.block == block)
-            members = np.unique(first[rows][first[rows] >= 0])
+            members = np.flatnonzero(self.layout.owners[block] == index)
             if not len(members):
                 continue
             keep = np.zeros(len(statement.matrix), dtype=bool)

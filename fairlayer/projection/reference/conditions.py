@@ -66,7 +66,7 @@ def conditions_of(statements: Sequence[Statement], tolerances: FloatArray, *, eq
 
 
 def _row_conditions(block: int, rows: Rows, tolerance: float, equalities: bool) -> Iterator[Condition]:
-    """lower - tolerance <= v_r <= upper + tolerance."""
+    """State lower - tolerance <= v_r <= upper + tolerance."""
     sizes = row_sizes(rows)
     for r, weights in enumerate(rows.matrix @ rows.means.as_weights()):
         lower, upper = float(rows.lower_offset[r]), float(rows.upper_offset[r])
@@ -87,7 +87,7 @@ def row_sizes(rows: Rows) -> FloatArray:
 
 
 def _spread_conditions(block: int, spread: Spread, helper: int) -> Iterator[Condition]:
-    """low <= v_i <= high and scale * high - low <= tolerance."""
+    """State low <= v_i <= high and scale * high - low <= tolerance."""
     low, high = helper, helper + 1
     offset = spread_offset(spread)
     members = spread.matrix @ spread.means.as_weights()
@@ -99,7 +99,7 @@ def _spread_conditions(block: int, spread: Spread, helper: int) -> Iterator[Cond
 
 
 def _tied_conditions(block: int, spread: Spread, helper: int) -> Iterator[Condition]:
-    """v_i == c for every member."""
+    """State v_i == c for every member."""
     offset = spread_offset(spread)
     for i, weights in enumerate(spread.matrix @ spread.means.as_weights()):
         yield Condition(block, i, "tied", weights, ((helper, -1.0),), -offset[i])

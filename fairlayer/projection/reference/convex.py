@@ -24,7 +24,7 @@ class Built:
     parameters: tuple[Any, ...]
 
     def duals(self) -> Iterator[tuple[int, int, float]]:
-        """(owner, position, multiplier) of each constraint, at the solution."""
+        """Return (owner, position, multiplier) of each constraint, at the solution."""
         for j, constraint in enumerate(self.constraints):
             yield self.owner, j, _total_dual(constraint)
 

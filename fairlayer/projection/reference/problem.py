@@ -107,7 +107,7 @@ class ReferenceProblem:
         return pull, np.concatenate([np.zeros(0), *dense.values()])
 
     def active(self) -> list[tuple[int, int, str, float]]:
-        """(constraint, column 0, statement, multiplier) of each statement that holds with equality."""
+        """Return (constraint, column 0, statement, multiplier) of each statement that holds with equality."""
         found = [
             (self.assembly.owners[key[0]], 0, self.assembly.describe(Face(key, np.zeros(0), 0.0)), multiplier)
             for key, multiplier in faces_of(self.solved.multipliers())

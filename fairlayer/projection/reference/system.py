@@ -81,7 +81,7 @@ class System:
         """Return the parameters of the program, in its order, as functions of the inputs.
 
         Args:
-            inputs: of the task.
+            inputs: the inputs of the task.
             widening: by how much every limit is widened.
             equal: multipliers of the equalities, whose signs decide how a tolerance acts; needed for a gradient.
         """

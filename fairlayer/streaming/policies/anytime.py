@@ -29,7 +29,7 @@ class Anytime(Pooled):
         settle: number of samples after which the slack is zero.
         aim: how far inside the tolerance the feed-forward aims.
 
-    Source: design of this package; keeping a cell at its running mean is always possible.
+    Source: the design of this package; keeping a cell at its running mean is always possible.
 
     Example:
         >>> Anytime(allowance=2.0).slack(100) > Anytime(allowance=2.0).slack(1000) == 0.0

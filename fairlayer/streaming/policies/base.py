@@ -105,26 +105,17 @@ class Labelled(NamedTuple):
     labels: FloatArray
 
 
-class Placed(NamedTuple):
-    """Samples of a call, as they lie in memory.
-
-    Args:
-        edge: where the categories are, see `CellLookup.edge`.
-        at: address of the scores.
-        wide: whether these are of double precision.
-        n: samples.
-        first: where they will be written in the journal.
-    """
-
-    edge: IntArray
-    at: int
-    wide: bool
-    n: int
-    first: int
+Placed = tuple[int, int, bool, int, int]
+"""Samples of a call, as they lie in memory: the address of where their categories are (see `CellLookup.edge`), the
+address of their scores, whether these are of double precision, how many they are, and where they will be written in the
+journal. A plain tuple, since to make any other kind of value costs a good part of what a step costs."""
 
 
 class CompiledCall(Protocol):
     """A call of a stream in one compiled step."""
+
+    def rests(self, state: State, stream: Machine) -> bool:
+        """Return whether a solution that is due is not worth while, so that it can wait once more."""
 
     def takes(self, samples: Placed) -> bool:
         """Return whether a call will take these samples; nothing has changed."""
@@ -344,7 +335,7 @@ def check_numbers(policy: object, *, at_least_zero: tuple[str, ...], above_zero:
     """Check settings of a policy.
 
     Raises:
-        ConstraintDefinitionError: one is no finite number, or too small.
+        ConstraintDefinitionError: one is not a finite number, or too small.
     """
     for name in at_least_zero + above_zero:
         value = getattr(policy, name)

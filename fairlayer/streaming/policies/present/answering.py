@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,26 +31,26 @@ def estimates(state: State, stream: Machine, cells: IntArray, raw: FloatArray) -
 def shifted(state: State, stream: Machine, block: Block) -> FloatArray:
     """Return the answers of a block before any guard."""
     cells, raw, estimate = block
-    pulls = state["book"][BASE, cells]
+    pulls = state["book"][BASE].take(cells)
     if reads_labels(stream):
-        pulls = pulls + state["book"][SLOPE, cells] * estimate
-    low, high = stream.bounds
+        pulls = pulls + state["book"][SLOPE].take(cells) * estimate
+    low, high = _box(stream)
     found = np.asarray(stream.geometry.answer(raw, pulls, low, high))
     return np.where(pulls == 0.0, np.clip(raw, low, high), found) if stream.geometry.bounded else found
 
 
 def guarded(
     state: State, stream: Machine, block: Block, answers: FloatArray, limit: float | None
-) -> tuple[FloatArray, int]:
-    """Return a block as it is where the guard then holds, else one after the other; and how many were moved."""
-    found = guards(state, stream)
+) -> tuple[FloatArray, int, FloatArray]:
+    """Return a block as it is where the guard then holds, else one after the other; how many were moved; its sums."""
+    found, sums = guards(state, stream), sums_of(stream, block, answers)
     if limit is None or not found.owners:
-        return answers, 0
-    weight, noise, sums = weight_after(state, stream, len(answers)), state["noise"], state["book"][SUMS]
-    totals = found.totals(sums)
-    if found.holds(totals + weight * found.totals(sums_of(stream, block, answers)), noise, weight):
-        return answers, 0
-    return _one_by_one(found, stream, block, answers, (totals.tolist(), weight, noise))
+        return answers, 0, sums
+    weight, noise, past = weight_after(state, stream, len(answers)), state["noise"], state["book"][SUMS]
+    if found.holds(found.totals(past + weight * sums), noise, weight):
+        return answers, 0, sums
+    emitted, moved = _one_by_one(found, stream, block, answers, (found.totals(past).tolist(), weight, noise))
+    return emitted, moved, sums_of(stream, block, emitted)
 
 
 def _one_by_one(
@@ -97,9 +97,9 @@ def add_one(book: FloatArray, sample: Sample, labelled: bool) -> None:
     run_short_mean(book, cell, raw)
 
 
-def add_block(state: State, stream: Machine, block: Block, emitted: FloatArray) -> float:
-    """Count a block, all of whose samples weigh as much; return their weight."""
-    weight, sums = weight_after(state, stream, len(emitted)), sums_of(stream, block, emitted)
+def add_block(state: State, stream: Machine, block: Block, sums: FloatArray) -> float:
+    """Count a block of these sums, all of whose samples weigh as much; return their weight."""
+    weight = weight_after(state, stream, len(block[1]))
     state["book"][SUMS] += weight * sums
     run_short_means(state["book"], sums, block[0], block[1])
     return weight
@@ -110,12 +110,25 @@ def sums_of(stream: Machine, block: Block, emitted: FloatArray) -> FloatArray:
     cells, raw, estimate = block
     k = len(stream.history.cells)
     found = np.zeros((6, k))
-    found[0], found[1], found[2] = (np.bincount(cells, row, k) for row in (None, emitted, raw))
+    found[0], found[1], found[2] = (
+        np.bincount(cells, None, k),
+        np.bincount(cells, emitted, k),
+        np.bincount(cells, raw, k),
+    )
     if reads_labels(stream):
         found[3], found[4], found[5] = (
             np.bincount(cells, row, k) for row in (estimate, estimate * emitted, estimate * raw)
         )
     return found
+
+
+def _box(stream: Machine) -> tuple[Any, Any]:
+    """Return the bounds as arrays without a dimension, which NumPy compares with fastest; None where there is none."""
+    found = stream.scratch.get("box")
+    if found is None:
+        found = stream.scratch["box"] = tuple(None if end is None else np.array(float(end)) for end in stream.bounds)
+    low, high = found
+    return low, high
 
 
 def weight_after(state: State, stream: Machine, n: int) -> float:

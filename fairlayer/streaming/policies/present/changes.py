@@ -1,7 +1,11 @@
-"""When the scores of a cell have clearly changed, and what is then forgotten.
+"""When the scores of a cell have changed, and what is then forgotten.
 
 Two short means of a cell, over its own latest 16 and 80 samples, are compared with its long one. Where one lies farther
 from it than noise explains, the older scores of the cell are cut off.
+
+What has come of a cell since the last solution is compared with what that knew. Where it lies farther away than noise
+most often explains, shifts are solved anew at once. Of a cell of which too few scores are known for a cut, what was
+known then counts half.
 """
 
 from __future__ import annotations
@@ -11,8 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fairlayer._typing import FloatArray, IntArray
+from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.fused.book import (
+    COUNT,
+    FADED,
     FAR,
     FIRST,
     LONG,
@@ -20,10 +26,18 @@ from fairlayer.fused.book import (
     NEXT_FAR,
     NEXT_LONG,
     NEXT_NEAR,
+    RAW,
     SECOND,
     SEEN,
     SHORT,
+    SOLVED_AWAY,
+    SOLVED_COUNT,
+    SOLVED_MEAN,
+    SOLVED_SIZE,
+    SOLVED_SPREAD,
+    STRAYS,
     SURE,
+    SURELY_STRAYS,
 )
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.state import FIRST_WAIT
@@ -35,13 +49,19 @@ __all__ = [
     "LEAST_SPREAD",
     "OLDER",
     "SURELY",
+    "any_asks",
+    "asks",
     "contradicted",
     "contradicts",
+    "fade_strays",
     "far_means",
     "renew",
     "renewed",
     "run_short_mean",
     "run_short_means",
+    "since_solved",
+    "strayed",
+    "strays",
     "without_the_past",
 ]
 
@@ -55,6 +75,7 @@ LEAST_SPREAD = 0.25
 """Of the variance of all scores, that the variance of a cell counts as at least."""
 
 _NOBODY = np.zeros(0, dtype=np.int64)
+_STAYS = 1.0 - 1.0 / np.array(SHORT)[:, None]  # share of each short mean that a new sample leaves
 _SUSPECT = 0.65  # share of the distance that is clear for the other cells, once one has changed
 _REFERENCE = 0.25  # of the memory: how old a long mean is before short ones are compared with it
 
@@ -68,22 +89,24 @@ def run_short_mean(book: FloatArray, cell: int, score: float) -> None:
 
 def run_short_means(book: FloatArray, sums: FloatArray, cells: IntArray, raw: FloatArray) -> None:
     """Let the short means of each cell go on: one by one while it has few samples, then by the mean of its block."""
-    for cell in np.flatnonzero(sums[0]).tolist():
-        n = float(sums[0][cell])
-        if book[SEEN, cell] < SHORT[1]:
+    counts, totals, means = sums[0], sums[2], book[FIRST : SECOND + 1]
+    seen = book[SEEN]
+    if np.minimum.reduce(seen, initial=SHORT[1]) < SHORT[1]:
+        few = (counts > 0.0) & (seen < SHORT[1])
+        counts, totals = np.where(few, 0.0, counts), np.where(few, 0.0, totals)
+        for cell in np.flatnonzero(few).tolist():
             for score in raw[cells == cell].tolist():
                 run_short_mean(book, cell, score)
-        else:
-            mean = sums[2][cell] / n
-            book[SEEN, cell] += n
-            for row, length in ((FIRST, SHORT[0]), (SECOND, SHORT[1])):
-                book[row, cell] += (1.0 - (1.0 - 1.0 / length) ** n) * (mean - book[row, cell])
+    seen += counts
+    means += (1.0 - _STAYS**counts) * (totals / np.maximum(counts, 1.0) - means)
 
 
 def contradicted(book: FloatArray) -> IntArray:
     """Return the cells whose short means lie too far from the long one."""
     away = np.abs(book[FIRST : SECOND + 1] - book[LONG]) > book[NEAR : FAR + 1]
-    return np.flatnonzero((book[SEEN] > SURE) & (away[0] | away[1])) if away.any() else _NOBODY
+    if not np.logical_or.reduce(away, axis=None):
+        return _NOBODY
+    return np.flatnonzero((book[SEEN] > SURE) & (away[0] | away[1]))
 
 
 def contradicts(book: FloatArray, cell: int) -> bool:
@@ -92,6 +115,45 @@ def contradicts(book: FloatArray, cell: int) -> bool:
         return False
     long = book[LONG, cell]
     return bool(abs(book[FIRST, cell] - long) > book[NEAR, cell] or abs(book[SECOND, cell] - long) > book[FAR, cell])
+
+
+def since_solved(book: FloatArray, weight: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the samples of each cell that the last solution knew, those since, and their sum of distances (cells,).
+
+    Distances are from the mean that the solution knew, so that `away / (size + new)` is how far the mean has moved.
+    """
+    away = (book[RAW] - book[SOLVED_MEAN] * book[COUNT] - book[SOLVED_AWAY]) / weight
+    return book[SOLVED_SIZE], (book[COUNT] - book[SOLVED_COUNT]) / weight, away
+
+
+def strays(book: FloatArray, weight: float) -> BoolArray:
+    """Return for each cell whether what has come since the last solution has moved its raw mean by more than noise.
+
+    A cell of few recent samples learns much from each new one, long before a solution is due by the count of all.
+    """
+    size, new, away = since_solved(book, weight)
+    noise = book[SOLVED_SPREAD] ** 2 * np.maximum(STRAYS**2 * size, SURELY_STRAYS**2 * new)
+    return np.asarray((away * away > noise) & (book[SEEN] > SURE))
+
+
+def strayed(book: FloatArray, cell: int, weight: float) -> bool:
+    """Return the same as `strays` for one cell."""
+    if not book[SEEN, cell] > SURE:
+        return False
+    count, spread = float(book[COUNT, cell]), float(book[SOLVED_SPREAD, cell])
+    away = float(book[RAW, cell] - book[SOLVED_MEAN, cell] * count - book[SOLVED_AWAY, cell]) / weight
+    new = float(count - book[SOLVED_COUNT, cell]) / weight
+    return away * away > spread * spread * max(STRAYS**2 * float(book[SOLVED_SIZE, cell]), SURELY_STRAYS**2 * new)
+
+
+def asks(book: FloatArray, cell: int, weight: float) -> bool:
+    """Return whether one cell asks for a solution at once."""
+    return contradicts(book, cell) or strayed(book, cell, weight)
+
+
+def any_asks(book: FloatArray, weight: float) -> bool:
+    """Return whether some cell asks for a solution at once."""
+    return bool(len(contradicted(book)) or strays(book, weight).any())
 
 
 def far_means(stream: Machine, spread: float, cut: float) -> FloatArray:
@@ -122,8 +184,26 @@ def renewed(state: State, stream: Machine) -> bool:
 
 def renew(book: FloatArray, new: FloatArray) -> None:
     """Let the long means that waited come into force, and those of now wait."""
+    book[FADED] = 0.0
     book[LONG : FAR + 1] = book[NEXT_LONG : NEXT_FAR + 1]
     book[NEXT_LONG : NEXT_FAR + 1] = new
+
+
+def fade_strays(state: State, stream: Machine) -> None:
+    """Let the scores of each cell that has strayed count half, where so few are known that nothing can be cut off.
+
+    What comes then weighs twice as much beside them. One that strays twice the same way has changed, and what has
+    changed one cell may have changed the others too.
+    """
+    book = state["book"]
+    few = book[SOLVED_SIZE] <= OLDER * SHORT[1]
+    away = since_solved(book, state["weight"])[2]
+    for cell in np.flatnonzero(few & strays(book, state["weight"])).tolist():
+        stream.history.sketch.fade(cell, 0.5)
+        way = math.copysign(1.0, away[cell])
+        if book[FADED, cell] == way:
+            book[NEAR : FAR + 1] *= _SUSPECT
+        book[FADED, cell] = 0.0 if book[FADED, cell] == way else way
 
 
 def without_the_past(state: State, stream: Machine) -> State:

@@ -25,7 +25,7 @@ from fairlayer.streaming.policies.base import (
 )
 from fairlayer.streaming.policies.present import answering, changes, solving
 from fairlayer.streaming.policies.present import state as remembered
-from fairlayer.streaming.policies.present.quick import REFUSED, quick_of
+from fairlayer.streaming.policies.present.quick import REFUSED, quick_of, ready
 from fairlayer.streaming.policies.present.state import FIRST_WAIT, reads_labels, scale
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ __all__ = ["Present"]
 @register_policy
 @dataclass(frozen=True)
 class Present(Policy):
-    """Holds the gap of recent predictions within the tolerance, up to stated noise, in any geometry on a box.
+    """A policy that holds the gap of recent predictions within tolerance and stated noise, in any geometry on a box.
 
         y = y(z, q),     q = a + b p        a, b per cell; p the label estimate, where a constraint reads labels
 
@@ -55,7 +55,7 @@ class Present(Policy):
         cut: standard errors by which a short mean must differ from the long one for a change to be clear.
         trust: how much an estimated label counts beside a real one; 0 moves nobody before labels have come.
 
-    Source: design of this package.
+    Source: the design of this package.
 
     Example:
         >>> import torch, fairlayer as fl
@@ -99,6 +99,10 @@ class Present(Policy):
             stream.note("category added", f"{new - known} combinations of categories that the stream had not met")
         return remembered.grow(state, stream)
 
+    def loaded(self, state: State, stream: Machine) -> State:
+        """Return the state from what was saved, also by a version that kept less of the last solution."""
+        return remembered.loaded(state)
+
     def taken_over(self, state: State, old: State, stream: Machine, rows: IntArray) -> State:
         """Go on with present sums, labels and curves; shifts are solved for anew, from the old ones."""
         return remembered.taken_over(state, old, stream, rows)
@@ -124,7 +128,9 @@ class Present(Policy):
         if not large and solving.rests(self, state, stream):
             state["next_refresh"] = stream.samples + state["wait"]  # type: ignore[index]
             return state
-        quick = quick_of(state, stream, self.guard)
+        if state["next_refresh"] == 0.0:
+            changes.fade_strays(state, stream)
+        quick = quick_of(self, state, stream)
         if quick is None or quick.steps.contradicted(state["book"]):
             state = changes.without_the_past(state, stream)
         return solving.solved(self, state, stream, (cells, raw) if large else None)
@@ -139,7 +145,7 @@ class Present(Policy):
         """Return the shifted scores, and where the guard would not hold, those that it allows."""
         block = (cells, raw, answering.estimates(state, stream, cells, raw))
         before = answering.shifted(state, stream, block)
-        emitted, moved = answering.guarded(state, stream, block, before, self.guard)
+        emitted, moved, _ = answering.guarded(state, stream, block, before, self.guard)
         after = {**state, "guarded": state["guarded"] + moved} if moved else None
         return Answer(emitted, before, state["unmet"], after)
 
@@ -151,11 +157,12 @@ class Present(Policy):
 
     def compiled(self, state: State, stream: Machine) -> CompiledCall | None:
         """Return the kernels with what they need of the state, where they are loaded."""
-        return quick_of(state, stream, self.guard) if stream_loaded() is not None else None
+        found = ready(state, stream)
+        return found if found is not None or stream_loaded() is None else quick_of(self, state, stream)
 
     def answer_one(self, state: State, stream: Machine, cell: int, raw: float) -> tuple[float, float, float]:
         """Answer and count one sample in plain numbers, or by one compiled call."""
-        quick, book = quick_of(state, stream, self.guard), state["book"]
+        quick, book = quick_of(self, state, stream), state["book"]
         if quick is not None:
             weight = state["weight"] * quick.growth
             emitted, correction, acts, ended = quick.one(cell, raw, weight)
@@ -163,7 +170,7 @@ class Present(Policy):
             sample, before, acts = answering.answer_one(state, stream, cell, raw, self.guard)
             answering.add_one(book, sample, reads_labels(stream))
             emitted, correction, weight = sample.emitted, abs(sample.emitted - before), sample.weight
-            ended = changes.contradicts(book, cell)
+            ended = changes.asks(book, cell, weight)
         state["weight"] = weight  # type: ignore[index]
         if acts:
             state["guarded"] += 1.0  # type: ignore[index]
@@ -174,7 +181,7 @@ class Present(Policy):
     def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Answer and count a block in plain NumPy, or by one compiled call."""
         cells, raw = call
-        quick = quick_of(state, stream, self.guard, len(raw))
+        quick = quick_of(self, state, stream, len(raw))
         if quick is not None:
             weight = answering.weight_after(state, stream, len(raw))
             ended, moved, correction = quick.block(cells, raw, weight, emitted)
@@ -186,9 +193,9 @@ class Present(Policy):
         else:
             block = (cells, raw, answering.estimates(state, stream, cells, raw))
             before = answering.shifted(state, stream, block)
-            emitted[:], moved = answering.guarded(state, stream, block, before, self.guard)
+            emitted[:], moved, sums = answering.guarded(state, stream, block, before, self.guard)
             correction = float(np.abs(emitted - before).mean()) if moved else 0.0
-            ended = self._count(state, stream, block, emitted)
+            ended = self._count(state, stream, block, sums)
         if moved:
             state["guarded"] += moved  # type: ignore[index]
         if ended:
@@ -198,13 +205,13 @@ class Present(Policy):
     def count(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> State:
         """Count a call in the present sums and the short means."""
         block = (cells, raw, answering.estimates(state, stream, cells, raw))
-        if self._count(state, stream, block, emitted):
+        if self._count(state, stream, block, answering.sums_of(stream, block, emitted)):
             state["next_refresh"] = 0.0  # type: ignore[index]
         return state
 
-    def _count(self, state: State, stream: Machine, block: answering.Block, emitted: FloatArray) -> bool:
-        state["weight"] = answering.add_block(state, stream, block, emitted)  # type: ignore[index]
-        return bool(len(changes.contradicted(state["book"])))
+    def _count(self, state: State, stream: Machine, block: answering.Block, sums: FloatArray) -> bool:
+        state["weight"] = answering.add_block(state, stream, block, sums)  # type: ignore[index]
+        return changes.any_asks(state["book"], state["weight"])
 
     def count_labels(self, state: State, stream: Machine, labelled: Labelled) -> State:
         """Learn from labels: the curve, and the present sums that were counted with estimates."""

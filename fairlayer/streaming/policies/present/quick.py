@@ -20,13 +20,16 @@ from fairlayer.geometry.entropic import Entropic
 from fairlayer.geometry.euclidean import Euclidean
 from fairlayer.geometry.likelihood import Likelihood
 from fairlayer.streaming.guard import Guards
+from fairlayer.streaming.lookup import address
 from fairlayer.streaming.policies.base import Placed, State
+from fairlayer.streaming.policies.present.resting import RESTS, ever_rests, may_rest
 from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, labels_told, reads_labels, scale
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
+    from fairlayer.streaming.policies.present.policy import Present
 
-__all__ = ["REFUSED", "Feed", "Quick", "quick_feed", "quick_of"]
+__all__ = ["REFUSED", "Feed", "Quick", "quick_feed", "quick_of", "ready"]
 
 REFUSED = 2
 """How a compiled block ends that holds a sample which it cannot take; nothing has changed then."""
@@ -39,8 +42,8 @@ class Feed(NamedTuple):
     """A solution, as the plain way and the compiled one find it; pulls, raw means and slacks are in the book by then.
 
     Args:
-        shifts: of each member, by "constraint/member".
-        prices: of each constraint.
+        shifts: the shifts of each member, by "constraint/member".
+        prices: the prices of each constraint.
         unmet: by how much the worst statement is missed.
         widest: the largest tolerance.
         spread: the standard deviation of recent raw scores.
@@ -56,7 +59,8 @@ class Feed(NamedTuple):
 class Quick:
     """What the kernels are given of a state, as long as it lasts."""
 
-    def __init__(self, sweeps: StreamSweeps, state: State, stream: Machine, limit: float | None) -> None:
+    def __init__(self, sweeps: StreamSweeps, policy: Present, state: State, stream: Machine) -> None:
+        self.ever_rests, self.farthest = ever_rests(policy, stream), RESTS * policy.doubt**2
         self.steps, self.solving, self.calls = sweeps.stream_steps, sweeps.stream_solve, sweeps.stream_call
         self.book, self.curve = state["book"], state["curve"]
         self.found = found = guards(state, stream)
@@ -68,7 +72,7 @@ class Quick:
             -math.inf if low is None else low,
             math.inf if high is None else high,
             state["noise"],
-            0.0 if limit is None or not found.owners else 1.0,
+            0.0 if policy.guard is None or not found.owners else 1.0,
             self.labelled,
             labels.low or 0.0,
             labels.width or 0.0,
@@ -76,36 +80,44 @@ class Quick:
         )
         self.memory = stream.memory or math.inf
         self.growth = math.exp(1.0 / self.memory)
+        self.n, self.growth_of_n = 1, self.growth  # samples of the last call, and by how much their weight grew
         self.given = (self.book, self.curve, found.member, found.kind, found.start, found.room, self.terms)
         self.journal = stream.history.journal
         self.places = _places((*self.given, *self.journal), found, self.curve.shape[1])
+        self.desk = address(self.places)
 
     def renew(self, state: State, found: Guards) -> None:
         """Go on with a state that has another book and another noise, and is otherwise as before."""
         if found is self.found and state["curve"] is self.curve and state["book"].flags.c_contiguous:
             self.book = state["book"]
             self.given = (self.book, *self.given[1:])
-            self.places[AT_BOOK] = self.book.__array_interface__["data"][0]
+            self.places[AT_BOOK] = address(self.book)
             self.terms[NOISE] = state["noise"]
-
-    def fits(self, state: State) -> bool:
-        """Return whether the state is still the one that this was made of."""
-        return self.book is state["book"] and self.curve is state["curve"]
 
     def one(self, cell: int, raw: float, weight: float) -> tuple[float, float, bool, int]:
         """Answer and count one sample; see `stream_steps.step_one`."""
         found: tuple[float, float, bool, int] = self.steps.step_one(*self.given, weight, cell, raw)
         return found
 
+    def rests(self, state: State, stream: Machine) -> bool:
+        """Return whether a solution that is due can wait once more; see `resting`."""
+        return self.ever_rests and may_rest(state, stream) and self.has_hardly_moved(state)
+
+    def has_hardly_moved(self, state: State) -> bool:
+        """Return the same as `resting.has_hardly_moved`."""
+        return bool(self.solving.moved(self.book, state["weight"]) <= self.farthest)
+
     def takes(self, samples: Placed) -> bool:
         """Return whether `answer` will take these samples; nothing has changed."""
-        return bool(self.calls.takes(self.places, *samples))
+        return bool(self.calls.takes(self.desk, *samples))
 
     def answer(self, state: State, samples: Placed, out: int) -> tuple[float, float] | None:
         """Answer and count samples where they lie; see `stream_call.call`."""
-        n = samples.n
-        weight = state["weight"] * (self.growth if n == 1 else math.exp(min(n / self.memory, MOST_MEMORIES)))
-        ended, moved, correction = self.calls.call(self.places, *samples, weight, out)
+        n = samples[3]
+        if n != self.n:
+            self.n, self.growth_of_n = n, math.exp(min(n / self.memory, MOST_MEMORIES))
+        weight = state["weight"] * self.growth_of_n
+        ended, moved, correction = self.calls.call(self.desk, *samples, weight, out)
         if ended:
             if ended == REFUSED:
                 return None
@@ -126,22 +138,30 @@ def _places(arrays: Sequence[np.ndarray[Any, Any]], found: Guards, bins: int) ->
     if not all(array.flags.c_contiguous for array in arrays):
         raise ValueError("the arrays of a compiled call must lie row by row")
     places = np.empty(PLACES, dtype=np.int64)
-    places[AT_BOOK : AT_BOOK + len(arrays)] = [array.__array_interface__["data"][0] for array in arrays]
+    places[AT_BOOK : AT_BOOK + len(arrays)] = [address(array) for array in arrays]
     places[OF_CELLS], places[OF_BINS], places[OF_GUARDS] = arrays[0].shape[1], bins, len(found.owners)
     return places
 
 
-def quick_of(state: State, stream: Machine, limit: float | None, rows: int = 1) -> Quick | None:
-    """Return the compiled way of a state, None where the plain one serves."""
+def ready(state: State, stream: Machine) -> Quick | None:
+    """Return the compiled way of a state where it has been made already."""
     found: Quick | None = stream.scratch.get("quick")
-    if found is not None and found.fits(state):
+    if found is not None and found.book is state["book"] and found.curve is state["curve"]:
+        return found
+    return None
+
+
+def quick_of(policy: Present, state: State, stream: Machine, rows: int = 1) -> Quick | None:
+    """Return the compiled way of a state, None where the plain one serves."""
+    found = ready(state, stream)
+    if found is not None:
         return found
     if type(stream.geometry) not in _GEOMETRIES or not state["book"].shape[1]:
         return None
     sweeps = stream_kernels(rows)
     if sweeps is None:
         return None
-    found = stream.scratch["quick"] = Quick(sweeps, state, stream, limit)
+    found = stream.scratch["quick"] = Quick(sweeps, policy, state, stream)
     return found
 
 
@@ -171,7 +191,6 @@ def quick_feed(
         np.array([state["shifts"].get(name, 0.0) for name in found.members]),
         quick.terms,
         np.array([*settings, sketch.high - sketch.low]),
-        state["weight"],
         book,
     )
     prices = {constraint.name: 0.0 for constraint in stream.constraints}

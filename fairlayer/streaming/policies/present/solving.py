@@ -10,13 +10,32 @@ import torch
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch
-from fairlayer.fused.book import BASE, COUNT, RAW, SHORT, SLOPE, SOLVED_MEAN, SOLVED_SLACK
+from fairlayer.fused.book import (
+    BASE,
+    COUNT,
+    RAW,
+    SHORT,
+    SLOPE,
+    SOLVED_AWAY,
+    SOLVED_COUNT,
+    SOLVED_MEAN,
+    SOLVED_SIZE,
+    SOLVED_SPREAD,
+)
 from fairlayer.groups import Groups
 from fairlayer.streaming.bands import Band, bands_of, solve_bands
 from fairlayer.streaming.debt import debts_of
 from fairlayer.streaming.policies.base import State
-from fairlayer.streaming.policies.present.changes import LEAST_SPREAD, OLDER, SURELY, far_means, renew, renewed
+from fairlayer.streaming.policies.present.changes import (
+    LEAST_SPREAD,
+    OLDER,
+    SURELY,
+    far_means,
+    renew,
+    renewed,
+)
 from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of
+from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
 from fairlayer.streaming.policies.present.state import (
     FIRST_WAIT,
     guards,
@@ -34,7 +53,6 @@ if TYPE_CHECKING:
 __all__ = ["rests", "solved"]
 
 _LONGER, _SHARE = 1.15, 16.0  # growth of the wait between solutions; memory over the longest
-_RESTS = 4.0  # slacks, squared, by which raw means may move before a solution is worth while: half an error or so
 _FARTHEST = 10.0  # the largest shift in geometries of probabilities, in log-odds
 _UNMET = 0.25, 1e-3  # of the tolerance, and in prediction units: what may be missed without being SATURATED
 _TO_TELL = 1e-9  # weight of a point that only tells what pull a cell has
@@ -92,37 +110,21 @@ def solved(policy: Present, state: State, stream: Machine, block: Block | None) 
 
 
 def rests(policy: Present, state: State, stream: Machine) -> bool:
-    """Return whether the raw means have hardly moved beyond the slack of their groups since the last solution.
-
-    A solution is due all the same after half of the memory, after the first, where labels matter, on the way to other
-    limits, and where something is repaid.
-    """
-    due = stream.samples - state["solved"] > 0.5 * (stream.memory or 1e3) or state["wait"] <= 2.0 * FIRST_WAIT
-    busy = reads_labels(stream) or stream.transition is not None or state["next_refresh"] == 0.0
-    if due or busy or _repays(policy, stream):
+    """Return whether a solution that is due can wait once more; see `resting`."""
+    if not may_rest(state, stream) or not ever_rests(policy, stream):
         return False
-    quick = quick_of(state, stream, policy.guard)
-    if quick is not None:
-        return bool(quick.solving.moved(state["book"], state["weight"]) <= _RESTS)
-    counts, raw, mean, slack = state["book"][[COUNT, RAW, SOLVED_MEAN, SOLVED_SLACK]]
-    here = counts > 0.0
-    distance = raw[here] / counts[here] - mean[here]
-    moved = float(counts[here] @ (distance / np.maximum(slack[here], 1e-12)) ** 2)
-    return bool(moved <= _RESTS * float(counts[here].sum()))
-
-
-def _repays(policy: Present, stream: Machine) -> bool:
-    return policy.repair is not None or stream.setting.hold is not None
+    quick = quick_of(policy, state, stream)
+    return has_hardly_moved(policy, state) if quick is None else quick.has_hardly_moved(state)
 
 
 def _quick(policy: Present, state: State, stream: Machine, rows: int) -> Quick | None:
     """Return the compiled way where it can solve for all that is asked."""
-    return quick_of(state, stream, policy.guard, rows) if _is_plain(policy, state, stream) else None
+    return quick_of(policy, state, stream, rows) if _is_plain(policy, state, stream) else None
 
 
 def _is_plain(policy: Present, state: State, stream: Machine) -> bool:
     """Return whether nothing but parities of plain means is asked, and each of their members has been met."""
-    if stream.transition is not None or _repays(policy, stream):
+    if stream.transition is not None or policy.repair is not None or stream.setting.hold is not None:
         return False
     found = guards(state, stream)
     return found.complete and found.met
@@ -137,11 +139,13 @@ def _far_means(policy: Present, quick: Quick | None, stream: Machine, spread: fl
     return far
 
 
-def _means_now(book: FloatArray, weight: float, doubtful: float) -> None:
-    """Write down the present raw mean of each cell, and its slack."""
-    safe = np.maximum(book[COUNT], 1e-300)
-    book[SOLVED_MEAN] = book[RAW] / safe
-    book[SOLVED_SLACK] = doubtful / np.sqrt(np.maximum(safe / weight, 1e-9))
+def _means_now(book: FloatArray, cell: IntArray, score: FloatArray, weight: FloatArray, spread: float) -> None:
+    """Write down what a solution knows of each cell: the mean and the number of its points, and the spread."""
+    k = book.shape[1]
+    size = np.bincount(cell, weight, k)
+    book[SOLVED_MEAN] = np.bincount(cell, weight * score, k) / np.maximum(size, 1e-300)
+    book[SOLVED_SIZE], book[SOLVED_SPREAD], book[SOLVED_COUNT] = size, spread, book[COUNT]
+    book[SOLVED_AWAY] = book[RAW] - book[SOLVED_MEAN] * book[COUNT]
 
 
 def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | None, book: FloatArray) -> Feed:
@@ -151,19 +155,19 @@ def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | N
     if block is not None:
         cell, score = np.append(cell, block[0]), np.append(score, block[1])
         weight = np.append(weight, np.ones(len(block[0])))
-    labelled, k = reads_labels(stream), len(stream.history.cells)
-    halves = 2 if labelled else 1
-    estimate = scale(stream).read(state["curve"], cell, score) if labelled and k else np.zeros(len(cell))
-    recent = float(weight.sum())
+    labelled, k, n = reads_labels(stream), len(stream.history.cells), len(cell)
+    recent = float(np.add.reduce(weight))
     mean = float(weight @ score) / recent if recent > 0 else 0.0
     spread = math.sqrt(max(float(weight @ (score - mean) ** 2) / recent if recent > 0 else 0.0, 1e-12))
     # Points of no weight, last, tell what pull each cell has at the label estimates 0 and 1.
-    points = _Points(
-        np.concatenate([cell, np.tile(np.arange(k), halves)]),
-        np.concatenate([score, np.full(halves * k, mean)]),
-        np.concatenate([weight, np.full(halves * k, _TO_TELL)]),
-        np.concatenate([estimate, np.repeat([0.0, 1.0][:halves], k)]),
-    )
+    halves = 2 if labelled else 1
+    many = n + halves * k
+    points = _Points(np.empty(many, dtype=np.int64), np.empty(many), np.empty(many), np.zeros(many))
+    points.cell[:n], points.score[:n], points.weight[:n] = cell, score, weight
+    points.cell[n:], points.score[n:], points.weight[n:] = np.arange(halves * k) % max(k, 1), mean, _TO_TELL
+    if labelled and k:
+        points.estimate[:n] = scale(stream).read(state["curve"], cell, score)
+        points.estimate[n + k :] = 1.0
     bands = _bands(policy, state, stream, points, spread)
     reach = _FARTHEST if stream.geometry.bounded else max(sketch.high - sketch.low, spread)
     x = _coordinates(stream, points.score)
@@ -173,14 +177,14 @@ def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | N
         return found
 
     found = solve_bands(bands, answer, len(x), limit=reach, before=state["shifts"])
-    pulls = found.pulls[len(cell) :].reshape(halves, k)
+    pulls = found.pulls[n:].reshape(halves, k)
     prices = {constraint.name: 0.0 for constraint in stream.constraints}
     shifts: dict[str, float] = {}
     for band, t in zip(bands, found.shifts, strict=True):
         prices[band.owner] += float((np.maximum(t, 0.0) / band.unit).sum()) / max(recent, 1e-9)
-        shifts |= {f"{band.owner}/{name}": float(each) for name, each in zip(band.names, t, strict=True)}
+        shifts |= {f"{band.owner}/{name}": each for name, each in zip(band.names, t.tolist(), strict=True)}
     book[BASE], book[SLOPE] = pulls[0], pulls[1] - pulls[0] if labelled else 0.0
-    _means_now(book, state["weight"], policy.doubt * spread)
+    _means_now(book, cell, score, weight, spread)
     return Feed(shifts, prices, found.unmet, max((band.tolerance for band in bands), default=0.0), spread)
 
 

@@ -20,7 +20,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.fused.book import FAR, LABEL_BINS, LONG, NEXT_FAR, NEXT_LONG, ROWS, SOLVED_MEAN, SUMS
+from fairlayer.fused.book import (
+    COUNT,
+    FAR,
+    LABEL_BINS,
+    LONG,
+    NEXT_FAR,
+    NEXT_LONG,
+    RAW,
+    ROWS,
+    SOLVED_AWAY,
+    SOLVED_COUNT,
+    SOLVED_MEAN,
+    SUMS,
+)
 from fairlayer.streaming.gather import gathered
 from fairlayer.streaming.guard import Guards, guards_of
 from fairlayer.streaming.label_estimates import LabelScale, curves
@@ -37,6 +50,7 @@ __all__ = [
     "guards",
     "heard",
     "lightened",
+    "loaded",
     "merged",
     "reads_labels",
     "scale",
@@ -83,7 +97,6 @@ def grow(state: State, stream: Machine) -> State:
         return state
     columns = np.zeros((ROWS, new))
     columns[LONG : FAR + 1] = columns[NEXT_LONG : NEXT_FAR + 1] = math.inf
-    columns[SOLVED_MEAN] = math.inf  # never solved
     bins = LABEL_BINS if reads_labels(stream) else 0
     more = np.zeros((2, new, bins))
     curve = np.tile(scale(stream).centres[:bins], (new, 1))
@@ -97,6 +110,23 @@ def grow(state: State, stream: Machine) -> State:
         "wait": FIRST_WAIT,
         "next_refresh": min(state["next_refresh"], stream.samples + FIRST_WAIT),
     }
+
+
+def loaded(state: State) -> State:
+    """Return a saved state whose book has every row; what a solution knew and was not kept is solved for anew.
+
+    Raises:
+        ValueError: the book has rows that this version does not know.
+    """
+    lacking = ROWS - len(state["book"])
+    if not lacking:
+        return state
+    if lacking < 0:
+        raise ValueError(f"a book of {len(state['book'])} rows, where this version has {ROWS}")
+    book = np.vstack([state["book"], np.zeros((lacking, state["book"].shape[1]))])
+    book[SOLVED_MEAN:] = 0.0
+    book[SOLVED_COUNT], book[SOLVED_AWAY] = book[COUNT], book[RAW]
+    return {**state, "book": np.ascontiguousarray(book), "next_refresh": 0.0}
 
 
 def taken_over(state: State, old: State, stream: Machine, rows: IntArray) -> State:
@@ -143,7 +173,8 @@ def lightened(state: State, stream: Machine) -> State:
     if weight <= _HEAVY:
         return state
     book = state["book"].copy()
-    book[SUMS] /= weight
+    for rows in (SUMS, SOLVED_COUNT, SOLVED_AWAY):
+        book[rows] /= weight
     return {**state, "book": book, "borrowed": state["borrowed"] / weight, "weight": 1.0}
 
 
@@ -195,6 +226,7 @@ def _with_sums(state: Mapping[str, Any], stream: Machine, sums: FloatArray, labe
     stream.scratch.clear()
     book = state["book"].copy()
     book[SUMS] = sums
+    book[SOLVED_COUNT], book[SOLVED_AWAY] = book[COUNT], book[RAW] - book[SOLVED_MEAN] * book[COUNT]  # nothing since
     curve = curves(labels, scale(stream)) if labels.size else state["curve"]
     return {**state, "book": book, "labels": labels, "curve": curve, "next_refresh": 0.0}
 

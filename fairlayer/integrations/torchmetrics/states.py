@@ -1,7 +1,14 @@
-"""A saved state of a metric, read before it is taken over: torchmetrics would set whatever it finds."""
+"""The states of a metric: what they are about, as one more state, and which saved ones it takes over.
+
+torchmetrics compares states by their values: a `MetricCollection` shares one state between metrics whose states are
+equal after the first batch, and `merge_state` and ranks add up what has the same shape. So that metrics of other groups
+or another threshold are never taken for one another, what they are about is a state too. A saved state is read before
+it is taken over, since torchmetrics would set whatever it finds.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +16,33 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from fairlayer.errors import CheckpointError
+from fairlayer.errors import CheckpointError, ConstraintDefinitionError
 
-__all__ = ["check_saved"]
+__all__ = ["alike", "check_saved", "identity"]
+
+
+def identity(*about: object) -> Tensor:
+    """Return eight bytes that tell one description from another, the same on every rank.
+
+    Example:
+        >>> bool((identity("sex", 0.5) == identity("sex", 0.5)).all()), bool((identity("a") == identity("b")).all())
+        (True, False)
+    """
+    return torch.tensor(list(hashlib.sha256(repr(about).encode()).digest()[:8]))
+
+
+def alike(parts: Tensor) -> Tensor:
+    """Return what all parts (parts, 8) say.
+
+    Raises:
+        ConstraintDefinitionError: they differ.
+    """
+    if bool((parts != parts[0]).any()):
+        raise ConstraintDefinitionError(
+            "the states of metrics with different groups, constraints or thresholds were to be pooled. Build the "
+            "metric with the same arguments everywhere, categories in the same order."
+        )
+    return parts[0]
 
 
 def check_saved(metric: Metric, state_dict: Mapping[str, Any], prefix: str, *, unknown: str = "") -> None:
@@ -19,12 +50,12 @@ def check_saved(metric: Metric, state_dict: Mapping[str, Any], prefix: str, *, u
 
     Args:
         metric: what is to be loaded into; it has a state `about`, see `identity`.
-        state_dict: with persistent states of this metric, or with none of them.
-        prefix: of their names.
+        state_dict: a `state_dict` with persistent states of this metric, or with none of them.
+        prefix: the prefix of their names.
         unknown: the name of a state in which NaN stands for what is not known.
 
     Raises:
-        CheckpointError: a state is missing, is no tensor, has another shape, holds NaN, or is about other groups,
+        CheckpointError: a state is missing, is not a tensor, has another shape, holds NaN, or is about other groups,
             another constraint or another threshold.
     """
     defaults: Mapping[str, Any] = metric._defaults

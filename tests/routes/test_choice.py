@@ -1,0 +1,100 @@
+"""Which of several routes is chosen for its decisions, where rows can tell them apart and where they cannot."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fairlayer as fl
+from fairlayer._typing import FloatArray
+from fairlayer.report.alternatives import alternatives_among
+from fairlayer.routes import Candidate, Criterion, RouteNumbers, Routes, compare_routes
+from fairlayer.routes.numbers import RouteGap
+from fairlayer.training import Observed
+
+CHOICE = Criterion("accuracy", "decision gap")
+ROWS = 400
+
+
+def numbers(right: FloatArray, expected: float | None, estimate: float = 0.01) -> RouteNumbers:
+    gap = RouteGap(estimate, 0.02, at_least=False, estimate=estimate, excess=estimate - 0.02, expected=expected)
+    return RouteNumbers({"accuracy": float(right.mean())}, {}, {}, {"parity": gap}, {}, 0.5, {"accuracy": right})
+
+
+def right(*wrong: int) -> FloatArray:
+    """Return which decisions are right: all but those of the rows given."""
+    found = np.ones(ROWS)
+    found[list(wrong)] = 0.0
+    return found
+
+
+def test_of_routes_that_rows_cannot_tell_apart_the_one_of_the_smallest_gap_to_come_is_taken() -> None:
+    best, level = numbers(right(*range(10)), 0.04), numbers(right(*range(5, 16)), 0.03)  # 5 against 6 rows
+    assert CHOICE.best([best, level]) == 1
+    assert CHOICE.best([best, replace(level, decision_gaps=best.decision_gaps)]) == 0
+    assert CHOICE.best([best, numbers(right(*range(14)), 0.03)]) == 0  # 0 against 4 rows: never right where best is not
+    assert CHOICE.best([best, numbers(right(*range(5, 17)), 0.03)]) == 0  # 5 against 7
+
+
+def test_what_stays_within_its_limit_is_asked_first() -> None:
+    best, beyond = numbers(right(*range(10)), 0.04), numbers(right(*range(5, 16)), 0.0, estimate=0.03)
+    assert CHOICE.best([best, beyond]) == 0
+    assert CHOICE.best([numbers(right(), 0.0, estimate=0.09), beyond]) == 1  # nobody keeps it: the nearest
+
+
+def test_an_estimate_stands_where_no_thresholds_were_fitted_and_a_lower_limit_counts_from_below() -> None:
+    best, level = numbers(right(*range(10)), 0.02), numbers(right(*range(5, 16)), None, estimate=0.015)
+    assert CHOICE.best([best, level]) == 1
+    ratio = RouteGap(0.85, 0.8, at_least=True, estimate=0.85, excess=-0.05)
+    assert replace(ratio, expected=0.7).long_run == pytest.approx(0.1)
+    assert ratio.long_run == pytest.approx(-0.05)
+    assert RouteGap(None, 0.8, at_least=True, estimate=None).long_run == 0.0
+
+
+@pytest.mark.parametrize("criterion", [Criterion("accuracy", "no gap"), Criterion("accuracy", "score gap")])
+def test_scores_are_chosen_by_the_measure_alone(criterion: Criterion) -> None:
+    rows = [numbers(right(*range(10)), 0.04), numbers(right(*range(5, 16)), 0.03)]
+    assert criterion.best(rows) == 0
+    assert CHOICE.best([replace(each, each={}) for each in rows]) == 0
+
+
+@pytest.fixture(scope="module")
+def found() -> Routes:
+    random = np.random.default_rng(0)
+    sex = random.integers(0, 2, 1200)
+    scores = np.clip(random.normal(0.45 + 0.1 * sex, 0.2), 0.01, 0.99)
+    rows = Observed({"sex": sex}, (random.uniform(size=1200) < scores).astype(np.float64))
+    parts = {"valid": rows.take(slice(0, 400)), "test": rows.take(slice(400, 1200))}
+    mine = Candidate("mine", scores[:400], scores[400:])
+    return compare_routes([mine], fl.DemographicParity("sex", 0.02), criterion=CHOICE, **parts)
+
+
+def test_a_rule_says_what_gap_is_to_be_expected_and_which_rows_it_decides_right(found: Routes) -> None:
+    rule, projected = found.named("mine, rule"), found.named("mine, projected")
+    [gap] = rule.valid.decision_gaps.values()
+    assert rule.expected is not None
+    assert gap.expected == rule.expected.long_run.mean
+    assert gap.value is not None
+    assert gap.value <= 0.02 + 1e-9 < gap.expected  # thresholds meet their limit where they were fitted
+    assert [each.expected for each in projected.valid.decision_gaps.values()] == [None]
+    assert [each.expected for each in rule.test.decision_gaps.values()] == [None]
+    for route in found.routes:
+        assert route.valid.each["accuracy"].mean() == pytest.approx(route.valid.measures["accuracy"])
+        assert route.test.each["accuracy"].shape == (800,)
+    assert "each" not in json.dumps(found.to_dict())
+
+
+def test_a_route_that_is_level_is_told_why_it_was_not_taken(found: Routes) -> None:
+    [best, level] = [found.named(name) for name in ("mine, projected", "mine, rule")]
+    more = replace(level, valid=replace(level.valid, measures={"accuracy": 1.0}))
+    reasons = {
+        one["name"]: one["why_not"] for one in alternatives_among(replace(found, routes=(best, more)), best.name)
+    }
+    assert reasons[best.name] == ""
+    assert "1.0000, which cannot be told from" in reasons["mine, rule"]
+    less = replace(found, routes=(best, replace(more, valid=replace(more.valid, measures={"accuracy": 0.0}))))
+    fallen_back = {one["name"]: one["why_not"] for one in alternatives_among(less, "mine, rule")}
+    assert "it could not be kept" in fallen_back["mine, projected"]
