@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -33,9 +33,8 @@ _EXACT = (torch.float32, torch.float64)
 _HALF = (torch.bfloat16, torch.float16)
 
 
-def transforming() -> bool:
-    """Return whether a torch.func transform is active, under which some tensors hold no data."""
-    return bool(torch._C._are_functorch_transforms_active())
+transforming: Callable[[], bool] = torch._C._are_functorch_transforms_active
+"""Whether a torch.func transform is active, under which some tensors hold no data."""
 
 
 def is_batched(tensor: torch.Tensor) -> bool:

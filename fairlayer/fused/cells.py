@@ -1,8 +1,9 @@
 """Sweeps over a batch whose samples lie cell by cell, so that each cell is one run of numbers with one pull.
 
 A counting sort brings the samples into that order once. Each sweep then gives the sums of y and of W = -dy/dq of every
-cell, and writes nothing; the predictions are written at the end, back in the order of the batch. The formulas are those
-of `fairlayer.fused.steps`; the entropic geometry sorts e = exp(-x) instead of the log-odds x.
+cell, and writes nothing; the predictions are written at the end, in the order of the batch, where reads and writes
+follow each other in memory however many cells there are. The formulas are those of `fairlayer.fused.steps`; the
+entropic geometry takes e = exp(-x) instead of the log-odds x.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ __all__ = ["arrange", "check", "emit", "excess", "sweep", "tally"]
 
 
 @compiled
-def arrange(scores: Any, codes: Any, counts: Any, logits: bool, starts: Any, order: Any, sorted_scores: Any) -> None:
-    """Sort samples by cell: `starts` (cells + 2), `order` (n), and their scores, as exp(-score) for `logits`."""
+def arrange(z: Any, codes: Any, counts: Any, starts: Any, ordered: Any) -> None:
+    """Sort samples by cell: `starts` (cells + 2), and their scores."""
     cells = counts.shape[0]
     starts[0] = 0
     for cell in range(cells):
@@ -30,9 +31,7 @@ def arrange(scores: Any, codes: Any, counts: Any, logits: bool, starts: Any, ord
         cell = codes[i]
         at = place[cell]
         place[cell] = at + 1
-        order[at] = i
-        score = np.float64(scores[i])
-        sorted_scores[at] = math.exp(-score) if logits else score
+        ordered[at] = z[i]
 
 
 @compiled
@@ -145,33 +144,34 @@ def excess(z: Any, starts: Any, pulls: Any, threshold: float, first: int, up: An
 
 
 @compiled
-def emit(
-    geometry: int, z: Any, starts: Any, order: Any, pulls: Any, lower: float, upper: float, value: Any, free: Any
-) -> None:
-    """Write the predictions in the order of the batch; on a box also which samples are not held by a bound."""
-    for cell in range(pulls.shape[0]):
-        pull = pulls[cell]
-        a, b = odds(pull)
-        for at in range(starts[cell], starts[cell + 1]):
-            i = order[at]
-            if geometry == EUCLIDEAN:
-                moved = z[at] - pull
-                y = min(max(moved, lower), upper)
-                free[i] = y == moved
-            elif geometry == ENTROPIC:
-                y = a / (a + b * z[at])
-            else:
-                y = _root(z[at], pull)
+def emit(geometry: int, z: Any, codes: Any, pulls: Any, lower: float, upper: float, value: Any, free: Any) -> None:
+    """Write the predictions of samples in the order of the batch; on a box also which of them no bound holds."""
+    n, cells = codes.shape[0], pulls.shape[0]
+    if geometry == EUCLIDEAN:
+        for i in range(n):
+            moved = z[i] - pulls[codes[i]]
+            y = min(max(moved, lower), upper)
+            free[i] = y == moved
             value[i] = y
+    elif geometry == ENTROPIC:
+        up, down = np.empty(cells), np.empty(cells)
+        for cell in range(cells):
+            up[cell], down[cell] = odds(pulls[cell])
+        for i in range(n):
+            a = up[codes[i]]
+            value[i] = a / (a + down[codes[i]] * z[i])
+    else:
+        for i in range(n):
+            value[i] = _root(z[i], pulls[codes[i]])
 
 
 def check() -> None:
     """Compile, or load from the cache, what passes over cells need, and run it once: what is broken shows here."""
     scores, codes, counts = np.array([3.0, 1.0, 5.0]), np.array([1, 0, 1]), np.array([1, 2, 0])
-    starts, order, ordered = np.zeros(4, dtype=np.int64), np.empty(3, dtype=np.int32), np.empty(3)
-    arrange(scores, codes, counts, False, starts, order, ordered)
+    starts, ordered = np.zeros(4, dtype=np.int64), np.empty(3)
+    arrange(scores, codes, counts, starts, ordered)
     pulls, sums, frees, value = np.array([-1.0, 1.0, 0.0]), np.empty(3), np.empty(3), np.empty(3)
     sweep(EUCLIDEAN, ordered, starts, pulls, -np.inf, np.inf, sums, frees)
-    emit(EUCLIDEAN, ordered, starts, order, pulls, -np.inf, np.inf, value, np.empty(3, dtype=np.bool_))
+    emit(EUCLIDEAN, scores, codes, pulls, -np.inf, np.inf, value, np.empty(3, dtype=np.bool_))
     if sums.tolist() != [2.0, 6.0, 0.0] or value.tolist() != [2.0, 2.0, 4.0]:
         raise ArithmeticError(f"the compiled sweep of two cells gave {sums.tolist()} and {value.tolist()}")

@@ -9,7 +9,7 @@ import numba
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["compiled", "float32_at", "float64_at", "int64_at"]
+__all__ = ["compiled", "entry", "float32_at", "float64_at", "int64_at"]
 
 # Sums may be reordered, so that they vectorise. NaN and infinities keep their meaning: they are how a sweep finds that
 # a batch is not for it.
@@ -23,6 +23,12 @@ def compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(function, cache=True, **options)
     except RuntimeError:  # no locator for the cache: a read-only installation without a home
         return numba.njit(function, cache=False, **options)
+
+
+def entry(function: Any) -> Callable[..., Any]:
+    """Return what a compiled function first ran for: arguments of those kinds only, at which nobody looks any more."""
+    found: Callable[..., Any] = function.get_overload(function.signatures[0])
+    return found
 
 
 @intrinsic

@@ -9,8 +9,7 @@ falls monotonically: Newton's method inside a bracket, as in `fairlayer.solve.sc
 
     u = (mean_0(W v) - mean_1(W v)) / (W_0 / n_0^2 + W_1 / n_1^2),     dz = dy/dz (v - (+u / n_0 or -u / n_1))
 
-Arrays come as addresses, which cost a tenth of what arrays cost to hand over. The solution is left in a record of
-float64 numbers, whose places are named below.
+Arrays come as addresses, and everything else as numbers, which cost a tenth of what arrays cost to hand over.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from fairlayer.fused.compiling import compiled, float32_at, float64_at, int64_at
+from fairlayer.fused.compiling import compiled, entry, float32_at, float64_at, int64_at
 from fairlayer.fused.steps import (
     ENTROPIC,
     EUCLIDEAN,
@@ -40,19 +39,18 @@ from fairlayer.fused.steps import (
 __all__ = [
     "adjoint_float32",
     "adjoint_float64",
+    "entry",
     "solve_float32",
     "solve_float64",
 ]
 
-SOLVED, NOT_TWO_GROUPS, NO_NUMBERS, UNFINISHED, ALL_HELD = 0, 1, 2, 3, 4
-"""What a solve returns: solved; other codes than 0 and 1, or one of them alone; scores out of range; accuracy missed;
-every prediction at a bound."""
+NOT_TWO_GROUPS, NO_NUMBERS, UNFINISHED, ALL_HELD = -1.0, -2.0, -3.0, -4.0
+"""Why nothing was solved: other codes than 0 and 1, or one of them alone; scores out of range; accuracy missed; every
+prediction at a bound. It stands where the sweeps would."""
 
-MULTIPLIER, PULL0, PULL1, COUNT0, COUNT1, FREE0, FREE1, PASSES, HELD, RECORD = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
-"""What a solve leaves in a record: s lambda, the pulls, rows, sums of W, sweeps, whether a face holds; its length."""
-
-GEOMETRY, LOWER, UPPER, TERMS = 0, 1, 2, 3
-"""The terms of a call: geometry and bounds (of probabilities: what no score may lie beyond); and their number."""
+SWEEPS, MULTIPLIER, ONES, FREE0, FREE1, UNMOVED = 0, 1, 2, 3, 4, 5
+"""What a solve returns: sweeps, s lambda, rows of group 1, the sums of W of both groups, and whether the projection is
+the identity here: no statement holds with equality, no bound holds a prediction, and scores are predictions."""
 
 _MOST_SWEEPS = 200
 _LONGEST_STEP = 4.0  # of a curved geometry, as `Geometry.longest_step`
@@ -60,27 +58,31 @@ _LARGEST = 1e100
 
 
 @compiled
-def _solve(z: Any, codes: Any, out: Any, tolerance: float, ends: Any, terms: Any, record: Any) -> Any:
-    geometry, lower, upper = int(terms[GEOMETRY]), terms[LOWER], terms[UPPER]
+def _failed(why: float) -> Any:
+    return why, 0.0, 0.0, 0.0, 0.0, False
+
+
+@compiled
+def _solve(z: Any, codes: Any, out: Any, tolerance: float, ends: Any, geometry: int, lower: float, upper: float) -> Any:
     n = z.shape[0]
     size = 1.0
     e = np.empty(n if geometry == LOGITS else 0)
     if geometry == EUCLIDEAN:
         ones, bits, s0, s1, k0, k1, size0, size1 = open_box(z, codes, lower, upper)
         if not size0 + size1 < n * _LARGEST:
-            return NO_NUMBERS
+            return _failed(NO_NUMBERS)
     elif geometry == LOGITS:
         ones, bits, s0, s1, k0, k1, size0 = open_logits(z, codes, e)
         if not size0 < _LARGEST:
-            return NO_NUMBERS
+            return _failed(NO_NUMBERS)
         size0, size1 = 0.0, 0.0
     else:
         ones, bits, s0, s1, k0, k1, outside = open_probabilities(z, codes, lower, upper)
         size0, size1 = 0.0, 0.0
         if outside > 0:
-            return NO_NUMBERS
+            return _failed(NO_NUMBERS)
     if bits & ~1 or ones in (0, n):
-        return NOT_TWO_GROUPS
+        return _failed(NOT_TWO_GROUPS)
     n0, n1 = float(n - ones), float(ones)
     if geometry == EUCLIDEAN:
         bounded = lower > -np.inf and upper < np.inf
@@ -88,7 +90,7 @@ def _solve(z: Any, codes: Any, out: Any, tolerance: float, ends: Any, terms: Any
     atol = (1e-13 + 1e-15 * math.sqrt(float(n))) * max(1.0, size)
     gap = s0 / n0 - s1 / n1
     if not abs(gap) < _LARGEST:
-        return NO_NUMBERS
+        return _failed(NO_NUMBERS)
     side = 1.0 if gap > 0.0 else -1.0
     excess = abs(gap) - tolerance
     multiplier, low, high, sweeps = 0.0, 0.0, np.inf, 1
@@ -122,7 +124,7 @@ def _solve(z: Any, codes: Any, out: Any, tolerance: float, ends: Any, terms: Any
             if abs(excess) <= atol or multiplier in (low, high):
                 break
         if not abs(excess) <= 100.0 * atol:
-            return UNFINISHED
+            return _failed(UNFINISHED)
     elif geometry == EUCLIDEAN:
         for i in range(n):
             out[i] = min(max(np.float64(z[i]), lower), upper)
@@ -133,27 +135,42 @@ def _solve(z: Any, codes: Any, out: Any, tolerance: float, ends: Any, terms: Any
         for i in range(n):
             out[i] = min(max(np.float64(z[i]), ends[0]), ends[1])
     if geometry == EUCLIDEAN and not k0 + k1 > 0.0:
-        return ALL_HELD
-    record[MULTIPLIER] = side * multiplier
-    record[PULL0], record[PULL1] = side * multiplier / n0, -side * multiplier / n1
-    record[COUNT0], record[COUNT1], record[FREE0], record[FREE1] = n0, n1, k0, k1
-    record[PASSES] = float(sweeps)
-    record[HELD] = 1.0 if multiplier > 0.0 or tolerance <= 0.0 else 0.0
-    return SOLVED
+        return _failed(ALL_HELD)
+    free = geometry != LOGITS and (geometry != EUCLIDEAN or k0 + k1 == n)
+    return float(sweeps), side * multiplier, n1, k0, k1, free and multiplier == 0.0 and tolerance > 0.0
 
 
 @compiled
-def _adjoint_euclidean(z: Any, v: Any, codes: Any, lower: float, upper: float, out: Any, record: Any) -> None:
-    pull0, pull1, up0, up1 = record[PULL0], record[PULL1], 0.0, 0.0
-    n = z.shape[0]
-    if record[HELD] > 0.0:
+def _pulls(n: int, found: Any) -> Any:
+    """Return the pulls of both groups at a solution."""
+    return found[MULTIPLIER] / (n - found[ONES]), -found[MULTIPLIER] / found[ONES]
+
+
+@compiled
+def _pull_back(n: int, kept0: float, kept1: float, found: Any) -> Any:
+    """Return u / n_0 and -u / n_1 from the sums of W v."""
+    n0, n1 = n - found[ONES], found[ONES]
+    square = found[FREE0] / (n0 * n0) + found[FREE1] / (n1 * n1)
+    if not square > 0.0:
+        return 0.0, 0.0
+    u = (kept0 / n0 - kept1 / n1) / square
+    return u / n0, -u / n1
+
+
+@compiled
+def _adjoint_euclidean(
+    z: Any, v: Any, codes: Any, lower: float, upper: float, out: Any, holds: bool, found: Any
+) -> None:
+    n, up0, up1 = z.shape[0], 0.0, 0.0
+    pull0, pull1 = _pulls(n, found)
+    if holds:
         total, second = 0.0, 0.0
         for i in range(n):
             moved = np.float64(z[i]) - (pull1 if codes[i] else pull0)
             kept = np.float64(v[i]) if (moved >= lower) & (moved <= upper) else 0.0
             total += kept
             second += float(codes[i]) * kept
-        up0, up1 = _pull_back(total - second, second, record)
+        up0, up1 = _pull_back(n, total - second, second, found)
     for i in range(n):
         code = codes[i]
         moved = np.float64(z[i]) - (pull1 if code else pull0)
@@ -162,22 +179,12 @@ def _adjoint_euclidean(z: Any, v: Any, codes: Any, lower: float, upper: float, o
 
 
 @compiled
-def _pull_back(kept0: float, kept1: float, record: Any) -> Any:
-    """Return u / n_0 and -u / n_1 from the sums of W v."""
-    n0, n1 = record[COUNT0], record[COUNT1]
-    square = record[FREE0] / (n0 * n0) + record[FREE1] / (n1 * n1)
-    if not square > 0.0:
-        return 0.0, 0.0
-    u = (kept0 / n0 - kept1 / n1) / square
-    return u / n0, -u / n1
-
-
-@compiled
-def _adjoint_entropic(z: Any, v: Any, codes: Any, out: Any, record: Any) -> None:
-    a0, b0 = odds(record[PULL0])
-    a1, b1 = odds(record[PULL1])
-    up0, up1, n = 0.0, 0.0, z.shape[0]
-    if record[HELD] > 0.0:
+def _adjoint_entropic(z: Any, v: Any, codes: Any, out: Any, holds: bool, found: Any) -> None:
+    n, up0, up1 = z.shape[0], 0.0, 0.0
+    pull0, pull1 = _pulls(n, found)
+    a0, b0 = odds(pull0)
+    a1, b1 = odds(pull1)
+    if holds:
         total, second = 0.0, 0.0
         for i in range(n):
             p, code = np.float64(z[i]), codes[i]
@@ -186,7 +193,7 @@ def _adjoint_entropic(z: Any, v: Any, codes: Any, out: Any, record: Any) -> None
             kept = up * down / (whole * whole) * np.float64(v[i])
             total += kept
             second += float(code) * kept
-        up0, up1 = _pull_back(total - second, second, record)
+        up0, up1 = _pull_back(n, total - second, second, found)
     for i in range(n):
         p, code = np.float64(z[i]), codes[i]
         a, b = (a1 if code else a0), (b1 if code else b0)
@@ -195,10 +202,11 @@ def _adjoint_entropic(z: Any, v: Any, codes: Any, out: Any, record: Any) -> None
 
 
 @compiled
-def _adjoint_logits(x: Any, v: Any, codes: Any, out: Any, record: Any) -> None:
-    a0, b0 = odds(record[PULL0])
-    a1, b1 = odds(record[PULL1])
-    up0, up1, n = 0.0, 0.0, x.shape[0]
+def _adjoint_logits(x: Any, v: Any, codes: Any, out: Any, holds: bool, found: Any) -> None:
+    n, up0, up1 = x.shape[0], 0.0, 0.0
+    pull0, pull1 = _pulls(n, found)
+    a0, b0 = odds(pull0)
+    a1, b1 = odds(pull1)
     follow = np.empty(n)
     for i in range(n):
         follow[i] = math.exp(-np.float64(x[i]))
@@ -211,16 +219,16 @@ def _adjoint_logits(x: Any, v: Any, codes: Any, out: Any, record: Any) -> None:
         kept = follow[i] * np.float64(v[i])
         total += kept
         second += float(code) * kept
-    if record[HELD] > 0.0:
-        up0, up1 = _pull_back(total - second, second, record)
+    if holds:
+        up0, up1 = _pull_back(n, total - second, second, found)
     for i in range(n):
         out[i] = follow[i] * (np.float64(v[i]) - (up1 if codes[i] else up0))
 
 
 @compiled
-def _adjoint_likelihood(z: Any, v: Any, codes: Any, out: Any, record: Any) -> None:
-    pull0, pull1 = record[PULL0], record[PULL1]
-    up0, up1, n = 0.0, 0.0, z.shape[0]
+def _adjoint_likelihood(z: Any, v: Any, codes: Any, out: Any, holds: bool, found: Any) -> None:
+    n, up0, up1 = z.shape[0], 0.0, 0.0
+    pull0, pull1 = _pulls(n, found)
     for sweep in range(2):
         total, second = 0.0, 0.0
         for i in range(n):
@@ -237,72 +245,115 @@ def _adjoint_likelihood(z: Any, v: Any, codes: Any, out: Any, record: Any) -> No
                 second += float(code) * kept
             else:
                 out[i] = follow * (np.float64(v[i]) - (up1 if code else up0))
-        if sweep == 0 and record[HELD] > 0.0:
-            up0, up1 = _pull_back(total - second, second, record)
+        if sweep == 0 and holds:
+            up0, up1 = _pull_back(n, total - second, second, found)
 
 
 @compiled
-def _adjoint(z: Any, v: Any, codes: Any, out: Any, terms: Any, record: Any) -> None:
-    geometry = int(terms[GEOMETRY])
+def _adjoint(z: Any, v: Any, codes: Any, out: Any, tolerance: float, terms: Any, found: Any) -> None:
+    geometry, lower, upper = terms
+    holds = found[MULTIPLIER] != 0.0 or tolerance <= 0.0
     if geometry == EUCLIDEAN:
-        _adjoint_euclidean(z, v, codes, terms[LOWER], terms[UPPER], out, record)
+        _adjoint_euclidean(z, v, codes, lower, upper, out, holds, found)
     elif geometry == ENTROPIC:
-        _adjoint_entropic(z, v, codes, out, record)
+        _adjoint_entropic(z, v, codes, out, holds, found)
     elif geometry == LOGITS:
-        _adjoint_logits(z, v, codes, out, record)
+        _adjoint_logits(z, v, codes, out, holds, found)
     else:
-        _adjoint_likelihood(z, v, codes, out, record)
+        _adjoint_likelihood(z, v, codes, out, holds, found)
 
 
 @compiled
-def solve_float32(z: int, codes: int, out: int, n: int, tolerance: float, terms: Any, record: Any) -> Any:
-    """Solve float32 scores; z, codes (int64) and out are addresses of n numbers. Returns how it ended."""
+def solve_float32(
+    z: int, codes: int, out: int, n: int, tolerance: float, geometry: int, lower: float, upper: float
+) -> Any:
+    """Solve float32 scores; z, codes (int64) and out are addresses of n numbers.
+
+    The bounds are those of the predictions; in a geometry of probabilities no score may lie beyond them.
+    """
     scores, groups = numba.carray(float32_at(z), n), numba.carray(int64_at(codes), n)
-    value = numba.carray(float32_at(out), n)
-    return _solve(scores, groups, value, tolerance, (1.1754943508222875e-38, 1.0 - 2.0**-24), terms, record)
+    value, ends = numba.carray(float32_at(out), n), (1.1754943508222875e-38, 1.0 - 2.0**-24)
+    return _solve(scores, groups, value, tolerance, ends, geometry, lower, upper)
 
 
 @compiled
-def solve_float64(z: int, codes: int, out: int, n: int, tolerance: float, terms: Any, record: Any) -> Any:
+def solve_float64(
+    z: int, codes: int, out: int, n: int, tolerance: float, geometry: int, lower: float, upper: float
+) -> Any:
     """Solve float64 scores; see `solve_float32`."""
     scores, groups = numba.carray(float64_at(z), n), numba.carray(int64_at(codes), n)
-    value = numba.carray(float64_at(out), n)
-    return _solve(scores, groups, value, tolerance, (2.2250738585072014e-308, 1.0 - 2.0**-53), terms, record)
+    value, ends = numba.carray(float64_at(out), n), (2.2250738585072014e-308, 1.0 - 2.0**-53)
+    return _solve(scores, groups, value, tolerance, ends, geometry, lower, upper)
 
 
 @compiled
-def adjoint_float32(z: int, v: int, step: int, codes: int, out: int, n: int, terms: Any, record: Any) -> None:
+def adjoint_float32(
+    z: int,
+    v: int,
+    step: int,
+    codes: int,
+    out: int,
+    n: int,
+    tolerance: float,
+    geometry: int,
+    lower: float,
+    upper: float,
+    sweeps: float,
+    multiplier: float,
+    ones: float,
+    free0: float,
+    free1: float,
+    unmoved: bool,
+) -> None:
     """Write the gradient of float32 scores for an upstream v, whose numbers are `step` (0 or 1) apart."""
     scores, upstream = numba.carray(float32_at(z), n), numba.carray(float32_at(v), n if step else 1)
     if not step:
         upstream = np.full(n, upstream[0])
     groups, gradient = numba.carray(int64_at(codes), n), numba.carray(float32_at(out), n)
-    _adjoint(scores, upstream, groups, gradient, terms, record)
+    found = (sweeps, multiplier, ones, free0, free1, unmoved)
+    _adjoint(scores, upstream, groups, gradient, tolerance, (geometry, lower, upper), found)
 
 
 @compiled
-def adjoint_float64(z: int, v: int, step: int, codes: int, out: int, n: int, terms: Any, record: Any) -> None:
+def adjoint_float64(
+    z: int,
+    v: int,
+    step: int,
+    codes: int,
+    out: int,
+    n: int,
+    tolerance: float,
+    geometry: int,
+    lower: float,
+    upper: float,
+    sweeps: float,
+    multiplier: float,
+    ones: float,
+    free0: float,
+    free1: float,
+    unmoved: bool,
+) -> None:
     """Write the gradient of float64 scores; see `adjoint_float32`."""
     scores, upstream = numba.carray(float64_at(z), n), numba.carray(float64_at(v), n if step else 1)
     if not step:
         upstream = np.full(n, upstream[0])
     groups, gradient = numba.carray(int64_at(codes), n), numba.carray(float64_at(out), n)
-    _adjoint(scores, upstream, groups, gradient, terms, record)
+    found = (sweeps, multiplier, ones, free0, free1, unmoved)
+    _adjoint(scores, upstream, groups, gradient, tolerance, (geometry, lower, upper), found)
 
 
 def check() -> None:
     """Compile, or load from the cache, what `solve` and `adjoint` need, and run it once: what is broken shows here."""
-    terms, record = np.array([0.0, -np.inf, np.inf]), np.empty(RECORD)
-    codes = np.array([0, 1])
+    codes, terms = np.array([0, 1]), (0.0, EUCLIDEAN, -np.inf, np.inf)
     for dtype, solve, adjoint in (
         (np.float32, solve_float32, adjoint_float32),
         (np.float64, solve_float64, adjoint_float64),
     ):
         scores, out = np.array([1.0, 3.0], dtype=dtype), np.zeros(2, dtype=dtype)
         address, groups, value = scores.ctypes.data, codes.ctypes.data, out.ctypes.data
-        ended = solve(address, groups, value, 2, 0.0, terms, record)
-        if ended != SOLVED or out.tolist() != [2.0, 2.0]:
+        found = solve(address, groups, value, 2, *terms)
+        if not found[SWEEPS] > 0.0 or out.tolist() != [2.0, 2.0]:
             raise ArithmeticError(f"the compiled projection of (1, 3) onto equal means gave {out.tolist()}")
-        adjoint(address, address, 1, groups, value, 2, terms, record)
+        adjoint(address, address, 1, groups, value, 2, *terms, *found)
         if out.tolist() != [2.0, 2.0]:
             raise ArithmeticError(f"the compiled gradient for (1, 3) gave {out.tolist()}")

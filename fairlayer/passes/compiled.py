@@ -23,11 +23,11 @@ _NUMBERS: dict[Geometry, int] = {Euclidean(): 0, Entropic(): 1, Likelihood(): 2}
 
 
 class _Arranged(NamedTuple):
-    """The samples cell by cell."""
+    """The scores as the sweeps take them, exp(-score) in the entropic geometry: as they came, and cell by cell."""
 
-    scores: FloatArray  # exp(-score) in the entropic geometry
+    given: FloatArray
+    scores: FloatArray
     starts: IntArray  # of each cell, of those in none, and the end
-    order: Any  # the place of each in the batch, as 32 bits
 
 
 class CompiledPasses:
@@ -58,7 +58,7 @@ class CompiledPasses:
         plain = all(isinstance(bound, float | None) for bound in (lower, upper))
         hard = cells.codes is not None and cells.dense is None and cells.weights is None and cells.classes == 1
         known = geometry in _NUMBERS and scores.device.type == "cpu" and plain
-        return hard and known and _FROM <= len(scores) < 2**31 and kernels(len(scores)) is not None
+        return hard and known and len(scores) >= _FROM and kernels(len(scores)) is not None
 
     @property
     def _by_cell(self) -> _Arranged:
@@ -66,9 +66,12 @@ class CompiledPasses:
         if self._arranged is None:
             k, n = len(self.cells.counts), len(self.scores)
             counts = np.bincount(self.cells.codes, minlength=k + 1)  # type: ignore[arg-type]
-            found = _Arranged(np.empty(n), np.zeros(k + 2, dtype=np.int64), np.empty(n, dtype=np.int32))
-            logits = self._number == _NUMBERS[Entropic()]
-            self._sweeps.arrange(self.scores, self.cells.codes, counts, logits, found.starts, found.order, found.scores)
+            given = self.scores
+            if self._number == _NUMBERS[Entropic()]:
+                with np.errstate(over="ignore"):  # so far from the others that no sweep will read it
+                    given = np.exp(-given)
+            found = _Arranged(given, np.empty(n), np.zeros(k + 2, dtype=np.int64))
+            self._sweeps.arrange(given, self.cells.codes, counts, found.starts, found.scores)
             self._arranged = found
         return self._arranged
 
@@ -114,8 +117,7 @@ class CompiledPasses:
         value = np.empty(self.n)
         euclidean = self._number == _NUMBERS[Euclidean()]
         free = np.empty(self.n if euclidean else 0, dtype=np.bool_)
-        batch = self._by_cell
-        self._sweeps.emit(self._number, batch.scores, batch.starts, batch.order, pulls, *self._ends, value, free)
+        self._sweeps.emit(self._number, self._by_cell.given, self.cells.codes, pulls, *self._ends, value, free)
         return value, free if euclidean and (self.lower, self.upper) != (None, None) else None
 
     def _step(self, pulls: FloatArray, run: slice) -> tuple[FloatArray, Any]:

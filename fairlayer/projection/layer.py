@@ -129,10 +129,15 @@ class FairProjection(nn.Module):
             if recorded is not None:
                 return recorded
         if sample_weight is None:
-            value = self._by_a_short_way(
-                scores, sensitive_features, {"y": y, "label_probabilities": label_probabilities}
-            )
-            if value is not None:
+            lean = self.plan.lean
+            found: Any = None if lean is None else lean(scores, sensitive_features, self.vocabulary)
+            if found is None:
+                found = self._on_device(scores, sensitive_features, y, label_probabilities)
+            elif y is not None or label_probabilities is not None:
+                _check_lengths(scores, y, label_probabilities)
+            if found is not None:
+                value: Tensor
+                value, self.__dict__["_last"] = found
                 return value
         if isinstance(scores, Tensor) and holds_no_numbers(scores):
             return like(scores)
@@ -155,21 +160,12 @@ class FairProjection(nn.Module):
         self.learn(result)
         return held_in_training(self, scores, result, y) if self.anchors else result.value
 
-    def _by_a_short_way(self, scores: Tensor, sensitive_features: Any, labels: dict[str, Any]) -> Tensor | None:
-        """Return the scores as one parity moves them, in compiled sweeps or on their device; None where neither can."""
-        found: Any = None
-        if self.plan.lean is not None:
-            found = self.plan.lean(scores, sensitive_features, self.vocabulary)
-            for what, given in labels.items() if found is not None else ():
-                if given is not None:  # nobody looks at labels here, but what is wrong with them is said
-                    read_per_sample(what, given, tuple(scores.shape))
-        if found is None and self.plan.on_device is not None and isinstance(scores, Tensor) and not scores.is_cpu:
-            found = self.plan.on_device(scores, sensitive_features, self.known(), labels)
-        if found is None:
+    def _on_device(self, scores: Tensor, features: Any, y: Any, label_probabilities: Any) -> Any:
+        """Return the value and the unread result of one parity on the device of the scores; None where it cannot be."""
+        way = self.plan.on_device
+        if way is None or not isinstance(scores, Tensor) or scores.is_cpu:
             return None
-        value: Tensor
-        value, self.__dict__["_last"] = found
-        return value
+        return way(scores, features, self.known(), {"y": y, "label_probabilities": label_probabilities})
 
     def learn(self, result: Projection) -> None:
         """Keep a result, and the categories that its batch has shown."""
@@ -296,3 +292,9 @@ class FairProjection(nn.Module):
         if self.anchors and self.anchor != 1.0:
             said.append(f"anchor={self.anchor:g}")
         return ", ".join([*map(repr, self.constraints), *said])
+
+
+def _check_lengths(scores: Tensor, y: Any, label_probabilities: Any) -> None:
+    """Say what is wrong with labels at which nobody looks."""
+    for what, given in (("y", y), ("label_probabilities", label_probabilities)):
+        read_per_sample(what, given, tuple(scores.shape))

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fairlayer._arrays import transforming
-from fairlayer._typing import FloatArray
 from fairlayer.errors import ChangedBatchError
 from fairlayer.fused import kernels
 from fairlayer.geometry import Entropic, Euclidean, Geometry, Likelihood
@@ -31,70 +30,45 @@ if TYPE_CHECKING:
 
 __all__ = ["LeanCall", "Unread", "refuse_changed"]
 
-_BINARY = (0, 1)
-_MULTIPLIER, _PASSES, _RECORD = 0, 7, 9  # places of a record, see `fairlayer.fused.two_groups`
+_BINARY, _INT64 = (0, 1), torch.int64
+_SWEEPS, _MULTIPLIER, _UNMOVED = 0, 1, 5  # places of a solution, see `fairlayer.fused.two_groups`
 _FEW = 4096
 _EUCLIDEAN, _ENTROPIC, _LIKELIHOOD, _LOGITS = 0, 1, 2, 3
 
+# Looked up once: each way through a module costs as much as the call at its end.
+_tracing_state, _recording = torch._C._get_tracing_state, torch.is_grad_enabled
+# What a forward saves is packed by hooks where there are some: checkpointing has them, which runs the forward again.
+_hooks_of_saved: Callable[[bool], Any] = torch._C._autograd._top_saved_tensors_default_hooks
+
+
+_CHANGED = (
+    "the scores or the groups, which the gradient needs, have been modified by an inplace operation since the forward. "
+    "Pass copies to the layer, or change them after the backward."
+)
+
 
 class _Kernels(NamedTuple):
-    """What one dtype needs."""
+    """What one dtype needs: compiled functions, and the terms that they take."""
 
-    solve: Callable[..., int]
+    solve: Callable[..., tuple[float, ...]]
     adjoint: Callable[..., None]
-    terms: FloatArray  # the geometry and the bounds
+    geometry: int
+    lower: float
+    upper: float
 
 
-class _LeanProjection(torch.autograd.Function):
-    """scores -> value, with the exact adjoint."""
+class Unread(NamedTuple):
+    """A lean call: the batch, and what was found. As a result nobody has read it; the backward pass reads it itself."""
 
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, value: tuple[Tensor], codes: Any, held: Any) -> Tensor:
-        ctx.save_for_backward(scores, codes[0])
-        ctx.held = held
-        return value[0]
-
-    @staticmethod
-    def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
-        upstream: Tensor = upstreams[0]
-        scores, codes = ctx.saved_tensors
-        call, how, record, vocabulary, tolerance = ctx.held
-        if torch.is_grad_enabled():  # the derivative is differentiated in its turn: the general way can be
-            value = call.again(scores, codes, vocabulary, tolerance)
-            return torch.autograd.grad(value, scores, upstream, create_graph=True)[0], None, None, None
-        step = 1
-        upstream = upstream.resolve_neg()
-        if not upstream.is_contiguous():
-            if codes.numel() <= _FEW and not any(upstream.stride()):
-                step = 0  # one number for all, as the gradient of a sum or a mean is: read in place
-            else:
-                upstream = upstream.contiguous()
-        gradient = torch.empty_like(scores)
-        upstream_and_codes = upstream.data_ptr(), step, codes.data_ptr()
-        how.adjoint(scores.data_ptr(), *upstream_and_codes, gradient.data_ptr(), codes.numel(), how.terms, record)
-        return gradient, None, None, None
-
-
-# `Function.apply` without its search for wrappers of torch.func, of which there are none here.
-_apply: Any = super(torch.autograd.Function, _LeanProjection).apply
-
-
-_Batch = tuple[Tensor, Tensor, Tensor, Vocabulary, float]  # scores, codes, value, categories, tolerance
-
-
-class Unread:
-    """A lean result that nobody has read: the batch, and what was found."""
-
-    __slots__ = ("_batch", "_call", "_record", "_versions")
-
-    def __init__(
-        self,
-        call: LeanCall,
-        batch: tuple[Tensor, Tensor, Tensor, Vocabulary, float],
-        versions: tuple[int, int],
-        record: Any,
-    ) -> None:
-        self._call, self._batch, self._versions, self._record = call, batch, versions, record
+    call: LeanCall
+    how: _Kernels
+    scores: Tensor  # as the value without a graph
+    codes: Tensor
+    value: Tensor
+    versions: tuple[int, int]  # of the scores and the codes
+    vocabulary: Vocabulary
+    tolerance: float
+    solution: tuple[float, ...]
 
     def read(self) -> Projection:
         """Return the whole result.
@@ -102,12 +76,66 @@ class Unread:
         Raises:
             ChangedBatchError: the scores or the groups were changed in place since the call.
         """
-        scores, codes, value, vocabulary, tolerance = self._batch
-        refuse_changed((scores, codes), self._versions)
-        price, passes = float(self._record[_MULTIPLIER]), int(self._record[_PASSES])
+        refuse_changed((self.scores, self.codes), self.versions)
+        price, passes = self.solution[_MULTIPLIER], int(self.solution[_SWEEPS])
         faces = ((0, 0, 1) if price > 0.0 else (0, 1, 0),) if price else ()  # the higher group first
-        found = HeldSolution(faces, np.full(len(faces), abs(price)), passes, value=value.reshape(-1))
-        return self._call.plan.at_limits([tolerance]).resume(scores, {self._call.name: codes}, vocabulary, [found])
+        found = HeldSolution(faces, np.full(len(faces), abs(price)), passes, value=self.value.reshape(-1))
+        features = {self.call.name: self.codes}
+        return self.call.plan.at_limits([self.tolerance]).resume(self.scores, features, self.vocabulary, [found])
+
+    def again(self, scores: Tensor, codes: Tensor) -> Tensor:
+        """Return the general projection of the batch, as autograd knows it."""
+        plan = self.call.plan.at_limits([self.tolerance])
+        return plan.run(scores, {self.call.name: codes}, None, vocabulary=self.vocabulary).value
+
+
+class _LeanProjection(torch.autograd.Function):
+    """scores -> value, with the exact adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, value: tuple[Tensor], found: Unread) -> Tensor:
+        ctx.scores, ctx.found = scores, found
+        return value[0]
+
+    @staticmethod
+    def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
+        upstream: Tensor = upstreams[0]
+        found: Unread = ctx.found
+        scores, codes = found.scores, found.codes
+        if (scores._version, codes._version) != found.versions:
+            raise RuntimeError(_CHANGED)
+        if _recording():  # the derivative is differentiated in its turn: the general way can be
+            value = found.again(ctx.scores, codes)
+            return torch.autograd.grad(value, ctx.scores, upstream, create_graph=True)[0], None, None
+        n, step = codes.numel(), 1
+        if upstream.is_neg():
+            upstream = upstream.resolve_neg()
+        if not upstream.is_contiguous():
+            if n <= _FEW and not any(upstream.stride()):
+                step = 0  # one number for all, as the gradient of a sum or a mean is: read in place
+            else:
+                upstream = upstream.contiguous()
+        gradient, how = torch.empty_like(scores), found.how
+        how.adjoint(
+            scores.data_ptr(),
+            upstream.data_ptr(),
+            step,
+            codes.data_ptr(),
+            gradient.data_ptr(),
+            n,
+            found.tolerance,
+            how.geometry,
+            how.lower,
+            how.upper,
+            *found.solution,
+        )
+        return gradient, None, None
+
+
+# `Function.apply` without its search for wrappers of torch.func, of which there are none here. The engine calls `apply`
+# of the node's class, which would look for the backward on each call: here it is the backward.
+_apply: Any = super(torch.autograd.Function, _LeanProjection).apply
+_LeanProjection._backward_cls.apply = _LeanProjection.backward  # type: ignore[attr-defined]
 
 
 class LeanCall:
@@ -119,7 +147,8 @@ class LeanCall:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        (self.name,) = plan.constraints[0].features
+        self.rule: Any = plan.constraints[0]
+        (self.name,) = self.rule.features
         self.geometry = _number(plan.options.rule, from_logits=plan.options.from_logits)
         self._of: dict[torch.dtype, _Kernels] = {}
 
@@ -143,54 +172,45 @@ class LeanCall:
             features: as they were given.
             vocabulary: the categories that are known.
         """
-        plan, name = self.plan, self.name
-        if type(scores) is not Tensor or plan.once.due_next():
-            return None
         codes = features
         if type(features) is dict:
-            codes = features.get(name)
-            if len(features) != 1:
-                return None
-        n = scores.numel()
+            codes = features.get(self.name) if len(features) == 1 else None
+        if type(scores) is not Tensor or type(codes) is not Tensor or codes.dtype is not _INT64:
+            return None
+        rows, shape = codes.shape, scores.shape
         if (
-            type(codes) is not Tensor
-            or codes.dtype is not torch.int64
-            or codes.numel() != n
-            or codes.dim() != 1
-            or not n
-            or scores.dim() not in {1, 2}
-            or scores.shape[0] != n
-            or scores.is_neg()
-            or _saved_elsewhere()
-            or vocabulary.categories.get(name) != _BINARY
+            len(rows) != 1
+            or shape not in (rows, (*rows, 1))
             or not (codes.is_cpu and scores.is_cpu and codes.is_contiguous() and scores.is_contiguous())
-            or torch.is_inference_mode_enabled()
-            or torch._C._get_tracing_state() is not None
-            or codes.is_inference()
-            or transforming()
+            or scores.is_neg()
             or forward_ad._current_level >= 0
+            or transforming()
+            or _tracing_state() is not None
+            or vocabulary.categories.get(self.name) != _BINARY
         ):
             return None
-        how = self._of.get(scores.dtype) or self._learn(scores.dtype, n)
-        tolerance = plan.constraints[0].tolerance  # type: ignore[attr-defined]
-        if how is None or type(tolerance) is not float:
+        how, tolerance, once = self._of.get(scores.dtype), self.rule.tolerance, self.plan.once
+        if how is None:
+            how = self._learn(scores.dtype, rows[0])
+        followed = scores.requires_grad and _recording()
+        if how is None or type(tolerance) is not float or once.due_next() or (followed and _hooks_of_saved(True)):
+            return None
+        try:
+            versions = scores._version, codes._version
+        except RuntimeError:  # tensors of inference mode have none
             return None
         plain = scores.detach()
-        value, record = torch.empty_like(plain), np.empty(_RECORD)
-        addresses = plain.data_ptr(), codes.data_ptr(), value.data_ptr()
-        ended = how.solve(*addresses, n, tolerance, how.terms, record)
-        if ended != 0:
+        value = torch.empty_like(plain)
+        solution = how.solve(
+            plain.data_ptr(), codes.data_ptr(), value.data_ptr(), rows[0], tolerance, how.geometry, how.lower, how.upper
+        )
+        if not solution[_SWEEPS] > 0.0:
             return None
-        plan.once.count()
-        batch = plain, codes, value.detach(), vocabulary, tolerance
-        unread = Unread(self, batch, (plain._version, codes._version), record)
-        if scores.requires_grad and torch.is_grad_enabled():
-            value = _apply(scores, (value,), (codes,), (self, how, record, vocabulary, tolerance))
-        return value, unread
-
-    def again(self, scores: Tensor, codes: Tensor, vocabulary: Vocabulary, tolerance: float) -> Tensor:
-        """Return the general projection of a batch."""
-        return self.plan.at_limits([tolerance]).run(scores, {self.name: codes}, None, vocabulary=vocabulary).value
+        once.count()
+        if followed and solution[_UNMOVED]:  # a copy, whose derivative autograd has of its own
+            value, followed = scores.clone(), False
+        found = Unread(self, how, plain, codes, value.detach(), versions, vocabulary, tolerance, solution)
+        return (_apply(scores, (value,), found) if followed else value), found
 
     def _learn(self, dtype: torch.dtype, rows: int) -> _Kernels | None:
         """Look up what a dtype needs, once compiled sweeps are there."""
@@ -210,7 +230,7 @@ class LeanCall:
             lower, upper = inner, 1.0 - inner
         elif options.fixed_box is not None and options.fixed_box.lower is not None:
             lower, upper = options.fixed_box.lower, options.fixed_box.upper
-        self._of[dtype] = _Kernels(solve, adjoint, np.array([self.geometry, lower, upper]))
+        self._of[dtype] = _Kernels(compiled.entry(solve), compiled.entry(adjoint), self.geometry, lower, upper)
         return self._of[dtype]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -228,12 +248,6 @@ def refuse_changed(batch: tuple[Tensor, Tensor], versions: tuple[int, int]) -> N
             "the result of the latest call was asked for, but its scores or its groups were changed in place since, so "
             "that nothing can be proved of it. Read the result before the tensors are reused, or pass copies."
         )
-
-
-def _saved_elsewhere() -> bool:
-    """Return whether what a forward saves is packed by hooks, as by checkpointing, which runs the forward again."""
-    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return top is not None and top(True) is not None
 
 
 def _number(rule: Geometry, *, from_logits: bool) -> int:

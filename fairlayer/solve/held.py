@@ -21,7 +21,7 @@ import torch
 
 from fairlayer._rows import as_sparse
 from fairlayer._typing import BoolArray, FloatArray, IntArray
-from fairlayer.solve.slabs import RowSlabs, SlabSystem, SpreadSlabs
+from fairlayer.solve.slabs import Faces, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.table import RowTable
 
@@ -46,29 +46,13 @@ class HeldRows:
 
     def __init__(self, solution: Solution, slabs: SlabSystem) -> None:
         table = RowTable.of(slabs)
-        first = np.append(0, np.cumsum([len(block.matrix) for block in slabs.blocks]))
-        price: dict[tuple[int, bool], float] = {}  # by row, and whether it is held from above
-        for face, multiplier in zip(solution.faces, solution.multipliers.tolist(), strict=True):
-            block, i, j = face.key
-            spread = isinstance(slabs.blocks[block], SpreadSlabs)
-            sides = [(i, True), (j, False)] if spread else [(i, j > 0)]
-            for member, above in sides:
-                place = (int(first[block]) + member, above)
-                price[place] = price.get(place, 0.0) + multiplier
-        for block, slab in enumerate(slabs.blocks):
-            if not slab.has_equalities:
-                continue
-            tight = list(range(len(slab.matrix)))
-            if isinstance(slab, RowSlabs):
-                tight = np.flatnonzero(slab.lower == slab.upper).tolist()
-            for member in tight:
-                row = int(first[block]) + member
-                if (row, True) not in price and (row, False) not in price:
-                    price[row, False] = 0.0
-        keys = sorted(price)
-        rows = np.array([row for row, _ in keys], dtype=np.int64)
-        from_above = np.array([high for _, high in keys], dtype=bool)
-        prices = np.array([price[key] for key in keys], dtype=np.float64)
+        first = np.append(0, np.cumsum([len(block.matrix) for block in slabs.blocks], dtype=np.int64))
+        place, prices = _priced(solution, slabs, first)
+        tight = _without_slack(slabs, first)
+        more = 2 * tight[~np.isin(tight, place // 2)]  # rows that hold without a price, as if from below
+        place, prices = np.append(place, more), np.append(prices, np.zeros(len(more)))
+        order = np.argsort(place)
+        rows, from_above, prices = place[order] // 2, place[order] % 2 == 1, prices[order]
         self._read(slabs, table, rows, from_above, prices)
 
     def _read(self, slabs: SlabSystem, table: RowTable, rows: IntArray, above: BoolArray, prices: FloatArray) -> None:
@@ -176,6 +160,27 @@ class HeldRows:
         inverse = torch.linalg.pinv(0.5 * (square + square.T) * scale, rtol=1e-11, hermitian=True) * scale
         differences = torch.from_numpy(self.differences).to(place)
         return lambda h: differences.T @ (inverse @ (differences @ h))
+
+
+def _priced(solution: Solution, slabs: SlabSystem, first: IntArray) -> tuple[IntArray, FloatArray]:
+    """Return which rows have a price, as 2 row + (1 where it is held from above), and their prices."""
+    faces, price = solution.faces, solution.multipliers
+    keys = faces.keys if isinstance(faces, Faces) else np.array([f.key for f in faces], np.int64).reshape(-1, 3)
+    block, i, j = keys.T
+    spread = np.array([isinstance(each, SpreadSlabs) for each in slabs.blocks], dtype=bool)[block]
+    ends = 2 * (first[block] + i) + (spread | (j > 0))
+    place, which = np.unique(np.append(ends, 2 * (first[block] + j)[spread]), return_inverse=True)
+    return place, np.bincount(which, np.append(price, price[spread]), len(place)).astype(np.float64, copy=False)
+
+
+def _without_slack(slabs: SlabSystem, first: IntArray) -> IntArray:
+    """Return the rows that hold whatever their price."""
+    found = [np.zeros(0, dtype=np.int64)]
+    for start, slab in zip(first.tolist(), slabs.blocks, strict=False):
+        if slab.has_equalities:
+            rows = isinstance(slab, RowSlabs)
+            found.append(start + (np.flatnonzero(slab.lower == slab.upper) if rows else np.arange(len(slab.matrix))))  # type: ignore[union-attr]
+    return np.concatenate(found)
 
 
 class _Apart:

@@ -14,6 +14,7 @@ limits how far a pull may change at once, for its K says little about points fur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.prices import PriceProgram
 from fairlayer.solve.quadratic import ClashingFaces, solve_quadratic
 from fairlayer.solve.scalar import largest_pull
-from fairlayer.solve.slabs import Face, FaceKey, SlabSystem, normals_of
+from fairlayer.solve.slabs import Face, FaceKey, Faces, SlabSystem, normals_of
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.table import RowTable, faces_of_prices
 
@@ -53,11 +54,11 @@ class _Dual:
 
     nu: FloatArray
     sigma: float
-    faces: tuple[Face, ...]
+    faces: Sequence[Face]
     multipliers: FloatArray
 
     @staticmethod
-    def of(faces: tuple[Face, ...], multipliers: FloatArray, size: int) -> _Dual:
+    def of(faces: Sequence[Face], multipliers: FloatArray, size: int) -> _Dual:
         """Build from faces over `size` statistics; a multiplier below 0 is rounding, and no dual point has one."""
         multipliers = np.maximum(multipliers, 0.0)
         sigma = float(multipliers @ np.array([face.limit for face in faces])) if faces else 0.0
@@ -136,7 +137,7 @@ def descend(  # noqa: PLR0917 - a search
         start: the point at nu = 0.
         most_steps: the number of steps after which to stop.
         near: what is near the solution, to start from.
-        fine: the number of steps of a search from nothing that the first is worth, where clipped samples count less.
+        fine: the steps of a search from nothing that the first one is worth, where clipped samples count less.
         most_passes: the number of sweeps after which to stop.
     """
     if slabs.worst(start.statistics)[0] <= 1.0:
@@ -180,11 +181,15 @@ def optimality_error(solution: Solution, slabs: SlabSystem) -> float:
 
 def _weight(dual: _Dual | Solution, slabs: SlabSystem | None = None) -> float:
     """Return sum_j lambda_j atol_j; with slabs, by their accuracy now."""
+    if isinstance(dual.faces, Faces):
+        return float(dual.multipliers @ dual.faces.accuracies(slabs))
     now = dual.faces if slabs is None else [slabs.face(face.key) for face in dual.faces]
     return float(sum(m * face.atol for m, face in zip(dual.multipliers, now, strict=True)))
 
 
 def _sigma(dual: _Dual | Solution) -> float:
+    if isinstance(dual.faces, Faces):
+        return float(dual.multipliers @ dual.faces.limits)
     return float(sum(m * face.limit for m, face in zip(dual.multipliers, dual.faces, strict=True)))
 
 
@@ -201,7 +206,7 @@ class _Programs:
     """The quadratic programs of one search, each started from where the one before ended."""
 
     def __init__(self) -> None:
-        self.guess: tuple[Face, ...] = ()
+        self.guess: Sequence[Face] = ()
         self.slabs: SlabSystem | None = None
         self.program: PriceProgram | None = None
 
@@ -226,8 +231,7 @@ class _Programs:
         table, price = self.program.table, found.price
         high = np.maximum(price, 0.0) / np.append(table.scale, 1.0)[table.level]
         faces, multipliers = faces_of_prices(slabs, table, high, np.maximum(-price, 0.0))
-        sigma = float(multipliers @ np.array([face.limit for face in faces])) if faces else 0.0
-        return _Dual(price @ table.matrix, sigma, faces, multipliers)
+        return _Dual(price @ table.matrix, float(multipliers @ faces.limits), faces, multipliers)
 
 
 def _search(
@@ -286,8 +290,9 @@ def raise_if_unbounded(passes: Passes, dual: _Dual | Solution) -> None:
 
 
 def _finish(dual: _Dual, point: Point, count: int) -> Solution:
-    kept = [j for j, multiplier in enumerate(dual.multipliers) if multiplier > 0]
-    faces = tuple(dual.faces[j] for j in kept)
+    kept = np.flatnonzero(dual.multipliers > 0)
+    many = isinstance(dual.faces, Faces)
+    faces = dual.faces[kept] if many else tuple(dual.faces[j] for j in kept.tolist())  # type: ignore[call-overload]
     return Solution.at(point, dual.nu, faces, dual.multipliers[kept], passes=count)
 
 

@@ -10,15 +10,25 @@ violation in another. Violations are counted in units of it; where nothing was s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fairlayer._rows import SparseRows, largest_reach
-from fairlayer._typing import FloatArray
+from fairlayer._typing import FloatArray, IntArray
 
-__all__ = ["Combination", "Face", "FaceKey", "RowSlabs", "SingleSlab", "SlabSystem", "SpreadSlabs", "normals_of"]
+__all__ = [
+    "Combination",
+    "Face",
+    "FaceKey",
+    "Faces",
+    "RowSlabs",
+    "SingleSlab",
+    "SlabSystem",
+    "SpreadSlabs",
+    "normals_of",
+]
 
 FaceKey: TypeAlias = tuple[int, int, int]  # (block, row, +1 | -1) for rows, (block, high, low) for spreads
 
@@ -91,6 +101,14 @@ class RowSlabs(NamedTuple):
         scale = 1.0 if self.scale is None else float(self.scale[row])
         atol = 1.0 if self.atol is None else float(self.atol[row])
         return Face((block, row, sign), _row(self.matrix, row, sign), float(limit), scale, atol)
+
+    def limits(self, rows: IntArray, signs: IntArray) -> FloatArray:
+        """Return the limits of many faces."""
+        return np.where(signs > 0, self.upper[rows], -self.lower[rows])
+
+    def accuracies(self, rows: IntArray) -> FloatArray:
+        """Return how accurately many faces can be met."""
+        return np.ones(len(rows)) if self.atol is None else self.atol[rows]
 
     def asked(self, s: FloatArray) -> FloatArray:
         """Return how large the limits violated at s would make each statistic that their rows read, (s,)."""
@@ -166,6 +184,15 @@ class SpreadSlabs(NamedTuple):
             normal = self.scale * self.matrix[high] - self.matrix[low]
         return Face((block, high, low), normal, limit, atol=self.atol)
 
+    def limits(self, highs: IntArray, lows: IntArray) -> FloatArray:
+        """Return the limits of many faces."""
+        limits = np.full(len(highs), self.width)
+        return limits if self.offset is None else limits + (self.offset[lows] - self.scale * self.offset[highs])
+
+    def accuracies(self, highs: IntArray) -> FloatArray:
+        """Return how accurately many faces can be met."""
+        return np.full(len(highs), self.atol)
+
     def asked(self, s: FloatArray) -> FloatArray:
         """Return how large the limits violated at s would make each statistic: no larger than they are."""
         return np.abs(s)
@@ -237,6 +264,24 @@ class SlabSystem:
         block, i, j = key
         return self.blocks[block].face(block, i, j)
 
+    def limits(self, keys: IntArray) -> FloatArray:
+        """Return the limits of many faces, by their keys (faces, 3)."""
+        found = np.empty(len(keys))
+        for here, slabs in self._by_block(keys):
+            found[here] = slabs.limits(keys[here, 1], keys[here, 2])
+        return found
+
+    def accuracies(self, keys: IntArray) -> FloatArray:
+        """Return how accurately many faces can be met, by their keys (faces, 3)."""
+        found = np.empty(len(keys))
+        for here, slabs in self._by_block(keys):
+            found[here] = slabs.accuracies(keys[here, 1])
+        return found
+
+    def _by_block(self, keys: IntArray) -> Iterator[tuple[Any, RowSlabs | SpreadSlabs]]:
+        for block in np.unique(keys[:, 0]).tolist():
+            yield keys[:, 0] == block, self.blocks[block]
+
     def equalities(self) -> list[Face]:
         """Return every face without slack, one orientation each."""
         return [face for block, slabs in enumerate(self.blocks) for face in slabs.equalities(block)]
@@ -284,6 +329,38 @@ class SlabSystem:
     def single(self) -> SingleSlab | None:
         """Return the system as one two-sided slab where it is one, else None."""
         return self.blocks[0].single() if len(self.blocks) == 1 else None
+
+
+class Faces(Sequence[Face]):
+    """Faces of a system by their keys, each written out only when it is asked for.
+
+    Args:
+        slabs: the system.
+        keys: (faces, 3).
+    """
+
+    def __init__(self, slabs: SlabSystem, keys: IntArray) -> None:
+        self.slabs, self.keys = slabs, keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, which: Any) -> Any:
+        if isinstance(which, int):
+            return self.slabs.face(tuple(self.keys[which].tolist()))
+        return Faces(self.slabs, self.keys[which])
+
+    def __iter__(self) -> Iterator[Face]:
+        return (self.slabs.face((block, i, j)) for block, i, j in self.keys.tolist())
+
+    @property
+    def limits(self) -> FloatArray:
+        """The limit of each."""
+        return self.slabs.limits(self.keys)
+
+    def accuracies(self, slabs: SlabSystem | None = None) -> FloatArray:
+        """Return how accurately each can be met, or could as a face of the same system at other accuracies."""
+        return (slabs or self.slabs).accuracies(self.keys)
 
 
 def _row(matrix: Any, row: int, sign: float) -> Any:

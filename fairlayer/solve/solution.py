@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ class Solution(NamedTuple):
 
     point: Point  # the predictions there, and their statistics
     nu: FloatArray
-    faces: tuple[Face, ...]
+    faces: Sequence[Face]
     multipliers: FloatArray
     passes: int
 
@@ -50,6 +51,6 @@ class Solution(NamedTuple):
         return Solution(start, np.zeros(len(start.statistics)), (), np.zeros(0), 1)
 
     @staticmethod
-    def at(point: Point, nu: FloatArray, faces: tuple[Face, ...], multipliers: FloatArray, *, passes: int) -> Solution:
+    def at(point: Point, nu: FloatArray, faces: Sequence[Face], multipliers: FloatArray, *, passes: int) -> Solution:
         """Build from the last pass."""
         return Solution(point, nu, faces, multipliers, passes)

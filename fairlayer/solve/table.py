@@ -18,7 +18,7 @@ import numpy as np
 
 from fairlayer._rows import SparseRows, entries_of
 from fairlayer._typing import BoolArray, FloatArray, IntArray
-from fairlayer.solve.slabs import Face, RowSlabs, SlabSystem
+from fairlayer.solve.slabs import Faces, RowSlabs, SlabSystem
 
 __all__ = ["RowPairs", "RowTable", "faces_of_prices", "pairs_of_prices"]
 
@@ -134,14 +134,11 @@ def pairs_of_prices(table: RowTable, high: FloatArray, low: FloatArray) -> RowPa
     )
 
 
-def faces_of_prices(
-    slabs: SlabSystem, table: RowTable, high: FloatArray, low: FloatArray
-) -> tuple[tuple[Face, ...], FloatArray]:
+def faces_of_prices(slabs: SlabSystem, table: RowTable, high: FloatArray, low: FloatArray) -> tuple[Faces, FloatArray]:
     """Return the same as faces of the system."""
     found = pairs_of_prices(table, high, low)
     some = found.amount > 0
-    keys = zip(*(each[some].tolist() for each in found[:3]), strict=True)
-    return tuple(slabs.face(key) for key in keys), found.amount[some]
+    return Faces(slabs, np.stack(found[:3], axis=1)[some]), found.amount[some]
 
 
 def _sent(table: RowTable, high: FloatArray, low: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:

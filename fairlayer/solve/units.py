@@ -73,10 +73,15 @@ class Units:
             table, unit, matrix.take_rows(distinct), level, offset, lower, upper, atol, table.scale, table.width
         )
 
-    @property
+    @cached_property
     def inside(self) -> BoolArray:
         """Which units belong to a spread."""
         return self.level >= 0
+
+    @cached_property
+    def _place(self) -> IntArray:
+        """Where the sum of each unit's spread is kept; the first is of those in none."""
+        return self.level + 1
 
     def ends(self, c: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the limits of each unit at given levels, those of its spread and its own together."""
@@ -86,14 +91,12 @@ class Units:
 
     def tied_ends(self, c: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the limits that the spreads alone set."""
-        low, high, own = np.full(len(self.level), -np.inf), np.full(len(self.level), np.inf), self.level[self.inside]
-        low[self.inside] = c[own] - self.offset[self.inside]
-        high[self.inside] = (c[own] + self.width[own]) / self.scale[own] - self.offset[self.inside]
-        return low, high
+        low, high = np.append(c, -np.inf), np.append((c + self.width) / self.scale, np.inf)  # the last: of no spread
+        return low[self.level] - self.offset, high[self.level] - self.offset
 
     def add(self, values: FloatArray) -> FloatArray:
         """Return sums of the units of each spread."""
-        return np.bincount(self.level[self.inside], values[self.inside], len(self.scale)).astype(np.float64, copy=False)
+        return np.bincount(self._place, values, len(self.scale) + 1)[1:].astype(np.float64, copy=False)
 
     def domain(self, reach: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
         """Return the range of each level within which every unit has somewhere to be.

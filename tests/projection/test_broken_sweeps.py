@@ -62,10 +62,10 @@ def _emit_by_a_factor_per_sample(sweeps: Any) -> dict[str, Kernel]:
     """Each sample is moved further, or less far, than its pull says; the sums are right."""
 
     def emit(*arguments: Any) -> None:
-        kind, z, starts, order, pulls, low, high, value, free = arguments
+        kind, z, codes, pulls, low, high, value, free = arguments
         raw = np.empty_like(value)
-        sweeps.emit(kind, z, starts, order, 0.0 * pulls, low, high, raw, free.copy())
-        sweeps.emit(kind, z, starts, order, pulls, low, high, value, free)
+        sweeps.emit(kind, z, codes, 0.0 * pulls, low, high, raw, free.copy())
+        sweeps.emit(kind, z, codes, pulls, low, high, value, free)
         value[:] = raw + np.linspace(0.5, 1.5, len(value)) * (value - raw)
 
     return {"emit": emit}
@@ -74,10 +74,10 @@ def _emit_by_a_factor_per_sample(sweeps: Any) -> dict[str, Kernel]:
 def _emit_of_another_cell(sweeps: Any) -> dict[str, Kernel]:
     """Two cells exchange their pulls when the predictions are written."""
 
-    def emit(kind: int, z: Any, starts: Any, order: Any, pulls: Any, *rest: Any) -> None:
+    def emit(kind: int, z: Any, codes: Any, pulls: Any, *rest: Any) -> None:
         swapped = pulls.copy()
         swapped[[0, 1]] = pulls[[1, 0]]
-        sweeps.emit(kind, z, starts, order, swapped, *rest)
+        sweeps.emit(kind, z, codes, swapped, *rest)
 
     return {"emit": emit}
 
@@ -159,14 +159,14 @@ def _a_factor_per_sample(solve: Kernel, z: int, codes: int, out: int, n: int, *r
 
 
 def _another_tolerance(solve: Kernel, *arguments: Any) -> Any:
-    *batch, tolerance, terms, record = arguments
-    return solve(*batch, tolerance / 2, terms, record)
+    *batch, tolerance, kind, low, high = arguments
+    return solve(*batch, tolerance / 2, kind, low, high)
 
 
 def _another_multiplier(solve: Kernel, *arguments: Any) -> Any:
-    ended = solve(*arguments)
-    arguments[-1][lean_module._MULTIPLIER] *= 1.1
-    return ended
+    found = list(solve(*arguments))
+    found[lean_module._MULTIPLIER] *= 1.1
+    return tuple(found)
 
 
 def _the_constant(solve: Kernel, z: int, codes: int, out: int, n: int, *rest: Any) -> Any:

@@ -253,6 +253,52 @@ def test_a_subclass_with_statements_of_its_own_has_no_lean_way() -> None:
     assert fl.FairProjection([fl.DemographicParity("sex", 0.1)], bounds=(0.0, None)).plan.lean is None
 
 
+@pytest.mark.parametrize("options", BOXES, ids=NAMES)
+def test_a_batch_that_meets_its_limits_is_copied(options: Any) -> None:
+    layer = _layer(options, 0.9)
+    scores, codes = _batch(options, 30, 1, torch.float64)
+    if options.get("bounds") is not None:
+        scores = scores.clamp(0.2, 0.8)
+    (value, gradient, result), (expected, slope, _) = _both(layer, scores, codes)
+    torch.testing.assert_close(value, expected, rtol=0.0, atol=1e-12)
+    torch.testing.assert_close(gradient, slope, rtol=0.0, atol=1e-12)
+    assert result.certificate.holds
+    assert result.passes == 1
+    layer.plan.once._calls = 4
+    z = scores.clone().requires_grad_()
+    value = layer(z, sensitive_features={"sex": codes})
+    copied = value.grad_fn.name() == "CloneBackward0"
+    assert copied == (not options.get("from_logits"))  # of logits the predictions are their sigmoid
+    value.mul(2.0).sum().backward()
+    with torch.no_grad():
+        value.zero_()
+    assert torch.equal(z, scores)
+
+
+@pytest.mark.parametrize("held", ["by a bound", "by equal means"])
+def test_a_batch_that_is_held_is_no_copy(held: str) -> None:
+    layer = _layer(BOXES[0], 0.0 if held == "by equal means" else 0.9)
+    codes = torch.tensor([0, 0, 1, 1])
+    scores = torch.tensor(
+        [0.2, 0.6, 0.3, 0.5] if held == "by equal means" else [0.2, 0.3, 0.5, 1.2], dtype=torch.float64
+    )
+    (_, gradient, _), (_, slope, _) = _both(layer, scores, codes)
+    torch.testing.assert_close(gradient, slope)
+    assert (gradient - torch.linspace(-1, 2, 4, dtype=torch.float64)).abs().max() > 0.1
+
+
+def test_tensors_of_inference_mode_go_the_general_way_outside_of_it() -> None:
+    layer = _layer(BOXES[0])
+    scores, codes = _batch(BOXES[0], 30, 1, torch.float64)
+    expected = layer(scores, sensitive_features={"sex": codes})
+    with torch.inference_mode():
+        made, groups = scores.clone(), codes.clone()
+    for values, features in ((made, codes), (scores, groups)):
+        layer.plan.once._calls = 4
+        assert layer.plan.lean(values, {"sex": features}, layer.vocabulary) is None
+        torch.testing.assert_close(layer(values, sensitive_features={"sex": features}), expected)
+
+
 def test_a_layer_with_a_lean_way_is_copied_and_stored() -> None:
     layer = _layer(BOXES[0])
     scores, codes = _batch(BOXES[0], 30, 1, torch.float32)
