@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -20,9 +23,23 @@ def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function of the module level; kept on disk, or in memory where no directory can be written."""
     options: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy", "fastmath": _FAST}
     try:
-        return numba.njit(function, cache=True, **options)
+        found = numba.njit(function, cache=True, **options)
     except RuntimeError:  # no locator for the cache: a read-only installation without a home
         return numba.njit(function, cache=False, **options)
+    # numba asks whether the file of the function has changed; what it calls stands in other files of this folder.
+    kept = getattr(getattr(found, "_cache", None), "_cache_file", None)
+    if hasattr(kept, "_source_stamp"):
+        kept._source_stamp = (kept._source_stamp, _digest())
+    return found
+
+
+@lru_cache(maxsize=1)
+def _digest() -> str:
+    """Return a digest of all sources of this folder, without which code of an older one could be loaded."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def entry(function: Any) -> Callable[..., Any]:
