@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,3 +193,19 @@ def test_importing_loads_neither_numba_nor_dynamo() -> None:
     settings = {**os.environ, "FAIRLAYER_FUSED": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=settings, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "[] False"
+
+
+def test_code_that_calls_a_changed_file_is_compiled_anew(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "fairlayer", tmp_path / "fairlayer", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path / "fairlayer" / "fused"
+    outer = "from fairlayer.fused.inner import inner\n\n\n@compiled\ndef outer(x):\n    return 10 * inner(x)\n"
+    (folder / "outer.py").write_text("from fairlayer.fused.compiling import compiled\n" + outer)
+    settings = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for added in (1, 1, 2):
+        inner = f"@compiled\ndef inner(x):\n    return x + {added}\n"
+        (folder / "inner.py").write_text("from fairlayer.fused.compiling import compiled\n\n\n" + inner)
+        program = "from fairlayer.fused.outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=settings, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.split()[:1] == [str(10 + 10 * added)], done.stderr
