@@ -50,14 +50,14 @@ class InferenceState:
     Args:
         constraints: what must hold: for the present means under the policy "present", for the pooled means of all
             predictions since the last reset under "tracking" and "anytime".
-        bounds: of every prediction, numbers or None.
+        bounds: the bounds of every prediction, numbers or None.
         policy: "present", "tracking", "anytime", "per_batch", the name of a registered policy, or a policy object.
         memory: samples that count as recent: one weighs `exp(-k / memory)` after k others. None is 1,000 for
             "present", and everything for the others.
         geometry: "euclidean", "entropic" or "likelihood", or an object, see `project`; only "present" takes others
             than the first.
         from_logits: whether scores are log-odds; the raw prediction is then the sigmoid of the score.
-        window: over which gaps are reported: a number of samples, a timedelta, or a text such as "30d". A time is read
+        window: what gaps are reported over: a number of samples, a timedelta, or a text such as "30d". A time is read
             on the clock that the caller passes with `at=`.
         hold: "window" to hold the gap of the window too (policy "present"); None to report it only.
         transition: samples over which a changed limit is reached; None for what the policy says.
