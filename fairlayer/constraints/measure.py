@@ -27,7 +27,6 @@ __all__ = [
     "headline",
     "measure",
     "measure_columns",
-    "measure_means",
     "measure_statements",
     "tolerance_needed",
     "worst_of",
@@ -102,28 +101,24 @@ def measure(constraint: Constraint, batch: Batch, values: FloatArray) -> Measure
         >>> found.value, found.limit, found.worst
         (0.5, 0.1, ('sex=M', 'sex=F'))
     """
-    return measure_means(constraint, batch, lambda means: means.of(values, total=batch.total))
-
-
-def measure_means(constraint: Constraint, batch: Batch, means_of: Callable[[GroupMeans], FloatArray]) -> Measured:
-    """Return what a constraint says about predictions of which the means are known.
-
-    Args:
-        constraint: the constraint whose number it is.
-        batch: what its statements are about.
-        means_of: the means of the predictions over each row of a measure.
-    """
     labels: Literal["given", "estimates"] | None = None
     if constraint.needs_labels:
         labels = "estimates" if batch.labels is None else "given"
-    found = measure_statements(constraint.name, constraint.statements(batch), means_of)
+    stated = constraint.statements(batch)
+    found = measure_statements(constraint.name, stated, lambda means: means.of(values, total=batch.total))
     return replace(found, labels=labels)
 
 
 def measure_statements(
     name: str, statements: Sequence[Statement], means_of: Callable[[GroupMeans], FloatArray]
 ) -> Measured:
-    """Return what the statements of one constraint say about predictions with such means."""
+    """Return what the statements of one constraint say about predictions.
+
+    Args:
+        name: the name of the constraint.
+        statements: what it states about a batch.
+        means_of: the means of the predictions over each row of a measure.
+    """
     found: list[tuple[StatementReading, Statement]] = []
     known: dict[Hashable, FloatArray] = {}
     counts: dict[str, float] = {}

@@ -27,7 +27,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     except RuntimeError:  # no locator for the cache: a read-only installation without a home
         return numba.njit(function, cache=False, **options)
     # numba asks whether the file of the function has changed; what it calls stands in other files of this folder.
-    kept = getattr(getattr(found, "_cache", None), "_cache_file", None)
+    kept: Any = getattr(getattr(found, "_cache", None), "_cache_file", None)
     if hasattr(kept, "_source_stamp"):
         kept._source_stamp = (kept._source_stamp, _digest())
     return found

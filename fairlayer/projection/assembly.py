@@ -99,12 +99,7 @@ class Assembly:
         return Pairs(first, second, np.concatenate(limits), self.batch.n)
 
     def means_of(self, means: GroupMeans, statistics: FloatArray) -> FloatArray:
-        """Return the means over each row of a measure, of predictions with such statistics.
-
-        A measure of which no row says anything in this batch is in no statistic: its means are 0.
-        """
-        if not self.refinement.has(means):
-            return np.zeros(len(means))
+        """Return the means over each row of a measure that is stated, of predictions with such statistics."""
         return np.asarray(self.refinement.apply(as_sparse(np.eye(len(means))), means, 0) @ statistics)
 
     def held_pairs(self, multipliers: FloatArray) -> list[tuple[int, int, int, float]]:
@@ -291,10 +286,6 @@ class _Refinement(NamedTuple):
         rows = [means.names for means in self.hard]
         cells = ("; ".join(rows[p][code] for p, code in enumerate(cell) if code >= 0) for cell in self.table.T)
         return (*cells, *(name for means, _ in self.dense for name in means.names))
-
-    def has(self, means: GroupMeans) -> bool:
-        """Whether a measure is among those that were refined."""
-        return any(means.key == each.key for each in (*self.hard, *(each for each, _ in self.dense)))
 
     def apply(self, matrix: Any, means: GroupMeans, column: int) -> Any:
         """Return a matrix over the rows of one measure as a matrix over the statistics."""

@@ -228,7 +228,7 @@ class _Step:
             tally.distance,
             found.prices()[:, 0],
             found.shift(),
-            [tally.predictions.of(each, assembly) for each in constraints],
-            [tally.decisions.of(each, assembly) for each in constraints],
+            [tally.predictions.of(owner, assembly) for owner in range(len(constraints))],
+            [tally.decisions.of(owner, assembly) for owner in range(len(constraints))],
             tally.moved,
         )

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray
-from fairlayer.constraints import Constraint
 from fairlayer.constraints.means import GroupMeans
-from fairlayer.constraints.measure import measure_means
+from fairlayer.constraints.measure import measure_statements
 from fairlayer.passes import CompiledPasses, Passes
 from fairlayer.passes.pairs import PairPasses
 from fairlayer.projection.assembly import Assembly
@@ -37,8 +36,10 @@ class Numbers(NamedTuple):
     statistics: FloatArray | None
     values: FloatArray | None
 
-    def of(self, constraint: Constraint, assembly: Assembly) -> float:
-        """Return the number that a constraint bounds; NaN where there is none."""
+    def of(self, owner: int, assembly: Assembly) -> float:
+        """Return the number that one of the constraints, by its index, bounds; NaN where there is none."""
+        stated = zip(assembly.stated, assembly.owners, strict=True)
+        statements = [statement for (statement, _), of in stated if of == owner]
 
         def means_of(means: GroupMeans) -> FloatArray:
             if self.statistics is not None:
@@ -46,7 +47,7 @@ class Numbers(NamedTuple):
             assert self.values is not None
             return means.of(self.values, total=assembly.batch.total)
 
-        return float(measure_means(constraint, assembly.batch, means_of))
+        return float(measure_statements("", statements, means_of))
 
 
 class Tally(NamedTuple):
