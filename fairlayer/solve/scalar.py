@@ -19,6 +19,7 @@ from fairlayer.solve.solution import Solution
 __all__ = ["largest_pull", "solve_scalar"]
 
 _MOST_PASSES = 200
+_NEAR = 1e-6  # prediction units: from so near, the next step or two end at the limit
 
 
 def solve_scalar(passes: Passes, slab: SingleSlab, start: Point, most_passes: int = _MOST_PASSES) -> Solution:
@@ -28,7 +29,7 @@ def solve_scalar(passes: Passes, slab: SingleSlab, start: Point, most_passes: in
         passes: the batch.
         slab: a feasible slab with its accuracy; feasibility is to be checked before.
         start: the point at multiplier zero.
-        most_passes: after how many sweeps to stop.
+        most_passes: the number of sweeps after which to stop, unless the limit is near by then.
 
     Raises:
         SolverError: the accuracy was not reached.
@@ -46,7 +47,7 @@ def _find_root(passes: Passes, face: Face, point: Point, most_passes: int) -> tu
     unit = largest_pull(passes, face.normal)
     excess = float(face.normal @ point.statistics) - face.limit
     count = 0
-    while count < most_passes:
+    while count < most_passes or (abs(excess) <= _NEAR and count < _MOST_PASSES):
         count += 1
         low, high = (multiplier, high) if excess > 0 else (low, multiplier)
         most = multiplier + passes.geometry.longest_step / unit + multiplier if unit > 0 else np.inf

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time as clock
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic, sleep
 from typing import Any, NamedTuple, TypeVar
 
 from fairlayer.trail.appending import Ending, prepare
@@ -174,14 +174,14 @@ def rewritten(connection: Any, tables: Iterable[str]) -> None:
         TrailError: a transaction still reads what was before.
     """
     [now] = connection.execute("SELECT pg_current_xact_id()::xid::text").fetchone()
-    end = clock.monotonic() + _PATIENCE
+    end = monotonic() + _PATIENCE
     while connection.execute(_READERS, (now,)).fetchone()[0]:
-        if clock.monotonic() > end:
+        if monotonic() > end:
             raise TrailError(
                 "a transaction in this database began before and still reads, so deleted bytes would stay in the "
                 "tables. End it, then call compact() again."
             )
-        clock.sleep(0.05)
+        sleep(0.05)
     for table in tables:
         connection.execute(f"VACUUM (FULL) {table}")
 

@@ -224,12 +224,12 @@ def test_an_erasure_that_was_cut_off_did_not_begin(tmp_path: Path, step: str, mo
     path = tmp_path / "trail.sqlite"
     with open_trail(path) as trail:
         trail.append([marked("one", "mark-1-")])
-        wanted = "erase_content" if step == "content" else "prepare_event"
+        wanted = "_spans" if step == "content" else "prepare_event"  # both come after the content is deleted
 
         def cut(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(f"fairlayer.trail.trail.{wanted}", cut)
+        monkeypatch.setattr(f"fairlayer.trail.erasing.{wanted}", cut)
         with pytest.raises(KeyboardInterrupt):
             trail.erase("one", time=2.0, who="desk")
     found = verify(path, key=KEY)
