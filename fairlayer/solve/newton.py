@@ -46,6 +46,7 @@ _MOST_TRIALS = 60
 MANY_ROWS = 48  # from which the program over statistics is solved by a price per row
 _SATURATED = 1e-12  # a cell that can move by less than this share of what its floor allows cannot move at all
 ROUNDING = 50.0  # an error that no step reduces, up to this many times the accuracy, is rounding
+_NEAR = 1e6  # accuracies: from so near, the next step or two end at the solution
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def solve_newton(
         slabs: a feasible system with its accuracy; feasibility is to be checked before.
         start: the point at nu = 0.
         most_steps: the number of steps after which to stop.
-        most_passes: the number of sweeps after which to stop.
+        most_passes: the number of sweeps after which to stop, unless the solution is near by then.
 
     Raises:
         SolverError: the accuracy was not reached.
@@ -138,7 +139,7 @@ def descend(  # noqa: PLR0917 - a search
         most_steps: the number of steps after which to stop.
         near: what is near the solution, to start from.
         fine: the steps of a search from nothing that the first one is worth, where clipped samples count less.
-        most_passes: the number of sweeps after which to stop.
+        most_passes: the number of sweeps after which to stop, unless the solution is near by then.
     """
     if slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)
@@ -164,7 +165,7 @@ def descend(  # noqa: PLR0917 - a search
         if candidate is None:
             break
         dual, point = dual.towards(target, share), candidate
-        if count >= most_passes and optimality_error(_finish(dual, point, count), slabs) > 1.0:
+        if count >= most_passes and optimality_error(_finish(dual, point, count), slabs) > _NEAR:
             break
     return _shortened(_finish(dual, point, count), slabs)
 

@@ -105,7 +105,7 @@ def test_other_versions_are_said(run: Path, tmp_path: Path, capsys: pytest.Captu
     config["record"]["versions"]["torch"] = "1.0"
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     assert main(["train", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "r"), "--epochs", "1"]) == 0
-    assert f"torch 1.0, here is {torch.__version__}" in capsys.readouterr().err
+    assert f"torch 1.0, but {torch.__version__} is in use here" in capsys.readouterr().err
 
 
 def test_a_misspelt_key_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
