@@ -2,8 +2,8 @@
 
 At the dual point nu a step d nu moves the statistics by -K d nu, K = B W B' with W = -dy/dq of the geometry. So
 
-    center = s + K nu                                  statistics predicted at nu = 0
-    m, lambda = quadratic program(center, K, slabs)    exact, in the space of the statistics
+    centre = s + K nu                                  statistics predicted at nu = 0
+    m, lambda = quadratic program(centre, K, slabs)    exact, in the space of the statistics
     nu+ = N' lambda
 
 and the step is searched along the line on the directional derivative of the concave dual

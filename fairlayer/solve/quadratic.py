@@ -1,8 +1,8 @@
 """The tiny quadratic program over statistics, solved exactly by a dual active-set method.
 
-    minimise 1/2 (m - center)' K^-1 (m - center)   subject to   normal_j @ m <= limit_j
+    minimise 1/2 (m - centre)' K^-1 (m - centre)   subject to   normal_j @ m <= limit_j
 
-Only K is used, never its inverse: m = center - K N' lambda. Faces enter one at a time, the most violated
+Only K is used, never its inverse: m = centre - K N' lambda. Faces enter one at a time, the most violated
 first; a dependent face replaces one that blocks it, so dependent rows are no special case.
 Source: Goldfarb, Idnani (1983), "A numerically stable dual method for solving strictly convex QPs".
 """
@@ -41,12 +41,12 @@ class QuadraticSolution:
 
 
 def solve_quadratic(
-    center: FloatArray, metric: FloatArray, slabs: SlabSystem, start: Sequence[Face] = (), atol: float = 1e-13
+    centre: FloatArray, metric: FloatArray, slabs: SlabSystem, start: Sequence[Face] = (), atol: float = 1e-13
 ) -> QuadraticSolution:
-    """Return the point nearest to `center` in the metric K^-1.
+    """Return the point nearest to `centre` in the metric K^-1.
 
     Args:
-        center: (s,).
+        centre: (s,).
         metric: K, (s,) for a diagonal or (s, s); positive definite where a face has weight.
         slabs: the feasible set.
         start: faces guessed to be active (a warm start).
@@ -62,16 +62,16 @@ def solve_quadratic(
         >>> solve_quadratic(np.array([1.0, 0.0]), np.ones(2), slabs).point
         array([0.6, 0.4])
     """
-    active = _ActiveSet(center, metric)
+    active = _ActiveSet(centre, metric)
     active.warm_start(start)
-    for _ in range(100 + 20 * len(center)):
+    for _ in range(100 + 20 * len(centre)):
         violation, key = slabs.worst(active.point)
         if violation <= atol:
             return active.solution()
         if not active.add(slabs.face(key), atol):
             return active.solution()
     raise SolverError(
-        f"the quadratic program over {len(center)} statistics did not settle: violation {violation:.3g} is left, "
+        f"the quadratic program over {len(centre)} statistics did not settle: violation {violation:.3g} is left, "
         f"{atol:.3g} was asked. Check for rows of very different size."
     )
 
@@ -79,11 +79,11 @@ def solve_quadratic(
 class _ActiveSet:
     """A point that is optimal for its own faces, with multipliers >= 0."""
 
-    def __init__(self, center: FloatArray, metric: FloatArray) -> None:
-        self.center, self.metric = center, metric
-        self.point = center
+    def __init__(self, centre: FloatArray, metric: FloatArray) -> None:
+        self.centre, self.metric = centre, metric
+        self.point = centre
         self.faces: list[Face] = []
-        self.normals = self.scaled = np.zeros((0, len(center)))  # N and N K
+        self.normals = self.scaled = np.zeros((0, len(centre)))  # N and N K
         self.gram = np.zeros((0, 0))  # N K N'
         self.multipliers = np.zeros(0)
 
@@ -95,15 +95,15 @@ class _ActiveSet:
             if self.multipliers[worst] >= 0:
                 return
             self._drop(worst)
-        self.point = self.center
+        self.point = self.centre
 
     def refresh(self) -> None:
-        """Recompute multipliers and point from the faces: N K N' lambda = N center - limits."""
+        """Recompute multipliers and point from the faces: N K N' lambda = N centre - limits."""
         if not self.faces:
             return
         limits = np.array([face.limit for face in self.faces])
-        self.multipliers = _solve(self.gram, self.normals @ self.center - limits)
-        self.point = self.center - self.multipliers @ self.scaled
+        self.multipliers = _solve(self.gram, self.normals @ self.centre - limits)
+        self.point = self.centre - self.multipliers @ self.scaled
 
     def solution(self) -> QuadraticSolution:
         """Return the point, refreshed; of faces that depend on each other but for rounding, some are let go for it."""
@@ -112,7 +112,7 @@ class _ActiveSet:
             self._drop(int(self.multipliers.argmin()))
             self.refresh()
         if not self.faces:
-            self.point = self.center
+            self.point = self.centre
         return QuadraticSolution(self.point, tuple(self.faces), self.multipliers)
 
     def add(self, face: Face, atol: float) -> bool:
@@ -163,7 +163,7 @@ class _ActiveSet:
 
     def _set(self, faces: list[Face]) -> None:
         self.faces = faces
-        self.normals = normals_of(faces, len(self.center))
+        self.normals = normals_of(faces, len(self.centre))
         self.scaled = self._apply(self.normals)
         self.gram = self.normals @ self.scaled.T
         self.multipliers = np.zeros(len(faces))

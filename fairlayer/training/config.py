@@ -47,14 +47,14 @@ class FitOptions:
 
 
 class Rescale(nn.Module):
-    """center + scale * x, with fixed numbers: the network works in standard units of the target."""
+    """centre + scale * x, with fixed numbers: the network works in standard units of the target."""
 
-    def __init__(self, center: float, scale: float) -> None:
+    def __init__(self, centre: float, scale: float) -> None:
         super().__init__()
-        self.center, self.scale = center, scale
+        self.centre, self.scale = centre, scale
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.center + self.scale * x
+        return self.centre + self.scale * x
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ModelConfig:
         on_infeasible: "raise", or "relax" by the smallest widening of all limits.
         geometry: what nearest means, see `project`; None for the one that belongs to the task: "entropic" for
             classification, "euclidean" for regression. The loss is the one that belongs to the geometry.
-        center, scale: mean and standard deviation of a regression's target; the backbone starts from them.
+        centre, scale: mean and standard deviation of a regression's target; the backbone starts from them.
 
     Example:
         >>> config = ModelConfig(width=4, constraints=("demographic_parity(sex, 0.02)",), hidden=(8,))
@@ -87,7 +87,7 @@ class ModelConfig:
     b_tau: int = 256
     on_infeasible: str = "raise"
     geometry: str | None = None
-    center: float = 0.0
+    centre: float = 0.0
     scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -118,7 +118,7 @@ class ModelConfig:
         """Return the backbone: ReLU layers, and at the end a sigmoid, or the target's units for regression."""
         if self.task == "classification":
             return mlp(self.width, self.hidden)
-        return mlp(self.width, self.hidden, emits="numbers").append(Rescale(self.center, self.scale))
+        return mlp(self.width, self.hidden, emits="numbers").append(Rescale(self.centre, self.scale))
 
     def model(self) -> FairModel:
         """Return a fresh backbone inside the layer."""

@@ -234,7 +234,7 @@ def _target_units(table: Table, split: Split) -> dict[str, Any]:
     if table.positive is not None:
         return {}
     labels = table.labels()[split.train]
-    return {"center": float(labels.mean()), "scale": float(labels.std()) or 1.0}
+    return {"centre": float(labels.mean()), "scale": float(labels.std()) or 1.0}
 
 
 def _all_groups(parts: Parts) -> dict[str, np.ndarray]:
