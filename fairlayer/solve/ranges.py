@@ -244,7 +244,8 @@ class _PriceSearch:
             kept[mine] = self.price[mine]
         with np.errstate(divide="ignore", invalid="ignore"):
             newton = c + balance / rise
-        middle = 0.5 * (self.c_low + self.c_high)
+            middle = 0.5 * (self.c_low + self.c_high)
+        middle = np.where(np.isfinite(middle), middle, c)  # no bracket yet, and no bounds
         within = (newton > self.c_low) & (newton < self.c_high)
         newton = np.where(within, newton, middle)
         for r in np.flatnonzero(arrived & ~within).tolist():
