@@ -39,6 +39,11 @@ def test_equals_an_interior_point_solver(block: int) -> None:
         _check(random_problem(seed))
 
 
+@pytest.mark.parametrize("seed", [2114, 2860, 3874, 4758])
+def test_levels_without_bounds_that_find_no_bracket(seed: int) -> None:
+    _check(random_problem(seed))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(12, 112))
 def test_equals_an_interior_point_solver_on_thousands(block: int) -> None:
