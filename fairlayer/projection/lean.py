@@ -38,7 +38,8 @@ _EUCLIDEAN, _ENTROPIC, _LIKELIHOOD, _LOGITS = 0, 1, 2, 3
 # Looked up once: each way through a module costs as much as the call at its end.
 _tracing_state, _recording = torch._C._get_tracing_state, torch.is_grad_enabled
 # What a forward saves is packed by hooks where there are some: checkpointing has them, which runs the forward again.
-_hooks_of_saved: Callable[[bool], Any] = torch._C._autograd._top_saved_tensors_default_hooks
+# A torch without this name is not asked: what has a graph goes the general way then.
+_hooks_of_saved: Callable[[bool], Any] = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", bool)
 
 
 _CHANGED = (
@@ -135,7 +136,9 @@ class _LeanProjection(torch.autograd.Function):
 # `Function.apply` without its search for wrappers of torch.func, of which there are none here. The engine calls `apply`
 # of the node's class, which would look for the backward on each call: here it is the backward.
 _apply: Any = super(torch.autograd.Function, _LeanProjection).apply
-_LeanProjection._backward_cls.apply = _LeanProjection.backward  # type: ignore[attr-defined]
+_node: Any = getattr(_LeanProjection, "_backward_cls", None)
+if _node is not None:
+    _node.apply = _LeanProjection.backward
 
 
 class LeanCall:

@@ -209,3 +209,17 @@ def test_code_that_calls_a_changed_file_is_compiled_anew(tmp_path: Path) -> None
             [sys.executable, "-c", program], env=settings, cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.stdout.split()[:1] == [str(10 + 10 * added)], done.stderr
+
+
+def test_a_torch_without_its_private_names_serves(run: Runner, plain: Ran) -> None:
+    without = """
+import torch
+del torch._C._autograd._top_saved_tensors_default_hooks
+before = torch.autograd.function.FunctionMeta.__init__
+def without(cls, *arguments):
+    before(cls, *arguments)
+    if cls.__name__ == "_LeanProjection":
+        cls._backward_cls = None
+torch.autograd.function.FunctionMeta.__init__ = without
+"""
+    assert_same(run(without, FAIRLAYER_FUSED="1"), plain)
