@@ -37,9 +37,8 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        scores, lower, upper, tolerances, ctx.outcome = inputs
+        scores, lower, upper, _, ctx.outcome = inputs
         ctx.bound_shapes = [None if bound is None else bound.shape for bound in (lower, upper)]
-        ctx.takes_tolerances = tolerances is not None
         ctx.input_dtype, ctx.output_dtype = scores.dtype, output.dtype
         if ctx.outcome.smooth:
             ctx.save_for_backward(output, scores)

@@ -140,10 +140,6 @@ class SpreadSums:
         own, other = self.spreads[0].count[member] + 1.0, self.spreads[0].count[1 - member]
         return rate * other / own
 
-    def new_to(self, cell: int) -> bool:
-        """Return whether some group of the cell has emitted nothing yet."""
-        return any(spread.member[cell] >= 0 and not spread.count[spread.member[cell]] for spread in self.spreads)
-
 
 def _others(spread: _Spread, member: int) -> tuple[float, float]:
     top, bottom = -inf, inf
