@@ -23,7 +23,7 @@ def application(run: str, address: str) -> Any:
     class Scores:
         def __init__(self) -> None:
             from fairlayer.serving import Scorer
-            from fairlayer.streaming.shared import SharedStore
+            from fairlayer.streaming.stores.shared import SharedStore
 
             self.scorer = Scorer(run, store=SharedStore(address, shares=REPLICAS))
 

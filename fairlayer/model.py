@@ -36,12 +36,12 @@ from fairlayer.projection.labelled import NOTHING_LEARNT
 from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.result import Projection
 from fairlayer.streaming import InferenceState, Policy, Recorder
-from fairlayer.streaming.asking import categories_of
-from fairlayer.streaming.batches import StreamGaps
-from fairlayer.streaming.finishing import limits_of
 from fairlayer.streaming.policies import as_policy
-from fairlayer.streaming.recording import Answered
+from fairlayer.streaming.reporting.batches import StreamGaps
 from fairlayer.streaming.setting import as_memory, as_window
+from fairlayer.streaming.stores.asking import categories_of
+from fairlayer.streaming.stores.finishing import limits_of
+from fairlayer.streaming.stores.recording import Answered
 from fairlayer.tensor_state import PAGE, check_states, from_tensor, to_tensor
 from fairlayer.tracing import outside_graphs, refuse_tracing
 from fairlayer.trail import AuditTrail

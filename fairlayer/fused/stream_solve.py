@@ -1,4 +1,4 @@
-"""The feed-forward of a stream under parities of plain means: `fairlayer.streaming.bands`, compiled.
+"""The feed-forward of a stream under parities of plain means: `fairlayer.streaming.control.bands`, compiled.
 
 Points are the bins of the sketch, then the samples of a block that is learnt from before it is answered, then points of
 almost no weight that tell what pull each cell has at the label estimates 0 and 1. Where labels matter, a point counts

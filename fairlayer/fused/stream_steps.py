@@ -1,9 +1,9 @@
 """The step of a stream under the policy "present": answers, the guard, and the counting, in one call.
 
-The formulas are those of `fairlayer.streaming.policies.present` and `fairlayer.streaming.guard`, which stay and serve
-where numba is absent; tests hold the two equal. A guard is one row of `member` (guards, cells): which member each cell
-belongs to, -1 for none; its members are those from `start[j]` to `start[j + 1]`, and `kind` says whom it counts: 0
-everybody, 1 those of label 1, 2 those of label 0.
+The formulas are those of `fairlayer.streaming.policies.present` and `fairlayer.streaming.control.guard`, which stay
+and serve where numba is absent; tests hold the two equal. A guard is one row of `member` (guards, cells): which
+member each cell belongs to, -1 for none; its members are those from `start[j]` to `start[j + 1]`, and `kind` says
+whom it counts: 0 everybody, 1 those of label 1, 2 those of label 0.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 from fairlayer.errors import require
 from fairlayer.streaming import InferenceState, StreamReport
-from fairlayer.streaming.plot import plot_report
+from fairlayer.streaming.reporting.plot import plot_report
 
 __all__ = ["report_picture", "stream_picture"]
 

@@ -14,7 +14,7 @@ from fairlayer.report.page import environment
 from fairlayer.report.pictures import report_picture
 from fairlayer.report.stream import StreamSection
 from fairlayer.streaming import InferenceState, StreamReport
-from fairlayer.streaming.report import BucketReport
+from fairlayer.streaming.reporting.report import BucketReport
 from fairlayer.training import Gap
 
 __all__ = ["DecidedCell", "DecidedStream", "StreamPage", "render_stream_page", "write_stream_page"]

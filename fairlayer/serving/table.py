@@ -20,8 +20,8 @@ from fairlayer.data.columns import as_numbers, as_text
 from fairlayer.errors import DataError
 from fairlayer.serving.scorer import new_stream
 from fairlayer.streaming import InferenceState, Policy, Recorder
-from fairlayer.streaming.finishing import limits_of
-from fairlayer.streaming.recording import Answered
+from fairlayer.streaming.stores.finishing import limits_of
+from fairlayer.streaming.stores.recording import Answered
 from fairlayer.training import Observed, Run, emit_in_batches, measure
 from fairlayer.training.comparison import Beside
 from fairlayer.training.quality import quality_beside

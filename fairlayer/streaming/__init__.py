@@ -3,9 +3,9 @@
 from fairlayer._keywords import explain_public
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policies import Answer, Anytime, PerBatch, Policy, Present, Tracking, register_policy
-from fairlayer.streaming.recording import Recorder
-from fairlayer.streaming.report import BucketReport, StreamReport
+from fairlayer.streaming.reporting.report import BucketReport, StreamReport
 from fairlayer.streaming.state import InferenceState
+from fairlayer.streaming.stores.recording import Recorder
 from fairlayer.streaming.transition import Event
 
 __all__ = [

@@ -18,17 +18,17 @@ from fairlayer.constraints import Batch, Measured
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.projection.assembly import assemble
 from fairlayer.streaming.cells import cells_of
-from fairlayer.streaming.correction import Frame, measure_past
-from fairlayer.streaming.history import History, batch_of
-from fairlayer.streaming.lease import Lease
-from fairlayer.streaming.pending import Waiting
+from fairlayer.streaming.control.correction import Frame, measure_past
+from fairlayer.streaming.control.lease import Lease
+from fairlayer.streaming.control.single import clip
+from fairlayer.streaming.counts.history import History, batch_of
+from fairlayer.streaming.counts.sketch import Sketch
+from fairlayer.streaming.counts.windows import Windows
+from fairlayer.streaming.labels.pending import Waiting
 from fairlayer.streaming.phases import Phase, PhaseRule
 from fairlayer.streaming.policies.base import Answer, Call, Labelled, State
 from fairlayer.streaming.setting import Setting
-from fairlayer.streaming.single import clip
-from fairlayer.streaming.sketch import Sketch
 from fairlayer.streaming.transition import Event, Transition
-from fairlayer.streaming.windows import Windows
 
 __all__ = ["Machine"]
 

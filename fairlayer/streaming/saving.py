@@ -12,8 +12,8 @@ import torch
 from fairlayer.errors import ConstraintDefinitionError, FairlayerError, ParameterError
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.changing import begin_transition
+from fairlayer.streaming.labels.pending import Pending
 from fairlayer.streaming.machine import Machine
-from fairlayer.streaming.pending import Pending
 from fairlayer.streaming.setting import Setting
 from fairlayer.streaming.transition import Event, Transition, limits_of
 

@@ -12,7 +12,7 @@ from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import BackendError, ConstraintDefinitionError, ParameterError
 from fairlayer.geometry import EUCLIDEAN, Geometry, geometry_of
-from fairlayer.streaming.entrance import read_bounds, streamable
+from fairlayer.streaming.calls.entrance import read_bounds, streamable
 from fairlayer.streaming.policies.base import Policy, as_policy, is_finite
 
 __all__ = ["Setting", "Window", "as_memory", "as_window"]

@@ -18,24 +18,24 @@ from fairlayer.edge import Stated, as_constraints, read_per_sample
 from fairlayer.errors import ShapeError
 from fairlayer.geometry import Geometry
 from fairlayer.groups import Vocabulary
-from fairlayer.streaming.awaiting import count_at_once, deliver, wait_for_labels
+from fairlayer.streaming.calls.entrance import as_scores_again, flat, raw_of, streamable
+from fairlayer.streaming.calls.in_place import reads_in_place, step_in_place
+from fairlayer.streaming.calls.lookup import CellLookup
+from fairlayer.streaming.calls.short_ways import FLOATS, read_many, read_one, step_many, step_one
+from fairlayer.streaming.calls.undoing import whole
 from fairlayer.streaming.cells import adopt, names_of, read
 from fairlayer.streaming.changing import changed
-from fairlayer.streaming.entrance import as_scores_again, flat, raw_of, streamable
-from fairlayer.streaming.in_place import reads_in_place, step_in_place
-from fairlayer.streaming.lookup import CellLookup
+from fairlayer.streaming.labels.awaiting import count_at_once, deliver, wait_for_labels
+from fairlayer.streaming.labels.pending import Pending, read_ids
 from fairlayer.streaming.machine import Machine
-from fairlayer.streaming.pending import Pending, read_ids
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policies import Policy
 from fairlayer.streaming.replicas import everyone, hear, merge
-from fairlayer.streaming.report import StreamReport, report_of
+from fairlayer.streaming.reporting.report import StreamReport, report_of
+from fairlayer.streaming.reporting.watching import Watch
 from fairlayer.streaming.saving import load_stream, loaded, machine_state
 from fairlayer.streaming.setting import Setting
-from fairlayer.streaming.short_ways import FLOATS, read_many, read_one, step_many, step_one
 from fairlayer.streaming.transition import Event
-from fairlayer.streaming.undoing import whole
-from fairlayer.streaming.watching import Watch
 
 __all__ = ["InferenceState"]
 
@@ -385,13 +385,13 @@ class InferenceState:
         return f"InferenceState({self.policy.name}, {self.samples} predictions, phase {self.phase.value})"
 
     def _repr_html_(self) -> str:
-        from fairlayer.streaming.notebook import page_of
+        from fairlayer.streaming.reporting.notebook import page_of
 
         return page_of(self)
 
     def plot(self, axes: Any = None) -> Any:
         """Draw pooled gap against tolerance, shift per cell and phase over the stream; return the figure."""
-        from fairlayer.streaming.plot import plot_trace
+        from fairlayer.streaming.reporting.plot import plot_trace
 
         with self._locked() as machine:
             points = self._watch.trace.until_now(machine, machine.phase())
@@ -399,7 +399,7 @@ class InferenceState:
 
     def plot_report(self, axes: Any = None) -> Any:
         """Draw raw and emitted gap per bucket with the band that is held, shares moved and at a bound, and phases."""
-        from fairlayer.streaming.plot import plot_report
+        from fairlayer.streaming.reporting.plot import plot_report
 
         return plot_report(self.report(), axes)
 

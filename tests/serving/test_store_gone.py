@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from fairlayer.serving import create_app
-from fairlayer.streaming.shared import SharedStore
+from fairlayer.streaming.stores.shared import SharedStore
 from tests.serving.test_workers import records_of, served
 from tests.streaming.postgresql import Server, programs, running
 

@@ -16,7 +16,7 @@ from fairlayer.errors import CategoryError, FairlayerError, NonFiniteScoresError
 from fairlayer.fused import switch
 from fairlayer.fused.book import FAR, NEAR
 from fairlayer.streaming import state as face
-from fairlayer.streaming.in_place import reads_in_place, step_in_place
+from fairlayer.streaming.calls.in_place import reads_in_place, step_in_place
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 SEX = fl.DemographicParity("sex", tolerance=0.02)

@@ -15,13 +15,13 @@ from fairlayer.errors import NonFiniteScoresError
 from fairlayer.fused import switch
 from fairlayer.fused.book import COUNT, RAW, ROWS, SOLVED_COUNT, SOLVED_MEAN, SOLVED_SIZE, SOLVED_SPREAD, SUMS
 from fairlayer.groups import Vocabulary
-from fairlayer.streaming import sketch as room_of_sketches
-from fairlayer.streaming.bands import _Falling
 from fairlayer.streaming.cells import names_of
-from fairlayer.streaming.lease import Lease
+from fairlayer.streaming.control.bands import _Falling
+from fairlayer.streaming.control.lease import Lease
+from fairlayer.streaming.counts import sketch as room_of_sketches
+from fairlayer.streaming.counts.sketch import Sketch
 from fairlayer.streaming.policies.present.resting import has_hardly_moved
 from fairlayer.streaming.policies.present.state import lightened
-from fairlayer.streaming.sketch import Sketch
 
 PARITY = fl.DemographicParity("sex", tolerance=0.02)
 

@@ -10,7 +10,7 @@ import torch
 
 import fairlayer as fl
 from fairlayer import errors
-from fairlayer.streaming.bands import bands_of, solve_bands
+from fairlayer.streaming.control.bands import bands_of, solve_bands
 from tests.streaming.streams import lending, one, tensor
 
 PARITY = fl.DemographicParity("s", 0.02)

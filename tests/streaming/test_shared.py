@@ -20,10 +20,10 @@ import fairlayer as fl
 from fairlayer.decisions.rounding import Rounding, cells_of
 from fairlayer.errors import LabelValueError
 from fairlayer.groups import Vocabulary
-from fairlayer.streaming.lease import Lease
-from fairlayer.streaming.shared import SharedStore, SharedStream
-from fairlayer.streaming.store import Answer, IdReusedError, StoreError
-from fairlayer.streaming.together import Together
+from fairlayer.streaming.control.lease import Lease
+from fairlayer.streaming.stores.shared import SharedStore, SharedStream
+from fairlayer.streaming.stores.sqlite import Answer, IdReusedError, StoreError
+from fairlayer.streaming.stores.together import Together
 from tests.streaming.postgresql import Server, programs, running
 
 pytest.importorskip("psycopg", reason="needs the extra `postgres`")

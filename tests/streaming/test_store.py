@@ -25,8 +25,8 @@ from fairlayer.errors import (
     ShapeError,
 )
 from fairlayer.groups import Vocabulary
-from fairlayer.streaming.durable import DurableStream
-from fairlayer.streaming.store import StoreError, StreamStore, UnknownIdError
+from fairlayer.streaming.stores.durable import DurableStream
+from fairlayer.streaming.stores.sqlite import StoreError, StreamStore, UnknownIdError
 
 ROOT = Path(__file__).resolve().parents[2]
 PARITY = fl.DemographicParity("sex", tolerance=0.02)

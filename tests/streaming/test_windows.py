@@ -12,7 +12,7 @@ import torch
 
 import fairlayer as fl
 from fairlayer import errors
-from fairlayer.streaming.report import split_gap
+from fairlayer.streaming.reporting.report import split_gap
 from fairlayer.streaming.setting import as_window
 from tests.streaming.streams import lending, one, tensor
 

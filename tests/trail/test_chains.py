@@ -18,7 +18,7 @@ from fairlayer.cli import main
 from fairlayer.errors import ParameterError
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming import Recorder
-from fairlayer.streaming.shared import SharedStore, SharedStream
+from fairlayer.streaming.stores.shared import SharedStore, SharedStream
 from fairlayer.trail import (
     AuditTrail,
     SlotTrail,

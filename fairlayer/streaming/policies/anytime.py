@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.streaming.correction import hard_step
+from fairlayer.streaming.control.correction import hard_step
 from fairlayer.streaming.policies.base import check_numbers, register_policy
 from fairlayer.streaming.policies.pooled import Pooled, falling
 

@@ -22,7 +22,7 @@ from fairlayer.passes import NumpyPasses
 from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.solve import SlabSystem, solve
 from fairlayer.solve.slabs import RowSlabs, SpreadSlabs
-from fairlayer.streaming.history import batch_of
+from fairlayer.streaming.counts.history import batch_of
 from fairlayer.streaming.policies.base import Answer, Policy, State, check_numbers, register_policy
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ import numpy as np
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import InfeasibleConstraintsError, SolverError
 from fairlayer.solve import ClashingFaces
-from fairlayer.streaming.correction import excess, feed_forward, feedback, large_step
+from fairlayer.streaming.control.correction import excess, feed_forward, feedback, large_step
+from fairlayer.streaming.control.single import SpreadSums, clip
 from fairlayer.streaming.policies.base import Answer, Call, Labelled, Policy, State
-from fairlayer.streaming.single import SpreadSums, clip
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine

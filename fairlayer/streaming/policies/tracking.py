@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.streaming.correction import excess, feedback, hard_step, soft_step
+from fairlayer.streaming.control.correction import excess, feedback, hard_step, soft_step
+from fairlayer.streaming.control.single import SpreadSums, clip
 from fairlayer.streaming.policies.base import check_numbers, register_policy
 from fairlayer.streaming.policies.pooled import Pooled, at_bounds, falling
-from fairlayer.streaming.single import SpreadSums, clip
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine

@@ -9,7 +9,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.fused.book import BASE, COUNT, COUNT1, EMITTED, EMITTED1, RAW, RAW1, SLOPE, SUMS
-from fairlayer.streaming.guard import Guards, Sample, within
+from fairlayer.streaming.control.guard import Guards, Sample, within
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.changes import run_short_mean, run_short_means
 from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, reads_labels, scale

@@ -12,7 +12,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.fused import stream_loaded
 from fairlayer.fused.book import BASE, SLOPE
-from fairlayer.streaming.label_estimates import curves
+from fairlayer.streaming.labels.estimates import curves
 from fairlayer.streaming.policies.base import (
     Answer,
     Call,

@@ -19,8 +19,8 @@ from fairlayer.geometry import Geometry
 from fairlayer.geometry.entropic import Entropic
 from fairlayer.geometry.euclidean import Euclidean
 from fairlayer.geometry.likelihood import Likelihood
-from fairlayer.streaming.guard import Guards
-from fairlayer.streaming.lookup import address
+from fairlayer.streaming.calls.lookup import address
+from fairlayer.streaming.control.guard import Guards
 from fairlayer.streaming.policies.base import Placed, State
 from fairlayer.streaming.policies.present.resting import RESTS, ever_rests, may_rest
 from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, labels_told, reads_labels, scale

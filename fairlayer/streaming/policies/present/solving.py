@@ -23,8 +23,8 @@ from fairlayer.fused.book import (
     SOLVED_SPREAD,
 )
 from fairlayer.groups import Groups
-from fairlayer.streaming.bands import Band, bands_of, solve_bands
-from fairlayer.streaming.debt import debts_of
+from fairlayer.streaming.control.bands import Band, bands_of, solve_bands
+from fairlayer.streaming.control.debt import debts_of
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.changes import (
     LEAST_SPREAD,

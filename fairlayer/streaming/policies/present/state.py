@@ -34,9 +34,9 @@ from fairlayer.fused.book import (
     SOLVED_MEAN,
     SUMS,
 )
-from fairlayer.streaming.gather import gathered
-from fairlayer.streaming.guard import Guards, guards_of
-from fairlayer.streaming.label_estimates import LabelScale, curves
+from fairlayer.streaming.control.guard import Guards, guards_of
+from fairlayer.streaming.counts.gather import gathered
+from fairlayer.streaming.labels.estimates import LabelScale, curves
 from fairlayer.streaming.policies.base import State
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
-from fairlayer.streaming.entrance import probabilities, sigmoid
-from fairlayer.streaming.lookup import CellLookup
+from fairlayer.streaming.calls.entrance import probabilities, sigmoid
+from fairlayer.streaming.calls.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
 from fairlayer.streaming.setting import Setting
 

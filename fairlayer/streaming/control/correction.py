@@ -21,7 +21,7 @@ from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.solve import ClashingFaces, RowSlabs, SlabSystem, SpreadSlabs, solve
 from fairlayer.solve.elastic import solve_elastic
 from fairlayer.solve.quadratic import solve_quadratic
-from fairlayer.streaming.history import Counted, History, batch_of
+from fairlayer.streaming.counts.history import Counted, History, batch_of
 
 __all__ = [
     "Frame",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Measured
 from fairlayer.groups import Vocabulary, cell_name
-from fairlayer.streaming.correction import measure_past
-from fairlayer.streaming.history import Counted
+from fairlayer.streaming.control.correction import measure_past
+from fairlayer.streaming.counts.history import Counted
 from fairlayer.streaming.phases import Phase
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fairlayer.fused import stream_loaded
-from fairlayer.streaming.lookup import CellLookup
+from fairlayer.streaming.calls.lookup import CellLookup
 from fairlayer.streaming.machine import Machine
 
 __all__ = ["reads_in_place", "step_in_place"]

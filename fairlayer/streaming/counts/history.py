@@ -18,7 +18,7 @@ from fairlayer.constraints import Batch
 from fairlayer.errors import ShapeError
 from fairlayer.fused import stream_loaded
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.streaming.sketch import Sketch
+from fairlayer.streaming.counts.sketch import Sketch
 
 __all__ = ["Counted", "History", "batch_of"]
 

@@ -17,7 +17,7 @@ import torch
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import ParameterError
 from fairlayer.fused import stream_loaded
-from fairlayer.streaming.gather import gathered
+from fairlayer.streaming.counts.gather import gathered
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policies.base import Labelled
 from fairlayer.streaming.setting import Window

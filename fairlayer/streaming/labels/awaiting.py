@@ -9,8 +9,8 @@ import numpy as np
 from fairlayer._typing import FloatArray
 from fairlayer.groups import Groups
 from fairlayer.streaming.cells import codes_of, groups_of
+from fairlayer.streaming.labels.pending import Pending, Waiting
 from fairlayer.streaming.machine import Machine
-from fairlayer.streaming.pending import Pending, Waiting
 
 __all__ = ["count_at_once", "deliver", "wait_for_labels"]
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.cells import adopt, recoded
+from fairlayer.streaming.labels.pending import Pending
 from fairlayer.streaming.machine import Machine
-from fairlayer.streaming.pending import Pending
 from fairlayer.streaming.policies.base import State
 
 __all__ = ["whole"]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.streaming.history import History
+from fairlayer.streaming.counts.history import History
 
 __all__ = ["Lease"]
 

@@ -9,8 +9,8 @@ from fairlayer.constraints import Constraint
 from fairlayer.errors import require
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policies import Policy
-from fairlayer.streaming.report import StreamReport
-from fairlayer.streaming.trace import TracePoint
+from fairlayer.streaming.reporting.report import StreamReport
+from fairlayer.streaming.reporting.trace import TracePoint
 
 __all__ = ["plot_report", "plot_trace"]
 

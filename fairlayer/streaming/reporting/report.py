@@ -13,10 +13,10 @@ from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Measured
 from fairlayer.constraints.measure import measure
-from fairlayer.streaming.history import batch_of
+from fairlayer.streaming.counts.history import batch_of
+from fairlayer.streaming.counts.windows import Bucket, joined
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.transition import Event
-from fairlayer.streaming.windows import Bucket, joined
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.streaming.bands import Band
-from fairlayer.streaming.history import batch_of
-from fairlayer.streaming.windows import Bucket
+from fairlayer.streaming.control.bands import Band
+from fairlayer.streaming.counts.history import batch_of
+from fairlayer.streaming.counts.windows import Bucket
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine

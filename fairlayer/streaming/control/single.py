@@ -21,8 +21,8 @@ from fairlayer._typing import FloatArray
 from fairlayer.constraints import Spread, Statement
 from fairlayer.constraints.statements import as_float
 from fairlayer.projection.assembly import assemble
-from fairlayer.streaming.correction import Frame
-from fairlayer.streaming.history import batch_of
+from fairlayer.streaming.control.correction import Frame
+from fairlayer.streaming.counts.history import batch_of
 
 __all__ = ["SpreadSums", "clip"]
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from fairlayer.constraints import Constraint
 from fairlayer.edge import OnceWarner, nothing_to_compare
 from fairlayer.groups import cell_name
+from fairlayer.streaming.labels.pending import Pending
 from fairlayer.streaming.machine import Machine
-from fairlayer.streaming.pending import Pending
 from fairlayer.streaming.phases import Phase
-from fairlayer.streaming.trace import Trace
+from fairlayer.streaming.reporting.trace import Trace
 
 __all__ = ["Watch"]
 
