@@ -31,7 +31,7 @@ from fairlayer.data import (
 )
 from fairlayer.data.batches import joint_codes
 from fairlayer.data.table import usual_positive
-from fairlayer.data.tensor_table import tensor_table
+from fairlayer.data.tensors import tensor_table
 from fairlayer.errors import DataError, FairlayerWarning
 
 __all__ = ["FairDataModule", "SampleDataModule"]
