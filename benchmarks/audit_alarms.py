@@ -2,10 +2,11 @@
 
     python benchmarks/audit_alarms.py [--streams 1000] [--requests 1500] [--seed 0]
 
-Each stream is a `Watch` of two groups, fed one request at a time. In the null streams the groups' rates differ by at
-most the tolerance, so that an alarm at any request is a false one; 5 % of the streams may raise one. In the others the
-rates begin equal and part after a fifth of the requests; the delay counts from there. `one look` is the number of
-requests that a test looked at once needs for an 80 % chance of seeing the same difference beyond the tolerance.
+Each stream is a `SequentialTest` of two groups, fed one request at a time. In the null streams the groups' rates
+differ by at most the tolerance, so that an alarm at any request is a false one; 5 % of the streams may raise one. In
+the others the rates begin equal and part after a fifth of the requests; the delay counts from there. `one look` is the
+number of requests that a test looked at once needs for an 80 % chance of seeing the same difference beyond the
+tolerance.
 """
 
 from __future__ import annotations

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 import fairlayer as fl
 from fairlayer._typing import FloatArray
 from fairlayer.adversarial import Adversary, linear
-from fairlayer.data import Sample, StratifiedBatchSampler
+from fairlayer.data import StratifiedBatchSampler, TensorTable
 from fairlayer.decisions.inputs import ACCURACY
 from fairlayer.routes.rules import fit_rule
 from fairlayer.training import FitOptions, Observed, fit_trees
 from fairlayer.training.session import Parts
 
 WARM_UP = 0.2  # share of the training in which the weight of a term rises to its full size
-Term = Callable[[Tensor, Sample, float], Tensor]
+Term = Callable[[Tensor, TensorTable, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _through(parts: Parts, feature: str, tolerance: float, options: FitOptions, 
     )
     loss = nn.functional.binary_cross_entropy if config.loss == "cross_entropy" else nn.functional.mse_loss
 
-    def term(emitted: Tensor, batch: Sample, progress: float) -> Tensor:
+    def term(emitted: Tensor, batch: TensorTable, progress: float) -> Tensor:
         held = layer(emitted, sensitive_features=batch.sensitive)
         return loss(held, batch.y) - loss(emitted, batch.y)  # in place of the loss without the layer
 
@@ -110,7 +110,7 @@ def _penalised(parts: Parts, feature: str, weight: float, options: FitOptions, *
     penalty = fl.Penalty(fl.DemographicParity(feature, 0.0), "squared", **soft)
     scale = parts.recipe.config.scale
 
-    def term(emitted: Tensor, batch: Sample, progress: float) -> Tensor:
+    def term(emitted: Tensor, batch: TensorTable, progress: float) -> Tensor:
         return weight * min(1.0, progress / WARM_UP) * penalty(emitted / scale, sensitive_features=batch.sensitive)
 
     return trained(parts, feature, options, _scaled(term, scale))
@@ -135,7 +135,7 @@ def _adversary(parts: Parts, feature: str, strength: float, options: FitOptions)
     ) as adversary:
         heads = torch.optim.AdamW(adversary.parameters(), lr=1e-2)
 
-        def term(emitted: Tensor, batch: Sample, progress: float) -> Tensor:
+        def term(emitted: Tensor, batch: TensorTable, progress: float) -> Tensor:
             heads.step()  # by the gradient of the batch before
             heads.zero_grad()
             adversary.advance(progress)
@@ -152,7 +152,7 @@ def _projected_on_estimates(parts: Parts, feature: str, tolerance: float, plain:
     proxy = LogisticRegression(max_iter=500).fit(parts.train.x.numpy(), parts.train.sensitive[feature].astype(str))
 
     @torch.no_grad()
-    def moved(part: Sample) -> FloatArray:
+    def moved(part: TensorTable) -> FloatArray:
         found = fl.project(
             plain(part.x).double(),
             fl.DemographicParity(feature, tolerance),
@@ -182,7 +182,7 @@ def _fairret(parts: Parts, feature: str, weight: float, options: FitOptions) -> 
 
     penalty = fairret_penalty(fairret.statistic.PositiveRate(), feature)
 
-    def term(emitted: Tensor, batch: Sample, progress: float) -> Tensor:
+    def term(emitted: Tensor, batch: TensorTable, progress: float) -> Tensor:
         return weight * min(1.0, progress / WARM_UP) * penalty(emitted, sensitive_features=batch.sensitive)
 
     return trained(parts, feature, options, term)

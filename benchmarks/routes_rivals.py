@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fairlayer._typing import FloatArray
-from fairlayer.data import Sample, StratifiedBatchSampler
+from fairlayer.data import StratifiedBatchSampler, TensorTable
 from fairlayer.model import FairModel
 from fairlayer.routes import Candidate, Route, TrainedRoutes, compare_routes
 from fairlayer.routes.numbers import RouteNumbers, numbers_of
@@ -78,7 +78,7 @@ def _decided(  # noqa: PLR0917 - a method, and on which rows
     return replace(route, valid=valid, test=test, decisions=decided[1], scores=scores[1])
 
 
-def _numbers(part: Sample, scores: FloatArray, decided: Any, feature: str, limit: float) -> RouteNumbers:
+def _numbers(part: TensorTable, scores: FloatArray, decided: Any, feature: str, limit: float) -> RouteNumbers:
     from fairlayer.edge import as_constraints
 
     before = (scores >= 0.5).astype(np.int64)
@@ -126,7 +126,7 @@ def _fairret(parts: Parts, feature: str, limit: float, options: FitOptions) -> B
     network = parts.recipe.config.network()
     penalty = fairret_penalty(fairret.statistic.PositiveRate(), feature)
 
-    def loss(batch: Sample) -> Tensor:
+    def loss(batch: TensorTable) -> Tensor:
         emitted = network(batch.x)
         term: Tensor = penalty(emitted, sensitive_features=batch.sensitive)
         return nn.functional.binary_cross_entropy(emitted, batch.y) + term
@@ -152,11 +152,11 @@ def _layer_of_others(parts: Parts, feature: str, limit: float, options: FitOptio
     )
     names = sorted(set(parts.train.sensitive[feature].tolist()))
 
-    def with_group(batch: Sample) -> Tensor:
+    def with_group(batch: TensorTable) -> Tensor:
         codes = torch.tensor([names.index(name) for name in batch.sensitive[feature].tolist()])
         return torch.cat([codes[:, None].float(), batch.x], dim=1)
 
-    def loss(batch: Sample) -> Tensor:
+    def loss(batch: TensorTable) -> Tensor:
         emitted = other(with_group(batch)).squeeze(1).float().clamp(1e-6, 1 - 1e-6)
         return nn.functional.binary_cross_entropy(emitted, batch.y)
 
@@ -168,7 +168,7 @@ def _layer_of_others(parts: Parts, feature: str, limit: float, options: FitOptio
 
 
 def _trained(
-    network: nn.Module, loss: Callable[[Sample], Tensor], parts: Parts, feature: str, options: FitOptions
+    network: nn.Module, loss: Callable[[TensorTable], Tensor], parts: Parts, feature: str, options: FitOptions
 ) -> None:
     """The epochs of `fit` with another loss; the weights of the best epoch on validation rows are left."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate)

@@ -7,14 +7,14 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fairlayer.adversarial import Adversary, activations, dann, leakage
-from fairlayer.data import Encoder, Sample, read_data_set, sample_of, split_rows
+from fairlayer.data import Encoder, TensorTable, read_data_set, split_rows, tensor_table
 
 STEPS = 400 if os.environ.get("FAIRLAYER_EXAMPLE_FAST") else 1500
 
 table = read_data_set("adult" if os.environ.get("FAIRLAYER_DATA") else "lending")
 split = split_rows(table)
 encoder = Encoder.fit(table.frame.iloc[split.train], table.features(), categorical=table.categorical)
-everyone = sample_of(table, encoder, ["sex"])
+everyone = tensor_table(table, encoder, ["sex"])
 train, test = everyone.take(split.train), everyone.take(split.test)
 
 
@@ -44,7 +44,7 @@ def fit(strength: float, *, given_label: bool = False) -> nn.Module:
     return model.eval()
 
 
-def report(name: str, model: nn.Module, sample: Sample) -> None:
+def report(name: str, model: nn.Module, sample: TensorTable) -> None:
     accuracy = float(((model(sample.x) > 0) == sample.y.bool()).double().mean())
     inner = activations(model, sample.x, at="0")
     print(f"{name:<24}{accuracy:>9.3f}", end="")

@@ -144,18 +144,26 @@ def targets_of(node: ast.stmt, module: str, is_package: bool) -> list[str]:
     return []
 
 
-def imports_in(source: str, module: str, is_package: bool = False) -> list[Import]:
+def imports_in(tree: ast.Module, module: str, is_package: bool = False) -> list[Import]:
     return [
         Import(target, node.lineno, not (inside or types), types)
-        for node, inside, types in statements(ast.parse(source).body)
+        for node, inside, types in statements(tree.body)
         for target in targets_of(node, module, is_package)
     ]
 
 
 @cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+@cache
 def imports_of(module: str) -> list[Import]:
-    path = MODULES[module]
-    return imports_in(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
+    return imports_in(tree_of(module), module, MODULES[module].name == "__init__.py")
+
+
+def place(module: str, line: int) -> str:
+    return f"{MODULES[module].relative_to(ROOT)}:{line}"
 
 
 def unit_of(module: str) -> str:
@@ -169,9 +177,6 @@ def points_up(module: str, target: str) -> bool:
     return not goal or (source, goal) in NEVER or RANK[goal] >= RANK[source]
 
 
-inside = pytest.mark.parametrize("module", [name for name in MODULES if name != "fairlayer"])
-
-
 def test_the_package_is_there() -> None:
     assert "fairlayer.errors" in MODULES
 
@@ -183,10 +188,11 @@ def test_every_unit_has_a_layer() -> None:
     assert not gone, f"{sorted(gone)} have a place in LAYERS (tests/test_layering.py), but are not there"
 
 
-@inside
-def test_imports_point_down(module: str) -> None:
+def test_imports_point_down() -> None:
     wrong = [
-        f"{MODULES[module].relative_to(ROOT)}:{item.line} imports {item.target}"
+        f"{place(module, item.line)} imports {item.target}"
+        for module in MODULES
+        if module != "fairlayer"
         for item in imports_of(module)
         if item.target.split(".")[0] == "fairlayer" and points_up(module, item.target)
     ]
@@ -210,17 +216,21 @@ def test_no_import_cycles() -> None:
         pytest.fail("import cycle: " + " -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_optional_libraries_are_imported_where_used(module: str) -> None:
-    allowed = CORE_LIBRARIES | {"fairlayer"} | sys.stdlib_module_names
+def allowed_in(module: str) -> frozenset[str]:
+    allowed = sys.stdlib_module_names | CORE_LIBRARIES | {"fairlayer"}
     if module.startswith("fairlayer.integrations."):
         allowed = allowed | FRAMEWORKS
     if module.startswith("fairlayer.fused."):  # what is compiled; `fairlayer.fused` itself imports none of it
         allowed = allowed | {"numba"}
+    return allowed
+
+
+def test_optional_libraries_are_imported_where_used() -> None:
     wrong = [
-        f"{MODULES[module].relative_to(ROOT)}:{item.line} imports {item.target}"
+        f"{place(module, item.line)} imports {item.target}"
+        for module in MODULES
         for item in imports_of(module)
-        if item.at_import_time and item.target.split(".")[0] not in allowed
+        if item.at_import_time and item.target.split(".")[0] not in allowed_in(module)
     ]
     assert not wrong, "import these inside the function that uses them:\n" + "\n".join(wrong)
 
@@ -238,15 +248,15 @@ def test_import_fairlayer_loads_no_optional_library() -> None:
     assert not OPTIONAL & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if unit_of(name) != "cli"])
-def test_only_the_command_line_prints(module: str) -> None:
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    lines = [
-        node.lineno
-        for node in ast.walk(tree)
+def test_only_the_command_line_prints() -> None:
+    prints = [
+        place(module, node.lineno)
+        for module in MODULES
+        if unit_of(module) != "cli"
+        for node in ast.walk(tree_of(module))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
-    assert not lines, f"{MODULES[module].relative_to(ROOT)} prints in lines {lines}; only cli may"
+    assert not prints, f"only cli may print, but these lines do: {prints}"
 
 
 # The checks above are worth as much as the reader of imports below them.
@@ -268,12 +278,12 @@ def test_only_the_command_line_prints(module: str) -> None:
     ],
 )
 def test_imports_are_read_rightly(source: str, module: str, expected: tuple[str, bool]) -> None:
-    [found] = imports_in(source, module)
+    [found] = imports_in(ast.parse(source), module)
     assert (found.target, found.at_import_time) == expected
 
 
 def test_a_package_reads_its_own_relative_imports() -> None:
-    [found] = imports_in("from ..errors import require", "fairlayer.solve", is_package=True)
+    [found] = imports_in(ast.parse("from ..errors import require"), "fairlayer.solve", is_package=True)
     assert found.target == "fairlayer.errors"
 
 

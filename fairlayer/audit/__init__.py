@@ -1,13 +1,12 @@
 """Evidence from any predictions: one table of sufficient statistics, and every number of an audit read from it."""
 
 from fairlayer._keywords import explain_public
-from fairlayer.audit.asked import Asked, AskedLimit
 from fairlayer.audit.bounded import bounded_interval
-from fairlayer.audit.compatible import BaseRate, Compatibility, Together, compatibility
+from fairlayer.audit.compatible import BaseRate, Compatibility, JointCriteria, compatibility
 from fairlayer.audit.cost import Cost
 from fairlayer.audit.covering import Coverage, Covered, coverage
 from fairlayer.audit.criteria import CRITERIA
-from fairlayer.audit.disparities import Compared, Disparity, GroupNumber, Part, disparity
+from fairlayer.audit.disparities import Compared, Disparity, GroupNumber, MetricByGroup, disparity
 from fairlayer.audit.document import Audit
 from fairlayer.audit.errors import MetricError, TablesDifferError
 from fairlayer.audit.examination import audit
@@ -22,10 +21,11 @@ from fairlayer.audit.means import Means
 from fairlayer.audit.metrics import Metric, mean_of, metric, metric_names, register
 from fairlayer.audit.outcome import EXIT_CODES, Limit, Outcome, Verdict, gravest, judge, verdict
 from fairlayer.audit.people import Moved, Movement, Sides, movement, sides
+from fairlayer.audit.plan import AskedLimit, AuditPlan
 from fairlayer.audit.provenance import Provenance, sha256_of
 from fairlayer.audit.proxy import Proxies, Proxy, proxies
 from fairlayer.audit.public import public_document
-from fairlayer.audit.sequential import Watch
+from fairlayer.audit.sequential import SequentialTest
 from fairlayer.audit.significance import (
     ReferenceComparison,
     Significance,
@@ -40,9 +40,9 @@ from fairlayer.audit.table import AuditTable
 __all__ = [
     "CRITERIA",
     "EXIT_CODES",
-    "Asked",
     "AskedLimit",
     "Audit",
+    "AuditPlan",
     "AuditTable",
     "BaseRate",
     "Columns",
@@ -57,18 +57,20 @@ __all__ = [
     "Grouping",
     "ImpactAudit",
     "Interval",
+    "JointCriteria",
     "Limit",
     "Means",
     "Metric",
+    "MetricByGroup",
     "MetricError",
     "Moved",
     "Movement",
     "Outcome",
-    "Part",
     "Provenance",
     "Proxies",
     "Proxy",
     "ReferenceComparison",
+    "SequentialTest",
     "Sides",
     "Significance",
     "StandardisedDifference",
@@ -76,11 +78,9 @@ __all__ = [
     "Stratum",
     "Supplied",
     "TablesDifferError",
-    "Together",
     "Verdict",
     "Violations",
     "Wanted",
-    "Watch",
     "audit",
     "audit_frame",
     "bounded_interval",

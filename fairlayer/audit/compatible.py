@@ -23,13 +23,13 @@ import numpy as np
 
 from fairlayer._keywords import explained
 from fairlayer.audit.errors import MetricError
-from fairlayer.audit.feasible import PAIRS, Together, best_accuracy, rules_of_group, together
+from fairlayer.audit.feasible import PAIRS, JointCriteria, best_accuracy, rules_of_group, together
 from fairlayer.audit.grouped import Grouped
 from fairlayer.audit.slots import CLASSES, NEGATIVE, POSITIVE, SELECTED
 from fairlayer.audit.table import AuditTable, names_of
 from fairlayer.errors import ParameterError, require
 
-__all__ = ["BaseRate", "Compatibility", "Together", "compatibility"]
+__all__ = ["BaseRate", "Compatibility", "JointCriteria", "compatibility"]
 
 _NOTHING = 0.05  # points of accuracy below which a cost is shown as none
 
@@ -84,7 +84,7 @@ class Compatibility:
     """
 
     groups: tuple[BaseRate, ...]
-    sets: tuple[Together, ...]
+    sets: tuple[JointCriteria, ...]
     accuracy: float
     best: float
     tolerance: float
@@ -104,7 +104,7 @@ class Compatibility:
             f"have to be {implied}: a gap of {gap:.3f}."
         )
 
-    def _told(self, found: Together) -> str:
+    def _told(self, found: JointCriteria) -> str:
         names = " and ".join(found.criteria)
         if math.isnan(found.smallest_tolerance):
             return f"{names}: no rule on these scores has an accuracy of {self.accuracy:.3f}."

@@ -18,7 +18,7 @@ from fairlayer.audit.metrics import measure, metric
 from fairlayer.audit.table import AuditTable
 from fairlayer.errors import CategoryError, ParameterError
 
-__all__ = ["Compared", "Disparity", "GroupNumber", "Part", "Standing", "disparity"]
+__all__ = ["Compared", "Disparity", "GroupNumber", "MetricByGroup", "Standing", "disparity"]
 
 # counted: in the headline. small: fewer rows than min_group_size. unknown: the group is not known.
 # empty: no row from which the number could be computed.
@@ -80,7 +80,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Part:
+class MetricByGroup:
     """One metric of every group.
 
     Args:
@@ -172,13 +172,13 @@ class Disparity:
 
     name: str
     by: tuple[str, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[MetricByGroup, ...]
     difference: Interval
     ratio: Interval
     with_small: Interval | None
 
     @property
-    def worst(self) -> Part:
+    def worst(self) -> MetricByGroup:
         """The metric with the largest measured difference."""
         return max(self.parts, key=_spread)
 
@@ -249,7 +249,7 @@ def disparity(table: AuditTable, name: str | Sequence[str], by: Sequence[str], *
     )
 
 
-def _part(table: AuditTable, name: str, by: tuple[str, ...], level: float) -> Part:
+def _part(table: AuditTable, name: str, by: tuple[str, ...], level: float) -> MetricByGroup:
     grouped = table.by(*by)
     means = measure(table, name, grouped)
     low, high = group_limits(means, level)
@@ -262,7 +262,7 @@ def _part(table: AuditTable, name: str, by: tuple[str, ...], level: float) -> Pa
     counted = sorted((g for g in groups if g.standing == "counted"), key=lambda g: g.value)
     ends = (counted[0].name, counted[-1].name) if counted and counted[0].value < counted[-1].value else ("", "")
     worse, better = ends if metric(name).lower_is_worse(table.favourable) else ends[::-1]
-    return Part(name, groups, table.overall(name), worse, better, means, level)
+    return MetricByGroup(name, groups, table.overall(name), worse, better, means, level)
 
 
 def _standing(name: str, rows: float, value: float, smallest: int) -> Standing:
@@ -273,16 +273,16 @@ def _standing(name: str, rows: float, value: float, smallest: int) -> Standing:
     return "small" if rows < smallest else "counted"
 
 
-def _positions(part: Part, *standing: Standing) -> IntArray:
+def _positions(part: MetricByGroup, *standing: Standing) -> IntArray:
     return np.array([i for i, group in enumerate(part.groups) if group.standing in standing], dtype=np.int64)
 
 
-def _spread(part: Part) -> float:
+def _spread(part: MetricByGroup) -> float:
     counted = part.means.value[_positions(part, "counted")]
     return float(np.ptp(counted)) if len(counted) > 1 else -1.0
 
 
-def _beyond(part: Part, limit: float) -> list[str]:
+def _beyond(part: MetricByGroup, limit: float) -> list[str]:
     counted, small = _positions(part, "counted"), _positions(part, "small")
     within = range_interval(part.means.take(counted), part.level)
     if len(counted) == 0 or within.low > limit:
@@ -308,7 +308,7 @@ def _plain_interval(interval: Interval) -> dict[str, Any]:
     }
 
 
-def _plain_part(part: Part) -> dict[str, Any]:
+def _plain_part(part: MetricByGroup) -> dict[str, Any]:
     return {
         "metric": part.metric,
         "overall": _plain(part.overall),

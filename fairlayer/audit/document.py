@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fairlayer._notebook import table_html
-from fairlayer.audit.asked import Asked
 from fairlayer.audit.checklists import annex_iv, audit_list, record, validation_list
 from fairlayer.audit.compatible import Compatibility
 from fairlayer.audit.cost import Cost
@@ -17,6 +16,7 @@ from fairlayer.audit.grouping import Grouping, plain
 from fairlayer.audit.headline import headline
 from fairlayer.audit.judging import metrics_asked
 from fairlayer.audit.outcome import EXIT_CODES, Outcome, gravest
+from fairlayer.audit.plan import AuditPlan
 from fairlayer.audit.provenance import Provenance
 from fairlayer.audit.statement import Statement
 from fairlayer.audit.strata import Stratified
@@ -56,7 +56,7 @@ class Audit:
         (['FAIL'], 1)
     """
 
-    asked: Asked
+    asked: AuditPlan
     table: AuditTable
     before: AuditTable | None
     statements: tuple[Statement, ...]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from fairlayer._keywords import explained
-from fairlayer.audit.asked import Asked, read_groupings, read_limits
 from fairlayer.audit.compatible import Compatibility, compatibility
 from fairlayer.audit.cost import cost_of
 from fairlayer.audit.document import Audit
@@ -18,6 +17,7 @@ from fairlayer.audit.judging import judged, people_of
 from fairlayer.audit.leakage import score_warnings
 from fairlayer.audit.outcome import Limit
 from fairlayer.audit.people import movement
+from fairlayer.audit.plan import AuditPlan, read_groupings, read_limits
 from fairlayer.audit.provenance import Provenance
 from fairlayer.audit.reading import Task
 from fairlayer.audit.statement import Statement
@@ -128,7 +128,7 @@ def audit(
     compared = scores_before is not None or decisions_before is not None
     before = AuditTable.of(scores=scores_before, decisions=decisions_before, **settings) if compared else None
     groupings = read_groupings(by, table.features)
-    asked = Asked(
+    asked = AuditPlan(
         groupings,
         read_limits(limits, groupings, table.features),
         level,
@@ -192,7 +192,7 @@ def audit(
     )
 
 
-def _shown(groupings: Sequence[tuple[str, ...]], asked: Asked, table: AuditTable) -> tuple[tuple[str, ...], ...]:
+def _shown(groupings: Sequence[tuple[str, ...]], asked: AuditPlan, table: AuditTable) -> tuple[tuple[str, ...], ...]:
     """Return the groupings asked for, then those of the limits, then every intersection of a few features."""
     limits = [one.by for one in asked.limits]
     crossed = table.groupings() if len(table.features) <= _MOST_CROSSED else ()

@@ -29,7 +29,7 @@ from fairlayer.audit.slots import CLASSES, DECIDED, NEGATIVE, POSITIVE, SELECTED
 from fairlayer.audit.table import AuditTable
 from fairlayer.errors import require
 
-__all__ = ["PAIRS", "Rules", "Together", "best_accuracy", "rules_of_group", "together"]
+__all__ = ["PAIRS", "JointCriteria", "Rules", "best_accuracy", "rules_of_group", "together"]
 
 PAIRS = {
     "demographic_parity": ("selection",),
@@ -47,7 +47,7 @@ _ENDS = 9  # lower ends of the PPVs that are tried, and tried again around the b
 
 
 @dataclass(frozen=True)
-class Together:
+class JointCriteria:
     """Criteria demanded together.
 
     Args:
@@ -123,10 +123,12 @@ def _turns_left(a: tuple[float, float], b: tuple[float, float], c: tuple[float, 
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]) >= 0
 
 
-def together(rules: list[Rules], criteria: tuple[str, ...], tolerance: float, wanted: float, free: float) -> Together:
+def together(
+    rules: list[Rules], criteria: tuple[str, ...], tolerance: float, wanted: float, free: float
+) -> JointCriteria:
     """Return what the criteria leave together: the smallest tolerance for an accuracy, and the best within one."""
     best = best_accuracy(rules, criteria, tolerance)
-    return Together(criteria, _smallest(rules, criteria, wanted), best, free - best)
+    return JointCriteria(criteria, _smallest(rules, criteria, wanted), best, free - best)
 
 
 def _smallest(rules: list[Rules], criteria: tuple[str, ...], wanted: float) -> float:

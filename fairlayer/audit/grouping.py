@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlayer.audit.criteria import CRITERIA, metrics_of
-from fairlayer.audit.disparities import Disparity, Part, disparity
+from fairlayer.audit.disparities import Disparity, MetricByGroup, disparity
 from fairlayer.audit.grouped import UNKNOWN
 from fairlayer.audit.metrics import metric, metric_names
 from fairlayer.audit.people import Movement, Sides, sides
@@ -148,11 +148,11 @@ def _sides(before: AuditTable, after: AuditTable, by: tuple[str, ...], level: fl
     return tuple(sides(before, after, name, by, level=level) for name in _SIDES if name in both)
 
 
-def _parts(disparities: dict[str, Disparity]) -> dict[str, Part]:
+def _parts(disparities: dict[str, Disparity]) -> dict[str, MetricByGroup]:
     return {part.metric: part for found in disparities.values() for part in found.parts}
 
 
-def _number(part: Part, name: str) -> dict[str, Any] | None:
+def _number(part: MetricByGroup, name: str) -> dict[str, Any] | None:
     for group in part.groups:
         if group.name == name:
             return {

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.audit.asked import AskedLimit
 from fairlayer.audit.changes import ChangeLimit, People, judge_change
 from fairlayer.audit.criteria import metrics_of
 from fairlayer.audit.outcome import judge
 from fairlayer.audit.plainly import answer, question
+from fairlayer.audit.plan import AskedLimit
 from fairlayer.audit.reading import numbers
 from fairlayer.audit.statement import Statement
 from fairlayer.audit.table import AuditTable

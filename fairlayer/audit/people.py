@@ -11,7 +11,7 @@ import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.audit.cells import read_cells
-from fairlayer.audit.disparities import Part, disparity
+from fairlayer.audit.disparities import MetricByGroup, disparity
 from fairlayer.audit.grouped import UNKNOWN
 from fairlayer.audit.intervals import Interval, pair_interval
 from fairlayer.audit.metrics import metric as metric_of
@@ -312,7 +312,7 @@ class _Changes(NamedTuple):
     flips: IntArray
 
 
-def _pair(part: Part, first: str, second: str) -> Interval:
+def _pair(part: MetricByGroup, first: str, second: str) -> Interval:
     names = [group.name for group in part.groups]
     if first not in names or second not in names:
         return Interval(math.nan, math.nan, math.nan, math.nan, part.level)

@@ -30,7 +30,7 @@ import numpy as np
 from fairlayer._typing import FloatArray
 from fairlayer.errors import NonFiniteScoresError, ParameterError
 
-__all__ = ["Watch", "evidence", "interval", "start", "step"]
+__all__ = ["SequentialTest", "evidence", "interval", "start", "step"]
 
 # Bets from 0.005 to 0.995 of the largest one that cannot ruin, each 1.6 times the one before.
 _SHARES = (*(0.005 * 1.6**k for k in range(11)), 0.995)
@@ -39,7 +39,7 @@ _CAP = 0.75  # the largest bet of the confidence sequence
 
 
 @dataclass(frozen=True)
-class Watch:
+class SequentialTest:
     """All that is known about a pair of groups: a value of fixed size.
 
     Args:
@@ -58,7 +58,7 @@ class Watch:
 
     Example:
         >>> state = step(start(tolerance=0.05), [1.0, 0.0], [1.0])
-        >>> state.rows, state.pairs, state.waiting_rows, Watch.from_dict(state.to_dict()) == state
+        >>> state.rows, state.pairs, state.waiting_rows, SequentialTest.from_dict(state.to_dict()) == state
         ((2, 1), 1, (0, 0), True)
     """
 
@@ -90,17 +90,17 @@ class Watch:
         return asdict(self)
 
     @staticmethod
-    def from_dict(held: Mapping[str, Any]) -> Watch:
+    def from_dict(held: Mapping[str, Any]) -> SequentialTest:
         """Rebuild what `to_dict` wrote."""
         first, second = held["log_wealth"]
         plain: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list | tuple) else value for name, value in held.items()
         }
         plain["log_wealth"] = (tuple(first), tuple(second))
-        return Watch(**plain)
+        return SequentialTest(**plain)
 
 
-def start(tolerance: float = 0.0, alpha: float = 0.05) -> Watch:
+def start(tolerance: float = 0.0, alpha: float = 0.05) -> SequentialTest:
     """Return the state before the first request.
 
     Args:
@@ -111,14 +111,16 @@ def start(tolerance: float = 0.0, alpha: float = 0.05) -> Watch:
         ParameterError: a number is out of its range.
     """
     if not 0 <= tolerance < 1:
-        raise ParameterError(f"the tolerance of a watch lies in [0, 1), for values in [0, 1], but is {tolerance!r}.")
+        raise ParameterError(
+            f"the tolerance of a sequential test lies in [0, 1), for values in [0, 1], but is {tolerance!r}."
+        )
     if not 0 < alpha < 1:
         raise ParameterError(f"alpha is a share of false alarms between 0 and 1, such as 0.05, not {alpha!r}.")
     nothing = (0.0,) * len(_SHARES)
-    return Watch(float(tolerance), float(alpha), (nothing, nothing))
+    return SequentialTest(float(tolerance), float(alpha), (nothing, nothing))
 
 
-def step(state: Watch, first: Any = (), second: Any = ()) -> Watch:
+def step(state: SequentialTest, first: Any = (), second: Any = ()) -> SequentialTest:
     """Return the state after a batch, of one value or of many; the state given is not changed.
 
     Args:
@@ -145,7 +147,7 @@ def step(state: Watch, first: Any = (), second: Any = ()) -> Watch:
     return _bet(after, differences) if differences else after
 
 
-def interval(state: Watch) -> tuple[float, float]:
+def interval(state: SequentialTest) -> tuple[float, float]:
     """Return limits of the first mean minus the second that hold the truth at *every* time, in 1 - alpha of streams.
 
     It is the predictable plug-in empirical Bernstein sequence of the pairs; where the means drift, it holds their
@@ -163,7 +165,7 @@ def interval(state: Watch) -> tuple[float, float]:
     return max(-1.0, 2 * low - 1), min(1.0, 2 * high - 1)
 
 
-def evidence(states: Iterable[Watch]) -> float:
+def evidence(states: Iterable[SequentialTest]) -> float:
     """Return the evidence that *some* pair is beyond its tolerance: the mean of the pairs' wealths.
 
     It ever reaches 1 / alpha in at most a share alpha of streams in which no pair is beyond, so that many pairs may be
@@ -189,7 +191,7 @@ def _values(values: Any) -> FloatArray:
 
 
 def _pair(
-    state: Watch, values: tuple[FloatArray, FloatArray]
+    state: SequentialTest, values: tuple[FloatArray, FloatArray]
 ) -> tuple[list[float], tuple[int, int], tuple[float, float]]:
     """Return the differences of the pairs, and what is left waiting."""
     counts = tuple(waiting + len(new) for waiting, new in zip(state.waiting_rows, values, strict=True))
@@ -213,7 +215,7 @@ def _block_means(waiting: int, total: float, values: FloatArray, blocks: int) ->
     return means
 
 
-def _bet(state: Watch, differences: list[float]) -> Watch:
+def _bet(state: SequentialTest, differences: list[float]) -> SequentialTest:
     """Let every bettor win or lose by each pair in turn, and raise the alarm at the pair where the wealth suffices."""
     bets = [share / (1 + state.tolerance) for share in _SHARES]
     first, second = (list(logs) for logs in state.log_wealth)
@@ -236,7 +238,7 @@ def _mixture(logs: tuple[float, ...]) -> float:
     return top + math.log(sum(math.exp(log - top) for log in logs) / len(logs))
 
 
-def _sequence(state: Watch, differences: list[float]) -> Watch:
+def _sequence(state: SequentialTest, differences: list[float]) -> SequentialTest:
     """Follow the empirical Bernstein sequence of x = (d + 1) / 2, whose bets are fixed before each x is seen.
 
     lambda_t = min(sqrt(2 log(2 / alpha) / (v_{t-1} t log(1 + t))), 0.75)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.audit.disparities import Part, disparity
+from fairlayer.audit.disparities import MetricByGroup, disparity
 from fairlayer.audit.errors import MetricError
 from fairlayer.audit.intervals import Interval, pair_interval
 from fairlayer.audit.metrics import measure, metric
@@ -297,7 +297,7 @@ class _Setting:
     practical: float
 
 
-def _significance(part: Part, place: int, base: int, setting: _Setting) -> Significance:
+def _significance(part: MetricByGroup, place: int, base: int, setting: _Setting) -> Significance:
     n, x = _counts(part, place)
     n0, x0 = _counts(part, base)
     rate, other = x / n, x0 / n0
@@ -338,7 +338,7 @@ def _with_rates(found: list[Significance], alpha: float) -> tuple[Significance, 
     return tuple(replace(one, q=q, statistical=q < alpha) for one, q in zip(found, rates, strict=True))
 
 
-def _counts(part: Part, place: int) -> tuple[float, float]:
+def _counts(part: MetricByGroup, place: int) -> tuple[float, float]:
     n = float(part.means.count[place])
     return n, float(part.means.value[place]) * n
 
@@ -359,7 +359,7 @@ def _tests(x: float, n: float, x0: float, n0: float) -> tuple[float, float, floa
     return (z, p_z, p_fisher, "Fisher", p_fisher) if few and whole else (z, p_z, p_fisher, "z", p_z)
 
 
-def _homogeneity(part: Part) -> tuple[float, int, float]:
+def _homogeneity(part: MetricByGroup) -> tuple[float, int, float]:
     """Return the chi-squared test that all groups shown, but the unknown one, have one rate."""
     stats = require("scipy.stats", "audit")
     places = [i for i, group in enumerate(part.groups) if group.standing in ("counted", "small")]

@@ -12,23 +12,23 @@ from fairlayer.data.lending import LendingPopulation
 from fairlayer.data.readers import READERS, read_data_set
 from fairlayer.data.resampling import Resampled, balanced_resampling
 from fairlayer.data.reweighing import inverse_frequency_weights, reweighing_weights
-from fairlayer.data.sample import Sample, sample_of
-from fairlayer.data.split import Split, split_rows
+from fairlayer.data.split import DataSplit, split_rows
 from fairlayer.data.table import Table
+from fairlayer.data.tensors import TensorTable, tensor_table
 
 __all__ = [
     "READERS",
     "Counterfactuals",
     "Cut",
+    "DataSplit",
     "Encoder",
     "Inspection",
     "LendingPopulation",
     "ReadFile",
     "Resampled",
-    "Sample",
-    "Split",
     "StratifiedBatchSampler",
     "Table",
+    "TensorTable",
     "balanced_resampling",
     "consecutive_batches",
     "counterfactual_flip",
@@ -41,8 +41,8 @@ __all__ = [
     "read_frame",
     "remove_correlation",
     "reweighing_weights",
-    "sample_of",
     "split_rows",
+    "tensor_table",
 ]
 
 

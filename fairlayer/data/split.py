@@ -11,14 +11,14 @@ from fairlayer.data.columns import as_text
 from fairlayer.data.errors import ColumnError, listed
 from fairlayer.data.table import Table
 
-__all__ = ["Split", "split_rows"]
+__all__ = ["DataSplit", "split_rows"]
 
 Rows = NDArray[np.int64]
 _NAMES = {"train": "train", "valid": "valid", "validation": "valid", "test": "test"}
 
 
 @dataclass(frozen=True)
-class Split:
+class DataSplit:
     """Row numbers of the three parts; `origin` says where the split comes from.
 
     Example:
@@ -35,7 +35,7 @@ class Split:
     origin: str
 
 
-def split_rows(table: Table, *, seed: int = 0, test_share: float = 0.3, valid_share: float = 0.25) -> Split:
+def split_rows(table: Table, *, seed: int = 0, test_share: float = 0.3, valid_share: float = 0.25) -> DataSplit:
     """Return the table's own split where it has one, else a seeded one; validation rows come out of training rows.
 
     Args:
@@ -57,19 +57,19 @@ def split_rows(table: Table, *, seed: int = 0, test_share: float = 0.3, valid_sh
         split = _own_split(table, table.split, np.random.default_rng(seed), valid_share)
     else:
         split = _seeded_split(len(table.frame), np.random.default_rng(seed), test_share, valid_share)
-        split = Split(split.train, split.valid, split.test, f"random rows, seed {seed}")
+        split = DataSplit(split.train, split.valid, split.test, f"random rows, seed {seed}")
     _check_parts(split)
     return split
 
 
-def _seeded_split(n: int, random: np.random.Generator, test_share: float, valid_share: float) -> Split:
+def _seeded_split(n: int, random: np.random.Generator, test_share: float, valid_share: float) -> DataSplit:
     rows = random.permutation(n)
     tests = round(n * test_share)
     valids = round((n - tests) * valid_share)
-    return Split(rows[tests + valids :], rows[tests : tests + valids], rows[:tests], "")
+    return DataSplit(rows[tests + valids :], rows[tests : tests + valids], rows[:tests], "")
 
 
-def _own_split(table: Table, column: str, random: np.random.Generator, valid_share: float) -> Split:
+def _own_split(table: Table, column: str, random: np.random.Generator, valid_share: float) -> DataSplit:
     names = as_text(table.frame[column])
     unknown = {str(name) for name in names} - _NAMES.keys()
     if unknown:
@@ -83,10 +83,10 @@ def _own_split(table: Table, column: str, random: np.random.Generator, valid_sha
         train = random.permutation(train)
         taken = round(len(train) * valid_share)
         train, valid = train[taken:], train[:taken]
-    return Split(train, valid, test, f"column '{column}'")
+    return DataSplit(train, valid, test, f"column '{column}'")
 
 
-def _check_parts(split: Split) -> None:
+def _check_parts(split: DataSplit) -> None:
     sizes = {name: len(getattr(split, name)) for name in ("train", "valid", "test")}
     if min(sizes.values()) == 0:
         raise ColumnError(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fairlayer._typing import FloatArray
-from fairlayer.data import Sample
+from fairlayer.data import TensorTable
 from fairlayer.decisions.inputs import ACCURACY
 from fairlayer.errors import FairlayerError
 from fairlayer.routes.candidates import Candidate
@@ -183,5 +183,5 @@ def _scores(network: nn.Module, parts: Parts) -> tuple[FloatArray, FloatArray]:
     return valid, test
 
 
-def _observed(sample: Sample) -> Observed:
+def _observed(sample: TensorTable) -> Observed:
     return Observed(sample.sensitive, sample.y.numpy())

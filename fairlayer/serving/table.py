@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint
 from fairlayer.constraints.measure import worst_of
-from fairlayer.data import Sample
+from fairlayer.data import TensorTable
 from fairlayer.data.columns import as_numbers, as_text
 from fairlayer.errors import DataError
 from fairlayer.serving.scorer import new_stream
@@ -55,7 +55,7 @@ class StreamedTable:
     """
 
     run: Run
-    sample: Sample
+    sample: TensorTable
     raw: FloatArray
     streamed: FloatArray
     offline: FloatArray
@@ -181,7 +181,7 @@ def stream_table(
 
 def stream_sample(
     run: Run,
-    sample: Sample,
+    sample: TensorTable,
     labels: FloatArray | None,
     *,
     batch_size: int = 1,
@@ -190,7 +190,7 @@ def stream_sample(
     window: Any = None,
     hold: str | None = None,
     at: Sequence[float] | None = None,
-    warm_start: Sample | None = None,
+    warm_start: TensorTable | None = None,
     on_rows: Callable[[int], None] | None = None,
     recorder: Recorder | None = None,
 ) -> StreamedTable:
@@ -237,7 +237,7 @@ def stream_sample(
 def _emit(
     run: Run,
     state: InferenceState,
-    sample: Sample,
+    sample: TensorTable,
     raw: torch.Tensor,
     *,
     labels: FloatArray | None,

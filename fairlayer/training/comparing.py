@@ -15,7 +15,7 @@ from torch import nn
 from fairlayer.calibration import GroupCalibrator
 from fairlayer.constraints import Constraint, CovarianceBound, GroupCalibration
 from fairlayer.constraints.measure import worst_of
-from fairlayer.data import Sample
+from fairlayer.data import TensorTable
 from fairlayer.model import FairModel
 from fairlayer.training.comparison import Beside, Comparison, ConstraintResult, GroupResult
 from fairlayer.training.config import Task
@@ -36,7 +36,7 @@ Array = NDArray[Any]
 def compare(
     plain: nn.Module,
     model: FairModel,
-    test: Sample,
+    test: TensorTable,
     *,
     task: Task = "classification",
     batch_size: int = 1024,
@@ -98,7 +98,7 @@ def compare(
 class _Tested:
     """The test rows with the scores of both models."""
 
-    test: Sample
+    test: TensorTable
     scores: Beside[Array]
     emission: Emission
     task: Task
@@ -122,7 +122,7 @@ class _Tested:
 
 
 @torch.no_grad()
-def _plain_scores(plain: nn.Module, test: Sample) -> Array:
+def _plain_scores(plain: nn.Module, test: TensorTable) -> Array:
     plain.eval()
     return np.asarray(plain(test.x).numpy())
 

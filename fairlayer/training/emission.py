@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from fairlayer.calibration import GroupCalibrator
-from fairlayer.data import Sample, consecutive_batches
+from fairlayer.data import TensorTable, consecutive_batches
 from fairlayer.errors import SmallBatchError
 from fairlayer.model import FairModel
 
@@ -42,7 +42,7 @@ class Emission:
         >>> import fairlayer as fl
         >>> net = fl.mlp(2, hidden=())
         >>> model = fl.FairModel(net, [fl.DemographicParity("sex", tolerance=0.02)], bounds=(0.0, 1.0)).eval()
-        >>> rows = Sample(torch.rand(64, 2), torch.rand(64).round(), {"sex": np.array(["F", "M"] * 32)})
+        >>> rows = TensorTable(torch.rand(64, 2), torch.rand(64).round(), {"sex": np.array(["F", "M"] * 32)})
         >>> found = emit_in_batches(model, rows, 32)
         >>> found.raw.shape, len(found.batches), found.violation < 1e-6
         ((64,), 2, True)
@@ -75,7 +75,7 @@ class Emission:
 @torch.no_grad()
 def emit_in_batches(
     model: FairModel,
-    sample: Sample,
+    sample: TensorTable,
     batch_size: int,
     *,
     inference: bool = False,
@@ -93,7 +93,7 @@ def emit_in_batches(
         >>> import fairlayer as fl
         >>> net = fl.mlp(2, hidden=())
         >>> model = fl.FairModel(net, [fl.DemographicParity("sex", tolerance=0.02)], bounds=(0.0, 1.0)).eval()
-        >>> rows = Sample(torch.rand(70, 2), torch.rand(70).round(), {"sex": np.array(["F", "M"] * 35)})
+        >>> rows = TensorTable(torch.rand(70, 2), torch.rand(70).round(), {"sex": np.array(["F", "M"] * 35)})
         >>> emit_in_batches(model, rows, 32).scores.shape
         (70,)
     """
@@ -110,7 +110,7 @@ def emit_in_batches(
 
 
 def _emit(
-    model: FairModel, rows: Sample, part: slice, calibrator: GroupCalibrator | None
+    model: FairModel, rows: TensorTable, part: slice, calibrator: GroupCalibrator | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], EmittedBatch]:
     raw = model.raw_scores(rows.x)
     estimates = _label_estimates(model, raw, rows, calibrator)
@@ -129,7 +129,7 @@ def _emit(
 
 
 def _label_estimates(
-    model: FairModel, raw: torch.Tensor, rows: Sample, calibrator: GroupCalibrator | None
+    model: FairModel, raw: torch.Tensor, rows: TensorTable, calibrator: GroupCalibrator | None
 ) -> torch.Tensor | None:
     """Return calibrated or raw scores within the bounds, which stand in for labels where a constraint reads labels."""
     if model.projection.uses_running_shifts or not any(constraint.needs_labels for constraint in model.constraints):

@@ -23,7 +23,7 @@ from fairlayer.audit.likeness import flips_of, individual_section
 from fairlayer.constraints import (
     CovarianceBound,
 )
-from fairlayer.data import Sample, Table
+from fairlayer.data import Table, TensorTable
 from fairlayer.errors import DataError, ParameterError
 from fairlayer.training.comparing import compare
 from fairlayer.training.comparison import Comparison
@@ -168,7 +168,7 @@ def _flipped(run: Run, frame: Any, sensitive: Sequence[str]) -> dict[str, Any] |
 
 def audit_kept(
     run: Run,
-    sample: Sample,
+    sample: TensorTable,
     *,
     batch_size: int,
     watched: Sequence[str] = (),
@@ -296,7 +296,7 @@ def describe_route(run: Run, chosen_by: str | None = None) -> dict[str, Any]:
 def _audited(
     comparison: Comparison,
     recipe: Recipe,
-    sample: Sample,
+    sample: TensorTable,
     scores: tuple[Any, Any],
     *,
     decisions: Any = None,
@@ -355,7 +355,7 @@ def _not_layered(comparison: Comparison, recipe: Recipe) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _scores(plain: torch.nn.Module, sample: Sample) -> Any:
+def _scores(plain: torch.nn.Module, sample: TensorTable) -> Any:
     plain.eval()
     return plain(sample.x).numpy()
 

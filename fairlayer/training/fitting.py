@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from fairlayer.constraints import Constraint
-from fairlayer.data import Sample
+from fairlayer.data import TensorTable
 from fairlayer.errors import require
 from fairlayer.model import FairModel
 from fairlayer.training.config import FitOptions, Task
@@ -82,8 +82,8 @@ class FitFolder:
 
 def fit(
     model: nn.Module,
-    train: Sample,
-    valid: Sample,
+    train: TensorTable,
+    valid: TensorTable,
     *,
     task: Task = "classification",
     loss: str | None = None,
@@ -116,7 +116,7 @@ def fit(
 
     Example:
         >>> import numpy as np, torch
-        >>> rows = Sample(torch.rand(64, 2), torch.rand(64).round(), {"sex": np.array(["f", "m"] * 32)})
+        >>> rows = TensorTable(torch.rand(64, 2), torch.rand(64).round(), {"sex": np.array(["f", "m"] * 32)})
         >>> net = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0), nn.Sigmoid())
         >>> len(fit(net, rows, rows, options=FitOptions(epochs=2, batch_size=16)).history)
         2
@@ -179,7 +179,7 @@ def _checkpoint(folder: FitFolder | None) -> str | None:
     return str(folder.last) if folder is not None and folder.resume and folder.last.is_file() else None
 
 
-def _measured(tools: Any, train: Sample, task: Task) -> list[Any]:
+def _measured(tools: Any, train: TensorTable, task: Task) -> list[Any]:
     """Return the disparities of the groups, for loggers."""
     threshold = 0.5 if task == "classification" else None
     names = [name for name, column in train.sensitive.items() if column.dtype.kind != "f"]

@@ -14,7 +14,7 @@ from fairlayer.constraints import (
     MeanResidualParity,
     PredictiveEquality,
 )
-from fairlayer.data import Sample
+from fairlayer.data import TensorTable
 from fairlayer.training.comparison import ConstraintResult, GroupResult
 
 __all__ = ["notes_on"]
@@ -31,7 +31,7 @@ def notes_on(
     constraints: Sequence[Constraint],
     results: Sequence[ConstraintResult],
     groups: Sequence[GroupResult],
-    test: Sample,
+    test: TensorTable,
     *,
     widening: float = 0.0,
 ) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _unknown(test: Sample) -> str:
+def _unknown(test: TensorTable) -> str:
     counts = {
         name: int(sum(value is None for value in column))
         for name, column in test.sensitive.items()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from numpy.typing import NDArray
 
-from fairlayer.data import Cut, Encoder, Sample
+from fairlayer.data import Cut, Encoder, TensorTable
 from fairlayer.data.columns import sensitive_columns
 from fairlayer.training.config import ModelConfig, continuous_names, feature_names
 
@@ -29,7 +29,9 @@ class Recipe:
     target: str
     positive: str | None
 
-    def sample(self, frame: pd.DataFrame, labels: NDArray[Any] | None = None, *, watched: Sequence[str] = ()) -> Sample:
+    def sample(
+        self, frame: pd.DataFrame, labels: NDArray[Any] | None = None, *, watched: Sequence[str] = ()
+    ) -> TensorTable:
         """Return the frame as tensors, with the sensitive features that constraints read, and the `watched` ones.
 
         Labels that are not given are NaN, for nothing may read them.
@@ -39,7 +41,7 @@ class Recipe:
         continuous = continuous_names(constraints)
         x = torch.from_numpy(self.encoder.encode(frame))
         y = torch.full((len(x),), float("nan")) if labels is None else torch.as_tensor(labels)
-        return Sample(x, y, sensitive_columns(frame, list(names), cuts=self.cuts, continuous=continuous))
+        return TensorTable(x, y, sensitive_columns(frame, list(names), cuts=self.cuts, continuous=continuous))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

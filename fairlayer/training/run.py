@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fairlayer.data import Sample
+from fairlayer.data import TensorTable
 from fairlayer.decisions import decide
 from fairlayer.decisions.inputs import ACCURACY
 from fairlayer.errors import DataError, require
@@ -65,7 +65,7 @@ class Prediction:
         ((100,), (100,), ['sex'])
     """
 
-    sample: Sample
+    sample: TensorTable
     emission: Emission
     route: KeptRoute = THROUGH
     decisions: NDArray[np.int64] | None = None

@@ -14,7 +14,7 @@ from torch import nn
 
 from fairlayer.audit.leakage import column_warnings
 from fairlayer.constraints import Constraint
-from fairlayer.data import Encoder, Sample, Split, Table, split_rows
+from fairlayer.data import DataSplit, Encoder, Table, TensorTable, split_rows
 from fairlayer.data.errors import ColumnError
 from fairlayer.errors import DataError
 from fairlayer.model import FairModel
@@ -38,10 +38,10 @@ class Parts:
     """A table made ready: the three samples, and how they were made."""
 
     recipe: Recipe
-    train: Sample
-    valid: Sample
-    test: Sample
-    split: Split
+    train: TensorTable
+    valid: TensorTable
+    test: TensorTable
+    split: DataSplit
     sensitive: tuple[str, ...]
     data: str
     warnings: tuple[str, ...] = ()
@@ -213,7 +213,7 @@ def train(
     return Trained(parts.recipe, options, model, plain, fits, comparison)
 
 
-def _certainly_better(model: FairModel, other: FairModel, rows: Sample, loss: str) -> bool:
+def _certainly_better(model: FairModel, other: FairModel, rows: TensorTable, loss: str) -> bool:
     """Return whether the loss of a model is lower by more than a standard error of the paired difference."""
     other.projection.vocabulary = model.projection.vocabulary
     each = [
@@ -230,7 +230,7 @@ def losses_of(scores: torch.Tensor, y: torch.Tensor, loss: str) -> torch.Tensor:
     return (scores.double() - y.double()).square()
 
 
-def _target_units(table: Table, split: Split) -> dict[str, Any]:
+def _target_units(table: Table, split: DataSplit) -> dict[str, Any]:
     if table.positive is not None:
         return {}
     labels = table.labels()[split.train]
@@ -243,7 +243,7 @@ def _all_groups(parts: Parts) -> dict[str, np.ndarray]:
     return {name: np.concatenate([s.sensitive[name] for s in samples]) for name in parts.train.sensitive}
 
 
-def _check_comparable(constraints: Sequence[Constraint], sample: Sample) -> None:
+def _check_comparable(constraints: Sequence[Constraint], sample: TensorTable) -> None:
     labels = sample.y.numpy()
     observed = Observed(sample.sensitive, labels, labels)
     for constraint in constraints:
@@ -255,7 +255,7 @@ def _check_comparable(constraints: Sequence[Constraint], sample: Sample) -> None
             )
 
 
-def _check_feasible(config: ModelConfig, train: Sample) -> None:
+def _check_feasible(config: ModelConfig, train: TensorTable) -> None:
     """Project the training rows once: limits that nothing can meet are told before anything is trained."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model = config.model()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fairlayer._typing import FloatArray
-from fairlayer.data import Sample
+from fairlayer.data import TensorTable
 from fairlayer.errors import DataError, FairlayerError, require
 from fairlayer.training.config import Task
 
@@ -29,7 +29,7 @@ class Trees(nn.Module):
     """Fitted trees as a module without parameters: features (n, width) -> scores (n,), probabilities or amounts.
 
     Example:
-        >>> rows = Sample(torch.rand(200, 2), torch.rand(200).round(), {})
+        >>> rows = TensorTable(torch.rand(200, 2), torch.rand(200).round(), {})
         >>> trees = fit_trees(rows)
         >>> bool((trees(rows.x) >= 0).all() and (trees(rows.x) <= 1).all())
         True
@@ -52,7 +52,7 @@ class Trees(nn.Module):
         return np.asarray(found, dtype=np.float64)
 
 
-def fit_trees(train: Sample, *, task: Task = "classification", seed: int = 0) -> Trees:
+def fit_trees(train: TensorTable, *, task: Task = "classification", seed: int = 0) -> Trees:
     """Fit histogram gradient boosting with early stopping on a tenth of the rows.
 
     Args:
@@ -64,7 +64,7 @@ def fit_trees(train: Sample, *, task: Task = "classification", seed: int = 0) ->
         MissingExtraError: scikit-learn is not installed.
 
     Example:
-        >>> rows = Sample(torch.rand(200, 2), torch.rand(200).round(), {})
+        >>> rows = TensorTable(torch.rand(200, 2), torch.rand(200).round(), {})
         >>> fit_trees(rows)(rows.x).shape
         torch.Size([200])
     """

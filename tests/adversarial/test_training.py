@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fairlayer.adversarial import Adversary, activations, dann, leakage
-from fairlayer.data import Encoder, Sample, Split, read_data_set, sample_of, split_rows
+from fairlayer.data import DataSplit, Encoder, TensorTable, read_data_set, split_rows, tensor_table
 
 pytest.importorskip("sklearn")
 n = 4000
@@ -110,7 +110,7 @@ def test_on_adult(data_folder: Path) -> None:
     table = read_data_set("adult", data_folder)
     split = split_rows(table)
     encoder = Encoder.fit(table.frame.iloc[split.train], table.features(), categorical=table.categorical)
-    sample = sample_of(table, encoder, ["sex"])
+    sample = tensor_table(table, encoder, ["sex"])
     before, after = (adult_outcome(sample, split, strength) for strength in (0.0, 3.0))
     assert before[0] > 0.845
     assert after[0] > before[0] - 0.02
@@ -118,7 +118,7 @@ def test_on_adult(data_folder: Path) -> None:
     assert after[1] < 0.75
 
 
-def adult_outcome(sample: Sample, split: Split, strength: float) -> tuple[float, float]:
+def adult_outcome(sample: TensorTable, split: DataSplit, strength: float) -> tuple[float, float]:
     """Accuracy and linear leakage of sex on the test rows."""
     torch.manual_seed(0)
     train, test = sample.take(split.train), sample.take(split.test)

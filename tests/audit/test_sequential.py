@@ -8,11 +8,13 @@ import math
 import numpy as np
 import pytest
 
-from fairlayer.audit.sequential import Watch, evidence, interval, start, step
+from fairlayer.audit.sequential import SequentialTest, evidence, interval, start, step
 from fairlayer.errors import NonFiniteScoresError, ParameterError
 
 
-def stream(state: Watch, rates: tuple[float, float], requests: int, seed: int, share: float = 0.5) -> Watch:
+def stream(
+    state: SequentialTest, rates: tuple[float, float], requests: int, seed: int, share: float = 0.5
+) -> SequentialTest:
     """Send single requests until an alarm is raised."""
     rng = np.random.default_rng([seed, requests])
     second = rng.random(requests) >= share
@@ -124,7 +126,7 @@ def test_a_state_is_of_one_size_and_survives_json() -> None:
         state = step(state, rng.random(3), rng.random(2))
     text = json.dumps(state.to_dict(), allow_nan=False)
     assert len(text) < 12 * size
-    read = Watch.from_dict(json.loads(text))
+    read = SequentialTest.from_dict(json.loads(text))
     assert read == state
     assert step(read, [0.3], [0.4]) == step(state, [0.3], [0.4])
 
@@ -134,7 +136,7 @@ def test_a_refused_batch_leaves_the_state_alone() -> None:
     for bad in ([1.2], [-0.1], [float("nan")]):
         with pytest.raises(NonFiniteScoresError, match="takes values in"):
             step(state, [0.5], bad)
-    with pytest.raises(ParameterError, match="tolerance of a watch"):
+    with pytest.raises(ParameterError, match="tolerance of a sequential test"):
         start(1.0)
     with pytest.raises(ParameterError, match="share of false alarms"):
         start(0.1, alpha=5)

@@ -21,7 +21,7 @@ from fairlayer.data import (
     read_data_set,
     remove_correlation,
     reweighing_weights,
-    sample_of,
+    tensor_table,
 )
 from fairlayer.data.errors import ColumnError, MissingColumnError
 
@@ -32,7 +32,7 @@ ROWS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1)), min_size=1
 def adult(data_folder: Path) -> Any:
     table = read_data_set("adult", data_folder)
     encoder = Encoder.fit(table.frame, table.features(), categorical=table.categorical)
-    return table, encoder, sample_of(table, encoder, ["sex", "race"])
+    return table, encoder, tensor_table(table, encoder, ["sex", "race"])
 
 
 # --- reweighing

@@ -11,12 +11,12 @@ import fairlayer as fl
 from fairlayer.decisions import Decisions, decide
 from fairlayer.decisions.lottery import FIXED, draw_decisions, whole_counts
 from tests.core.truth import violation
-from tests.decisions.truth import Asked, asked, inequalities
+from tests.decisions.truth import DecisionProblem, asked, inequalities
 
 SEEDS = st.integers(0, 10**6)
 
 
-def decided(question: Asked, **more: object) -> Decisions | None:
+def decided(question: DecisionProblem, **more: object) -> Decisions | None:
     """The decisions, None where there can be none."""
     try:
         return decide(**question.arguments(), **more)
@@ -24,7 +24,7 @@ def decided(question: Asked, **more: object) -> Decisions | None:
         return None
 
 
-def check(question: Asked, result: Decisions) -> None:
+def check(question: DecisionProblem, result: Decisions) -> None:
     """Order within each cell, the capacity, and the limits widened by one sample per cell."""
     d = result.decisions.numpy()
     for members in question.cells():
@@ -165,7 +165,7 @@ def test_the_order_of_samples_and_the_names_of_groups_do_not_matter(seed: int) -
     if result is None:
         return
     order = np.random.default_rng(seed).permutation(question.problem.n)
-    moved = decided(Asked(question.problem.take(order), question.capacity))
+    moved = decided(DecisionProblem(question.problem.take(order), question.capacity))
     assert moved is not None
     assert moved.utility_bound == pytest.approx(result.utility_bound, abs=1e-9)
     assert moved.expected_utility == pytest.approx(result.expected_utility, abs=1.0 * len(result.counts) / len(order))

@@ -16,7 +16,7 @@ from fairlayer.decisions.search import Search
 from fairlayer.errors import FairlayerWarning, InfeasibleConstraintsError
 from tests.core.problems import Problem, Rule
 from tests.core.truth import violation
-from tests.decisions.truth import Asked, asked, best_lottery, whole_answers
+from tests.decisions.truth import DecisionProblem, asked, best_lottery, whole_answers
 
 SEEDS = st.integers(0, 10**6)
 
@@ -48,7 +48,7 @@ def test_the_best_lottery_is_that_of_a_general_solver_many_times() -> None:
         check_lottery(seed, most=400)
 
 
-def small(seed: int, cells: int, kind: str, tolerance: float) -> Asked:
+def small(seed: int, cells: int, kind: str, tolerance: float) -> DecisionProblem:
     """Two or three groups of up to seven, distinct scores, one rule."""
     rng = np.random.default_rng(seed)
     n = int(rng.integers(cells, 7 * cells))
@@ -57,7 +57,7 @@ def small(seed: int, cells: int, kind: str, tolerance: float) -> Asked:
     labels = (rng.random(n) < scores).astype(float) if rng.random() < 0.5 else None
     estimates = None if labels is not None else scores
     problem = Problem(f"small {seed}", scores, {"a": group}, (Rule(kind, ("a",), tolerance),), labels, estimates)
-    return Asked(problem, int(rng.integers(1, n + 1)) if rng.random() < 0.3 else None)
+    return DecisionProblem(problem, int(rng.integers(1, n + 1)) if rng.random() < 0.3 else None)
 
 
 @settings(max_examples=60)

@@ -22,7 +22,7 @@ LABELLED |= {"BoundedGroupLoss", "BoundedGroupLossCustom"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class DecisionProblem:
     """A problem for `decide`."""
 
     problem: Problem
@@ -64,7 +64,9 @@ class Asked:
         }
 
 
-def asked(seed: int, *, labelled: bool = True, distinct: bool = False, many: bool = True, most: int = 60) -> Asked:
+def asked(
+    seed: int, *, labelled: bool = True, distinct: bool = False, many: bool = True, most: int = 60
+) -> DecisionProblem:
     """A random problem: rules that suit decisions, scores in [0, 1] with and without ties, sometimes a capacity."""
     rng = np.random.default_rng(seed)
     problem = random_problem(seed, soft=False, dense=False, scale=1.0)
@@ -88,7 +90,7 @@ def asked(seed: int, *, labelled: bool = True, distinct: bool = False, many: boo
         bounds=None,
     )
     capacity = int(rng.integers(0, problem.n + 1)) if rng.random() < 0.3 else None
-    return Asked(made_feasible(problem, rng), capacity)
+    return DecisionProblem(made_feasible(problem, rng), capacity)
 
 
 def thresholds(members: np.ndarray, scores: np.ndarray) -> Iterator[np.ndarray]:
@@ -98,7 +100,7 @@ def thresholds(members: np.ndarray, scores: np.ndarray) -> Iterator[np.ndarray]:
         yield members[scores[members] >= value]
 
 
-def best_lottery(asked: Asked) -> float | None:
+def best_lottery(asked: DecisionProblem) -> float | None:
     """The highest expected accuracy of any lottery between thresholds, None where none meets the rules."""
     n, gain = asked.problem.n, asked.gain
     columns, cell_of = [], []
@@ -120,7 +122,7 @@ def best_lottery(asked: Asked) -> float | None:
     return None if result.status == 2 else float(np.mean(1 - asked.p) - result.fun)
 
 
-def inequalities(asked: Asked, *, one_each: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def inequalities(asked: DecisionProblem, *, one_each: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Rows and limits with `rows @ decisions <= limits`; every ordered pair of a spread is a row.
 
     With `one_each` every limit is wider by what one sample more or less in each cell can add, except the capacity.
@@ -151,7 +153,7 @@ def inequalities(asked: Asked, *, one_each: bool = False) -> tuple[np.ndarray, n
     return np.vstack(rows), np.concatenate(limits)
 
 
-def whole_answers(asked: Asked, *, one_each: bool = False) -> Iterator[tuple[float, np.ndarray]]:
+def whole_answers(asked: DecisionProblem, *, one_each: bool = False) -> Iterator[tuple[float, np.ndarray]]:
     """Every choice of k_g that meets the rules, as (accuracy, decisions). Distinct scores only."""
     cells, n = asked.cells(), asked.problem.n
     rows, limits = inequalities(asked, one_each=one_each)

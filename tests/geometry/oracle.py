@@ -16,14 +16,14 @@ from tests.core.truth import AllPairs, Between
 
 
 @dataclass(frozen=True)
-class Answer:
+class ConicSolution:
     """What the conic solver found, and how it says it went."""
 
     y: np.ndarray
     status: str
 
 
-def conic(case: Case, accuracy: float = 1e-10) -> Answer | None:
+def conic(case: Case, accuracy: float = 1e-10) -> ConicSolution | None:
     """Solve the case; None where the solver gives nothing."""
     z, weights = case.raw, case.weights
     y = cp.Variable(z.shape)
@@ -45,7 +45,7 @@ def conic(case: Case, accuracy: float = 1e-10) -> Answer | None:
             program.solve(solver=cp.CLARABEL, **asked)
         except cp.SolverError:
             return None
-    return None if y.value is None else Answer(y.value, program.status)
+    return None if y.value is None else ConicSolution(y.value, program.status)
 
 
 def _divergence(case: Case, y: cp.Variable, z: np.ndarray) -> cp.Expression:

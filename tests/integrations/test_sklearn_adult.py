@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 
 import fairlayer as fl
-from fairlayer.data import Sample
+from fairlayer.data import TensorTable
 from fairlayer.data.readers import read_adult
 from fairlayer.integrations.sklearn import FairLogisticRegression, FairRidge
 from fairlayer.training import prepare
@@ -29,7 +29,7 @@ class Rows(NamedTuple):
 def adult(data_folder: Path) -> tuple[Rows, Rows]:
     parts = prepare(read_adult(data_folder), ["demographic_parity(sex, 0.02)"])
 
-    def rows(sample: Sample) -> Rows:
+    def rows(sample: TensorTable) -> Rows:
         return Rows(sample.x.double().numpy(), sample.y.numpy(), dict(sample.sensitive))
 
     return rows(parts.train), rows(parts.test)

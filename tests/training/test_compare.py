@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fairlayer import constraints as c
-from fairlayer.data import Sample, Table
+from fairlayer.data import Table, TensorTable
 from fairlayer.data.errors import ColumnError
 from fairlayer.data.readers import READERS, read_lending
 from fairlayer.errors import DataError, SmallBatchError
@@ -74,7 +74,7 @@ def test_training_through_the_layer_starts_from_the_unconstrained_network_which_
     expected = torch.rand(3)
     torch.manual_seed(11)
     loose = prepare(read_lending(n=600, seed=2), ["demographic_parity(sex, 0.02)"], hidden=(4,))
-    flipped = Sample(loose.valid.x, 1 - loose.valid.y, loose.valid.sensitive)  # learning more makes it worse
+    flipped = TensorTable(loose.valid.x, 1 - loose.valid.y, loose.valid.sensitive)  # learning more makes it worse
     options = FitOptions(epochs=4, batch_size=64, learning_rate=0.05)
     trained = train(replace(loose, valid=flipped), options)
     assert torch.equal(torch.rand(3), expected)  # the caller's random numbers are where they were
@@ -101,7 +101,7 @@ def test_trained_through_is_no_worse_than_projected_afterwards_on_its_own_loss(
     trained = train(parts, FitOptions(epochs=8, batch_size=256))
     afterwards = parts.recipe.config.around(copy.deepcopy(trained.plain))
 
-    def losses(model: FairModel, rows: Sample) -> torch.Tensor:
+    def losses(model: FairModel, rows: TensorTable) -> torch.Tensor:
         scores = torch.from_numpy(emit_in_batches(model, rows, len(rows)).scores)
         return torch.nn.functional.binary_cross_entropy(scores, rows.y, reduction="none")
 
@@ -115,7 +115,7 @@ def test_trained_through_is_no_worse_than_projected_afterwards_on_its_own_loss(
 
 def test_labels_are_never_shown_to_the_model_under_test(parts: Parts) -> None:
     model = FairModel(parts.recipe.config.network(), [c.EqualizedOdds("sex", 0.05)], bounds=(0, 1))
-    blind = Sample(parts.test.x, torch.full_like(parts.test.y, float("nan")), parts.test.sensitive)
+    blind = TensorTable(parts.test.x, torch.full_like(parts.test.y, float("nan")), parts.test.sensitive)
     seen = emit_in_batches(model, parts.test, 256).scores
     assert np.array_equal(seen, emit_in_batches(model, blind, 256).scores)
 
@@ -130,7 +130,7 @@ def test_a_reading_of_labels_is_said(parts: Parts) -> None:
 def test_small_and_unknown_groups_are_named(parts: Parts) -> None:
     sex = parts.test.sensitive["sex"].copy()
     sex[:7], sex[7:12] = None, "other"
-    test = Sample(parts.test.x, parts.test.y, {"sex": sex})
+    test = TensorTable(parts.test.x, parts.test.y, {"sex": sex})
     model = FairModel(parts.recipe.config.network(), [c.DemographicParity("sex", 0.05)], bounds=(0, 1))
     notes = " ".join(compare(parts.recipe.config.network(), model, test).notes)
     assert "sex=other (5)" in notes

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fairlayer.constraints import DemographicParity, MeanResidualParity
-from fairlayer.data import Sample
+from fairlayer.data import TensorTable
 from fairlayer.errors import DataError, NonFiniteScoresError
 from fairlayer.model import FairModel
 from fairlayer.training import Epoch, FitOptions, fit
@@ -18,12 +18,12 @@ from fairlayer.training import Epoch, FitOptions, fit
 N = 600
 
 
-def rows(seed: int = 0) -> Sample:
+def rows(seed: int = 0) -> TensorTable:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(N, 3, generator=generator)
     y = (x[:, 0] + 0.5 * torch.randn(N, generator=generator) > 0).float()
     sex = np.where(x[:, 1].numpy() + 0.5 * x[:, 0].numpy() > 0.4, "f", "m").astype(object)
-    return Sample(x, y, {"sex": sex})
+    return TensorTable(x, y, {"sex": sex})
 
 
 def network() -> nn.Sequential:
@@ -52,7 +52,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
 def test_early_stopping_leaves_the_best_weights() -> None:
     model, seen = network(), []
-    validation = Sample(rows(1).x, 1 - rows(1).y, rows(1).sensitive)  # learning makes it worse
+    validation = TensorTable(rows(1).x, 1 - rows(1).y, rows(1).sensitive)  # learning makes it worse
 
     def keep(epoch: Epoch) -> None:
         seen.append((epoch.valid_loss, copy.deepcopy(model.state_dict())))
@@ -97,7 +97,7 @@ def test_epochs_tell_gap_and_multiplier_of_each_constraint() -> None:
 def test_label_based_constraints_also_train_the_raw_scores() -> None:
     """The layer repairs group means with the labels it sees; the raw scores must be right without it."""
     data = rows()
-    rare = Sample(data.x, (data.x[:, 0] > 1.0).float(), data.sensitive)
+    rare = TensorTable(data.x, (data.x[:, 0] > 1.0).float(), data.sensitive)
     model = layered(MeanResidualParity("sex", 0.0))
     fit(model, rare, rare, options=FitOptions(epochs=15, batch_size=100, learning_rate=1e-2))
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_label_based_constraints_also_train_the_raw_scores() -> None:
 
 
 def test_regression_learns_by_squared_error() -> None:
-    data = Sample(rows().x, 3 * rows().x[:, 0], rows().sensitive)
+    data = TensorTable(rows().x, 3 * rows().x[:, 0], rows().sensitive)
     model = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
     options = FitOptions(epochs=60, batch_size=100, learning_rate=0.1, patience=60)
     assert fit(model, data, data, task="regression", options=options).history[-1].valid_loss < 0.05
@@ -130,7 +130,7 @@ def test_a_batch_never_lacks_a_group_that_has_enough_rows() -> None:
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
-    broken = Sample(rows().x, torch.full((N,), float("nan")), rows().sensitive)
+    broken = TensorTable(rows().x, torch.full((N,), float("nan")), rows().sensitive)
     with pytest.raises(NonFiniteScoresError, match="loss became nan"):
         fit(nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), broken, broken, task="regression")
 

@@ -17,11 +17,11 @@ from torch.utils.data.distributed import DistributedSampler
 
 from fairlayer.data import (
     READERS,
+    DataSplit,
     Encoder,
-    Sample,
-    Split,
     StratifiedBatchSampler,
     Table,
+    TensorTable,
     consecutive_batches,
     inspect_table,
     parse_cut,
@@ -30,8 +30,8 @@ from fairlayer.data import (
     split_rows,
 )
 from fairlayer.data.batches import joint_codes
-from fairlayer.data.sample import sample_of
 from fairlayer.data.table import usual_positive
+from fairlayer.data.tensors import tensor_table
 from fairlayer.errors import DataError, FairlayerWarning
 
 __all__ = ["FairDataModule", "SampleDataModule"]
@@ -53,14 +53,20 @@ class SampleDataModule(LightningDataModule):
 
     Example:
         >>> import numpy as np
-        >>> rows = Sample(torch.rand(64, 2), torch.rand(64).round(), {"sex": np.array(["F", "M"] * 32)})
+        >>> rows = TensorTable(torch.rand(64, 2), torch.rand(64).round(), {"sex": np.array(["F", "M"] * 32)})
         >>> data = SampleDataModule(rows, rows, batch_size=16)
         >>> len(data.train_dataloader()), len(data.val_dataloader())
         (4, 4)
     """
 
     def __init__(
-        self, train: Sample, valid: Sample, test: Sample | None = None, *, batch_size: int = 1024, seed: int = 0
+        self,
+        train: TensorTable,
+        valid: TensorTable,
+        test: TensorTable | None = None,
+        *,
+        batch_size: int = 1024,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.parts = {"train": train, "valid": valid, "test": test}
@@ -158,7 +164,7 @@ class FairDataModule(LightningDataModule):
         return read_data_set(self.data) if self.data in READERS else self._own_table()
 
     @cached_property
-    def split(self) -> Split:
+    def split(self) -> DataSplit:
         """The rows of each part."""
         return split_rows(self.table, seed=self.seed)
 
@@ -171,7 +177,7 @@ class FairDataModule(LightningDataModule):
     @cached_property
     def rows(self) -> SampleDataModule:
         """The parts as tensors."""
-        whole = sample_of(self.table, self.encoder, self.names or self.table.sensitive)
+        whole = tensor_table(self.table, self.encoder, self.names or self.table.sensitive)
         train, valid, test = (whole.take(rows) for rows in (self.split.train, self.split.valid, self.split.test))
         return SampleDataModule(train, valid, test, batch_size=self.batch_size, seed=self.seed)
 
@@ -267,7 +273,7 @@ class _Shared(DistributedSampler[list[int]]):
 class _SampleRows(Dataset[Batch]):
     """A sample that is indexed by a whole batch at once."""
 
-    def __init__(self, sample: Sample) -> None:
+    def __init__(self, sample: TensorTable) -> None:
         self.sample = sample
 
     def __len__(self) -> int:
@@ -278,7 +284,7 @@ class _SampleRows(Dataset[Batch]):
         return {"x": part.x, "y": part.y, "sensitive_features": part.sensitive}
 
 
-def strata_of(sample: Sample) -> Any:
+def strata_of(sample: TensorTable) -> Any:
     """Return a code per row: rows with the same groups and the same binary label have the same."""
     columns = [column for column in sample.sensitive.values() if column.dtype.kind != "f"]
     if bool(((sample.y == 0) | (sample.y == 1)).all()):
@@ -286,7 +292,7 @@ def strata_of(sample: Sample) -> Any:
     return joint_codes(columns or [torch.zeros(len(sample)).numpy()])
 
 
-def _loader(sample: Sample | None, batches: StratifiedBatchSampler | _InOrder) -> DataLoader[Batch]:
+def _loader(sample: TensorTable | None, batches: StratifiedBatchSampler | _InOrder) -> DataLoader[Batch]:
     assert sample is not None  # the train rows are always there, the others were asked for by name
     return DataLoader(_SampleRows(sample), batch_size=None, sampler=_Shared(batches), collate_fn=_as_it_is)
 

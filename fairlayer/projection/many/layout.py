@@ -15,11 +15,11 @@ from fairlayer.solve.many import ManyRows
 from fairlayer.solve.many_rows import ManyPriced
 from fairlayer.solve.table import pairs_of_prices
 
-__all__ = ["Layout", "Places"]
+__all__ = ["CellPlaces", "Layout"]
 
 
 @dataclass(frozen=True)
-class Places:
+class CellPlaces:
     """Where the cells of an assembly stand among those of their problems.
 
     Args:
@@ -33,7 +33,7 @@ class Places:
     place: IntArray
 
     @staticmethod
-    def of(assembly: Assembly, problems: IntArray, count: int) -> Places:
+    def of(assembly: Assembly, problems: IntArray, count: int) -> CellPlaces:
         """Place the cells of an assembly whose samples belong to problems (n,), -1 for none."""
         cells = len(assembly.cells.counts)
         owner = np.full(cells + 1, -1)
@@ -45,7 +45,7 @@ class Places:
         position[known] = _positions(owner[known])
         place = np.full((count, int(position.max(initial=0)) + 1), cells)
         place[owner[known], position[known]] = known
-        return Places(owner, position, place)
+        return CellPlaces(owner, position, place)
 
     def rows_of(self, assembly: Assembly) -> tuple[int, int]:
         """Return how many rows a problem has at most, with every pair of a spread as two; and how many members."""
@@ -85,19 +85,19 @@ class Layout:
     owners: tuple[IntArray, ...]
 
     @staticmethod
-    def of(assembly: Assembly, places: Places) -> Layout:
+    def of(assembly: Assembly, places: CellPlaces) -> Layout:
         """Lay out every row of every problem."""
         sides = [_every(slabs, places) for slabs in assembly.slabs.blocks]
         return _laid_out(assembly, places, sides)
 
     @staticmethod
-    def none(assembly: Assembly, places: Places) -> Layout:
+    def none(assembly: Assembly, places: CellPlaces) -> Layout:
         """Lay out no row."""
         empty = np.zeros((len(places.place), 0), dtype=np.int64)
         return _laid_out(assembly, places, [(empty, empty)] * len(assembly.slabs.blocks))
 
     @staticmethod
-    def in_force(assembly: Assembly, places: Places, priced: ManyPriced) -> tuple[Layout, FloatArray]:
+    def in_force(assembly: Assembly, places: CellPlaces, priced: ManyPriced) -> tuple[Layout, FloatArray]:
         """Lay out the rows that hold a solution, and return their multipliers (b, m) too."""
         table, pairs = priced.table, pairs_of_prices(priced.table, priced.high, priced.low)
         sides, amounts = [], []
@@ -138,7 +138,7 @@ def _star(price: FloatArray, problem: IntArray, member: IntArray) -> list[Any]:
     return [np.where(up, others, roots), np.where(up, roots, others), np.abs(price[others])]
 
 
-def _laid_out(assembly: Assembly, places: Places, sides: list[tuple[IntArray, IntArray]]) -> Layout:
+def _laid_out(assembly: Assembly, places: CellPlaces, sides: list[tuple[IntArray, IntArray]]) -> Layout:
     """Write out the rows (first, second) of each statement, each (b, m) with -1 where there is none."""
     count, cells = len(places.place), len(places.owner)
     none = np.zeros((count, 0))
@@ -166,7 +166,7 @@ def _positions(owners: IntArray) -> IntArray:
     return place
 
 
-def _every(slabs: RowSlabs | SpreadSlabs, places: Places) -> tuple[IntArray, IntArray]:
+def _every(slabs: RowSlabs | SpreadSlabs, places: CellPlaces) -> tuple[IntArray, IntArray]:
     """Return every ordered pair of members of a problem; or the upper limits of all rows, then the lower ones."""
     of_row, member = places.members(as_sparse(slabs.matrix))
     k = int(member.max(initial=-1)) + 1
@@ -179,7 +179,7 @@ def _every(slabs: RowSlabs | SpreadSlabs, places: Places) -> tuple[IntArray, Int
     return np.concatenate([which, which], axis=1), np.concatenate([np.ones_like(which), -np.ones_like(which)], axis=1)
 
 
-def _matrix(slabs: RowSlabs | SpreadSlabs, places: Places, first: IntArray, second: IntArray) -> FloatArray:
+def _matrix(slabs: RowSlabs | SpreadSlabs, places: CellPlaces, first: IntArray, second: IntArray) -> FloatArray:
     """Return each row over the cells of its problem, (b, m, c)."""
     matrix, out = as_sparse(slabs.matrix), np.zeros((*first.shape, places.place.shape[1]))
     problem, row = np.nonzero(first >= 0)

@@ -30,7 +30,7 @@ from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.projection.certificate import RawBatch
 from fairlayer.projection.exact import result_dtype
 from fairlayer.projection.many.following import Terms, followed, terms_of
-from fairlayer.projection.many.layout import Layout, Places
+from fairlayer.projection.many.layout import CellPlaces, Layout
 from fairlayer.projection.many.result import ManyProjections, _Solved
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
@@ -217,7 +217,7 @@ class _Problem:
 
     def _common(self, assembly: Assembly, passes: Passes) -> tuple[Layout, FloatArray, BoolArray, Point, int]:
         """Return rows and multipliers, which problems have converged, the point there, and the sweeps it took."""
-        places = Places.of(assembly, self.problems, self.count)
+        places = CellPlaces.of(assembly, self.problems, self.count)
         pairs, members = places.rows_of(assembly)
         if pairs > _MOST_PAIRS:
             if members * places.place.size > _MOST_ENTRIES:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
@@ -14,36 +12,26 @@ from torch import Tensor, nn
 
 from fairlayer._keywords import explain_keywords
 from fairlayer._typing import called_like
-from fairlayer.constraints import Constraint, DemographicParity
+from fairlayer.constraints import Constraint
 from fairlayer.constraints.statements import Tolerance
 from fairlayer.distillation import AmortisedModel, WithoutLayer
 from fairlayer.distillation.amortise import amortise
 from fairlayer.distillation.without_layer import ScoresOf, as_scores
-from fairlayer.edge import LoaderBatch, Stated, as_constraints, feature_names, plain_bounds, read_groups, read_loader
-from fairlayer.errors import (
-    BackendError,
-    CategoryError,
-    ConstraintDefinitionError,
-    MissingLabelsError,
-    MissingSensitiveFeatureError,
-    OutputError,
-    ParameterError,
-    ShapeError,
-)
-from fairlayer.networks import WithoutColumns
+from fairlayer.edge import Stated, as_constraints, feature_names, plain_bounds
+from fairlayer.errors import CategoryError, OutputError, ParameterError
+from fairlayer.model.arguments import as_backbone, as_batch_size, as_indices, column_constraints, hidden_from
+from fairlayer.model.columns import read_batches, with_columns
+from fairlayer.model.projecting import check_shifting, project_batch
+from fairlayer.model.stream import ModelStream
 from fairlayer.projection import FairProjection
-from fairlayer.projection.labelled import NOTHING_LEARNT
 from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.result import Projection
 from fairlayer.streaming import InferenceState, Policy, Recorder
 from fairlayer.streaming.policies import as_policy
 from fairlayer.streaming.reporting.batches import StreamGaps
 from fairlayer.streaming.setting import as_memory, as_window
-from fairlayer.streaming.stores.asking import categories_of
-from fairlayer.streaming.stores.finishing import limits_of
-from fairlayer.streaming.stores.recording import Answered
-from fairlayer.tensor_state import PAGE, check_states, from_tensor, to_tensor
-from fairlayer.tracing import outside_graphs, refuse_tracing
+from fairlayer.tensor_state import check_states
+from fairlayer.tracing import refuse_tracing
 from fairlayer.trail import AuditTrail
 
 __all__ = ["FairModel"]
@@ -60,8 +48,6 @@ _OWN_KEYWORDS = (
     "tolerance",
     "trail",
 )
-
-_ROOM = 16 * PAGE  # for the state of a stream of about 80 cells
 
 
 class FairModel(nn.Module):
@@ -127,27 +113,26 @@ class FairModel(nn.Module):
     ) -> None:
         super().__init__()
         options_of(type(self).__name__, options, _OWN_KEYWORDS)
-        self.protected_attr_idx = _as_indices(protected_attr_idx)
-        self.backbone = _as_backbone(backbone)
+        self.protected_attr_idx = as_indices(protected_attr_idx)
+        self.backbone = as_backbone(backbone)
         if hide_features:
-            self.backbone = _hidden_from(self.backbone, self.protected_attr_idx)
-        self.b_tau = _as_batch_size(b_tau)
-        self._stream_options: dict[str, Any] = {
+            self.backbone = hidden_from(self.backbone, self.protected_attr_idx)
+        self.b_tau = as_batch_size(b_tau)
+        stream = {
             "policy": as_policy(policy),
             "memory": as_memory(memory),
             "window": as_window(window),
             "hold": hold,
             "transition": transition,
         }
-        self._stream: InferenceState | None = None
-        self._stream_lock = threading.Lock()
-        self.recorder = Recorder(trail) if isinstance(trail, AuditTrail) else trail
         self.projection = FairProjection(
-            [*as_constraints(constraints), *_column_constraints(self.protected_attr_idx, tolerance)],
+            [*as_constraints(constraints), *column_constraints(self.protected_attr_idx, tolerance)],
             anchor=anchor,
             **options,
         )
         self._label_based = tuple(c.name for c in self.projection.constraints if c.needs_labels)
+        recorder = Recorder(trail) if isinstance(trail, AuditTrail) else trail
+        self._stream = ModelStream(recorder, self._label_based, **stream)
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -162,19 +147,7 @@ class FairModel(nn.Module):
     @property
     def inference_state(self) -> InferenceState:
         """What the stream of `inference=True` predictions has done so far."""
-        with self._stream_lock:
-            if self._stream is None:
-                options = self.projection.options
-                if options.on_simplex:
-                    self._common_bounds("a stream")
-                self._stream = InferenceState(
-                    self.constraints,
-                    bounds=plain_bounds(options.numeric_bounds, options.margin),
-                    geometry=options.geometry,
-                    from_logits=options.from_logits,
-                    **self._stream_options,
-                )
-        return self._stream
+        return self._stream.begun(self.projection)
 
     def reset_inference_state(self) -> None:
         """Begin a new stream."""
@@ -192,7 +165,7 @@ class FairModel(nn.Module):
             EmptyBatchError: the loader gives no batch.
         """
         with torch.no_grad():
-            for x, _, features in self._batches(loader):
+            for x, _, features in read_batches(loader, self.protected_attr_idx):
                 self.inference_state.warm_start(self.raw_scores(x), features, self.projection.known())
 
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
@@ -212,7 +185,7 @@ class FairModel(nn.Module):
             of everything emitted), `raw_pooled_aggregate_gap` (the same of the raw scores), `mean_squared_change`,
             `samples`, `batches`.
         """
-        batches = self._batches(loader)
+        batches = read_batches(loader, self.protected_attr_idx)
         first = next(batches)  # what is not a loader changes nothing
         if reset_before:
             self.reset_inference_state()
@@ -220,7 +193,7 @@ class FairModel(nn.Module):
         with torch.no_grad():
             for x, y, features in chain([first], batches):
                 raw = self.raw_scores(x)
-                gaps.add(self._stream_out(raw, features, y, None), raw, features, y)
+                gaps.add(self._stream.emit(self.projection, raw, features, b_tau=self.b_tau, y=y), raw, features, y)
         return gaps.stats(self.inference_state)
 
     def without_layer(self) -> WithoutLayer:
@@ -249,10 +222,9 @@ class FairModel(nn.Module):
         Raises:
             NoFixedShiftError: a constraint moves samples by more than their groups and label.
         """
-        self._common_bounds("a model with fixed shifts")
-        return amortise(
-            self.without_layer(), self.projection, self._batches(loader), proxy=proxy, on_unknown=on_unknown
-        )
+        check_shifting(self.projection, "a model with fixed shifts")
+        batches = read_batches(loader, self.protected_attr_idx)
+        return amortise(self.without_layer(), self.projection, batches, proxy=proxy, on_unknown=on_unknown)
 
     def fit_categories(self, sensitive_features: Any) -> None:
         """Learn the categories of the features, and close the vocabulary: an unseen category is an error.
@@ -263,8 +235,7 @@ class FairModel(nn.Module):
         before = self.projection.vocabulary
         self.projection.fit_categories(sensitive_features)
         try:
-            if self._stream is not None:
-                self._stream.adopt(self.projection.vocabulary)
+            self._stream.adopt(self.projection.vocabulary)
         except CategoryError:
             self.projection.vocabulary = before
             raise
@@ -328,29 +299,28 @@ class FairModel(nn.Module):
             if len(args) > 1 and sensitive_features is None:
                 error.add_note(self._positions(len(args)))
             raise
-        features = self._with_columns(sensitive_features, args) if self.protected_attr_idx else sensitive_features
+        layer: Any = self._modules["projection"]  # spares nn.Module's slow search
+        features = with_columns(self.protected_attr_idx, sensitive_features, args)
         if not inference:
-            return self._project(scores, features, y, label_probabilities, sample_weight)
+            return project_batch(
+                layer,
+                scores,
+                features,
+                self._label_based,
+                y=y,
+                label_probabilities=label_probabilities,
+                sample_weight=sample_weight,
+                training=self.training,
+            )
         if sample_weight is not None:
             raise ParameterError(
                 "sample_weight was given with inference=True, but a stream counts each request once. Leave it out, or "
                 "call the model without inference=True."
             )
-        if compiling:
-            return self._answer_outside(scores, features, y, ids, label_probabilities, at=at)
-        return self._answer(scores, features, y, ids, label_probabilities, at=at)
-
-    def _answer(
-        self, scores: Tensor, features: Any, y: Any, ids: Any, label_probabilities: Any, *, at: float | None
-    ) -> Tensor:
-        if self.recorder is None:
-            return self._stream_out(scores, features, y, ids, label_probabilities, at=at)
-        self.recorder.check(at)
-        emitted = self._stream_out(scores, features, y, ids, label_probabilities, at=at)
-        self.recorder.write(self._answered(scores, emitted, features, ids=ids, at=at))
-        return emitted
-
-    _answer_outside = outside_graphs(_answer)  # a stream counts and keeps books: nothing that a graph could hold
+        answer = self._stream.answer_outside if compiling else self._stream.answer
+        return answer(
+            layer, scores, features, b_tau=self.b_tau, y=y, ids=ids, label_probabilities=label_probabilities, at=at
+        )
 
     def _positions(self, given: int) -> str:
         """Return what an error of the backbone may come from, where several arguments were given by position."""
@@ -367,103 +337,17 @@ class FairModel(nn.Module):
 
         __getattr__: None  # type: ignore[assignment, misc]  # an attribute that nobody defines is an error
 
-    def _common_bounds(self, what: str) -> tuple[float | None, float | None]:
-        """Return the bounds as numbers, for what shifts and clips each group by itself.
-
-        Raises:
-            BackendError: the geometry moves predictions in another way.
-        """
-        options = self.projection.options
-        if options.rule.name != "euclidean" or options.on_simplex:
-            where = ' with bounds="simplex"' if options.on_simplex else ""
-            raise BackendError(
-                f"{what} shifts scores in the euclidean geometry, but this model has geometry="
-                f"{options.rule.name!r}{where}. Use geometry='euclidean' and bounds=(lower, upper), or call the model "
-                "without inference=True, which projects each batch by itself."
-            )
-        return plain_bounds(options.numeric_bounds, options.margin)
-
     def _copy_of_scores(self) -> nn.Module:
         if self.backbone is not None and type(self).scores is FairModel.scores:
             return copy.deepcopy(self.backbone)
         model = copy.deepcopy(self)  # the subclass's own `scores`, with whatever submodules it uses
         del model.projection
-        model._stream = None
+        model._stream.state = None
         return ScoresOf(model)
-
-    def _project(
-        self,
-        scores: Tensor,
-        features: Any,
-        y: Any,
-        label_probabilities: Any,
-        sample_weight: Any = None,
-        *,
-        serving: bool = False,
-    ) -> Tensor:
-        layer: Any = self._modules["projection"]  # spares nn.Module's slow search
-        if self._label_based and y is None and label_probabilities is None and not layer.uses_running_shifts:
-            label_probabilities = self._estimated_labels(scores, serving)
-        projected: Tensor = (layer.alone if serving else layer)(
-            scores,
-            sensitive_features=features,
-            y=y,
-            label_probabilities=label_probabilities,
-            sample_weight=sample_weight,
-        )
-        return projected
-
-    def _stream_out(
-        self,
-        scores: Tensor,
-        features: Any,
-        y: Any,
-        ids: Sequence[str | int] | None,
-        label_probabilities: Any = None,
-        *,
-        at: float | None = None,
-    ) -> Tensor:
-        if self._stream is not None and y is None and ids is None:
-            emitted = self._stream.emit_simply(scores, features, self.b_tau, at)
-            if emitted is not None:
-                return emitted
-        if (scores.shape[0] if scores.ndim else 0) < self.b_tau:
-            words = self.projection.known()
-            return self.inference_state.emit(scores, features, ids=ids, y=y, vocabulary=words, at=at)
-        with torch.no_grad():
-            projected = self._project(scores, features, y, label_probabilities, serving=True)
-        many = scores.ndim == 2 and scores.shape[1] > 1
-        if many or not all(c.streamable for c in self.constraints):
-            return projected  # nothing that a stream can hold
-        words = self.projection.known()
-        return self.inference_state.settle(scores, projected, features, ids=ids, y=y, vocabulary=words, at=at)
-
-    def _answered(self, scores: Tensor, emitted: Tensor, features: Any, *, ids: Any, at: float | None) -> Answered:
-        """Return what a step of the stream was asked and what it answers, as plain values."""
-        constraints, stream = self.constraints, self._stream
-        groups = read_groups(features, constraints, scores.shape[0], self.projection.known())
-        return Answered(
-            {name: categories_of(groups, name) for name in feature_names(constraints)},
-            _rows_of(scores),
-            _rows_of(emitted),
-            None if stream is None else stream.phase.value,
-            None if stream is None else stream.policy.name,
-            limits_of(constraints),
-            ids=ids,
-            at=at,
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_stream_lock": None, "recorder": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._stream_lock = threading.Lock()
 
     def get_extra_state(self) -> Tensor:
         """Return the stream's state as one tensor; see `fairlayer.tensor_state`."""
-        state = {} if self._stream is None else {"stream": self._stream.state_dict()}
-        return to_tensor("stream", state, room=_ROOM)
+        return self._stream.to_tensor()
 
     def set_extra_state(self, state: Tensor) -> None:
         """Restore the stream's state.
@@ -472,117 +356,8 @@ class FairModel(nn.Module):
             CheckpointError: it is no such tensor, or was changed; nothing has changed.
             ConstraintDefinitionError: it is the stream of other features; nothing has changed.
         """
-        saved, before = from_tensor("stream", state), self._stream
-        if "stream" in saved:
-            try:
-                self.inference_state.load_state_dict(saved["stream"])
-            except BaseException:
-                self._stream = before
-                raise
-        elif before is not None:
-            before.reset()
+        self._stream.restore(state, self.projection)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         check_states(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _estimated_labels(self, scores: Tensor, inference: bool) -> Tensor | None:
-        """Return raw scores that are probabilities, which stand in for labels that a constraint reads in evaluation."""
-        if self.training and not inference:
-            raise MissingLabelsError(
-                f"{self._label_based[0]} looks at labels, but no y was given in training mode. Pass y=labels; "
-                "in evaluation mode (model.eval()) label estimates are used instead."
-            )
-        if self.projection.running is not None:  # scores in place of labels: such a constraint moves nobody
-            self.projection.plan.once.warn("nothing learnt", NOTHING_LEARNT.format(name=self._label_based[0]))
-        options, plain = self.projection.options, scores.detach()
-        if options.from_logits:
-            return torch.softmax(plain, dim=-1) if options.on_simplex else torch.sigmoid(plain)
-        low, high = plain_bounds(options.numeric_bounds, options.margin)
-        return plain.clamp(low, high) if (low, high) != (None, None) else plain
-
-    def _batches(self, loader: Iterable[Any]) -> Iterator[LoaderBatch]:
-        """Yield what each batch of a loader holds, columns of x among the sensitive features."""
-        for x, y, features in read_loader(loader, groups_in_x=bool(self.protected_attr_idx)):
-            yield LoaderBatch(x, y, self._with_columns(features, (x,)))
-
-    def _with_columns(self, sensitive_features: Any, args: tuple[Any, ...]) -> Any:
-        if not self.protected_attr_idx:
-            return sensitive_features
-        if sensitive_features is not None and not isinstance(sensitive_features, Mapping):
-            raise ShapeError("with protected_attr_idx, give further sensitive_features as a dict of name -> column.")
-        if not args or not isinstance(args[0], Tensor) or args[0].ndim != 2:
-            raise MissingSensitiveFeatureError(
-                "protected_attr_idx reads columns of the first positional input, which must be a tensor (n, d). "
-                "Pass sensitive_features= instead."
-            )
-        width = args[0].shape[1]
-        if not all(-width <= i < width for i in self.protected_attr_idx):
-            raise ShapeError(f"protected_attr_idx={self.protected_attr_idx} was asked, but x has {width} columns.")
-        columns = {f"x[{i}]": args[0][:, i] for i in self.protected_attr_idx}
-        return {**columns, **(sensitive_features or {})}
-
-
-def _as_backbone(backbone: Any) -> nn.Module | None:
-    """Return the backbone if it can be called on tensors.
-
-    Raises:
-        OutputError: it is a class, or an estimator that fits and predicts arrays.
-    """
-    estimator = hasattr(backbone, "fit") and hasattr(backbone, "predict")
-    if backbone is None or isinstance(backbone, nn.Module):
-        return backbone
-    if isinstance(backbone, type):
-        raise OutputError(f"the backbone is the class {backbone.__name__}. Pass an instance: {backbone.__name__}(...).")
-    if callable(backbone) and not estimator:
-        return backbone  # type: ignore[no-any-return]  # a function of tensors
-    advice = (
-        "An estimator goes into FairPostprocessor(estimator, constraints) of fairlayer.integrations.sklearn, or its "
-        "predictions, as arrays, into fairlayer.project(...), decide(...) or DecisionRule.fit(...)."
-        if estimator
-        else "Pass a torch.nn.Module, or a function of tensors."
-    )
-    raise OutputError(f"the backbone is a {type(backbone).__name__}, which is not called on tensors. {advice}")
-
-
-def _hidden_from(backbone: nn.Module | None, columns: tuple[int, ...]) -> nn.Module:
-    """Return the backbone with columns of x kept from it.
-
-    Raises:
-        ParameterError: there is no backbone to keep them from, or nothing says which columns.
-    """
-    if isinstance(backbone, nn.Module) and columns:
-        return WithoutColumns(backbone, columns)
-    lacking = "protected_attr_idx= says which columns of x are hidden" if not columns else "it needs a backbone module"
-    raise ParameterError(
-        f"hide_features=True was given, but {lacking}. Sensitive features that are passed as sensitive_features= are "
-        "not shown to the backbone anyway."
-    )
-
-
-def _as_batch_size(b_tau: Any) -> Any:
-    if isinstance(b_tau, Real) and float(b_tau) >= 0:  # numpy's numbers among them
-        return b_tau
-    raise ConstraintDefinitionError(f"b_tau must be a number of samples >= 0, but is {b_tau!r}.")
-
-
-def _as_indices(index: int | Sequence[int] | None) -> tuple[int, ...]:
-    if index is None:
-        return ()
-    return (index,) if isinstance(index, int) else tuple(int(i) for i in index)
-
-
-def _column_constraints(indices: tuple[int, ...], tolerance: Tolerance | None) -> list[Constraint]:
-    if tolerance is None:
-        return []
-    if not indices:
-        raise ConstraintDefinitionError(
-            "tolerance= goes with protected_attr_idx=; otherwise give the tolerance to each constraint."
-        )
-    return [DemographicParity(f"x[{i}]", tolerance) for i in indices]
-
-
-def _rows_of(scores: Tensor) -> list[Any]:
-    """Return one number per sample, or a list of them where there are several."""
-    plain = scores.detach().cpu().double()
-    return plain.reshape(-1).tolist() if plain.ndim == 1 or plain.shape[1] == 1 else plain.tolist()

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from fairlayer.data.encoder import Encoder
 from fairlayer.data.table import Table
 
-__all__ = ["Sample", "sample_of"]
+__all__ = ["TensorTable", "tensor_table"]
 
 
 @dataclass(frozen=True)
-class Sample:
+class TensorTable:
     """Features (n, width), labels (n,) and sensitive features of the same n rows.
 
     Example:
         >>> import torch
-        >>> sample = Sample(torch.rand(3, 2), torch.tensor([0.0, 1.0, 1.0]), {"sex": np.array(["F", "M", "M"])})
+        >>> sample = TensorTable(torch.rand(3, 2), torch.tensor([0.0, 1.0, 1.0]), {"sex": np.array(["F", "M", "M"])})
         >>> sample.take(np.array([0, 2])).sensitive["sex"].tolist()
         ['F', 'M']
     """
@@ -34,14 +34,16 @@ class Sample:
     def __len__(self) -> int:
         return len(self.x)
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64] | slice) -> Sample:
+    def take(self, rows: Sequence[int] | NDArray[np.int64] | slice) -> TensorTable:
         """Return the rows given, in that order."""
         index = rows if isinstance(rows, slice) else np.asarray(rows)
         at = index if isinstance(index, slice) else torch.as_tensor(index)
-        return Sample(self.x[at], self.y[at], {name: column[index] for name, column in self.sensitive.items()})
+        return TensorTable(self.x[at], self.y[at], {name: column[index] for name, column in self.sensitive.items()})
 
 
-def sample_of(table: Table, encoder: Encoder, names: Sequence[str], *, continuous: Sequence[str] = ()) -> Sample:
+def tensor_table(
+    table: Table, encoder: Encoder, names: Sequence[str], *, continuous: Sequence[str] = ()
+) -> TensorTable:
     """Return the whole table, encoded; `names` are the sensitive features to carry.
 
     Args:
@@ -53,11 +55,11 @@ def sample_of(table: Table, encoder: Encoder, names: Sequence[str], *, continuou
         >>> import pandas as pd
         >>> frame = pd.DataFrame({"age": [20, 40, 60], "sex": ["F", "M", "F"], "paid": [0, 1, 1]})
         >>> table = Table("people", frame, target="paid", positive="1", sensitive=("sex",))
-        >>> sample = sample_of(table, Encoder.fit(frame, ["age"]), ["sex"])
+        >>> sample = tensor_table(table, Encoder.fit(frame, ["age"]), ["sex"])
         >>> sample.x.shape, sample.y.tolist(), list(sample.sensitive["sex"])
         (torch.Size([3, 1]), [0.0, 1.0, 1.0], ['F', 'M', 'F'])
     """
-    return Sample(
+    return TensorTable(
         torch.from_numpy(encoder.encode(table.frame)),
         torch.from_numpy(table.labels()),
         table.sensitive_features(names, continuous=continuous),

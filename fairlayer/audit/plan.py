@@ -11,7 +11,7 @@ from fairlayer.audit.outcome import Limit
 from fairlayer.audit.table import AuditTable
 from fairlayer.errors import ParameterError
 
-__all__ = ["Asked", "AskedLimit", "read_groupings", "read_limits"]
+__all__ = ["AskedLimit", "AuditPlan", "read_groupings", "read_limits"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class AskedLimit:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AuditPlan:
     """The question of an audit.
 
     Args:
