@@ -85,6 +85,15 @@ def test_value_is_the_documented_formula(kind: str, norm: str) -> None:
         assert value(problem, norm).item() == pytest.approx(expected(problem, norm), rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize(("means", "expected"), [([0.1, 0.5], 0.4**2), ([0.1, 0.4, 0.7], 4 / 3 * (0.3**2 + 0.3**2))])
+def test_the_variance_of_two_groups_is_their_squared_gap_and_of_more_the_mean_square(
+    means: list[float], expected: float
+) -> None:
+    scores, groups = torch.tensor(means, dtype=torch.float64), {"a": list(range(len(means)))}
+    parity = fl.DemographicParity("a", 0.05)
+    assert penalise(scores, parity, norm="variance", sensitive_features=groups).item() == pytest.approx(expected)
+
+
 @settings(max_examples=60)
 @given(st.integers(0, 10_000), st.sampled_from(NORMS))
 def test_value_for_several_constraints_soft_groups_and_label_estimates(seed: int, norm: str) -> None:
