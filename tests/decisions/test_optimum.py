@@ -138,6 +138,7 @@ def test_prices_are_derivatives() -> None:
         lambda t: [fl.DemographicParity("g", t)],
         lambda t: [fl.MinimumRate("g", 0.6 - t)],
         lambda t: [fl.EqualOpportunity("g", t), fl.DemographicParity("g", 0.02)],
+        lambda t: [fl.EqualizedOdds("g", t)],  # one price for rates given either label
     ):
         bounds = [decide(scores, make(0.05 + h), sensitive_features={"g": group}).utility_bound for h in (-1e-6, 1e-6)]
         result = decide(scores, make(0.05), sensitive_features={"g": group})
@@ -244,6 +245,23 @@ def test_thresholds_that_meet_a_limit_of_0_at_no_price_are_kept_without_a_word(
     found = decide(scores, fl.EqualizedOdds("sex", tolerance=0.0), sensitive_features={"sex": sex}, y=y)
     assert found.gaps["EqualizedOdds('sex')"] == 0.0
     assert found.rounding["EqualizedOdds('sex')"] < 0.005
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(("n", "seed"), [(1200, 0), (1200, 5), (600, 4)])
+def test_for_a_thousandth_of_what_decisions_are_worth_no_limit_is_stopped_short_of(
+    n: int, seed: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Here a little more could be gained by stopping short (1,200), or more than lots would gain (600)."""
+    rng = np.random.default_rng(seed)
+    sex, scores = rng.integers(0, 2, n), np.round(rng.random(n), 6)
+    y = (rng.random(n) < scores).astype(float)
+    given_ = {"sensitive_features": {"sex": sex}, "y": y}
+    found = decide(scores, fl.EqualOpportunity("sex", tolerance=0.0), **given_)
+    wide = decide(scores, fl.EqualOpportunity("sex", tolerance=0.005), **given_)
+    name = "EqualOpportunity('sex')"
+    assert found.rounding[name] == wide.rounding[name]  # one sample per cell, and no more
+    assert found.expected_utility <= wide.expected_utility
     assert not recwarn.list
 
 
