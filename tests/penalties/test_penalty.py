@@ -132,6 +132,20 @@ def test_soft_decisions() -> None:
     assert torch.autograd.gradcheck(lambda z: penalise(z, parity, sensitive_features=features, threshold=0.5), (given,))
 
 
+def test_a_soft_decision_is_a_yes_above_the_threshold() -> None:
+    floor, groups = fl.MinimumRate("a", 0.75), {"a": [0, 0, 0]}
+    yes = penalise(torch.tensor([0.9, 0.8, 0.7]), floor, sensitive_features=groups, threshold=0.5, temperature=1e-3)
+    no = penalise(torch.tensor([0.1, 0.2, 0.3]), floor, sensitive_features=groups, threshold=0.5, temperature=1e-3)
+    assert (yes.item(), no.item()) == (0.0, pytest.approx(0.75**2))
+
+
+def test_columns_of_scores_are_remembered_apart() -> None:
+    penalty, groups = Penalty(fl.DemographicParity("a", 0.0)), {"a": [0, 1]}
+    penalty(torch.tensor([[0.1, 0.9], [0.4, 0.3]]), sensitive_features=groups)  # gaps of .3 and -.6
+    found = penalty(torch.full((2, 2), 0.5), sensitive_features=groups)
+    assert found.item() == pytest.approx(0.3**2 + 0.6**2)
+
+
 def test_columns_of_scores_add_up() -> None:
     scores, a = torch.rand(9, 2, dtype=torch.float64), torch.arange(9) % 3
     y = torch.stack([torch.arange(9) % 2, torch.arange(9) // 5], dim=1)
