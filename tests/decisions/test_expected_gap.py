@@ -156,6 +156,14 @@ def test_the_cells_of_the_least_certain_thresholds_are_named_first_and_without_a
     assert found.new_rows.mean == pytest.approx(0.4, abs=0.01)
 
 
+def test_the_rates_to_come_lie_around_the_fitted_ones() -> None:
+    cells = [CellRule((name,), (0.5,), (1.0,), 1000, rate) for name, rate in (("a", 0.2), ("b", 0.9))]
+    found = DecisionRule(("g",), tuple(cells), False).expected_gap(fl.MinimumRate("g", floor=0.5))
+    for spreading in (found.long_run, found.new_rows):  # the lower rate is the number that a floor bounds
+        assert spreading.mean == pytest.approx(0.2, abs=0.01)
+    assert found.without == pytest.approx(0.55, abs=0.02)
+
+
 def test_a_gap_to_come_of_less_than_twice_the_tolerance_is_not_warned_of() -> None:
     scores, group, _ = population(np.random.default_rng(0), SIZES[:2])
     parity = fl.DemographicParity("g", tolerance=0.05)
