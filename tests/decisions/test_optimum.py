@@ -139,6 +139,7 @@ def test_prices_are_derivatives() -> None:
         lambda t: [fl.MinimumRate("g", 0.6 - t)],
         lambda t: [fl.EqualOpportunity("g", t), fl.DemographicParity("g", 0.02)],
         lambda t: [fl.EqualizedOdds("g", t)],  # one price for rates given either label
+        lambda t: [fl.Affine([[-3.0, 3.0, 0.0]], upper=t, on="g")],  # the price of its own limit, which counts thrice
     ):
         bounds = [decide(scores, make(0.05 + h), sensitive_features={"g": group}).utility_bound for h in (-1e-6, 1e-6)]
         result = decide(scores, make(0.05), sensitive_features={"g": group})
