@@ -19,6 +19,7 @@ from fairlayer.training import FitOptions, Run, prepare
 
 @pytest.fixture(scope="module")
 def run() -> Run:
+    pytest.importorskip("sklearn")
     parts = prepare(read_lending(n=400), ["demographic_parity(sex, 0.02)"], hidden=(4,), b_tau=32)
     return train_routes(parts, FitOptions(epochs=1), trees=False).run("plain, projected")
 
