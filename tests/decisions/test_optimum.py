@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 import fairlayer as fl
 from fairlayer.decisions import NeedsRandomisationError, decide
 from fairlayer.decisions.plan import make_plan
-from fairlayer.decisions.search import Search
+from fairlayer.decisions.search import Search, excess_of
 from fairlayer.errors import FairlayerWarning, InfeasibleConstraintsError
+from fairlayer.solve import RowSlabs, SpreadSlabs
 from tests.core.problems import Problem, Rule
 from tests.core.truth import violation
 from tests.decisions.truth import Asked, asked, best_lottery, whole_answers
@@ -112,6 +114,47 @@ def test_the_search_over_two_small_cells_is_exhaustive(seed: int, kind: str, tol
         return
     gain = sum(curve.at(counts[g : g + 1])[1][0] for g, curve in enumerate(problem.curves))
     assert problem.base + gain == pytest.approx(max(answers), abs=1e-9)
+
+
+@pytest.mark.parametrize("capacity", range(5))
+def test_as_many_are_selected_as_there_are_places(capacity: int) -> None:
+    assert decide([0.9, 0.8, 0.7, 0.6], [], capacity=capacity).decisions.tolist() == [1] * capacity + [0] * (
+        4 - capacity
+    )
+
+
+@pytest.mark.parametrize("seed", [25, 31, 37, 45, 53])
+def test_of_whole_counts_around_the_best_lottery_none_is_better_within_the_places(seed: int) -> None:
+    """Cells too large for trying all counts; each seed has counts that would overrun the places or give gain away."""
+    rng = np.random.default_rng(seed)
+    groups, n = int(rng.integers(2, 4)), int(rng.integers(300, 420))
+    group, scores = rng.integers(0, groups, n), rng.random(n) ** rng.choice([0.5, 1, 2])
+    capacity, tolerance = int(rng.integers(1, n)), float(rng.choice([0, 0.01, 0.1]))
+    parity = fl.DemographicParity("g", tolerance)
+    found = decide(scores, parity, sensitive_features={"g": group}, capacity=capacity)
+    assert found.decisions.sum() <= capacity
+    ordered = [np.sort(scores[group == g])[::-1] for g in range(groups)]
+    gains = [np.append(0.0, np.cumsum(2 * each - 1)) / n for each in ordered]
+    counts = [int(found.selected[f"g={g}"]) for g in range(groups)]
+    gap = found.gaps["DemographicParity('g')"]
+    assert gap is not None
+    for step in product((-1, 0, 1), repeat=groups):
+        others = [k + d for k, d in zip(counts, step, strict=True)]
+        if sum(others) > capacity or any(not 0 <= k <= len(each) for k, each in zip(others, ordered, strict=True)):
+            continue
+        if np.ptp([k / len(each) for k, each in zip(others, ordered, strict=True)]) <= max(gap, tolerance) + 1e-12:
+            better = sum(gain[k] for gain, k in zip(gains, others, strict=True))
+            assert found.expected_utility >= np.mean(1 - scores) + better - 1e-9
+
+
+def test_an_allowance_widens_each_limit_of_a_block_by_itself() -> None:
+    pair, allowance = np.eye(2), [np.array([0.1, 0.05])]
+    spread = [SpreadSlabs(pair, None, 1.0, 0.2)]
+    values = np.array([[0.5, 0.1], [0.1, 0.5], [0.5, 0.16]])
+    assert excess_of(spread, allowance, values) == pytest.approx([0.05, 0.05, 0.0])
+    rows = [RowSlabs(pair, np.array([0.4, 0.4]), np.array([0.6, 0.6]))]
+    outside = np.array([[0.31, 0.5], [0.29, 0.5], [0.5, 0.66], [0.5, 0.34]])
+    assert excess_of(rows, allowance, outside) == pytest.approx([0.0, 0.01, 0.01, 0.01])
 
 
 def test_without_constraints_it_selects_above_one_half() -> None:
