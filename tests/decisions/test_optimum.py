@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 import fairlayer as fl
 from fairlayer.decisions import NeedsRandomisationError, decide
 from fairlayer.decisions.plan import make_plan
-from fairlayer.decisions.search import Search
+from fairlayer.decisions.search import Search, excess_of
 from fairlayer.errors import FairlayerWarning, InfeasibleConstraintsError
+from fairlayer.solve import RowSlabs, SpreadSlabs
 from tests.core.problems import Problem, Rule
 from tests.core.truth import violation
 from tests.decisions.truth import DecisionProblem, asked, best_lottery, whole_answers
@@ -114,6 +116,47 @@ def test_the_search_over_two_small_cells_is_exhaustive(seed: int, kind: str, tol
     assert problem.base + gain == pytest.approx(max(answers), abs=1e-9)
 
 
+@pytest.mark.parametrize("capacity", range(5))
+def test_as_many_are_selected_as_there_are_places(capacity: int) -> None:
+    assert decide([0.9, 0.8, 0.7, 0.6], [], capacity=capacity).decisions.tolist() == [1] * capacity + [0] * (
+        4 - capacity
+    )
+
+
+@pytest.mark.parametrize("seed", [25, 31, 37, 45, 53])
+def test_of_whole_counts_around_the_best_lottery_none_is_better_within_the_places(seed: int) -> None:
+    """Cells too large for trying all counts; each seed has counts that would overrun the places or give gain away."""
+    rng = np.random.default_rng(seed)
+    groups, n = int(rng.integers(2, 4)), int(rng.integers(300, 420))
+    group, scores = rng.integers(0, groups, n), rng.random(n) ** rng.choice([0.5, 1, 2])
+    capacity, tolerance = int(rng.integers(1, n)), float(rng.choice([0, 0.01, 0.1]))
+    parity = fl.DemographicParity("g", tolerance)
+    found = decide(scores, parity, sensitive_features={"g": group}, capacity=capacity)
+    assert found.decisions.sum() <= capacity
+    ordered = [np.sort(scores[group == g])[::-1] for g in range(groups)]
+    gains = [np.append(0.0, np.cumsum(2 * each - 1)) / n for each in ordered]
+    counts = [int(found.selected[f"g={g}"]) for g in range(groups)]
+    gap = found.gaps["DemographicParity('g')"]
+    assert gap is not None
+    for step in product((-1, 0, 1), repeat=groups):
+        others = [k + d for k, d in zip(counts, step, strict=True)]
+        if sum(others) > capacity or any(not 0 <= k <= len(each) for k, each in zip(others, ordered, strict=True)):
+            continue
+        if np.ptp([k / len(each) for k, each in zip(others, ordered, strict=True)]) <= max(gap, tolerance) + 1e-12:
+            better = sum(gain[k] for gain, k in zip(gains, others, strict=True))
+            assert found.expected_utility >= np.mean(1 - scores) + better - 1e-9
+
+
+def test_an_allowance_widens_each_limit_of_a_block_by_itself() -> None:
+    pair, allowance = np.eye(2), [np.array([0.1, 0.05])]
+    spread = [SpreadSlabs(pair, None, 1.0, 0.2)]
+    values = np.array([[0.5, 0.1], [0.1, 0.5], [0.5, 0.16]])
+    assert excess_of(spread, allowance, values) == pytest.approx([0.05, 0.05, 0.0])
+    rows = [RowSlabs(pair, np.array([0.4, 0.4]), np.array([0.6, 0.6]))]
+    outside = np.array([[0.31, 0.5], [0.29, 0.5], [0.5, 0.66], [0.5, 0.34]])
+    assert excess_of(rows, allowance, outside) == pytest.approx([0.0, 0.01, 0.01, 0.01])
+
+
 def test_without_constraints_it_selects_above_one_half() -> None:
     result = decide([0.2, 0.51, 0.49, 0.9], [])
     assert result.decisions.tolist() == [0, 1, 0, 1]
@@ -138,6 +181,8 @@ def test_prices_are_derivatives() -> None:
         lambda t: [fl.DemographicParity("g", t)],
         lambda t: [fl.MinimumRate("g", 0.6 - t)],
         lambda t: [fl.EqualOpportunity("g", t), fl.DemographicParity("g", 0.02)],
+        lambda t: [fl.EqualizedOdds("g", t)],  # one price for rates given either label
+        lambda t: [fl.Affine([[-3.0, 3.0, 0.0]], upper=t, on="g")],  # the price of its own limit, which counts thrice
     ):
         bounds = [decide(scores, make(0.05 + h), sensitive_features={"g": group}).utility_bound for h in (-1e-6, 1e-6)]
         result = decide(scores, make(0.05), sensitive_features={"g": group})
@@ -244,6 +289,23 @@ def test_thresholds_that_meet_a_limit_of_0_at_no_price_are_kept_without_a_word(
     found = decide(scores, fl.EqualizedOdds("sex", tolerance=0.0), sensitive_features={"sex": sex}, y=y)
     assert found.gaps["EqualizedOdds('sex')"] == 0.0
     assert found.rounding["EqualizedOdds('sex')"] < 0.005
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(("n", "seed"), [(1200, 0), (1200, 5), (600, 4)])
+def test_for_a_thousandth_of_what_decisions_are_worth_no_limit_is_stopped_short_of(
+    n: int, seed: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Here a little more could be gained by stopping short (1,200), or more than lots would gain (600)."""
+    rng = np.random.default_rng(seed)
+    sex, scores = rng.integers(0, 2, n), np.round(rng.random(n), 6)
+    y = (rng.random(n) < scores).astype(float)
+    given_ = {"sensitive_features": {"sex": sex}, "y": y}
+    found = decide(scores, fl.EqualOpportunity("sex", tolerance=0.0), **given_)
+    wide = decide(scores, fl.EqualOpportunity("sex", tolerance=0.005), **given_)
+    name = "EqualOpportunity('sex')"
+    assert found.rounding[name] == wide.rounding[name]  # one sample per cell, and no more
+    assert found.expected_utility <= wide.expected_utility
     assert not recwarn.list
 
 

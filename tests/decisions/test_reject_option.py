@@ -76,6 +76,13 @@ def test_a_group_at_the_rate_of_all_is_not_lifted_in_the_band_whose_edge_may_be_
     assert found.decisions.tolist() == [1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0]
 
 
+def test_a_score_at_the_threshold_is_a_yes() -> None:
+    found = reject_option([0.5, 0.25, 0.5, 0.25], "g", 0.1, sensitive_features={"g": [0, 0, 1, 1]})
+    assert found.decisions.tolist() == [1, 0, 1, 0]
+    higher = reject_option([0.5, 0.25], "g", 0.1, sensitive_features={"g": [0, 0]}, threshold=0.25)
+    assert higher.decisions.tolist() == [1, 1]
+
+
 def test_the_bound_compares_no_group_with_itself() -> None:
     """Whoever decides about the three of 'low' sees rates of 0 to 0.75 beside 0.5."""
     scores = [0.4375, 0.4375, 0.4375, 0.125, 0.875, 0.875, 0.125, 0.125]

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fairlayer as fl
-from fairlayer.decisions import DecisionRule, DecisionStream, UnseenCellError
+from fairlayer.decisions import CellRule, DecisionRule, DecisionStream, UnseenCellError
+from fairlayer.decisions.rounding import Rounding
+from fairlayer.decisions.stream import wishes_of
 
 Request = tuple[float, str]
 
@@ -62,6 +64,35 @@ def check(stream: DecisionStream, requests: Iterator[Request], tolerance: float)
     rates = [granted[g] / count[g] for g in count]
     gap = max(rates) - min(rates) if len(rates) > 1 else None
     assert stream.gaps()["DemographicParity('sex')"] == (gap if gap is None else pytest.approx(gap))
+
+
+def test_a_wish_rises_around_the_threshold_and_goes_on_beyond_0_and_1() -> None:
+    rule = DecisionRule(("sex",), (CellRule(("F",), (0.5,), (1.0,), 9, 0.5),), False)
+    scores = np.array([0.5, 0.51, 0.525, 0.475, 0.575, 0.425, 0.99])
+    found = wishes_of(rule, scores, np.zeros(7, dtype=np.int64), width=0.05)
+    assert found == pytest.approx([0.5, 0.7, 1.0, 0.0, 2.0, -1.0, 6.0])
+
+
+def test_where_a_share_is_drawn_nobody_wishes_for_more_than_the_share() -> None:
+    rule = DecisionRule(("sex",), (CellRule(("F",), (0.7, 0.5), (0.25, 0.5), 9, 0.5),), True)
+    found = wishes_of(rule, np.array([0.99, 0.6, 0.425]), np.zeros(3, dtype=np.int64), width=0.05)
+    assert found == pytest.approx([0.75, 0.5, -1.0])
+
+
+def test_what_is_left_over_is_half_a_person_at_most_and_counted_again_it_is_the_same() -> None:
+    random = np.random.default_rng(0)
+    cells = {"sex": random.choice(["F", "M"], 500).tolist()}
+    emitted = random.random(500).tolist()
+    first, again = Rounding(), Rounding()
+    answers = first.answers(cells, emitted)
+    left: dict[str, float] = {"F": 0.0, "M": 0.0}
+    for cell, prediction, answer in zip(cells["sex"], emitted, answers, strict=True):
+        left[cell] += prediction - answer
+        assert left[cell] + 1e-9 >= -0.5
+        assert left[cell] < 0.5 + 1e-9
+    again.recount(cells, emitted, answers)
+    assert again.to_state() == pytest.approx(first.to_state())
+    assert sorted(again.to_state().values()) == pytest.approx(sorted(left.values()))
 
 
 @pytest.mark.parametrize("kind", ["opposite", "one after the other", "turning", "rare", "random"])

@@ -19,6 +19,7 @@ from fairlayer.errors import (
     ShapeError,
 )
 from fairlayer.penalties import HSIC, MMD
+from fairlayer.penalties.kernels import gaussian_kernel
 
 Kernel = np.ndarray
 
@@ -121,6 +122,13 @@ def test_samples_of_unknown_group_take_no_part(batch: Any) -> None:
     longer = np.append(x, [7.0, -3.0])
     for module in (HSIC("a"), MMD("a"), HSIC("a", estimator="unbiased")):
         assert of(module, longer, unknown) == pytest.approx(of(module, x, {"a": a}))
+
+
+def test_where_most_scores_are_tied_the_bandwidth_is_the_root_mean_square_distance() -> None:
+    x = np.array([0.0, 0.0, 0.0, 0.0, 0.2])  # of ten distances six are 0, and four are .2
+    found = gaussian_kernel(torch.tensor(x)[:, None], None)
+    assert found.numpy() == pytest.approx(gaussian(x, bandwidth=0.2 * np.sqrt(0.4)))
+    assert gaussian_kernel(torch.zeros(3, 1), None).tolist() == [[1.0] * 3] * 3
 
 
 def test_it_sees_what_a_mean_does_not() -> None:

@@ -99,6 +99,35 @@ def test_a_group_that_is_absent_keeps_its_multiplier() -> None:
     assert found == {f"MinimumRate('a'): lower limit on [a={k}]": m for k, m in ((0, 0.75), (1, 0.5), (2, 0.25))}
 
 
+def test_multipliers_stay_with_their_faces_when_a_later_group_comes_between_them() -> None:
+    lagrangian = AugmentedLagrangian(fl.DemographicParity("a", 0.0), integral=1.0, proportional=0.0)
+    means = {0: 0.1, 1: 0.3, 2: 0.9}
+    for a in ([0, 1], [0, 1, 2]):
+        lagrangian(torch.tensor([means[k] for k in a]), sensitive_features={"a": a})
+        lagrangian.update()
+    for i, j in ((0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)):
+        batches = 2 if {i, j} == {0, 1} else 1
+        found = lagrangian.named_multipliers()[f"DemographicParity('a'): mean[a={i}] - mean[a={j}]"]
+        assert found == pytest.approx(batches * max(0.0, means[i] - means[j]))
+
+
+def test_after_a_step_the_multipliers_move_once_and_only_if_a_batch_was_seen() -> None:
+    lagrangian = AugmentedLagrangian(fl.MinimumRate("a", 0.5), integral=1.0, proportional=0.0)
+    lagrangian.after_step()
+    lagrangian(torch.full((2,), 0.25), sensitive_features={"a": [0, 0]})
+    for _ in range(2):
+        lagrangian.after_step()
+        assert list(lagrangian.named_multipliers().values()) == [0.25]
+
+
+def test_a_reset_forgets_the_batch_that_no_update_was_made_from() -> None:
+    lagrangian = AugmentedLagrangian(fl.MinimumRate("a", 0.5))
+    lagrangian(torch.full((2,), 0.25), sensitive_features={"a": [0, 0]})
+    lagrangian.reset()
+    with pytest.raises(NothingObservedError):
+        lagrangian.update()
+
+
 def test_state_travels_and_resets() -> None:
     odds = fl.EqualizedOdds("a", 0.01)
     lagrangian = AugmentedLagrangian([odds, fl.DemographicParity("a", 0.0)], proportional=1.0, smoothing=0.5)

@@ -85,6 +85,15 @@ def test_value_is_the_documented_formula(kind: str, norm: str) -> None:
         assert value(problem, norm).item() == pytest.approx(expected(problem, norm), rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize(("means", "expected"), [([0.1, 0.5], 0.4**2), ([0.1, 0.4, 0.7], 4 / 3 * (0.3**2 + 0.3**2))])
+def test_the_variance_of_two_groups_is_their_squared_gap_and_of_more_the_mean_square(
+    means: list[float], expected: float
+) -> None:
+    scores, groups = torch.tensor(means, dtype=torch.float64), {"a": list(range(len(means)))}
+    parity = fl.DemographicParity("a", 0.05)
+    assert penalise(scores, parity, norm="variance", sensitive_features=groups).item() == pytest.approx(expected)
+
+
 @settings(max_examples=60)
 @given(st.integers(0, 10_000), st.sampled_from(NORMS))
 def test_value_for_several_constraints_soft_groups_and_label_estimates(seed: int, norm: str) -> None:
@@ -121,6 +130,20 @@ def test_soft_decisions() -> None:
     assert sharp.item() == pytest.approx(0.0, abs=1e-6)  # one decision of two in either group
     given = torch.tensor(scores, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: penalise(z, parity, sensitive_features=features, threshold=0.5), (given,))
+
+
+def test_a_soft_decision_is_a_yes_above_the_threshold() -> None:
+    floor, groups = fl.MinimumRate("a", 0.75), {"a": [0, 0, 0]}
+    yes = penalise(torch.tensor([0.9, 0.8, 0.7]), floor, sensitive_features=groups, threshold=0.5, temperature=1e-3)
+    no = penalise(torch.tensor([0.1, 0.2, 0.3]), floor, sensitive_features=groups, threshold=0.5, temperature=1e-3)
+    assert (yes.item(), no.item()) == (0.0, pytest.approx(0.75**2))
+
+
+def test_columns_of_scores_are_remembered_apart() -> None:
+    penalty, groups = Penalty(fl.DemographicParity("a", 0.0)), {"a": [0, 1]}
+    penalty(torch.tensor([[0.1, 0.9], [0.4, 0.3]]), sensitive_features=groups)  # gaps of .3 and -.6
+    found = penalty(torch.full((2, 2), 0.5), sensitive_features=groups)
+    assert found.item() == pytest.approx(0.3**2 + 0.6**2)
 
 
 def test_columns_of_scores_add_up() -> None:

@@ -58,6 +58,18 @@ def test_fairret_leaves_out_groups_on_which_the_statistic_is_not_defined() -> No
     assert found.item() == pytest.approx(abs(0.4 / overall - 1) + abs(0.9 / overall - 1), rel=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["NormLoss", "LSELoss"])
+def test_fairret_is_0_where_only_people_of_unknown_group_have_a_statistic(loss: str) -> None:
+    statistics, losses = pytest.importorskip("fairret.statistic"), pytest.importorskip("fairret.loss")
+    scores = torch.tensor([0.2, 0.6, 0.9], requires_grad=True)
+    penalty = fairret_penalty(statistics.TruePositiveRate(), "a", loss=getattr(losses, loss))
+    found = penalty(scores, sensitive_features={"a": [0, 1, -1]}, y=[0, 0, 1])
+    found.backward()
+    assert found.item() == 0.0
+    assert scores.grad is not None
+    assert scores.grad.tolist() == [0.0] * 3
+
+
 @pytest.mark.parametrize("name", STATISTICS)
 @pytest.mark.parametrize(
     ("a", "y"),

@@ -103,6 +103,30 @@ def test_an_absent_group_pulls_on_nobody_and_is_remembered() -> None:
     assert found.item() == pytest.approx((0.6 - (0.95 * 0.1 + 1.8) / 2.95) ** 2, rel=1e-4)
 
 
+def test_a_row_about_an_absent_group_is_not_remembered() -> None:
+    penalty = Penalty(fl.Affine([[1.0, -1.0]], upper=0.0, on="g"))
+    penalty(torch.tensor([0.6, 0.1]), sensitive_features={"g": ["a", "b"]})
+    penalty(torch.tensor([0.9, 0.9]), sensitive_features={"g": ["a", "a"]})  # says nothing about a - b
+    found = penalty(torch.tensor([0.2, 0.2]), sensitive_features={"g": ["a", "b"]})
+    assert found.item() == pytest.approx(0.5**2)
+
+
+@pytest.mark.parametrize("group", [[0, 0, 1, 1], [1, 1, 0, 0]])
+def test_of_a_ratio_the_noise_of_the_higher_group_is_scaled_as_its_mean_is(group: list[int]) -> None:
+    """Half of the mean .9 is .05 above the mean .4; the two means have the variances .1^2 and .3^2."""
+    scores = torch.tensor([0.8, 1.0, 0.1, 0.7], dtype=torch.float64)
+    found = penalise(scores, fl.DisparateImpactRatio("g", 0.5), norm="corrected", sensitive_features={"g": group})
+    assert found.item() == pytest.approx(0.05**2 - 0.5**2 * 0.1**2 - 0.3**2)
+
+
+def test_a_group_of_one_sample_has_no_variance_and_is_left_out() -> None:
+    scores, group = torch.tensor([0.8, 1.0, 0.1, 0.7, 5.0], dtype=torch.float64), {"g": [0, 0, 1, 1, 2]}
+    found = penalise(scores, parity(), norm="corrected", sensitive_features=group)
+    assert found.item() == pytest.approx(0.5**2 - 0.1**2 - 0.3**2)
+    floor = penalise(scores, fl.MinimumRate("g", 0.6), norm="corrected", sensitive_features=group)
+    assert floor.item() == pytest.approx(0.2**2 - 0.3**2)  # of the two others one is below the floor
+
+
 def test_a_tolerance_that_takes_a_gradient_still_does() -> None:
     tolerance = torch.tensor(0.1, requires_grad=True)
     penalty = Penalty(fl.DemographicParity("g", tolerance), "hinge")

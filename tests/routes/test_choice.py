@@ -45,6 +45,24 @@ def test_what_stays_within_its_limit_is_asked_first() -> None:
     assert CHOICE.best([numbers(right(), 0.0, estimate=0.09), beyond]) == 1  # nobody keeps it: the nearest
 
 
+def test_of_several_limits_the_worst_counts() -> None:
+    best, level = numbers(right(*range(10)), 0.04), numbers(right(*range(5, 16)), 0.03)
+    [small] = numbers(right(), 0.0).decision_gaps.values()
+    for first, second in (("a", "z"), ("z", "a")):
+        beyond = replace(small, estimate=0.05, value=0.05, excess=0.03)
+        assert not CHOICE.keeps(replace(best, decision_gaps={first: small, second: beyond}))
+        [wider] = level.decision_gaps.values()
+        spread = replace(level, decision_gaps={first: small, second: replace(wider, expected=0.06)})
+        assert CHOICE.best([best, spread]) == 0  # the gap to come is that of its worse limit
+
+
+def test_a_gap_held_at_its_limit_up_to_rounding_is_kept() -> None:
+    [gap] = numbers(right(), 0.0).decision_gaps.values()
+    for over, kept in ((5e-7, True), (5e-6, False)):
+        held = replace(gap, value=0.02 + over, estimate=0.0, excess=over, held=True)
+        assert CHOICE.keeps(replace(numbers(right(), 0.0), decision_gaps={"parity": held})) is kept
+
+
 def test_an_estimate_stands_where_no_thresholds_were_fitted_and_a_lower_limit_counts_from_below() -> None:
     best, level = numbers(right(*range(10)), 0.02), numbers(right(*range(5, 16)), None, estimate=0.015)
     assert CHOICE.best([best, level]) == 1
@@ -85,6 +103,26 @@ def test_a_rule_says_what_gap_is_to_be_expected_and_which_rows_it_decides_right(
         assert route.valid.each["accuracy"].mean() == pytest.approx(route.valid.measures["accuracy"])
         assert route.test.each["accuracy"].shape == (800,)
     assert "each" not in json.dumps(found.to_dict())
+
+
+def test_validation_rows_choose_and_test_rows_have_no_say() -> None:
+    random = np.random.default_rng(1)
+    sex, labels = random.integers(0, 2, 400), random.integers(0, 2, 400).astype(np.float64)
+    rows = Observed({"sex": sex}, labels)
+    good, bad = np.abs(labels - 0.2), np.abs(labels - 0.6)
+    pair = [Candidate("valid", good, bad, steps=("as it is",)), Candidate("test", bad, good, steps=("as it is",))]
+    for order in (pair, pair[::-1]):
+        found = compare_routes(order, fl.DemographicParity("sex", 0.5), valid=rows, test=rows)
+        assert found.best.name == found.chosen_by(CHOICE).name == "valid"
+
+
+def test_whether_the_gap_is_kept_is_said_of_the_validation_rows() -> None:
+    sex, labels = np.tile([0, 1], 100), np.tile([0.0, 1.0, 1.0, 0.0], 50)
+    rows = Observed({"sex": sex}, labels)
+    level, apart = np.full(200, 0.5), 0.3 + 0.4 * sex
+    for valid, test, kept in ((level, apart, True), (apart, level, False)):
+        mine = [Candidate("mine", valid, test, steps=("as it is",))]
+        assert compare_routes(mine, fl.DemographicParity("sex", 0.02), valid=rows, test=rows).kept is kept
 
 
 def test_a_route_that_is_level_is_told_why_it_was_not_taken(found: Routes) -> None:

@@ -81,6 +81,36 @@ def test_the_best_is_the_best_of_those_that_keep_the_gap_on_validation_rows(foun
     assert decided.valid.decision_gaps[PARITY].beyond() <= 1e-6
 
 
+def test_the_network_trained_through_has_a_rule_of_its_own_and_took_the_time_of_both_trainings(
+    found: TrainedRoutes,
+) -> None:
+    parts, backbone = found.parts, found.trained.model.backbone
+    assert backbone is not None
+    with torch.no_grad():
+        scores = backbone(parts.valid.x).numpy().astype(np.float64)
+    rows = Observed(parts.valid.sensitive, parts.valid.y.numpy())
+    own = fit_rule(scores, parts.recipe.config.parsed(), rows, utility=ACCURACY).rule
+    assert found.run("trained through").route.rule == own
+    assert own != found.run("plain").route.rule
+    fits, through = found.trained.fits, found.routes.named("trained through")
+    assert fits.unconstrained.seconds + fits.constrained.seconds < through.seconds
+    assert fits.unconstrained.seconds < found.routes.named("plain").seconds
+
+
+def test_seed_utility_and_the_wish_for_decisions_reach_what_they_are_for() -> None:
+    pytest.importorskip("sklearn")
+    parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
+    found = train_routes(parts, FitOptions(epochs=1, seed=7), decisions=True, utility=[[1, 0], [0, 3]])
+    assert found.routes.criterion == Criterion("accuracy", "decision gap")
+    assert found.trees is not None
+    assert found.trees.estimator.random_state == 7
+    assert {"utility"} <= {name for route in found.routes.routes for name in route.valid.measures}
+    chosen = train_routes(
+        parts, FitOptions(epochs=1), trees=False, decisions=True, criterion=parse_criterion("brier at no_gap")
+    )
+    assert str(chosen.routes.criterion) == "brier at no gap"
+
+
 def numbers(loss: float, gap: float, limit: float = 0.02) -> RouteNumbers:
     gaps = {"parity": RouteGap(gap, limit, at_least=False, estimate=gap, excess=gap - limit)}
     return RouteNumbers({"log_loss": loss}, {}, gaps, {}, {})
