@@ -12,17 +12,17 @@ import numpy as np
 
 from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray
-from fairlayer.constraints import Constraint
 from fairlayer.constraints.varying import checked_at_limits
 from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
+from fairlayer.passes import CondensedPasses
 from fairlayer.passes.pairs import PairPasses
-from fairlayer.projection.assembly import assemble
+from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.projection.exact import ExactProblem
-from fairlayer.projection.options import Options, ProjectionOptions, options_of
+from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
-from fairlayer.projection.tally import Tallies
-from fairlayer.solve import ClashingFaces, solve
+from fairlayer.projection.tally import Tallies, Tally
+from fairlayer.solve import ClashingFaces, solve_grid
 from fairlayer.solve.coupled import solve_coupled
 
 __all__ = ["FairnessPath", "fairness_path"]
@@ -176,10 +176,17 @@ def fairness_path(
             "each limit for the rest."
         )
     column = first.columns[0]
-    tallies = Tallies(column.solver_passes, column.raw, threshold)
-    steps = [_Step.of(column, each, read, tallies) for each in at_limits]
+    batch, made = column.assembly.batch, column.assembly
+    assemblies = [assemble(each, batch, on_empty=read.on_empty, like=made) for each in at_limits]
+    if isinstance(column.solver_passes, PairPasses):
+        rows = _of_pairs(column, assemblies, threshold)
+    else:
+        passes = CondensedPasses.of(column.solver_passes) or column.solver_passes
+        found = solve_grid(passes, [each.slabs for each in assemblies], relax=read.relax)
+        tallies = Tallies(passes, column.raw, threshold).of_grid(found)
+        rows = [_Row.of(*each) for each in zip(assemblies, found.nu, found.prices, tallies, strict=True)]
     each: dict[str, Any] = {
-        field.name: np.array([getattr(step, field.name) for step in steps]) for field in dataclasses.fields(_Step)
+        field.name: np.array([getattr(row, field.name) for row in rows]) for field in dataclasses.fields(_Row)
     }
     return FairnessPath(tolerances=grid, **each, names=first.names, cells=first.cells, threshold=threshold)
 
@@ -198,7 +205,7 @@ def _read_tolerances(tolerances: Sequence[float]) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class _Step:
+class _Row:
     """One limit; the fields are those of the path."""
 
     distance: float
@@ -209,26 +216,43 @@ class _Step:
     moved: float
 
     @staticmethod
-    def of(column: ExactProblem, constraints: Sequence[Constraint], options: Options, tallies: Tallies) -> _Step:
-        """Solve a batch that was read before for other limits."""
-        batch, passes, raw = column.assembly.batch, column.solver_passes, column.raw
-        assembly = assemble(constraints, batch, on_empty=options.on_empty)
-        try:
-            if isinstance(passes, PairPasses):
-                passes = passes.at_other(assembly.pairs)
-                solved = solve_coupled(passes, assembly.slabs)
-            else:
-                solved = solve(passes, assembly.slabs, relax=options.relax)
-        except ClashingFaces:
-            none = [math.nan] * len(constraints)
-            return _Step(math.nan, np.array(none), np.full(len(assembly.cell_names), math.nan), none, none, math.nan)
-        found = ExactProblem(assembly, raw, passes, solved, column.value)
-        tally = tallies.at(solved.solution)
-        return _Step(
+    def of(assembly: Assembly, nu: FloatArray, prices: FloatArray, tally: Tally | None) -> _Row:
+        """Read what was found at a limit: the dual point, the price of each block, the numbers.
+
+        Without numbers nothing meets the limit, and all is NaN.
+        """
+        owners = assembly.owners[: len(assembly.slabs.blocks)]
+        multipliers = np.full(assembly.constraints, 0.0 if tally else math.nan)
+        np.add.at(multipliers, list(owners), prices[: len(owners)])
+        m = len(assembly.cells.counts)
+        shifts = 0.0 - np.append(nu[:m] / assembly.cells.counts, nu[m:])
+        if tally is None:
+            none = [math.nan] * assembly.constraints
+            return _Row(math.nan, multipliers, shifts, none, none, math.nan)
+        return _Row(
             tally.distance,
-            found.prices()[:, 0],
-            found.shift(),
-            [tally.predictions.of(owner, assembly) for owner in range(len(constraints))],
-            [tally.decisions.of(owner, assembly) for owner in range(len(constraints))],
+            multipliers,
+            shifts,
+            [tally.predictions.of(owner, assembly) for owner in range(assembly.constraints)],
+            [tally.decisions.of(owner, assembly) for owner in range(assembly.constraints)],
             tally.moved,
         )
+
+
+def _of_pairs(column: ExactProblem, assemblies: Sequence[Assembly], threshold: float) -> list[_Row]:
+    """Solve a batch of which some samples are held together, by other limits each time."""
+    passes, found = column.solver_passes, []
+    tallies = Tallies(passes, column.raw, threshold)
+    assert isinstance(passes, PairPasses)
+    for assembly in assemblies:
+        here = passes.at_other(assembly.pairs)
+        try:
+            solved = solve_coupled(here, assembly.slabs)
+        except ClashingFaces:
+            nothing = np.full(assembly.cells.size, math.nan)
+            found.append(_Row.of(assembly, nothing, np.full(len(assembly.owners), math.nan), None))
+            continue
+        row = _Row.of(assembly, solved.solution.nu, np.zeros(len(assembly.owners)), tallies.at(solved.solution.nu, solved.solution.point))
+        prices = ExactProblem(assembly, column.raw, here, solved, column.value).prices()[:, 0]  # of pairs, too
+        found.append(dataclasses.replace(row, multipliers=prices))
+    return found

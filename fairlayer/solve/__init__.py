@@ -1,6 +1,7 @@
 """Plain arrays in, plain arrays out: the projection in the space of cell statistics."""
 
 from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.grid import GridSolution, solve_grid
 from fairlayer.solve.held import HeldRows
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import Face, FaceKey, RowSlabs, SlabSystem, SpreadSlabs, normals_of
@@ -12,6 +13,7 @@ __all__ = [
     "ClashingFaces",
     "Face",
     "FaceKey",
+    "GridSolution",
     "HeldRows",
     "RowSlabs",
     "SlabSystem",
@@ -23,6 +25,7 @@ __all__ = [
     "gauged",
     "normals_of",
     "solve",
+    "solve_grid",
 ]
 
 
