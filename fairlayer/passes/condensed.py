@@ -333,7 +333,8 @@ class CondensedPasses:
 
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`."""
-        return np.tile(self.base.widest_metric(), self.copies)
+        counts = self.base.cells.counts
+        return np.tile(self.batch.whole[:-1] / (counts * counts), self.copies)
 
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`: at most, as if every sample were free."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.projection.exact import ExactProblem
 from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
-from fairlayer.projection.tally import Tallies, Tally
-from fairlayer.solve import ClashingFaces, solve_grid
+from fairlayer.projection.tally import Numbers, Tallies, Tally
+from fairlayer.solve import ClashingFaces, GridSolution, prices_by_block, solve_grid
 from fairlayer.solve.coupled import solve_coupled
 
 __all__ = ["FairnessPath", "fairness_path"]
@@ -176,19 +175,29 @@ def fairness_path(
             "each limit for the rest."
         )
     column = first.columns[0]
-    batch, made = column.assembly.batch, column.assembly
-    assemblies = [assemble(each, batch, on_empty=read.on_empty, like=made) for each in at_limits]
+    made = column.assembly
+    assemblies = [assemble(each, made.batch, on_empty=read.on_empty, like=made) for each in at_limits]
     if isinstance(column.solver_passes, PairPasses):
-        rows = _of_pairs(column, assemblies, threshold)
+        found, tallies = _of_pairs(column, assemblies, threshold)
     else:
         passes = CondensedPasses.of(column.solver_passes) or column.solver_passes
         found = solve_grid(passes, [each.slabs for each in assemblies], relax=read.relax)
         tallies = Tallies(passes, column.raw, threshold).of_grid(found)
-        rows = [_Row.of(*each) for each in zip(assemblies, found.nu, found.prices, tallies, strict=True)]
-    each: dict[str, Any] = {
-        field.name: np.array([getattr(row, field.name) for row in rows]) for field in dataclasses.fields(_Row)
-    }
-    return FairnessPath(tolerances=grid, **each, names=first.names, cells=first.cells, threshold=threshold)
+    m = len(made.cells.counts)
+    return FairnessPath(
+        tolerances=grid,
+        distance=np.array([math.nan if each is None else each.distance for each in tallies]),
+        multipliers=np.array(list(map(_by_constraint, assemblies, found.prices))),
+        shifts=0.0 - np.hstack([found.nu[:, :m] / made.cells.counts, found.nu[:, m:]]),
+        gaps=np.array([_gaps(each and each.predictions, of) for each, of in zip(tallies, assemblies, strict=True)]),
+        decision_gaps=np.array(
+            [_gaps(each and each.decisions, of) for each, of in zip(tallies, assemblies, strict=True)]
+        ),
+        moved=np.array([math.nan if each is None else each.moved for each in tallies]),
+        names=first.names,
+        cells=first.cells,
+        threshold=threshold,
+    )
 
 
 def _read_tolerances(tolerances: Sequence[float]) -> FloatArray:
@@ -204,55 +213,34 @@ def _read_tolerances(tolerances: Sequence[float]) -> FloatArray:
     return grid
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One limit; the fields are those of the path."""
-
-    distance: float
-    multipliers: FloatArray
-    shifts: FloatArray
-    gaps: list[float]
-    decision_gaps: list[float]
-    moved: float
-
-    @staticmethod
-    def of(assembly: Assembly, nu: FloatArray, prices: FloatArray, tally: Tally | None) -> _Row:
-        """Read what was found at a limit: the dual point, the price of each block, the numbers.
-
-        Without numbers nothing meets the limit, and all is NaN.
-        """
-        owners = assembly.owners[: len(assembly.slabs.blocks)]
-        multipliers = np.full(assembly.constraints, 0.0 if tally else math.nan)
-        np.add.at(multipliers, list(owners), prices[: len(owners)])
-        m = len(assembly.cells.counts)
-        shifts = 0.0 - np.append(nu[:m] / assembly.cells.counts, nu[m:])
-        if tally is None:
-            none = [math.nan] * assembly.constraints
-            return _Row(math.nan, multipliers, shifts, none, none, math.nan)
-        return _Row(
-            tally.distance,
-            multipliers,
-            shifts,
-            [tally.predictions.of(owner, assembly) for owner in range(assembly.constraints)],
-            [tally.decisions.of(owner, assembly) for owner in range(assembly.constraints)],
-            tally.moved,
-        )
+def _by_constraint(assembly: Assembly, prices: FloatArray) -> FloatArray:
+    """Return the prices of statements as those of constraints."""
+    return np.bincount(assembly.owners, prices[: len(assembly.owners)], assembly.constraints).astype(np.float64)
 
 
-def _of_pairs(column: ExactProblem, assemblies: Sequence[Assembly], threshold: float) -> list[_Row]:
+def _gaps(numbers: Numbers | None, assembly: Assembly) -> list[float]:
+    """Return the number that each constraint bounds; without predictions there is none."""
+    return [math.nan if numbers is None else numbers.of(owner, assembly) for owner in range(assembly.constraints)]
+
+
+def _of_pairs(
+    column: ExactProblem, assemblies: Sequence[Assembly], threshold: float
+) -> tuple[GridSolution, list[Tally | None]]:
     """Solve a batch of which some samples are held together, by other limits each time."""
-    passes, found = column.solver_passes, []
-    tallies = Tallies(passes, column.raw, threshold)
+    passes, tallies = column.solver_passes, Tallies(column.solver_passes, column.raw, threshold)
     assert isinstance(passes, PairPasses)
-    for assembly in assemblies:
+    size = len(assemblies), column.assembly.cells.size
+    nu, prices = np.full(size, math.nan), np.full((len(assemblies), len(column.assembly.owners)), math.nan)
+    found: list[Tally | None] = [None] * len(assemblies)
+    for row, assembly in enumerate(assemblies):
         here = passes.at_other(assembly.pairs)
         try:
             solved = solve_coupled(here, assembly.slabs)
         except ClashingFaces:
-            nothing = np.full(assembly.cells.size, math.nan)
-            found.append(_Row.of(assembly, nothing, np.full(len(assembly.owners), math.nan), None))
             continue
-        row = _Row.of(assembly, solved.solution.nu, np.zeros(len(assembly.owners)), tallies.at(solved.solution.nu, solved.solution.point))
-        prices = ExactProblem(assembly, column.raw, here, solved, column.value).prices()[:, 0]  # of pairs, too
-        found.append(dataclasses.replace(row, multipliers=prices))
-    return found
+        nu[row] = solved.solution.nu
+        prices[row] = prices_by_block(solved.solution, len(assembly.owners))
+        for place, _, _, price in assembly.held_pairs(here.multipliers(solved.solution.point, nu[row])):
+            prices[row, place] += price
+        found[row] = tallies.at(nu[row], solved.solution.point)
+    return GridSolution(nu, nu, prices, []), found

@@ -26,7 +26,7 @@ from fairlayer.solve.solving import solve
 from fairlayer.solve.table import RowTable
 from fairlayer.solve.units import Units
 
-__all__ = ["GridSolution", "solve_grid"]
+__all__ = ["GridSolution", "prices_by_block", "solve_grid"]
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,16 @@ def _one_by_one(passes: Passes, systems: Sequence[SlabSystem], *, relax: bool) -
         except ClashingFaces:
             continue
         nu[row], statistics[row], points[row] = solution.nu, solution.statistics, solution.point
-        prices[row] = 0.0
-        for face, multiplier in zip(solution.faces, solution.multipliers.tolist(), strict=True):
-            prices[row, face.key[0]] += multiplier / face.scale
+        prices[row] = prices_by_block(solution, prices.shape[1])
     return GridSolution(nu, statistics, prices, points)
+
+
+def prices_by_block(solution: Solution, blocks: int) -> FloatArray:
+    """Return what the multipliers of each of some blocks add up to, in the user's unit."""
+    prices = np.zeros(blocks)
+    for face, multiplier in zip(solution.faces, solution.multipliers.tolist(), strict=True):
+        prices[face.key[0]] += multiplier / face.scale
+    return prices
 
 
 def _together(passes: CondensedPasses, systems: Sequence[SlabSystem]) -> GridSolution | None:
@@ -98,7 +104,7 @@ def _together(passes: CondensedPasses, systems: Sequence[SlabSystem]) -> GridSol
     if solution is None or not accurate_enough(copies, slabs, solution):
         return None
     shape = len(systems), -1
-    prices = _prices_of_blocks(slabs, solution).reshape(shape)
+    prices = _prices_of_many(slabs, solution).reshape(shape)
     nu, statistics = solution.nu.reshape(shape), solution.statistics.reshape(shape)
     return GridSolution(nu, statistics, prices, [None] * len(systems))
 
@@ -117,8 +123,8 @@ def _shifted(matrix: SparseRows, copy: int, copies: int) -> SparseRows:
     return SparseRows(matrix.rows, matrix.columns + copy * size, matrix.data, (rows, copies * size))
 
 
-def _prices_of_blocks(slabs: SlabSystem, solution: Solution) -> FloatArray:
-    """Return what the multipliers of each block add up to, in the user's unit."""
+def _prices_of_many(slabs: SlabSystem, solution: Solution) -> FloatArray:
+    """Return the same for all blocks of a large system, whose faces are not written out."""
     assert isinstance(solution.faces, Faces)
     keys, prices = solution.faces.keys, solution.multipliers.copy()
     for block, each in enumerate(slabs.blocks):
