@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairlayer._rows import SparseRows, as_sparse
 from fairlayer._typing import FloatArray
 from fairlayer.passes import CondensedPasses, Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
-from fairlayer.solve.feasibility import surely_feasible
-from fairlayer.solve.newton import accurate_enough
+from fairlayer.solve.newton import ROUNDING
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.ranges import solve_ranges
 from fairlayer.solve.slabs import Faces, RowSlabs, SlabSystem
@@ -85,28 +83,59 @@ def prices_by_block(solution: Solution, blocks: int) -> FloatArray:
 
 def _together(passes: CondensedPasses, systems: Sequence[SlabSystem]) -> GridSolution | None:
     """Solve all limits as one problem of ranges; None where they are none, or clash."""
-    blocks = len(systems[0].blocks)
-    if not blocks or not all(_alike(systems[0], each) for each in systems[1:]):
+    if not systems[0].blocks or not all(_alike(systems[0], each) for each in systems[1:]):
         return None
     copies = passes.copied(len(systems))
-    entries = [as_sparse(block.matrix) for block in systems[0].blocks]
-    slabs = SlabSystem([
-        block._replace(matrix=_shifted(matrix, copy, len(systems)))
-        for copy, system in enumerate(systems)
-        for block, matrix in zip(system.blocks, entries, strict=True)
-    ])
-    start = copies.at(None)
-    slabs = gauged(copies, slabs, start, accuracy_of(copies))
-    units = Units.of(RowTable.of(slabs))
-    if units is None or not (surely_feasible(copies, slabs, start.statistics) or units.fit(copies)):
+    table = RowTable.of_copies(_all_gauged(passes, systems))
+    units = Units.of(table)
+    if units is None or not (units.fit(copies) or all(each.holds_for_constants for each in systems)):
         return None
-    solution = solve_ranges(copies, slabs, units, start, copies.widest_metric())
-    if solution is None or not accurate_enough(copies, slabs, solution):
+    slabs = SlabSystem([block for system in systems for block in system.blocks])
+    found = solve_ranges(copies, slabs, units, copies.at(None), copies.widest_metric())
+    if found is None or _error(table, slabs, found, len(systems)) > ROUNDING:
         return None
     shape = len(systems), -1
-    prices = _prices_of_many(slabs, solution).reshape(shape)
-    nu, statistics = solution.nu.reshape(shape), solution.statistics.reshape(shape)
-    return GridSolution(nu, statistics, prices, [None] * len(systems))
+    prices = _prices_of_many(slabs, found).reshape(shape)
+    return GridSolution(found.nu.reshape(shape), found.statistics.reshape(shape), prices, [None] * len(systems))
+
+
+def _all_gauged(passes: Passes, systems: Sequence[SlabSystem]) -> list[SlabSystem]:
+    """Return the systems with the accuracy of their rows, which for differences does not depend on the limit."""
+    start, base = passes.at(None), accuracy_of(passes)
+    first = gauged(passes, systems[0], start, base)
+    if any(isinstance(block, RowSlabs) for block in first.blocks):
+        return [first, *(gauged(passes, each, start, base) for each in systems[1:])]
+    accuracies = [block.atol for block in first.blocks]
+    return [
+        SlabSystem([block._replace(atol=atol) for block, atol in zip(each.blocks, accuracies, strict=True)])
+        for each in systems
+    ]
+
+
+def _error(table: RowTable, slabs: SlabSystem, found: Solution, copies: int) -> float:
+    """Return by how many accuracies any limit, or any price, of copies of a system is missed.
+
+    A price is missed by the slack of its limit: sum_j lambda_j limit_j - nu' s, per unit of sum_j lambda_j atol_j.
+    """
+    if not (np.isfinite(found.nu).all() and np.isfinite(found.statistics).all()):
+        return np.inf
+    value, levels = table.matrix @ found.statistics + table.offset, len(table.scale)
+    high, low, atol = np.full(levels, -np.inf), np.full(levels, np.inf), np.ones(levels)
+    own, of = table.tied, table.level[table.tied]
+    np.maximum.at(high, of, value[own])
+    np.minimum.at(low, of, value[own])
+    atol[of] = table.atol[own]
+    missed = np.maximum(value - table.upper, table.lower - value) / table.atol
+    across = (table.scale * high - low - table.width) / atol
+    faces, amount = found.faces, found.multipliers
+    assert isinstance(faces, Faces)
+    copy = faces.keys[:, 0] // (len(slabs.blocks) // copies)
+    limits, weights = np.bincount(copy, amount * faces.limits, copies), np.zeros(copies)
+    first = np.searchsorted(table.block, faces.keys[:, 0])
+    np.add.at(weights, copy, amount * table.atol[first + faces.keys[:, 1]])
+    slack = np.abs(limits - (found.nu * found.statistics).reshape(copies, -1).sum(axis=1))
+    slack = slack[weights > 0] / weights[weights > 0]
+    return float(max(missed.max(initial=0.0), across.max(initial=0.0), slack.max(initial=0.0)))
 
 
 def _alike(first: SlabSystem, other: SlabSystem) -> bool:
@@ -115,12 +144,6 @@ def _alike(first: SlabSystem, other: SlabSystem) -> bool:
         type(a) is type(b) and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix))
         for a, b in zip(first.blocks, other.blocks, strict=True)
     )
-
-
-def _shifted(matrix: SparseRows, copy: int, copies: int) -> SparseRows:
-    """Return a matrix over the statistics as one over those of all copies."""
-    rows, size = matrix.shape
-    return SparseRows(matrix.rows, matrix.columns + copy * size, matrix.data, (rows, copies * size))
 
 
 def _prices_of_many(slabs: SlabSystem, solution: Solution) -> FloatArray:
