@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.fused import kernels
 from fairlayer.geometry import Entropic, Euclidean, Geometry, Likelihood
 from fairlayer.passes.base import Cells, Passes, Point
 
@@ -56,18 +57,26 @@ def sorted_by_cell(scores: FloatArray, cells: Cells) -> SortedSamples:
     """Sort samples by cell, and by score within each.
 
     Numbers of 16 bits are sorted by their digits, and numbers alone without their places by wide instructions.
+
+    Args:
+        scores: (n,).
+        cells: their cells, and how many samples each row stands for.
     """
     codes, k = cells.codes, len(cells.counts)
     assert codes is not None
-    starts = np.append(0, np.cumsum(np.bincount(codes, minlength=k + 1)))
-    order = np.argsort(codes.astype(np.uint16) if k < 2**16 else codes, kind="stable")
-    ordered, weights = scores[order], None
+    counts, compiled = np.bincount(codes, minlength=k + 1), kernels(len(codes))
+    starts, ordered, weights = np.append(0, np.cumsum(counts)), np.empty(0), None
+    if compiled is not None and cells.weights is None:
+        ordered = np.empty(len(codes))
+        compiled.cells.arrange(scores, codes, counts, starts, ordered)
+    else:
+        order = np.argsort(codes.astype(np.uint16) if k < 2**16 else codes, kind="stable")
+        ordered, weights = scores[order], None if cells.weights is None else cells.weights[order]
     parts = [slice(first, last) for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]
-    if cells.weights is None:
+    if weights is None:
         for part in parts:
             ordered[part].sort()
     else:
-        weights = cells.weights[order]
         for part in parts:
             within = np.argsort(ordered[part], kind="stable")
             ordered[part], weights[part] = ordered[part][within], weights[part][within]
@@ -284,7 +293,15 @@ def _condensed(unit: FloatArray, weights: FloatArray | None, lengths: IntArray) 
 
 def _moments(unit: FloatArray, weights: FloatArray | None, lengths: IntArray) -> FloatArray:
     """Return the sums of Chebyshev's polynomials over each run of samples, (runs, points)."""
-    starts = np.append(0, np.cumsum(lengths))[:-1]
+    starts, compiled = np.append(0, np.cumsum(lengths)), kernels(len(unit))
+    if compiled is None:
+        return _plain_moments(unit, weights, starts[:-1])
+    found = np.zeros((len(lengths), _POINTS))
+    compiled.cells.moments(unit, np.empty(0) if weights is None else weights, starts, found)
+    return found
+
+
+def _plain_moments(unit: FloatArray, weights: FloatArray | None, starts: IntArray) -> FloatArray:
     cuts = np.union1d(starts, np.arange(0, len(unit), _RUN))
     found = np.zeros((_POINTS, len(cuts)))
     for first in range(0, len(unit), _RUN):

@@ -166,9 +166,8 @@ def fairness_path(
     grid = _read_tolerances(tolerances)
     at_limits = list(zip(*(checked_at_limits(each, grid.tolist()) for each in stated), strict=True))
     read = options_of("fairness_path", options, ("threshold", "y", "sample_weight", "label_probabilities"))
-    relaxed = options_of("fairness_path", {**options, "on_infeasible": "relax"})
     given = {"label_probabilities": label_probabilities, "sample_weight": sample_weight}
-    first = Plan(at_limits[-1], relaxed).run(scores, sensitive_features, y, **given)
+    first = Plan(at_limits[-1], read).run(scores, sensitive_features, y, **given, unsolved=True)
     if len(first.columns) != 1 or not isinstance(first.columns[0], ExactProblem) or read.on_simplex:
         raise ShapeError(
             "fairness_path takes one column of scores, (n,) or (n, 1), on a box, by the exact backend. Call project at "
