@@ -150,7 +150,9 @@ class CondensedBatch:
         samples that lie about there are asked one by one.
         """
         scores, _, starts = self.samples
-        inside = self.geometry.bounded and 0.0 < threshold < 1.0 or not self.geometry.bounded and self._between(threshold)
+        inside = (
+            self.geometry.bounded and 0.0 < threshold < 1.0 or not self.geometry.bounded and self._between(threshold)
+        )
         first, last = np.broadcast_to(starts[:-1], pulls.shape), np.broadcast_to(starts[1:], pulls.shape)
         if inside:
             near = self.geometry.score_at(threshold, pulls)

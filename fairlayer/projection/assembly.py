@@ -408,7 +408,10 @@ def _say_the_same(like: Assembly, kept: Sequence[tuple[Statement, int]]) -> bool
     """Return whether statements read the same rows of the same batch as those of an assembly do."""
     before = like.stated[: len(like.slabs.blocks)]
     return len(before) == len(kept) and all(
-        type(a) is type(b) and a.means is b.means and c == d and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix))
+        type(a) is type(b)
+        and a.means is b.means
+        and c == d
+        and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix))
         for (a, c), (b, d) in zip(before, kept, strict=True)
     )
 

@@ -100,7 +100,10 @@ class Tallies:
     def _condensed(self, passes: CondensedPasses, found: GridSolution) -> list[Tally | None]:
         batch, counts, nu = passes.batch, passes.cells.counts, np.nan_to_num(found.nu)
         pulls = np.pad(nu / counts, ((0, 0), (0, 1)))  # the last are in no cell
-        before, decided = batch.reaching(np.zeros((1, len(counts) + 1)), self.threshold), batch.reaching(pulls, self.threshold)
+        before, decided = (
+            batch.reaching(np.zeros((1, len(counts) + 1)), self.threshold),
+            batch.reaching(pulls, self.threshold),
+        )
         moved = np.abs(decided - before).sum(axis=1) / batch.whole.sum()
         numbers = zip(
             batch.distance(pulls).tolist(), moved.tolist(), found.statistics, decided[:, :-1] / counts, strict=True
