@@ -28,6 +28,7 @@ __all__ = [
     "measure",
     "measure_columns",
     "measure_statements",
+    "read_worst",
     "tolerance_needed",
     "worst_of",
 ]
@@ -119,18 +120,13 @@ def measure_statements(
         statements: what it states about a batch.
         means_of: the means of the predictions over each row of a measure.
     """
-    found: list[tuple[StatementReading, Statement]] = []
-    known: dict[Hashable, FloatArray] = {}
+    measures = {statement.means.key: statement.means for statement in statements}
     counts: dict[str, float] = {}
-    for statement in statements:
-        means = statement.means
-        if means.key not in known:
-            known[means.key] = means_of(means)
-            counts |= dict(zip(means.names, means.counts.tolist(), strict=True))
-        found.append((statement.read(known[means.key]), statement))
-    if not found:
+    for means in measures.values():
+        counts |= dict(zip(means.names, means.counts.tolist(), strict=True))
+    if not statements:
         return Measured(name, "", None, float("nan"), None, False, "nothing", (), counts)
-    reading, statement = max(found, key=lambda pair: miss(pair[0]))
+    reading, statement = read_worst(statements, {key: means_of(means) for key, means in measures.items()})
     return Measured(
         constraint=name,
         statement=statement.describe(reading.worst),
@@ -141,6 +137,21 @@ def measure_statements(
         unit=statement.unit,
         worst=reading.worst,
         counts=counts,
+    )
+
+
+def read_worst(
+    statements: Sequence[Statement], means: Mapping[Hashable, FloatArray]
+) -> tuple[StatementReading, Statement]:
+    """Return the statement, of at least one, whose number lies furthest beyond its limit, and what it says.
+
+    Args:
+        statements: what a constraint states about a batch.
+        means: the means of the predictions over each row of every measure, by its key.
+    """
+    return max(
+        ((statement.read(means[statement.means.key]), statement) for statement in statements),
+        key=lambda pair: miss(pair[0]),
     )
 
 

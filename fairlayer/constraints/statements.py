@@ -311,6 +311,8 @@ Statement = Rows | Spread
 
 def _present(statement: Statement) -> BoolArray:
     empty = statement.means.counts == 0
+    if not empty.any():
+        return np.ones(len(statement.matrix), dtype=bool)
     return ~reads(statement.matrix, empty)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fairlayer.constraints.base import Constraint
@@ -53,19 +53,22 @@ def checked_at_limits(constraint: Constraint, limits: Sequence[float]) -> list[C
             f"{constraint!r} has no single limit that could be varied. Use constraints with a tolerance, cap, floor or "
             "ratio, or name the argument that states the limit in its class, as in limit_argument = 'most'."
         )
-    states = _states(constraint, name)
-    return [_checked(constraint, name, limit, states=states) for limit in limits]
+    parameters = inspect.signature(type(constraint)).parameters
+    twins = [_made_again(copy_at_limit(constraint, limit), constraint, parameters) for limit in limits]
+    if _states(constraint, name):
+        for twin in {id(twin): twin for twin in (twins[0], twins[-1])}.values():  # of a grid, its ends tell
+            _check_that_it_says(twin, name)
+    return twins
 
 
-def _checked(constraint: Constraint, name: str, limit: float, *, states: bool) -> Constraint:
-    twin = _made_again(copy_at_limit(constraint, limit), constraint)
-    said = limit_of(twin) if states else None
+def _check_that_it_says(twin: Constraint, name: str) -> None:
+    """Refuse a constraint whose statements do not hold their number to the limit that it was set to."""
+    said, limit = limit_of(twin), float(getattr(twin, name))
     if said is not None and not _equal(said, limit):
         raise ConstraintDefinitionError(
-            f"{constraint.name} was set to {name}={limit:g}, but its statements still hold their number to {said:g}. "
+            f"{twin.name} was set to {name}={limit:g}, but its statements still hold their number to {said:g}. "
             f"Let its statements read self.{name}, which limit_argument names."
         )
-    return twin
 
 
 def _states(constraint: Constraint, name: str) -> bool:
@@ -78,9 +81,8 @@ def _equal(said: float, limit: float) -> bool:
     return math.isclose(said, limit, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _made_again(twin: Constraint, constraint: Constraint) -> Constraint:
+def _made_again(twin: Constraint, constraint: Constraint, parameters: Collection[str]) -> Constraint:
     """Return what its constructor makes of its arguments, if it keeps them all; it refuses what it does not take."""
-    parameters = inspect.signature(type(twin)).parameters
     if not all(hasattr(twin, each) for each in parameters):
         return twin
     arguments = {each: getattr(twin, each) for each in parameters}

@@ -16,7 +16,9 @@ import numpy as np
 from fairlayer.fused.compiling import compiled
 from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN, discriminant, odds
 
-__all__ = ["arrange", "check", "emit", "excess", "sweep", "tally"]
+__all__ = ["arrange", "check", "emit", "excess", "moments", "sweep", "tally"]
+
+_AT_A_TIME = 64  # samples whose polynomials are worked out together
 
 
 @compiled
@@ -32,6 +34,26 @@ def arrange(z: Any, codes: Any, counts: Any, starts: Any, ordered: Any) -> None:
         at = place[cell]
         place[cell] = at + 1
         ordered[at] = z[i]
+
+
+@compiled
+def moments(unit: Any, weights: Any, starts: Any, found: Any) -> None:
+    """Write the sums of Chebyshev's polynomials over runs of samples in (-1, 1), times weights where there are any."""
+    before, last = np.empty(_AT_A_TIME), np.empty(_AT_A_TIME)
+    for run in range(found.shape[0]):
+        for first in range(starts[run], starts[run + 1], _AT_A_TIME):
+            u = unit[first : min(first + _AT_A_TIME, starts[run + 1])]
+            for i in range(u.shape[0]):
+                before[i] = weights[first + i] if weights.shape[0] else 1.0
+                last[i] = u[i] * before[i]
+            for j in range(found.shape[1]):
+                total = 0.0
+                for i in range(u.shape[0]):
+                    total += before[i]
+                    after = 2.0 * u[i] * last[i] - before[i]
+                    before[i] = last[i]
+                    last[i] = after
+                found[run, j] += total
 
 
 @compiled

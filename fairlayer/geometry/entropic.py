@@ -73,6 +73,10 @@ class Entropic(Geometry):
         xp = library(value)
         return xp.log(value) - xp.log1p(-value) - x
 
+    def score_at(self, value: float, pull: Any) -> Any:
+        """Return the x that a pull takes to a value in (0, 1): logit(y) + q."""
+        return math.log(value) - math.log1p(-value) + pull
+
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
         """Return y log y + (1 - y) log(1 - y) - y x + log(1 + exp(x)), of which far log-odds cancel exactly."""
         xp = library(x)

@@ -73,6 +73,10 @@ class Euclidean(Geometry):
         """Return y - x."""
         return value - x
 
+    def score_at(self, value: float, pull: Any) -> Any:
+        """Return the x that a pull takes to a value between the bounds: y + q."""
+        return value + pull
+
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
         """Return 1/2 t^2 + (c - x) t with c = clip(x) and t = value - c, so that far outliers cancel exactly."""
         nearest = _clip(x, lower, upper)

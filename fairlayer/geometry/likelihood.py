@@ -68,6 +68,10 @@ class Likelihood(Geometry):
         """Return (y - z) / (y (1 - y))."""
         return (value - x) / (value * (1.0 - value))
 
+    def score_at(self, value: float, pull: Any) -> Any:
+        """Return the z that a pull takes to a value in (0, 1): y + q y (1 - y)."""
+        return value + pull * value * (1.0 - value)
+
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
         """Return z log(z / y) + (1 - z) log((1 - z) / (1 - y)), also of a y that has been rounded to an end."""
         xp, value = library(x), value.clip(_LEAST, _MOST)

@@ -21,6 +21,7 @@ from fairlayer.geometry import EUCLIDEAN, Geometry
 from fairlayer.passes.arrays import NumpyPasses
 from fairlayer.passes.base import WHOLE, Cells, Passes, Point, WholeBatch
 from fairlayer.passes.compiled import CompiledPasses
+from fairlayer.passes.condensed import CondensedBatch, CondensedPasses
 from fairlayer.passes.ranks import RankPasses
 from fairlayer.passes.simplex import SimplexPasses
 from fairlayer.passes.tensors import TorchPasses
@@ -29,6 +30,8 @@ __all__ = [
     "WHOLE",
     "Cells",
     "CompiledPasses",
+    "CondensedBatch",
+    "CondensedPasses",
     "NumpyPasses",
     "Passes",
     "Point",

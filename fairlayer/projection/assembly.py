@@ -100,7 +100,7 @@ class Assembly:
 
     def means_of(self, means: GroupMeans, statistics: FloatArray) -> FloatArray:
         """Return the means over each row of a measure that is stated, of predictions with such statistics."""
-        return np.asarray(self.refinement.apply(as_sparse(np.eye(len(means))), means, 0) @ statistics)
+        return np.asarray(self.refinement.reader(means) @ statistics)
 
     def held_pairs(self, multipliers: FloatArray) -> list[tuple[int, int, int, float]]:
         """Return (statement, row, side, multiplier) of the pairs with a multiplier, in the unit of their rows."""
@@ -153,6 +153,7 @@ def assemble(
     classes: Sequence[Batch] = (),
     column: int | None = None,
     once: OnceWarner | None = None,
+    like: Assembly | None = None,
 ) -> Assembly:
     """Gather the statements of all constraints for one batch.
 
@@ -164,6 +165,7 @@ def assemble(
         column: where columns are independent, the one that the batch is about; a constraint that speaks of others
             only is left out. None where there is a single one.
         once: what tells the user, once, of a constraint that has nothing to compare; None for nobody.
+        like: the same constraints at other limits about the same batch, whose cells and rows are taken over.
 
     Raises:
         EmptyGroupError: a compared group has no sample, and `on_empty` is "raise".
@@ -199,9 +201,14 @@ def assemble(
                 elif present is not None:
                     kept.append((present, of))
                     owners.append(owner)
-    measures = {_key(statement.means, column): (statement.means, column) for statement, column in kept}
-    refinement = _Refinement.of([*measures.values()], batch.ranks, batch.weights, max(1, len(classes)))
-    slabs = SlabSystem([_block(s, refinement.apply(s.matrix, s.means, c), batch) for s, c in kept])
+    if like is not None and _say_the_same(like, kept):
+        refinement = like.refinement
+        blocks = [_at_other_limit(s, block, batch) for (s, _), block in zip(kept, like.slabs.blocks, strict=True)]
+    else:
+        measures = {_key(statement.means, column): (statement.means, column) for statement, column in kept}
+        refinement = _Refinement.of([*measures.values()], batch.ranks, batch.weights, max(1, len(classes)))
+        blocks = [_block(s, refinement.apply(s.matrix, s.means, c), batch) for s, c in kept]
+    slabs = SlabSystem(blocks)
     missed = tuple(dict.fromkeys(absent))
     stated = (*kept, *(statement for statement, _ in of_pairs))
     owned = (*owners, *(owner for _, owner in of_pairs))
@@ -258,6 +265,7 @@ class _Refinement(NamedTuple):
     table: IntArray  # (hard measures, cells): the row that each cell belongs to, -1 outside
     dense: tuple[tuple[GroupMeans, int], ...]  # with the class that each speaks of
     lifts: dict[Hashable, SparseRows]  # by measure, made when first asked for
+    readers: dict[Hashable, Any]  # likewise
 
     @staticmethod
     def of(
@@ -279,7 +287,7 @@ class _Refinement(NamedTuple):
             cells = Cells(codes, _divisors(codes, k, sample_weights, ranks), rows, covering, sample_weights)
         if classes > 1:
             cells = cells._replace(classes=classes, dense_class=None if rows is None else of_rows)
-        return _Refinement(cells, hard, table, dense, {})
+        return _Refinement(cells, hard, table, dense, {}, {})
 
     def names(self) -> tuple[str, ...]:
         """Return one name per cell, then one per dense row."""
@@ -301,6 +309,13 @@ class _Refinement(NamedTuple):
                     break
                 start += len(measure)
         return matrix_of(found.rows, found.columns + start, found.data, (len(matrix), self.cells.size))
+
+    def reader(self, means: GroupMeans) -> Any:
+        """Return the matrix that makes of statistics the means over each row of a measure, in a single column."""
+        if means.key not in self.readers:
+            found = as_sparse(self.apply(as_sparse(np.eye(len(means))), means, 0))
+            self.readers[means.key] = matrix_of(found.rows, found.columns, found.data, found.shape)
+        return self.readers[means.key]
 
     def _lift(self, means: GroupMeans) -> SparseRows:
         if means.key not in self.lifts:
@@ -376,12 +391,37 @@ def _lift(means: GroupMeans, codes: IntArray, counts: FloatArray) -> SparseRows:
 
 
 def _block(statement: Statement, matrix: Any, batch: Batch) -> RowSlabs | SpreadSlabs:
-    tolerance = as_float(statement.tolerance)
     if isinstance(statement, Rows):
         size = _row_sizes(statement, batch)
-        lower, upper = statement.lower_offset - tolerance, statement.upper_offset + tolerance
-        return RowSlabs(matrix / size[:, None], lower / size, upper / size, size)
-    return SpreadSlabs(matrix, statement.offset, statement.scale, tolerance)
+        return _row_slabs(statement, matrix / size[:, None], size)
+    return SpreadSlabs(matrix, statement.offset, statement.scale, as_float(statement.tolerance))
+
+
+def _row_slabs(statement: Rows, matrix: Any, size: FloatArray) -> RowSlabs:
+    """Return rows whose matrix is divided by their sizes already."""
+    tolerance = as_float(statement.tolerance)
+    lower, upper = statement.lower_offset - tolerance, statement.upper_offset + tolerance
+    return RowSlabs(matrix, lower / size, upper / size, size)
+
+
+def _say_the_same(like: Assembly, kept: Sequence[tuple[Statement, int]]) -> bool:
+    """Return whether statements read the same rows of the same batch as those of an assembly do."""
+    before = like.stated[: len(like.slabs.blocks)]
+    return len(before) == len(kept) and all(
+        type(a) is type(b)
+        and a.means is b.means
+        and c == d
+        and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix))
+        for (a, c), (b, d) in zip(before, kept, strict=True)
+    )
+
+
+def _at_other_limit(statement: Statement, block: RowSlabs | SpreadSlabs, batch: Batch) -> RowSlabs | SpreadSlabs:
+    """Return the block of a statement, from that of the same statement at another limit."""
+    if isinstance(block, RowSlabs):
+        assert isinstance(statement, Rows)
+        return _row_slabs(statement, block.matrix, block.scale)
+    return _block(statement, block.matrix, batch)
 
 
 def _row_sizes(statement: Rows, batch: Batch) -> FloatArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +11,17 @@ import numpy as np
 
 from fairlayer._notebook import table_html
 from fairlayer._typing import FloatArray
-from fairlayer.constraints import Constraint
 from fairlayer.constraints.varying import checked_at_limits
 from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
+from fairlayer.passes import CondensedPasses
 from fairlayer.passes.pairs import PairPasses
-from fairlayer.projection.assembly import assemble
+from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.projection.exact import ExactProblem
-from fairlayer.projection.options import Options, ProjectionOptions, options_of
+from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
-from fairlayer.projection.tally import Tallies
-from fairlayer.solve import ClashingFaces, solve
+from fairlayer.projection.tally import Numbers, Tallies, Tally
+from fairlayer.solve import ClashingFaces, GridSolution, prices_by_block, solve_grid
 from fairlayer.solve.coupled import solve_coupled
 
 __all__ = ["FairnessPath", "fairness_path"]
@@ -167,21 +166,37 @@ def fairness_path(
     grid = _read_tolerances(tolerances)
     at_limits = list(zip(*(checked_at_limits(each, grid.tolist()) for each in stated), strict=True))
     read = options_of("fairness_path", options, ("threshold", "y", "sample_weight", "label_probabilities"))
-    relaxed = options_of("fairness_path", {**options, "on_infeasible": "relax"})
     given = {"label_probabilities": label_probabilities, "sample_weight": sample_weight}
-    first = Plan(at_limits[-1], relaxed).run(scores, sensitive_features, y, **given)
+    first = Plan(at_limits[-1], read).run(scores, sensitive_features, y, **given, unsolved=True)
     if len(first.columns) != 1 or not isinstance(first.columns[0], ExactProblem) or read.on_simplex:
         raise ShapeError(
             "fairness_path takes one column of scores, (n,) or (n, 1), on a box, by the exact backend. Call project at "
             "each limit for the rest."
         )
     column = first.columns[0]
-    tallies = Tallies(column.solver_passes, column.raw, threshold)
-    steps = [_Step.of(column, each, read, tallies) for each in at_limits]
-    each: dict[str, Any] = {
-        field.name: np.array([getattr(step, field.name) for step in steps]) for field in dataclasses.fields(_Step)
-    }
-    return FairnessPath(tolerances=grid, **each, names=first.names, cells=first.cells, threshold=threshold)
+    made = column.assembly
+    assemblies = [assemble(each, made.batch, on_empty=read.on_empty, like=made) for each in at_limits]
+    if isinstance(column.solver_passes, PairPasses):
+        found, tallies = _of_pairs(column, assemblies, threshold)
+    else:
+        passes = CondensedPasses.of(column.solver_passes) or column.solver_passes
+        found = solve_grid(passes, [each.slabs for each in assemblies], relax=read.relax)
+        tallies = Tallies(passes, column.raw, threshold).of_grid(found)
+    m = len(made.cells.counts)
+    return FairnessPath(
+        tolerances=grid,
+        distance=np.array([math.nan if each is None else each.distance for each in tallies]),
+        multipliers=np.array(list(map(_by_constraint, assemblies, found.prices))),
+        shifts=0.0 - np.hstack([found.nu[:, :m] / made.cells.counts, found.nu[:, m:]]),
+        gaps=np.array([_gaps(each and each.predictions, of) for each, of in zip(tallies, assemblies, strict=True)]),
+        decision_gaps=np.array(
+            [_gaps(each and each.decisions, of) for each, of in zip(tallies, assemblies, strict=True)]
+        ),
+        moved=np.array([math.nan if each is None else each.moved for each in tallies]),
+        names=first.names,
+        cells=first.cells,
+        threshold=threshold,
+    )
 
 
 def _read_tolerances(tolerances: Sequence[float]) -> FloatArray:
@@ -197,38 +212,34 @@ def _read_tolerances(tolerances: Sequence[float]) -> FloatArray:
     return grid
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One limit; the fields are those of the path."""
+def _by_constraint(assembly: Assembly, prices: FloatArray) -> FloatArray:
+    """Return the prices of statements as those of constraints."""
+    return np.bincount(assembly.owners, prices[: len(assembly.owners)], assembly.constraints).astype(np.float64)
 
-    distance: float
-    multipliers: FloatArray
-    shifts: FloatArray
-    gaps: list[float]
-    decision_gaps: list[float]
-    moved: float
 
-    @staticmethod
-    def of(column: ExactProblem, constraints: Sequence[Constraint], options: Options, tallies: Tallies) -> _Step:
-        """Solve a batch that was read before for other limits."""
-        batch, passes, raw = column.assembly.batch, column.solver_passes, column.raw
-        assembly = assemble(constraints, batch, on_empty=options.on_empty)
+def _gaps(numbers: Numbers | None, assembly: Assembly) -> list[float]:
+    """Return the number that each constraint bounds; without predictions there is none."""
+    return [math.nan if numbers is None else numbers.of(owner, assembly) for owner in range(assembly.constraints)]
+
+
+def _of_pairs(
+    column: ExactProblem, assemblies: Sequence[Assembly], threshold: float
+) -> tuple[GridSolution, list[Tally | None]]:
+    """Solve a batch of which some samples are held together, by other limits each time."""
+    passes, tallies = column.solver_passes, Tallies(column.solver_passes, column.raw, threshold)
+    assert isinstance(passes, PairPasses)
+    size = len(assemblies), column.assembly.cells.size
+    nu, prices = np.full(size, math.nan), np.full((len(assemblies), len(column.assembly.owners)), math.nan)
+    found: list[Tally | None] = [None] * len(assemblies)
+    for row, assembly in enumerate(assemblies):
+        here = passes.at_other(assembly.pairs)
         try:
-            if isinstance(passes, PairPasses):
-                passes = passes.at_other(assembly.pairs)
-                solved = solve_coupled(passes, assembly.slabs)
-            else:
-                solved = solve(passes, assembly.slabs, relax=options.relax)
+            solved = solve_coupled(here, assembly.slabs)
         except ClashingFaces:
-            none = [math.nan] * len(constraints)
-            return _Step(math.nan, np.array(none), np.full(len(assembly.cell_names), math.nan), none, none, math.nan)
-        found = ExactProblem(assembly, raw, passes, solved, column.value)
-        tally = tallies.at(solved.solution)
-        return _Step(
-            tally.distance,
-            found.prices()[:, 0],
-            found.shift(),
-            [tally.predictions.of(owner, assembly) for owner in range(len(constraints))],
-            [tally.decisions.of(owner, assembly) for owner in range(len(constraints))],
-            tally.moved,
-        )
+            continue
+        nu[row] = solved.solution.nu
+        prices[row] = prices_by_block(solved.solution, len(assembly.owners))
+        for place, _, _, price in assembly.held_pairs(here.multipliers(solved.solution.point, nu[row])):
+            prices[row, place] += price
+        found[row] = tallies.at(nu[row], solved.solution.point)
+    return GridSolution(nu, nu, prices, []), found

@@ -159,15 +159,21 @@ class Plan:
         sample_weight: Any = None,
         vocabulary: Vocabulary | None = None,
         alone: bool = False,
+        unsolved: bool = False,
     ) -> Projection:
-        """Project one batch; arguments as for `project`. `alone`: this process by itself, whatever its group."""
+        """Project one batch; arguments as for `project`.
+
+        `alone`: this process by itself, whatever its group. `unsolved`: only the bounds act, and no constraint; the
+        batch is read, and its user is told what `project` would tell.
+        """
         if isinstance(scores, Tensor) and transforming() and hidden_batch(scores)[1] is not None:
             from fairlayer.projection.many.vmapped import project_hidden
 
             return project_hidden(  # type: ignore[return-value]
                 scores, self.constraints, self.options, sensitive_features, y, sample_weight, vocabulary
             )
-        run: Callable[..., Projection] = self._run if alone or self.options.ranks is None else self._run_together
+        here = alone or self.options.ranks is None
+        run: Callable[..., Projection] = partial(self._run if here else self._run_together, unsolved=unsolved)
         if torch.compiler.is_compiling():  # the solver is not a graph: break the graph here
             outside: Callable[..., Projection] = torch.compiler.disable(run)  # type: ignore[no-untyped-call]
             run = outside
@@ -209,13 +215,13 @@ class Plan:
         ]
         return type(self)(then, self.options)
 
-    def _run_together(self, *inputs: Any) -> Projection:
+    def _run_together(self, *inputs: Any, unsolved: bool) -> Projection:
         ranks = self.options.ranks
         assert ranks is not None
         with ranks.together():
             if transforming():
                 raise BackendError("torch.func transforms cannot reach other processes; use process_group=None there.")
-            return self._run(*inputs, ranks=ranks)
+            return self._run(*inputs, ranks=ranks, unsolved=unsolved)
 
     def _run(  # noqa: PLR0917 - as `project`
         self,
@@ -228,6 +234,7 @@ class Plan:
         *,
         ranks: Ranks | None = None,
         found: Sequence[HeldSolution] | None = None,
+        unsolved: bool = False,
     ) -> Projection:
         check_row_order(
             scores=scores,
@@ -256,7 +263,8 @@ class Plan:
         for j in others:
             seen = pick(labels, j), pick(estimates, j), partial(raw, j)
             views.append(first.of_column(j, *seen, one_class=simplex))
-        value, solved = self._solve(scores, columns, views, found)
+        known = [HeldSolution((), np.zeros(0), 0)] * len(columns) if unsolved else found
+        value, solved = self._solve(scores, columns, views, known)
         if found is None:
             self._warn(scores, value, solved, box)
         about = _labels_of(self.constraints, labels, estimates)

@@ -1,6 +1,7 @@
 """Plain arrays in, plain arrays out: the projection in the space of cell statistics."""
 
 from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.grid import GridSolution, prices_by_block, solve_grid
 from fairlayer.solve.held import HeldRows
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import Face, FaceKey, RowSlabs, SlabSystem, SpreadSlabs, normals_of
@@ -12,6 +13,7 @@ __all__ = [
     "ClashingFaces",
     "Face",
     "FaceKey",
+    "GridSolution",
     "HeldRows",
     "RowSlabs",
     "SlabSystem",
@@ -22,7 +24,9 @@ __all__ = [
     "accuracy_of",
     "gauged",
     "normals_of",
+    "prices_by_block",
     "solve",
+    "solve_grid",
 ]
 
 

@@ -36,7 +36,7 @@ def level_of(
     np.maximum.at(high, own, units.scale[own] * (centre[at] + units.offset[at]) - units.width[own])
     low, high = np.minimum(low, high), np.maximum(low, high)
     low, high = np.clip(low, *domain), np.clip(high, *domain)
-    c = 0.5 * (low + high)
+    c, settled = 0.5 * (low + high), np.zeros(len(low), dtype=bool)
     for _ in range(200):
         above, below = units.shares(priced(c), c)
         # At a greater level upper prices fall by 1 / (metric scale^2) each, lower ones rise by 1 / metric.
@@ -48,7 +48,9 @@ def level_of(
         inside = (newton >= low) & (newton <= high) & (slope > 0)
         after = np.where(inside, newton, 0.5 * (low + high))
         room = _CLOSE * np.maximum(np.abs(low), np.abs(high))
-        if (after == c).all() or (high - low <= room).all() or (inside & (np.abs(after - c) <= room)).all():
+        # What has settled stays: by rounding it would go to and fro for as long as the others move.
+        settled |= (after == c) | (high - low <= room) | (inside & (np.abs(after - c) <= room))
+        if settled.all():
             break
-        c = after
+        c = np.where(settled, c, after)
     return c, priced(c)

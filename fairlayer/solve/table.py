@@ -10,6 +10,7 @@ Vandenberghe (2004), section 4.1.3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -54,35 +55,30 @@ class RowTable:
     @staticmethod
     def of(slabs: SlabSystem) -> RowTable:
         """Gather the rows of a system."""
-        sizes = [len(block.matrix) for block in slabs.blocks]
-        spread = [not isinstance(block, RowSlabs) for block in slabs.blocks]
+        return RowTable.of_copies([slabs])
+
+    @staticmethod
+    def of_copies(systems: Sequence[SlabSystem]) -> RowTable:
+        """Gather the rows of several systems that are alike but for their limits, each over statistics of its own."""
+        blocks, copies = systems[0].blocks, len(systems)
+        sizes = [len(block.matrix) for block in blocks]
+        spread = [not isinstance(block, RowSlabs) for block in blocks]
         levels = np.where(spread, np.cumsum(spread) - 1, -1).astype(np.int64)
-        none = np.zeros(0)
-        offset, lower, upper, atol, scale, width = [none], [none], [none], [none], [], []
-        for block, size in zip(slabs.blocks, sizes, strict=True):
-            if isinstance(block, RowSlabs):
-                offset.append(np.zeros(size))
-                lower.append(block.lower)
-                upper.append(block.upper)
-                atol.append(np.ones(size) if block.atol is None else block.atol)
-                continue
-            offset.append(np.zeros(size) if block.offset is None else block.offset)
-            lower.append(np.full(size, -np.inf))
-            upper.append(np.full(size, np.inf))
-            atol.append(np.full(size, block.atol))
-            scale.append(block.scale)
-            width.append(block.width)
+        lengths, rows = np.array(sizes, dtype=np.int64), sum(sizes)
+        level = np.repeat(levels, lengths)
+        of_copy = np.repeat(np.arange(copies), rows)
+        offset, lower, upper, atol, scale, width = map(np.concatenate, zip(*map(_numbers, systems), strict=True))
         return RowTable(
-            entries_of([block.matrix for block in slabs.blocks]),
-            np.repeat(np.arange(len(sizes)), np.array(sizes, dtype=np.int64)),
-            np.concatenate([none.astype(np.int64), *(np.arange(size) for size in sizes)]),
-            np.repeat(levels, np.array(sizes, dtype=np.int64)),
-            np.concatenate(offset),
-            np.concatenate(lower),
-            np.concatenate(upper),
-            np.array(scale, dtype=np.float64),
-            np.array(width, dtype=np.float64),
-            np.concatenate(atol),
+            _repeated(entries_of([block.matrix for block in blocks]), copies),
+            np.tile(np.repeat(np.arange(len(sizes)), lengths), copies) + len(sizes) * of_copy,
+            np.tile(np.concatenate([np.zeros(0, np.int64), *(np.arange(size) for size in sizes)]), copies),
+            np.where(np.tile(level, copies) < 0, -1, np.tile(level, copies) + sum(spread) * of_copy),
+            offset,
+            lower,
+            upper,
+            scale,
+            width,
+            atol,
         )
 
     @cached_property
@@ -97,6 +93,42 @@ class RowTable:
         lower[self.tied] = c[own] - self.offset[self.tied]
         upper[self.tied] = (c[own] + self.width[own]) / self.scale[own] - self.offset[self.tied]
         return lower, upper
+
+
+def _numbers(slabs: SlabSystem) -> tuple[FloatArray, ...]:
+    """Return offset, lower, upper and accuracy of each row, and scale and width of each spread."""
+    none = np.zeros(0)
+    offset, lower, upper, atol, scale, width = [none], [none], [none], [none], [], []
+    for block in slabs.blocks:
+        size = len(block.matrix)
+        if isinstance(block, RowSlabs):
+            offset.append(np.zeros(size))
+            lower.append(block.lower)
+            upper.append(block.upper)
+            atol.append(np.ones(size) if block.atol is None else block.atol)
+            continue
+        offset.append(np.zeros(size) if block.offset is None else block.offset)
+        lower.append(np.full(size, -np.inf))
+        upper.append(np.full(size, np.inf))
+        atol.append(np.full(size, block.atol))
+        scale.append(block.scale)
+        width.append(block.width)
+    rows = (np.concatenate(each) for each in (offset, lower, upper, atol))
+    return (*rows, np.array(scale, dtype=np.float64), np.array(width, dtype=np.float64))
+
+
+def _repeated(matrix: SparseRows, copies: int) -> SparseRows:
+    """Return copies of a matrix, one below the other, each over columns of its own."""
+    (rows, columns), entries = matrix.shape, len(matrix.data)
+    if copies == 1:
+        return matrix
+    of_copy = np.repeat(np.arange(copies), entries)
+    return SparseRows(
+        np.tile(matrix.rows, copies) + rows * of_copy,
+        np.tile(matrix.columns, copies) + columns * of_copy,
+        np.tile(matrix.data, copies),
+        (copies * rows, copies * columns),
+    )
 
 
 class RowPairs(NamedTuple):
