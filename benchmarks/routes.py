@@ -28,7 +28,7 @@ from fairlayer.data.table import Table  # noqa: E402
 from fairlayer.routes import Candidate, Route, TrainedRoutes, compare_routes, train_routes  # noqa: E402
 from fairlayer.routes.criterion import default_criterion  # noqa: E402
 from fairlayer.training import FitOptions, Observed, prepare  # noqa: E402
-from fairlayer.training.session import Parts, losses_of  # noqa: E402
+from fairlayer.training.session import Parts  # noqa: E402
 
 SETS = {
     "adult": "sex",
@@ -151,7 +151,14 @@ def _told(route: Route, limit: float, parts: Parts, *, rival: bool) -> dict[str,
 def _losses(parts: Parts, found: TrainedRoutes) -> dict[str, Any]:
     """The loss of each test row, by route."""
     scores = {route.name: torch.from_numpy(route.scores).clamp(1e-7, 1 - 1e-7) for route in found.routes.routes}
-    return {name: losses_of(each, parts.test.y, parts.recipe.config.loss) for name, each in scores.items()}
+    return {name: _losses_of(each, parts.test.y, parts.recipe.config.loss) for name, each in scores.items()}
+
+
+def _losses_of(scores: torch.Tensor, y: torch.Tensor, loss: str) -> torch.Tensor:
+    """The loss of each row, "cross_entropy" or "squared_error"."""
+    if loss == "cross_entropy":
+        return torch.nn.functional.binary_cross_entropy(scores.double(), y.double(), reduction="none")
+    return (scores.double() - y.double()).square()
 
 
 def _paired(losses: dict[str, Any], one: str, other: str) -> dict[str, float]:

@@ -110,7 +110,11 @@ def add_training(command: Any) -> None:
         help="The number of rows in a batch (default: %(default)s).",
     )
     command.add_argument(
-        "--learning-rate", type=float, default=_DEFAULT.learning_rate, help="The learning rate (default: %(default)s)."
+        "--learning-rate",
+        type=float,
+        default=_DEFAULT.learning_rate,
+        help="The learning rate without constraints (default: %(default)s). Training through the layer, which goes on "
+        "from there, takes a quarter of it.",
     )
     command.add_argument(
         "--weight-decay",
