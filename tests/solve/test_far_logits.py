@@ -75,7 +75,7 @@ def test_any_rules_on_a_simplex(seed: int) -> None:
 
 def test_multipliers_below_zero_are_not_dropped_after_they_have_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pull of nearly dependent faces had some, so that the others did not prove the value nearest."""
-    monkeypatch.setattr("fairlayer.solve.solving.solve_cooling", lambda *_: None)
+    monkeypatch.setattr("fairlayer.solve.solving.solve_interior", lambda *_: None)
     logits, rules, arguments = _random(33, simplex=True, skip=1)
     assert fl.project(logits, rules, **arguments).certificate.holds
 
@@ -89,7 +89,7 @@ def test_any_rules_on_a_box(seed: int) -> None:
 def test_an_error_speaks_of_the_log_odds_where_they_are_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, arguments = _batch(35, 30, 5, 4, 800.0)
     monkeypatch.setattr("fairlayer.solve.elastic._MOST_STEPS", 1)
-    monkeypatch.setattr("fairlayer.solve.solving.solve_cooling", lambda *_: None)
+    monkeypatch.setattr("fairlayer.solve.solving.solve_interior", lambda *_: None)
     options: dict[str, Any] = {"bounds": "simplex", "geometry": "entropic", "from_logits": True, **arguments}
     with pytest.raises(fl.errors.SolverError, match=r"log-odds are beyond 50, .* temperature"):
         fl.project(logits, RULES["strata"](0.0), **options)
