@@ -17,7 +17,7 @@ programming", section 3.2; Wright (1997), "Primal-dual interior-point methods", 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ _MET = 1e-6  # what the limits may be missed by there
 _ROOM = 0.1  # the slack of each limit at the start, of the width of the domain
 _LEAST, _MOST = 1e-300, 1.0 - 2.0**-53  # predictions whose slope is a number
 _POLISHING, _MOST_PASSES = 6, 10  # steps and sweeps of the exact method, unless it is near by then
+_ONE_SIDED = 1e-6  # what one side of a spread bears, of the other, where it does not hold
 _FINE = 10  # how many steps of a search from nothing its first one is worth
 
 
@@ -171,28 +172,33 @@ class InteriorSearch:
         if self.geometry.on_simplex:
             weights = np.broadcast_to(weights[:, None], x.shape)
             low: Any = 0.0
-            self.y, wide, above = np.full(x.shape, 1.0 / x.shape[1]), 1.0, False
+            self.y, wide, roof = np.full(x.shape, 1.0 / x.shape[1]), 1.0, np.zeros(x.shape, dtype=bool)
+            self.movable = weights > 0
         else:
             low, high = np.broadcast_to(passes.lower, x.shape), np.broadcast_to(passes.upper, x.shape)
-            self.y, above = 0.5 * (low + high), high > low
-            wide = float((high - low).max())
+            self.y, roof = 0.5 * (low + high), high > low
+            wide, self.movable = float((high - low).max()), roof & (weights > 0)
         self.weights = np.where(weights > 0, weights, 0.0)
-        self.movable = (weights > 0) & (above if not self.geometry.on_simplex else True)
         self.wide = wide or 1.0
         slope = self.geometry.slope(self.y, x)
         least = 0.5 * float(np.abs(slope).mean()) + 1e-3 * self.wide
-        half = self.y - low
+        half = np.asarray(self.y - low)
         below = _Side.of(half, 0.0, self.movable).priced(np.maximum(slope, 0.0) + least)
-        above = _Side.of(half, 0.0, self.movable & above).priced(np.maximum(-slope, 0.0) + least)
+        above = _Side.of(half, 0.0, self.movable & roof).priced(np.maximum(-slope, 0.0) + least)
         self.value = self.table.matrix @ self.passes.measure(self.y)
         self.c = self._first_levels()
         lower, upper = self.table.ends(self.c)
         room, either = _ROOM * self.wide, ~self.equations.equal
-        low = _Side.of(self.value - lower, room, either & np.isfinite(lower))
-        high = _Side.of(upper - self.value, room, either & np.isfinite(upper))
+        under = _Side.of(self.value - lower, room, either & np.isfinite(lower))
+        over = _Side.of(upper - self.value, room, either & np.isfinite(upper))
         self.tied = np.zeros(len(self.value))  # prices of the rows without slack
-        mu = self._mean([below, above, low.priced(0.0), high.priced(0.0)])
-        self.sides = below, above, low.priced(mu / low.slack), high.priced(mu / high.slack)
+        mu = self._mean((below, above, under, over))
+        self.sides: tuple[_Side, ...] = (
+            below,
+            above,
+            under.priced(mu / under.slack),
+            over.priced(mu / over.slack),
+        )
 
     def _first_levels(self) -> FloatArray:
         """Half-way between where the lowest and the highest member of each spread would have it."""
@@ -203,18 +209,19 @@ class InteriorSearch:
         np.maximum.at(high, table.level[tied], value)
         return np.asarray(0.5 * (low + table.scale * high - table.width))
 
-    def _mean(self, sides: Any) -> float:
+    def _mean(self, sides: Sequence[_Side]) -> float:
         """Return the mean product of slack and price; each sample counts by its weight."""
         below, above, low, high = sides
         samples = float((self.weights * (below.product() + above.product())).sum())
         count = float((self.weights * (below.there.astype(float) + above.there)).sum())
-        rows, priced = float(low.product().sum() + high.product().sum()), int((low.price > 0).sum() + (high.price > 0).sum())
+        rows = float(low.product().sum() + high.product().sum())
+        priced = int((low.price > 0).sum() + (high.price > 0).sum())
         return (samples + rows) / max(count + priced, 1.0)
 
     @property
     def price(self) -> FloatArray:
         """The price of each row, > 0 at its upper limit."""
-        return self.sides[3].price - self.sides[2].price + self.tied
+        return np.asarray(self.sides[3].price - self.sides[2].price + self.tied)
 
     def near(self, end: float) -> Solution | None:
         """Return where the projection lies once mu has fallen to `end`; None where it does not come so far."""
@@ -258,8 +265,7 @@ class InteriorSearch:
         ahead = min(1.0, self._longest(straight))
         moved = [side.moved(ahead, change) for side, change in zip(self.sides, straight.sides, strict=True)]
         fall = max((self._mean(moved) / mu) ** 3, _LEAST_FALL)
-        targets = [np.where(side.there, fall * mu - c.slack * c.price, 0.0) for side, c in zip(self.sides, straight.sides, strict=True)]
-        found = self._direction(tuple(targets))
+        found = self._direction(tuple(fall * mu - change.product() for change in straight.sides))
         share = self.share = min(1.0, _SHORT * self._longest(found))
         self.sides = tuple(side.moved(share, change) for side, change in zip(self.sides, found.sides, strict=True))
         self.y, self.c = self.y + share * found.y, self.c + share * found.level
@@ -267,7 +273,7 @@ class InteriorSearch:
         self.tied = self.tied + share * found.tied
 
     def _longest(self, found: _Direction) -> float:
-        return min(side.longest(change) for side, change in zip(self.sides, found.sides, strict=True))
+        return float(min(side.longest(change) for side, change in zip(self.sides, found.sides, strict=True)))
 
     def _look(self) -> None:
         """Work out what a step from here needs of the batch."""
@@ -285,7 +291,8 @@ class InteriorSearch:
         table, equations = self.table, self.equations
         below, above, low, high = self.sides
         # Each sample: D dy + dq = g, with the forces of its own bounds at mu.
-        g = self.force + np.where(below.there, mu[0] / below.slack, 0.0) - np.where(above.there, mu[1] / above.slack, 0.0)
+        g = self.force + np.where(below.there, mu[0] / below.slack, 0.0)
+        g = g - np.where(above.there, mu[1] / above.slack, 0.0)
         given = self.passes.measure(self.geometry.share(self.give, g))
         sides = low, high, low.asked(mu[2], self.missed_low), high.asked(mu[3], self.missed_high)
         found = equations.solve(self.metric, table.matrix @ given, sides, self.tied, self.missed_tie)
@@ -306,7 +313,9 @@ class InteriorSearch:
         high, low = (_binding(side, self.wide) for side in (self.sides[3], self.sides[2]))
         high, low = high + np.maximum(self.tied, 0.0), low + np.maximum(-self.tied, 0.0)
         # A spread holds where it does so on both sides.
-        held = np.append((self.equations.added(high) > 0) & (self.equations.added(low) > 0), True)[table.level]
+        above, below = (self.equations.added(price) for price in (high / self.equations.scale, low))
+        both = np.minimum(above, below) > _ONE_SIDED * np.maximum(above, below)
+        held = np.append(both, True)[table.level]
         high, low = np.where(held, high, 0.0), np.where(held, low, 0.0)
         faces, multipliers = faces_of_prices(self.slabs, table, high / self.equations.scale, low)
         nu = (high - low) @ table.matrix

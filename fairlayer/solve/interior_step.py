@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fairlayer._rows import SparseRows
 from fairlayer._typing import FloatArray
 from fairlayer.solve.prices import PriceProgram
 from fairlayer.solve.table import RowTable
@@ -79,7 +80,9 @@ class RowEquations:
         if metric.ndim == 2:
             whole = np.asarray(matrix) @ metric @ np.asarray(matrix).T
             return np.diag(whole).copy(), whole
-        own = np.bincount(matrix.rows, matrix.data**2 * metric[matrix.columns], len(matrix))
+        own = np.bincount(matrix.rows, matrix.data**2 * metric[matrix.columns], len(matrix)).astype(
+            np.float64, copy=False
+        )
         return own, np.asarray(matrix @ (np.asarray(matrix.take_rows(self.rest)) * metric).T).T
 
     def _eliminated(  # noqa: PLR0917 - a system
@@ -112,7 +115,7 @@ class RowEquations:
         system[places, places] = -give - mine - 1e-14 * (mine + 1e-290)
         h[: len(rest)] -= cross @ (right / own)[one]
         h[len(rest) :] -= np.bincount(self.at[one], (ratio * right / own)[one], count + 1)[:count]
-        found = np.linalg.solve(system, h) if size else h
+        found: FloatArray = np.asarray(np.linalg.solve(system, h), dtype=np.float64) if size else h
         price, level = np.zeros(len(own)), found[len(rest) :]
         price[rest] = found[: len(rest)]
         tied = ratio[one] * np.append(level, 0.0)[self.at[one]]

@@ -240,9 +240,9 @@ def _search(
 ) -> tuple[float, Point | None, int]:
     """Find a share in (0, 1] where the directional derivative of the dual is small, or still positive at the end.
 
-    Illinois variant of the secant method on the (monotone) derivative. Where most of the way is flat, as before a sample
-    that is about to become free, secants creep; every second trial therefore is Newton's from the far end, if it has a
-    slope there.
+    Illinois variant of the secant method on the (monotone) derivative. Where most of the way is flat, as before a
+    sample that is about to become free, secants creep; every second trial therefore is Newton's from the far end, if it
+    has a slope there.
     """
     d_nu, d_sigma = target.nu - dual.nu, target.sigma - dual.sigma
 

@@ -14,8 +14,8 @@ from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.elastic import solve_proximal
 from fairlayer.solve.elastic_program import Elastic
-from fairlayer.solve.interior import roomy, solve_interior
 from fairlayer.solve.feasibility import clash_of, surely_feasible, widening_of
+from fairlayer.solve.interior import roomy, solve_interior
 from fairlayer.solve.newton import ROUNDING, accurate_enough, descend, optimality_error, solve_newton
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.ranges import solve_ranges
@@ -37,7 +37,8 @@ _FEW_PASSES = 4  # after which a stand-in is asked where the solution lies
 _SOME_PASSES = 8
 _ROUNDED = 0.2  # accuracies: what far scores leave as they round is less
 _LAST_STEPS = 10
-_FAR_LOG_ODDS = 30.0
+_FAR_LOG_ODDS = 50.0
+_APART = 30.0  # log-odds from which a stand-in is asked at once
 _PLAIN = (float, type(None))  # bounds that are the same for all samples
 _ROOM = 1e-9  # what relaxing adds to the least widening, relative to 1 or to it, so that there is room inside
 
@@ -145,8 +146,10 @@ def _try(
         return None
 
 
-def _by_ranges(passes: Passes, slabs: SlabSystem, units: Units, start: Point) -> Solution | None:
-    solution = solve_ranges(passes, slabs, units, start, passes.widest_metric())
+def _by_ranges(
+    passes: Passes, slabs: SlabSystem, units: Units, start: Point, *, patient: bool = True
+) -> Solution | None:
+    solution = solve_ranges(passes, slabs, units, start, passes.widest_metric(), patient=patient)
     return solution if solution is not None and accurate_enough(passes, slabs, solution) else None
 
 
@@ -175,9 +178,9 @@ def _far_apart(passes: Passes) -> bool:
     if not sortable(passes) or not passes.geometry.smooth:
         return False
     if passes.geometry.name == "entropic":
-        return bool(passes.size > _FAR_LOG_ODDS)
+        return bool(passes.size > _APART)
     nearest = min(float(passes.scores.min()), 1.0 - float(passes.scores.max()))  # to an end of (0, 1)
-    return nearest < math.exp(-_FAR_LOG_ODDS)
+    return nearest < math.exp(-_APART)
 
 
 def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None) -> Solution:
@@ -187,7 +190,9 @@ def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None)
     if solution is not None:
         return solution
     if units is not None and (lies_far_outside(passes) if single else _suits(passes, units, start)):
-        solution = _by_ranges(passes, slabs, units, start)
+        # Where a curved geometry does not settle at once, a stand-in is quicker.
+        patient = not (sortable(passes) and passes.geometry.smooth)
+        solution = _by_ranges(passes, slabs, units, start, patient=patient)
         if solution is not None:
             return solution
     if single is not None:

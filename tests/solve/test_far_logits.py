@@ -80,6 +80,24 @@ def test_multipliers_below_zero_are_not_dropped_after_they_have_pulled(monkeypat
     assert fl.project(logits, rules, **arguments).certificate.holds
 
 
+@pytest.mark.parametrize("seed", [198, 203, 251, 300, 343, 3060])
+def test_a_search_along_the_dual_does_not_see_the_way_on_these(seed: int) -> None:
+    """They ended in a SolverError."""
+    logits, rules, arguments = _random(seed, simplex=True)
+    found = fl.project(logits, rules, **arguments)
+    assert found.certificate.holds
+    assert found.passes <= 120
+
+
+@pytest.mark.parametrize("seed", range(10_000, 10_020))
+def test_distance_costs_no_sweeps_on_a_box(seed: int) -> None:
+    """One of them took 3,409."""
+    logits, rules, arguments = _random(seed, simplex=False)
+    found = fl.project(logits, rules, **arguments)
+    assert found.certificate.holds
+    assert found.passes <= 60
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_any_rules_on_a_box(seed: int) -> None:
     logits, rules, arguments = _random(seed, simplex=False)
