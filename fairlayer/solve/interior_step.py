@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairlayer._rows import SparseRows
 from fairlayer._typing import FloatArray
 from fairlayer.solve.prices import PriceProgram
 from fairlayer.solve.table import RowTable
