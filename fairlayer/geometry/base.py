@@ -101,6 +101,21 @@ class Geometry(ABC):
             "'entropic' or 'likelihood'."
         )
 
+    def softness(self, value: Any, x: Any) -> Any:
+        """Return 1 / d''(value, x) of each number by itself, in NumPy: how far it moves per unit of its slope."""
+        return self.weigh(value, x, None, np.ones_like(value))
+
+    def share(self, give: Any, force: Any) -> Any:
+        """Return how each number moves under a force, where by itself it would give way by `give` per unit of it.
+
+        Rows of the simplex keep their sums.
+        """
+        moved = give * force
+        if not self.on_simplex:
+            return moved
+        whole = give.sum(-1)[..., None]
+        return moved - give * (moved.sum(-1)[..., None] / np.where(whole > 0, whole, 1.0))
+
     @abstractmethod
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
         """Return d(value, x) - min_y d(y, x) of each sample: 0 where the value is as near as the domain allows.

@@ -52,6 +52,14 @@ class EntropicSimplex(Geometry):
         """Return the same as `weigh`."""
         return self.weigh(value, x, free, v)
 
+    def slope(self, value: Any, x: Any) -> Any:
+        """Return log y - x, but for a constant per row."""
+        return library(value).log(value) - x
+
+    def softness(self, value: Any, x: Any) -> Any:
+        """Return y."""
+        return value
+
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
         """Return sum_c y_c log y_c - y'x + log sum_c exp(x_c) of each row."""
         xp = library(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from fairlayer.geometry.base import Geometry, library
@@ -58,6 +59,14 @@ class EuclideanSimplex(Geometry):
     def follow(self, value: Any, x: Any, free: Any, v: Any) -> Any:
         """Return the same as `weigh`."""
         return self.weigh(value, x, free, v)
+
+    def slope(self, value: Any, x: Any) -> Any:
+        """Return y - x."""
+        return value - x
+
+    def softness(self, value: Any, x: Any) -> Any:
+        """Return 1."""
+        return np.ones_like(value)
 
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
         """Return 1/2 |value - x|^2 of each row, less that of its projection where the domain counts."""

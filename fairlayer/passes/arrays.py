@@ -121,6 +121,10 @@ class NumpyPasses:
     def _widest(self) -> FloatArray:
         return self._added(lambda run: np.ones(len(self.scores[run])))
 
+    def metric_of(self, weight: FloatArray) -> FloatArray:
+        """Return K for any W (n,), diagonal."""
+        return self._added(lambda run: weight[run])
+
     def whole_batch(self) -> WholeBatch:
         """See `Passes.whole_batch`."""
         return WholeBatch.of(self.cells, self.lower, self.upper, self.n)

@@ -99,6 +99,10 @@ class SimplexPasses:
                     metric[hard:, hard + places] = products @ rows.T
         return metric
 
+    def metric_of(self, weight: FloatArray) -> FloatArray:
+        """Return K for rows that answer by a diagonal W (n, k) and keep their sums."""
+        return self._metric_of(self.geometry.share(weight, unit) for unit in self._units())
+
     def whole_batch(self) -> WholeBatch:
         """See `Passes.whole_batch`."""
         return WholeBatch.of(self.cells, self.lower, self.upper, self.n)

@@ -240,7 +240,9 @@ def _search(
 ) -> tuple[float, Point | None, int]:
     """Find a share in (0, 1] where the directional derivative of the dual is small, or still positive at the end.
 
-    Illinois variant of the secant method on the (monotone) derivative.
+    Illinois variant of the secant method on the (monotone) derivative. Where most of the way is flat, as before a
+    sample that is about to become free, secants creep; every second trial therefore is Newton's from the far end, if it
+    has a slope there.
     """
     d_nu, d_sigma = target.nu - dual.nu, target.sigma - dual.sigma
 
@@ -255,11 +257,16 @@ def _search(
         return right, candidate, 1
     if first <= 0.0:
         return 0.0, None, 1
-    used = 1
+    used, far_end, falling = 1, candidate, at_right
     while used < most_trials:
         used += 1
         share = left + (right - left) * at_left / (at_left - at_right)
         share = min(max(share, left + 1e-3 * (right - left)), right - 1e-3 * (right - left))
+        if used % 2:
+            metric = far_end.curvature
+            steepness = float(d_nu @ (metric * d_nu if metric.ndim == 1 else metric @ d_nu))
+            newton = right + falling / steepness if steepness > 0 else share
+            share = newton if left < newton < right else share
         candidate = passes.at(dual.nu + share * d_nu)
         slope = derivative(candidate)
         if abs(slope) <= 0.1 * first or right - left < 1e-15:
@@ -268,6 +275,7 @@ def _search(
             left, at_left, at_right = share, slope, 0.5 * at_right
         else:
             right, at_right, at_left = share, slope, 0.5 * at_left
+            far_end, falling = candidate, slope
     return share, candidate, used
 
 

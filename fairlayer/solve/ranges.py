@@ -14,6 +14,7 @@ then bracketed itself, so that the method always ends.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -37,7 +38,9 @@ _TOGETHER = 7  # passes in which levels and prices move at once
 _MOST_PASSES = 60
 
 
-def solve_ranges(passes: Passes, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray) -> Solution | None:
+def solve_ranges(
+    passes: Passes, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray, *, patient: bool = True
+) -> Solution | None:
     """Return the projection onto slabs whose rows share no statistic; None where numbers cannot settle it.
 
     Args:
@@ -46,11 +49,12 @@ def solve_ranges(passes: Passes, slabs: SlabSystem, units: Units, start: Point, 
         units: its rows.
         start: the point at price zero.
         wide: K where every sample is free to move.
+        patient: whether to go on where levels and prices do not settle in a few passes.
     """
     search = _PriceSearch(passes, slabs, units, start, wide)
     if lies_far_outside(passes):
         search.jump()
-    return search.run()
+    return search.run(patient=patient)
 
 
 class _PriceSearch:
@@ -76,14 +80,18 @@ class _PriceSearch:
         self.c = np.zeros(len(units.scale))
 
     def jump(self) -> bool:
-        """Look for the solution in the sorted batch, and measure what it finds; the sort counts as a pass."""
+        """Look for the solution in the sorted batch, and measure what it finds; the sort and every look count.
+
+        Only in the Euclidean geometry are its sums read off. In a curved one every look visits samples.
+        """
         passes = self.passes
         if self.jumped or not sortable(passes):
             return False
         self.jumped = True
-        self.c, price = place_of(self.units, SortedBatch(passes), self.domain)
+        batch = SortedBatch(passes)
+        self.c, price = place_of(self.units, batch, self.domain)
         if isinstance(passes, CountedPasses):
-            passes.count += 1
+            passes.count += 1 + math.ceil(batch.visited / passes.n)
         self.count += 1
         self._measure(price)
         self._gauge(passes)
@@ -97,8 +105,8 @@ class _PriceSearch:
         np.minimum.at(atol, self.units.unit, table.atol)
         self.units = replace(self.units, atol=atol)
 
-    def run(self) -> Solution | None:
-        """Search."""
+    def run(self, *, patient: bool) -> Solution | None:
+        """Search; where it must not be patient, only as long as levels and prices move together."""
         held, began = False, 0
         found = self._finished() if self.count > 1 else None
         if found is not None:
@@ -117,6 +125,8 @@ class _PriceSearch:
             if self._settled():
                 return self._solution()
             if step + 1 >= began + _TOGETHER:
+                if not patient:
+                    return None
                 if not held and self.jump():
                     began = step + 1
                     found = self._finished()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +11,12 @@ import numpy as np
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
-from fairlayer.solve.cooling import coolable, solve_cooling
 from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.elastic import solve_proximal
 from fairlayer.solve.elastic_program import Elastic
 from fairlayer.solve.feasibility import clash_of, surely_feasible, widening_of
-from fairlayer.solve.newton import accurate_enough, solve_newton
+from fairlayer.solve.interior import roomy, solve_interior
+from fairlayer.solve.newton import ROUNDING, accurate_enough, descend, optimality_error, solve_newton
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.ranges import solve_ranges
 from fairlayer.solve.scalar import solve_scalar
@@ -32,8 +34,11 @@ _FIRST_STEPS = 12  # of Newton's method, before feasibility is looked into
 _WITHIN = 10.0  # accuracies by which limits may clash and are still met as well as numbers can be
 _FEW_ROWS = 24
 _FEW_PASSES = 4  # after which a stand-in is asked where the solution lies
+_SOME_PASSES = 8
+_ROUNDED = 0.2  # accuracies: what far scores leave as they round is less
+_LAST_STEPS = 10
 _FAR_LOG_ODDS = 50.0
-_APART = 20.0  # log-odds from which one multiplier is looked for in the sorted batch, too
+_APART = 30.0  # log-odds from which a stand-in is asked at once
 _PLAIN = (float, type(None))  # bounds that are the same for all samples
 _ROOM = 1e-9  # what relaxing adds to the least widening, relative to 1 or to it, so that there is room inside
 
@@ -75,7 +80,31 @@ def solve(passes: Passes, slabs: SlabSystem, *, relax: bool = False) -> WidenedS
         raise SolverError(
             "the projection ended in numbers that are not finite. Check for scores (or log-odds) of very unlike size."
         )
-    return solved._replace(solution=solved.solution._replace(passes=counted.count))
+    solution = _finished(counted, solved.slabs, solved.solution)
+    return solved._replace(solution=solution._replace(passes=counted.count))
+
+
+def _finished(passes: Passes, slabs: SlabSystem, solution: Solution) -> Solution:
+    """Go on where a solution ended within what far scores excuse, but not by how they round.
+
+    Far scores round like their size, so that limits are met less exactly (see `gauged`). Where less of that is used up,
+    the solution is as exact as it can be. Otherwise slack is left that the price of a limit makes dear.
+    """
+    if passes.geometry.smooth or not solution.faces or optimality_error(solution, slabs) <= ROUNDING:
+        return solution
+    wider = gauged(passes, slabs, solution.point, accuracy_of(passes), solution.nu)
+    if optimality_error(solution, wider) <= _ROUNDED:
+        return solution
+    start, found = passes.at(None), [solution]
+    with contextlib.suppress(SolverError, ClashingFaces, np.linalg.LinAlgError):
+        found.append(descend(passes, slabs, start, _LAST_STEPS, solution, _LAST_STEPS, _SOME_PASSES))
+    if roomy(passes) and optimality_error(found[-1], wider) > _ROUNDED:
+        found.extend(filter(None, [solve_interior(passes, slabs, start, _exactly)]))
+    return min(found, key=lambda each: optimality_error(each, slabs))
+
+
+def _exactly(_: Passes, slabs: SlabSystem, solution: Solution) -> bool:
+    return optimality_error(solution, slabs) <= ROUNDING
 
 
 def _solve_counted(passes: Passes, slabs: SlabSystem, *, relax: bool) -> WidenedSolution:
@@ -117,8 +146,10 @@ def _try(
         return None
 
 
-def _by_ranges(passes: Passes, slabs: SlabSystem, units: Units, start: Point) -> Solution | None:
-    solution = solve_ranges(passes, slabs, units, start, passes.widest_metric())
+def _by_ranges(
+    passes: Passes, slabs: SlabSystem, units: Units, start: Point, *, patient: bool = True
+) -> Solution | None:
+    solution = solve_ranges(passes, slabs, units, start, passes.widest_metric(), patient=patient)
     return solution if solution is not None and accurate_enough(passes, slabs, solution) else None
 
 
@@ -135,30 +166,36 @@ def _suits(passes: Passes, units: Units, start: Point) -> bool:
     Few rows are as well served by their faces. Where most cells cannot move at all, as in a stream, whose past is held
     by bounds of its own, slopes say little, and the search along the dual needs fewer passes.
     """
-    if lies_far_outside(passes) or _far_in_log_odds(passes, _FAR_LOG_ODDS):
+    if lies_far_outside(passes):
         return True
     if len(units.level) <= _FEW_ROWS:
         return False
     return isinstance(passes.lower, _PLAIN) or bool((start.curvature > 0).mean() > 0.5)
 
 
-def _far_in_log_odds(passes: Passes, least: float) -> bool:
-    """Return whether scores lie so far from each other that slopes in one place say nothing about the next."""
-    return sortable(passes) and passes.geometry.name == "entropic" and passes.size > least
+def _far_apart(passes: Passes) -> bool:
+    """Return whether log-odds lie so far from each other that slopes in one place say nothing about the next."""
+    if not sortable(passes) or not passes.geometry.smooth:
+        return False
+    if passes.geometry.name == "entropic":
+        return bool(passes.size > _APART)
+    nearest = min(float(passes.scores.min()), 1.0 - float(passes.scores.max()))  # to an end of (0, 1)
+    return nearest < math.exp(-_APART)
 
 
 def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None) -> Solution:
-    """Solve a feasible system, by Newton's method or, where that stalls, by a slower and safer one."""
-    single = slabs.single()
-    alone = single is not None and passes.cells.dense is None
-    apart = lies_far_outside(passes) or _far_in_log_odds(passes, _APART)
-    if single is not None and alone and not (units and apart):
-        return _by_one_multiplier(passes, slabs, single, start)
-    if units is not None and ((alone and apart) or _suits(passes, units, start)):
-        solution = _by_ranges(passes, slabs, units, start)
+    """Solve a feasible system: by the cheapest method for it, and by slower and safer ones where that stalls."""
+    single = slabs.single() if passes.cells.dense is None else None
+    solution = solve_by_stand_in(passes, slabs, start) if _far_apart(passes) else None
+    if solution is not None:
+        return solution
+    if units is not None and (lies_far_outside(passes) if single else _suits(passes, units, start)):
+        # Where a curved geometry does not settle at once, a stand-in is quicker.
+        patient = not (sortable(passes) and passes.geometry.smooth)
+        solution = _by_ranges(passes, slabs, units, start, patient=patient)
         if solution is not None:
             return solution
-    if single is not None and alone:
+    if single is not None:
         return _by_one_multiplier(passes, slabs, single, start)
     if sortable(passes):
         solution = _at_first(passes, slabs, start)
@@ -185,9 +222,9 @@ def _by_one_multiplier(passes: Passes, slabs: SlabSystem, single: SingleSlab, st
 
 
 def _generally(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
-    if passes.size > _FAR_LOG_ODDS and coolable(passes):
-        few = None if passes.geometry.on_simplex else _try(passes, slabs, start)  # a simplex has been tried
-        solution = few or solve_cooling(passes, slabs)
+    if roomy(passes):
+        few = None if sortable(passes) else _try(passes, slabs, start, most_passes=_SOME_PASSES)
+        solution = few or solve_interior(passes, slabs, start)
         if solution is not None:
             return solution
     try:

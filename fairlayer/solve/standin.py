@@ -2,9 +2,9 @@
 
 Where scores lie far from each other, slopes in one place say nothing about the next, and a search takes many sweeps to
 find the few samples that a solution rests on. So it is made on a stand-in first, and on the batch from where that ends.
-In the Euclidean geometry the stand-in is a sorted batch, whose sums are read off (see `sorted`). In a curved one it has
-less samples, too: those whose log-odds lie close together are one, of all their weights, which changes little that is
-not of second order in the width.
+The stand-in has less samples: those of a cell that lie close together are one, of all their weights, which changes
+little that is not of second order in the width. It is solved by an interior-point method (see `interior`), which minds
+no distance. In the Euclidean geometry a sorted batch, whose sums are read off (see `sorted`), serves as well.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import SolverError
 from fairlayer.passes import Cells, NumpyPasses, Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
-from fairlayer.solve.cooling import coolable, solve_cooling
 from fairlayer.solve.counted import CountedPasses
-from fairlayer.solve.newton import accurate_enough, descend, optimality_error
+from fairlayer.solve.interior import SWEEPS, InteriorSearch, solve_interior
+from fairlayer.solve.newton import MANY_ROWS, accurate_enough, descend
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
@@ -31,6 +31,9 @@ __all__ = ["solve_by_stand_in"]
 
 _WIDTHS = (0.25, 0.5, 1.0, 2.0)  # log-odds: the first at which few are left, or the last
 _SHARE = 10  # samples for one that is left, where that can be
+_WORTH = 0.5  # of the samples: a stand-in with more of them is not worth it
+_BOX = 10.0  # log-odds that a box is taken as
+_END = 1e-5  # how far the search on the stand-in goes (see `interior`)
 _LOOSER = 1e3  # than the accuracy of the batch
 _STEPS = 60
 _FINE = 10  # how many steps of a search from nothing the first one on the batch is worth
@@ -48,11 +51,30 @@ def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Soluti
     """
     if not sortable(passes):
         return None
-    near, swept = _of_stand_in(passes, slabs)
+    euclidean = passes.geometry.name == "euclidean"
+    many = sum(len(block.matrix) for block in slabs.blocks) > MANY_ROWS
+    near: Solution | None = None
+    if many or not euclidean:
+        thin = _thinned(passes)
+        if thin.n > _WORTH * passes.n:
+            return solve_interior(passes, slabs, start)
+        search = InteriorSearch(thin, slabs)
+        near = search.near(_END)
+        _count(passes, 1 + math.ceil(SWEEPS * search.steps * thin.n / passes.n))
+        if near is None:
+            return None
+    if euclidean:
+        near = _in_sorted_batch(passes, slabs, near)
+    found = None if near is None else _from(near, passes, slabs, start)
+    return found if found is not None or euclidean else solve_interior(passes, slabs, start)
+
+
+def _count(passes: Passes, sweeps: int) -> None:
     if isinstance(passes, CountedPasses):
-        passes.count += 1 + swept
-    if near is None:
-        return None
+        passes.count += sweeps
+
+
+def _from(near: Solution, passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
     try:
         found = descend(passes, slabs, start, _STEPS, near, _FINE, _MOST_PASSES)
     except (SolverError, ClashingFaces, np.linalg.LinAlgError):
@@ -61,26 +83,20 @@ def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Soluti
     return found if met and accurate_enough(passes, slabs, found) else None
 
 
-def _of_stand_in(passes: Passes, slabs: SlabSystem) -> tuple[Solution | None, int]:
-    """Return the solution of a stand-in, and how many sweeps over the batch its sweeps are worth."""
-    base = _SortedPasses(passes if passes.geometry.name == "euclidean" else _thinned(passes))
-    here: Any = CountedPasses(base)
+def _in_sorted_batch(passes: Passes, slabs: SlabSystem, near: Solution | None) -> Solution | None:
+    """Return the solution of the sorted batch, whose sums are read off: only the sort counts."""
+    _count(passes, 1)
+    here: Any = _SortedPasses(passes)
     start = here.at(None)
     loose = gauged(here, slabs, start, _LOOSER * accuracy_of(passes))
     try:
-        found: Solution | None = descend(here, loose, start, _STEPS)
+        return descend(here, loose, start, _STEPS, near, _FINE if near is not None else 0)
     except (SolverError, ClashingFaces, np.linalg.LinAlgError):
-        found = None
-    visited = base.batch.visited
-    if (found is None or optimality_error(found, loose) > 1.0) and coolable(here):
-        before = here.count
-        found = solve_cooling(here, loose) or found
-        visited += (here.count - before) * here.n
-    return found, math.ceil(visited / passes.n)
+        return near
 
 
 class _SortedPasses:
-    """Passes over a sorted batch: samples that a bound holds, or that lie as far as that, are counted, not visited.
+    """Passes over a sorted batch: samples that a bound holds are counted, not visited.
 
     Args:
         base: the batch.
@@ -107,7 +123,10 @@ def _thinned(passes: Passes) -> NumpyPasses:
     """Return the batch with samples of a cell that lie close together as one."""
     x, cells = passes.scores, passes.cells
     assert cells.codes is not None
-    odds = x if passes.geometry.name == "entropic" else np.log(x) - np.log1p(-x)
+    if passes.geometry.name == "likelihood":
+        odds = np.log(x) - np.log1p(-x)
+    else:  # a step from 0 to 1 is as wide as some log-odds
+        odds = x if passes.geometry.name == "entropic" else _BOX * x / (passes.upper - passes.lower)
     for width in _WIDTHS:
         one = _heaps(odds, cells.codes, width)
         whole = np.bincount(one, cells.weights).astype(np.float64, copy=False)

@@ -182,9 +182,12 @@ def _sent(table: RowTable, high: FloatArray, low: FloatArray) -> tuple[IntArray,
     count = len(table.scale)
     whole = np.bincount(table.level[table.tied], high[table.tied], count)
     rows, ends, is_top = [], [], []
-    for price in (high, low):
-        least = 1e-13 * np.append(whole, np.inf)[table.level]
-        side = np.flatnonzero(table.tied & (price > least))
+    least = 1e-13 * np.append(whole, np.inf)[table.level]
+    bears = [table.tied & (price > least) for price in (high, low)]
+    # A spread that rounding has left without one of its sides sends nothing.
+    both = np.append(np.logical_and(*(np.bincount(table.level[side], minlength=count) > 0 for side in bears)), False)
+    for price, bearing in zip((high, low), bears, strict=True):
+        side = np.flatnonzero(bearing & both[table.level])
         side = side[np.argsort(table.level[side], kind="stable")]
         rows.append(side)
         ends.append(_shares(table.level[side], price[side]))

@@ -51,6 +51,12 @@ def test_equals_an_interior_point_solver_on_thousands(block: int) -> None:
         _check(random_problem(seed))
 
 
+@pytest.mark.parametrize("seed", [1135, 2002, 2114, 2930])
+def test_slack_that_far_scores_excuse_but_do_not_explain(seed: int) -> None:
+    """Their scores are large, so that limits may be met less exactly; but they could be, and their prices are high."""
+    _check(hard_problem(seed))
+
+
 @pytest.mark.parametrize("block", range(4))
 def test_hard_problems(block: int) -> None:
     for seed in range(block * BLOCK, (block + 1) * BLOCK):

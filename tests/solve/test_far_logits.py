@@ -75,9 +75,27 @@ def test_any_rules_on_a_simplex(seed: int) -> None:
 
 def test_multipliers_below_zero_are_not_dropped_after_they_have_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pull of nearly dependent faces had some, so that the others did not prove the value nearest."""
-    monkeypatch.setattr("fairlayer.solve.solving.solve_cooling", lambda *_: None)
+    monkeypatch.setattr("fairlayer.solve.solving.solve_interior", lambda *_: None)
     logits, rules, arguments = _random(33, simplex=True, skip=1)
     assert fl.project(logits, rules, **arguments).certificate.holds
+
+
+@pytest.mark.parametrize("seed", [198, 203, 251, 300, 343, 3060])
+def test_a_search_along_the_dual_does_not_see_the_way_on_these(seed: int) -> None:
+    """They ended in a SolverError."""
+    logits, rules, arguments = _random(seed, simplex=True)
+    found = fl.project(logits, rules, **arguments)
+    assert found.certificate.holds
+    assert found.passes <= 120
+
+
+@pytest.mark.parametrize("seed", range(10_000, 10_020))
+def test_distance_costs_no_sweeps_on_a_box(seed: int) -> None:
+    """One of them took 3,409."""
+    logits, rules, arguments = _random(seed, simplex=False)
+    found = fl.project(logits, rules, **arguments)
+    assert found.certificate.holds
+    assert found.passes <= 60
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -89,7 +107,7 @@ def test_any_rules_on_a_box(seed: int) -> None:
 def test_an_error_speaks_of_the_log_odds_where_they_are_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, arguments = _batch(35, 30, 5, 4, 800.0)
     monkeypatch.setattr("fairlayer.solve.elastic._MOST_STEPS", 1)
-    monkeypatch.setattr("fairlayer.solve.solving.solve_cooling", lambda *_: None)
+    monkeypatch.setattr("fairlayer.solve.solving.solve_interior", lambda *_: None)
     options: dict[str, Any] = {"bounds": "simplex", "geometry": "entropic", "from_logits": True, **arguments}
     with pytest.raises(fl.errors.SolverError, match=r"log-odds are beyond 50, .* temperature"):
         fl.project(logits, RULES["strata"](0.0), **options)
