@@ -233,11 +233,12 @@ def _strayed(book: Any, cell: int, weight: float) -> Any:
 
 
 @compiled
-def _asks(book: Any, weight: float) -> Any:
-    """Return whether some cell asks for a solution."""
+def _asks(book: Any, block: Any, weight: float) -> Any:
+    """Return whether some cell of a block asks for a solution."""
     found = False
     for cell in range(book.shape[1]):
-        found |= _contradicted(book, cell) or _strayed(book, cell, weight)
+        if block[0, cell] > 0.0:
+            found |= _contradicted(book, cell) or _strayed(book, cell, weight)
     return found
 
 
@@ -330,7 +331,7 @@ def step_block(
         for cell in range(k):
             book[COUNT + row, cell] += weight * block[row, cell]
     _run_short_means(book, block, cells, raw)
-    return CONTRADICTED if _asks(book, weight) else STEPPED, moved, correction / max(n, 1)
+    return CONTRADICTED if _asks(book, block, weight) else STEPPED, moved, correction / max(n, 1)
 
 
 @compiled

@@ -280,6 +280,7 @@ class AuditTrail:
             copy = sqlite3.connect(target, isolation_level=None)
             try:
                 source.backup(copy)
+                copy.execute("PRAGMA user_version = 1")  # the mark of copies, by which a store knows a log of others
                 copy.execute("PRAGMA journal_mode = DELETE")  # readable where nothing can be written beside it
             finally:
                 copy.close()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import fairlayer as fl
 from fairlayer.errors import NonFiniteScoresError
 from fairlayer.fused import switch
+from fairlayer.fused.book import LONG, NEAR
 
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 ASKED: dict[str, list[fl.Constraint]] = {
@@ -89,3 +90,21 @@ def test_a_call_that_the_kernel_refuses_changes_nothing() -> None:
         after = stream.state_dict()["machine"]["policy"]
     assert all(np.array_equal(before[name], after[name], equal_nan=True) for name in ("book", "curve"))
     assert before["weight"] == after["weight"]
+
+
+@needs_numba
+@pytest.mark.parametrize("way", ["plain", "compiled"])
+def test_a_cell_asks_for_a_solution_with_samples_of_its_own_only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(switch.SWITCH, "1" if way == "compiled" else "0")
+    monkeypatch.setattr(switch, "_streams", switch._Library(switch.StreamSweeps))
+    stream = fl.InferenceState(ASKED["parity"], bounds=(0.0, 1.0))
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        stream.emit(torch.tensor(random.uniform(0.3, 0.7, 30)), {"sex": np.arange(30) % 2})
+    own = stream._machine.own
+    own["next_refresh"] = own["wait"] = 1e9  # nothing is due by the count of samples
+    own["book"][[LONG, NEAR], 1] = 5.0, 0.0
+    stream.emit(torch.full((4,), 0.5), {"sex": np.zeros(4, dtype=np.int64)})
+    assert stream._machine.own["next_refresh"] == 1e9
+    stream.emit(torch.full((4,), 0.5), {"sex": np.arange(4) % 2})
+    assert stream._machine.own["next_refresh"] == 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from fairlayer.errors import (
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.stores.durable import DurableStream
 from fairlayer.streaming.stores.sqlite import StoreError, StreamStore, UnknownIdError
+from fairlayer.trail import AuditTrail
 
 ROOT = Path(__file__).resolve().parents[2]
 PARITY = fl.DemographicParity("sex", tolerance=0.02)
@@ -335,3 +337,51 @@ def test_the_time_is_resumed_too(tmp_path: Path) -> None:
     before = stream.state.report()
     stream.store.close()
     assert resumed(tmp_path / "s.sqlite", window="10d").state.report() == before
+
+
+@pytest.mark.parametrize("by", ["store", "trail"])
+def test_a_backup_put_back_beside_the_log_of_a_killed_process_is_refused(by: str, tmp_path: Path) -> None:
+    first, path, backup = tmp_path / "first.sqlite", tmp_path / "s.sqlite", tmp_path / "backup.sqlite"
+    requests = arrivals(60)
+    stream = resumed(first, every=1_000)
+    for scores, features in requests[:20]:
+        stream.emit(scores, features)
+    if by == "store":
+        stream.store.backup(backup)
+    else:
+        with AuditTrail(first, key=bytes(32)) as trail:
+            trail.backup(backup)
+    for life in range(2):  # the second time the backup has been served, and its process killed, before
+        for scores, features in requests[20:]:
+            stream.emit(scores, features)
+        for end in ("", "-wal", ".lock"):  # what a process that is killed now leaves
+            shutil.copy(f"{first if not life else path}{end}", f"{tmp_path / 'left'}{end}")
+        stream.close()
+        for end in ("-wal", ".lock"):
+            shutil.copy(f"{tmp_path / 'left'}{end}", f"{path}{end}")
+        shutil.copy(backup, path)
+        with pytest.raises(StoreError, match=r"s\.sqlite-wal' is the log of another file .* Delete"):
+            resumed(path)
+        assert path.read_bytes() == backup.read_bytes()  # nothing was added to it
+        Path(f"{path}-wal").unlink()
+        stream = resumed(path, every=1_000)
+        assert stream.state.samples == 20
+    stream.close()
+
+
+def test_a_file_beside_its_own_log_goes_on_also_where_somebody_reads_an_older_moment(tmp_path: Path) -> None:
+    path, left = tmp_path / "s.sqlite", tmp_path / "left.sqlite"
+    resumed(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM log").fetchone()
+        for opening in range(2):
+            stream = resumed(path, every=1_000)
+            for scores, features in arrivals(5, seed=opening):
+                stream.emit(scores, features)
+            for end in ("", "-wal", ".lock"):
+                shutil.copy(f"{path}{end}", f"{left}{end}")
+            stream.close()
+            again = resumed(left)
+            assert again.state.samples == 5 * (opening + 1)
+            again.close()

@@ -244,7 +244,8 @@ def _at_balance(band: Band, falling: list[_Falling]) -> list[float]:
 
     def balance(level: float) -> float:
         total = 0.0
-        for t, (*_, each) in zip(shifts(level), members, strict=True):
+        for line, up, down, each in members:
+            t = line.least(min(ratio * level - down, level + up), level + up)
             total += t / each if t > 0.0 else ratio * (t / each)
         return total
 
@@ -256,7 +257,10 @@ def _at_balance(band: Band, falling: list[_Falling]) -> list[float]:
     for _ in range(2):  # the balance falls as the level grows: it is above 0 at the lower end, and not at the upper
         first, width, down, up = low, high - low, 0, _LEVELS - 1
         while up - down > 1:
-            middle = (down + up) // 2
+            # Among falling numbers any place between the two leads to the same step; a straight line guesses nearest.
+            fall = before - after
+            middle = down + int((up - down) * before / fall) if fall > 0.0 and before > 0.0 else (down + up) // 2
+            middle = min(max(middle, down + 1), up - 1)
             found = balance(first + width * (middle / (_LEVELS - 1.0)))
             if found <= 0.0:
                 up, after = middle, found

@@ -129,16 +129,21 @@ class Guards:
             noise: how far beyond the tolerance noise may take the gap of two means of one sample each.
             weight: the weight of the newest sample.
         """
-        counts, emitted, raws = totals.tolist()
+        counts, emitted, _ = totals.tolist()
         for (_, first, last), room in zip(*self._plain[1:], strict=True):
-            known = [g for g in range(first, last) if counts[g] > 0.0]
-            if len(known) < 2:
-                continue
-            means, most = [emitted[g] / counts[g] for g in known], max(counts[g] for g in known)
-            if max(means) - min(means) <= room + noise * math.sqrt(2.0 * weight / most):
+            top, bottom, most, known = -math.inf, math.inf, 0.0, 0
+            for g in range(first, last):
+                n = counts[g]
+                if n > 0.0:
+                    mean, known = emitted[g] / n, known + 1
+                    top = mean if mean > top else top
+                    bottom = mean if mean < bottom else bottom
+                    most = n if n > most else most
+            if known < 2 or top - bottom <= room + noise * math.sqrt(2.0 * weight / most):
                 continue  # no pair has less room
-            m, n, o = np.array(means), np.array([counts[g] for g in known]), np.array([raws[g] for g in known])
-            o /= n
+            here = totals[:, first:last]
+            n, m, o = here[:, here[0] > 0.0]
+            m, o = m / n, o / n
             gap, raw = m[:, None] - m, o[:, None] - o
             tau = room + noise * np.sqrt(weight * (1.0 / n[:, None] + 1.0 / n))
             if not (gap <= np.maximum(tau, raw) + 1e-12).all():

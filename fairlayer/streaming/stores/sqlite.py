@@ -4,7 +4,7 @@
     log         each step since, in order: what was asked and what was answered
     answers     id -> the prediction given, and the label delivered, for ids that come again
 
-A second, empty file beside it, FILE.lock, is held locked by the process that writes. Others may read: `StoreView`.
+A second file beside it, FILE.lock, is held locked by the process that writes. Others may read: `StoreView`.
 
 A step is one transaction, so after a SIGKILL at any moment it is there whole or not at all. What a power cut may take
 is the caller's choice: with synchronous="normal" the last steps (the file stays sound), with "full" nothing that was
@@ -18,11 +18,12 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fairlayer.errors import ConstraintDefinitionError, FairlayerError, LabelValueError, ShapeError
+from fairlayer.streaming.stores.sqlite_file import StoreError, StoreLock, copy_store, forget_ids, words
 
 __all__ = [
     "Answer",
@@ -49,10 +50,6 @@ _SCHEMA = """
 _MOST_VARIABLES = 500  # of one SQL statement
 
 Id = str | int
-
-
-class StoreError(FairlayerError, RuntimeError):
-    """The store cannot be opened, read or written; the stream is as it was before the call."""
 
 
 class IdReusedError(FairlayerError, ValueError):
@@ -150,7 +147,7 @@ class _Reader:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(_words(self.path, what, error)) from error
+            raise StoreError(words(self.path, what, error)) from error
 
 
 class StreamStore(_Reader):
@@ -183,7 +180,7 @@ class StreamStore(_Reader):
         self.synchronous = synchronous
         self._seq = self._snapshot_seq = 0
         self._kept: dict[str, int] = {}
-        self._guard = None if self.path == ":memory:" else _locked(self.path)
+        self._guard = None if self.path == ":memory:" else StoreLock(self.path)
         try:
             with self._named("open"):
                 self._db = sqlite3.connect(self.path, timeout=2.0, isolation_level=None, check_same_thread=False)
@@ -243,7 +240,7 @@ class StreamStore(_Reader):
         Raises:
             StoreError: the file exists, or cannot be written.
         """
-        _copy(self._db, self.path, target)
+        copy_store(self._db, self.path, target)
 
     @property
     def due(self) -> bool:
@@ -313,6 +310,8 @@ class StreamStore(_Reader):
         self._kept = dict(json.loads(self._meta("counters") or "{}"))
         with self._named("read"):
             seqs = self._db.execute("SELECT (SELECT max(seq) FROM snapshot), (SELECT max(seq) FROM log)").fetchone()
+            if self._guard is not None:
+                self._guard.mark(self._db)
         self._snapshot_seq = int(seqs[0] or 0)
         self._seq = max(self._snapshot_seq, int(seqs[1] or 0))
 
@@ -377,7 +376,7 @@ class StoreView(_Reader):
         Raises:
             StoreError: the file exists, or cannot be written.
         """
-        _copy(self._db, self.path, target)
+        copy_store(self._db, self.path, target)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -390,52 +389,5 @@ class StoreView(_Reader):
         self.close()
 
 
-def forget_ids(path: str | Path, ids: Sequence[Id]) -> int | None:
-    """Forget the answers to some ids, also while the stream goes on; return how many, None where there is no stream.
-
-    An id that comes again is then a new one. The log may name it until the next snapshot.
-
-    Raises:
-        StoreError: the file cannot be written.
-    """
-    try:
-        with closing(sqlite3.connect(path, timeout=30.0, isolation_level=None)) as db:
-            if not db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'answers'").fetchone()[0]:
-                return None
-            db.execute("PRAGMA secure_delete = ON")
-            return sum(db.execute("DELETE FROM answers WHERE id = ?", (key,)).rowcount for key in ids)
-    except sqlite3.Error as error:
-        raise StoreError(_words(str(path), "be written", error)) from error
-
-
-def _locked(path: str) -> sqlite3.Connection:
-    """Hold the lock of a store: two processes that count into one file would each miss what the other emits."""
-    guard = None
-    try:
-        guard = sqlite3.connect(f"{path}.lock", timeout=2.0, isolation_level=None, check_same_thread=False)
-        guard.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error as error:
-        if guard is not None:
-            guard.close()
-        raise StoreError(_words(path, "open", error)) from error
-    return guard
-
-
-def _copy(source: sqlite3.Connection, path: str, target: str | Path) -> None:
-    if Path(target).exists():
-        raise StoreError(f"the backup of '{path}' would overwrite '{target}'. Give a name that is free.")
-    try:
-        with closing(sqlite3.connect(target)) as copy:
-            source.backup(copy)
-    except sqlite3.Error as error:
-        raise StoreError(_words(path, f"be copied to '{target}'", error)) from error
-
-
 def _added(before: dict[str, int], more: dict[str, int] | None) -> dict[str, int]:
     return dict(Counter(before) + Counter(more)) if more else before
-
-
-def _words(path: str, what: str, error: Exception) -> str:
-    busy = "locked" in str(error)
-    advice = "Another process has it open; a store serves one process." if busy else "Check the path and the disk."
-    return f"the store '{path}' could not {what} ({error}). {advice}"

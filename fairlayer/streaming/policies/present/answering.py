@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,16 +11,48 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.fused.book import BASE, COUNT, COUNT1, EMITTED, EMITTED1, RAW, RAW1, SLOPE, SUMS
 from fairlayer.streaming.control.guard import Guards, Sample, within
 from fairlayer.streaming.policies.base import State
-from fairlayer.streaming.policies.present.changes import run_short_mean, run_short_means
-from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, reads_labels, scale
+from fairlayer.streaming.policies.present.changes import asks, run_short_mean, run_short_means
+from fairlayer.streaming.policies.present.state import (
+    MOST_MEMORIES,
+    Numbers,
+    guards,
+    numbers_of,
+    reads_labels,
+    scale,
+)
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
 
-__all__ = ["Block", "add_block", "add_one", "answer_one", "estimates", "guarded", "shifted", "sums_of", "weight_after"]
+__all__ = [
+    "Added",
+    "Block",
+    "add_block",
+    "add_one",
+    "added_by",
+    "answer_one",
+    "estimates",
+    "guarded",
+    "shifted",
+    "weight_after",
+]
 
 Block = tuple[IntArray, FloatArray, FloatArray]
 """Cells, raw scores and label estimates of samples that come together."""
+
+
+class Added(NamedTuple):
+    """What a block adds to the present: counts, predictions and raw scores, then those of label 1 where labels matter.
+
+    Args:
+        sums: (3 or 6, cells) of the block itself.
+        weight: the weight of each of its samples.
+        present: (3 or 6, cells) the present sums with it.
+    """
+
+    sums: FloatArray
+    weight: float
+    present: FloatArray
 
 
 def estimates(state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> FloatArray:
@@ -41,16 +73,16 @@ def shifted(state: State, stream: Machine, block: Block) -> FloatArray:
 
 def guarded(
     state: State, stream: Machine, block: Block, answers: FloatArray, limit: float | None
-) -> tuple[FloatArray, int, FloatArray]:
+) -> tuple[FloatArray, int, Added]:
     """Return a block as it is where the guard then holds, else one after the other; how many were moved; its sums."""
-    found, sums = guards(state, stream), sums_of(stream, block, answers)
+    found, added = guards(state, stream), added_by(state, stream, block, answers)
     if limit is None or not found.owners:
-        return answers, 0, sums
-    weight, noise, past = weight_after(state, stream, len(answers)), state["noise"], state["book"][SUMS]
-    if found.holds(found.totals(past + weight * sums), noise, weight):
-        return answers, 0, sums
-    emitted, moved = _one_by_one(found, stream, block, answers, (found.totals(past).tolist(), weight, noise))
-    return emitted, moved, sums_of(stream, block, emitted)
+        return answers, 0, added
+    noise, past = state["noise"], state["book"][SUMS]
+    if found.holds(found.totals(added.present), noise, added.weight):
+        return answers, 0, added
+    emitted, moved = _one_by_one(found, stream, block, answers, (found.totals(past).tolist(), added.weight, noise))
+    return emitted, moved, added_by(state, stream, block, emitted)
 
 
 def _one_by_one(
@@ -69,21 +101,21 @@ def _one_by_one(
 def answer_one(state: State, stream: Machine, cell: int, raw: float, limit: float | None) -> tuple[Sample, float, bool]:
     """Return the answer to one sample, what it was before the guard, and whether the guard acted."""
     low, high = stream.bounds
-    book, estimate = state["book"], 0.0
-    pull = float(book[BASE, cell])
+    book, estimate = numbers_of(state["book"]), 0.0
+    pull = book[BASE, cell]
     if reads_labels(stream):
         estimate = float(estimates(state, stream, np.array([cell]), np.array([raw]))[0])
-        pull += float(book[SLOPE, cell]) * estimate
+        pull += book[SLOPE, cell] * estimate
     before = stream.geometry.answer_one(raw, pull, low, high) if pull else within(raw, low, high)
     weight = state["weight"] * math.exp(1.0 / (stream.memory or math.inf))
     sample, found = Sample(cell, weight, estimate, raw, before), guards(state, stream)
     if limit is None or not found.owners:
         return sample, before, False
-    y, acts = found.allowed(found.totals(book[SUMS]).tolist(), sample, state["noise"], stream.bounds)
+    y, acts = found.allowed(found.totals(state["book"][SUMS]).tolist(), sample, state["noise"], stream.bounds)
     return sample._replace(emitted=y), before, acts
 
 
-def add_one(book: FloatArray, sample: Sample, labelled: bool) -> None:
+def add_one(book: Numbers, sample: Sample, labelled: bool) -> None:
     """Count one sample in the present sums and the short means."""
     cell, weight, estimate, raw, emitted = sample
     book[COUNT, cell] += weight
@@ -97,29 +129,24 @@ def add_one(book: FloatArray, sample: Sample, labelled: bool) -> None:
     run_short_mean(book, cell, raw)
 
 
-def add_block(state: State, stream: Machine, block: Block, sums: FloatArray) -> float:
-    """Count a block of these sums, all of whose samples weigh as much; return their weight."""
-    weight = weight_after(state, stream, len(block[1]))
-    state["book"][SUMS] += weight * sums
-    run_short_means(state["book"], sums, block[0], block[1])
-    return weight
+def add_block(state: State, block: Block, added: Added) -> bool:
+    """Count a block; return whether some cell of it asks for a solution at once."""
+    weight = state["weight"] = added.weight  # type: ignore[index]
+    state["book"][COUNT : COUNT + len(added.present)] = added.present
+    book = numbers_of(state["book"])
+    met = run_short_means(book, added.sums, block[0], block[1])
+    return any(asks(book, cell, weight) for cell in met)
 
 
-def sums_of(stream: Machine, block: Block, emitted: FloatArray) -> FloatArray:
-    """Return the sums of a block (6, cells): counts, predictions, raw scores, and those of label 1."""
+def added_by(state: State, stream: Machine, block: Block, emitted: FloatArray) -> Added:
+    """Return what a block adds, all of whose samples weigh as much."""
     cells, raw, estimate = block
-    k = len(stream.history.cells)
-    found = np.zeros((6, k))
-    found[0], found[1], found[2] = (
-        np.bincount(cells, None, k),
-        np.bincount(cells, emitted, k),
-        np.bincount(cells, raw, k),
-    )
+    k, rows = state["book"].shape[1], [None, emitted, raw]
     if reads_labels(stream):
-        found[3], found[4], found[5] = (
-            np.bincount(cells, row, k) for row in (estimate, estimate * emitted, estimate * raw)
-        )
-    return found
+        rows += [estimate, estimate * emitted, estimate * raw]
+    sums = np.array([np.bincount(cells, row, k) for row in rows])
+    weight = weight_after(state, stream, len(raw))
+    return Added(sums, weight, state["book"][COUNT : COUNT + len(rows)] + weight * sums)
 
 
 def _box(stream: Machine) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer._typing import FloatArray, IntArray
 from fairlayer.fused.book import (
     COUNT,
     FADED,
@@ -40,7 +40,7 @@ from fairlayer.fused.book import (
     SURELY_STRAYS,
 )
 from fairlayer.streaming.policies.base import State
-from fairlayer.streaming.policies.present.state import FIRST_WAIT
+from fairlayer.streaming.policies.present.state import FIRST_WAIT, Numbers, numbers_of
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
@@ -49,9 +49,7 @@ __all__ = [
     "LEAST_SPREAD",
     "OLDER",
     "SURELY",
-    "any_asks",
     "asks",
-    "contradicted",
     "contradicts",
     "fade_strays",
     "far_means",
@@ -61,7 +59,6 @@ __all__ = [
     "run_short_means",
     "since_solved",
     "strayed",
-    "strays",
     "without_the_past",
 ]
 
@@ -74,86 +71,74 @@ SURELY = (1.4, 1.0)
 LEAST_SPREAD = 0.25
 """Of the variance of all scores, that the variance of a cell counts as at least."""
 
-_NOBODY = np.zeros(0, dtype=np.int64)
-_STAYS = 1.0 - 1.0 / np.array(SHORT)[:, None]  # share of each short mean that a new sample leaves
+_STRAYS, _SURELY_STRAYS = STRAYS**2, SURELY_STRAYS**2
+_SHORT_MEANS = ((FIRST, SHORT[0]), (SECOND, SHORT[1]))
 _SUSPECT = 0.65  # share of the distance that is clear for the other cells, once one has changed
 _REFERENCE = 0.25  # of the memory: how old a long mean is before short ones are compared with it
 
 
-def run_short_mean(book: FloatArray, cell: int, score: float) -> None:
+def run_short_mean(book: Numbers, cell: int, score: float) -> None:
     """Let the short means of a cell go on by one sample."""
     seen = book[SEEN, cell] = book[SEEN, cell] + 1.0
-    for row, length in ((FIRST, SHORT[0]), (SECOND, SHORT[1])):
-        book[row, cell] += (score - book[row, cell]) / min(seen, length)
+    for row, length in _SHORT_MEANS:
+        before = book[row, cell]
+        book[row, cell] = before + (score - before) / min(seen, length)
 
 
-def run_short_means(book: FloatArray, sums: FloatArray, cells: IntArray, raw: FloatArray) -> None:
-    """Let the short means of each cell go on: one by one while it has few samples, then by the mean of its block."""
-    counts, totals, means = sums[0], sums[2], book[FIRST : SECOND + 1]
-    seen = book[SEEN]
-    if np.minimum.reduce(seen, initial=SHORT[1]) < SHORT[1]:
-        few = (counts > 0.0) & (seen < SHORT[1])
-        counts, totals = np.where(few, 0.0, counts), np.where(few, 0.0, totals)
-        for cell in np.flatnonzero(few).tolist():
+def run_short_means(book: Numbers, sums: FloatArray, cells: IntArray, raw: FloatArray) -> list[int]:
+    """Let the short means of each cell of a block go on, by the mean of its samples; return these cells.
+
+    While a cell has few samples they go on one by one.
+    """
+    met = []
+    for cell, (n, total) in enumerate(zip(sums[0].tolist(), sums[2].tolist(), strict=True)):
+        if not n:
+            continue
+        met.append(cell)
+        if book[SEEN, cell] < SHORT[1]:
             for score in raw[cells == cell].tolist():
                 run_short_mean(book, cell, score)
-    seen += counts
-    means += (1.0 - _STAYS**counts) * (totals / np.maximum(counts, 1.0) - means)
+            continue
+        book[SEEN, cell] += n
+        for row, length in _SHORT_MEANS:
+            before = book[row, cell]
+            book[row, cell] = before + (1.0 - (1.0 - 1.0 / length) ** n) * (total / n - before)
+    return met
 
 
-def contradicted(book: FloatArray) -> IntArray:
-    """Return the cells whose short means lie too far from the long one."""
-    away = np.abs(book[FIRST : SECOND + 1] - book[LONG]) > book[NEAR : FAR + 1]
-    if not np.logical_or.reduce(away, axis=None):
-        return _NOBODY
-    return np.flatnonzero((book[SEEN] > SURE) & (away[0] | away[1]))
-
-
-def contradicts(book: FloatArray, cell: int) -> bool:
+def contradicts(book: Numbers, cell: int) -> bool:
     """Return whether the short means of one cell lie too far from its long one."""
     if not book[SEEN, cell] > SURE:
         return False
     long = book[LONG, cell]
-    return bool(abs(book[FIRST, cell] - long) > book[NEAR, cell] or abs(book[SECOND, cell] - long) > book[FAR, cell])
+    return abs(book[FIRST, cell] - long) > book[NEAR, cell] or abs(book[SECOND, cell] - long) > book[FAR, cell]
 
 
-def since_solved(book: FloatArray, weight: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the samples of each cell that the last solution knew, those since, and their sum of distances (cells,).
+def since_solved(book: Numbers, cell: int, weight: float) -> tuple[float, float, float]:
+    """Return the samples of a cell that the last solution knew, those since, and their sum of distances.
 
     Distances are from the mean that the solution knew, so that `away / (size + new)` is how far the mean has moved.
     """
-    away = (book[RAW] - book[SOLVED_MEAN] * book[COUNT] - book[SOLVED_AWAY]) / weight
-    return book[SOLVED_SIZE], (book[COUNT] - book[SOLVED_COUNT]) / weight, away
+    count = book[COUNT, cell]
+    away = (book[RAW, cell] - book[SOLVED_MEAN, cell] * count - book[SOLVED_AWAY, cell]) / weight
+    return book[SOLVED_SIZE, cell], (count - book[SOLVED_COUNT, cell]) / weight, away
 
 
-def strays(book: FloatArray, weight: float) -> BoolArray:
-    """Return for each cell whether what has come since the last solution has moved its raw mean by more than noise.
+def strayed(book: Numbers, cell: int, weight: float) -> bool:
+    """Return whether what has come of a cell since the last solution has moved its raw mean by more than noise.
 
     A cell of few recent samples learns much from each new one, long before a solution is due by the count of all.
     """
-    size, new, away = since_solved(book, weight)
-    noise = book[SOLVED_SPREAD] ** 2 * np.maximum(STRAYS**2 * size, SURELY_STRAYS**2 * new)
-    return np.asarray((away * away > noise) & (book[SEEN] > SURE))
-
-
-def strayed(book: FloatArray, cell: int, weight: float) -> bool:
-    """Return the same as `strays` for one cell."""
     if not book[SEEN, cell] > SURE:
         return False
-    count, spread = float(book[COUNT, cell]), float(book[SOLVED_SPREAD, cell])
-    away = float(book[RAW, cell] - book[SOLVED_MEAN, cell] * count - book[SOLVED_AWAY, cell]) / weight
-    new = float(count - book[SOLVED_COUNT, cell]) / weight
-    return away * away > spread * spread * max(STRAYS**2 * float(book[SOLVED_SIZE, cell]), SURELY_STRAYS**2 * new)
+    size, new, away = since_solved(book, cell, weight)
+    spread = book[SOLVED_SPREAD, cell]
+    return away * away > spread * spread * max(_STRAYS * size, _SURELY_STRAYS * new)
 
 
-def asks(book: FloatArray, cell: int, weight: float) -> bool:
+def asks(book: Numbers, cell: int, weight: float) -> bool:
     """Return whether one cell asks for a solution at once."""
     return contradicts(book, cell) or strayed(book, cell, weight)
-
-
-def any_asks(book: FloatArray, weight: float) -> bool:
-    """Return whether some cell asks for a solution at once."""
-    return bool(len(contradicted(book)) or strays(book, weight).any())
 
 
 def far_means(stream: Machine, spread: float, cut: float) -> FloatArray:
@@ -195,20 +180,21 @@ def fade_strays(state: State, stream: Machine) -> None:
     What comes then weighs twice as much beside them. One that strays twice the same way has changed, and what has
     changed one cell may have changed the others too.
     """
-    book = state["book"]
-    few = book[SOLVED_SIZE] <= OLDER * SHORT[1]
-    away = since_solved(book, state["weight"])[2]
-    for cell in np.flatnonzero(few & strays(book, state["weight"])).tolist():
-        stream.history.sketch.fade(cell, 0.5)
-        way = math.copysign(1.0, away[cell])
+    book, sketch, weight = numbers_of(state["book"]), stream.history.sketch, state["weight"]
+    for cell in range(len(stream.history.cells)):
+        if book[SOLVED_SIZE, cell] > OLDER * SHORT[1] or not strayed(book, cell, weight):
+            continue
+        sketch.fade(cell, 0.5)
+        way = math.copysign(1.0, since_solved(book, cell, weight)[2])
         if book[FADED, cell] == way:
-            book[NEAR : FAR + 1] *= _SUSPECT
+            state["book"][NEAR : FAR + 1] *= _SUSPECT
         book[FADED, cell] = 0.0 if book[FADED, cell] == way else way
 
 
 def without_the_past(state: State, stream: Machine) -> State:
     """Forget the older scores of each cell whose short means contradict them."""
-    cells = contradicted(state["book"]).tolist()
+    known = numbers_of(state["book"])
+    cells = [cell for cell in range(len(stream.history.cells)) if contradicts(known, cell)]
     if not cells:
         return state
     book = state["book"].copy()

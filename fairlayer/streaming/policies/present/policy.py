@@ -26,7 +26,7 @@ from fairlayer.streaming.policies.base import (
 from fairlayer.streaming.policies.present import answering, changes, solving
 from fairlayer.streaming.policies.present import state as remembered
 from fairlayer.streaming.policies.present.quick import REFUSED, quick_of, ready
-from fairlayer.streaming.policies.present.state import FIRST_WAIT, reads_labels, scale
+from fairlayer.streaming.policies.present.state import FIRST_WAIT, numbers_of, reads_labels, scale
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
@@ -162,11 +162,12 @@ class Present(Policy):
 
     def answer_one(self, state: State, stream: Machine, cell: int, raw: float) -> tuple[float, float, float]:
         """Answer and count one sample in plain numbers, or by one compiled call."""
-        quick, book = quick_of(self, state, stream), state["book"]
+        quick = quick_of(self, state, stream)
         if quick is not None:
             weight = state["weight"] * quick.growth
             emitted, correction, acts, ended = quick.one(cell, raw, weight)
         else:
+            book = numbers_of(state["book"])
             sample, before, acts = answering.answer_one(state, stream, cell, raw, self.guard)
             answering.add_one(book, sample, reads_labels(stream))
             emitted, correction, weight = sample.emitted, abs(sample.emitted - before), sample.weight
@@ -193,9 +194,9 @@ class Present(Policy):
         else:
             block = (cells, raw, answering.estimates(state, stream, cells, raw))
             before = answering.shifted(state, stream, block)
-            emitted[:], moved, sums = answering.guarded(state, stream, block, before, self.guard)
+            emitted[:], moved, added = answering.guarded(state, stream, block, before, self.guard)
             correction = float(np.abs(emitted - before).mean()) if moved else 0.0
-            ended = self._count(state, stream, block, sums)
+            ended = answering.add_block(state, block, added)
         if moved:
             state["guarded"] += moved  # type: ignore[index]
         if ended:
@@ -205,13 +206,9 @@ class Present(Policy):
     def count(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> State:
         """Count a call in the present sums and the short means."""
         block = (cells, raw, answering.estimates(state, stream, cells, raw))
-        if self._count(state, stream, block, answering.sums_of(stream, block, emitted)):
+        if answering.add_block(state, block, answering.added_by(state, stream, block, emitted)):
             state["next_refresh"] = 0.0  # type: ignore[index]
         return state
-
-    def _count(self, state: State, stream: Machine, block: answering.Block, sums: FloatArray) -> bool:
-        state["weight"] = answering.add_block(state, stream, block, sums)  # type: ignore[index]
-        return changes.any_asks(state["book"], state["weight"])
 
     def count_labels(self, state: State, stream: Machine, labelled: Labelled) -> State:
         """Learn from labels: the curve, and the present sums that were counted with estimates."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fairlayer.fused.book import COUNT, RAW, SOLVED_AWAY, SOLVED_COUNT, SOLVED_MEAN, SOLVED_SIZE, SOLVED_SPREAD
+from fairlayer.fused.book import SOLVED_SPREAD
 from fairlayer.streaming.policies.base import State
-from fairlayer.streaming.policies.present.state import FIRST_WAIT, reads_labels
+from fairlayer.streaming.policies.present.changes import since_solved
+from fairlayer.streaming.policies.present.state import FIRST_WAIT, numbers_of, reads_labels
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
@@ -16,8 +17,6 @@ __all__ = ["RESTS", "ever_rests", "has_hardly_moved", "may_rest"]
 
 RESTS = 4.0
 """Slacks, squared, by which raw means may move before a solution is worth while: half an error or so."""
-
-_READ = [RAW, COUNT, SOLVED_MEAN, SOLVED_AWAY, SOLVED_COUNT, SOLVED_SIZE, SOLVED_SPREAD]
 
 
 def ever_rests(policy: Present, stream: Machine) -> bool:
@@ -40,10 +39,10 @@ def may_rest(state: State, stream: Machine) -> bool:
 
 def has_hardly_moved(policy: Present, state: State) -> bool:
     """Return whether raw means are, on average of samples, within twice the slack of their groups, in plain numbers."""
-    moved = samples = 0.0
-    weight = state["weight"]
-    for raw, count, mean, then, was, size, spread in zip(*state["book"][_READ].tolist(), strict=True):
-        away, now = (raw - mean * count - then) / weight, size + (count - was) / weight
-        moved += (away / max(spread, 1e-12)) ** 2 * max(size, 1e-12) / max(now, 1e-300)
+    moved, samples, weight, book = 0.0, 0.0, state["weight"], numbers_of(state["book"])
+    for cell in range(state["book"].shape[1]):
+        size, new, away = since_solved(book, cell, weight)
+        now = size + new
+        moved += (away / max(book[SOLVED_SPREAD, cell], 1e-12)) ** 2 * max(size, 1e-12) / max(now, 1e-300)
         samples += now
     return moved <= RESTS * policy.doubt**2 * samples

@@ -34,7 +34,7 @@ from fairlayer.streaming.policies.present.changes import (
     renew,
     renewed,
 )
-from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of
+from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of, ready
 from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
 from fairlayer.streaming.policies.present.state import (
     FIRST_WAIT,
@@ -113,7 +113,7 @@ def rests(policy: Present, state: State, stream: Machine) -> bool:
     """Return whether a solution that is due can wait once more; see `resting`."""
     if not may_rest(state, stream) or not ever_rests(policy, stream):
         return False
-    quick = quick_of(policy, state, stream)
+    quick = ready(state, stream)
     return has_hardly_moved(policy, state) if quick is None else quick.has_hardly_moved(state)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FIRST_WAIT",
     "MOST_MEMORIES",
+    "Numbers",
     "begin",
     "grow",
     "guards",
@@ -52,6 +53,7 @@ __all__ = [
     "lightened",
     "loaded",
     "merged",
+    "numbers_of",
     "reads_labels",
     "scale",
     "taken_over",
@@ -62,6 +64,9 @@ FIRST_WAIT = 8.0
 
 MOST_MEMORIES = 60.0
 """Memories after which nothing of what was before counts; more would overflow."""
+
+Numbers: TypeAlias = "memoryview[float]"
+"""A book whose numbers are read and written one at a time, by row and cell."""
 
 _HEAVY = 1e6  # weight of the newest sample at which sums are brought back to 1
 _KEPT = ("shifts", "weight", "noise", "guarded", "cuts")  # where limits or constraints change
@@ -87,6 +92,11 @@ def begin() -> State:
         "guarded": 0.0,
         "cuts": 0.0,
     }
+
+
+def numbers_of(book: FloatArray) -> Numbers:
+    """Return the numbers of a book, in place: a step does little with each, and NumPy takes longest per number."""
+    return cast(Numbers, book.data)
 
 
 def grow(state: State, stream: Machine) -> State:
