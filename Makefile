@@ -47,8 +47,9 @@ test-fast: setup  ## run the core's own tests with few generated examples: the i
 		--ignore tests/edge/test_columns_trained.py --ignore tests/edge/test_columns_files.py \
 		tests/projection/test_certificate.py tests/projection/test_lean.py tests/projection/test_path.py -q $(ARGS)
 
-test-slow: setup  ## run the long tests: thousands of problems and sequences
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not gpu" -ra --durations=10 $(ARGS)
+test-slow: setup  ## run the long tests: thousands of problems and sequences, and every generated example
+	FAIRLAYER_HYPOTHESIS=full $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
+		-m "(slow or hypothesis) and not gpu" -ra --durations=10 $(ARGS)
 
 test-gpu: setup  ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu -ra $(ARGS)

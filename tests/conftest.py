@@ -20,24 +20,40 @@ hypothesis.settings.register_profile(
     print_blob=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.register_profile("search", parent=hypothesis.settings.get_profile("fairlayer"), derandomize=False)
-hypothesis.settings.register_profile("fast", parent=hypothesis.settings.get_profile("fairlayer"))
+COMMON = hypothesis.settings.get_profile("fairlayer")
+hypothesis.settings.register_profile("full", parent=COMMON)
+hypothesis.settings.register_profile("search", parent=COMMON, derandomize=False)
+hypothesis.settings.register_profile("fast", parent=COMMON)
 PROFILE = os.environ.get("FAIRLAYER_HYPOTHESIS", "fairlayer")
 hypothesis.settings.load_profile(PROFILE)
-FAST_EXAMPLES = 2  # of each generated test in the inner loop, `make test-fast`
+
+
+def examples_of(stated: int) -> int:
+    """Return how many examples a generated test runs that states a number: a third, and all in `make test-slow`."""
+    return {"fast": min(stated, 2), "fairlayer": min(stated, max(20, stated // 3))}.get(PROFILE, stated)
+
+
+def is_generated(item: pytest.Item) -> bool:
+    """Whether the numbers of a test that is not slow are hypothesis's own."""
+    test = getattr(item, "obj", None)
+    return getattr(test, "_hypothesis_internal_use_settings", None) is not None and not item.get_closest_marker("slow")
+
+
+def take_fewer_examples(items: list[pytest.Item]) -> None:
+    """Lessen what each generated test states itself, once for all its parameters; what is slow keeps its number."""
+    functions = [getattr(item.obj, "__func__", item.obj) for item in items if is_generated(item)]
+    for test in dict.fromkeys(functions):
+        own = test._hypothesis_internal_use_settings  # goes before the profile
+        few = hypothesis.settings(parent=own, max_examples=examples_of(own.max_examples))
+        test._hypothesis_internal_use_settings = few
+
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
     torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if PROFILE == "fast":
-        for item in items:
-            test = getattr(item, "obj", None)
-            own = getattr(test, "_hypothesis_internal_use_settings", None)
-            if own is not None:  # what a test states itself goes before the profile
-                few = hypothesis.settings(parent=own, max_examples=FAST_EXAMPLES)
-                test._hypothesis_internal_use_settings = few
+    take_fewer_examples(items)
     if torch.cuda.is_available():
         return
     for item in items:

@@ -86,7 +86,7 @@ def auc_of_projected_unconstrained(parts: Parts, trained: Trained, name: str, to
 @pytest.mark.parametrize(
     ("read", "name", "unconstrained", "constrained"),
     [
-        (read_adult, "sex", 0.90, 0.88),
+        pytest.param(read_adult, "sex", 0.90, 0.88, marks=pytest.mark.slow),
         (read_acsincome, "SEX", 0.83, 0.815),
         (read_bank, "age_group", 0.77, 0.75),
     ],
@@ -141,7 +141,8 @@ def test_mean_residuals_on_communities_and_crime(data_folder: Path) -> None:
     assert (trained.comparison.quality["r2"].constrained or 0) >= 0.55
 
 
-def test_parity_and_residuals_together_on_communities_and_crime(data_folder: Path) -> None:
+@pytest.mark.parametrize("seeds", [SEEDS[:1], pytest.param(SEEDS, marks=pytest.mark.slow)], ids=["one", "five"])
+def test_parity_and_residuals_together_on_communities_and_crime(seeds: range, data_folder: Path) -> None:
     """Both constraints hold on each of five splits; the gap is 0.05 and the mean R2 is at least 0.55.
 
     That is near what a gap so small leaves. The labels' own gap is G = 0.22 between groups of shares p = 0.49
@@ -152,7 +153,7 @@ def test_parity_and_residuals_together_on_communities_and_crime(data_folder: Pat
     table = read_communities_crime(data_folder)
     texts = (f"demographic_parity({CRIME}, 0.05)", f"mean_residual_parity({CRIME}, 0.13)")
     found, baselines = [], []
-    for seed in SEEDS:
+    for seed in seeds:
         parts, trained = trained_on(table, *texts, options=crime_options(seed), seed=seed)
         show(f"crime, split {seed}", trained.comparison)
         emission = emit_in_batches(trained.model, parts.test, BATCH)
@@ -165,5 +166,6 @@ def test_parity_and_residuals_together_on_communities_and_crime(data_folder: Pat
         baselines.append(ridge_projected(parts, 0.05))
     print(f"crime: R2 {np.round(found, 4)}, mean {np.mean(found):.4f}")
     print(f"crime: ridge projected afterwards {np.round(baselines, 4)}, mean {np.mean(baselines):.4f}")
-    assert np.mean(found) >= 0.55
-    assert np.mean(found) >= np.mean(baselines)
+    if seeds == SEEDS:  # a mean of one split says little
+        assert np.mean(found) >= 0.55
+        assert np.mean(found) >= np.mean(baselines)

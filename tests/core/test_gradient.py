@@ -164,6 +164,8 @@ def test_tolerance_takes_a_gradient(kind: str) -> None:
         assert gradcheck(value, (at, z), check_forward_ad=True)
         assert gradgradcheck(value, (at, z))
         checked += 1
+        if checked == 3:
+            break
     assert checked
 
 

@@ -56,7 +56,8 @@ def jobs(cases: list[Case]) -> dict[str, Any]:
     return {repr(case): partial(project_share, case) for case in cases}
 
 
-CASES = {2: SOLO + MIXED + STALLING, 4: SOLO[::2] + MIXED[::3]}  # of four, every kind once or twice
+TURNS: list[Case] = [SOLO[len(CUTS) * i + i % len(CUTS)] for i in range(len(SOLO_KINDS))]  # every kind, cut in turn
+CASES = {2: TURNS + MIXED + STALLING, 4: TURNS + MIXED[::3]}  # all kinds in all cuts are among the slow tests
 JOBS = {processes: jobs(cases) for processes, cases in CASES.items()}
 
 

@@ -232,8 +232,9 @@ POLICIES = [
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 @pytest.mark.parametrize("groups", [2, 3, 8])
 @pytest.mark.parametrize("kind", ["regimes", "steady"])
-def test_both_paths_emit_the_same(policy: Any, groups: int, kind: str) -> None:
-    for seed in range(2):
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 4), marks=pytest.mark.slow)], ids=["one", "more"])
+def test_both_paths_emit_the_same(policy: Any, groups: int, kind: str, seeds: range) -> None:
+    for seed in seeds:
         parity = fl.DemographicParity("g", 0.02)
         fast, slow = (fl.InferenceState([parity], bounds=(0.0, 1.0), policy=policy) for _ in range(2))
         for t, (group, score) in enumerate(_groups_and_scores(kind, seed, 150, groups)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from fairlayer.trail import (
     rows_between,
     verify_chains,
 )
+from fairlayer.trail.pruning import drop_old
 from tests.streaming.postgresql import Server, programs, running
 from tests.trail.test_chains import KEY, OTHER, ask, database, worker
 
@@ -63,6 +64,8 @@ def test_an_override_stands_in_the_chain_of_the_decision(server: Server, tmp_pat
     told = Override(time=6000.0, row=row, decision=0, who="A. Weber", why="income")
     assert trail.append(chain, told) == range(13, 14)
     assert trail.rows_of("7") == [ChainRow("scores.1", 4), ChainRow("scores.1", 13)]
+    assert trail.rows_of("7", "decision") == [ChainRow("scores.1", 4)]
+    assert trail.rows_of("7", "override") == [ChainRow("scores.1", 13)]
     assert verify_chains(address, key=KEY).level == "sealed"
     last = bodies(address, tmp_path)["scores.1"][-1]
     assert (last.kind, last.body) == ("override", {"row": 4, "decision": 0, "who": "A. Weber", "why": "income"})
@@ -119,7 +122,22 @@ def test_deleted_bytes_that_a_reader_still_holds_are_an_error(server: Server, mo
     assert verify_chains(address, key=KEY).ok
 
 
-def test_segments_are_dropped_from_all_chains_or_from_none(server: Server, tmp_path: Path) -> None:
+def refusing_the_second(drop: Callable[..., Any]) -> Callable[..., Any]:
+    """Drop from the first chain that is asked, and refuse the next."""
+    asked: list[Any] = []
+
+    def drop_or_refuse(*given: Any, **more: Any) -> Any:
+        asked.append(given)
+        if len(asked) > 1:
+            raise RetentionError("the second chain is not dropped from.")
+        return drop(*given, **more)
+
+    return drop_or_refuse
+
+
+def test_segments_are_dropped_from_all_chains_or_from_none(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address = two_chains(server)
     trail = JointTrail(address, key=KEY)
     later = 1100.0 + 200 * 86_400.0
@@ -132,6 +150,12 @@ def test_segments_are_dropped_from_all_chains_or_from_none(server: Server, tmp_p
         "scores.0": 0,
         "scores.1": 0,
     }
+    with monkeypatch.context() as patched:
+        patched.setattr("fairlayer.trail.amending.drop_old", refusing_the_second(drop_old))
+        with pytest.raises(RetentionError, match="the second chain"):
+            trail.prune(time=later, who="job")
+    left = verify_chains(address, key=KEY, checkpoint=held)
+    assert (left.ok, {each.pruned for each in left.chains.values()}) == (True, {0})
     found = trail.prune(time=later, who="job")
     assert {name: (each.through, each.rows) for name, each in found.items()} == {
         "scores.0": (2, 13),
