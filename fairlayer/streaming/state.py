@@ -41,8 +41,6 @@ __all__ = ["InferenceState"]
 
 _ShortStep = Callable[[Machine, CellLookup, Any, Any], Tensor | None]
 
-ShortStep = Callable[[Machine, CellLookup, Any, Any], Tensor | None]
-
 
 class InferenceState:
     """What a stream of predictions has done so far, and the step that extends it.
