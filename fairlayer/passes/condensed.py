@@ -7,7 +7,7 @@ The samples of each cell are sorted. In the Euclidean geometry the sums at any p
 In the geometries of probabilities y, W and d are analytic in the log-odds of the raw score up to the imaginary part pi,
 whatever the pull: there a sigmoid has its poles, and the root sqrt((1 + q)^2 - 4 q z) its branch point, at log-odds
 2 log|(1 + q) / (1 - q)| + i pi. So on an interval of length 1 the polynomial of degree 13 through Chebyshev's points
-c_j is such a function f up to (2 pi + sqrt(4 pi^2 + 1))^-14 = 4e-16, and the samples there may be replaced by those points:
+c_j is such a function f up to (2 pi + sqrt(4 pi^2 + 1))^-14 = 4e-16, and the samples there may be replaced by them:
 
     sum_i w_i f(x_i) = sum_j W_j f(c_j),     W_j = sum_i w_i l_j(x_i)     (l_j: Lagrange's polynomials of the points)
 
