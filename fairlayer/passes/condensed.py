@@ -6,8 +6,8 @@ The samples of each cell are sorted. In the Euclidean geometry the sums at any p
 
 In the geometries of probabilities y, W and d are analytic in the log-odds of the raw score up to the imaginary part pi,
 whatever the pull: there a sigmoid has its poles, and the root sqrt((1 + q)^2 - 4 q z) its branch point, at log-odds
-2 log|(1 + q) / (1 - q)| + i pi. So on an interval of length 1 the polynomial of degree 13 through Chebyshev's points c_j
-is such a function f up to (2 pi + sqrt(4 pi^2 + 1))^-14 = 4e-16, and the samples there may be replaced by those points:
+2 log|(1 + q) / (1 - q)| + i pi. So on an interval of length 1 the polynomial of degree 13 through Chebyshev's points
+c_j is such a function f up to (2 pi + sqrt(4 pi^2 + 1))^-14 = 4e-16, and the samples there may be replaced by them:
 
     sum_i w_i f(x_i) = sum_j W_j f(c_j),     W_j = sum_i w_i l_j(x_i)     (l_j: Lagrange's polynomials of the points)
 
@@ -18,6 +18,7 @@ Approximation Practice, theorem 8.2.
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +95,8 @@ class CondensedBatch:
     """
 
     def __init__(self, passes: Passes) -> None:
-        self.geometry, self.lower, self.upper = passes.geometry, passes.lower, passes.upper
+        self.lower, self.upper = passes.lower, passes.upper
+        self.geometry: Any = passes.geometry
         self.samples = sorted_by_cell(passes.scores, passes.cells)
         self.cells = len(passes.cells.counts)
 
@@ -127,7 +129,7 @@ class CondensedBatch:
     def distance(self, pulls: FloatArray) -> FloatArray:
         """Return the sum of d(y, x) at each point, (points,)."""
         if self.geometry != Euclidean():
-            return self._nodes_sum(pulls, self._divergence)[0].sum(axis=1)
+            return np.asarray(self._nodes_sum(pulls, self._divergence)[0].sum(axis=1))
         below, above = self._ends(pulls)
         free = self._read(self._weights, above) - self._read(self._weights, below)
         total = (0.5 * pulls * pulls * free).sum(axis=1)
@@ -150,9 +152,7 @@ class CondensedBatch:
         samples that lie about there are asked one by one.
         """
         scores, _, starts = self.samples
-        inside = (
-            self.geometry.bounded and 0.0 < threshold < 1.0 or not self.geometry.bounded and self._between(threshold)
-        )
+        inside = 0.0 < threshold < 1.0 if self.geometry.bounded else self._between(threshold)
         first, last = np.broadcast_to(starts[:-1], pulls.shape), np.broadcast_to(starts[1:], pulls.shape)
         if inside:
             near = self.geometry.score_at(threshold, pulls)
@@ -176,7 +176,7 @@ class CondensedBatch:
         )
 
     def _ends(self, pulls: FloatArray) -> tuple[IntArray, IntArray]:
-        """Return in each cell the place of the first sample that the lower bound does not hold, and that the upper does."""
+        """Return in each cell the place of the first sample that no lower bound holds, and that an upper one does."""
         starts = self.samples.starts
         below = np.broadcast_to(starts[:-1], pulls.shape)
         above = np.broadcast_to(starts[1:], pulls.shape)
@@ -196,7 +196,7 @@ class CondensedBatch:
     def _read(self, so_far: FloatArray | None, places: IntArray) -> FloatArray:
         """Return sums from the beginning of each cell up to a place in it; None: of 1 each."""
         if so_far is None:
-            return (places - self.samples.starts[:-1]).astype(np.float64)
+            return np.asarray(places - self.samples.starts[:-1], dtype=np.float64)
         return so_far[places + np.arange(self.cells + 1)]
 
     def _so_far(self, values: FloatArray) -> FloatArray:
@@ -284,7 +284,7 @@ def _width(passes: Passes) -> float:
 
 
 def _condensed(unit: FloatArray, weights: FloatArray | None, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return Chebyshev's points in (-1, 1), and for runs of samples there the amounts (runs, points) that stand for them.
+    """Return Chebyshev's points in (-1, 1), and for runs of samples there the amounts that stand for them.
 
     With moments M_j = sum_i w_i T_j(u_i) these are W(c) = (M_0 + 2 sum_j M_j T_j(c)) / points.
     """
@@ -359,7 +359,7 @@ class CondensedPasses:
         """See `Passes.magnitudes`: at most, as if every sample were free."""
         scores, weights, starts = self.batch.samples
         sizes = np.abs(scores) if weights is None else np.abs(scores) * weights
-        whole = np.array([sizes[a:b].sum() for a, b in zip(starts[:-2], starts[1:-1], strict=True)])
+        whole = np.array([sizes[a:b].sum() for a, b in pairwise(starts[:-1])])
         return np.abs(point.statistics) + np.tile(whole / self.base.cells.counts, self.copies)
 
     def __getattr__(self, name: str) -> Any:

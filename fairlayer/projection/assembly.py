@@ -420,6 +420,7 @@ def _at_other_limit(statement: Statement, block: RowSlabs | SpreadSlabs, batch: 
     """Return the block of a statement, from that of the same statement at another limit."""
     if isinstance(block, RowSlabs):
         assert isinstance(statement, Rows)
+        assert block.scale is not None
         return _row_slabs(statement, block.matrix, block.scale)
     return _block(statement, block.matrix, batch)
 

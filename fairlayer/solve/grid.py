@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,7 @@ def _all_gauged(passes: Passes, systems: Sequence[SlabSystem]) -> list[SlabSyste
     first = gauged(passes, systems[0], start, base)
     if any(isinstance(block, RowSlabs) for block in first.blocks):
         return [first, *(gauged(passes, each, start, base) for each in systems[1:])]
-    accuracies = [block.atol for block in first.blocks]
+    accuracies: list[Any] = [block.atol for block in first.blocks]
     return [
         SlabSystem([block._replace(atol=atol) for block, atol in zip(each.blocks, accuracies, strict=True)])
         for each in systems

@@ -67,7 +67,9 @@ def _batch(seed: int, n: int, shape: str) -> tuple[np.ndarray, dict[str, Any]]:
     shape=st.sampled_from(["smooth", "ties", "far"]),
 )
 @settings(max_examples=6)
-def test_each_limit_is_a_projection(asked: str, options: Any, seed: int, n: int, weighted: bool, shape: str) -> None:
+def test_each_limit_is_a_projection(  # noqa: PLR0917 - a grid
+    asked: str, options: Any, seed: int, n: int, weighted: bool, shape: str
+) -> None:
     z, about = _batch(seed, n, shape)
     weights = np.random.default_rng(seed).random(n) + 0.1 if weighted else None
     grid = [0.0, 0.003, 0.02, 0.11, 0.4] if asked != "ratios" else [0.3, 0.8, 0.97, 1.0]
