@@ -197,7 +197,7 @@ class CondensedBatch:
         """Return sums from the beginning of each cell up to a place in it; None: of 1 each."""
         if so_far is None:
             return np.asarray(places - self.samples.starts[:-1], dtype=np.float64)
-        return so_far[places + np.arange(self.cells + 1)]
+        return np.asarray(so_far[places + np.arange(self.cells + 1)])
 
     def _so_far(self, values: FloatArray) -> FloatArray:
         """Return running sums that begin anew in each cell, each with a 0 before it, (n + cells + 1,)."""
