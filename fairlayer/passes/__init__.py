@@ -21,7 +21,7 @@ from fairlayer.geometry import EUCLIDEAN, Geometry
 from fairlayer.passes.arrays import NumpyPasses
 from fairlayer.passes.base import WHOLE, Cells, Passes, Point, WholeBatch
 from fairlayer.passes.compiled import CompiledPasses
-from fairlayer.passes.condensed import CondensedBatch, CondensedPasses
+from fairlayer.passes.condensed import CondensedBatch, CondensedPasses, sorted_by_cell
 from fairlayer.passes.ranks import RankPasses
 from fairlayer.passes.simplex import SimplexPasses
 from fairlayer.passes.tensors import TorchPasses
@@ -40,6 +40,7 @@ __all__ = [
     "TorchPasses",
     "WholeBatch",
     "make_passes",
+    "sorted_by_cell",
 ]
 
 _ON_HOST = frozenset({"cpu"})  # devices whose batches NumPy serves

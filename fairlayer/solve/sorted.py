@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.passes import Passes
+from fairlayer.passes import Passes, sorted_by_cell
 
 __all__ = ["SortedBatch", "lies_far_outside", "sortable"]
 
@@ -54,14 +54,9 @@ class SortedBatch:
         self.cells, self.geometry, self.visited = passes.cells, passes.geometry, 0
         self.lower, self.upper = passes.lower, passes.upper
         k = len(self.cells.counts)
-        scores, codes = passes.scores, self.cells.codes
-        assert codes is not None
-        if self.cells.weights is None:
-            self.ordered, codes = _cell_by_cell(scores, codes)
-            weights = np.ones(len(codes))
-        else:
-            order = np.lexsort((scores, codes))
-            self.ordered, codes, weights = scores[order], codes[order], self.cells.weights[order]
+        samples = sorted_by_cell(passes.scores, self.cells)
+        self.ordered, codes = samples.scores, np.repeat(np.arange(k + 1), np.diff(samples.starts))
+        weights = np.ones(len(codes)) if samples.weights is None else samples.weights
         if self.geometry.name == "likelihood":
             new = np.append(True, (np.diff(self.ordered) != 0) | (np.diff(codes) != 0))
             self.ordered, codes = self.ordered[new], codes[new]
@@ -129,17 +124,3 @@ class SortedBatch:
             up = inside & (self.ordered[np.minimum(middle, len(self.ordered) - 1)] <= threshold)
             low, high = np.where(up, middle + 1, low), np.where(inside & ~up, middle, high)
         return low
-
-
-def _cell_by_cell(scores: FloatArray, codes: IntArray) -> tuple[FloatArray, IntArray]:
-    """Return the scores in the order of the cells and then of themselves, and the cell of each.
-
-    Numbers of 16 bits are sorted by their digits, and numbers alone without their places by wide instructions.
-    """
-    small = codes.astype(np.uint16) if int(codes.max(initial=0)) < 2**16 else codes
-    order = np.argsort(small, kind="stable")
-    ordered, codes = scores[order], codes[order]
-    cuts = np.flatnonzero(np.diff(codes)) + 1
-    for first, last in zip([0, *cuts.tolist()], [*cuts.tolist(), len(codes)], strict=True):
-        ordered[first:last].sort()
-    return ordered, codes
