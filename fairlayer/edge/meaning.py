@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fairlayer._arrays import is_followed, without_derivatives
@@ -120,11 +122,12 @@ def warn_of_unmeant(
         return
     plain = without_derivatives(scores)
     ends = (0.0, 1.0) if from_logits or simplex else (_end(box.lower, min), _end(box.upper, max))
-    smallest = None if from_logits else float(plain.min())
+    numbers = _numbers(plain)
+    smallest = None if from_logits else float(numbers.min())
     if not simplex and not from_logits:
         _say(once, "simplex", about_rows_of_a_simplex(plain))
-        _say(once, "logits", about_logits(plain, ends))
-        if ends == (None, None) and bool(((plain >= 0) & (plain <= 1)).all()):
+        _say(once, "logits", about_logits(numbers, ends))
+        if ends == (None, None) and bool(((numbers >= 0) & (numbers <= 1)).all()):
             ends = (0.0, 1.0)
     if simplex and not from_logits:
         _say(once, "no simplex", about_rows_off_the_simplex(plain))
@@ -132,6 +135,11 @@ def warn_of_unmeant(
         _say(once, f"names {constraint.name}", about_names(constraint, statement))
         _say(once, f"limit {constraint.name}", about_limit(constraint, statement, ends))
         _say(once, f"ratio {constraint.name}", about_ratio(constraint, statement, smallest, ends))
+
+
+def _numbers(scores: Tensor) -> Any:
+    """Return scores of the host as an array: threads of torch wait for each other on a machine that is busy."""
+    return scores.numpy() if scores.is_cpu and scores.dtype in {torch.float32, torch.float64} else scores
 
 
 def about_rows_of_a_simplex(scores: Tensor) -> str | None:
@@ -160,12 +168,12 @@ def about_rows_off_the_simplex(scores: Tensor) -> str | None:
     )
 
 
-def about_logits(scores: Tensor, ends: Ends) -> str | None:
-    """Return what to say where most scores lie outside bounds of 0 and 1."""
+def about_logits(scores: Any, ends: Ends) -> str | None:
+    """Return what to say where most scores, of an array or a tensor, lie outside bounds of 0 and 1."""
     low, high = ends
     if low is None or high is None or not (0.0 <= low <= 0.01 and 0.99 <= high <= 1.0):
         return None
-    outside = float(((scores < 0) | (scores > 1)).double().mean())
+    outside = float(((scores < 0) | (scores > 1)).sum()) / math.prod(scores.shape)
     if outside <= 0.5:
         return None
     return (
