@@ -14,6 +14,7 @@ from fairlayer._typing import FloatArray
 from fairlayer.errors import BackendError
 
 __all__ = [
+    "held_by_host",
     "hidden_batch",
     "hide_batch",
     "holds_no_numbers",
@@ -56,6 +57,16 @@ def outside_transforms() -> AbstractContextManager[object]:
 def holds_no_numbers(tensor: torch.Tensor) -> bool:
     """Return whether a tensor has only a shape and a dtype: on the meta device, or fake while a program is planned."""
     return tensor.is_meta or type(tensor).__name__ == "FakeTensor"
+
+
+def held_by_host(tensor: torch.Tensor) -> Any:
+    """Return the numbers of a tensor to look at: as an array where the host holds them as they are, else the tensor.
+
+    Torch spreads a look at many numbers over its threads, and where cores are busy these wait for each other for much
+    longer than the look itself takes.
+    """
+    held = tensor.is_cpu and tensor.dtype in _EXACT and not tensor.requires_grad
+    return tensor.numpy() if held else tensor
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from fairlayer._arrays import is_followed, without_derivatives
+from fairlayer._arrays import held_by_host, is_followed, without_derivatives
 from fairlayer._rows import positive_part, reach_of
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Spread, Statement
@@ -122,7 +121,7 @@ def warn_of_unmeant(
         return
     plain = without_derivatives(scores)
     ends = (0.0, 1.0) if from_logits or simplex else (_end(box.lower, min), _end(box.upper, max))
-    numbers = _numbers(plain)
+    numbers = held_by_host(plain)
     smallest = None if from_logits else float(numbers.min())
     if not simplex and not from_logits:
         _say(once, "simplex", about_rows_of_a_simplex(plain))
@@ -135,11 +134,6 @@ def warn_of_unmeant(
         _say(once, f"names {constraint.name}", about_names(constraint, statement))
         _say(once, f"limit {constraint.name}", about_limit(constraint, statement, ends))
         _say(once, f"ratio {constraint.name}", about_ratio(constraint, statement, smallest, ends))
-
-
-def _numbers(scores: Tensor) -> Any:
-    """Return scores of the host as an array: threads of torch wait for each other on a machine that is busy."""
-    return scores.numpy() if scores.is_cpu and scores.dtype in {torch.float32, torch.float64} else scores
 
 
 def about_rows_of_a_simplex(scores: Tensor) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fairlayer._arrays import held_by_host
 from fairlayer.errors import InvalidBoundsError, ProbabilityError
 
 __all__ = ["at_the_ends", "check_probabilities", "check_rows", "inner_margin", "inside_unit_interval", "moved_inside"]
@@ -64,8 +65,8 @@ def check_rows(probabilities: torch.Tensor, geometry: str) -> None:
 
 def at_the_ends(probabilities: torch.Tensor, margin: float) -> int:
     """Return how many probabilities `moved_inside` moves."""
-    inner = inner_margin(probabilities.dtype, margin)
-    return int(((probabilities < inner) | (probabilities > 1.0 - inner)).sum())
+    inner, numbers = inner_margin(probabilities.dtype, margin), held_by_host(probabilities)
+    return int(((numbers < inner) | (numbers > 1.0 - inner)).sum())
 
 
 def inside_unit_interval(value: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer._arrays import hidden_batch, host_float64, transforming
+from fairlayer._arrays import held_by_host, hidden_batch, host_float64, transforming
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, without_convex
@@ -350,7 +350,8 @@ class Plan:
         plain = scores.detach()
         if not plain.numel():
             return 0
-        low, high = (float(end) for end in torch.aminmax(plain))
+        numbers = held_by_host(plain)
+        low, high = map(float, torch.aminmax(plain) if numbers is plain else (numbers.min(), numbers.max()))
         if math.isinf(low) or math.isinf(high):
             check_finite(plain)
         if math.isfinite(low + high):  # NaN is found, and named, by the solver's own check
