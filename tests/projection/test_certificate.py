@@ -64,11 +64,11 @@ def _factor_per_sample(kind: type, patch: pytest.MonkeyPatch) -> None:
     pull = kind.pull
 
     def wrong(self: Any, nu: Any, *more: Any) -> Any:
-        factors = np.linspace(0.5, 1.5, N)
+        factors = np.linspace(0.5, 1.5, self.n)  # a stand-in of the batch has samples of its own
         right = pull(self, nu, *more)
         if isinstance(right, torch.Tensor):
             return right * torch.from_numpy(factors)
-        return (np.broadcast_to(right.T, (*right.shape[1:], N)) * factors).T
+        return (np.broadcast_to(right.T, (*right.shape[1:], self.n)) * factors).T
 
     patch.setattr(kind, "pull", wrong)
 
