@@ -244,7 +244,7 @@ def test_demo_needs_no_network_and_says_that_the_data_are_generated(
 ) -> None:
     monkeypatch.delenv("FAIRLAYER_DATA", raising=False)
     monkeypatch.setenv("FAIRLAYER_CACHE", str(tmp_path / "cache"))
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--epochs", "2"]) == 0
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--epochs", "4"]) == 0
     said = capsys.readouterr().out
     assert "GENERATED data" in said
     assert "6000 rows, one at a time" in said

@@ -164,7 +164,9 @@ class Curve:
         self.statistic = statistic
 
     def at(self, nu: np.ndarray) -> Point:
-        return Point(None, None, np.array([self.statistic(float(nu[0]))]))
+        t, near = float(nu[0]), 1e-9
+        steepness = (self.statistic(t - near) - self.statistic(t + near)) / (2.0 * near)
+        return Point(None, None, np.array([self.statistic(t)]), np.array([steepness]))
 
 
 @pytest.mark.parametrize(
