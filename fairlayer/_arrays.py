@@ -65,8 +65,9 @@ def held_by_host(tensor: torch.Tensor) -> Any:
     Torch spreads a look at many numbers over its threads, and where cores are busy these wait for each other for much
     longer than the look itself takes.
     """
-    held = tensor.is_cpu and tensor.dtype in _EXACT and not tensor.requires_grad
-    return tensor.numpy() if held else tensor
+    if transforming() or not tensor.is_cpu or tensor.dtype not in _EXACT or tensor.requires_grad:
+        return tensor
+    return tensor.resolve_neg().numpy()
 
 
 @contextmanager
