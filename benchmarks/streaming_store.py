@@ -28,9 +28,9 @@ import fairlayer as fl
 from fairlayer.fused import stream_kernels
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming import Recorder
-from fairlayer.streaming.stores.durable import DurableStream
+from fairlayer.streaming.durable import DurableStream
+from fairlayer.streaming.store import StreamStore
 from fairlayer.streaming.stores.shared import SharedStore
-from fairlayer.streaming.stores.sqlite import StreamStore
 from fairlayer.trail import AuditTrail, SlotTrail
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 import fairlayer as fl
-from fairlayer.streaming.stores.durable import DurableStream
-from fairlayer.streaming.stores.sqlite import StreamStore
+from fairlayer.streaming.durable import DurableStream
+from fairlayer.streaming.store import StreamStore
 
 FILE, REQUESTS = "stream.sqlite", 4_000
 

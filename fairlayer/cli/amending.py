@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from fairlayer.cli.verdicts import say
 from fairlayer.errors import DataError
+from fairlayer.streaming.store import forget_ids
 from fairlayer.streaming.stores.postgres import forget_shared
-from fairlayer.streaming.stores.sqlite import forget_ids
 from fairlayer.trail import AuditTrail, ChainRow, JointTrail, Override, Pruning, read_key
 
 __all__ = ["erase", "erase_in_chains", "key_of", "override", "override_in_chains", "prune", "prune_chains"]

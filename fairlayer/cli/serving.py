@@ -21,8 +21,8 @@ from fairlayer.serving import Journal, create_app
 from fairlayer.serving.gate import LOOPBACK
 from fairlayer.serving.server import bound_socket, serve
 from fairlayer.serving.workers import run_workers
+from fairlayer.streaming.store import StreamStore
 from fairlayer.streaming.stores.shared import SharedStore
-from fairlayer.streaming.stores.sqlite import StreamStore
 
 __all__ = ["run_serve"]
 

@@ -24,8 +24,8 @@ from fairlayer.serving.records import read_body, read_labels
 from fairlayer.serving.schemas import Schemas
 from fairlayer.serving.scorer import Scorer
 from fairlayer.streaming.counts.windows import ClockBackError
+from fairlayer.streaming.store import IdReusedError, LabelChangedError, StoreError, StreamStore, UnknownIdError
 from fairlayer.streaming.stores.shared import SharedStore
-from fairlayer.streaming.stores.sqlite import IdReusedError, LabelChangedError, StoreError, StreamStore, UnknownIdError
 from fairlayer.trail import AuditTrail, SlotTrail, TrailError
 
 # No `from __future__ import annotations` here: FastAPI reads the annotations of functions defined inside functions.

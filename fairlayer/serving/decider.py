@@ -28,7 +28,7 @@ from fairlayer.serving.identity import digests_of, read_of
 from fairlayer.serving.journal import Journal
 from fairlayer.serving.scorer import Inputs, stream_of
 from fairlayer.streaming import InferenceState
-from fairlayer.streaming.stores.sqlite import Id
+from fairlayer.streaming.store import Id
 from fairlayer.training.quality import THRESHOLD
 
 __all__ = ["Decided", "Decider", "decided_by"]

@@ -10,9 +10,9 @@ from fairlayer._version import __version__
 from fairlayer.constraints import Constraint
 from fairlayer.errors import ParameterError
 from fairlayer.streaming import Recorder
+from fairlayer.streaming.store import StreamStore
 from fairlayer.streaming.stores.finishing import limits_of
 from fairlayer.streaming.stores.shared import SharedStore
-from fairlayer.streaming.stores.sqlite import StreamStore
 from fairlayer.trail import AuditTrail, SlotTrail
 
 __all__ = ["Journal", "Started"]

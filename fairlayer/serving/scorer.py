@@ -20,11 +20,11 @@ from fairlayer.serving.identity import digests_of, name_of, read_of
 from fairlayer.serving.journal import Journal
 from fairlayer.serving.records import frame_of, unseen_levels
 from fairlayer.streaming import InferenceState, Policy, Recorder
+from fairlayer.streaming.durable import DurableStream
 from fairlayer.streaming.setting import as_window
+from fairlayer.streaming.store import Id, StreamStore
 from fairlayer.streaming.stores.asking import Delivered, Emitted
-from fairlayer.streaming.stores.durable import DurableStream
 from fairlayer.streaming.stores.finishing import Finish
-from fairlayer.streaming.stores.sqlite import Id, StreamStore
 from fairlayer.training import Run, load_run
 from fairlayer.training.config import continuous_names, feature_names
 from fairlayer.training.quality import THRESHOLD

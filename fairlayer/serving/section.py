@@ -10,7 +10,7 @@ from fairlayer.report.pictures import stream_picture
 from fairlayer.serving.scorer import new_stream
 from fairlayer.serving.table import StreamedTable
 from fairlayer.streaming import Policy
-from fairlayer.streaming.stores.durable import read_state
+from fairlayer.streaming.durable import read_state
 from fairlayer.training import Run, measure
 
 __all__ = ["stored_section", "stream_section"]
@@ -63,7 +63,7 @@ def stored_section(run: Run, store: str | Path, *, policy: str | Policy = "prese
     Example:
         >>> from fairlayer.data.readers import read_lending
         >>> from fairlayer.serving import Scorer
-        >>> from fairlayer.streaming.stores.sqlite import StreamStore
+        >>> from fairlayer.streaming.store import StreamStore
         >>> from fairlayer.training import FitOptions, load_run, prepare, save_run, train
         >>> parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,), b_tau=32)
         >>> run = load_run(save_run("run-stored", train(parts, FitOptions(epochs=1))))

@@ -37,8 +37,8 @@ from fairlayer.integrations.sklearn.training_data import read_demands
 from fairlayer.penalties import Excess
 from fairlayer.penalties.samples import read_features
 from fairlayer.scoring.chunk import read_chunk
-from fairlayer.streaming.stores.durable import DurableStream
-from fairlayer.streaming.stores.sqlite import StreamStore
+from fairlayer.streaming.durable import DurableStream
+from fairlayer.streaming.store import StreamStore
 
 N = 40
 NAN = float("nan")

@@ -15,7 +15,7 @@ import fairlayer as fl
 from fairlayer.audit import audit
 from fairlayer.cli import main
 from fairlayer.report import StreamSection, periods_of, render_page
-from fairlayer.streaming.stores.sqlite import StreamStore
+from fairlayer.streaming.store import StreamStore
 from tests.serving.conftest import lending, train
 
 TITLE = "DemographicParity(&#39;sex&#39;), period by period"

@@ -17,7 +17,7 @@ import fairlayer as fl
 from fairlayer.decisions import DecisionRule
 from fairlayer.serving import create_app
 from fairlayer.serving.fields import Field
-from fairlayer.streaming.stores.sqlite import StoreError, StoreView, StreamStore
+from fairlayer.streaming.store import StoreError, StoreView, StreamStore
 from fairlayer.training import KeptRoute, load_run
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")

@@ -20,7 +20,7 @@ import pytest
 
 from fairlayer.errors import CategoryError
 from fairlayer.serving import Scorer, create_app
-from fairlayer.streaming.stores.sqlite import StoreError, StreamStore
+from fairlayer.streaming.store import StoreError, StreamStore
 
 fastapi = pytest.importorskip("fastapi", reason="needs the extra `serve`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serve`")

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from fairlayer.serving import Journal, Scorer
+from fairlayer.streaming.store import StoreView, StreamStore
 from fairlayer.streaming.stores.shared import SharedStore
-from fairlayer.streaming.stores.sqlite import StoreView, StreamStore
 from fairlayer.trail import AuditTrail, copy_chains, joint_checkpoint, rows_between, verify, verify_chains
 from tests.serving.test_workers import records_of
 from tests.streaming.postgresql import Server, programs, running

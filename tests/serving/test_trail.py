@@ -22,8 +22,8 @@ from fairlayer.cli import main
 from fairlayer.errors import ParameterError
 from fairlayer.serving import Journal, Scorer, create_app
 from fairlayer.streaming import Recorder
-from fairlayer.streaming.stores.durable import DurableStream
-from fairlayer.streaming.stores.sqlite import StreamStore, forget_ids
+from fairlayer.streaming.durable import DurableStream
+from fairlayer.streaming.store import StreamStore, forget_ids
 from fairlayer.trail import AuditTrail, TrailError, rows_between, verify
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,8 +17,8 @@ import torch
 
 import fairlayer as fl
 from fairlayer.streaming import Recorder
-from fairlayer.streaming.stores.durable import DurableStream
-from fairlayer.streaming.stores.sqlite import StreamStore
+from fairlayer.streaming.durable import DurableStream
+from fairlayer.streaming.store import StreamStore
 from fairlayer.trail import AuditTrail, rows_between, verify
 from tests.streaming.kill_rounds import request
 

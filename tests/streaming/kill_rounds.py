@@ -16,8 +16,8 @@ import time
 import torch
 
 import fairlayer as fl
-from fairlayer.streaming.stores.durable import DurableStream
-from fairlayer.streaming.stores.sqlite import StreamStore
+from fairlayer.streaming.durable import DurableStream
+from fairlayer.streaming.store import StreamStore
 
 SEXES = ("F", "M")
 

@@ -12,8 +12,8 @@ import fairlayer as fl
 from fairlayer.errors import ParameterError
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming import Phase
-from fairlayer.streaming.stores.durable import DurableStream, read_state
-from fairlayer.streaming.stores.sqlite import StreamStore
+from fairlayer.streaming.durable import DurableStream, read_state
+from fairlayer.streaming.store import StreamStore
 
 WORDS = Vocabulary().learn({"sex": ["F", "M"]})
 WIDE, NARROW = 0.15, 0.02

@@ -21,8 +21,8 @@ from fairlayer.decisions.rounding import Rounding, cells_of
 from fairlayer.errors import LabelValueError
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.control.lease import Lease
+from fairlayer.streaming.store import Answer, IdReusedError, StoreError
 from fairlayer.streaming.stores.shared import SharedStore, SharedStream
-from fairlayer.streaming.stores.sqlite import Answer, IdReusedError, StoreError
 from fairlayer.streaming.stores.together import Together
 from tests.streaming.postgresql import Server, programs, running
 

@@ -26,8 +26,8 @@ from fairlayer.errors import (
     ShapeError,
 )
 from fairlayer.groups import Vocabulary
-from fairlayer.streaming.stores.durable import DurableStream
-from fairlayer.streaming.stores.sqlite import StoreError, StreamStore, UnknownIdError
+from fairlayer.streaming.durable import DurableStream
+from fairlayer.streaming.store import StoreError, StreamStore, UnknownIdError
 from fairlayer.trail import AuditTrail
 
 ROOT = Path(__file__).resolve().parents[2]

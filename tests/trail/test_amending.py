@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fairlayer.cli import main
+from fairlayer.streaming.store import StoreError
 from fairlayer.streaming.stores.postgres import forget_shared
-from fairlayer.streaming.stores.sqlite import StoreError
 from fairlayer.trail import (
     ChainRow,
     JointTrail,

@@ -13,7 +13,7 @@ from fairlayer.constraints import Constraint
 from fairlayer.edge import as_columns, feature_names, read_groups, read_per_sample
 from fairlayer.errors import ConstraintDefinitionError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.streaming.stores.sqlite import Answer, Id, IdReusedError, LabelChangedError, UnknownIdError
+from fairlayer.streaming.store import Answer, Id, IdReusedError, LabelChangedError, UnknownIdError
 
 __all__ = [
     "Asked",

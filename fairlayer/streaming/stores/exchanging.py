@@ -16,9 +16,9 @@ from fairlayer.streaming.machine import Machine
 from fairlayer.streaming.replicas import hear, subtract
 from fairlayer.streaming.saving import loaded, machine_state
 from fairlayer.streaming.state import InferenceState
+from fairlayer.streaming.store import Id
 from fairlayer.streaming.stores.finishing import Finish, recount
 from fairlayer.streaming.stores.postgres import Slot
-from fairlayer.streaming.stores.sqlite import Id
 
 __all__ = ["Exchanged"]
 

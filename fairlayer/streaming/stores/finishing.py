@@ -12,9 +12,9 @@ from torch import Tensor
 from fairlayer.constraints import Constraint
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.state import InferenceState
+from fairlayer.streaming.store import Step
 from fairlayer.streaming.stores.asking import Part
 from fairlayer.streaming.stores.recording import Answered
-from fairlayer.streaming.stores.sqlite import Step
 
 __all__ = ["Finish", "answered_of", "finished", "limits_of", "owner_of", "recount", "step_of"]
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from fairlayer.errors import require
-from fairlayer.streaming.stores.sqlite import Answer, Id, Step, StoreError
+from fairlayer.streaming.store import Answer, Id, Step, StoreError
 from fairlayer.trail import SlotTrail, TrailError
 from fairlayer.trail.amending import rewritten
 from fairlayer.trail.appending import Prepared

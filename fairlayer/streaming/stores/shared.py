@@ -23,12 +23,12 @@ from fairlayer.errors import ParameterError
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.control.lease import Lease
 from fairlayer.streaming.state import InferenceState
+from fairlayer.streaming.store import Answer, Id, Step, StoreError
 from fairlayer.streaming.stores.asking import Delivered, Emitted, Part, check_known, check_same, read_asked, read_labels
 from fairlayer.streaming.stores.exchanging import Exchanged
 from fairlayer.streaming.stores.finishing import Finish, answered_of, finished, owner_of, step_of
 from fairlayer.streaming.stores.postgres import Database, Queued
 from fairlayer.streaming.stores.recording import Recorder, slot_trail
-from fairlayer.streaming.stores.sqlite import Answer, Id, Step, StoreError
 from fairlayer.streaming.stores.together import Together
 from fairlayer.trail.appending import Prepared
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fairlayer.streaming.stores.sqlite import Answer, Id
+from fairlayer.streaming.store import Answer, Id
 
 __all__ = ["Together"]
 
@@ -27,7 +27,7 @@ class Together:
         ask: looks ids up; called by one thread at a time.
 
     Example:
-        >>> from fairlayer.streaming.stores.sqlite import Answer
+        >>> from fairlayer.streaming.store import Answer
         >>> together = Together(lambda ids: {each: Answer(0.5, None, 0.4) for each in ids if each == "a"})
         >>> together(["a", "b"])
         {'a': Answer(emitted=0.5, label=None, raw=0.4, digest=None)}

@@ -20,10 +20,10 @@ from fairlayer.constraints import Constraint
 from fairlayer.errors import ConstraintDefinitionError
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.state import InferenceState
+from fairlayer.streaming.store import Id, Step, StoreError, StoreView, StreamStore
 from fairlayer.streaming.stores.asking import Delivered, Emitted, Part, check_known, check_same, read_asked, read_labels
 from fairlayer.streaming.stores.finishing import Finish, answered_of, finished, owner_of, recount, step_of
 from fairlayer.streaming.stores.recording import Witness
-from fairlayer.streaming.stores.sqlite import Id, Step, StoreError, StoreView, StreamStore
 
 __all__ = ["DurableStream", "read_state"]
 
