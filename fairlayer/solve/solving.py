@@ -34,11 +34,13 @@ _FIRST_STEPS = 12  # of Newton's method, before feasibility is looked into
 _WITHIN = 10.0  # accuracies by which limits may clash and are still met as well as numbers can be
 _FEW_ROWS = 24
 _FEW_PASSES = 4  # after which a stand-in is asked where the solution lies
+_MILD_PASSES = 7  # the same where log-odds are mild, which most often end before
 _SOME_PASSES = 8
 _ROUNDED = 0.2  # accuracies: what far scores leave as they round is less
 _LAST_STEPS = 10
 _FAR_LOG_ODDS = 50.0
 _APART = 30.0  # log-odds from which a stand-in is asked at once
+_MILD = 12.0  # log-odds
 _PLAIN = (float, type(None))  # bounds that are the same for all samples
 _ROOM = 1e-9  # what relaxing adds to the least widening, relative to 1 or to it, so that there is room inside
 
@@ -173,20 +175,25 @@ def _suits(passes: Passes, units: Units, start: Point) -> bool:
     return isinstance(passes.lower, _PLAIN) or bool((start.curvature > 0).mean() > 0.5)
 
 
-def _far_apart(passes: Passes) -> bool:
-    """Return whether log-odds lie so far from each other that slopes in one place say nothing about the next."""
+def _far_apart(passes: Passes, log_odds: float) -> bool:
+    """Return whether log-odds go so far that slopes in one place say little about the next."""
     if not sortable(passes) or not passes.geometry.smooth:
         return False
     if passes.geometry.name == "entropic":
-        return bool(passes.size > _APART)
+        return bool(passes.size > log_odds)
     nearest = min(float(passes.scores.min()), 1.0 - float(passes.scores.max()))  # to an end of (0, 1)
-    return nearest < math.exp(-_APART)
+    return nearest < math.exp(-log_odds)
+
+
+def _patience(passes: Passes) -> int:
+    """Return after how many sweeps a stand-in is asked: it costs more than the last ones of a mild batch would."""
+    return _FEW_PASSES if _far_apart(passes, _MILD) else _MILD_PASSES
 
 
 def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None) -> Solution:
     """Solve a feasible system: by the cheapest method for it, and by slower and safer ones where that stalls."""
     single = slabs.single() if passes.cells.dense is None else None
-    solution = solve_by_stand_in(passes, slabs, start) if _far_apart(passes) else None
+    solution = solve_by_stand_in(passes, slabs, start) if _far_apart(passes, _APART) else None
     if solution is not None:
         return solution
     if units is not None and (lies_far_outside(passes) if single else _suits(passes, units, start)):
@@ -209,14 +216,14 @@ def _at_first(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | Non
     """Return the solution where a few steps find it, or a stand-in shows where it lies."""
     if not sortable(passes):
         return _try(passes, slabs, start)
-    return _try(passes, slabs, start, most_passes=_FEW_PASSES) or solve_by_stand_in(passes, slabs, start)
+    return _try(passes, slabs, start, most_passes=_patience(passes)) or solve_by_stand_in(passes, slabs, start)
 
 
 def _by_one_multiplier(passes: Passes, slabs: SlabSystem, single: SingleSlab, start: Point) -> Solution:
     if not sortable(passes):
         return solve_scalar(passes, single, start)
     try:
-        return solve_scalar(passes, single, start, _FEW_PASSES)
+        return solve_scalar(passes, single, start, _patience(passes))
     except SolverError:
         return solve_by_stand_in(passes, slabs, start) or solve_scalar(passes, single, start)
 
