@@ -116,7 +116,8 @@ class CondensedBatch:
     def at(self, pulls: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the sums of y and of W of each cell, (points, cells + 1) each."""
         if self.geometry != Euclidean():
-            return self._at_nodes(pulls)
+            total, free = self._nodes_sum(pulls, self._answer)
+            return total, free
         below, above = self._ends(pulls)
         free = self._read(self._weights, above) - self._read(self._weights, below)
         total = self._read(self._scores, above) - self._read(self._scores, below) - pulls * free
@@ -216,10 +217,6 @@ class CondensedBatch:
     def _scores(self) -> FloatArray:
         scores, weights, _ = self.samples
         return self._so_far(scores if weights is None else scores * weights)
-
-    def _at_nodes(self, pulls: FloatArray) -> tuple[FloatArray, FloatArray]:
-        total, free = self._nodes_sum(pulls, self._answer)
-        return total, free
 
     def _answer(self, x: FloatArray, pulls: FloatArray) -> tuple[FloatArray, ...]:
         value = self.geometry.step(x, pulls, None, None)[0]

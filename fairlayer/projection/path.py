@@ -14,7 +14,7 @@ from fairlayer._typing import FloatArray
 from fairlayer.constraints.varying import checked_at_limits
 from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
-from fairlayer.passes import CondensedPasses
+from fairlayer.passes import CondensedPasses, Point
 from fairlayer.passes.pairs import PairPasses
 from fairlayer.projection.assembly import Assembly, assemble
 from fairlayer.projection.exact import ExactProblem
@@ -229,7 +229,9 @@ def _of_pairs(
     passes, tallies = column.solver_passes, Tallies(column.solver_passes, column.raw, threshold)
     assert isinstance(passes, PairPasses)
     size = len(assemblies), column.assembly.cells.size
-    nu, prices = np.full(size, math.nan), np.full((len(assemblies), len(column.assembly.owners)), math.nan)
+    nu, statistics = np.full(size, math.nan), np.full(size, math.nan)
+    prices = np.full((len(assemblies), len(column.assembly.owners)), math.nan)
+    points: list[Point | None] = [None] * len(assemblies)
     found: list[Tally | None] = [None] * len(assemblies)
     for row, assembly in enumerate(assemblies):
         here = passes.at_other(assembly.pairs)
@@ -237,9 +239,10 @@ def _of_pairs(
             solved = solve_coupled(here, assembly.slabs)
         except ClashingFaces:
             continue
-        nu[row] = solved.solution.nu
-        prices[row] = prices_by_block(solved.solution, len(assembly.owners))
-        for place, _, _, price in assembly.held_pairs(here.multipliers(solved.solution.point, nu[row])):
+        solution = solved.solution
+        nu[row], statistics[row], points[row] = solution.nu, solution.statistics, solution.point
+        prices[row] = prices_by_block(solution, len(assembly.owners))
+        for place, _, _, price in assembly.held_pairs(here.multipliers(solution.point, nu[row])):
             prices[row, place] += price
-        found[row] = tallies.at(nu[row], solved.solution.point)
-    return GridSolution(nu, nu, prices, []), found
+        found[row] = tallies.at(nu[row], solution.point)
+    return GridSolution(nu, statistics, prices, points), found

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import fairlayer as fl
+from fairlayer._arrays import held_by_host
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.edge import Box, OnceWarner, read_groups, warn_if_nothing_to_compare, warn_of_unmeant
 from fairlayer.edge.meaning import about_limit, about_logits, about_ratio, about_rows_of_a_simplex
@@ -249,3 +250,14 @@ def test_a_path_names_tolerances_that_are_no_list_of_numbers(tolerances: Any) ->
         fl.fairness_path(
             [0.1, 0.9], fl.DemographicParity("sex", 0.1), tolerances, sensitive_features={"sex": ["F", "M"]}
         )
+
+
+def test_only_numbers_that_the_host_holds_as_they_are_become_an_array() -> None:
+    plain = torch.tensor([0.25, 0.5])
+    assert isinstance(held_by_host(plain), np.ndarray)
+    assert held_by_host(torch._neg_view(plain)).tolist() == [-0.25, -0.5]
+    for other in (plain.half(), plain.clone().requires_grad_(), torch.tensor([1, 2])):
+        assert held_by_host(other) is other
+    inside: list[bool] = []
+    torch.func.vmap(lambda x: inside.append(held_by_host(plain) is plain) or x)(torch.zeros(2))
+    assert inside == [True]

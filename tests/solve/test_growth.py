@@ -421,6 +421,21 @@ def test_a_stand_in_changes_nothing(geometry: str, monkeypatch: pytest.MonkeyPat
     np.testing.assert_allclose(found.value.numpy(), without.value.numpy(), atol=1e-9)
 
 
+@pytest.mark.parametrize("geometry", ["entropic", "likelihood"])
+def test_a_mild_batch_that_takes_six_sweeps_asks_no_stand_in(geometry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: Any) -> None:
+        raise AssertionError("a stand-in costs more than the sweeps that are left")
+
+    monkeypatch.setattr("fairlayer.solve.solving.solve_by_stand_in", asked)
+    rng = np.random.default_rng(2)
+    y, g = rng.integers(0, 2, 10_000), rng.integers(0, 4, 10_000)
+    z = np.clip(rng.beta(1.2, 1.5, 10_000) + 0.05 * g, 0.001, 0.999)
+    rule = fl.EqualizedOdds("g", 0.02)
+    found = fl.project(z, rule, sensitive_features={"g": g}, y=y, bounds=(0.0, 1.0), geometry=geometry)
+    assert found.certificate.holds
+    assert found.passes > 4  # it would have been asked after four
+
+
 def test_what_a_stand_in_looks_at_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     few = _far_out("likelihood", "apart", "two", 8, 30.0).passes
     monkeypatch.setattr("fairlayer.solve.standin._WIDTHS", (1e-9,))  # nothing is one with anything else

@@ -360,13 +360,42 @@ def test_a_backup_put_back_beside_the_log_of_a_killed_process_is_refused(by: str
         for end in ("-wal", ".lock"):
             shutil.copy(f"{tmp_path / 'left'}{end}", f"{path}{end}")
         shutil.copy(backup, path)
-        with pytest.raises(StoreError, match=r"s\.sqlite-wal' is the log of another file .* Delete"):
+        with pytest.raises(StoreError, match=r"s\.sqlite-wal' is the log of another file .* delete"):
             resumed(path)
         assert path.read_bytes() == backup.read_bytes()  # nothing was added to it
         Path(f"{path}-wal").unlink()
         stream = resumed(path, every=1_000)
         assert stream.state.samples == 20
     stream.close()
+
+
+def test_a_file_that_was_moved_with_its_log_goes_on_once_no_other_lock_is_there(tmp_path: Path) -> None:
+    path, moved = tmp_path / "s.sqlite", tmp_path / "moved.sqlite"
+    resumed(moved).close()  # an earlier file of that name leaves its lock
+    stream = resumed(path, every=1_000)
+    for scores, features in arrivals(20):
+        stream.emit(scores, features)
+    for end in ("", "-wal"):
+        shutil.copy(f"{path}{end}", f"{moved}{end}")
+    stream.close()
+    with pytest.raises(StoreError, match=r"brought here together, delete '.*moved\.sqlite\.lock'"):
+        resumed(moved)
+    Path(f"{moved}.lock").unlink()
+    again = resumed(moved)
+    assert again.state.samples == 20
+    again.close()
+
+
+def test_a_backup_beside_a_log_is_refused_where_the_lock_is_gone_too(tmp_path: Path) -> None:
+    path, backup = tmp_path / "s.sqlite", tmp_path / "backup.sqlite"
+    stream = resumed(path, every=1_000)
+    stream.store.backup(backup)
+    for scores, features in arrivals(20):
+        stream.emit(scores, features)
+    shutil.copy(f"{path}-wal", f"{backup}-wal")
+    stream.close()
+    with pytest.raises(StoreError, match="is the log of another file"):
+        resumed(backup)
 
 
 def test_a_file_beside_its_own_log_goes_on_also_where_somebody_reads_an_older_moment(tmp_path: Path) -> None:

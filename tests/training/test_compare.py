@@ -6,6 +6,7 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from fairlayer.data.readers import READERS, read_lending
 from fairlayer.errors import DataError, SmallBatchError
 from fairlayer.model import FairModel
 from fairlayer.training import FitOptions, Trained, compare, emit_in_batches, prepare, train
+from fairlayer.training.fitting import fit
 from fairlayer.training.session import Parts
 
 
@@ -67,6 +69,20 @@ def test_the_result_is_json(trained: Trained) -> None:
     assert state["quality"]["auc"]["constrained"] == trained.comparison.quality["auc"].constrained
     assert "Note" not in state["notes"][0]
     assert "not bounded" in state["notes"][0]
+
+
+def test_training_through_the_layer_takes_smaller_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[tuple[bool, float]] = []
+
+    def noted(*given: Any, options: FitOptions, start_competes: bool, **more: Any) -> Any:
+        rates.append((start_competes, options.learning_rate))
+        return fit(*given, options=options, start_competes=start_competes, **more)
+
+    monkeypatch.setattr("fairlayer.training.session.fit", noted)
+    parts = prepare(read_lending(n=300), ["demographic_parity(sex, 0.05)"], hidden=(4,))
+    trained = train(parts, FitOptions(epochs=1, learning_rate=0.02))
+    assert rates == [(False, 0.02), (True, 0.005)]
+    assert trained.options.learning_rate == 0.02  # what the user asked for is what the run says
 
 
 def test_training_through_the_layer_starts_from_the_unconstrained_network_which_competes(lending: Table) -> None:

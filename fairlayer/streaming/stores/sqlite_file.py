@@ -3,7 +3,8 @@
 SQLite adds what it finds in FILE-wal to whatever file lies beside it. Where a process was killed and a backup was then
 put back next to the log that it left, that mixes two states, and often nothing shows it. So each opening gives the file
 a mark of its own, which FILE.lock keeps too, and a copy gets the mark of copies. A log beside a file of another mark
-than the lock has is refused.
+than the lock has is refused. Where the lock is gone, as where a file and its log were moved, only a copy is refused: a
+log beside it is never its own.
 """
 
 from __future__ import annotations
@@ -59,11 +60,14 @@ class StoreLock:
         with file.open("rb") as opened:  # SQLite itself would read the log as well
             opened.seek(_AT_MARK)
             mark = int.from_bytes(opened.read(4), "big")
-        if mark != self._db.execute("PRAGMA user_version").fetchone()[0]:
-            raise StoreError(
-                f"'{log}' is the log of another file than '{self.path}', where a backup was put back, it seems. Delete "
-                f"'{log}' and '{self.path}-shm' to go on with the backup as it is."
-            )
+        kept = self._db.execute("PRAGMA user_version").fetchone()[0]  # 0 where FILE.lock was not there
+        if mark == kept or (kept == 0 and mark != _COPY):
+            return
+        moved = f" If both were brought here together, delete '{self.path}.lock', which knows another." if kept else ""
+        raise StoreError(
+            f"'{log}' is the log of another file than '{self.path}'. If that is a backup which was put back, delete "
+            f"'{log}' and '{self.path}-shm' to go on with it as it is.{moved}"
+        )
 
     def mark(self, store: sqlite3.Connection) -> None:
         """Give the store a new mark, in the file itself, and keep it here."""
