@@ -20,7 +20,7 @@ PACKAGE = ROOT / "fairlayer"
 # From bottom to top. A unit is a module or subpackage directly inside fairlayer/; it may import itself and
 # units of lower rows, never a neighbour of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_typing", "_version"),
+    ("errors", "_numbers", "_typing", "_version"),
     ("_names",),
     ("_keywords",),
     ("_arrays", "_notebook", "_rows", "collective", "networks", "tensor_state", "tracing", "trail"),

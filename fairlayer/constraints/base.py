@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence, Set
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -212,7 +213,7 @@ def check_tolerance(owner: str, tolerance: Tolerance) -> Tolerance:
     Raises:
         ConstraintDefinitionError: it is negative, not finite, or no scalar.
     """
-    check_number(owner, "tolerance", tolerance)
+    tolerance = check_number(owner, "tolerance", tolerance)
     if as_float(tolerance) < 0:
         raise ConstraintDefinitionError(
             f"{owner} was given tolerance={as_float(tolerance):g}; a tolerance is in prediction units and >= 0 "
@@ -232,8 +233,8 @@ def check_number(owner: str, what: str, value: Tolerance) -> Tolerance:
             f"{owner} was given {what} as a tensor of shape {tuple(value.shape)} and {value.dtype}; "
             "it must be a float or a 0-d floating tensor."
         )
-    if not isinstance(value, torch.Tensor | int | float) or isinstance(value, bool):
+    if not isinstance(value, torch.Tensor | Real) or isinstance(value, bool):
         raise ConstraintDefinitionError(f"{owner} was given {what}={value!r}; it must be a number.")
     if not math.isfinite(as_float(value)):
         raise ConstraintDefinitionError(f"{owner} was given {what}={as_float(value)}; it must be finite.")
-    return value
+    return value if isinstance(value, torch.Tensor | int | float) else float(value)

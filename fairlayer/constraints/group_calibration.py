@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fairlayer._numbers import is_whole
 from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, check_tolerance, title
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.statements import Rows, Statement, Tolerance
@@ -54,7 +55,7 @@ class GroupCalibration(Constraint):
         self.classes = check_classes("GroupCalibration", classes)
         self.name = title("GroupCalibration", self.on, self.classes)
         self.tolerance = check_tolerance(self.name, tolerance)
-        edges = np.linspace(0.0, 1.0, bins + 1) if isinstance(bins, int) else np.asarray(bins, dtype=np.float64)
+        edges = np.linspace(0.0, 1.0, bins + 1) if is_whole(bins) else np.asarray(bins, dtype=np.float64)
         if len(edges) < 2 or not (np.diff(edges) > 0).all():
             raise ConstraintDefinitionError(
                 f"{self.name} was given bins={bins!r}; give a number of bins >= 1, or increasing edges."

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairlayer._arrays import host_float64
+from fairlayer._numbers import is_number, is_whole
 from fairlayer._rows import SparseRows
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints.base import Classes, Constraint, as_names, check_classes, title
@@ -84,11 +85,11 @@ class LipschitzFairness(Constraint):
                 f"{self.name} was given columns and pairs; give one of them, for either says who is alike."
             )
         self.constant = _check_constant(self.name, constant)
-        if isinstance(neighbours, bool) or not isinstance(neighbours, int) or neighbours < 1:
+        if not is_whole(neighbours) or neighbours < 1:
             raise ConstraintDefinitionError(
                 f"{self.name} was given neighbours={neighbours!r}; give a whole number of 1 or more."
             )
-        self.neighbours, self.standardise, self.pairs = neighbours, bool(standardise), pairs
+        self.neighbours, self.standardise, self.pairs = int(neighbours), bool(standardise), pairs
 
     def statements(self, batch: Batch) -> Sequence[Statement]:
         """Return a row per pair: the change per distance is at most the constant; at distance 0 there is none."""
@@ -143,8 +144,7 @@ def nearest(features: FloatArray, neighbours: int, *, standardise: bool) -> Neig
 
 
 def _check_constant(owner: str, constant: Any) -> float:
-    number = isinstance(constant, int | float | np.floating) and not isinstance(constant, bool)
-    if not number or not np.isfinite(constant) or constant < 0:
+    if not is_number(constant) or constant < 0:
         raise ConstraintDefinitionError(
             f"{owner} was given constant={constant!r}; it must be a finite plain number >= 0, in prediction units per "
             "unit of distance (0 asks for equal predictions of neighbours). It takes no gradient."

@@ -14,7 +14,6 @@ request with e = 1 is always granted and one with e = 0 never is; lots, so to sp
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from fairlayer._arrays import host_float64
+from fairlayer._numbers import is_number
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Batch, Constraint
 from fairlayer.constraints.measure import measure
@@ -101,7 +101,7 @@ class DecisionStream:
     ) -> None:
         held = as_constraints(constraints)
         _check(rule, held)
-        if not (isinstance(width, int | float) and math.isfinite(width) and width > 0):
+        if not (is_number(width) and width > 0):
             raise ConstraintDefinitionError(f"width must be a number > 0, in units of the score, but is {width!r}.")
         self.rule, self.constraints, self.width = rule, held, float(width)
         self._features = feature_names(held)

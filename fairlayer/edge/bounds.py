@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fairlayer._arrays import is_followed, without_derivatives
+from fairlayer._numbers import is_number
 from fairlayer.errors import InvalidBoundsError
 
 __all__ = ["Bound", "Bounds", "Box", "plain_bounds"]
@@ -29,7 +30,7 @@ class Box(NamedTuple):
     @staticmethod
     def read(bounds: Bounds, margin: float, scores: Tensor) -> Box:
         """Check bounds and margin, and move the bounds inwards by the margin."""
-        if not (isinstance(margin, int | float) and math.isfinite(margin) and margin >= 0):
+        if not (is_number(margin) and margin >= 0):
             raise InvalidBoundsError(f"margin must be a number >= 0, but is {margin!r}.")
         if bounds is None:
             if margin:
@@ -40,7 +41,7 @@ class Box(NamedTuple):
         if not isinstance(bounds, tuple | list) or len(bounds) != 2:
             raise InvalidBoundsError(f"bounds must be (lower, upper), each None or a number, but is {bounds!r}.")
         for side, bound in zip(("lower", "upper"), bounds, strict=True):
-            if not isinstance(bound, int | float | Tensor | np.ndarray | None):
+            if not isinstance(bound, Real | Tensor | np.ndarray | None) or isinstance(bound, bool):
                 raise InvalidBoundsError(f"the {side} bound must be None, a number or a tensor, but is {bound!r}.")
         inner = (_moved(bounds[0], margin), _moved(bounds[1], -margin))
         lower, upper = _bound("lower", inner[0], scores), _bound("upper", inner[1], scores)
@@ -82,13 +83,15 @@ def _refused_rows(bounds: str) -> InvalidBoundsError:
 
 
 def _moved(bound: Bound, by: float) -> Bound:
-    return bound if bound is None or by == 0 else bound + by
+    if bound is None or by == 0:
+        return bound
+    return float(bound) + by if is_number(bound) else bound + by
 
 
 def _bound(side: str, bound: Bound, scores: Tensor) -> Any:
     if bound is None:
         return None
-    if isinstance(bound, int | float) and math.isfinite(bound):
+    if is_number(bound):
         return float(bound)
     tensor = without_derivatives(torch.as_tensor(bound, dtype=torch.float64))
     if tensor.ndim > 1 or (tensor.ndim == 1 and len(tensor) != len(scores)):

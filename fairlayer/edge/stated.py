@@ -32,7 +32,8 @@ def as_constraints(constraints: Stated) -> tuple[Constraint, ...]:
             each.limit_value()  # a limit argument that is not an attribute is refused before anything reads it
         return read
     raise ConstraintDefinitionError(
-        f"constraints must be a list of constraints, or of their texts, or a single one, but found {constraints!r}."
+        "constraints must be a constraint, its text such as 'demographic_parity(sex, 0.02)', or a list of either, but "
+        f"found {constraints!r}."
     )
 
 

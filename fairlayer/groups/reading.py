@@ -262,8 +262,8 @@ def _from_object(name: str, column: Any) -> Any:
         if hasattr(column, "__array__"):
             return _from_array(name, np.asarray(column))
     raise ShapeError(
-        f"sensitive feature '{name}' is {_described(column)}, and no column: one entry per sample is needed. Give a "
-        "list, a tensor, an array, or a column of a frame; leave out a feature that is not known."
+        f"sensitive feature '{name}' is {_described(column)}. It must be a column with one entry per sample: a list, a "
+        "tensor, an array, or a column of a frame. Leave out a feature that is not known."
     )
 
 
@@ -367,7 +367,7 @@ def _described(column: Any) -> str:
     if isinstance(column, str):
         return f"the single text {column[:30]!r}"
     if isinstance(column, set | frozenset):
-        return f"a {kind}, which has no order,"
+        return f"a {kind}, which has no order"
     if isinstance(column, Iterator):
-        return f"a {kind}, which can be read only once (use list(...)),"
-    return f"a {kind}"
+        return f"a {kind}, which can be read only once (use list(...))"
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"

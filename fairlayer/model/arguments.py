@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from fairlayer._numbers import is_whole
 from fairlayer.constraints import Constraint, DemographicParity
 from fairlayer.constraints.statements import Tolerance
 from fairlayer.errors import ConstraintDefinitionError, OutputError, ParameterError
@@ -68,7 +69,7 @@ def as_indices(index: int | Sequence[int] | None) -> tuple[int, ...]:
     """Return the numbers of the columns of x that were named."""
     if index is None:
         return ()
-    return (index,) if isinstance(index, int) else tuple(int(i) for i in index)
+    return (int(index),) if is_whole(index) else tuple(int(i) for i in index)
 
 
 def column_constraints(indices: tuple[int, ...], tolerance: Tolerance | None) -> list[Constraint]:

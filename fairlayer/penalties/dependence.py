@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairlayer._numbers import is_number
 from fairlayer._typing import BoolArray, called_like
 from fairlayer.constraints.base import as_names
 from fairlayer.edge import check_choice
@@ -196,6 +196,6 @@ def _over_strata(  # noqa: PLR0917 - the arguments of both measures
 
 
 def _checked_bandwidth(owner: str, bandwidth: float | None) -> float | None:
-    if bandwidth is None or (isinstance(bandwidth, int | float) and 0 < bandwidth < math.inf):
+    if bandwidth is None or (is_number(bandwidth) and bandwidth > 0):
         return bandwidth
     raise ConstraintDefinitionError(f"{owner}: bandwidth must be a finite number > 0, or None, but is {bandwidth!r}.")

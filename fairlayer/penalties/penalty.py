@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fairlayer._numbers import is_number
 from fairlayer._typing import called_like
 from fairlayer.constraints import Constraint, Statement
 from fairlayer.constraints.statements import as_float
@@ -224,7 +225,7 @@ def soft_decisions(scores: Tensor, threshold: float, temperature: float) -> Tens
 
 
 def _number(name: str, value: float, above: float = -math.inf) -> float:
-    if not (isinstance(value, int | float) and above < value < math.inf):
+    if not (is_number(value) and value > above):
         limit = "" if math.isinf(above) else f" > {above:g}"
         raise ConstraintDefinitionError(f"{name} must be a finite number{limit}, but is {value!r}.")
     return float(value)

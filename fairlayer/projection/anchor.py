@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fairlayer._arrays import transforming
+from fairlayer._numbers import is_number
 from fairlayer.errors import BackendError, ParameterError
 
 __all__ = ["anchored", "check_anchor"]
@@ -34,7 +35,7 @@ def check_anchor(anchor: float) -> float:
     Raises:
         ParameterError: it is none.
     """
-    if isinstance(anchor, int | float) and not isinstance(anchor, bool) and 0.0 <= anchor < float("inf"):
+    if is_number(anchor) and anchor >= 0:
         return float(anchor)
     raise ParameterError(f"anchor must be a number >= 0 (0 for the exact derivative alone), but is {anchor!r}.")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fairlayer._keywords import refuse_foreign_keywords
+from fairlayer._numbers import is_number
 from fairlayer.collective import Ranks
 from fairlayer.edge import Bounds, Box, check_choice
 from fairlayer.errors import BackendError, InvalidBoundsError, ParameterError
@@ -140,10 +141,7 @@ def _are_unit(bounds: Any) -> bool:
     return (
         isinstance(bounds, tuple | list)
         and len(bounds) == 2
-        and all(
-            isinstance(bound, int | float) and float(bound) == end
-            for bound, end in zip(bounds, (0.0, 1.0), strict=True)
-        )
+        and all(is_number(bound) and float(bound) == end for bound, end in zip(bounds, (0.0, 1.0), strict=True))
     )
 
 

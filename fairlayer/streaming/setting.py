@@ -8,12 +8,13 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fairlayer._numbers import is_number
 from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import BackendError, ConstraintDefinitionError, ParameterError
 from fairlayer.geometry import EUCLIDEAN, Geometry, geometry_of
 from fairlayer.streaming.calls.entrance import read_bounds, streamable
-from fairlayer.streaming.policies.base import Policy, as_policy, is_finite
+from fairlayer.streaming.policies.base import Policy, as_policy
 
 __all__ = ["Setting", "Window", "as_memory", "as_window"]
 
@@ -79,8 +80,10 @@ class Setting:
                 f'hold="window" was asked, but the policy {policy.name!r} holds the gap of everything since the reset. '
                 "Use policy='present', or leave hold out: windows are reported all the same."
             )
-        if self.transition is not None and not (is_finite(self.transition) and self.transition >= 0):
+        if self.transition is not None and not (is_number(self.transition) and self.transition >= 0):
             raise ParameterError(f"transition must be a number of samples >= 0, but is {self.transition!r}.")
+        if self.transition is not None:
+            object.__setattr__(self, "transition", float(self.transition))
         if self.memory is None and policy.default_memory is not None:
             object.__setattr__(self, "memory", policy.default_memory)
 
@@ -106,9 +109,8 @@ class Setting:
                 f"geometry={rule.name!r} moves the scores themselves, so from_logits=True has no meaning there. Use "
                 "geometry='entropic' (or 'likelihood'), or pass probabilities."
             )
-        over = None if transition is None else float(transition)
         memory, window = as_memory(memory), as_window(window)
-        return cls(held, box, as_policy(policy), memory, rule, from_logits, window, hold, over)
+        return cls(held, box, as_policy(policy), memory, rule, from_logits, window, hold, transition)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -126,7 +128,7 @@ def as_memory(memory: Any) -> float | None:
     Raises:
         ConstraintDefinitionError: it is not a number of samples.
     """
-    if memory is None or (is_finite(memory) and memory >= 1):
+    if memory is None or (is_number(memory) and memory >= 1):
         return None if memory is None else float(memory)
     raise ConstraintDefinitionError(f"memory must be a number of samples >= 1, or None, but is {memory!r}.")
 
@@ -150,7 +152,7 @@ def as_window(window: Any) -> Window | None:
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([smhd])?\s*", window)
         if match:
             found = Window(float(match[1]) * _UNITS.get(match[2] or "", 1.0), clock=match[2] is not None)
-    elif is_finite(window):
+    elif is_number(window):
         found = Window(float(window))
     if found is None or not math.isfinite(found.length) or found.length < (1e-9 if found.clock else 10):
         raise ParameterError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from fairlayer._numbers import is_number
 from fairlayer.errors import ParameterError
 from fairlayer.trail.canonical import canonical
 from fairlayer.trail.checkpoint import Checkpoint, Signer, write_checkpoint
@@ -72,7 +72,7 @@ def _prepared(record: Record, keys: Keys) -> Prepared:
 
 
 def _checked_time(time: float) -> float:
-    if isinstance(time, bool) or not isinstance(time, int | float) or not math.isfinite(time):
+    if not is_number(time):
         raise ParameterError(
             f"a time is a finite number of seconds on the caller's clock, but was given {time!r:.80}. "
             "The trail never reads a clock itself."

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fairlayer._numbers import is_number
 from fairlayer.errors import ParameterError
 from fairlayer.trail.appending import Cursor, Ending, prepare_event
 from fairlayer.trail.errors import RetentionError
@@ -59,7 +59,7 @@ def _through_which(db: Cursor, time: float, kept: Retention) -> tuple[int, int]:
     Raises:
         RetentionError: the days are below the floor, or no checkpoint that covers the segment was exported.
     """
-    if isinstance(time, bool) or not isinstance(time, int | float) or not math.isfinite(time):
+    if not is_number(time):
         raise ParameterError(f"a time is a finite number of seconds on the caller's clock, but was given {time!r:.80}.")
     floor_days, keep_days = kept
     days = floor_days if keep_days is None else keep_days

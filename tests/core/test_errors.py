@@ -201,7 +201,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "a dict of constraints": (
         lambda: fl.project(Z, {"g": DP}, sensitive_features=G),  # type: ignore[arg-type]
         errors.ConstraintDefinitionError,
-        ["must be a list of constraints", "DemographicParity('g'"],
+        ["must be a constraint, its text", "DemographicParity('g'"],
     ),
     "no constraint in the list": (
         lambda: fl.project(Z, ["g"], sensitive_features=G),  # type: ignore[list-item]

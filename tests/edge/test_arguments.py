@@ -61,7 +61,7 @@ def test_a_metric_takes_the_text() -> None:
     "given", [None, 3, "sex", ["sex"], {"a": PARITY}, {PARITY}, (c for c in [PARITY]), [PARITY, None]]
 )
 def test_what_is_no_list_of_constraints(given: Any) -> None:
-    with pytest.raises(errors.ConstraintDefinitionError, match="must be a list of constraints"):
+    with pytest.raises(errors.ConstraintDefinitionError, match="must be a constraint, its text"):
         as_constraints(given)
     with pytest.raises(errors.ConstraintDefinitionError, match="unknown name 'parity'"):
         as_constraints("parity(sex)")

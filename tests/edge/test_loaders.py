@@ -227,7 +227,7 @@ def test_categories_of_other_features_are_not_learnt(given: Any) -> None:
         with pytest.raises(errors.MissingSensitiveFeatureError, match=r"\['g'\] were to be learnt, but .*Pass sens"):
             learner.fit_categories(given)
     assert model.projection.vocabulary.open
-    with pytest.raises(errors.ShapeError, match="is a DataLoader, and no column"):
+    with pytest.raises(errors.ShapeError, match=r"is a DataLoader\. It must be a column"):
         model.fit_categories(DataLoader(TensorDataset(X, GROUP)))
 
 

@@ -194,7 +194,7 @@ def refusals() -> dict[str, tuple[type[Exception], list[str], Callable[[Any, Any
         ),
         "no constraint": (
             ConstraintDefinitionError,
-            ["must be a list of constraints", "'parity'"],
+            ["must be a constraint, its text", "'parity'"],
             lambda x, y, g: FairRidge("parity").fit(x, y),  # type: ignore[arg-type]
         ),
         "bins of scores": (

@@ -306,5 +306,5 @@ def test_settings_are_checked() -> None:
     for wrong in ({"temperature": 0.0}, {"smoothing": -1.0}, {"threshold": float("nan")}):
         with pytest.raises(ConstraintDefinitionError, match="must be a finite number"):
             Penalty(parity, **wrong)  # type: ignore[arg-type]
-    with pytest.raises(ConstraintDefinitionError, match="must be a list of constraints"):
+    with pytest.raises(ConstraintDefinitionError, match="must be a constraint, its text"):
         Penalty("sex")  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fairlayer._numbers import is_number
 from fairlayer.adversarial import Adversary
 from fairlayer.constraints import Constraint
 from fairlayer.constraints.base import check_tolerance
@@ -61,7 +62,7 @@ def check_weighted(module: Any) -> float:
         ConstraintDefinitionError: it has none.
     """
     weight = getattr(module, "penalty_weight", None)
-    if isinstance(weight, int | float):
+    if is_number(weight):
         return weight
     raise ConstraintDefinitionError(
         f"a schedule penalty_weight= was given, but {type(module).__name__} has no number of this name. Let its "

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils.validation import _check_sample_weight
 
+from fairlayer._numbers import is_number
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint, Statement
 from fairlayer.constraints.measure import measure
@@ -34,12 +33,11 @@ def check_positive(owner: str, name: str, value: Any) -> float:
         >>> check_positive("FairRidge", "alpha", 1)
         1.0
     """
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if not 0 < number < math.inf:
+    if not is_number(value) or value <= 0:
         raise ParameterError(
             f"{owner} was given {name}={value!r}; it must be a finite number > 0, which makes the optimum unique."
         )
-    return number
+    return float(value)
 
 
 class Centred(NamedTuple):

@@ -21,6 +21,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from fairlayer._numbers import is_whole
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.decisions import DecisionRule, Decisions, decide
 from fairlayer.edge import Bounds, Stated
@@ -324,7 +325,7 @@ def _two_classes(owner: str, y: Any) -> tuple[Any, Any]:
 
 def _folds(cv: Any, codes: FloatArray | IntArray) -> Any:
     """Return pairs of rows to learn from and rows to score."""
-    if not isinstance(cv, int):
+    if not is_whole(cv):
         return check_cv(cv, codes, classifier=True).split(np.zeros(len(codes)), codes)
     fewest = int(np.bincount(codes.astype(np.int64), minlength=2).min())
     if not 2 <= cv <= fewest:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairlayer._numbers import is_whole
 from fairlayer._typing import Category
 from fairlayer.constraints import Batch
 from fairlayer.edge import as_numbers
@@ -227,4 +228,4 @@ def _check_length(name: str, column: Tensor, scores: Tensor) -> None:
 
 
 def _listed(categories: int | Sequence[Category]) -> tuple[Category, ...]:
-    return tuple(range(categories)) if isinstance(categories, int) else tuple(categories)
+    return tuple(range(categories)) if is_whole(categories) else tuple(categories)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fairlayer._numbers import is_number
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import ParameterError
 from fairlayer.fused import stream_loaded
@@ -109,7 +110,7 @@ class Windows:
                     f"the window is {self.window}, but a call came without at=. Pass at= seconds with every call."
                 )
             return
-        if not isinstance(at, int | float | np.number) or not np.isfinite(at):
+        if not is_number(at):
             raise ParameterError(f"at= must be a finite number of seconds, but is {at!r}.")
         if self.at is not None and at < self.at:
             raise ClockBackError(f"at={at:g} lies before the time of an earlier call, {self.at:g}; it never goes back.")

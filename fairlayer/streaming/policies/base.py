@@ -7,14 +7,13 @@ The machine counts, saves and merges; the policy decides. It is given the `Machi
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from fairlayer._numbers import is_number
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import ConstraintDefinitionError
 
@@ -339,13 +338,8 @@ def check_numbers(policy: object, *, at_least_zero: tuple[str, ...], above_zero:
     """
     for name in at_least_zero + above_zero:
         value = getattr(policy, name)
-        if not is_finite(value) or value < 0 or (name in above_zero and value == 0):
+        if not is_number(value) or value < 0 or (name in above_zero and value == 0):
             sign = "> 0" if name in above_zero else ">= 0"
             raise ConstraintDefinitionError(
                 f"{type(policy).__name__} was given {name}={value!r}; it must be a finite number {sign}."
             )
-
-
-def is_finite(value: Any) -> bool:
-    """Return whether it is a finite number."""
-    return isinstance(value, Real) and math.isfinite(value)
