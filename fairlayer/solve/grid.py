@@ -1,31 +1,40 @@
 """One batch at many limits: the same rows again and again, each time between other numbers.
 
-The batch is condensed once, where it can be, and every sweep goes over that. Where no two rows share a statistic, all
-limits together are one problem of ranges: copies of the batch, one below the other, whose levels and prices move in the
-same passes. Otherwise, and where limits clash, each limit is a problem of its own.
+The batch is condensed once, where it can be, and every sweep goes over that. All limits together are then one problem:
+copies of the batch, one below the other, that share every pass. What finds their prices depends on the rows of one of
+them: few rows have a multiplier per pair (see `many`); rows of which no two share a statistic are ranges, each with a
+level (see `ranges`); other rows have a price each, from one program over the statistics of all (see `many_rows`). What
+is left is a problem of its own: limits that may clash, and those that do not end within their accuracy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from fairlayer._typing import FloatArray
+from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.passes import CondensedPasses, Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.feasibility import surely_feasible
+from fairlayer.solve.many import ManyRows, solve_many
+from fairlayer.solve.many_rows import ProblemRows, solve_priced
 from fairlayer.solve.newton import ROUNDING
 from fairlayer.solve.quadratic import ClashingFaces
-from fairlayer.solve.ranges import solve_ranges
-from fairlayer.solve.slabs import Faces, RowSlabs, SlabSystem
+from fairlayer.solve.ranges import price_ranges
+from fairlayer.solve.slabs import RowSlabs, SlabSystem
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.solving import solve
 from fairlayer.solve.table import RowTable
 from fairlayer.solve.units import Units
 
 __all__ = ["GridSolution", "prices_by_block", "solve_grid"]
+
+_FEW_PAIRS = 12  # rows of one problem, with every pair of a spread as two, up to which pairs are quicker than ranges
+_SOME_PAIRS = 24  # the same where rows share statistics
+_MOST_ENTRIES = 250_000  # rows times statistics of all problems, beyond which one by one is quicker
+_STEPS = 12  # of the method for pairs: what needs more is left to a safer one
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,13 @@ class GridSolution:
     nu: FloatArray
     statistics: FloatArray
     prices: FloatArray
-    points: Sequence[Point | None]
+    points: list[Point | None]
+
+    @staticmethod
+    def blank(limits: int, statistics: int, blocks: int) -> GridSolution:
+        """Return one that holds no solution yet."""
+        nu, values = (np.full((limits, statistics), np.nan) for _ in range(2))
+        return GridSolution(nu, values, np.full((limits, blocks), np.nan), [None] * limits)
 
 
 def solve_grid(passes: Passes, systems: Sequence[SlabSystem], *, relax: bool = False) -> GridSolution:
@@ -53,25 +68,18 @@ def solve_grid(passes: Passes, systems: Sequence[SlabSystem], *, relax: bool = F
         systems: what must hold at each limit.
         relax: whether limits that nothing meets are widened.
     """
-    if not isinstance(passes, CondensedPasses):
-        return _one_by_one(passes, systems, relax=relax)
-    found = _together(passes, systems)
-    return _one_by_one(passes, systems, relax=relax) if found is None else found
-
-
-def _one_by_one(passes: Passes, systems: Sequence[SlabSystem], *, relax: bool) -> GridSolution:
-    shape = len(systems), passes.cells.size
-    nu, statistics = np.full(shape, np.nan), np.full(shape, np.nan)
-    prices = np.full((len(systems), max(len(slabs.blocks) for slabs in systems)), np.nan)
-    points: list[Point | None] = [None] * len(systems)
-    for row, slabs in enumerate(systems):
+    found = GridSolution.blank(len(systems), passes.cells.size, max(len(slabs.blocks) for slabs in systems))
+    solved = np.zeros(len(systems), dtype=bool)
+    if isinstance(passes, CondensedPasses) and systems[0].blocks and all(_alike(systems[0], each) for each in systems):
+        solved = _together(passes, systems, found)
+    for row in np.flatnonzero(~solved).tolist():
         try:
-            solution = solve(passes, slabs, relax=relax).solution
+            solution = solve(passes, systems[row], relax=relax).solution
         except ClashingFaces:
             continue
-        nu[row], statistics[row], points[row] = solution.nu, solution.statistics, solution.point
-        prices[row] = prices_by_block(solution, prices.shape[1])
-    return GridSolution(nu, statistics, prices, points)
+        found.nu[row], found.statistics[row], found.points[row] = solution.nu, solution.statistics, solution.point
+        found.prices[row] = prices_by_block(solution, found.prices.shape[1])
+    return found
 
 
 def prices_by_block(solution: Solution, blocks: int) -> FloatArray:
@@ -82,61 +90,179 @@ def prices_by_block(solution: Solution, blocks: int) -> FloatArray:
     return prices
 
 
-def _together(passes: CondensedPasses, systems: Sequence[SlabSystem]) -> GridSolution | None:
-    """Solve all limits as one problem of ranges; None where they are none, or clash."""
-    if not systems[0].blocks or not all(_alike(systems[0], each) for each in systems[1:]):
-        return None
-    copies = passes.copied(len(systems))
-    table = RowTable.of_copies(_all_gauged(passes, systems))
-    units = Units.of(table)
-    if units is None or not (units.fit(copies) or all(each.holds_for_constants for each in systems)):
-        return None
-    slabs = SlabSystem([block for system in systems for block in system.blocks])
-    found = solve_ranges(copies, slabs, units, copies.at(None), copies.widest_metric())
-    if found is None or _error(table, slabs, found, len(systems)) > ROUNDING:
-        return None
-    shape = len(systems), -1
-    prices = _prices_of_many(slabs, found).reshape(shape)
-    return GridSolution(found.nu.reshape(shape), found.statistics.reshape(shape), prices, [None] * len(systems))
+def _together(passes: CondensedPasses, systems: Sequence[SlabSystem], found: GridSolution) -> BoolArray:
+    """Write down what solving all limits as one problem finds, and return at which of them that was exact."""
+    grid = _Grid(passes, systems)
+    fitting = grid.fitting()
+    if not fitting.any():
+        return fitting
+    which = np.flatnonzero(fitting)
+    if len(which) < len(systems):
+        grid = _Grid(passes, [systems[row] for row in which.tolist()])
+    solved = grid.solve()
+    if solved is None:
+        return np.zeros(len(systems), dtype=bool)
+    exact = solved.error <= ROUNDING  # of NaN, no
+    rows = which[exact]
+    found.nu[rows], found.statistics[rows], found.prices[rows] = (
+        each.reshape(len(which), -1)[exact] for each in (solved.nu, solved.statistics, solved.prices)
+    )
+    return np.isin(np.arange(len(systems)), rows)
 
 
-def _all_gauged(passes: Passes, systems: Sequence[SlabSystem]) -> list[SlabSystem]:
-    """Return the systems with the accuracy of their rows, which for differences does not depend on the limit."""
-    start, base = passes.at(None), accuracy_of(passes)
-    first = gauged(passes, systems[0], start, base)
-    if any(isinstance(block, RowSlabs) for block in first.blocks):
-        return [first, *(gauged(passes, each, start, base) for each in systems[1:])]
-    accuracies: list[Any] = [block.atol for block in first.blocks]
-    return [
-        SlabSystem([block._replace(atol=atol) for block, atol in zip(each.blocks, accuracies, strict=True)])
-        for each in systems
-    ]
+@dataclass(frozen=True)
+class _Solved:
+    """The solutions at all limits of a grid, one after the other, and by how many accuracies each is missed."""
+
+    nu: FloatArray
+    statistics: FloatArray
+    prices: FloatArray
+    error: FloatArray
 
 
-def _error(table: RowTable, slabs: SlabSystem, found: Solution, copies: int) -> float:
-    """Return by how many accuracies any limit, or any price, of copies of a system is missed.
+class _Grid:
+    """Systems that are alike but for their limits, over copies of one batch."""
 
-    A price is missed by the slack of its limit: sum_j lambda_j limit_j - nu' s, per unit of sum_j lambda_j atol_j.
+    def __init__(self, passes: CondensedPasses, systems: Sequence[SlabSystem]) -> None:
+        self.base, self.systems, self.count = passes, systems, len(systems)
+        self.passes = passes.copied(self.count)
+        self.steady = all(each.holds_for_constants for each in systems)  # whatever the limit, something meets it
+        self.start = passes.at(None)
+        self.gauged = self._gauged()
+        if self.alike:
+            self.table = RowTable.of_copies(systems, RowTable.of(self.gauged[0]).atol)
+        else:
+            self.table = RowTable.of_copies(self.gauged)
+        sizes = [(len(each.matrix), isinstance(each, RowSlabs)) for each in systems[0].blocks]
+        self.pairs = sum(2 * size if own else size * (size - 1) for size, own in sizes)
+        self.units = None if self.pairs <= _FEW_PAIRS and self.steady else Units.of(self.table)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the accuracy of the rows does not depend on the limit, as that of differences does not."""
+        return not any(isinstance(block, RowSlabs) for block in self.systems[0].blocks)
+
+    def _gauged(self) -> list[SlabSystem]:
+        """Return the systems with the accuracy of their rows; where that is the same for all, the first one."""
+        base = accuracy_of(self.base)
+        asked = self.systems[:1] if self.alike else self.systems
+        return [gauged(self.base, each, self.start, base) for each in asked]
+
+    def fitting(self) -> BoolArray:
+        """Return at which limits something surely fits the bounds."""
+        if self.steady:
+            return np.ones(self.count, dtype=bool)
+        if self.units is not None:
+            of_units, of_levels = (each.reshape(self.count, -1) for each in self.units.room(self.passes))
+            return np.asarray(of_units.all(axis=1) & of_levels.all(axis=1))
+        systems = self.systems if self.alike else self.gauged
+        return np.array([surely_feasible(self.base, each, self.start.statistics) for each in systems])
+
+    def solve(self) -> _Solved | None:
+        """Solve all limits; None where no method is for them."""
+        cells = self.passes.cells.size
+        owner = np.repeat(np.arange(self.count), len(self.table.level) // self.count)
+        rows = ProblemRows(self.table, owner, np.repeat(np.arange(self.count), cells // self.count), self.count)
+        if self.pairs <= _FEW_PAIRS or (self.pairs <= _SOME_PAIRS and self.units is None):
+            high, low, point = self._by_pairs()
+        elif self.units is not None:
+            start, wide = self.passes.at(None), self.passes.widest_metric()
+            slabs = SlabSystem([block for system in self.systems for block in system.blocks])
+            ranges = price_ranges(self.passes, slabs, self.units, start, wide)
+            if ranges is None:
+                return None
+            high, low, point = ranges.high, ranges.low, ranges.point
+        elif len(self.table.level) * cells // self.count <= _MOST_ENTRIES:
+            priced = solve_priced(self.passes, rows, self.passes.at(None))
+            high, low, point = priced.high, priced.low, priced.point
+        else:
+            return None
+        high, low = _netted(rows, high, low)
+        dual = rows.dual(high, low)
+        error = rows.error(dual, point.statistics)
+        error = np.where(np.isfinite(rows.over_cells(dual.nu + point.statistics)), error, np.inf)
+        return _Solved(dual.nu, point.statistics, self._by_block(high, low), error)
+
+    def _by_pairs(self) -> tuple[FloatArray, FloatArray, Point]:
+        """Solve with a multiplier for each pair of a spread; return the prices of rows, and the batch there."""
+        pairs, count, cells = _Pairs.of(self.table, self.count), self.count, self.base.cells
+        place = np.arange(count * cells.size).reshape(count, cells.size)
+        rows = ManyRows(pairs.matrix, pairs.limit, place, count * cells.size)
+        found = solve_many(self.passes, rows, np.broadcast_to(1.0 / cells.counts, place.shape), _STEPS)
+        high, low = pairs.prices(np.where(found.converged[:, None], found.multipliers, np.nan))
+        return high, low, found.point
+
+    def _by_block(self, high: FloatArray, low: FloatArray) -> FloatArray:
+        """Return what the multipliers of each block add up to at each limit, in the user's unit."""
+        blocks = self.systems[0].blocks
+        own = [
+            each.scale if isinstance(each, RowSlabs) and each.scale is not None else np.ones(len(each.matrix))
+            for each in blocks
+        ]
+        amount = np.where(self.table.tied, high, (high + low) / np.tile(np.concatenate(own), self.count))
+        return np.bincount(self.table.block, amount, self.count * len(blocks)).astype(np.float64, copy=False)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The rows of one problem with every ordered pair of a spread, and both sides of every other row.
+
+    Args:
+        matrix: (problems, pairs, statistics).
+        limit: (problems, pairs).
+        first: the row at its upper limit, of those of one problem; -1 where there is none, (pairs,).
+        second: the row at its lower limit, likewise.
     """
-    if not (np.isfinite(found.nu).all() and np.isfinite(found.statistics).all()):
-        return np.inf
-    value, levels = table.matrix @ found.statistics + table.offset, len(table.scale)
-    high, low, atol = np.full(levels, -np.inf), np.full(levels, np.inf), np.ones(levels)
-    own, of = table.tied, table.level[table.tied]
-    np.maximum.at(high, of, value[own])
-    np.minimum.at(low, of, value[own])
-    atol[of] = table.atol[own]
-    missed = np.maximum(value - table.upper, table.lower - value) / table.atol
-    across = (table.scale * high - low - table.width) / atol
-    faces, amount = found.faces, found.multipliers
-    assert isinstance(faces, Faces)
-    copy = faces.keys[:, 0] // (len(slabs.blocks) // copies)
-    limits, weights = np.bincount(copy, amount * faces.limits, copies), np.zeros(copies)
-    first = np.searchsorted(table.block, faces.keys[:, 0])
-    np.add.at(weights, copy, amount * table.atol[first + faces.keys[:, 1]])
-    slack = np.abs(limits - (found.nu * found.statistics).reshape(copies, -1).sum(axis=1))
-    slack = slack[weights > 0] / weights[weights > 0]
-    return float(max(missed.max(initial=0.0), across.max(initial=0.0), slack.max(initial=0.0)))
+
+    matrix: FloatArray
+    limit: FloatArray
+    first: IntArray
+    second: IntArray
+
+    @staticmethod
+    def of(table: RowTable, count: int) -> _Pairs:
+        """Lay out the rows of copies of one system."""
+        rows, spreads = len(table.level) // count, len(table.scale) // count
+        level, columns = table.level[:rows], table.matrix.shape[1] // count
+        once = slice(0, len(table.matrix.data) // count)
+        matrix = np.zeros((rows + 1, columns))  # the last: of no row
+        np.add.at(matrix, (table.matrix.rows[once], table.matrix.columns[once]), table.matrix.data[once])
+        own = np.flatnonzero(level < 0)
+        tied = [np.flatnonzero(level == spread) for spread in range(spreads)]
+        both = [np.nonzero(~np.eye(len(members), dtype=bool)) for members in tied]
+        none = np.full(len(own), -1)
+        first = np.concatenate([own, none, *(at[i] for at, (i, _) in zip(tied, both, strict=True))])
+        second = np.concatenate([none, own, *(at[j] for at, (_, j) in zip(tied, both, strict=True))])
+        scale, width, offset = (
+            np.pad(each.reshape(count, -1), ((0, 0), (0, 1)), constant_values=last)[:, at]
+            for each, last, at in (
+                (table.scale, 1.0, level[first]),
+                (table.width, 0.0, level[first]),
+                (table.offset, 0.0, slice(None)),
+            )
+        )
+        single = 2 * len(own)
+        scale[:, :single], width[:, :single] = 1.0, 0.0
+        limit = width + offset[:, second] - scale * offset[:, first]
+        limit[:, : len(own)] = table.upper.reshape(count, -1)[:, own]
+        limit[:, len(own) : single] = -table.lower.reshape(count, -1)[:, own]
+        return _Pairs(scale[:, :, None] * matrix[first] - matrix[second], limit, first, second)
+
+    def prices(self, multipliers: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the prices of the rows at their upper and at their lower limits."""
+        count, rows = len(multipliers), int(max(self.first.max(), self.second.max())) + 1
+        found = np.zeros((2, count, rows + 1))
+        for side, at in enumerate((self.first, self.second)):
+            np.add.at(found[side].T, at, multipliers.T)
+        return found[0, :, :-1].ravel(), found[1, :, :-1].ravel()
+
+
+def _netted(rows: ProblemRows, high: FloatArray, low: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return equal prices in which no member of a spread without slack is both a high and a low."""
+    table = rows.table
+    width = np.append(table.width, np.inf)[table.level]
+    net, tied = high - low, (width <= 0.0) & (rows.scale == 1.0)
+    return np.where(tied, np.maximum(net, 0.0), high), np.where(tied, np.maximum(-net, 0.0), low)
 
 
 def _alike(first: SlabSystem, other: SlabSystem) -> bool:
@@ -145,14 +271,3 @@ def _alike(first: SlabSystem, other: SlabSystem) -> bool:
         type(a) is type(b) and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix))
         for a, b in zip(first.blocks, other.blocks, strict=True)
     )
-
-
-def _prices_of_many(slabs: SlabSystem, solution: Solution) -> FloatArray:
-    """Return the same for all blocks of a large system, whose faces are not written out."""
-    assert isinstance(solution.faces, Faces)
-    keys, prices = solution.faces.keys, solution.multipliers.copy()
-    for block, each in enumerate(slabs.blocks):
-        if isinstance(each, RowSlabs) and each.scale is not None:
-            here = keys[:, 0] == block
-            prices[here] /= each.scale[keys[here, 1]]
-    return np.bincount(keys[:, 0], prices, len(slabs.blocks)).astype(np.float64, copy=False)

@@ -80,13 +80,16 @@ class ManySolved:
     sweeps: int
 
 
-def solve_many(passes: Passes, rows: ManyRows, largest_pulls: FloatArray) -> ManySolved:
+def solve_many(
+    passes: Passes, rows: ManyRows, largest_pulls: FloatArray, most_steps: int = _MOST_STEPS
+) -> ManySolved:
     """Solve all problems, as far as the method goes.
 
     Args:
         passes: the samples of all problems; cells belong to one problem each.
         rows: what must hold.
         largest_pulls: (b, c), by how much a unit of a cell's price pulls its samples.
+        most_steps: the number of steps after which to stop.
     """
     b, m, _ = rows.matrix.shape
     multipliers, sweeps = np.zeros((b, m)), 1
@@ -96,7 +99,7 @@ def solve_many(passes: Passes, rows: ManyRows, largest_pulls: FloatArray) -> Man
     atol = _ACCURATE * np.maximum(1.0, np.abs(rows.matrix) @ np.ones(rows.matrix.shape[2]))
     atol = atol * max(1.0, float(np.abs(point.statistics).max(initial=0.0)))
     best, done = np.full(b, np.inf), np.zeros(b, dtype=bool)
-    for step in range(_MOST_STEPS):
+    for step in range(most_steps):
         error = _errors(gradient, multipliers, atol)
         done = done | (error <= 1.0) | ((error <= _ROUNDING) & (error >= best))
         best = np.minimum(best, error)

@@ -21,7 +21,7 @@ from fairlayer.solve.prices import PriceProgram
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.table import RowTable
 
-__all__ = ["ManyPriced", "solve_many_rows"]
+__all__ = ["ManyPriced", "ProblemRows", "solve_many_rows", "solve_priced"]
 
 _MOST_STEPS = 40
 _MOST_TRIALS = 30
@@ -58,7 +58,13 @@ def solve_many_rows(passes: Passes, slabs: SlabSystem, cell_owner: IntArray, cou
         count: number of problems, b.
     """
     point = passes.at(None)
-    rows = _Rows.of(RowTable.of(gauged(passes, slabs, point, accuracy_of(passes))), cell_owner, count)
+    rows = ProblemRows.of(RowTable.of(gauged(passes, slabs, point, accuracy_of(passes))), cell_owner, count)
+    return solve_priced(passes, rows, point)
+
+
+def solve_priced(passes: Passes, rows: ProblemRows, point: Point) -> ManyPriced:
+    """Solve all problems whose rows are gathered already, from the point at price zero."""
+    count = rows.count
     program = PriceProgram(rows.table, rows.owner)
     none = np.zeros(len(rows.owner))
     dual = _Dual(none, none, np.zeros(len(point.statistics)), np.zeros(count), np.zeros(count))
@@ -95,7 +101,7 @@ class _Dual(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Rows:
+class ProblemRows:
     """The rows of all problems.
 
     Args:
@@ -111,14 +117,14 @@ class _Rows:
     count: int
 
     @staticmethod
-    def of(table: RowTable, cell_owner: IntArray, count: int) -> _Rows:
+    def of(table: RowTable, cell_owner: IntArray, count: int) -> ProblemRows:
         """Give each problem a spread of its own of every spread in a table."""
         owner = np.zeros(len(table.level), dtype=np.int64)
         owner[table.matrix.rows] = cell_owner[table.matrix.columns]  # all cells of a row are of one problem
         level, tied = table.level.copy(), table.tied
         spread, level[tied] = np.unique(table.level[tied] * count + owner[tied], return_inverse=True)
         own = replace(table, level=level, scale=table.scale[spread // count], width=table.width[spread // count])
-        return _Rows(own, owner, np.where(cell_owner < 0, count, cell_owner), count)
+        return ProblemRows(own, owner, np.where(cell_owner < 0, count, cell_owner), count)
 
     @cached_property
     def scale(self) -> FloatArray:
@@ -187,7 +193,7 @@ class _Rows:
 
 
 def _searched(  # noqa: PLR0917 - where the search stands
-    passes: Passes, rows: _Rows, dual: _Dual, target: _Dual, point: Point, rest: BoolArray
+    passes: Passes, rows: ProblemRows, dual: _Dual, target: _Dual, point: Point, rest: BoolArray
 ) -> tuple[FloatArray, BoolArray, Point, int]:
     """Return the share of its step of each problem, which of them find none, the point there, and the sweeps.
 
@@ -233,7 +239,7 @@ def _searched(  # noqa: PLR0917 - where the search stands
     return np.where(rest, 0.0, share), fails, candidate, used
 
 
-def _longest_shares(passes: Passes, rows: _Rows, nu: FloatArray, d_nu: FloatArray) -> FloatArray:
+def _longest_shares(passes: Passes, rows: ProblemRows, nu: FloatArray, d_nu: FloatArray) -> FloatArray:
     """Return how much of its step each problem may take at first: a curved geometry limits how a pull changes."""
     most = passes.geometry.longest_step
     change = rows.largest_pull(passes, d_nu)

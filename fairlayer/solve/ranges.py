@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from fairlayer.solve.sorted import SortedBatch, lies_far_outside, sortable
 from fairlayer.solve.table import RowTable, faces_of_prices
 from fairlayer.solve.units import Units, reach_of_units
 
-__all__ = ["solve_ranges"]
+__all__ = ["PricedRows", "price_ranges", "solve_ranges"]
 
 _TOGETHER = 7  # passes in which levels and prices move at once
 _MOST_PASSES = 60
@@ -51,10 +52,39 @@ def solve_ranges(
         wide: K where every sample is free to move.
         patient: whether to go on where levels and prices do not settle in a few passes.
     """
+    found = price_ranges(passes, slabs, units, start, wide, patient=patient)
+    if found is None:
+        return None
+    faces, multipliers = faces_of_prices(slabs, units.table, found.high, found.low)
+    return Solution.at(found.point, found.nu, faces, multipliers, passes=found.passes)
+
+
+def price_ranges(
+    passes: Passes, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray, *, patient: bool = True
+) -> PricedRows | None:
+    """Return the same as prices of rows."""
     search = _PriceSearch(passes, slabs, units, start, wide)
     if lies_far_outside(passes):
         search.jump()
     return search.run(patient=patient)
+
+
+class PricedRows(NamedTuple):
+    """A solution by the prices of its rows.
+
+    Args:
+        high: price of each row's upper limit, >= 0, in units of `scale * value` for a member of a spread.
+        low: price of each row's lower limit, >= 0; those of a spread add up to the same as its high ones.
+        nu: the dual point, (s,).
+        point: the batch there.
+        passes: sweeps over the batch that it took.
+    """
+
+    high: FloatArray
+    low: FloatArray
+    nu: FloatArray
+    point: Point
+    passes: int
 
 
 class _PriceSearch:
@@ -105,7 +135,7 @@ class _PriceSearch:
         np.minimum.at(atol, self.units.unit, table.atol)
         self.units = replace(self.units, atol=atol)
 
-    def run(self, *, patient: bool) -> Solution | None:
+    def run(self, *, patient: bool) -> PricedRows | None:
         """Search; where it must not be patient, only as long as levels and prices move together."""
         held, began = False, 0
         found = self._finished() if self.count > 1 else None
@@ -137,7 +167,7 @@ class _PriceSearch:
                     return found
         return None
 
-    def _finished(self) -> Solution | None:
+    def _finished(self) -> PricedRows | None:
         """Return the solution at a place that was jumped to; a unit that is flat there may have to take a price."""
         found = self._solution() if self._settled() else None
         return self._solution() if found is None and self._rebalanced() else found
@@ -236,7 +266,7 @@ class _PriceSearch:
         at_end = (self.c <= self.domain[0]) | (self.c >= self.domain[1])
         return bool((self._missed() <= 1.0).all() and ((np.abs(balance) <= 1e-12 * size) | at_end).all())
 
-    def _hold(self, slope: FloatArray) -> Solution | None:
+    def _hold(self, slope: FloatArray) -> PricedRows | None:
         """Move the levels whose units have arrived; return the solution where a level jumps between two prices."""
         units, c = self.units, self.c
         late = np.zeros(len(c), dtype=bool)
@@ -276,7 +306,7 @@ class _PriceSearch:
         kinks = kinks[(kinks > self.c_low[r]) & (kinks < self.c_high[r])]
         return float(kinks[np.abs(kinks - middle).argmin()]) if len(kinks) else middle
 
-    def _between(self) -> Solution | None:
+    def _between(self) -> PricedRows | None:
         """Return a level at which a unit is flat: its price is any of a range; take the one that cancels the rest."""
         assert self.at_low is not None
         assert self.at_high is not None
@@ -291,8 +321,8 @@ class _PriceSearch:
         self._measure(price)
         return self._solution() if (self._missed() <= 10.0).all() else None
 
-    def _solution(self) -> Solution | None:
-        """Return the solution with its faces; None where those do not add up to the prices (the full KKT check)."""
+    def _solution(self) -> PricedRows | None:
+        """Return the solution; None where the prices of its rows do not add up to those of units (the KKT check)."""
         units, table, price = self.units, self.units.table, self.price
         above, below = self._levelled(*self._balanced())
         high, low = np.zeros(len(table.level)), np.zeros(len(table.level))
@@ -312,8 +342,7 @@ class _PriceSearch:
         missing = np.abs(np.bincount(units.unit, borne, len(price)) - price)
         if (missing > 1e-10 * max(1e-300, float(np.abs(price).max(initial=0.0)))).any():
             return None
-        faces, multipliers = faces_of_prices(self.slabs, table, high, low)
-        return Solution.at(self.point, price @ units.matrix, faces, multipliers, passes=self.count)
+        return PricedRows(high, low, price @ units.matrix, self.point, self.count)
 
     def _balanced(self) -> tuple[FloatArray, FloatArray]:
         """Return the parts of the prices that the spreads bear, chosen so that they cancel where they can."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,8 +58,13 @@ class RowTable:
         return RowTable.of_copies([slabs])
 
     @staticmethod
-    def of_copies(systems: Sequence[SlabSystem]) -> RowTable:
-        """Gather the rows of several systems that are alike but for their limits, each over statistics of its own."""
+    def of_copies(systems: Sequence[SlabSystem], accuracies: FloatArray | None = None) -> RowTable:
+        """Gather the rows of several systems that are alike but for their limits, each over statistics of its own.
+
+        Args:
+            systems: the systems.
+            accuracies: those of the rows of a single system, where all have the same; None: those of each system.
+        """
         blocks, copies = systems[0].blocks, len(systems)
         sizes = [len(block.matrix) for block in blocks]
         spread = [not isinstance(block, RowSlabs) for block in blocks]
@@ -67,7 +72,7 @@ class RowTable:
         lengths, rows = np.array(sizes, dtype=np.int64), sum(sizes)
         level = np.repeat(levels, lengths)
         of_copy = np.repeat(np.arange(copies), rows)
-        offset, lower, upper, atol, scale, width = map(np.concatenate, zip(*map(_numbers, systems), strict=True))
+        offset, lower, upper, atol, scale, width = _numbers(systems)
         return RowTable(
             _repeated(entries_of([block.matrix for block in blocks]), copies),
             np.tile(np.repeat(np.arange(len(sizes)), lengths), copies) + len(sizes) * of_copy,
@@ -78,7 +83,7 @@ class RowTable:
             upper,
             scale,
             width,
-            atol,
+            atol if accuracies is None else np.tile(accuracies, copies),
         )
 
     @cached_property
@@ -95,26 +100,30 @@ class RowTable:
         return lower, upper
 
 
-def _numbers(slabs: SlabSystem) -> tuple[FloatArray, ...]:
-    """Return offset, lower, upper and accuracy of each row, and scale and width of each spread."""
-    none = np.zeros(0)
-    offset, lower, upper, atol, scale, width = [none], [none], [none], [none], [], []
-    for block in slabs.blocks:
-        size = len(block.matrix)
-        if isinstance(block, RowSlabs):
-            offset.append(np.zeros(size))
-            lower.append(block.lower)
-            upper.append(block.upper)
-            atol.append(np.ones(size) if block.atol is None else block.atol)
-            continue
-        offset.append(np.zeros(size) if block.offset is None else block.offset)
-        lower.append(np.full(size, -np.inf))
-        upper.append(np.full(size, np.inf))
-        atol.append(np.full(size, block.atol))
-        scale.append(block.scale)
-        width.append(block.width)
-    rows = (np.concatenate(each) for each in (offset, lower, upper, atol))
-    return (*rows, np.array(scale, dtype=np.float64), np.array(width, dtype=np.float64))
+def _numbers(systems: Sequence[SlabSystem]) -> tuple[FloatArray, ...]:
+    """Return offset, lower, upper and accuracy of each row, and scale and width of each spread, system by system."""
+    copies = len(systems)
+    rows: list[list[FloatArray]] = [[np.zeros((copies, 0))] for _ in range(4)]
+    spreads: list[list[FloatArray]] = [[np.zeros((copies, 0))] for _ in range(2)]
+    for alike in zip(*(slabs.blocks for slabs in systems), strict=True):
+        for whole, part in zip(rows, _numbers_of_rows(alike), strict=True):
+            whole.append(part)
+        if not isinstance(alike[0], RowSlabs):
+            spreads[0].append(np.array([[block.scale] for block in alike]))
+            spreads[1].append(np.array([[block.width] for block in alike]))
+    return tuple(np.concatenate(parts, axis=1).ravel() for parts in (*rows, *spreads))
+
+
+def _numbers_of_rows(alike: Sequence[Any]) -> tuple[FloatArray, ...]:
+    """Return offset, lower, upper and accuracy of the rows of a block in several systems, (systems, rows) each."""
+    shape = len(alike), len(alike[0].matrix)
+    if isinstance(alike[0], RowSlabs):
+        lower, upper = (np.array([each[side] for each in alike]) for side in (1, 2))
+        atol = np.ones(shape) if alike[0].atol is None else np.array([each.atol for each in alike])
+        return np.zeros(shape), lower, upper, atol
+    offset = np.zeros(shape) if alike[0].offset is None else np.array([each.offset for each in alike])
+    atol = np.repeat(np.array([[each.atol] for each in alike]), shape[1], axis=1)
+    return offset, np.full(shape, -np.inf), np.full(shape, np.inf), atol
 
 
 def _repeated(matrix: SparseRows, copies: int) -> SparseRows:

@@ -121,13 +121,18 @@ class Units:
 
     def fit(self, passes: Passes) -> bool:
         """Return whether the limits leave every unit some room, with a margin for rounding; False says nothing."""
-        least, most = reach_of_units(passes, self)
+        of_units, of_levels = self.room(passes)
+        return bool(of_units.all() and of_levels.all())
+
+    def room(self, passes: Passes) -> tuple[BoolArray, BoolArray]:
+        """Return the same of each unit by itself, and of each level."""
         if not _common(passes.lower) or not _common(passes.upper):
-            return False
+            return np.zeros(len(self.level), dtype=bool), np.zeros(len(self.scale), dtype=bool)
+        least, most = reach_of_units(passes, self)
         low, high = np.maximum(self.lower, least), np.minimum(self.upper, most)
         c_low, c_high = self.level_domain(low, high)
         size = np.abs(np.where(np.isfinite(c_low), c_low, 0.0))  # a level may be free downwards
-        return bool((low <= high - 4.0 * self.atol).all() and (c_low + 1e-12 * np.maximum(1.0, size) <= c_high).all())
+        return low <= high - 4.0 * self.atol, c_low + 1e-12 * np.maximum(1.0, size) <= c_high
 
     @cached_property
     def scales(self) -> FloatArray:
