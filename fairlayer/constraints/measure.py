@@ -14,7 +14,8 @@ from fairlayer._arrays import host_float64
 from fairlayer._typing import FloatArray
 from fairlayer.constraints.batch import Batch
 from fairlayer.constraints.means import GroupMeans
-from fairlayer.constraints.statements import RATIO, BoundedNumber, Statement, StatementReading, as_float, miss
+from fairlayer.constraints.readings import BoundedNumber, StatementNumbers, StatementReading, miss
+from fairlayer.constraints.statements import RATIO, Statement, as_float
 from fairlayer.constraints.weights import read_sample_weight
 from fairlayer.errors import EmptyBatchError, NonFiniteScoresError, ShapeError
 from fairlayer.groups import Groups, Vocabulary, read_sensitive_features
@@ -30,6 +31,7 @@ __all__ = [
     "measure_statements",
     "read_worst",
     "tolerance_needed",
+    "worst_numbers",
     "worst_of",
 ]
 
@@ -153,6 +155,18 @@ def read_worst(
         ((statement.read(means[statement.means.key]), statement) for statement in statements),
         key=lambda pair: miss(pair[0]),
     )
+
+
+def worst_numbers(stated: Sequence[Sequence[Statement]], means_of: Callable[[GroupMeans], FloatArray]) -> FloatArray:
+    """Return what `read_worst` reads, of a constraint at several limits: the numbers alone, NaN where there is none.
+
+    Args:
+        stated: the statements at each limit, (t,) of at least one each, which are the same but for the limit.
+        means_of: the means of each prediction over each row of a measure, (t, rows).
+    """
+    found: list[StatementNumbers] = [alike[0].numbers(alike, means_of(alike[0].means)) for alike in zip(*stated, strict=True)]
+    worst = np.argmax([each.miss for each in found], axis=0)
+    return np.array([each.value for each in found])[worst, np.arange(len(stated))]
 
 
 def worst_of(measured: Iterable[Number]) -> Number:

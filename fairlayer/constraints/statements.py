@@ -22,7 +22,7 @@ linear in the predictions and stays defined where the ratio does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ import torch
 from fairlayer._rows import reads
 from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.constraints.means import GroupMeans, Values, like
+from fairlayer.constraints.readings import StatementNumbers, StatementReading
 
-__all__ = ["RATIO", "BoundedNumber", "Rows", "Spread", "Statement", "StatementReading", "Tolerance", "as_float", "miss"]
+__all__ = ["RATIO", "Rows", "Spread", "Statement", "Tolerance", "as_float"]
 
 Tolerance = float | torch.Tensor
 RATIO = "lowest over highest"  # the unit of a ratio
@@ -42,47 +43,6 @@ def as_float(tolerance: Tolerance) -> float:
     if isinstance(tolerance, torch.Tensor) and tolerance.requires_grad:
         return float(tolerance.detach())
     return float(tolerance)
-
-
-class StatementReading(NamedTuple):
-    """What a statement says about some means.
-
-    Args:
-        value: the number that the statement bounds; None where nothing is compared (too few members present), and for
-            a ratio whose highest mean is not above 0.
-        limit: what the number is held to.
-        excess: by how much the inequality fails, <= 0 where it holds; None where nothing is compared.
-        at_least: whether the limit is a lower one.
-        worst: names of the members that make the number: the highest and the lowest of a spread, the one row of rows.
-    """
-
-    value: float | None
-    limit: float
-    excess: float | None
-    at_least: bool
-    worst: tuple[str, ...]
-
-
-class BoundedNumber(Protocol):
-    """A number beside its limit."""
-
-    @property
-    def value(self) -> float | None: ...
-    @property
-    def limit(self) -> float: ...
-    @property
-    def excess(self) -> float | None: ...
-    @property
-    def at_least(self) -> bool: ...
-
-
-def miss(reading: BoundedNumber) -> float:
-    """Return how far a number lies beyond its limit, by which they are ranked; -inf where nothing is compared."""
-    if reading.excess is None:
-        return -np.inf
-    if reading.value is None:
-        return reading.excess
-    return reading.limit - reading.value if reading.at_least else reading.value - reading.limit
 
 
 class Rows(NamedTuple):
@@ -148,17 +108,34 @@ class Rows(NamedTuple):
 
     def read(self, means: FloatArray) -> StatementReading:
         """Return the number of the row with the largest excess, with its limit."""
-        lower, upper, about, centre = self._scaled()
-        v = self.members(means)
-        excess = np.where(self.present, self.gaps(v) - as_float(self.tolerance), -np.inf)
         if not self.present.any():
             limit, at_least = self.limits[0] if self.limits else (np.inf, False)
             return StatementReading(None, limit, None, at_least, ())
-        row = int(excess.argmax())
-        number = abs(v[row] - centre[row]) if about[row] else v[row] - centre[row]
-        at_least = not about[row] and bool(lower[row] - number > number - upper[row])
-        limit = lower[row] if at_least else upper[row]
-        return StatementReading(float(number), float(limit), float(excess[row]), at_least, (self.names[row],))
+        *said, row = self.numbers([self], means[None]).first
+        return StatementReading(*said, (self.names[row],))
+
+    @staticmethod
+    def numbers(alike: Sequence[Rows], means: FloatArray) -> StatementNumbers:
+        """Return the numbers of statements that are alike but for their limits, each of means of its own.
+
+        Args:
+            alike: the statements, (t,), whose rows are those of the first.
+            means: the means that each reads, (t, len(alike[0].means)).
+        """
+        first, tolerance = alike[0], np.array([[as_float(each.tolerance)] for each in alike])
+        lower, upper = (np.array([each[side] for each in alike]) for side in (2, 3))
+        origin = 0.0 if first.origin is None else np.array([each.origin for each in alike])
+        scaled = _scaled(lower, upper, origin, tolerance)
+        v = (first.matrix @ means.T).T
+        excess = np.where(first.present, np.maximum(v - upper, lower - v) - tolerance, -np.inf)
+        row = excess.argmax(axis=1)
+        at = np.arange(len(row)), row
+        low, high, about = scaled.lower[at], scaled.upper[at], scaled.about[at]
+        number = v[at] - scaled.centre[at]
+        number = np.where(about, np.abs(number), number)
+        at_least = ~about & (low - number > number - high)
+        excess = excess[at] if first.present.any() else np.full(len(row), np.nan)
+        return StatementNumbers(number, np.where(at_least, low, high), excess, at_least, row)
 
     def value(self, means: FloatArray) -> float | None:
         """Return the number that is bounded; None where nothing is compared."""
@@ -188,15 +165,8 @@ class Rows(NamedTuple):
         )
 
     def _scaled(self) -> _Scaled:
-        """Return the limits as the rows' numbers meet them, which rows keep to a target, and where each begins."""
-        about = np.isfinite(self.upper_offset) & (self.lower_offset == self.upper_offset)
         origin = np.zeros(len(self.matrix)) if self.origin is None else self.origin
-        centre = np.where(about, self.upper_offset, origin)
-        tolerance = as_float(self.tolerance)
-        # Where a row is measured from its own offset its limit is the tolerance itself, to the last digit.
-        below = np.where(self.lower_offset == centre, 0.0, self.lower_offset - centre) - tolerance
-        above = np.where(self.upper_offset == centre, 0.0, self.upper_offset - centre) + tolerance
-        return _Scaled(below, above, about, centre)
+        return _scaled(self.lower_offset, self.upper_offset, origin, as_float(self.tolerance))
 
 
 class _Scaled(NamedTuple):
@@ -204,6 +174,16 @@ class _Scaled(NamedTuple):
     upper: FloatArray
     about: BoolArray
     centre: FloatArray
+
+
+def _scaled(lower_offset: FloatArray, upper_offset: FloatArray, origin: Any, tolerance: Any) -> _Scaled:
+    """Return the limits as the rows' numbers meet them, which rows keep to a target, and where each begins."""
+    about = np.isfinite(upper_offset) & (lower_offset == upper_offset)
+    centre = np.where(about, upper_offset, origin)
+    # Where a row is measured from its own offset its limit is the tolerance itself, to the last digit.
+    below = np.where(lower_offset == centre, 0.0, lower_offset - centre) - tolerance
+    above = np.where(upper_offset == centre, 0.0, upper_offset - centre) + tolerance
+    return _Scaled(below, above, about, centre)
 
 
 class Spread(NamedTuple):
@@ -266,16 +246,34 @@ class Spread(NamedTuple):
         here = np.flatnonzero(self.present)
         if len(here) < 2:
             return StatementReading(None, self.limit, None, self.at_least, ())
-        v = self.members(means)[here]
-        high, low = int(v.argmax()), int(v.argmin())
-        gap = float(self.gap(v))
-        value: float | None = gap
-        if self.at_least:
-            value = float(v[low] / v[high]) if v[high] > 0 else None
-        excess = gap - as_float(self.tolerance)
-        return StatementReading(
-            value, self.limit, excess, self.at_least, (self.names[here[high]], self.names[here[low]])
-        )
+        *said, high = self.numbers([self], means[None]).first
+        low = int(self.members(means)[here].argmin())
+        return StatementReading(*said, (self.names[here[high]], self.names[here[low]]))
+
+    @staticmethod
+    def numbers(alike: Sequence[Spread], means: FloatArray) -> StatementNumbers:
+        """Return the numbers of statements that are alike but for their limits, each of means of its own.
+
+        Args:
+            alike: the statements, (t,), whose members are those of the first.
+            means: the means that each reads, (t, len(alike[0].means)).
+        """
+        first, here = alike[0], alike[0].present
+        scale = np.array([each.scale for each in alike], dtype=np.float64)
+        tolerance = np.array([as_float(each.tolerance) for each in alike])
+        v = (first.matrix @ means.T).T
+        if first.offset is not None:
+            v = v + np.array([each.offset for each in alike])
+        v = v if here.all() else v[:, here]
+        if v.shape[1] < 2:
+            nothing = np.full(len(alike), np.nan)
+            return StatementNumbers(nothing, tolerance, nothing, np.zeros(len(alike), bool), np.zeros(len(alike), int))
+        high, low = v.max(axis=1), v.min(axis=1)
+        gap, value = scale * high - low, np.full(len(alike), np.nan)
+        ratio = ((scale != 1.0) | first.ratio) & (tolerance == 0.0)
+        np.divide(low, high, out=value, where=ratio & (high > 0))
+        value = np.where(ratio, value, gap)
+        return StatementNumbers(value, np.where(ratio, scale, tolerance), gap - tolerance, ratio, v.argmax(axis=1))
 
     def value(self, means: FloatArray) -> float | None:
         """Return the number that is bounded; None where nothing is compared."""

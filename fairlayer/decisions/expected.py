@@ -20,7 +20,8 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.constraints import Batch, Constraint
-from fairlayer.constraints.statements import Spread, Statement, StatementReading, miss
+from fairlayer.constraints.readings import StatementReading, miss
+from fairlayer.constraints.statements import Spread, Statement
 from fairlayer.errors import MissingLabelsError, ParameterError
 from fairlayer.groups import Groups
 

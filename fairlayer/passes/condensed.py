@@ -98,7 +98,7 @@ class CondensedBatch:
         self.lower, self.upper = passes.lower, passes.upper
         self.geometry: Any = passes.geometry
         self.samples = sorted_by_cell(passes.scores, passes.cells)
-        self.cells = len(passes.cells.counts)
+        self.counts, self.cells = passes.cells.counts, len(passes.cells.counts)
 
     @staticmethod
     def serves(passes: Passes) -> bool:
@@ -112,6 +112,13 @@ class CondensedBatch:
         if cells.weights is not None and not bool((cells.weights > 0).all()):
             return False
         return passes.geometry != Euclidean() or passes.size <= _FAR * _width(passes)
+
+    def pulls(self, nu: FloatArray | None, points: int = 1) -> FloatArray:
+        """Return the pulls at dual points, one row each (None: at zero), (points, cells + 1)."""
+        found = np.zeros((points if nu is None else nu.size // self.cells, self.cells + 1))
+        if nu is not None:
+            np.divide(nu.reshape(-1, self.cells), self.counts, out=found[:, :-1])
+        return found
 
     def at(self, pulls: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the sums of y and of W of each cell, (points, cells + 1) each."""
@@ -340,10 +347,8 @@ class CondensedPasses:
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
-        shape = self.copies, len(self.base.cells.counts)
         counts = self.base.cells.counts
-        table = np.zeros(shape) if nu is None else nu.reshape(shape) / counts
-        sums, free = (each[:, :-1] for each in self.batch.at(np.pad(table, ((0, 0), (0, 1)))))
+        sums, free = (each[:, :-1] for each in self.batch.at(self.batch.pulls(nu, self.copies)))
         emit = None if self.copies > 1 else lambda run: self.base.at(nu).piece(run)
         return Point(None, None, (sums / counts).ravel(), (free / (counts * counts)).ravel(), emit)
 

@@ -99,8 +99,12 @@ class Assembly:
         return Pairs(first, second, np.concatenate(limits), self.batch.n)
 
     def means_of(self, means: GroupMeans, statistics: FloatArray) -> FloatArray:
-        """Return the means over each row of a measure that is stated, of predictions with such statistics."""
-        return np.asarray(self.refinement.reader(means) @ statistics)
+        """Return the means over each row of a measure that is stated, of predictions with such statistics, (t, s)."""
+        return np.asarray((self.refinement.reader(means) @ statistics.T).T)
+
+    def says_the_same(self, other: Assembly) -> bool:
+        """Return whether the statements here read the same rows of the same batch as those of another."""
+        return self.owners == other.owners and _say_the_same(self.stated, other.stated)
 
     def held_pairs(self, multipliers: FloatArray) -> list[tuple[int, int, int, float]]:
         """Return (statement, row, side, multiplier) of the pairs with a multiplier, in the unit of their rows."""
@@ -201,7 +205,7 @@ def assemble(
                 elif present is not None:
                     kept.append((present, of))
                     owners.append(owner)
-    if like is not None and _say_the_same(like, kept):
+    if like is not None and _say_the_same(like.stated[: len(like.slabs.blocks)], kept):
         refinement = like.refinement
         blocks = [_at_other_limit(s, block, batch) for (s, _), block in zip(kept, like.slabs.blocks, strict=True)]
     else:
@@ -404,16 +408,18 @@ def _row_slabs(statement: Rows, matrix: Any, size: FloatArray) -> RowSlabs:
     return RowSlabs(matrix, lower / size, upper / size, size)
 
 
-def _say_the_same(like: Assembly, kept: Sequence[tuple[Statement, int]]) -> bool:
-    """Return whether statements read the same rows of the same batch as those of an assembly do."""
-    before = like.stated[: len(like.slabs.blocks)]
-    return len(before) == len(kept) and all(
-        type(a) is type(b)
-        and a.means is b.means
-        and c == d
-        and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix))
-        for (a, c), (b, d) in zip(before, kept, strict=True)
+def _say_the_same(first: Sequence[tuple[Statement, int]], other: Sequence[tuple[Statement, int]]) -> bool:
+    """Return whether statements read the same rows of the same measures."""
+    return len(first) == len(other) and all(
+        type(a) is type(b) and a.means is b.means and c == d and _same_matrix(a, b)
+        for (a, c), (b, d) in zip(first, other, strict=True)
     )
+
+
+def _same_matrix(first: Statement, other: Statement) -> bool:
+    if first.matrix is other.matrix:
+        return True
+    return not first.means.of_pairs and np.array_equal(first.matrix, other.matrix)  # those of pairs are large
 
 
 def _at_other_limit(statement: Statement, block: RowSlabs | SpreadSlabs, batch: Batch) -> RowSlabs | SpreadSlabs:

@@ -39,7 +39,7 @@ from fairlayer.solve import (
 )
 from fairlayer.solve.coupled import solve_coupled
 
-__all__ = ["ExactProblem", "HeldSolution", "check_finite", "project_exactly", "result_dtype"]
+__all__ = ["ExactProblem", "HeldSolution", "check_finite", "pose", "project_exactly", "result_dtype"]
 
 _LARGEST = 1e100  # squares and sums must not overflow
 _ROUNDING_OF_ROWS = 1e-6  # of a softmax in float32
@@ -231,20 +231,8 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     Raises:
         InfeasibleConstraintsError: nothing within the bounds meets the constraints, and they may not be widened.
     """
-    rule, ranks = options.rule, assembly.batch.ranks
-    plain = plain_tensor(scores)
-    lower = None if rule.on_simplex else _value(box.lower_tensor, box.lower)
-    upper = None if rule.on_simplex else _value(box.upper_tensor, box.upper)
     with outside_transforms():
-        here: Any
-        if assembly.pairs is None:
-            here = make_passes(plain, assembly.cells, lower, upper, rule, owned=owned)
-        else:
-            _check_bounds(constraints, assembly, box)
-            check_finite(plain)
-            here = PairPasses(plain, assembly.cells, (lower, upper), rule, assembly.pairs, plain.device)
-        _check_finite(here, plain)
-        passes = here if ranks is None else RankPasses(here, ranks)
+        raw, passes = pose(scores, constraints, assembly, box, options, owned=owned)
         try:
             if found is not None:
                 solved = found.solved(passes, assembly.slabs)
@@ -262,16 +250,46 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
             value = passes.export(solved.solution.point, dtype)
         solved.solution.point.forget()
         passes.forget()
-    open_domain = rule.bounded or rule.on_simplex  # there a margin moves scores, and bounds no prediction
-    ends = (0.0, 1.0) if open_domain else (lower, upper)
-    raw = RawBatch(plain, assembly.stated, rule, *ends, assembly.cells.weights, ranks)
     column = ExactProblem(assembly, raw, passes, solved, value)
     tensors = [tolerance.to(scores.device, torch.float64) for tolerance in assembly.tolerances]
     tolerances = torch.stack(tensors) if tensors else None
     returned = attach(scores, box.lower_tensor, box.upper_tensor, tolerances, column)
-    if ranks is not None:
+    if raw.ranks is not None:
         column.settle()
     return returned, column
+
+
+def pose(  # noqa: PLR0917 - as `project_exactly`
+    scores: Tensor,
+    constraints: Sequence[Constraint],
+    assembly: Assembly,
+    box: Box,
+    options: Options,
+    *,
+    owned: bool = False,
+) -> tuple[RawBatch, Passes]:
+    """Return a batch as it came, and as a solver sees it; arguments as for `project_exactly`.
+
+    Raises:
+        InvalidBoundsError: pairs of samples are held together, and a bound is a tensor.
+        NonFiniteScoresError: some scores are NaN, infinite or too large.
+    """
+    rule, ranks = options.rule, assembly.batch.ranks
+    plain = plain_tensor(scores)
+    lower = None if rule.on_simplex else _value(box.lower_tensor, box.lower)
+    upper = None if rule.on_simplex else _value(box.upper_tensor, box.upper)
+    here: Any
+    if assembly.pairs is None:
+        here = make_passes(plain, assembly.cells, lower, upper, rule, owned=owned)
+    else:
+        _check_bounds(constraints, assembly, box)
+        check_finite(plain)
+        here = PairPasses(plain, assembly.cells, (lower, upper), rule, assembly.pairs, plain.device)
+    _check_finite(here, plain)
+    open_domain = rule.bounded or rule.on_simplex  # there a margin moves scores, and bounds no prediction
+    ends = (0.0, 1.0) if open_domain else (lower, upper)
+    raw = RawBatch(plain, assembly.stated, rule, *ends, assembly.cells.weights, ranks)
+    return raw, here if ranks is None else RankPasses(here, ranks)
 
 
 def _check_bounds(constraints: Sequence[Constraint], assembly: Assembly, box: Box) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -14,13 +13,12 @@ from fairlayer._typing import FloatArray
 from fairlayer.constraints.varying import checked_at_limits
 from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
-from fairlayer.passes import CondensedPasses, Point
+from fairlayer.passes import CondensedPasses
 from fairlayer.passes.pairs import PairPasses
 from fairlayer.projection.assembly import Assembly, assemble
-from fairlayer.projection.exact import ExactProblem
 from fairlayer.projection.options import ProjectionOptions, options_of
-from fairlayer.projection.plan import Plan
-from fairlayer.projection.tally import Numbers, Tallies, Tally
+from fairlayer.projection.plan import Plan, PosedProblem
+from fairlayer.projection.tally import PathTally, Tallies, Tally
 from fairlayer.solve import ClashingFaces, GridSolution, prices_by_block, solve_grid
 from fairlayer.solve.coupled import solve_coupled
 
@@ -166,35 +164,33 @@ def fairness_path(
     grid = _read_tolerances(tolerances)
     at_limits = list(zip(*(checked_at_limits(each, grid.tolist()) for each in stated), strict=True))
     read = options_of("fairness_path", options, ("threshold", "y", "sample_weight", "label_probabilities"))
-    given = {"label_probabilities": label_probabilities, "sample_weight": sample_weight}
-    first = Plan(at_limits[-1], read).run(scores, sensitive_features, y, **given, unsolved=True)
-    if len(first.columns) != 1 or not isinstance(first.columns[0], ExactProblem) or read.on_simplex:
+    plan = Plan(at_limits[-1], read)
+    posed = plan.pose(scores, sensitive_features, y, label_probabilities, sample_weight, None)
+    if posed is None:
         raise ShapeError(
             "fairness_path takes one column of scores, (n,) or (n, 1), on a box, by the exact backend. Call project at "
             "each limit for the rest."
         )
-    column = first.columns[0]
-    made = column.assembly
+    made = posed.assembly
     assemblies = [assemble(each, made.batch, on_empty=read.on_empty, like=made) for each in at_limits]
-    if isinstance(column.solver_passes, PairPasses):
-        found, tallies = _of_pairs(column, assemblies, threshold)
+    if isinstance(posed.passes, PairPasses):
+        found, tally = _of_pairs(posed, assemblies, threshold)
     else:
-        passes = CondensedPasses.of(column.solver_passes) or column.solver_passes
+        passes = CondensedPasses.of(posed.passes) or posed.passes
         found = solve_grid(passes, [each.slabs for each in assemblies], relax=read.relax)
-        tallies = Tallies(passes, column.raw, threshold).of_grid(found)
+        tally = Tallies(passes, posed.raw, threshold).of_grid(found)
     m = len(made.cells.counts)
+    gaps, decision_gaps = tally.gaps(assemblies)
     return FairnessPath(
         tolerances=grid,
-        distance=np.array([math.nan if each is None else each.distance for each in tallies]),
-        multipliers=np.array(list(map(_by_constraint, assemblies, found.prices))),
+        distance=tally.distance,
+        multipliers=_by_constraint(assemblies, found.prices),
         shifts=0.0 - np.hstack([found.nu[:, :m] / made.cells.counts, found.nu[:, m:]]),
-        gaps=np.array([_gaps(each and each.predictions, of) for each, of in zip(tallies, assemblies, strict=True)]),
-        decision_gaps=np.array(
-            [_gaps(each and each.decisions, of) for each, of in zip(tallies, assemblies, strict=True)]
-        ),
-        moved=np.array([math.nan if each is None else each.moved for each in tallies]),
-        names=first.names,
-        cells=first.cells,
+        gaps=gaps,
+        decision_gaps=decision_gaps,
+        moved=tally.moved,
+        names=plan.names,
+        cells=made.cell_names,
         threshold=threshold,
     )
 
@@ -212,26 +208,21 @@ def _read_tolerances(tolerances: Sequence[float]) -> FloatArray:
     return grid
 
 
-def _by_constraint(assembly: Assembly, prices: FloatArray) -> FloatArray:
-    """Return the prices of statements as those of constraints."""
-    return np.bincount(assembly.owners, prices[: len(assembly.owners)], assembly.constraints).astype(np.float64)
-
-
-def _gaps(numbers: Numbers | None, assembly: Assembly) -> list[float]:
-    """Return the number that each constraint bounds; without predictions there is none."""
-    return [math.nan if numbers is None else numbers.of(owner, assembly) for owner in range(assembly.constraints)]
+def _by_constraint(assemblies: Sequence[Assembly], prices: FloatArray) -> FloatArray:
+    """Return the prices of statements at each limit as those of constraints, (t, constraints)."""
+    found = np.zeros((len(assemblies), assemblies[0].constraints))
+    for row, assembly in enumerate(assemblies):
+        np.add.at(found[row], list(assembly.owners), prices[row, : len(assembly.owners)])
+    return found
 
 
 def _of_pairs(
-    column: ExactProblem, assemblies: Sequence[Assembly], threshold: float
-) -> tuple[GridSolution, list[Tally | None]]:
+    posed: PosedProblem, assemblies: Sequence[Assembly], threshold: float
+) -> tuple[GridSolution, PathTally]:
     """Solve a batch of which some samples are held together, by other limits each time."""
-    passes, tallies = column.solver_passes, Tallies(column.solver_passes, column.raw, threshold)
+    passes, tallies = posed.passes, Tallies(posed.passes, posed.raw, threshold)
     assert isinstance(passes, PairPasses)
-    size = len(assemblies), column.assembly.cells.size
-    nu, statistics = np.full(size, math.nan), np.full(size, math.nan)
-    prices = np.full((len(assemblies), len(column.assembly.owners)), math.nan)
-    points: list[Point | None] = [None] * len(assemblies)
+    grid = GridSolution.blank(len(assemblies), posed.assembly.cells.size, len(posed.assembly.owners))
     found: list[Tally | None] = [None] * len(assemblies)
     for row, assembly in enumerate(assemblies):
         here = passes.at_other(assembly.pairs)
@@ -240,9 +231,9 @@ def _of_pairs(
         except ClashingFaces:
             continue
         solution = solved.solution
-        nu[row], statistics[row], points[row] = solution.nu, solution.statistics, solution.point
-        prices[row] = prices_by_block(solution, len(assembly.owners))
-        for place, _, _, price in assembly.held_pairs(here.multipliers(solution.point, nu[row])):
-            prices[row, place] += price
-        found[row] = tallies.at(nu[row], solution.point)
-    return GridSolution(nu, statistics, prices, points), found
+        grid.nu[row], grid.statistics[row] = solution.nu, solution.statistics
+        grid.prices[row] = prices_by_block(solution, len(assembly.owners))
+        for place, _, _, price in assembly.held_pairs(here.multipliers(solution.point, solution.nu)):
+            grid.prices[row, place] += price
+        found[row] = tallies.at(solution.nu, solution.point)
+    return grid, tallies.together(found)

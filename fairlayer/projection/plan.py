@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairlayer._arrays import held_by_host, hidden_batch, host_float64, transforming
+from fairlayer._arrays import held_by_host, hidden_batch, host_float64, outside_transforms, transforming
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
 from fairlayer.constraints import Batch, Constraint, without_convex
@@ -36,15 +36,17 @@ from fairlayer.edge import (
 from fairlayer.errors import BackendError, LabelValueError, ShapeError
 from fairlayer.geometry import Geometry
 from fairlayer.geometry.probabilities import at_the_ends, check_probabilities, check_rows
-from fairlayer.groups import Vocabulary
-from fairlayer.projection.assembly import assemble
+from fairlayer.groups import Groups, Vocabulary
+from fairlayer.passes import Passes
+from fairlayer.projection.assembly import Assembly, assemble
+from fairlayer.projection.certificate import RawBatch
 from fairlayer.projection.device import DeviceCall
-from fairlayer.projection.exact import HeldSolution, check_finite, project_exactly, result_dtype
+from fairlayer.projection.exact import HeldSolution, check_finite, pose, project_exactly, result_dtype
 from fairlayer.projection.lean import LeanCall
 from fairlayer.projection.options import Options
 from fairlayer.projection.result import Projection, SolvedProblem
 
-__all__ = ["Plan", "project"]
+__all__ = ["Plan", "PosedProblem", "project"]
 
 
 def project(
@@ -159,13 +161,8 @@ class Plan:
         sample_weight: Any = None,
         vocabulary: Vocabulary | None = None,
         alone: bool = False,
-        unsolved: bool = False,
     ) -> Projection:
-        """Project one batch; arguments as for `project`.
-
-        `alone`: this process by itself, whatever its group. `unsolved`: only the bounds act, and no constraint; the
-        batch is read, and its user is told what `project` would tell.
-        """
+        """Project one batch; arguments as for `project`. `alone`: this process by itself, whatever its group."""
         if isinstance(scores, Tensor) and transforming() and hidden_batch(scores)[1] is not None:
             from fairlayer.projection.many.vmapped import project_hidden
 
@@ -173,7 +170,7 @@ class Plan:
                 scores, self.constraints, self.options, sensitive_features, y, sample_weight, vocabulary
             )
         here = alone or self.options.ranks is None
-        run: Callable[..., Projection] = partial(self._run if here else self._run_together, unsolved=unsolved)
+        run: Callable[..., Projection] = self._run if here else partial(self._together, self._run)
         if torch.compiler.is_compiling():  # the solver is not a graph: break the graph here
             outside: Callable[..., Projection] = torch.compiler.disable(run)  # type: ignore[no-untyped-call]
             run = outside
@@ -215,15 +212,44 @@ class Plan:
         ]
         return type(self)(then, self.options)
 
-    def _run_together(self, *inputs: Any, unsolved: bool) -> Projection:
+    def pose(self, *inputs: Any) -> PosedProblem | None:
+        """Return one batch as a solver sees it, unsolved; None where it is not one column for the exact backend.
+
+        The batch is read, and its user is told what `project` would tell. Inputs as `_read` takes them.
+        """
+        pose = self._posed if self.options.ranks is None else partial(self._together, self._posed)
+        return pose(*inputs)
+
+    def _posed(self, *inputs: Any, ranks: Ranks | None = None) -> PosedProblem | None:
+        read, options = self._read(*inputs, ranks=ranks), self.options
+        if len(read.columns) != 1 or options.backend != "exact" or options.on_simplex:
+            return None
+        assembly = assemble(self.stated, read.views[0], on_empty=options.on_empty, once=self.once)
+        x = self._coordinates(read.columns[0])
+        with outside_transforms():
+            raw, passes = pose(x, self.constraints, assembly, read.box, options, owned=x is not read.columns[0])
+        self._warn(read.scores, [assembly], read.box)
+        return PosedProblem(assembly, raw, passes)
+
+    def _together(self, run: Callable[..., Any], *inputs: Any) -> Any:
         ranks = self.options.ranks
         assert ranks is not None
         with ranks.together():
             if transforming():
                 raise BackendError("torch.func transforms cannot reach other processes; use process_group=None there.")
-            return self._run(*inputs, ranks=ranks, unsolved=unsolved)
+            return run(*inputs, ranks=ranks)
 
-    def _run(  # noqa: PLR0917 - as `project`
+    def _run(self, *inputs: Any, ranks: Ranks | None = None, found: Sequence[HeldSolution] | None = None) -> Projection:
+        read = self._read(*inputs, ranks=ranks)
+        value, solved = self._solve(read.scores, read.columns, read.views, found)
+        if found is None:
+            self._warn(read.scores, [column.assembly for column in solved], read.box)
+            self._warn_if_clipped(value, solved)
+        return Projection(
+            value, self.names, solved, read.groups, options=self.options, labels=read.labels, at_the_ends=read.ends
+        )
+
+    def _read(  # noqa: PLR0917 - as `project`
         self,
         scores: Any,
         sensitive_features: Any,
@@ -232,10 +258,8 @@ class Plan:
         sample_weight: Any,
         vocabulary: Vocabulary | None,
         *,
-        ranks: Ranks | None = None,
-        found: Sequence[HeldSolution] | None = None,
-        unsolved: bool = False,
-    ) -> Projection:
+        ranks: Ranks | None,
+    ) -> _ReadBatch:
         check_row_order(
             scores=scores,
             sensitive_features=sensitive_features,
@@ -263,23 +287,21 @@ class Plan:
         for j in others:
             seen = pick(labels, j), pick(estimates, j), partial(raw, j)
             views.append(first.of_column(j, *seen, one_class=simplex))
-        known = [HeldSolution((), np.zeros(0), 0)] * len(columns) if unsolved else found
-        value, solved = self._solve(scores, columns, views, known)
-        if found is None:
-            self._warn(scores, value, solved, box)
         about = _labels_of(self.constraints, labels, estimates)
-        return Projection(value, self.names, solved, groups, options=self.options, labels=about, at_the_ends=ends)
+        return _ReadBatch(scores, columns, views, box, groups, about, ends)
 
-    def _warn(self, scores: Tensor, value: Tensor, solved: Sequence[SolvedProblem], box: Box) -> None:
-        """Tell the user, once each, of statements that cannot be meant, and of a batch that a bound holds whole."""
+    def _warn(self, scores: Tensor, parts: Sequence[Assembly], box: Box) -> None:
+        """Tell the user, once each, of statements that cannot be meant."""
         options = self.options
-        parts = (column.assembly for column in solved)
         stated = (
             (self.constraints[owner], statement)
             for part in parts
             for owner, (statement, _) in zip(part.owners, part.stated, strict=True)
         )
         warn_of_unmeant(scores, stated, box, self.once, simplex=options.on_simplex, from_logits=options.from_logits)
+
+    def _warn_if_clipped(self, value: Tensor, solved: Sequence[SolvedProblem]) -> None:
+        """Tell the user, once, of a batch that a bound holds whole."""
         if value.requires_grad and all(column.clipped == len(value) for column in solved):
             self.once.warn(
                 "clipped",
@@ -291,8 +313,7 @@ class Plan:
     def _solve(
         self, scores: Tensor, columns: Sequence[Tensor], views: Sequence[Batch], found: Sequence[HeldSolution] | None
     ) -> tuple[Tensor, tuple[SolvedProblem, ...]]:
-        options, rule, dtype = self.options, self.options.rule, result_dtype(scores)
-        coordinates = partial(rule.coordinates, from_logits=options.from_logits, margin=options.margin)
+        options, dtype, coordinates = self.options, result_dtype(scores), self._coordinates
         if options.on_simplex:
             assembly = assemble(self.stated, views[0], on_empty=options.on_empty, classes=views, once=self.once)
             box = options.box(columns[0])
@@ -316,6 +337,11 @@ class Plan:
             values.append(value)
             solved.append(outcome)
         return (values[0] if scores.ndim == 1 else torch.stack(values, dim=1)), tuple(solved)
+
+    def _coordinates(self, scores: Tensor) -> Tensor:
+        """Return scores in the coordinate of the geometry."""
+        options = self.options
+        return options.rule.coordinates(scores, from_logits=options.from_logits, margin=options.margin)
 
     def _check_classes(self, columns: int) -> None:
         for constraint in self.constraints:
@@ -359,6 +385,26 @@ class Plan:
             if self.options.on_simplex:
                 check_rows(plain, self.options.rule.name)
         return at_the_ends(plain, self.options.margin)
+
+
+class PosedProblem(NamedTuple):
+    """One column of scores, read and not solved."""
+
+    assembly: Assembly
+    raw: RawBatch
+    passes: Passes
+
+
+class _ReadBatch(NamedTuple):
+    """One batch as `project` reads it; `labels` and `ends` as in the result."""
+
+    scores: Tensor
+    columns: Sequence[Tensor]
+    views: Sequence[Batch]
+    box: Box
+    groups: Groups
+    labels: str | None
+    ends: int
 
 
 @dataclass(frozen=True)

@@ -9,50 +9,23 @@ once.
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from fairlayer._typing import FloatArray
+from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints.means import GroupMeans
-from fairlayer.constraints.measure import read_worst
+from fairlayer.constraints.measure import worst_numbers
 from fairlayer.passes import CompiledPasses, CondensedPasses, Passes, Point
 from fairlayer.passes.pairs import PairPasses
 from fairlayer.projection.assembly import Assembly
 from fairlayer.projection.certificate import RawBatch
 from fairlayer.solve import GridSolution
 
-__all__ = ["Numbers", "Tallies", "Tally"]
-
-
-class Numbers(NamedTuple):
-    """Predictions, or decisions, as constraints read them.
-
-    Args:
-        statistics: the statistics of the batch, (s,); None where they do not say it all.
-        values: (n,), where they were written.
-    """
-
-    statistics: FloatArray | None
-    values: FloatArray | None
-
-    def of(self, owner: int, assembly: Assembly) -> float:
-        """Return the number that one of the constraints, by its index, bounds; NaN where there is none."""
-        stated = zip(assembly.stated, assembly.owners, strict=True)
-        statements = [statement for (statement, _), of in stated if of == owner]
-        if not statements:
-            return math.nan
-        measures = {statement.means.key: statement.means for statement in statements}
-        reading, _ = read_worst(statements, {key: self._means(each, assembly) for key, each in measures.items()})
-        return math.nan if reading.value is None else reading.value
-
-    def _means(self, means: GroupMeans, assembly: Assembly) -> FloatArray:
-        if self.statistics is not None:
-            return assembly.means_of(means, self.statistics)
-        assert self.values is not None
-        return means.of(self.values, total=assembly.batch.total)
+__all__ = ["PathTally", "Tallies", "Tally"]
 
 
 class Tally(NamedTuple):
@@ -61,14 +34,65 @@ class Tally(NamedTuple):
     Args:
         distance: sum_i weight_i d(value_i, score_i).
         moved: share of the decisions that changed.
-        predictions: the predictions whose numbers the constraints bound.
+        predictions: the statistics of the predictions, (s,); where these do not say it all, the predictions, (n,).
         decisions: likewise, 1 where a prediction reaches the threshold.
     """
 
     distance: float
     moved: float
-    predictions: Numbers
-    decisions: Numbers
+    predictions: FloatArray
+    decisions: FloatArray
+
+
+class PathTally(NamedTuple):
+    """Solutions at several limits in numbers, NaN where there is none.
+
+    Args:
+        distance: as in `Tally`, (t,).
+        moved: likewise.
+        numbers: the predictions of each limit, then the decisions, (2 t, s) or (2 t, n).
+        by_statistics: whether those are statistics.
+    """
+
+    distance: FloatArray
+    moved: FloatArray
+    numbers: FloatArray
+    by_statistics: bool
+
+    @staticmethod
+    def of(tallies: Sequence[Tally | None], by_statistics: bool) -> PathTally:
+        """Put together the tallies at several limits; None where there is no solution."""
+        size = next((len(each.predictions) for each in tallies if each is not None), 0)
+        none = np.full(size, math.nan)
+        filled = [Tally(math.nan, math.nan, none, none) if each is None else each for each in tallies]
+        distance, moved, predictions, decisions = zip(*filled, strict=True)
+        return PathTally(np.array(distance), np.array(moved), np.array([*predictions, *decisions]), by_statistics)
+
+    def gaps(self, assemblies: Sequence[Assembly]) -> tuple[FloatArray, FloatArray]:
+        """Return the number that each constraint bounds, of the predictions and of the decisions, (t, constraints)."""
+        limits, first = len(assemblies), assemblies[0]
+        alike = all(each.says_the_same(first) for each in assemblies[1:])
+        found = np.full((2 * limits, first.constraints), math.nan)
+        # Each constraint is read at all limits at once, but for one that states other things at other limits.
+        parts = [slice(0, limits)] if alike else [slice(row, row + 1) for row in range(limits)]
+        for part in parts:
+            rows = np.r_[part, part.start + limits : part.stop + limits]
+            self._read(assemblies[part], rows, found)
+        return found[:limits], found[limits:]
+
+    def _read(self, assemblies: Sequence[Assembly], rows: IntArray, found: FloatArray) -> None:
+        for owner in sorted(set(assemblies[0].owners)):
+            stated = [
+                [statement for (statement, _), of in zip(each.stated, each.owners, strict=True) if of == owner]
+                for each in assemblies
+            ]
+            found[rows, owner] = worst_numbers(stated * 2, partial(self._means, assemblies[0], rows))
+
+    def _means(self, assembly: Assembly, rows: IntArray, means: GroupMeans) -> FloatArray:
+        numbers = self.numbers[rows]
+        if self.by_statistics:
+            return assembly.means_of(means, numbers)
+        return np.array([means.of(each, total=assembly.batch.total) for each in numbers])
 
 
 class Tallies:
@@ -85,33 +109,34 @@ class Tallies:
         # Rows of several processes, and pairs, are not all read by the statistics of the solver.
         self.by_statistics = passes.parts == 1 and not isinstance(passes, PairPasses)
 
-    def of_grid(self, found: GridSolution) -> list[Tally | None]:
-        """Read the solutions at several limits; None where there is none."""
+    def of_grid(self, found: GridSolution) -> PathTally:
+        """Read the solutions at several limits."""
         if isinstance(self.passes, CondensedPasses):
             return self._condensed(self.passes, found)
         rows = zip(found.nu, found.points, strict=True)
-        return [None if point is None else self.at(nu, point) for nu, point in rows]
+        return self.together([None if point is None else self.at(nu, point) for nu, point in rows])
+
+    def together(self, tallies: Sequence[Tally | None]) -> PathTally:
+        """Put together what was read at several limits; None where there is no solution."""
+        return PathTally.of(tallies, self.by_statistics)
 
     def at(self, nu: FloatArray, point: Point) -> Tally:
         """Read a solution: the dual point, and the predictions there."""
         tally = self._of_cells(nu, point)
         return self._written(point) if tally is None else tally
 
-    def _condensed(self, passes: CondensedPasses, found: GridSolution) -> list[Tally | None]:
-        batch, counts, nu = passes.batch, passes.cells.counts, np.nan_to_num(found.nu)
-        pulls = np.pad(nu / counts, ((0, 0), (0, 1)))  # the last are in no cell
-        before, decided = (
-            batch.reaching(np.zeros((1, len(counts) + 1)), self.threshold),
-            batch.reaching(pulls, self.threshold),
-        )
+    def _condensed(self, passes: CondensedPasses, found: GridSolution) -> PathTally:
+        batch, counts = passes.batch, passes.cells.counts
+        pulls = batch.pulls(np.nan_to_num(found.nu))
+        # The raw scores are those at no pull.
+        reached = batch.reaching(np.concatenate([np.zeros((1, pulls.shape[1])), pulls]), self.threshold)
+        before, decided = reached[0], reached[1:]
         moved = np.abs(decided - before).sum(axis=1) / batch.whole.sum()
-        numbers = zip(
-            batch.distance(pulls).tolist(), moved.tolist(), found.statistics, decided[:, :-1] / counts, strict=True
-        )
-        return [
-            None if np.isnan(statistics).any() else Tally(d, m, Numbers(statistics, None), Numbers(decisions, None))
-            for d, m, statistics, decisions in numbers
-        ]
+        unsolved = np.isnan(found.statistics).any(axis=1)
+        numbers = np.concatenate([found.statistics, decided[:, :-1] / counts])
+        numbers[np.tile(unsolved, 2)] = math.nan
+        distance, moved = (np.where(unsolved, math.nan, each) for each in (batch.distance(pulls), moved))
+        return PathTally(distance, moved, numbers, self.by_statistics)
 
     def _of_cells(self, nu: FloatArray, point: Point) -> Tally | None:
         if not isinstance(self.passes, CompiledPasses) or self._before is None:
@@ -122,7 +147,7 @@ class Tallies:
         distance, decided = found
         moved = float(np.abs(decided - self._before).sum()) / self.passes.n
         decisions = decided[:-1] / self.passes.cells.counts  # the last are in no cell
-        return Tally(distance, moved, Numbers(point.statistics, None), Numbers(decisions, None))
+        return Tally(distance, moved, point.statistics, decisions)
 
     @cached_property
     def _before(self) -> FloatArray | None:
@@ -139,8 +164,8 @@ class Tallies:
         return Tally(
             float(weights @ raw.geometry.divergence(value, x, None, None)),
             float(weights @ (decided != was) / weights.sum()),
-            Numbers(point.statistics if self.by_statistics else None, value),
-            Numbers(self._statistics(decided) if self.by_statistics else None, decided),
+            point.statistics if self.by_statistics else value,
+            self._statistics(decided) if self.by_statistics else decided,
         )
 
     def _statistics(self, decided: FloatArray) -> FloatArray:

@@ -8,7 +8,7 @@ import pytest
 import fairlayer as fl
 from fairlayer.constraints import Batch
 from fairlayer.constraints.measure import headline, tolerance_needed
-from fairlayer.constraints.statements import StatementReading, miss
+from fairlayer.constraints.readings import StatementReading, miss
 from fairlayer.errors import ShapeError
 from fairlayer.groups import read_sensitive_features
 
