@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Any
 
 from fairlayer.constraints.base import Constraint
@@ -53,8 +54,12 @@ def checked_at_limits(constraint: Constraint, limits: Sequence[float]) -> list[C
             f"{constraint!r} has no single limit that could be varied. Use constraints with a tolerance, cap, floor or "
             "ratio, or name the argument that states the limit in its class, as in limit_argument = 'most'."
         )
-    parameters = inspect.signature(type(constraint)).parameters
-    twins = [_made_again(copy_at_limit(constraint, limit), constraint, parameters) for limit in limits]
+    parameters = _parameters(type(constraint))
+    if name in parameters and all(each in vars(constraint) for each in parameters):
+        given = _arguments(constraint, parameters)
+        twins = [_made({**given, name: limit}, constraint) for limit in limits]
+    else:
+        twins = [_made_again(copy_at_limit(constraint, limit), constraint, parameters) for limit in limits]
     if _states(constraint, name):
         for twin in {id(twin): twin for twin in (twins[0], twins[-1])}.values():  # of a grid, its ends tell
             _check_that_it_says(twin, name)
@@ -81,12 +86,32 @@ def _equal(said: float, limit: float) -> bool:
     return math.isclose(said, limit, rel_tol=1e-9, abs_tol=1e-12)
 
 
+@lru_cache(maxsize=256)
+def _parameters(kind: type[Constraint]) -> tuple[str, ...]:
+    return tuple(inspect.signature(kind).parameters)
+
+
 def _made_again(twin: Constraint, constraint: Constraint, parameters: Collection[str]) -> Constraint:
     """Return what its constructor makes of its arguments, if it keeps them all; it refuses what it does not take."""
     if not all(hasattr(twin, each) for each in parameters):
         return twin
-    arguments = {each: getattr(twin, each) for each in parameters}
-    if "on" in arguments and len(twin.on) == 1:
-        arguments["on"] = twin.on[0]  # as a user's constructor that takes one name expects it
-    made = type(twin)(**arguments)
+    made = type(twin)(**_arguments(twin, parameters))
     return made if made.on == constraint.on else twin
+
+
+def _made(arguments: dict[str, Any], constraint: Constraint) -> Constraint:
+    """Return the same of arguments that are plain attributes, but for the limit."""
+    made = type(constraint)(**arguments)
+    if made.on == constraint.on:
+        return made
+    name = constraint.limit_argument
+    assert name is not None
+    return copy_at_limit(constraint, arguments[name])
+
+
+def _arguments(constraint: Constraint, parameters: Collection[str]) -> dict[str, Any]:
+    """Return what a constructor was given; one that takes one name gets it as a user's would expect it."""
+    arguments = {each: getattr(constraint, each) for each in parameters}
+    if "on" in arguments and len(constraint.on) == 1:
+        arguments["on"] = constraint.on[0]
+    return arguments

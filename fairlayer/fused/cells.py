@@ -16,9 +16,21 @@ import numpy as np
 from fairlayer.fused.compiling import compiled
 from fairlayer.fused.steps import ENTROPIC, EUCLIDEAN, discriminant, odds
 
-__all__ = ["arrange", "check", "emit", "excess", "moments", "sweep", "tally"]
+__all__ = [
+    "arrange",
+    "arrange_by_score",
+    "check",
+    "emit",
+    "excess",
+    "moments",
+    "read_off",
+    "sweep",
+    "tally",
+    "weigh",
+]
 
 _AT_A_TIME = 64  # samples whose polynomials are worked out together
+_IN_A_PART, _MANY_IN_A_PART = 2, 48  # samples of a part of a cell that are sorted among themselves
 
 
 @compiled
@@ -34,6 +46,90 @@ def arrange(z: Any, codes: Any, counts: Any, starts: Any, ordered: Any) -> None:
         at = place[cell]
         place[cell] = at + 1
         ordered[at] = z[i]
+
+
+@compiled
+def arrange_by_score(z: Any, codes: Any, counts: Any, starts: Any, ordered: Any, unsorted: Any) -> None:
+    """Sort samples by cell, and by score within each; `unsorted` (cells + 1) says in which cells that is left to do.
+
+    Equal parts of the range of a cell, of about two samples each, are filled in two sweeps and then sorted one by one.
+    A cell with a part of many more is better served by a general sort.
+    """
+    n, cells = codes.shape[0], counts.shape[0]
+    low, high = np.full(cells, np.inf), np.full(cells, -np.inf)
+    for i in range(n):
+        cell = codes[i]
+        low[cell], high[cell] = min(low[cell], z[i]), max(high[cell], z[i])
+    parts, first_part = np.empty(cells), np.zeros(cells + 1, dtype=np.int64)
+    starts[0] = 0
+    for cell in range(cells):
+        starts[cell + 1] = starts[cell] + counts[cell]
+        many = max(counts[cell] // _IN_A_PART, 1)
+        first_part[cell + 1] = first_part[cell] + many
+        parts[cell] = many / (high[cell] - low[cell]) if high[cell] > low[cell] else 0.0
+    part_of = np.empty(n, dtype=np.int32)
+    place = np.zeros(first_part[cells] + 1, dtype=np.int64)
+    for i in range(n):
+        cell = codes[i]
+        part = first_part[cell] + int((z[i] - low[cell]) * parts[cell])
+        part = min(part, first_part[cell + 1] - 1)
+        part_of[i] = part
+        place[part + 1] += 1
+    for part in range(first_part[cells]):
+        place[part + 1] += place[part]
+    for i in range(n):
+        at = place[part_of[i]]
+        place[part_of[i]] = at + 1
+        ordered[at] = z[i]
+    for cell in range(cells):  # now `place` holds the ends of the parts
+        last, unsorted[cell] = starts[cell], False
+        for part in range(first_part[cell], first_part[cell + 1]):
+            first, last = last, place[part]
+            if last - first > _MANY_IN_A_PART:
+                unsorted[cell] = True
+                break
+            for at in range(first + 1, last):
+                value, free = ordered[at], at
+                while free > first and ordered[free - 1] > value:
+                    ordered[free] = ordered[free - 1]
+                    free -= 1
+                ordered[free] = value
+
+
+@compiled
+def _place(scores: Any, first: int, last: int, value: float, after: bool) -> Any:
+    """Return where a value stands among sorted scores: before those that are equal to it, or after them."""
+    while first < last:
+        middle = (first + last) // 2
+        if scores[middle] < value or (after and scores[middle] == value):
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@compiled
+def read_off(
+    scores: Any, starts: Any, weights: Any, so_far: Any, pulls: Any, lower: float, upper: float, sums: Any, frees: Any
+) -> None:
+    """Write the sums of clip(x - q) and of W of each cell at several pulls, from sums so far over sorted scores.
+
+    `so_far` and `weights` begin anew in each cell, with a 0 before it; no weights stand for one each.
+    """
+    weighted = weights.shape[0] > 0
+    for point in range(pulls.shape[0]):
+        for cell in range(pulls.shape[1]):
+            first, last, pull = starts[cell], starts[cell + 1], pulls[point, cell]
+            below = _place(scores, first, last, lower + pull, False) if lower > -np.inf else first
+            above = _place(scores, below, last, upper + pull, True) if upper < np.inf else last
+            at_low = weights[below + cell] if weighted else float(below - first)
+            at_high = weights[above + cell] if weighted else float(above - first)
+            total = so_far[above + cell] - so_far[below + cell] - pull * (at_high - at_low)
+            if below > first:
+                total += lower * at_low
+            if above < last:
+                total += upper * ((weights[last + cell] if weighted else float(last - first)) - at_high)
+            sums[point, cell], frees[point, cell] = total, at_high - at_low
 
 
 @compiled
@@ -94,6 +190,27 @@ def _likelihood(z: Any, pull: float) -> Any:
         total += y
         free += spread * spread / (z[i] * (1.0 - y) * (1.0 - y) + (1.0 - z[i]) * y * y)
     return total, free
+
+
+@compiled
+def weigh(geometry: int, z: Any, weights: Any, starts: Any, pulls: Any, sums: Any, frees: Any) -> None:
+    """Write the weighted sums of y and of W of each cell at several pulls."""
+    for point in range(pulls.shape[0]):
+        for cell in range(pulls.shape[1]):
+            pull, total, free = pulls[point, cell], 0.0, 0.0
+            if geometry == ENTROPIC:
+                a, b = odds(pull)
+                for i in range(starts[cell], starts[cell + 1]):
+                    y = a / (a + b * z[i])
+                    total += weights[i] * y
+                    free += weights[i] * (y * (1.0 - y))
+            else:
+                for i in range(starts[cell], starts[cell + 1]):
+                    y = _root(z[i], pull)
+                    spread = y * (1.0 - y)
+                    total += weights[i] * y
+                    free += weights[i] * spread * spread / (z[i] * (1.0 - y) * (1.0 - y) + (1.0 - z[i]) * y * y)
+            sums[point, cell], frees[point, cell] = total, free
 
 
 @compiled
@@ -193,6 +310,7 @@ def check() -> None:
     starts, ordered = np.zeros(4, dtype=np.int64), np.empty(3)
     arrange(scores, codes, counts, starts, ordered)
     pulls, sums, frees, value = np.array([-1.0, 1.0, 0.0]), np.empty(3), np.empty(3), np.empty(3)
+    arrange_by_score(scores, codes, counts, starts, ordered, np.empty(3, dtype=np.bool_))
     sweep(EUCLIDEAN, ordered, starts, pulls, -np.inf, np.inf, sums, frees)
     emit(EUCLIDEAN, scores, codes, pulls, -np.inf, np.inf, value, np.empty(3, dtype=np.bool_))
     if sums.tolist() != [2.0, 6.0, 0.0] or value.tolist() != [2.0, 2.0, 4.0]:

@@ -14,12 +14,14 @@ from fairlayer.geometry import Entropic, Euclidean, Geometry, Likelihood
 from fairlayer.passes.arrays import NumpyPasses
 from fairlayer.passes.base import LEAST_FLOOR, WHOLE, Cells, Point, WholeBatch
 
-__all__ = ["CompiledPasses"]
+__all__ = ["NUMBERS", "CompiledPasses"]
 
 _FROM = 2048  # samples: fewer are as fast in NumPy
 _FAR = 600.0  # log-odds
 _RUN = 32_768  # samples that are worked on at a time where NumPy takes part
-_NUMBERS: dict[Geometry, int] = {Euclidean(): 0, Entropic(): 1, Likelihood(): 2}
+
+NUMBERS: dict[Geometry, int] = {Euclidean(): 0, Entropic(): 1, Likelihood(): 2}
+"""The geometries as compiled sweeps know them."""
 
 
 class _Arranged(NamedTuple):
@@ -47,7 +49,7 @@ class CompiledPasses:
         self._sweeps = kernels(len(scores)).cells  # type: ignore[union-attr]  # `serve` has seen them
         self.cells, self.geometry = cells, geometry
         self.lower, self.upper = lower, upper
-        self._number = _NUMBERS[geometry]
+        self._number = NUMBERS[geometry]
         self._ends = (-np.inf if lower is None else lower), (np.inf if upper is None else upper)
         self.scores = scores
         self._arranged: _Arranged | None = None
@@ -57,7 +59,7 @@ class CompiledPasses:
         """Return whether compiled sweeps are there for such a batch."""
         plain = all(isinstance(bound, float | None) for bound in (lower, upper))
         hard = cells.codes is not None and cells.dense is None and cells.weights is None and cells.classes == 1
-        known = geometry in _NUMBERS and scores.device.type == "cpu" and plain
+        known = geometry in NUMBERS and scores.device.type == "cpu" and plain
         return hard and known and len(scores) >= _FROM and kernels(len(scores)) is not None
 
     @property
@@ -67,7 +69,7 @@ class CompiledPasses:
             k, n = len(self.cells.counts), len(self.scores)
             counts = np.bincount(self.cells.codes, minlength=k + 1)  # type: ignore[arg-type]
             given = self.scores
-            if self._number == _NUMBERS[Entropic()]:
+            if self._number == NUMBERS[Entropic()]:
                 with np.errstate(over="ignore"):  # so far from the others that no sweep will read it
                     given = np.exp(-given)
             found = _Arranged(given, np.empty(n), np.zeros(k + 2, dtype=np.int64))
@@ -98,7 +100,7 @@ class CompiledPasses:
         batch = self._by_cell
         self._sweeps.sweep(self._number, batch.scores, batch.starts, pulls, *self._ends, sums, frees)
         curvature = frees[:-1] / (counts * counts)
-        held = self.n - int(frees.sum()) if self._number == _NUMBERS[Euclidean()] else 0
+        held = self.n - int(frees.sum()) if self._number == NUMBERS[Euclidean()] else 0
 
         def emit(run: slice) -> tuple[Any, Any]:
             return self._emit(pulls) if run == WHOLE else self._step(pulls, run)
@@ -111,11 +113,11 @@ class CompiledPasses:
 
     def _too_far(self, pulls: FloatArray) -> bool:
         """Whether exp(-x) and exp(-q) by themselves would leave the range of float64."""
-        return self._number == _NUMBERS[Entropic()] and self.size + float(np.abs(pulls).max()) > _FAR
+        return self._number == NUMBERS[Entropic()] and self.size + float(np.abs(pulls).max()) > _FAR
 
     def _emit(self, pulls: FloatArray) -> tuple[FloatArray, Any]:
         value = np.empty(self.n)
-        euclidean = self._number == _NUMBERS[Euclidean()]
+        euclidean = self._number == NUMBERS[Euclidean()]
         free = np.empty(self.n if euclidean else 0, dtype=np.bool_)
         self._sweeps.emit(self._number, self._by_cell.given, self.cells.codes, pulls, *self._ends, value, free)
         return value, free if euclidean and (self.lower, self.upper) != (None, None) else None
@@ -133,7 +135,7 @@ class CompiledPasses:
         if self._too_far(pulls):
             return None
         batch, yes = self._by_cell, np.zeros(len(pulls))
-        if self._number != _NUMBERS[Likelihood()]:
+        if self._number != NUMBERS[Likelihood()]:
             far = np.zeros(len(pulls))
             self._sweeps.tally(self._number, batch.scores, batch.starts, pulls, *self._ends, threshold, far, yes)
             return float(far.sum()), yes

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.fused import kernels
+from fairlayer.fused import kernels, loaded
 from fairlayer.geometry import Entropic, Euclidean, Geometry, Likelihood
 from fairlayer.passes.base import Cells, Passes, Point
+from fairlayer.passes.compiled import NUMBERS
 
 __all__ = ["CondensedBatch", "CondensedPasses", "sorted_by_cell"]
 
@@ -35,6 +36,8 @@ _PLAIN = (float, type(None))  # bounds that are the same for all samples
 _FAR = 30.0  # widths of the box, beyond which sums over raw scores round too coarsely
 _POINTS = 14  # for each interval of log-odds
 _NEAR_ONE = 14.0  # log-odds of a probability from which 1 - z no longer says where the sample lies
+_IN_CACHE = 300_000  # samples that a sweep may put where they belong, one here and one there
+_TOO_FAR = 600.0  # log-odds of which exp(-x) leaves the range of float64
 _RUN = 8192  # samples that are worked on at a time, so that what lies between stays in the cache
 _NUMBERS = 400_000  # that are worked on at a time
 _SLACK = 1e-9  # by which the place of a threshold may be missed before it is looked at sample by sample
@@ -57,7 +60,8 @@ class SortedSamples(NamedTuple):
 def sorted_by_cell(scores: FloatArray, cells: Cells) -> SortedSamples:
     """Sort samples by cell, and by score within each.
 
-    Numbers of 16 bits are sorted by their digits, and numbers alone without their places by wide instructions.
+    A compiled sweep does it at once. Where that is not there, or the samples are too many for it, numbers of 16 bits are
+    sorted by their digits, and numbers alone without their places by wide instructions.
 
     Args:
         scores: (n,).
@@ -67,16 +71,20 @@ def sorted_by_cell(scores: FloatArray, cells: Cells) -> SortedSamples:
     assert codes is not None
     counts, compiled = np.bincount(codes, minlength=k + 1), kernels(len(codes))
     starts, ordered, weights = np.append(0, np.cumsum(counts)), np.empty(0), None
+    left = np.ones(k + 1, dtype=bool)  # the cells whose scores are still to be sorted
     if compiled is not None and cells.weights is None:
         ordered = np.empty(len(codes))
-        compiled.cells.arrange(scores, codes, counts, starts, ordered)
+        if len(codes) <= _IN_CACHE:
+            compiled.cells.arrange_by_score(scores, codes, counts, starts, ordered, left)
+        else:
+            compiled.cells.arrange(scores, codes, counts, starts, ordered)
     else:
         order = np.argsort(codes.astype(np.uint16) if k < 2**16 else codes, kind="stable")
         ordered, weights = scores[order], None if cells.weights is None else cells.weights[order]
     parts = [slice(first, last) for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]
     if weights is None:
-        for part in parts:
-            ordered[part].sort()
+        for cell in np.flatnonzero(left).tolist():
+            ordered[parts[cell]].sort()
     else:
         for part in parts:
             within = np.argsort(ordered[part], kind="stable")
@@ -122,6 +130,9 @@ class CondensedBatch:
 
     def at(self, pulls: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the sums of y and of W of each cell, (points, cells + 1) each."""
+        found = self._compiled(pulls)
+        if found is not None:
+            return found
         if self.geometry != Euclidean():
             total, free = self._nodes_sum(pulls, self._answer)
             return total, free
@@ -133,6 +144,34 @@ class CondensedBatch:
         if self.upper is not None:
             total += self.upper * (self.whole - self._read(self._weights, above))
         return total, free
+
+    def _compiled(self, pulls: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+        """Return the same by compiled sweeps; None where there are none, or log-odds are too far for them."""
+        compiled = loaded()
+        if compiled is None:
+            return None
+        total, free = np.empty(pulls.shape), np.empty(pulls.shape)
+        if self.geometry == Euclidean():
+            scores, _, starts = self.samples
+            weights = np.empty(0) if self._weights is None else self._weights
+            low, high = -np.inf if self.lower is None else self.lower, np.inf if self.upper is None else self.upper
+            compiled.cells.read_off(scores, starts, weights, self._scores, pulls, low, high, total, free)
+            return total, free
+        if self.geometry == Entropic() and self._farthest + np.abs(pulls).max(initial=0.0) > _TOO_FAR:
+            return None
+        _, weights, starts = self._nodes
+        compiled.cells.weigh(NUMBERS[self.geometry], self._swept, weights, starts, pulls, total, free)
+        return total, free
+
+    @cached_property
+    def _farthest(self) -> float:
+        return float(np.abs(self._nodes.scores).max(initial=0.0))
+
+    @cached_property
+    def _swept(self) -> FloatArray:
+        """The nodes as compiled sweeps take them: exp(-x) in the entropic geometry."""
+        x = self._nodes.scores
+        return np.exp(-x) if self.geometry == Entropic() else x
 
     def distance(self, pulls: FloatArray) -> FloatArray:
         """Return the sum of d(y, x) at each point, (points,)."""
