@@ -27,7 +27,7 @@ from fairlayer.passes import Cells
 from fairlayer.passes.pairs import Pairs
 from fairlayer.solve import Face, RowSlabs, SlabSystem, SpreadSlabs
 
-__all__ = ["Assembly", "assemble"]
+__all__ = ["Assembly", "assemble", "assemble_again"]
 
 
 @dataclass
@@ -104,6 +104,8 @@ class Assembly:
 
     def says_the_same(self, other: Assembly) -> bool:
         """Return whether the statements here read the same rows of the same batch as those of another."""
+        if self.refinement is other.refinement and len(self.stated) == len(self.slabs.blocks):
+            return self.owners == other.owners  # one was made from the other
         return self.owners == other.owners and _say_the_same(self.stated, other.stated)
 
     def held_pairs(self, multipliers: FloatArray) -> list[tuple[int, int, int, float]]:
@@ -217,6 +219,23 @@ def assemble(
     stated = (*kept, *(statement for statement, _ in of_pairs))
     owned = (*owners, *(owner for _, owner in of_pairs))
     return Assembly(batch, refinement, slabs, stated, owned, missed, len(constraints), max(1, len(classes)))
+
+
+def assemble_again(constraints: Sequence[Constraint], like: Assembly, *, on_empty: str) -> Assembly:
+    """Gather the statements of the same constraints at other limits about the batch of an assembly.
+
+    Where they read the rows that are known already, only the limits are looked at.
+    """
+    stated, owners = [], []
+    for owner, constraint in enumerate(constraints):
+        for statement in constraint.statements(like.batch):
+            stated.append((statement, 0))
+            owners.append(owner)
+    if like.absent or like.pairs is not None or not _say_the_same(like.stated, stated):
+        return assemble(constraints, like.batch, on_empty=on_empty, like=like)
+    blocks = [_at_other_limit(s, block, like.batch) for (s, _), block in zip(stated, like.slabs.blocks, strict=True)]
+    refinement, slabs = like.refinement, SlabSystem(blocks)
+    return Assembly(like.batch, refinement, slabs, tuple(stated), tuple(owners), (), like.constraints)
 
 
 def _check_pairs(constraint: Constraint, batch: Batch, classes: Sequence[Batch]) -> None:

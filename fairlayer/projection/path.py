@@ -15,7 +15,7 @@ from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
 from fairlayer.passes import CondensedPasses
 from fairlayer.passes.pairs import PairPasses
-from fairlayer.projection.assembly import Assembly, assemble
+from fairlayer.projection.assembly import Assembly, assemble_again
 from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan, PosedProblem
 from fairlayer.projection.tally import PathTally, Tallies, Tally
@@ -172,7 +172,7 @@ def fairness_path(
             "each limit for the rest."
         )
     made = posed.assembly
-    assemblies = [assemble(each, made.batch, on_empty=read.on_empty, like=made) for each in at_limits]
+    assemblies = [assemble_again(each, made, on_empty=read.on_empty) for each in at_limits]
     if isinstance(posed.passes, PairPasses):
         found, tally = _of_pairs(posed, assemblies, threshold)
     else:

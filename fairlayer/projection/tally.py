@@ -82,10 +82,8 @@ class PathTally(NamedTuple):
 
     def _read(self, assemblies: Sequence[Assembly], rows: IntArray, found: FloatArray) -> None:
         for owner in sorted(set(assemblies[0].owners)):
-            stated = [
-                [statement for (statement, _), of in zip(each.stated, each.owners, strict=True) if of == owner]
-                for each in assemblies
-            ]
+            own = [place for place, of in enumerate(assemblies[0].owners) if of == owner]
+            stated = [[each.stated[place][0] for place in own] for each in assemblies]
             found[rows, owner] = worst_numbers(stated * 2, partial(self._means, assemblies[0], rows))
 
     def _means(self, assembly: Assembly, rows: IntArray, means: GroupMeans) -> FloatArray:

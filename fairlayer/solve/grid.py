@@ -130,7 +130,8 @@ class _Grid:
         self.start = passes.at(None)
         self.gauged = self._gauged()
         if self.alike:
-            self.table = RowTable.of_copies(systems, RowTable.of(self.gauged[0]).atol)
+            atol = [np.full(len(block.matrix), block.atol) for block in self.gauged[0].blocks]
+            self.table = RowTable.of_copies(systems, np.concatenate(atol))
         else:
             self.table = RowTable.of_copies(self.gauged)
         sizes = [(len(each.matrix), isinstance(each, RowSlabs)) for each in systems[0].blocks]
@@ -233,19 +234,14 @@ class _Pairs:
         none = np.full(len(own), -1)
         first = np.concatenate([own, none, *(at[i] for at, (i, _) in zip(tied, both, strict=True))])
         second = np.concatenate([none, own, *(at[j] for at, (_, j) in zip(tied, both, strict=True))])
-        scale, width, offset = (
-            np.pad(each.reshape(count, -1), ((0, 0), (0, 1)), constant_values=last)[:, at]
-            for each, last, at in (
-                (table.scale, 1.0, level[first]),
-                (table.width, 0.0, level[first]),
-                (table.offset, 0.0, slice(None)),
-            )
-        )
-        single = 2 * len(own)
-        scale[:, :single], width[:, :single] = 1.0, 0.0
-        limit = width + offset[:, second] - scale * offset[:, first]
+        of_level, of_row = level[first], slice(2 * len(own), None)  # the pairs of spreads follow all other rows
+        scale, limit = np.ones((count, len(first))), np.zeros((count, len(first)))
+        scale[:, of_row] = table.scale.reshape(count, -1)[:, of_level[of_row]]
+        offset = table.offset.reshape(count, -1)
+        limit[:, of_row] = table.width.reshape(count, -1)[:, of_level[of_row]]
+        limit[:, of_row] += offset[:, second[of_row]] - scale[:, of_row] * offset[:, first[of_row]]
         limit[:, : len(own)] = table.upper.reshape(count, -1)[:, own]
-        limit[:, len(own) : single] = -table.lower.reshape(count, -1)[:, own]
+        limit[:, len(own) : 2 * len(own)] = -table.lower.reshape(count, -1)[:, own]
         return _Pairs(scale[:, :, None] * matrix[first] - matrix[second], limit, first, second)
 
     def prices(self, multipliers: FloatArray) -> tuple[FloatArray, FloatArray]:
