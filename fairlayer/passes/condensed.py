@@ -37,6 +37,8 @@ _FAR = 30.0  # widths of the box, beyond which sums over raw scores round too co
 _POINTS = 14  # for each interval of log-odds
 _NEAR_ONE = 14.0  # log-odds of a probability from which 1 - z no longer says where the sample lies
 _IN_CACHE = 300_000  # samples that a sweep may put where they belong, one here and one there
+_MANY_OF_A_CELL = 500  # samples from which such a sweep is quicker than a sort
+_RUNS_LEFT = 64  # runs that such a sweep may leave to a general sort, beside whole cells
 _TOO_FAR = 600.0  # log-odds of which exp(-x) leaves the range of float64
 _RUN = 8192  # samples that are worked on at a time, so that what lies between stays in the cache
 _NUMBERS = 400_000  # that are worked on at a time
@@ -71,24 +73,23 @@ def sorted_by_cell(scores: FloatArray, cells: Cells) -> SortedSamples:
     assert codes is not None
     counts, compiled = np.bincount(codes, minlength=k + 1), kernels(len(codes))
     starts, ordered, weights = np.append(0, np.cumsum(counts)), np.empty(0), None
-    left = np.ones(k + 1, dtype=bool)  # the cells whose scores are still to be sorted
+    left = np.stack([starts[:-1], starts[1:]], axis=1)  # runs whose scores are still to be sorted
     if compiled is not None and cells.weights is None:
         ordered = np.empty(len(codes))
-        if len(codes) <= _IN_CACHE:
-            compiled.cells.arrange_by_score(scores, codes, counts, starts, ordered, left)
+        if _MANY_OF_A_CELL * (k + 1) <= len(codes) <= _IN_CACHE:
+            left = np.empty((k + 1 + _RUNS_LEFT, 2), dtype=np.int64)
+            left = left[: compiled.cells.arrange_by_score(scores, codes, counts, starts, ordered, left)]
         else:
             compiled.cells.arrange(scores, codes, counts, starts, ordered)
     else:
         order = np.argsort(codes.astype(np.uint16) if k < 2**16 else codes, kind="stable")
         ordered, weights = scores[order], None if cells.weights is None else cells.weights[order]
-    parts = [slice(first, last) for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]
-    if weights is None:
-        for cell in np.flatnonzero(left).tolist():
-            ordered[parts[cell]].sort()
-    else:
-        for part in parts:
-            within = np.argsort(ordered[part], kind="stable")
-            ordered[part], weights[part] = ordered[part][within], weights[part][within]
+    for run in (slice(first, last) for first, last in left.tolist()):
+        if weights is None:
+            ordered[run].sort()
+        else:
+            within = np.argsort(ordered[run], kind="stable")
+            ordered[run], weights[run] = ordered[run][within], weights[run][within]
     return SortedSamples(ordered, weights, starts)
 
 
