@@ -295,7 +295,8 @@ class CondensedBatch:
         odds = np.log(scores) - np.log1p(-scores) if likelihood else scores
         number = np.floor(odds)
         new = np.zeros(len(odds) + 1, dtype=bool)
-        new[starts], new[1:-1] = True, new[1:-1] | (number[1:] != number[:-1])
+        new[1:-1] = number[1:] != number[:-1]
+        new[starts] = True
         runs = np.flatnonzero(new)
         first, lengths = runs[:-1], np.diff(runs)
         equal = odds[first] == odds[runs[1:] - 1]
