@@ -164,7 +164,9 @@ def worst_numbers(stated: Sequence[Sequence[Statement]], means_of: Callable[[Gro
         stated: the statements at each limit, (t,) of at least one each, which are the same but for the limit.
         means_of: the means of each prediction over each row of a measure, (t, rows).
     """
-    found: list[StatementNumbers] = [alike[0].numbers(alike, means_of(alike[0].means)) for alike in zip(*stated, strict=True)]
+    found: list[StatementNumbers] = [
+        alike[0].numbers(alike, means_of(alike[0].means)) for alike in zip(*stated, strict=True)
+    ]
     worst = np.argmax([each.miss for each in found], axis=0)
     return np.array([each.value for each in found])[worst, np.arange(len(stated))]
 

@@ -62,7 +62,7 @@ class SortedSamples(NamedTuple):
 def sorted_by_cell(scores: FloatArray, cells: Cells) -> SortedSamples:
     """Sort samples by cell, and by score within each.
 
-    A compiled sweep does it at once. Where that is not there, or the samples are too many for it, numbers of 16 bits are
+    A compiled sweep does it at once. Where it is not there, or the samples are too many for it, numbers of 16 bits are
     sorted by their digits, and numbers alone without their places by wide instructions.
 
     Args:

@@ -259,7 +259,7 @@ def project_exactly(  # noqa: PLR0917 - a batch, what must hold, and how
     return returned, column
 
 
-def pose(  # noqa: PLR0917 - as `project_exactly`
+def pose(
     scores: Tensor,
     constraints: Sequence[Constraint],
     assembly: Assembly,

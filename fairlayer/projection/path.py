@@ -216,9 +216,7 @@ def _by_constraint(assemblies: Sequence[Assembly], prices: FloatArray) -> FloatA
     return found
 
 
-def _of_pairs(
-    posed: PosedProblem, assemblies: Sequence[Assembly], threshold: float
-) -> tuple[GridSolution, PathTally]:
+def _of_pairs(posed: PosedProblem, assemblies: Sequence[Assembly], threshold: float) -> tuple[GridSolution, PathTally]:
     """Solve a batch of which some samples are held together, by other limits each time."""
     passes, tallies = posed.passes, Tallies(posed.passes, posed.raw, threshold)
     assert isinstance(passes, PairPasses)

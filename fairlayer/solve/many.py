@@ -80,9 +80,7 @@ class ManySolved:
     sweeps: int
 
 
-def solve_many(
-    passes: Passes, rows: ManyRows, largest_pulls: FloatArray, most_steps: int = _MOST_STEPS
-) -> ManySolved:
+def solve_many(passes: Passes, rows: ManyRows, largest_pulls: FloatArray, most_steps: int = _MOST_STEPS) -> ManySolved:
     """Solve all problems, as far as the method goes.
 
     Args:
