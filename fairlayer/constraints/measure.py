@@ -168,7 +168,7 @@ def worst_numbers(stated: Sequence[Sequence[Statement]], means_of: Callable[[Gro
         alike[0].numbers(alike, means_of(alike[0].means)) for alike in zip(*stated, strict=True)
     ]
     worst = np.argmax([each.miss for each in found], axis=0)
-    return np.array([each.value for each in found])[worst, np.arange(len(stated))]
+    return np.asarray(np.array([each.value for each in found])[worst, np.arange(len(stated))])
 
 
 def worst_of(measured: Iterable[Number]) -> Number:

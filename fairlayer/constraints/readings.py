@@ -49,10 +49,15 @@ class StatementNumbers(NamedTuple):
     row: IntArray
 
     @property
-    def first(self) -> tuple[float | None, float, float, bool, int]:
-        """What the first statement says."""
-        value, limit, excess, at_least, row = (each[0].item() for each in self)
-        return (None if math.isnan(value) and not math.isnan(excess) else value), limit, excess, at_least, row
+    def row_of_first(self) -> int:
+        """Which row makes the number of the first statement."""
+        return int(self.row[0])
+
+    def reading_of_first(self, worst: tuple[str, ...]) -> StatementReading:
+        """Return what the first statement says, of members with such names."""
+        value, excess = float(self.value[0]), float(self.excess[0])
+        known = None if math.isnan(value) and not math.isnan(excess) else value
+        return StatementReading(known, float(self.limit[0]), excess, bool(self.at_least[0]), worst)
 
     @property
     def miss(self) -> FloatArray:

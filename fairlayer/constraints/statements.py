@@ -111,8 +111,8 @@ class Rows(NamedTuple):
         if not self.present.any():
             limit, at_least = self.limits[0] if self.limits else (np.inf, False)
             return StatementReading(None, limit, None, at_least, ())
-        *said, row = self.numbers([self], means[None]).first
-        return StatementReading(*said, (self.names[row],))
+        found = self.numbers([self], means[None])
+        return found.reading_of_first((self.names[found.row_of_first],))
 
     @staticmethod
     def numbers(alike: Sequence[Rows], means: FloatArray) -> StatementNumbers:
@@ -246,9 +246,9 @@ class Spread(NamedTuple):
         here = np.flatnonzero(self.present)
         if len(here) < 2:
             return StatementReading(None, self.limit, None, self.at_least, ())
-        *said, high = self.numbers([self], means[None]).first
-        low = int(self.members(means)[here].argmin())
-        return StatementReading(*said, (self.names[here[high]], self.names[here[low]]))
+        found = self.numbers([self], means[None])
+        high, low = here[found.row_of_first], here[self.members(means)[here].argmin()]
+        return found.reading_of_first((self.names[high], self.names[low]))
 
     @staticmethod
     def numbers(alike: Sequence[Spread], means: FloatArray) -> StatementNumbers:

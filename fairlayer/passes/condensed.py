@@ -154,9 +154,9 @@ class CondensedBatch:
         total, free = np.empty(pulls.shape), np.empty(pulls.shape)
         if self.geometry == Euclidean():
             scores, _, starts = self.samples
-            weights = np.empty(0) if self._weights is None else self._weights
+            so_far = (np.empty(0) if self._weights is None else self._weights), self._scores
             low, high = -np.inf if self.lower is None else self.lower, np.inf if self.upper is None else self.upper
-            compiled.cells.read_off(scores, starts, weights, self._scores, pulls, low, high, total, free)
+            compiled.cells.read_off(scores, starts, *so_far, pulls, low, high, total, free)
             return total, free
         if self.geometry == Entropic() and self._farthest + np.abs(pulls).max(initial=0.0) > _TOO_FAR:
             return None

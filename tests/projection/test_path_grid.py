@@ -139,13 +139,9 @@ def test_a_price_is_what_a_limit_costs(options: Any) -> None:
 
 def test_thousands_of_cells() -> None:
     rng = np.random.default_rng(4)
-    n, k = 30_000, 1_500
-    z, features = rng.random(n), {"g": rng.integers(0, k, n), "h": rng.integers(0, 2, n)}
-    for asked in (
-        lambda t: [fl.DemographicParity("g", t)],
-        lambda t: [fl.DemographicParity("g", t), fl.DemographicParity("h", t)],
-    ):
-        _compare(asked, z, {"sensitive_features": features, **BOX}, [0.02, 0.3])
+    n, k = 20_000, 1_200
+    z, features = rng.random(n), {"g": rng.integers(0, k, n)}
+    _compare(lambda t: [fl.DemographicParity("g", t)], z, {"sensitive_features": features, **BOX}, [0.02, 0.3])
 
 
 RULES_READ: list[Any] = [
