@@ -31,7 +31,7 @@ __all__ = [
 
 _AT_A_TIME = 64  # samples whose polynomials are worked out together
 _NARROW = 1e-300  # a range whose parts could not be told apart
-_IN_A_PART, _MANY_IN_A_PART = 2, 48  # samples of a part of a cell that are sorted among themselves
+_MANY_IN_A_PART = 48  # samples of a part of a cell that are left to a general sort
 
 
 @compiled
@@ -50,11 +50,11 @@ def arrange(z: Any, codes: Any, counts: Any, starts: Any, ordered: Any) -> None:
 
 
 @compiled
-def arrange_by_score(z: Any, codes: Any, counts: Any, starts: Any, ordered: Any, left: Any) -> int:
+def arrange_by_score(z: Any, codes: Any, counts: Any, size: int, starts: Any, ordered: Any, left: Any) -> int:
     """Sort samples by cell, and by score within each; return how many runs (first, last) are `left` to be sorted.
 
-    Equal parts of the range of a cell, of about two samples each, are filled in two sweeps and then sorted one by one.
-    A part of many more is better served by a general sort; where `left` has no place for it, its whole cell is.
+    Equal parts of the range of a cell, of about `size` samples each, are filled in two sweeps. Small ones are then
+    sorted one by one, large ones are left to a general sort; where `left` has no place for one, its whole cell is.
     """
     n, cells = codes.shape[0], counts.shape[0]
     low, high = np.full(cells, np.inf), np.full(cells, -np.inf)
@@ -65,10 +65,10 @@ def arrange_by_score(z: Any, codes: Any, counts: Any, starts: Any, ordered: Any,
     starts[0] = 0
     for cell in range(cells):
         starts[cell + 1] = starts[cell] + counts[cell]
-        size = max(counts[cell] // _IN_A_PART, 1)
-        first_part[cell + 1] = first_part[cell] + size
+        many = max(counts[cell] // size, 1)
+        first_part[cell + 1] = first_part[cell] + many
         wide = high[cell] - low[cell]
-        parts[cell] = size / wide if wide > _NARROW else 0.0
+        parts[cell] = many / wide if wide > _NARROW else 0.0
     part_of = np.empty(n, dtype=np.int32)
     place = np.zeros(first_part[cells] + 1, dtype=np.int64)
     for i in range(n):
@@ -318,7 +318,7 @@ def check() -> None:
     starts, ordered = np.zeros(4, dtype=np.int64), np.empty(3)
     arrange(scores, codes, counts, starts, ordered)
     pulls, sums, frees, value = np.array([-1.0, 1.0, 0.0]), np.empty(3), np.empty(3), np.empty(3)
-    arrange_by_score(scores, codes, counts, starts, ordered, np.empty((4, 2), dtype=np.int64))
+    arrange_by_score(scores, codes, counts, 2, starts, ordered, np.empty((4, 2), dtype=np.int64))
     sweep(EUCLIDEAN, ordered, starts, pulls, -np.inf, np.inf, sums, frees)
     emit(EUCLIDEAN, scores, codes, pulls, -np.inf, np.inf, value, np.empty(3, dtype=np.bool_))
     if sums.tolist() != [2.0, 6.0, 0.0] or value.tolist() != [2.0, 2.0, 4.0]:

@@ -37,6 +37,7 @@ _FAR = 30.0  # widths of the box, beyond which sums over raw scores round too co
 _POINTS = 14  # for each interval of log-odds
 _NEAR_ONE = 14.0  # log-odds of a probability from which 1 - z no longer says where the sample lies
 _IN_CACHE = 300_000  # samples that a sweep may put where they belong, one here and one there
+_FINE, _COARSE = 2, 8192  # samples of a part that such a sweep fills; of more samples, the parts stay in the cache
 _MANY_OF_A_CELL = 500  # samples from which such a sweep is quicker than a sort
 _RUNS_LEFT = 64  # runs that such a sweep may leave to a general sort, beside whole cells
 _TOO_FAR = 600.0  # log-odds of which exp(-x) leaves the range of float64
@@ -62,8 +63,8 @@ class SortedSamples(NamedTuple):
 def sorted_by_cell(scores: FloatArray, cells: Cells) -> SortedSamples:
     """Sort samples by cell, and by score within each.
 
-    A compiled sweep does it at once. Where it is not there, or the samples are too many for it, numbers of 16 bits are
-    sorted by their digits, and numbers alone without their places by wide instructions.
+    A compiled sweep does it at once, and of many samples brings those together that lie near each other. Without it,
+    numbers of 16 bits are sorted by their digits, and numbers alone without their places by wide instructions.
 
     Args:
         scores: (n,).
@@ -76,9 +77,10 @@ def sorted_by_cell(scores: FloatArray, cells: Cells) -> SortedSamples:
     left = np.stack([starts[:-1], starts[1:]], axis=1)  # runs whose scores are still to be sorted
     if compiled is not None and cells.weights is None:
         ordered = np.empty(len(codes))
-        if _MANY_OF_A_CELL * (k + 1) <= len(codes) <= _IN_CACHE:
-            left = np.empty((k + 1 + _RUNS_LEFT, 2), dtype=np.int64)
-            left = left[: compiled.cells.arrange_by_score(scores, codes, counts, starts, ordered, left)]
+        if len(codes) >= _MANY_OF_A_CELL * (k + 1):
+            size = _FINE if len(codes) <= _IN_CACHE else _COARSE
+            left = np.empty((k + 1 + _RUNS_LEFT + len(codes) // _COARSE, 2), dtype=np.int64)
+            left = left[: compiled.cells.arrange_by_score(scores, codes, counts, size, starts, ordered, left)]
         else:
             compiled.cells.arrange(scores, codes, counts, starts, ordered)
     else:
