@@ -23,7 +23,7 @@ PATIENCE = datetime.timedelta(seconds=600)
 multiprocessing.set_forkserver_preload(["fairlayer", "fairlayer.fused.cells", "fairlayer.integrations.lightning"])
 
 
-def start(processes: int, function: Callable[..., None], *given: object) -> None:
+def start_processes(processes: int, function: Callable[..., None], *given: object) -> None:
     """Call a function in so many new processes, with its rank before all that is given, and wait for them."""
     mp.start_processes(function, args=given, nprocs=processes, start_method="forkserver")
 
@@ -31,7 +31,7 @@ def start(processes: int, function: Callable[..., None], *given: object) -> None
 def run(processes: int, folder: Path, jobs: Mapping[str, Job]) -> list[Found]:
     """Run every job in every process of one group; return for each rank what its jobs found, by name."""
     (folder / "rendezvous").unlink(missing_ok=True)  # of a group that failed, which nobody would answer
-    start(processes, _process, processes, str(folder), dict(jobs))
+    start_processes(processes, _process, processes, str(folder), dict(jobs))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(processes)]
 
 
