@@ -29,8 +29,7 @@ MIXES = [  # with sample weights, and without
     *[(mix, False) for mix in ("one pair", "several", "equal", "estimates")],
     *[(mix, True) for mix in ("groups", "several", "soft", "rows")],
 ]
-# These are checked entry by entry; the others in one random direction, which costs a twentieth and shows an error of any
-# entry that is large enough.
+# These are checked entry by entry; the others in one random direction, which an error in any entry shows too.
 WHOLE = {"several"}
 
 
