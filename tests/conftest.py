@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
 
 import hypothesis
 import pytest
-import torch
+
+# One thread in each process, also in those that tests start: the workers share the cores, and OpenMP's threads spin
+# while they wait for one another, which makes trees and small matrices several times dearer. This has to be said before
+# the libraries are loaded, whose pools of threads it sizes.
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+import torch  # noqa: E402
+
+# Where no bytecode is written, each process that a test starts compiles the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,6 +71,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """Tell the garbage collector that what is loaded by now stays: libraries and thousands of tests."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -72,6 +72,9 @@ ENCODINGS: dict[str, Any] = {
     "polars floats": pl.Series([0.0, 1.0, None, 0.0, 1.0]),
     "soft, certain": torch.tensor([[1.0, 0], [0, 1.0], [NAN, NAN], [1.0, 0], [0, 1.0]]),
     "soft in numpy": np.array([[1.0, 0], [0, 1.0], [NAN, NAN], [1.0, 0], [0, 1.0]], dtype=np.float32),
+    "soft, masked": np.ma.array(
+        [[1.0, 0], [0, 1.0], [1.0, 0], [1.0, 0], [0, 1.0]], mask=np.repeat([[0], [0], [1], [0], [0]], 2, axis=1)
+    ),
 }
 
 

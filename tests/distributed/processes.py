@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,11 +19,19 @@ Job = Callable[[int, int], Found]  # (rank, processes) -> what it found
 # Longer than it ever takes on a machine that is busy with other work, where importing torch alone may take minutes.
 PATIENCE = datetime.timedelta(seconds=600)
 
+# Processes are forked from a server that has these loaded, so that a group of them loads each once.
+multiprocessing.set_forkserver_preload(["fairlayer", "fairlayer.fused.cells", "fairlayer.integrations.lightning"])
+
+
+def start_processes(processes: int, function: Callable[..., None], *given: object) -> None:
+    """Call a function in so many new processes, with its rank before all that is given, and wait for them."""
+    mp.start_processes(function, args=given, nprocs=processes, start_method="forkserver")
+
 
 def run(processes: int, folder: Path, jobs: Mapping[str, Job]) -> list[Found]:
     """Run every job in every process of one group; return for each rank what its jobs found, by name."""
     (folder / "rendezvous").unlink(missing_ok=True)  # of a group that failed, which nobody would answer
-    mp.spawn(_process, args=(processes, str(folder), dict(jobs)), nprocs=processes)
+    start_processes(processes, _process, processes, str(folder), dict(jobs))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(processes)]
 
 

@@ -95,6 +95,22 @@ def relaxed(share: slice, world: World) -> Found:
     return {"each": result.value}
 
 
+def weighted(share: slice, world: World) -> Found:
+    """Rows that count more than others, or not at all; the first process has one group alone."""
+    sex = np.sort(SEX)[share]
+    weights = 0.5 + torch.rand(24, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    weights[-1] = 0.0
+    given: dict[str, Any] = {"sensitive_features": {"sex": sex}, "sample_weight": weights[share], **world}
+    scores = SCORES[share, 0].clone().requires_grad_()
+    value = fl.project(scores, [fl.MinimumRate("sex", floor=0.6)], bounds=(0.0, 0.9), **given).value
+    (value * WEIGHTS[share, 0]).sum().backward()
+    clash = [fl.MinimumRate("sex", floor=0.95), fl.DemographicParity("sex", 0.0)]
+    widened = fl.project(SCORES[share, 0], clash, bounds=(0.0, 0.9), on_infeasible="relax", **given)
+    assert widened.status == "relaxed"
+    assert scores.grad is not None
+    return {"each": torch.stack([value.detach(), scores.grad, widened.value], dim=1)}
+
+
 def many_cells(share: slice, world: World) -> Found:
     """More statistics than one message holds."""
     rng = np.random.default_rng(2)
@@ -117,6 +133,7 @@ SAME = [
     half_precision,
     bounds_per_sample,
     relaxed,
+    weighted,
     many_cells,
 ]
 

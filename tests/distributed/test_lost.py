@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 import fairlayer as fl
 from fairlayer.collective import LostProcessError, RemoteError
+from tests.distributed.processes import start_processes
 
 ALLOWED = 5.0  # seconds
 
@@ -46,7 +46,7 @@ def wait_for_the_other(rank: int, folder: str, where: str, how: str) -> None:
 
 @pytest.mark.parametrize(("where", "how"), [("forward", "ends"), ("backward", "ends"), ("backward", "stays away")])
 def test_who_waits_for_a_lost_process_is_told(where: str, how: str, tmp_path: Path) -> None:
-    mp.spawn(wait_for_the_other, args=(str(tmp_path), where, how), nprocs=2)
+    start_processes(2, wait_for_the_other, str(tmp_path), where, how)
     met = (tmp_path / "met").read_text()
     assert met.startswith("LostProcessError: rank 0 of 2 got no answer from the other processes")
     assert "the timeout of init_process_group" in met

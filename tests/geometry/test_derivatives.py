@@ -29,6 +29,8 @@ MIXES = [  # with sample weights, and without
     *[(mix, False) for mix in ("one pair", "several", "equal", "estimates")],
     *[(mix, True) for mix in ("groups", "several", "soft", "rows")],
 ]
+# These are checked entry by entry; the others in one random direction, which an error in any entry shows too.
+WHOLE = {"several"}
 
 
 def _mix(name: str, random: np.random.Generator, *, simplex: bool) -> tuple[list[fl.Constraint], dict[str, Any]]:
@@ -79,14 +81,16 @@ def _problem(
 def test_first_derivatives(geometry: str, bounds: Any, from_logits: bool, mix: str, weighted: bool) -> None:
     project, scores = _problem(geometry, bounds, from_logits, mix, weighted=weighted)
     assert not torch.allclose(project(scores), project(scores).mean(0) + 0 * scores), "something must be left to see"
-    assert gradcheck(project, scores.clone().requires_grad_(), eps=1e-6, atol=2e-6, check_forward_ad=True)
+    given = scores.clone().requires_grad_()
+    assert gradcheck(project, given, eps=1e-6, atol=2e-6, check_forward_ad=True, fast_mode=mix not in WHOLE)
 
 
 @EVERYWHERE
 @pytest.mark.parametrize("mix", ["several", "soft"])
 def test_second_derivatives(geometry: str, bounds: Any, from_logits: bool, mix: str) -> None:
     project, scores = _problem(geometry, bounds, from_logits, mix, weighted=True)
-    assert gradgradcheck(project, scores.clone().requires_grad_(), eps=1e-6, atol=5e-5, rtol=1e-3)
+    given = scores.clone().requires_grad_()
+    assert gradgradcheck(project, given, eps=1e-6, atol=5e-5, rtol=1e-3, fast_mode=mix not in WHOLE)
 
 
 @EVERYWHERE
@@ -122,7 +126,7 @@ def test_by_the_tolerance(geometry: str, bounds: Any, from_logits: bool) -> None
     limits = [torch.tensor(t, dtype=torch.float64, requires_grad=True) for t in (0.03, 0.05)]
     given = (*limits, scores.clone().requires_grad_())
     assert gradcheck(project, given, eps=1e-6, atol=2e-6, check_forward_ad=True)
-    assert gradgradcheck(project, given, eps=1e-6, atol=5e-5, rtol=1e-3)
+    assert gradgradcheck(project, given, eps=1e-6, atol=5e-5, rtol=1e-3, fast_mode=True)
 
 
 def test_by_the_bounds() -> None:

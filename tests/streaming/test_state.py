@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 import fairlayer as fl
 from fairlayer import errors
 from fairlayer.streaming.cells import names_of
+from tests.distributed.processes import start_processes
 from tests.streaming.streams import emit_general, lending, one, regimes, tensor
 
 PARITY = fl.DemographicParity("sex", 0.02)
@@ -499,7 +499,7 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(_replica, args=(port, str(folder)), nprocs=2)
+    start_processes(2, _replica, port, str(folder))
     return [torch.load(folder / f"found{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

@@ -27,7 +27,7 @@ from fairlayer.errors import (
 )
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.durable import DurableStream
-from fairlayer.streaming.store import StoreError, StreamStore, UnknownIdError
+from fairlayer.streaming.store import StoreError, StreamStore, UnknownIdError, forget_ids
 from fairlayer.trail import AuditTrail
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -363,7 +363,10 @@ def test_a_backup_put_back_beside_the_log_of_a_killed_process_is_refused(by: str
         with pytest.raises(StoreError, match=r"s\.sqlite-wal' is the log of another file .* delete"):
             resumed(path)
         assert path.read_bytes() == backup.read_bytes()  # nothing was added to it
-        Path(f"{path}-wal").unlink()
+        if life:
+            Path(f"{path}-wal").unlink()
+        else:
+            Path(f"{path}-wal").write_bytes(b"")  # a log without anything is nobody's
         stream = resumed(path, every=1_000)
         assert stream.state.samples == 20
     stream.close()
@@ -414,3 +417,34 @@ def test_a_file_beside_its_own_log_goes_on_also_where_somebody_reads_an_older_mo
             again = resumed(left)
             assert again.state.samples == 5 * (opening + 1)
             again.close()
+
+
+def test_a_mark_that_could_not_reach_the_file_does_not_reach_it_later(tmp_path: Path) -> None:
+    path, left = tmp_path / "s.sqlite", tmp_path / "left.sqlite"
+    resumed(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM log").fetchone()
+        stream = resumed(path, every=1_000)
+        other.execute("ROLLBACK")
+        other.execute("PRAGMA wal_checkpoint(PASSIVE)")  # what the log has of marks is in the file now
+        for scores, features in arrivals(5):
+            stream.emit(scores, features)
+        for end in ("", "-wal", ".lock"):
+            shutil.copy(f"{path}{end}", f"{left}{end}")
+        stream.close()
+    again = resumed(left)
+    assert again.state.samples == 5
+    again.close()
+
+
+def test_the_bytes_of_a_forgotten_id_are_overwritten(tmp_path: Path) -> None:
+    path, ids = tmp_path / "s.sqlite", [f"person number {number:02}" for number in range(40)]
+    stream = resumed(path)
+    for name, (scores, features) in zip(ids, arrivals(40), strict=True):
+        stream.emit(scores, features, ids=[name])
+    stream.close()
+    assert ids[3].encode() in path.read_bytes()
+    assert forget_ids(path, [ids[3], "nobody"]) == 1
+    assert ids[3].encode() not in path.read_bytes()
+    assert ids[4].encode() in path.read_bytes()

@@ -165,6 +165,26 @@ def test_segments_are_dropped_from_all_chains_or_from_none(
     assert [row.kind for row in bodies(address, tmp_path)["scores.0"]] == ["pruning"]
 
 
+@pytest.mark.parametrize("vacuum", [True, False])
+def test_the_room_of_what_was_dropped_is_given_back_where_that_is_asked(vacuum: bool, server: Server) -> None:
+    address = two_chains(server)
+    trail = JointTrail(address, key=KEY)
+    joint_checkpoint(address, time=2000.0, who="job", key=KEY)
+    before = files_of_rows(address)
+    found = trail.prune(time=1100.0 + 200 * 86_400.0, who="job", vacuum=vacuum)
+    assert {each.rows for each in found.values()} == {13}
+    assert len(files_of_rows(address) & before) == (0 if vacuum else 2)  # a table that is rewritten has another file
+    trail.compact()
+    assert not files_of_rows(address) & before
+
+
+def files_of_rows(address: str) -> set[int]:
+    """Return the numbers of the files that hold the rows of both chains."""
+    asked = "SELECT relfilenode FROM pg_class WHERE relname = 'trail_rows'"
+    with psycopg.connect(address) as connection:
+        return {number for (number,) in connection.execute(asked)}
+
+
 def test_the_workers_go_on_while_people_amend_their_chains(server: Server) -> None:
     address = database(server)
     stream, stop = worker(address), threading.Event()

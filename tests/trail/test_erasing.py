@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,12 @@ def days(count: int, path: Path, **options: Any) -> Any:
     return trail
 
 
+def free_pages(path: Path) -> int:
+    """Return how many pages a file has that hold nothing."""
+    with closing(sqlite3.connect(path)) as db:
+        return int(db.execute("PRAGMA freelist_count").fetchone()[0])
+
+
 def test_whole_segments_are_dropped_once_exported_and_old(tmp_path: Path) -> None:
     path = tmp_path / "trail.sqlite"
     with days(10, path) as trail:
@@ -168,7 +175,11 @@ def test_whole_segments_are_dropped_once_exported_and_old(tmp_path: Path) -> Non
             prove(path, 5)
         assert check_proof(prove(path, 40).text).row == 40
         assert trail.prune(time=187 * DAY, who="retention") == Pruning(0, 0)
+        assert free_pages(path) == 0
         assert trail.prune(time=189 * DAY, who="retention", vacuum=False) == Pruning(6, 16)
+        assert free_pages(path) > 0  # their room is the file's until it is asked back
+        trail.compact()
+        assert free_pages(path) == 0
         trail.append(decision(1, time=190 * DAY))
         trail.checkpoint(time=191 * DAY)
         assert trail.prune(time=999 * DAY, who="retention", keep_days=500.0).through == 12
