@@ -35,7 +35,7 @@ SEX = {"sex": ["F", "M", "F", "M"]}
         ({"capacity": 0.2}, UtilityError, r"whole number >= 0, but is 0\.2"),
         ({"utility": [1, 0]}, UtilityError, "2 x 2 finite numbers"),
         ({"utility": [[0, 1], [1, 0]]}, UtilityError, "higher scores would not come first"),
-        ({"constraints": {PARITY[0]}}, fl.errors.ConstraintDefinitionError, "must be a list"),
+        ({"constraints": {PARITY[0]}}, fl.errors.ConstraintDefinitionError, "must be a constraint, its text"),
         (
             {"constraints": [fl.CovarianceBound("age", 0.1)], "sensitive_features": {"age": [0.1, 0.2, 0.3, 0.4]}},
             fl.errors.ConstraintDefinitionError,
