@@ -24,6 +24,7 @@ from fairlayer.solve.interior import SWEEPS, InteriorSearch, solve_interior
 from fairlayer.solve.newton import MANY_ROWS, accurate_enough, descend
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
+from fairlayer.solve.smooth import SmoothSearch
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.sorted import SortedBatch, sortable
 
@@ -51,22 +52,20 @@ def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Soluti
     """
     if not sortable(passes):
         return None
-    euclidean = passes.geometry.name == "euclidean"
-    many = sum(len(block.matrix) for block in slabs.blocks) > MANY_ROWS
-    near: Solution | None = None
-    if many or not euclidean:
+    near: Solution | None
+    if passes.geometry.name == "likelihood":
         thin = _thinned(passes)
         if thin.n > _WORTH * passes.n:
             return solve_interior(passes, slabs, start)
         search = InteriorSearch(thin, slabs)
         near = search.near(_END)
         _count(passes, 1 + math.ceil(SWEEPS * search.steps * thin.n / passes.n))
-        if near is None:
-            return None
-    if euclidean:
-        near = _in_sorted_batch(passes, slabs, near)
+    else:
+        near = SmoothSearch(passes, slabs).near()
+        _count(passes, 1)
+        near = None if near is None else _in_sorted_batch(passes, slabs, near)
     found = None if near is None else _from(near, passes, slabs, start)
-    return found if found is not None or euclidean else solve_interior(passes, slabs, start)
+    return found or solve_interior(passes, slabs, start)
 
 
 def _count(passes: Passes, sweeps: int) -> None:
@@ -93,6 +92,8 @@ def _in_sorted_batch(passes: Passes, slabs: SlabSystem, near: Solution | None) -
         return descend(here, loose, start, _STEPS, near, _FINE if near is not None else 0)
     except (SolverError, ClashingFaces, np.linalg.LinAlgError):
         return near
+    finally:
+        _count(passes, math.ceil(here.batch.visited / passes.n))
 
 
 class _SortedPasses:
