@@ -228,7 +228,7 @@ class CondensedBatch:
 
     def _nodes_sum(self, pulls: FloatArray, of: Any) -> list[FloatArray]:
         """Return the sums over the nodes of each cell of what a function makes of them at their pulls."""
-        x, weights, starts = self._nodes
+        x, weights, starts = self.nodes
         lengths = np.diff(starts)
         filled, found = np.flatnonzero(lengths), []
         length = max(1, _NUMBERS // max(1, len(x)))
@@ -241,7 +241,7 @@ class CondensedBatch:
         return out
 
     @cached_property
-    def _nodes(self) -> SortedSamples:
+    def nodes(self) -> SortedSamples:
         """The samples, those of an interval of log-odds as Chebyshev's points where they are more than these."""
         scores, weights, starts = self.samples
         likelihood = self.geometry == Likelihood()
@@ -281,13 +281,14 @@ def _width(passes: Passes) -> float:
 
 
 def _condensed(unit: FloatArray, weights: FloatArray | None, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return Chebyshev's points in (-1, 1), and for runs of samples there the amounts that stand for them.
+    """Return Chebyshev's points in (-1, 1), rising, and for runs of samples there the amounts that stand for them.
 
     With moments M_j = sum_i w_i T_j(u_i) these are W(c) = (M_0 + 2 sum_j M_j T_j(c)) / points.
     """
     angles = np.pi * (np.arange(_POINTS) + 0.5) / _POINTS
     basis = np.cos(np.outer(np.arange(_POINTS), angles)) * np.where(np.arange(_POINTS) == 0, 1.0, 2.0)[:, None]
-    return np.cos(angles), _moments(unit, weights, lengths) @ basis / _POINTS
+    amounts = _moments(unit, weights, lengths) @ basis / _POINTS
+    return np.cos(angles)[::-1], amounts[:, ::-1]
 
 
 def _moments(unit: FloatArray, weights: FloatArray | None, lengths: IntArray) -> FloatArray:

@@ -29,11 +29,12 @@ from typing import NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.passes import Passes, sorted_by_cell
+from fairlayer.passes import Passes
 from fairlayer.solve.interior_step import RowEquations
 from fairlayer.solve.sides import Side, first_levels, priced_solution
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
+from fairlayer.solve.sorted import SortedBatch
 from fairlayer.solve.table import RowTable
 
 __all__ = ["SmoothSearch"]
@@ -43,8 +44,7 @@ _FALL = 0.2  # of the width in a step
 _BENT = 1.0  # how much of a step's gain the bending of the curves may take
 _LEAST_SHARE = 1e-3  # of a step, below which it is taken as it is
 _SHORT = 0.99  # of the way to the first slack or price that would be used up
-_END = 1e-2  # the weight of the wider ramps at which the search ends
-_MET = 1e-3  # what the limits may be missed by there
+_MET = 1e-6  # what the limits may be missed by there
 _ROOM = 0.1  # the slack of each limit at the start, of the width of the domain
 _RATIO = 8.0  # of the width to mu
 _SIGMOID = 4.0  # log-odds: the width of the ramp that is as steep as a sigmoid
@@ -73,7 +73,7 @@ class SmoothSearch:
     """
 
     def __init__(self, passes: Passes, slabs: SlabSystem) -> None:
-        self.slabs, self.table, self.steps = slabs, RowTable.of(slabs), 0
+        self.slabs, self.table, self.steps, self.exact = slabs, RowTable.of(slabs), 0, False
         self.equations = RowEquations(self.table)
         self.curves = _Curves(passes)
         self.width, wide = self.curves.widest, self.curves.wide
@@ -98,15 +98,18 @@ class SmoothSearch:
         """The price of each row, > 0 at its upper limit."""
         return np.asarray(self.high.price - self.low.price + self.tied)
 
-    def near(self) -> Solution | None:
-        """Return where the projection lies; None where the search does not come so far."""
+    def near(self, end: float, met: float, *, exact: bool) -> Solution | None:
+        """Return where the projection lies once the wider ramps weigh `end`; None where it does not come so far."""
         with np.errstate(all="ignore"):  # what overflows ends the search
             try:
-                return self._prices() if self._run() else None
+                if exact != self.exact:
+                    self.exact = exact
+                    self.look = self._looked(self.price, self.width)
+                return self._prices() if self._run(end, met) else None
             except np.linalg.LinAlgError:
                 return None
 
-    def _run(self) -> bool:
+    def _run(self, end: float, met: float) -> bool:
         while self.steps < _MOST_STEPS:
             lower, upper = self.table.ends(self.c)
             value = self.table.matrix @ self.look.mean
@@ -117,7 +120,7 @@ class SmoothSearch:
             missed = max(float(np.abs(one).max(initial=0.0)) for one in each)
             if not np.isfinite(missed + self.width):
                 return False
-            if self.width <= _END * self.curves.own and missed <= _MET * self.curves.wide:
+            if self.width <= end * self.curves.own and missed <= met * self.curves.wide:
                 return True
             self._step()
             self.steps += 1
@@ -160,7 +163,7 @@ class SmoothSearch:
         return share, width, look
 
     def _looked(self, price: FloatArray, width: float) -> _Look:
-        return self.curves.at(price @ self.table.matrix, width)
+        return self.curves.at(price @ self.table.matrix, width, exact=self.exact)
 
     def _prices(self) -> Solution:
         wide = self.curves.wide
@@ -178,11 +181,9 @@ class _Curves:
 
     def __init__(self, passes: Passes) -> None:
         self.counts = passes.cells.counts
-        samples, k = sorted_by_cell(passes.scores, passes.cells), len(self.counts)
-        starts = samples.starts[: k + 1]
-        x = samples.scores[: starts[-1]]
-        weights = np.ones(len(x)) if samples.weights is None else samples.weights[: starts[-1]]
-        flat = passes.geometry.name == "euclidean"
+        self.batch = SortedBatch(passes)
+        self.first, self.last = self.batch.first, self.batch.last
+        x, flat = self.batch.ordered[: self.last[-1]], passes.geometry.name == "euclidean"
         self.low, self.wide = (passes.lower, passes.upper - passes.lower) if flat else (0.0, 1.0)
         self.own = self.wide if flat else _SIGMOID
         x = x - (self.low + 0.5 * self.wide if flat else 0.0)  # from where a ramp is half-way up
@@ -190,17 +191,17 @@ class _Curves:
         self.span = max(float(x.max(initial=0.0)) - self.least, self.own)
         self.widest = 2.0 * self.span
         # One sorted array for all cells: the place of a sample within (0, 1/2), after the number of its cell.
-        self.first, self.last = starts[:-1], starts[1:]
-        self.cell = np.arange(k)
-        self.places = 0.5 * (x - self.least) / self.span + np.repeat(self.cell, np.diff(starts))
-        self.weights = np.append(0.0, np.cumsum(weights))
-        self.sums = np.append(0.0, np.cumsum(weights * x))
+        self.cell = np.arange(len(self.counts))
+        self.places = 0.5 * (x - self.least) / self.span + np.repeat(self.cell, self.last - self.first)
+        self.weights = self.batch.weights
+        self.sums = np.append(0.0, np.cumsum(self.batch.each[: len(x)] * x))
+        self.exact = None if flat else self.batch.at
         self.whole = self.weights[self.last] - self.weights[self.first]
         self.doubled = 2.0 ** np.arange(2 + max(0, int(np.ceil(np.log2(4.0 * self.span / self.own)))))
         self.shares = 0.5 / self.doubled
         self.shares[0] = 1.0 - self.shares[1:].sum()
 
-    def at(self, nu: FloatArray, width: float) -> _Look:
+    def at(self, nu: FloatArray, width: float, *, exact: bool = False) -> _Look:
         """Return the curves at a dual point. Below the geometry's own width only the weight of wider ramps falls."""
         pull, narrow = nu / self.counts, width <= self.own
         widths, shares = max(width, self.own) * self.doubled, self.shares
@@ -214,8 +215,12 @@ class _Curves:
         free = weights[1] - weights[0]
         inside = (sums[1] - sums[0] - pull * free) / widths[:, None]
         ramps = inside + 0.5 * free + self.weights[self.last] - weights[1]
+        slopes = free / widths[:, None]
+        if narrow and exact and self.exact is not None:
+            mean, free = self.exact(nu, slopes=True)
+            ramps[0], slopes[0] = mean * self.counts, free
         turn = shares[1:] @ (ramps[1:] - ramps[0]) if narrow else -(shares @ inside)
-        mean, slope = shares @ ramps, (shares / widths) @ free
+        mean, slope = shares @ ramps, shares @ slopes
         return _Look(
             (self.low * self.whole + self.wide * mean) / self.counts,
             self.wide * slope / (self.counts * self.counts),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.passes import Passes, sorted_by_cell
+from fairlayer.passes import CondensedBatch, Passes, sorted_by_cell
 
 __all__ = ["SortedBatch", "lies_far_outside", "sortable"]
 
@@ -54,7 +54,8 @@ class SortedBatch:
         self.cells, self.geometry, self.visited = passes.cells, passes.geometry, 0
         self.lower, self.upper = passes.lower, passes.upper
         k = len(self.cells.counts)
-        samples = sorted_by_cell(passes.scores, self.cells)
+        condensed = self.geometry.bounded and CondensedBatch.serves(passes)
+        samples = CondensedBatch(passes).nodes if condensed else sorted_by_cell(passes.scores, self.cells)
         self.ordered, codes = samples.scores, np.repeat(np.arange(k + 1), np.diff(samples.starts))
         weights = np.ones(len(codes)) if samples.weights is None else samples.weights
         if self.geometry.name == "likelihood":

@@ -20,7 +20,7 @@ from fairlayer.errors import SolverError
 from fairlayer.passes import Cells, NumpyPasses, Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.counted import CountedPasses
-from fairlayer.solve.interior import SWEEPS, InteriorSearch, solve_interior
+from fairlayer.solve.interior import SWEEPS, InteriorSearch, _polished, solve_interior
 from fairlayer.solve.newton import MANY_ROWS, accurate_enough, descend
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
@@ -61,11 +61,33 @@ def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Soluti
         near = search.near(_END)
         _count(passes, 1 + math.ceil(SWEEPS * search.steps * thin.n / passes.n))
     else:
-        near = SmoothSearch(passes, slabs).near()
-        _count(passes, 1)
-        near = None if near is None else _in_sorted_batch(passes, slabs, near)
+        return _by_curves(passes, slabs, start) or solve_interior(passes, slabs, start)
     found = None if near is None else _from(near, passes, slabs, start)
     return found or solve_interior(passes, slabs, start)
+
+
+import os
+ENDS = eval(os.environ.get("ENDS", "((1e-2,1e-3,False), (1e-5,1e-6,True), (1e-8,1e-8,True), (1e-11,1e-10,True))"))
+MORE = eval(os.environ.get("MORE", "(20,40)"))
+SORTED = int(os.environ.get("SORTED", "1"))
+
+def _by_curves(passes, slabs, start):
+    search = SmoothSearch(passes, slabs)
+    batch = search.curves.batch
+    _count(passes, 1 + (len(batch.ordered) < passes.n))
+    for end, met, exact in ENDS:
+        near = search.near(end, met, exact=exact)
+        if near is None:
+            _count(passes, math.ceil(batch.visited / passes.n))
+            return None
+        if SORTED:
+            near = _in_sorted_batch(passes, slabs, near, batch)
+        _count(passes, math.ceil(batch.visited / passes.n))
+        batch.visited = 0
+        found = _polished(passes, slabs, start, near, accurate_enough)
+        if found is not None:
+            return found
+    return None
 
 
 def _count(passes: Passes, sweeps: int) -> None:
@@ -82,18 +104,15 @@ def _from(near: Solution, passes: Passes, slabs: SlabSystem, start: Point) -> So
     return found if met and accurate_enough(passes, slabs, found) else None
 
 
-def _in_sorted_batch(passes: Passes, slabs: SlabSystem, near: Solution | None) -> Solution | None:
+def _in_sorted_batch(passes: Passes, slabs: SlabSystem, near: Solution, batch: SortedBatch) -> Solution:
     """Return the solution of the sorted batch, whose sums are read off: only the sort counts."""
-    _count(passes, 1)
-    here: Any = _SortedPasses(passes)
+    here: Any = _SortedPasses(passes, batch)
     start = here.at(None)
     loose = gauged(here, slabs, start, _LOOSER * accuracy_of(passes))
     try:
-        return descend(here, loose, start, _STEPS, near, _FINE if near is not None else 0)
+        return descend(here, loose, start, MORE[0], near, _FINE, MORE[1])
     except (SolverError, ClashingFaces, np.linalg.LinAlgError):
         return near
-    finally:
-        _count(passes, math.ceil(here.batch.visited / passes.n))
 
 
 class _SortedPasses:
@@ -103,8 +122,8 @@ class _SortedPasses:
         base: the batch.
     """
 
-    def __init__(self, base: Passes) -> None:
-        self.base, self.batch = base, SortedBatch(base)
+    def __init__(self, base: Passes, batch: SortedBatch) -> None:
+        self.base, self.batch = base, batch
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`; no predictions are known."""
