@@ -35,7 +35,7 @@ from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.table import RowTable
 
-__all__ = ["SWEEPS", "InteriorSearch", "roomy", "solve_interior"]
+__all__ = ["SWEEPS", "InteriorSearch", "polished", "roomy", "solve_interior"]
 
 _MOST_STEPS = 60
 SWEEPS = 3  # how often a step goes over the batch: for its equations, and for where they lead
@@ -78,18 +78,27 @@ def solve_interior(
             passes.count += SWEEPS * (search.steps - before)
         if near is None:
             return None
-        found = _polished(passes, slabs, start, near, accurate)
+        found = polished(passes, slabs, start, near, _FINE, accurate)
         if found is not None or search.stalled:
             return found
     return None
 
 
-def _polished(
-    passes: Passes, slabs: SlabSystem, start: Point, near: Solution, accurate: Callable[..., bool]
+def polished(  # noqa: PLR0917 - a search
+    passes: Passes, slabs: SlabSystem, start: Point, near: Solution, fine: int, accurate: Callable[..., bool]
 ) -> Solution | None:
-    """Return the projection by a few steps of the exact method from what is near, or that itself if it is as good."""
+    """Return the projection by a few steps of the exact method from what is near, or that itself if it is as good.
+
+    Args:
+        passes: the batch.
+        slabs: a feasible system with its accuracy.
+        start: the point at nu = 0.
+        near: what is near the solution.
+        fine: the steps of a search from nothing that the first one is worth.
+        accurate: whether a solution (of a batch, slabs) is accurate enough.
+    """
     try:
-        found = descend(passes, slabs, start, _POLISHING, near, _FINE, _MOST_PASSES)
+        found = descend(passes, slabs, start, _POLISHING, near, fine, _MOST_PASSES)
     except (SolverError, ClashingFaces, np.linalg.LinAlgError):
         found = None
     if found is not None and accurate(passes, slabs, found):

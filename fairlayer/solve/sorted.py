@@ -44,7 +44,8 @@ def lies_far_outside(passes: Passes) -> bool:
 class SortedBatch:
     """The means of all cells at any pull, from a sorted copy of the scores.
 
-    `visited` counts the samples that were looked at, beside those that were counted.
+    In the geometries of probabilities a large batch is condensed as well (see `passes.condensed`). `visited` counts the
+    samples that were looked at, beside those that were counted, and `sweeps` the passes that it took to sort and condense.
 
     Args:
         passes: a batch that is `sortable`.
@@ -55,6 +56,7 @@ class SortedBatch:
         self.lower, self.upper = passes.lower, passes.upper
         k = len(self.cells.counts)
         condensed = self.geometry.bounded and CondensedBatch.serves(passes)
+        self.sweeps = 2 if condensed else 1
         samples = CondensedBatch(passes).nodes if condensed else sorted_by_cell(passes.scores, self.cells)
         self.ordered, codes = samples.scores, np.repeat(np.arange(k + 1), np.diff(samples.starts))
         weights = np.ones(len(codes)) if samples.weights is None else samples.weights

@@ -2,9 +2,14 @@
 
 Where scores lie far from each other, slopes in one place say nothing about the next, and a search takes many sweeps to
 find the few samples that a solution rests on. So it is made on a stand-in first, and on the batch from where that ends.
-The stand-in has less samples: those of a cell that lie close together are one, of all their weights, which changes
-little that is not of second order in the width. It is solved by an interior-point method (see `interior`), which minds
-no distance. In the Euclidean geometry a sorted batch, whose sums are read off (see `sorted`), serves as well.
+
+In the Euclidean and the entropic geometry the stand-in is the sorted batch: a search along smooth curves (see `smooth`)
+finds the place, and the exact method settles there, both by sums that are read off (see `sorted`). In the likelihood
+geometry it has less samples: those of a cell that lie close together are one, of all their weights, which changes little
+that is not of second order in the width; it is solved by an interior-point method (see `interior`).
+
+What counts as passes over the batch: one to sort it, one more to condense it where that is done, and what is looked at of
+its samples in the stand-in, n of them for one pass. Sums that are read off look at none.
 """
 
 from __future__ import annotations
@@ -20,8 +25,8 @@ from fairlayer.errors import SolverError
 from fairlayer.passes import Cells, NumpyPasses, Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.counted import CountedPasses
-from fairlayer.solve.interior import SWEEPS, InteriorSearch, _polished, solve_interior
-from fairlayer.solve.newton import MANY_ROWS, accurate_enough, descend
+from fairlayer.solve.interior import SWEEPS, InteriorSearch, polished, solve_interior
+from fairlayer.solve.newton import accurate_enough, descend
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.smooth import SmoothSearch
@@ -33,13 +38,13 @@ __all__ = ["solve_by_stand_in"]
 _WIDTHS = (0.25, 0.5, 1.0, 2.0)  # log-odds: the first at which few are left, or the last
 _SHARE = 10  # samples for one that is left, where that can be
 _WORTH = 0.5  # of the samples: a stand-in with more of them is not worth it
-_BOX = 10.0  # log-odds that a box is taken as
-_END = 1e-5  # how far the search on the stand-in goes (see `interior`)
+_END = 1e-5  # how far the search on samples that are one goes (see `interior`)
+_ENDS = ((1e-2, 1e-3, False), (1e-5, 1e-6, True), (1e-8, 1e-8, True), (1e-11, 1e-10, True))  # see `SmoothSearch.near`
 _LOOSER = 1e3  # than the accuracy of the batch
-_STEPS = 60
-_FINE = 10  # how many steps of a search from nothing the first one on the batch is worth
-_MOST_PASSES = 16
-_MET = 2e-11  # prediction units: what is further off than rounding is left to other methods
+_STEPS, _MOST_LOOKS = 20, 40  # of the exact method in the sorted batch
+_FINE, _FINEST = 25, 40  # how many steps of a search from nothing the first one is worth: on the batch, and sorted
+_LEAST_FLOOR = 1e-13  # of K in the sorted batch
+_MET, _SLACK = 2e-11, 8e-12  # prediction units: what is further off than rounding, by limits and by prices, is not taken
 
 
 def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
@@ -52,42 +57,34 @@ def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Soluti
     """
     if not sortable(passes):
         return None
-    near: Solution | None
-    if passes.geometry.name == "likelihood":
-        thin = _thinned(passes)
-        if thin.n > _WORTH * passes.n:
-            return solve_interior(passes, slabs, start)
-        search = InteriorSearch(thin, slabs)
-        near = search.near(_END)
-        _count(passes, 1 + math.ceil(SWEEPS * search.steps * thin.n / passes.n))
-    else:
-        return _by_curves(passes, slabs, start) or solve_interior(passes, slabs, start)
-    found = None if near is None else _from(near, passes, slabs, start)
-    return found or solve_interior(passes, slabs, start)
+    by = _by_heaps if passes.geometry.name == "likelihood" else _by_curves
+    return by(passes, slabs, start) or solve_interior(passes, slabs, start)
 
 
-import os
-ENDS = eval(os.environ.get("ENDS", "((1e-2,1e-3,False), (1e-5,1e-6,True), (1e-8,1e-8,True), (1e-11,1e-10,True))"))
-MORE = eval(os.environ.get("MORE", "(20,40)"))
-SORTED = int(os.environ.get("SORTED", "1"))
-
-def _by_curves(passes, slabs, start):
-    search = SmoothSearch(passes, slabs)
-    batch = search.curves.batch
-    _count(passes, 1 + (len(batch.ordered) < passes.n))
-    for end, met, exact in ENDS:
+def _by_curves(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
+    batch = SortedBatch(passes)
+    search = SmoothSearch(batch, slabs)
+    _count(passes, batch.sweeps)
+    for end, met, exact in _ENDS:
         near = search.near(end, met, exact=exact)
-        if near is None:
-            _count(passes, math.ceil(batch.visited / passes.n))
-            return None
-        if SORTED:
-            near = _in_sorted_batch(passes, slabs, near, batch)
+        if near is not None:
+            near = _settled(passes, batch, slabs, near)
         _count(passes, math.ceil(batch.visited / passes.n))
         batch.visited = 0
-        found = _polished(passes, slabs, start, near, accurate_enough)
-        if found is not None:
+        found = None if near is None else polished(passes, slabs, start, near, _FINE, _close)
+        if near is None or found is not None:
             return found
     return None
+
+
+def _by_heaps(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
+    thin = _thinned(passes)
+    if thin.n > _WORTH * passes.n:
+        return None
+    search = InteriorSearch(thin, slabs)
+    near = search.near(_END)
+    _count(passes, 1 + math.ceil(SWEEPS * search.steps * thin.n / passes.n))
+    return None if near is None else polished(passes, slabs, start, near, _FINE, _close)
 
 
 def _count(passes: Passes, sweeps: int) -> None:
@@ -95,22 +92,24 @@ def _count(passes: Passes, sweeps: int) -> None:
         passes.count += sweeps
 
 
-def _from(near: Solution, passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
-    try:
-        found = descend(passes, slabs, start, _STEPS, near, _FINE, _MOST_PASSES)
-    except (SolverError, ClashingFaces, np.linalg.LinAlgError):
-        return None
-    met = slabs.violation(found.statistics) <= _MET
-    return found if met and accurate_enough(passes, slabs, found) else None
+def _close(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
+    """Return whether a solution is accurate enough, and what is left of it no more than rounding."""
+    if slabs.violation(solution.statistics) > _MET or not accurate_enough(passes, slabs, solution):
+        return False
+    if not passes.geometry.smooth:
+        return True
+    prices = solution.multipliers
+    limits = np.array([face.limit for face in solution.faces])
+    return abs(float(prices @ limits - solution.nu @ solution.statistics)) <= _SLACK * float(prices.sum())
 
 
-def _in_sorted_batch(passes: Passes, slabs: SlabSystem, near: Solution, batch: SortedBatch) -> Solution:
-    """Return the solution of the sorted batch, whose sums are read off: only the sort counts."""
+def _settled(passes: Passes, batch: SortedBatch, slabs: SlabSystem, near: Solution) -> Solution:
+    """Return the solution of the sorted batch from what is near it."""
     here: Any = _SortedPasses(passes, batch)
     start = here.at(None)
     loose = gauged(here, slabs, start, _LOOSER * accuracy_of(passes))
     try:
-        return descend(here, loose, start, MORE[0], near, _FINE, MORE[1])
+        return descend(here, loose, start, _STEPS, near, _FINEST, _MOST_LOOKS)
     except (SolverError, ClashingFaces, np.linalg.LinAlgError):
         return near
 
@@ -120,7 +119,10 @@ class _SortedPasses:
 
     Args:
         base: the batch.
+        batch: the same, sorted.
     """
+
+    least_floor = _LEAST_FLOOR
 
     def __init__(self, base: Passes, batch: SortedBatch) -> None:
         self.base, self.batch = base, batch
@@ -140,13 +142,10 @@ class _SortedPasses:
 
 
 def _thinned(passes: Passes) -> NumpyPasses:
-    """Return the batch with samples of a cell that lie close together as one."""
+    """Return a batch of raw probabilities with samples of a cell that lie close together as one."""
     x, cells = passes.scores, passes.cells
     assert cells.codes is not None
-    if passes.geometry.name == "likelihood":
-        odds = np.log(x) - np.log1p(-x)
-    else:  # a step from 0 to 1 is as wide as some log-odds
-        odds = x if passes.geometry.name == "entropic" else _BOX * x / (passes.upper - passes.lower)
+    odds = np.log(x) - np.log1p(-x)
     for width in _WIDTHS:
         one = _heaps(odds, cells.codes, width)
         whole = np.bincount(one, cells.weights).astype(np.float64, copy=False)
