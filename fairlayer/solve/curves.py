@@ -10,8 +10,8 @@ far of the sorted scores, so that a look at any pull costs a bisection for each 
 
     sum of ramp((x - q) / w) = (sum of x - q between) / w + 1/2 (weight between) + (weight above)
 
-In the Euclidean geometry the first ramp is the answer itself once w is the width of the box. In the entropic one a
-sigmoid takes its place, of which the samples within 40 log-odds are visited (see `sorted`).
+In the Euclidean geometry the first ramp is the answer itself once w is the width of the box. In the entropic one it is
+as steep as the sigmoid at w = 4 log-odds, which is near enough for the exact method to take over.
 """
 
 from __future__ import annotations
@@ -51,13 +51,12 @@ class SmoothCurves:
     """
 
     def __init__(self, batch: SortedBatch) -> None:
-        self.batch, self.counts = batch, batch.cells.counts
-        self.flat = batch.geometry.name == "euclidean"
-        self.low, self.wide = (batch.lower, batch.upper - batch.lower) if self.flat else (0.0, 1.0)
-        self.own = self.wide if self.flat else _SIGMOID  # the width at which ramps are as steep as the geometry
+        self.counts, flat = batch.cells.counts, batch.geometry.name == "euclidean"
+        self.low, self.wide = (batch.lower, batch.upper - batch.lower) if flat else (0.0, 1.0)
+        self.own = self.wide if flat else _SIGMOID  # the width at which ramps are as steep as the geometry
         self.first, self.last = batch.first, batch.last
         x, each = batch.ordered[: self.last[-1]], batch.each[: self.last[-1]]
-        x = x - (self.low + 0.5 * self.wide if self.flat else 0.0)  # from where a ramp is half-way up
+        x = x - (self.low + 0.5 * self.wide if flat else 0.0)  # from where a ramp is half-way up
         self.least = float(x.min(initial=0.0))
         self.span = max(float(x.max(initial=0.0)) - self.least, self.own)
         self.widest = 2.0 * self.span
@@ -70,13 +69,12 @@ class SmoothCurves:
         self.shares = 0.5 / self.doubled
         self.shares[0] = 1.0 - self.shares[1:].sum()
 
-    def at(self, nu: FloatArray, width: float, *, exact: bool = False) -> CurvesAt:
+    def at(self, nu: FloatArray, width: float) -> CurvesAt:
         """Return the curves at a dual point.
 
         Args:
             nu: the dual point.
             width: of the first ramp. Below the geometry's own width that stays, and the weight of wider ramps falls.
-            exact: whether the sigmoid takes the place of the first ramp, where that is as wide as its own.
         """
         pull, narrow = nu / self.counts, width <= self.own
         widths, shares = max(width, self.own) * self.doubled, self.shares
@@ -89,13 +87,10 @@ class SmoothCurves:
         weights, sums = self.weights[at], self.sums[at]
         free = weights[1] - weights[0]
         inside = (sums[1] - sums[0] - pull * free) / widths[:, None]
-        ramps, slopes = inside + 0.5 * free + self.weights[self.last] - weights[1], free / widths[:, None]
-        if narrow and exact and not self.flat:
-            mean, slope = self.batch.at(nu, slopes=True)
-            ramps[0], slopes[0] = mean * self.counts, slope
+        ramps = inside + 0.5 * free + self.weights[self.last] - weights[1]
         turn = shares[1:] @ (ramps[1:] - ramps[0]) if narrow else -(shares @ inside)
         return CurvesAt(
             (self.low * self.whole + self.wide * (shares @ ramps)) / self.counts,
-            self.wide * (shares @ slopes) / (self.counts * self.counts),
+            self.wide * ((shares / widths) @ free) / (self.counts * self.counts),
             self.wide * turn / self.counts,
         )

@@ -32,6 +32,8 @@ _BENT = 1.0  # how much of a step's gain the bending of the curves may take
 _LEAST_SHARE = 1e-3  # of a step, below which it is taken as it is
 _SHORT = 0.99  # of the way to the first slack or price that would be used up
 _ROOM = 0.1  # the slack of each limit at the start, of the width of the domain
+_END = 1e-3  # the share of the smoothing in a sample's answer at which the search ends
+_MET = 1e-4  # what the limits may be missed by there, of the width of the domain
 _RATIO = 8.0  # of the width to the product of slack and price
 
 
@@ -46,7 +48,7 @@ class SmoothSearch:
     def __init__(self, batch: SortedBatch, slabs: SlabSystem) -> None:
         self.slabs, self.table = slabs, RowTable.of(slabs)
         self.equations, self.curves = RowEquations(self.table), SmoothCurves(batch)
-        self.steps, self.exact, self.width = 0, False, self.curves.widest
+        self.steps, self.width = 0, self.curves.widest
         nothing, wide = np.zeros(len(self.table.level)), self.curves.wide
         start = self.table.matrix @ self._looked(nothing, self.width).mean
         self.c = first_levels(self.table, start)
@@ -68,23 +70,16 @@ class SmoothSearch:
         """The price of each row, > 0 at its upper limit."""
         return np.asarray(self.high.price - self.low.price + self.tied)
 
-    def near(self, end: float, met: float, *, exact: bool) -> Solution | None:
-        """Return where the projection lies; None where the search does not come so far.
-
-        Args:
-            end: the share of the smoothing in a sample's answer at which to stop.
-            met: what the limits may be missed by there, of the width of the domain.
-            exact: whether samples answer by a sigmoid, where that is their answer, or by a ramp all the same.
-        """
+    def near(self) -> Solution | None:
+        """Return where the projection lies; None where the search does not come so far."""
         with np.errstate(all="ignore"):  # what overflows ends the search
-            if exact != self.exact:
-                self.exact, self.look = exact, self.curves.at(self.price @ self.table.matrix, self.width, exact=exact)
             try:
-                return self._prices() if self._run(end * self.curves.own, met * self.curves.wide) else None
+                return self._prices() if self._run() else None
             except np.linalg.LinAlgError:
                 return None
 
-    def _run(self, end: float, met: float) -> bool:
+    def _run(self) -> bool:
+        end, met = _END * self.curves.own, _MET * self.curves.wide
         while self.steps < _MOST_STEPS:
             lower, upper = self.table.ends(self.c)
             value = self.table.matrix @ self.look.mean
@@ -137,7 +132,7 @@ class SmoothSearch:
         return share, width, look
 
     def _looked(self, price: FloatArray, width: float) -> CurvesAt:
-        return self.curves.at(price @ self.table.matrix, width, exact=self.exact)
+        return self.curves.at(price @ self.table.matrix, width)
 
     def _prices(self) -> Solution:
         high, low = self.high.binding(self.curves.wide), self.low.binding(self.curves.wide)

@@ -39,12 +39,16 @@ _WIDTHS = (0.25, 0.5, 1.0, 2.0)  # log-odds: the first at which few are left, or
 _SHARE = 10  # samples for one that is left, where that can be
 _WORTH = 0.5  # of the samples: a stand-in with more of them is not worth it
 _END = 1e-5  # how far the search on samples that are one goes (see `interior`)
-_ENDS = ((1e-2, 1e-3, False), (1e-5, 1e-6, True), (1e-8, 1e-8, True), (1e-11, 1e-10, True))  # see `SmoothSearch.near`
 _LOOSER = 1e3  # than the accuracy of the batch
 _STEPS, _MOST_LOOKS = 20, 40  # of the exact method in the sorted batch
-_FINE, _FINEST = 25, 40  # how many steps of a search from nothing the first one is worth: on the batch, and sorted
+_FINE, _FINEST = 25, 33  # how many steps of a search from nothing the first one is worth: on the batch, and sorted
+_FIRST = 10  # the same on the batch, after samples that are one
 _LEAST_FLOOR = 1e-13  # of K in the sorted batch
-_MET, _SLACK = 2e-11, 8e-12  # prediction units: what is further off than rounding, by limits and by prices, is not taken
+_MET, _SLACK = (
+    2e-11,
+    8e-12,
+)  # prediction units: what is further off than rounding, by limits and by prices, is not taken
+_ROUNDED = 1e-16  # what is added to that for each unit of the scores
 
 
 def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
@@ -65,16 +69,12 @@ def _by_curves(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | No
     batch = SortedBatch(passes)
     search = SmoothSearch(batch, slabs)
     _count(passes, batch.sweeps)
-    for end, met, exact in _ENDS:
-        near = search.near(end, met, exact=exact)
-        if near is not None:
-            near = _settled(passes, batch, slabs, near)
-        _count(passes, math.ceil(batch.visited / passes.n))
-        batch.visited = 0
-        found = None if near is None else polished(passes, slabs, start, near, _FINE, _close)
-        if near is None or found is not None:
-            return found
-    return None
+    near = search.near()
+    if near is None:
+        return None
+    near = _settled(passes, batch, slabs, near)
+    _count(passes, math.ceil(batch.visited / passes.n))
+    return polished(passes, slabs, start, near, _FINE, _close)
 
 
 def _by_heaps(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
@@ -84,7 +84,7 @@ def _by_heaps(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | Non
     search = InteriorSearch(thin, slabs)
     near = search.near(_END)
     _count(passes, 1 + math.ceil(SWEEPS * search.steps * thin.n / passes.n))
-    return None if near is None else polished(passes, slabs, start, near, _FINE, _close)
+    return None if near is None else polished(passes, slabs, start, near, _FIRST, _near_enough)
 
 
 def _count(passes: Passes, sweeps: int) -> None:
@@ -92,15 +92,20 @@ def _count(passes: Passes, sweeps: int) -> None:
         passes.count += sweeps
 
 
+def _near_enough(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
+    """Return whether a solution is accurate enough, and misses its limits by no more than rounding."""
+    met = _MET + _ROUNDED * passes.size
+    return slabs.violation(solution.statistics) <= met and accurate_enough(passes, slabs, solution)
+
+
 def _close(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
-    """Return whether a solution is accurate enough, and what is left of it no more than rounding."""
-    if slabs.violation(solution.statistics) > _MET or not accurate_enough(passes, slabs, solution):
-        return False
-    if not passes.geometry.smooth:
-        return True
+    """Return the same, and in a curved geometry whether no price leaves more slack than that either."""
+    if not passes.geometry.smooth or not _near_enough(passes, slabs, solution):
+        return _near_enough(passes, slabs, solution)
     prices = solution.multipliers
     limits = np.array([face.limit for face in solution.faces])
-    return abs(float(prices @ limits - solution.nu @ solution.statistics)) <= _SLACK * float(prices.sum())
+    left = abs(float(prices @ limits - solution.nu @ solution.statistics))
+    return left <= (_SLACK + _ROUNDED * passes.size) * float(prices.sum())
 
 
 def _settled(passes: Passes, batch: SortedBatch, slabs: SlabSystem, near: Solution) -> Solution:
