@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.passes import Passes
 from fairlayer.solve.sorted import SortedBatch
 
 __all__ = ["CurvesAt", "SmoothCurves"]

@@ -13,6 +13,8 @@ nonlinear complementarity problems"; Nesterov (2005), "Smooth minimization of no
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fairlayer._typing import FloatArray
@@ -27,13 +29,14 @@ from fairlayer.solve.table import RowTable
 __all__ = ["SmoothSearch"]
 
 _MOST_STEPS, _MOST_TRIALS = 80, 8
-_FALL = 0.2  # of the width in a step
+_FALL = 0.1  # of the width in a step
 _BENT = 1.0  # how much of a step's gain the bending of the curves may take
 _LEAST_SHARE = 1e-3  # of a step, below which it is taken as it is
 _SHORT = 0.99  # of the way to the first slack or price that would be used up
+_FULL_UP_TO = 4096  # entries of rows that are faster as an array
 _ROOM = 0.1  # the slack of each limit at the start, of the width of the domain
 _END = 1e-3  # the share of the smoothing in a sample's answer at which the search ends
-_MET = 1e-4  # what the limits may be missed by there, of the width of the domain
+_MET = 1e-3  # what the limits may be missed by there, of the width of the domain
 _RATIO = 8.0  # of the width to the product of slack and price
 
 
@@ -48,9 +51,11 @@ class SmoothSearch:
     def __init__(self, batch: SortedBatch, slabs: SlabSystem) -> None:
         self.slabs, self.table = slabs, RowTable.of(slabs)
         self.equations, self.curves = RowEquations(self.table), SmoothCurves(batch)
+        whole = self.table.matrix
+        self.matrix: Any = np.asarray(whole) if whole.shape[0] * whole.shape[1] <= _FULL_UP_TO else whole
         self.steps, self.width = 0, self.curves.widest
         nothing, wide = np.zeros(len(self.table.level)), self.curves.wide
-        start = self.table.matrix @ self._looked(nothing, self.width).mean
+        start = self.matrix @ self._looked(nothing, self.width).mean
         self.c = first_levels(self.table, start)
         lower, upper = self.table.ends(self.c)
         either = ~self.equations.equal
@@ -82,7 +87,7 @@ class SmoothSearch:
         end, met = _END * self.curves.own, _MET * self.curves.wide
         while self.steps < _MOST_STEPS:
             lower, upper = self.table.ends(self.c)
-            value = self.table.matrix @ self.look.mean
+            value = self.matrix @ self.look.mean
             self.missed_low = np.where(self.low.there, value - lower - self.low.slack, 0.0)
             self.missed_high = np.where(self.high.there, upper - value - self.high.slack, 0.0)
             self.missed_tie = np.where(self.equations.equal, upper - value, 0.0)
@@ -101,10 +106,10 @@ class SmoothSearch:
         table, low, high = self.table, self.low, self.high
         fall = _FALL if self.width <= self.curves.own else max(_FALL, self.curves.own / self.width)
         mu = fall * self.mu
-        given = table.matrix @ (self.look.turn * (fall - 1.0))
+        given = self.matrix @ (self.look.turn * (fall - 1.0))
         sides = low, high, low.asked(mu, self.missed_low), high.asked(mu, self.missed_high)
         found = self.equations.solve(self.look.slope, given, sides, self.tied, self.missed_tie)
-        answer = table.matrix @ (self.look.slope * (found.price @ table.matrix))
+        answer = self.matrix @ (self.look.slope * (found.price @ self.matrix))
         value, level = given - answer, np.append(found.level, 0.0)[table.level]
         lower = low.change(mu, self.missed_low + value - level)
         upper = high.change(mu, self.missed_high + level / self.equations.scale - value)
@@ -115,16 +120,16 @@ class SmoothSearch:
         self.tied = self.tied + share * np.where(self.equations.equal, found.price, 0.0)
         self.c = self.c + share * found.level
 
-    def _as_far(  # noqa: PLR0917 - a search
+    def _as_far(
         self, share: float, fall: float, price: FloatArray, value: FloatArray, gain: float
     ) -> tuple[float, float, CurvesAt]:
         """Return the share of a step of whose gain the bending of the curves takes little, the width, and a look."""
-        start, now, own = self.table.matrix @ self.look.mean, self.price, self.curves.own
+        start, now, own = self.matrix @ self.look.mean, self.price, self.curves.own
         for _ in range(_MOST_TRIALS):
             width = self.width * (1.0 - share * (1.0 - fall))
             width = own if abs(width - own) < 1e-9 * own else width
             look = self._looked(now + share * price, width)
-            bent = abs(float(price @ (self.table.matrix @ look.mean - start - share * value)))
+            bent = abs(float(price @ (self.matrix @ look.mean - start - share * value)))
             allowed = _BENT * share * gain
             if bent <= allowed or share < _LEAST_SHARE:
                 break
@@ -132,7 +137,7 @@ class SmoothSearch:
         return share, width, look
 
     def _looked(self, price: FloatArray, width: float) -> CurvesAt:
-        return self.curves.at(price @ self.table.matrix, width)
+        return self.curves.at(price @ self.matrix, width)
 
     def _prices(self) -> Solution:
         high, low = self.high.binding(self.curves.wide), self.low.binding(self.curves.wide)

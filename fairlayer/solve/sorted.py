@@ -23,6 +23,7 @@ __all__ = ["SortedBatch", "lies_far_outside", "sortable"]
 
 _FAR = 30.0  # widths of the box
 _REACH = 40.0  # log-odds from which a probability is 0 or 1 up to rounding
+_WORTH = 200  # samples for each cell, from which a batch is condensed
 _KNOWN = frozenset({"euclidean", "entropic", "likelihood"})
 
 
@@ -44,8 +45,8 @@ def lies_far_outside(passes: Passes) -> bool:
 class SortedBatch:
     """The means of all cells at any pull, from a sorted copy of the scores.
 
-    In the geometries of probabilities a large batch is condensed as well (see `passes.condensed`). `visited` counts the
-    samples that were looked at, beside those that were counted, and `sweeps` the passes that it took to sort and condense.
+    In the geometries of probabilities a large batch is condensed as well (see `passes.condensed`). `visited` counts
+    what was looked at, beside the samples that were counted, and `sweeps` the passes that sorting and condensing took.
 
     Args:
         passes: a batch that is `sortable`.
@@ -55,7 +56,7 @@ class SortedBatch:
         self.cells, self.geometry, self.visited = passes.cells, passes.geometry, 0
         self.lower, self.upper = passes.lower, passes.upper
         k = len(self.cells.counts)
-        condensed = self.geometry.bounded and CondensedBatch.serves(passes)
+        condensed = self.geometry.bounded and passes.n >= _WORTH * k and CondensedBatch.serves(passes)
         self.sweeps = 2 if condensed else 1
         samples = CondensedBatch(passes).nodes if condensed else sorted_by_cell(passes.scores, self.cells)
         self.ordered, codes = samples.scores, np.repeat(np.arange(k + 1), np.diff(samples.starts))
@@ -69,18 +70,6 @@ class SortedBatch:
         self.first, self.last = ends[:-1], ends[1:]
         self.weights = np.append(0.0, np.cumsum(weights))
         self.sums = np.append(0.0, np.cumsum(weights * self.ordered))
-
-    @property
-    def furthest(self) -> float:
-        """How far a pull may have to go: beyond it every sample is at a bound, or too near to one to tell."""
-        largest = float(np.abs(self.ordered).max(initial=0.0))
-        if self.geometry.name == "euclidean":
-            return largest + float(max(abs(self.lower), abs(self.upper)))
-        return largest + 800.0 if self.geometry.name == "entropic" else 1e18
-
-    def means(self, nu: FloatArray) -> FloatArray:
-        """Return the mean of each cell at a dual point."""
-        return self.at(nu)[0]
 
     def at(self, nu: FloatArray, *, slopes: bool = False) -> tuple[FloatArray, FloatArray]:
         """Return the mean of each cell at a dual point, and with `slopes` the sum of W, else zeros."""

@@ -3,13 +3,13 @@
 Where scores lie far from each other, slopes in one place say nothing about the next, and a search takes many sweeps to
 find the few samples that a solution rests on. So it is made on a stand-in first, and on the batch from where that ends.
 
-In the Euclidean and the entropic geometry the stand-in is the sorted batch: a search along smooth curves (see `smooth`)
-finds the place, and the exact method settles there, both by sums that are read off (see `sorted`). In the likelihood
-geometry it has less samples: those of a cell that lie close together are one, of all their weights, which changes little
-that is not of second order in the width; it is solved by an interior-point method (see `interior`).
+In the Euclidean and the entropic geometry the stand-in is the sorted batch: a search along smooth curves finds the place
+(see `smooth`), and the exact method settles there, both by sums that are read off (see `sorted`). In the likelihood
+geometry it has less samples: those of a cell that lie close together are one, of all their weights, which changes
+little that is not of second order in the width; it is solved by an interior-point method (see `interior`).
 
-What counts as passes over the batch: one to sort it, one more to condense it where that is done, and what is looked at of
-its samples in the stand-in, n of them for one pass. Sums that are read off look at none.
+What counts as passes over the batch: one to sort it, one more to condense it where that is done, and what is looked at
+of its samples in the stand-in, n of them for one pass. Sums that are read off look at none.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _END = 1e-5  # how far the search on samples that are one goes (see `interior`)
 _LOOSER = 1e3  # than the accuracy of the batch
 _STEPS, _MOST_LOOKS = 20, 40  # of the exact method in the sorted batch
 _FINE, _FINEST = 25, 33  # how many steps of a search from nothing the first one is worth: on the batch, and sorted
-_FIRST = 10  # the same on the batch, after samples that are one
+_FIRST, _MOST_STEPS, _MOST_PASSES = 10, 60, 16  # on the batch, after samples that are one
 _LEAST_FLOOR = 1e-13  # of K in the sorted batch
 _MET, _SLACK = (
     2e-11,
@@ -84,7 +84,13 @@ def _by_heaps(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | Non
     search = InteriorSearch(thin, slabs)
     near = search.near(_END)
     _count(passes, 1 + math.ceil(SWEEPS * search.steps * thin.n / passes.n))
-    return None if near is None else polished(passes, slabs, start, near, _FIRST, _near_enough)
+    if near is None:
+        return None
+    try:
+        found = descend(passes, slabs, start, _MOST_STEPS, near, _FIRST, _MOST_PASSES)
+    except (SolverError, ClashingFaces, np.linalg.LinAlgError):
+        return None
+    return found if _near_enough(passes, slabs, found) else None
 
 
 def _count(passes: Passes, sweeps: int) -> None:
