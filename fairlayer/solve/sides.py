@@ -51,11 +51,11 @@ class Side:
         """By how much a price rises for each unit of slack that is used up."""
         return self.price / self.slack
 
-    def asked(self, mu: float, missed: FloatArray | float) -> FloatArray:
+    def asked(self, mu: FloatArray | float, missed: FloatArray | float) -> FloatArray:
         """Return by how much the price must rise where the room does not change, but for what the slack misses."""
         return np.where(self.there, mu / self.slack - self.price - self.stiffness * missed, 0.0)
 
-    def change(self, mu: float, slack: FloatArray) -> Side:
+    def change(self, mu: FloatArray | float, slack: FloatArray) -> Side:
         """Return the change of both that goes with one of the slack."""
         slack = np.where(self.there, slack, 0.0)
         return Side(slack, self.asked(mu, slack), self.there)

@@ -37,7 +37,7 @@ _FULL_UP_TO = 4096  # entries of rows that are faster as an array
 _ROOM = 0.1  # the slack of each limit at the start, of the width of the domain
 _END = 1e-3  # the share of the smoothing in a sample's answer at which the search ends
 _MET = 1e-3  # what the limits may be missed by there, of the width of the domain
-_RATIO = 8.0  # of the width to the product of slack and price
+_RATIO = 128.0  # of the width to the product of slack and price
 
 
 class SmoothSearch:
@@ -55,6 +55,9 @@ class SmoothSearch:
         self.matrix: Any = np.asarray(whole) if whole.shape[0] * whole.shape[1] <= _FULL_UP_TO else whole
         self.steps, self.width = 0, self.curves.widest
         nothing, wide = np.zeros(len(self.table.level)), self.curves.wide
+        pull = np.zeros(len(nothing))  # of a unit of each row's price
+        np.maximum.at(pull, whole.rows, np.abs(whole.data) / self.curves.counts[whole.columns])
+        self.size = 1.0 / np.where(pull > 0, pull, 1.0)
         start = self.matrix @ self._looked(nothing, self.width).mean
         self.c = first_levels(self.table, start)
         lower, upper = self.table.ends(self.c)
@@ -66,9 +69,9 @@ class SmoothSearch:
         self.look = self._looked(self.price, self.width)
 
     @property
-    def mu(self) -> float:
-        """The product of slack and price."""
-        return self.width * self.curves.wide / _RATIO
+    def mu(self) -> FloatArray:
+        """The product of slack and price of each row: as the samples of which it speaks are many."""
+        return self.size * (self.width * self.curves.wide / _RATIO)
 
     @property
     def price(self) -> FloatArray:
