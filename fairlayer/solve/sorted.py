@@ -19,7 +19,7 @@ import numpy as np
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.passes import CondensedBatch, Passes, sorted_by_cell
 
-__all__ = ["SortedBatch", "lies_far_outside", "sortable"]
+__all__ = ["SortedBatch", "lies_far_outside", "sortable", "worth_condensing"]
 
 _FAR = 30.0  # widths of the box
 _REACH = 40.0  # log-odds from which a probability is 0 or 1 up to rounding
@@ -42,6 +42,12 @@ def lies_far_outside(passes: Passes) -> bool:
     return bool(passes.size > _FAR * (passes.upper - passes.lower) + max(abs(passes.lower), abs(passes.upper)))
 
 
+def worth_condensing(passes: Passes) -> bool:
+    """Return whether a batch of probabilities is large enough beside its cells to be condensed."""
+    large = passes.n >= _WORTH * len(passes.cells.counts)
+    return passes.geometry.bounded and large and CondensedBatch.serves(passes)
+
+
 class SortedBatch:
     """The means of all cells at any pull, from a sorted copy of the scores.
 
@@ -56,7 +62,7 @@ class SortedBatch:
         self.cells, self.geometry, self.visited = passes.cells, passes.geometry, 0
         self.lower, self.upper = passes.lower, passes.upper
         k = len(self.cells.counts)
-        condensed = self.geometry.bounded and passes.n >= _WORTH * k and CondensedBatch.serves(passes)
+        condensed = worth_condensing(passes)
         self.sweeps = 2 if condensed else 1
         samples = CondensedBatch(passes).nodes if condensed else sorted_by_cell(passes.scores, self.cells)
         self.ordered, codes = samples.scores, np.repeat(np.arange(k + 1), np.diff(samples.starts))

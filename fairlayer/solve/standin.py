@@ -3,10 +3,11 @@
 Where scores lie far from each other, slopes in one place say nothing about the next, and a search takes many sweeps to
 find the few samples that a solution rests on. So it is made on a stand-in first, and on the batch from where that ends.
 
-In the Euclidean and the entropic geometry the stand-in is the sorted batch: a search along smooth curves finds the place
-(see `smooth`), and the exact method settles there, both by sums that are read off (see `sorted`). In the likelihood
-geometry it has less samples: those of a cell that lie close together are one, of all their weights, which changes
-little that is not of second order in the width; it is solved by an interior-point method (see `interior`).
+In the Euclidean and the entropic geometry the stand-in is the sorted batch. A search along smooth curves finds the
+place (see `smooth`), and the exact method settles there, both by sums that are read off (see `sorted`). In the
+likelihood geometry the stand-in has less samples: those of a cell that lie close together are one, of all their
+weights, which changes little that is not of second order in the width. It is solved by an interior-point method (see
+`interior`). A sorted batch of log-odds in heaps has less samples as well, where it is too small to be condensed.
 
 What counts as passes over the batch: one to sort it, one more to condense it where that is done, and what is looked at
 of its samples in the stand-in, n of them for one pass. Sums that are read off look at none.
@@ -15,6 +16,7 @@ of its samples in the stand-in, n of them for one pass. Sums that are read off l
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,12 +33,13 @@ from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.smooth import SmoothSearch
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.sorted import SortedBatch, sortable
+from fairlayer.solve.sorted import SortedBatch, sortable, worth_condensing
 
 __all__ = ["solve_by_stand_in"]
 
 _WIDTHS = (0.25, 0.5, 1.0, 2.0)  # log-odds: the first at which few are left, or the last
 _SHARE = 10  # samples for one that is left, where that can be
+_HEAPED, _FEW = 32, 3  # samples for each cell, and for one that is left, from which a sorted batch has fewer
 _WORTH = 0.5  # of the samples: a stand-in with more of them is not worth it
 _END = 1e-5  # how far the search on samples that are one goes (see `interior`)
 _LOOSER = 30.0  # than the accuracy of the batch
@@ -66,7 +69,7 @@ def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Soluti
 
 
 def _by_curves(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
-    batch = SortedBatch(passes)
+    batch = _sorted(passes)
     search = SmoothSearch(batch, slabs)
     _count(passes, batch.sweeps)
     near = search.near()
@@ -77,8 +80,17 @@ def _by_curves(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | No
     return polished(passes, slabs, start, near, _FINE, _close)
 
 
+def _sorted(passes: Passes) -> SortedBatch:
+    """Return the sorted batch; where whole heaps would be visited that cannot be condensed, with fewer samples."""
+    if passes.geometry.smooth and not worth_condensing(passes) and passes.n >= _HEAPED * len(passes.cells.counts):
+        thin = _thinned(passes, _WIDTHS[:1])
+        if _FEW * thin.n <= passes.n:
+            return SortedBatch(thin)
+    return SortedBatch(passes)
+
+
 def _by_heaps(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
-    thin = _thinned(passes)
+    thin = _thinned(passes, _WIDTHS)
     if thin.n > _WORTH * passes.n:
         return None
     search = InteriorSearch(thin, slabs)
@@ -152,12 +164,12 @@ class _SortedPasses:
         return getattr(self.base, name)
 
 
-def _thinned(passes: Passes) -> NumpyPasses:
-    """Return a batch of raw probabilities with samples of a cell that lie close together as one."""
+def _thinned(passes: Passes, widths: Sequence[float]) -> NumpyPasses:
+    """Return a batch of probabilities with samples of a cell that lie close together as one."""
     x, cells = passes.scores, passes.cells
     assert cells.codes is not None
-    odds = np.log(x) - np.log1p(-x)
-    for width in _WIDTHS:
+    odds = x if passes.geometry.name == "entropic" else np.log(x) - np.log1p(-x)
+    for width in widths:
         one = _heaps(odds, cells.codes, width)
         whole = np.bincount(one, cells.weights).astype(np.float64, copy=False)
         if _SHARE * len(whole) <= len(x):
