@@ -84,6 +84,7 @@ def _sorted(passes: Passes) -> SortedBatch:
     """Return the sorted batch; where whole heaps would be visited that cannot be condensed, with fewer samples."""
     if passes.geometry.smooth and not worth_condensing(passes) and passes.n >= _HEAPED * len(passes.cells.counts):
         thin = _thinned(passes, _WIDTHS[:1])
+        _count(passes, 1)
         if _FEW * thin.n <= passes.n:
             return SortedBatch(thin)
     return SortedBatch(passes)
