@@ -45,7 +45,7 @@ def lies_far_outside(passes: Passes) -> bool:
 def worth_condensing(passes: Passes) -> bool:
     """Return whether a batch of probabilities is large enough beside its cells to be condensed."""
     large = passes.n >= _WORTH * len(passes.cells.counts)
-    return passes.geometry.bounded and large and CondensedBatch.serves(passes)
+    return bool(passes.geometry.bounded and large and CondensedBatch.serves(passes))
 
 
 class SortedBatch:
