@@ -162,18 +162,18 @@ class CondensedBatch:
             return total, free
         if self.geometry == Entropic() and self._farthest + np.abs(pulls).max(initial=0.0) > _TOO_FAR:
             return None
-        _, weights, starts = self._nodes
+        _, weights, starts = self.nodes
         compiled.cells.weigh(NUMBERS[self.geometry], self._swept, weights, starts, pulls, total, free)
         return total, free
 
     @cached_property
     def _farthest(self) -> float:
-        return float(np.abs(self._nodes.scores).max(initial=0.0))
+        return float(np.abs(self.nodes.scores).max(initial=0.0))
 
     @cached_property
     def _swept(self) -> FloatArray:
         """The nodes as compiled sweeps take them: exp(-x) in the entropic geometry."""
-        x = self._nodes.scores
+        x = self.nodes.scores
         return np.exp(-x) if self.geometry == Entropic() else x
 
     def distance(self, pulls: FloatArray) -> FloatArray:
@@ -277,7 +277,7 @@ class CondensedBatch:
 
     def _nodes_sum(self, pulls: FloatArray, of: Any) -> list[FloatArray]:
         """Return the sums over the nodes of each cell of what a function makes of them at their pulls."""
-        x, weights, starts = self._nodes
+        x, weights, starts = self.nodes
         lengths = np.diff(starts)
         filled, found = np.flatnonzero(lengths), []
         length = max(1, _NUMBERS // max(1, len(x)))
@@ -290,7 +290,7 @@ class CondensedBatch:
         return out
 
     @cached_property
-    def _nodes(self) -> SortedSamples:
+    def nodes(self) -> SortedSamples:
         """The samples, those of an interval of log-odds as Chebyshev's points where they are more than these."""
         scores, weights, starts = self.samples
         likelihood = self.geometry == Likelihood()
@@ -331,13 +331,14 @@ def _width(passes: Passes) -> float:
 
 
 def _condensed(unit: FloatArray, weights: FloatArray | None, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return Chebyshev's points in (-1, 1), and for runs of samples there the amounts that stand for them.
+    """Return Chebyshev's points in (-1, 1), rising, and for runs of samples there the amounts that stand for them.
 
     With moments M_j = sum_i w_i T_j(u_i) these are W(c) = (M_0 + 2 sum_j M_j T_j(c)) / points.
     """
     angles = np.pi * (np.arange(_POINTS) + 0.5) / _POINTS
     basis = np.cos(np.outer(np.arange(_POINTS), angles)) * np.where(np.arange(_POINTS) == 0, 1.0, 2.0)[:, None]
-    return np.cos(angles), _moments(unit, weights, lengths) @ basis / _POINTS
+    amounts = _moments(unit, weights, lengths) @ basis / _POINTS
+    return np.cos(angles)[::-1], amounts[:, ::-1]
 
 
 def _moments(unit: FloatArray, weights: FloatArray | None, lengths: IntArray) -> FloatArray:

@@ -18,12 +18,11 @@ programming", section 3.2; Wright (1997), "Primal-dual interior-point methods", 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairlayer._typing import BoolArray, FloatArray
+from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
 from fairlayer.passes import NumpyPasses, Passes, Point
 from fairlayer.passes.simplex import SimplexPasses
@@ -31,11 +30,12 @@ from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.interior_step import RowEquations
 from fairlayer.solve.newton import accurate_enough, descend
 from fairlayer.solve.quadratic import ClashingFaces
+from fairlayer.solve.sides import Side, first_levels, priced_solution
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.table import RowTable, faces_of_prices
+from fairlayer.solve.table import RowTable
 
-__all__ = ["SWEEPS", "InteriorSearch", "roomy", "solve_interior"]
+__all__ = ["SWEEPS", "InteriorSearch", "polished", "roomy", "solve_interior"]
 
 _MOST_STEPS = 60
 SWEEPS = 3  # how often a step goes over the batch: for its equations, and for where they lead
@@ -48,7 +48,6 @@ _MET = 1e-6  # what the limits may be missed by there
 _ROOM = 0.1  # the slack of each limit at the start, of the width of the domain
 _LEAST, _MOST = 1e-300, 1.0 - 2.0**-53  # predictions whose slope is a number
 _POLISHING, _MOST_PASSES = 6, 10  # steps and sweeps of the exact method, unless it is near by then
-_ONE_SIDED = 1e-6  # what one side of a spread bears, of the other, where it does not hold
 _FINE = 10  # how many steps of a search from nothing its first one is worth
 
 
@@ -79,18 +78,27 @@ def solve_interior(
             passes.count += SWEEPS * (search.steps - before)
         if near is None:
             return None
-        found = _polished(passes, slabs, start, near, accurate)
+        found = polished(passes, slabs, start, near, _FINE, accurate)
         if found is not None or search.stalled:
             return found
     return None
 
 
-def _polished(
-    passes: Passes, slabs: SlabSystem, start: Point, near: Solution, accurate: Callable[..., bool]
+def polished(  # noqa: PLR0917 - a search
+    passes: Passes, slabs: SlabSystem, start: Point, near: Solution, fine: int, accurate: Callable[..., bool]
 ) -> Solution | None:
-    """Return the projection by a few steps of the exact method from what is near, or that itself if it is as good."""
+    """Return the projection by a few steps of the exact method from what is near, or that itself if it is as good.
+
+    Args:
+        passes: the batch.
+        slabs: a feasible system with its accuracy.
+        start: the point at nu = 0.
+        near: what is near the solution.
+        fine: the steps of a search from nothing that the first one is worth.
+        accurate: whether a solution (of a batch, slabs) is accurate enough.
+    """
     try:
-        found = descend(passes, slabs, start, _POLISHING, near, _FINE, _MOST_PASSES)
+        found = descend(passes, slabs, start, _POLISHING, near, fine, _MOST_PASSES)
     except (SolverError, ClashingFaces, np.linalg.LinAlgError):
         found = None
     if found is not None and accurate(passes, slabs, found):
@@ -99,60 +107,10 @@ def _polished(
     return itself if accurate(passes, slabs, itself) else None
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One side of many limits.
-
-    Args:
-        slack: how much room each leaves, > 0.
-        price: what a unit of it is worth, > 0; 0 where there is no limit.
-        there: where there is a limit.
-    """
-
-    slack: FloatArray
-    price: FloatArray
-    there: BoolArray
-
-    @staticmethod
-    def of(room: FloatArray, least: FloatArray | float, there: Any) -> _Side:
-        there = np.broadcast_to(there, room.shape)
-        return _Side(np.where(there, np.maximum(room, least), 1.0), np.zeros(room.shape), there)
-
-    def priced(self, price: FloatArray | float) -> _Side:
-        return replace(self, price=np.where(self.there, price, 0.0))
-
-    @property
-    def stiffness(self) -> FloatArray:
-        return self.price / self.slack
-
-    def asked(self, mu: float, missed: FloatArray | float) -> FloatArray:
-        """Return by how much the price must rise where the room does not change, but for what the slack misses."""
-        return np.where(self.there, mu / self.slack - self.price - self.stiffness * missed, 0.0)
-
-    def change(self, mu: float, slack: FloatArray) -> _Side:
-        """Return the change of both that goes with one of the slack."""
-        slack = np.where(self.there, slack, 0.0)
-        return _Side(slack, self.asked(mu, slack), self.there)
-
-    def longest(self, change: _Side) -> float:
-        """Return the share of a change at which the first slack or price is used up."""
-        shares = [
-            np.divide(-now, by, out=np.full(now.shape, np.inf), where=by < 0)
-            for now, by in ((self.slack, change.slack), (self.price, change.price))
-        ]
-        return min(float(share.min(initial=np.inf)) for share in shares)
-
-    def moved(self, share: float, change: _Side) -> _Side:
-        return _Side(self.slack + share * change.slack, self.price + share * change.price, self.there)
-
-    def product(self) -> FloatArray:
-        return np.where(self.there, self.slack * self.price, 0.0)
-
-
 class _Direction(NamedTuple):
     """A step: the changes of the four sides, of the predictions, the levels, the rows' values and the tied prices."""
 
-    sides: tuple[_Side, _Side, _Side, _Side]
+    sides: tuple[Side, Side, Side, Side]
     y: FloatArray
     level: FloatArray
     value: FloatArray
@@ -183,33 +141,24 @@ class InteriorSearch:
         slope = self.geometry.slope(self.y, x)
         least = 0.5 * float(np.abs(slope).mean()) + 1e-3 * self.wide
         half = np.asarray(self.y - low)
-        below = _Side.of(half, 0.0, self.movable).priced(np.maximum(slope, 0.0) + least)
-        above = _Side.of(half, 0.0, self.movable & roof).priced(np.maximum(-slope, 0.0) + least)
+        below = Side.of(half, 0.0, self.movable).priced(np.maximum(slope, 0.0) + least)
+        above = Side.of(half, 0.0, self.movable & roof).priced(np.maximum(-slope, 0.0) + least)
         self.value = self.table.matrix @ self.passes.measure(self.y)
-        self.c = self._first_levels()
+        self.c = first_levels(self.table, self.value)
         lower, upper = self.table.ends(self.c)
         room, either = _ROOM * self.wide, ~self.equations.equal
-        under = _Side.of(self.value - lower, room, either & np.isfinite(lower))
-        over = _Side.of(upper - self.value, room, either & np.isfinite(upper))
+        under = Side.of(self.value - lower, room, either & np.isfinite(lower))
+        over = Side.of(upper - self.value, room, either & np.isfinite(upper))
         self.tied = np.zeros(len(self.value))  # prices of the rows without slack
         mu = self._mean((below, above, under, over))
-        self.sides: tuple[_Side, ...] = (
+        self.sides: tuple[Side, ...] = (
             below,
             above,
             under.priced(mu / under.slack),
             over.priced(mu / over.slack),
         )
 
-    def _first_levels(self) -> FloatArray:
-        """Half-way between where the lowest and the highest member of each spread would have it."""
-        table, tied = self.table, self.table.tied
-        value = (self.value + table.offset)[tied]
-        low, high = np.full(len(table.scale), np.inf), np.full(len(table.scale), -np.inf)
-        np.minimum.at(low, table.level[tied], value)
-        np.maximum.at(high, table.level[tied], value)
-        return np.asarray(0.5 * (low + table.scale * high - table.width))
-
-    def _mean(self, sides: Sequence[_Side]) -> float:
+    def _mean(self, sides: Sequence[Side]) -> float:
         """Return the mean product of slack and price; each sample counts by its weight."""
         below, above, low, high = sides
         samples = float((self.weights * (below.product() + above.product())).sum())
@@ -310,22 +259,9 @@ class InteriorSearch:
     def _prices(self) -> Solution:
         """Return the prices of the limits that hold, as a place to start from."""
         table = self.table
-        high, low = (_binding(side, self.wide) for side in (self.sides[3], self.sides[2]))
+        high, low = (side.binding(self.wide) for side in (self.sides[3], self.sides[2]))
         high, low = high + np.maximum(self.tied, 0.0), low + np.maximum(-self.tied, 0.0)
-        # A spread holds where it does so on both sides.
-        above, below = (self.equations.added(price) for price in (high / self.equations.scale, low))
-        both = np.minimum(above, below) > _ONE_SIDED * np.maximum(above, below)
-        held = np.append(both, True)[table.level]
-        high, low = np.where(held, high, 0.0), np.where(held, low, 0.0)
-        faces, multipliers = faces_of_prices(self.slabs, table, high / self.equations.scale, low)
-        nu = (high - low) @ table.matrix
-        return Solution(Point(None, None, np.zeros(len(nu))), nu, faces, multipliers, self.steps)
-
-
-def _binding(side: _Side, wide: float) -> FloatArray:
-    """Return the prices of limits whose price is large beside their slack."""
-    most = float(side.price.max(initial=0.0))
-    return np.where(side.price * wide > most * side.slack, side.price, 0.0)
+        return priced_solution(self.slabs, table, high, low, self.steps)
 
 
 def _plain(passes: Passes) -> Any:

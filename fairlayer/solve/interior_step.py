@@ -42,6 +42,7 @@ class RowEquations:
         self.table, self.scale, self.equal = table, program.scale, program.fixed
         self.one, self.rest = program.one, program.rest
         self.at = np.where(table.tied, table.level, len(table.scale))
+        self.left = np.asarray(table.matrix.take_rows(self.rest))
 
     def solve(
         self, metric: FloatArray, given: FloatArray, sides: tuple[Any, ...], tied: FloatArray, missed: FloatArray
@@ -82,7 +83,7 @@ class RowEquations:
         own = np.bincount(matrix.rows, matrix.data**2 * metric[matrix.columns], len(matrix)).astype(
             np.float64, copy=False
         )
-        return own, np.asarray(matrix @ (np.asarray(matrix.take_rows(self.rest)) * metric).T).T
+        return own, np.asarray(matrix @ (self.left * metric).T).T
 
     def _eliminated(  # noqa: PLR0917 - a system
         self,

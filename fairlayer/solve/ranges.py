@@ -14,8 +14,6 @@ then bracketed itself, so that the method always ends.
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,14 +21,10 @@ import numpy as np
 from fairlayer._rows import SparseRows
 from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.passes import Passes, Point
-from fairlayer.solve.accuracy import accuracy_of, gauged
-from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.levels import level_of
-from fairlayer.solve.place import place_of
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.sorted import SortedBatch, lies_far_outside, sortable
-from fairlayer.solve.table import RowTable, faces_of_prices
+from fairlayer.solve.table import faces_of_prices
 from fairlayer.solve.units import Units, reach_of_units
 
 __all__ = ["PricedRows", "price_ranges", "solve_ranges"]
@@ -63,10 +57,7 @@ def price_ranges(
     passes: Passes, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray, *, patient: bool = True
 ) -> PricedRows | None:
     """Return the same as prices of rows."""
-    search = _PriceSearch(passes, slabs, units, start, wide)
-    if lies_far_outside(passes):
-        search.jump()
-    return search.run(patient=patient)
+    return _PriceSearch(passes, slabs, units, start, wide).run(patient=patient)
 
 
 class PricedRows(NamedTuple):
@@ -94,7 +85,6 @@ class _PriceSearch:
         self.passes, self.slabs, self.units, self.point = passes, slabs, units, start
         square = SparseRows(units.matrix.rows, units.matrix.columns, units.matrix.data**2, units.matrix.shape)
         self.square, self.wide = square, square @ wide
-        self.jumped = False
         counts = passes.cells.counts
         pull = np.zeros(len(units.level))
         np.maximum.at(pull, units.matrix.rows, np.abs(units.matrix.data) / counts[units.matrix.columns])
@@ -109,38 +99,9 @@ class _PriceSearch:
         self.at_high: FloatArray | None = None
         self.c = np.zeros(len(units.scale))
 
-    def jump(self) -> bool:
-        """Look for the solution in the sorted batch, and measure what it finds; the sort and every look count.
-
-        Only in the Euclidean geometry are its sums read off. In a curved one every look visits samples.
-        """
-        passes = self.passes
-        if self.jumped or not sortable(passes):
-            return False
-        self.jumped = True
-        batch = SortedBatch(passes)
-        self.c, price = place_of(self.units, batch, self.domain)
-        if isinstance(passes, CountedPasses):
-            passes.count += 1 + math.ceil(batch.visited / passes.n)
-        self.count += 1
-        self._measure(price)
-        self._gauge(passes)
-        return True
-
-    def _gauge(self, passes: Passes) -> None:
-        """Read anew how accurately each unit can be met, where prices are as large as the scores that they move."""
-        nu = self.price @ self.units.matrix
-        table = RowTable.of(gauged(passes, self.slabs, self.point, accuracy_of(passes), nu))
-        atol = np.full(len(self.price), np.inf)
-        np.minimum.at(atol, self.units.unit, table.atol)
-        self.units = replace(self.units, atol=atol)
-
     def run(self, *, patient: bool) -> PricedRows | None:
         """Search; where it must not be patient, only as long as levels and prices move together."""
-        held, began = False, 0
-        found = self._finished() if self.count > 1 else None
-        if found is not None:
-            return found
+        held = False
         for step in range(_MOST_PASSES):
             slope = self._slope()
             slope = np.where(slope > 0, slope, self.wide * max(0.05 * 0.5**step, 1e-9))
@@ -154,23 +115,14 @@ class _PriceSearch:
             self._measure(price)
             if self._settled():
                 return self._solution()
-            if step + 1 >= began + _TOGETHER:
+            if step + 1 >= _TOGETHER:
                 if not patient:
                     return None
-                if not held and self.jump():
-                    began = step + 1
-                    found = self._finished()
-                else:
-                    held = True
-                    found = self._solution() if self._rebalanced() else self._hold(slope)
+                held = True
+                found = self._solution() if self._rebalanced() else self._hold(slope)
                 if found is not None:
                     return found
         return None
-
-    def _finished(self) -> PricedRows | None:
-        """Return the solution at a place that was jumped to; a unit that is flat there may have to take a price."""
-        found = self._solution() if self._settled() else None
-        return self._solution() if found is None and self._rebalanced() else found
 
     def _slope(self) -> FloatArray:
         return np.asarray(self.square @ self.point.curvature)

