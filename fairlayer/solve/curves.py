@@ -51,7 +51,8 @@ class SmoothCurves:
 
     def __init__(self, batch: SortedBatch) -> None:
         self.counts, flat = batch.cells.counts, batch.geometry.name == "euclidean"
-        self.low, self.wide = (batch.lower, batch.upper - batch.lower) if flat else (0.0, 1.0)
+        self.low: float = batch.lower if flat else 0.0
+        self.wide: float = batch.upper - batch.lower if flat else 1.0
         self.own = self.wide if flat else _SIGMOID  # the width at which ramps are as steep as the geometry
         self.first, self.last = batch.first, batch.last
         x, each = batch.ordered[: self.last[-1]], batch.each[: self.last[-1]]

@@ -71,7 +71,7 @@ class SmoothSearch:
     @property
     def mu(self) -> FloatArray:
         """The product of slack and price of each row: as the samples of which it speaks are many."""
-        return self.size * (self.width * self.curves.wide / _RATIO)
+        return np.asarray(self.size * (self.width * self.curves.wide / _RATIO))
 
     @property
     def price(self) -> FloatArray:
