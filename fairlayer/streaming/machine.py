@@ -145,11 +145,9 @@ class Machine:
         has not met. The predictions are the journal's own: copy them before the next step.
         """
         history, n, own = self.history, len(cells), self.own
-        if n > history.longest_draft or self.lease is not None:
-            return None
+        if n > history.longest_draft or self.lease is not None or not self.takes(cells, scores):
+            return None  # before anything is solved, so that a call that raises changes nothing
         if n >= own.get("wait", math.inf) or self.rule.samples >= own.get("next_refresh", math.inf):
-            if not self.takes(cells, scores):
-                return None  # before anything is solved, so that a call that raises changes nothing
             self.prepare(cells, np.asarray(scores, dtype=np.float64))
         raw, emitted = history.draft(n)
         raw[:] = scores

@@ -197,7 +197,7 @@ class Policy(ABC):
     def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Write predictions to `emitted` and count them in a short way: (mean correction, widening).
 
-        None where there is no such way, or where `stream.takes` refuses the call; then nothing has changed.
+        None where there is no such way; then nothing has changed. The scores are finite, and their cells are known.
         """
         return None
 

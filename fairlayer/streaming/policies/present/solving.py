@@ -34,8 +34,7 @@ from fairlayer.streaming.policies.present.changes import (
     renew,
     renewed,
 )
-from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of, ready
-from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
+from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of
 from fairlayer.streaming.policies.present.state import (
     FIRST_WAIT,
     guards,
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
     from fairlayer.streaming.policies.present.policy import Present
 
-__all__ = ["rests", "solved"]
+__all__ = ["solved"]
 
 _LONGER, _SHARE = 1.15, 16.0  # growth of the wait between solutions; memory over the longest
 _FARTHEST = 10.0  # the largest shift in geometries of probabilities, in log-odds
@@ -107,14 +106,6 @@ def solved(policy: Present, state: State, stream: Machine, block: Block | None) 
     if quick is not None:
         quick.renew(new, found)
     return new
-
-
-def rests(policy: Present, state: State, stream: Machine) -> bool:
-    """Return whether a solution that is due can wait once more; see `resting`."""
-    if not may_rest(state, stream) or not ever_rests(policy, stream):
-        return False
-    quick = ready(state, stream)
-    return has_hardly_moved(policy, state) if quick is None else quick.has_hardly_moved(state)
 
 
 def _quick(policy: Present, state: State, stream: Machine, rows: int) -> Quick | None:
