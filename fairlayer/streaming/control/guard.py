@@ -106,10 +106,21 @@ class Guards:
         return everybody.T, labelled.T if labelled.any() else None
 
     @cached_property
+    def _each_cell(self) -> bool:
+        """Whether the members are the cells, in order, so that sums of cells are those of members."""
+        everybody, labelled = self._gather
+        return labelled is None and bool(np.array_equal(everybody, np.eye(len(self.members))))
+
+    @cached_property
     def _plain(self) -> tuple[list[list[int]], list[tuple[int, int, int]], list[float]]:
         """Of each parity the member of each cell, the kind with the first and last member, and the room."""
         ends = self.start.tolist()
         return self.member.tolist(), list(zip(self.kind.tolist(), ends, ends[1:], strict=False)), self.room.tolist()
+
+    @cached_property
+    def _places(self) -> list[tuple[int, int, float]]:
+        """Of each parity the first and last member, and the room."""
+        return [(first, last, room) for (_, first, last), room in zip(*self._plain[1:], strict=True)]
 
     def with_rooms(self, rooms: Sequence[float]) -> Guards:
         """Return the guards with other rooms."""
@@ -117,9 +128,11 @@ class Guards:
 
     def totals(self, sums: FloatArray) -> FloatArray:
         """Return (3, members) of the sums (6, cells) of a book: all samples, then those of label 1."""
+        if self._each_cell:
+            return sums[:3]
         everybody, labelled = self._gather
-        found = sums[:3] @ everybody
-        return np.asarray(found if labelled is None else found + sums[3:] @ labelled)
+        found: FloatArray = sums[:3].dot(everybody)
+        return found if labelled is None else found + sums[3:].dot(labelled)
 
     def holds(self, totals: FloatArray, noise: float, weight: float) -> bool:
         """Return whether every pair of members is within what the guards allow.
@@ -130,16 +143,16 @@ class Guards:
             weight: the weight of the newest sample.
         """
         counts, emitted, _ = totals.tolist()
-        for (_, first, last), room in zip(*self._plain[1:], strict=True):
-            top, bottom, most, known = -math.inf, math.inf, 0.0, 0
+        for first, last, room in self._places:
+            top, bottom, most = -math.inf, math.inf, 0.0
             for g in range(first, last):
                 n = counts[g]
                 if n > 0.0:
-                    mean, known = emitted[g] / n, known + 1
-                    top = mean if mean > top else top
-                    bottom = mean if mean < bottom else bottom
-                    most = n if n > most else most
-            if known < 2 or top - bottom <= room + noise * math.sqrt(2.0 * weight / most):
+                    mean = emitted[g] / n
+                    top = max(top, mean)
+                    bottom = min(bottom, mean)
+                    most = max(most, n)
+            if top - bottom <= room or top - bottom <= room + noise * math.sqrt(2.0 * weight / most):
                 continue  # no pair has less room
             here = totals[:, first:last]
             n, m, o = here[:, here[0] > 0.0]

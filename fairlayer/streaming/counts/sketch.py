@@ -149,6 +149,22 @@ class Sketch:
             return self.points()
         return _points(self.counts - self.borrowed[0], self.totals - self.borrowed[1], self.weight)
 
+    def rows(self, more: int = 0, *, own: bool = False) -> tuple[FloatArray, FloatArray]:
+        """Return mean scores and weights (cells, bins) of all bins, 0 where one is empty.
+
+        Args:
+            more: empty columns after the bins.
+            own: of what was counted here only, see `own_points`.
+        """
+        counts, totals = self.counts, self.totals
+        if own and self.borrowed.any():
+            counts, totals = counts - self.borrowed[0], totals - self.borrowed[1]
+        score, weight = np.zeros((2, len(counts), self.bins + more))
+        held = counts > 1e-9 * self.weight
+        np.divide(totals, counts, out=score[:, : self.bins], where=held)
+        np.divide(counts, self.weight, out=weight[:, : self.bins], where=held)
+        return score, weight
+
     def newest(self, cell: int) -> FloatArray:
         """Return the latest raw scores of a cell that are kept, newest first."""
         length = self.latest.shape[1]

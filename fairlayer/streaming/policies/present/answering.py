@@ -115,9 +115,7 @@ class Steps:
         self.sums[:] = added.present
         return run_short_means(self.numbers, added.sums, block[:2], added.weight)
 
-    def _one_by_one(
-        self, state: State, block: Block, answers: FloatArray, weight: float
-    ) -> tuple[FloatArray, int]:
+    def _one_by_one(self, state: State, block: Block, answers: FloatArray, weight: float) -> tuple[FloatArray, int]:
         found, noise, (cells, raw, estimate) = self.guards, state["noise"], block
         totals, emitted, moved = found.totals(self.sums).tolist(), answers.copy(), 0
         parts = (cells, raw, np.zeros(len(raw)) if estimate is None else estimate, answers)

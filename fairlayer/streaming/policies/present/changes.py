@@ -72,9 +72,7 @@ LEAST_SPREAD = 0.25
 """Of the variance of all scores, that the variance of a cell counts as at least."""
 
 _STRAYS, _SURELY_STRAYS = STRAYS**2, SURELY_STRAYS**2
-_SHORT_MEANS = tuple(
-    (row, length, 1.0 - 1.0 / length) for row, length in zip((FIRST, SECOND), SHORT, strict=True)
-)
+_SHORT_MEANS = tuple((row, length, 1.0 - 1.0 / length) for row, length in zip((FIRST, SECOND), SHORT, strict=True))
 _SUSPECT = 0.65  # share of the distance that is clear for the other cells, once one has changed
 _REFERENCE = 0.25  # of the memory: how old a long mean is before short ones are compared with it
 
@@ -153,12 +151,14 @@ def asks(book: Numbers, cell: int, weight: float) -> bool:
 
 def far_means(stream: Machine, spread: float, cut: float) -> FloatArray:
     """Return the long mean of each cell, and how far from it the short means may lie, (3, cells), of what came here."""
-    k = len(stream.history.cells)
-    cell, score, weight = stream.history.sketch.own_points()
-    total = np.bincount(cell, weights=weight, minlength=k)
+    score, weight = stream.history.sketch.rows(own=True)
+    total = np.add.reduce(weight, axis=1)
     safe = np.maximum(total, 1e-9)
-    mean = np.bincount(cell, weights=weight * score, minlength=k) / safe
-    square = np.bincount(cell, weights=weight * (score - mean[cell]) ** 2, minlength=k) / safe
+    mean = np.add.reduce(weight * score, axis=1) / safe
+    score -= mean[:, None]
+    score *= score
+    score *= weight
+    square = np.add.reduce(score, axis=1) / safe
     sd = np.sqrt(np.maximum(square, LEAST_SPREAD * spread**2))
     far = [
         np.where(total > OLDER * s, surely * cut * sd * np.sqrt(0.5 / s + 0.5 / safe), np.inf)
