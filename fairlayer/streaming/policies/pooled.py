@@ -161,7 +161,7 @@ class Pooled(Policy):
     def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Answer by the feed-forward alone where every spread then holds."""
         sums = stream.scratch.get("sums") or _sums_of(stream)
-        if sums is None:
+        if sums is None or not stream.takes(call.cells, call.raw):
             return None
         np.subtract(call.raw, state["shifts"][call.cells], out=emitted)
         np.maximum(emitted, sums.box[0], out=emitted)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.fused import stream_refused
 from fairlayer.fused.book import BASE, COUNT, COUNT1, EMITTED, EMITTED1, RAW, RAW1, SLOPE
 from fairlayer.streaming.control.guard import Sample, within
-from fairlayer.streaming.policies.base import State
+from fairlayer.streaming.policies.base import LARGEST_SQUARE, State
 from fairlayer.streaming.policies.present.changes import asks, run_short_mean, run_short_means
 from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
 from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, numbers_of, reads_labels, scale
@@ -54,6 +55,7 @@ class Steps:
         self.geometry, self.bounds, self.memory = stream.geometry, stream.bounds, stream.memory or math.inf
         # Arrays without a dimension are what NumPy compares with fastest.
         self.low, self.high = (None if end is None else np.array(float(end)) for end in stream.bounds)
+        self.only = stream_refused()  # whether there will be no compiled steps
         self.scale = scale(stream) if self.labelled else None
         self.n, self.growth = 1, math.exp(1.0 / self.memory)  # samples of the last call, and how their weight grew
 
@@ -63,10 +65,18 @@ class Steps:
 
     # ---- a block
 
-    def block(self, state: State, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> tuple[bool, int, float]:
-        """Answer and count a block: whether a cell asks for a solution, how many the guard moved, and how far."""
-        block = (cells, raw, self.estimates(cells, raw))
-        before = self.shifted(block)
+    def block(self, state: State, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> tuple[int, int, float] | None:
+        """Answer and count a block: whether a cell asks for a solution, how many the guard moved, and how far.
+
+        None, and nothing has changed, where a score is not finite, or a cell has not been met.
+        """
+        if not raw.dot(raw) < LARGEST_SQUARE:
+            return None
+        try:
+            block = (cells, raw, self.estimates(cells, raw))
+            before = self.shifted(block)
+        except IndexError:
+            return None
         emitted[:], moved, added = self.held(state, block, before)
         correction = float(np.abs(emitted - before).mean()) if moved else 0.0
         return self.count(state, block, added), moved, correction
@@ -87,7 +97,7 @@ class Steps:
         return found
 
     def held(self, state: State, block: Block, answers: FloatArray) -> tuple[FloatArray, int, Added]:
-        """Return a block as it is where the guard then holds, else one after the other; how many were moved; its sums."""
+        """Return a block as the guard lets it be, one after the other where it must; how many were moved; its sums."""
         found, added = self.guards, self.added(state, block, answers)
         if not self.guarded or found.holds(found.totals(added.present), state["noise"], added.weight):
             return answers, 0, added
@@ -129,7 +139,7 @@ class Steps:
     # ---- one sample
 
     def one(self, state: State, cell: int, raw: float) -> tuple[Sample, float, bool, bool]:
-        """Answer and count one sample: it, what it was before the guard, whether that acted, and whether a cell asks."""
+        """Answer and count one sample: it, its answer before the guard, whether that acted, whether a cell asks."""
         book, estimate, (low, high) = self.numbers, 0.0, self.bounds
         pull = book[BASE, cell]
         if self.scale is not None:

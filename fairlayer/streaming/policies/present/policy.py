@@ -118,6 +118,13 @@ class Present(Policy):
 
     # ---- solving
 
+    def rests(self, state: State, stream: Machine) -> bool:
+        """Return whether a solution that is due can wait once more, as raw means have hardly moved; see `resting`."""
+        rests = (ready(state, stream) or steps_of(self, state, stream)).rests(state, stream)
+        if rests:
+            state["next_refresh"] = stream.rule.samples + state["wait"]  # type: ignore[index]
+        return rests
+
     def prepare(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> State:
         """Solve anew where that is due: often after a start or a cut, then every sixteenth of the memory.
 
@@ -126,8 +133,7 @@ class Present(Policy):
         large = len(raw) >= state["wait"]
         if stream.samples < state["next_refresh"] and not large:
             return state
-        if not large and (ready(state, stream) or steps_of(self, state, stream)).rests(state, stream):
-            state["next_refresh"] = stream.samples + state["wait"]  # type: ignore[index]
+        if not large and self.rests(state, stream):
             return state
         if state["next_refresh"] == 0.0:
             changes.fade_strays(state, stream)
@@ -165,13 +171,14 @@ class Present(Policy):
 
     def answer_one(self, state: State, stream: Machine, cell: int, raw: float) -> tuple[float, float, float]:
         """Answer and count one sample in plain numbers, or by one compiled call."""
-        quick = quick_of(self, state, stream)
+        steps = steps_of(self, state, stream)
+        quick = None if steps.only else quick_of(self, state, stream)
         if quick is not None:
             weight = state["weight"] * quick.growth
             emitted, correction, acts, ended = quick.one(cell, raw, weight)
             state["weight"] = weight  # type: ignore[index]
         else:
-            sample, before, acts, ended = steps_of(self, state, stream).one(state, cell, raw)
+            sample, before, acts, ended = steps.one(state, cell, raw)
             emitted, correction = sample.emitted, abs(sample.emitted - before)
         if acts:
             state["guarded"] += 1.0  # type: ignore[index]
@@ -182,10 +189,13 @@ class Present(Policy):
     def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Answer and count a block in plain NumPy, or by one compiled call."""
         cells, raw = call
-        ended: int
-        quick = quick_of(self, state, stream, len(raw))
+        steps = steps_of(self, state, stream)
+        quick = None if steps.only else quick_of(self, state, stream, len(raw))
         if quick is None:
-            ended, moved, correction = steps_of(self, state, stream).block(state, cells, raw, emitted)
+            found = steps.block(state, cells, raw, emitted)
+            if found is None:
+                return None
+            ended, moved, correction = found
         else:
             weight = quick.weight_after(state, len(raw))
             ended, moved, correction = quick.block(cells, raw, weight, emitted)
