@@ -29,7 +29,7 @@ from fairlayer.groups import Groups
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
 
-__all__ = ["Guards", "Sample", "Totals", "guards_of"]
+__all__ = ["Guards", "Layout", "Sample", "Totals", "guards_of"]
 
 EVERYBODY, LABEL_1, LABEL_0 = 0, 1, 2
 Totals = list[list[float]]
@@ -52,6 +52,20 @@ class Sample(NamedTuple):
     estimate: float
     raw: float
     emitted: float
+
+
+class Layout(NamedTuple):
+    """Where a parity finds its members among rows of one cell each.
+
+    Args:
+        rows: (r,) which rows belong to a member, sorted by member; a slice where all do, as they come.
+        member: (r,) the member of each.
+        starts: (members,) where each member's rows begin.
+    """
+
+    rows: IntArray | slice
+    member: IntArray
+    starts: IntArray
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,21 @@ class Guards:
     def met(self) -> bool:
         """Whether every member has a cell."""
         return set(self.member[self.member >= 0].tolist()) == set(range(len(self.members)))
+
+    @cached_property
+    def layouts(self) -> list[Layout]:
+        """Of each parity, where its cells are."""
+        return [self.layout(j, np.arange(self.member.shape[1])) for j in range(len(self.owners))]
+
+    def layout(self, parity: int, cells: IntArray) -> Layout:
+        """Return where a parity finds its members among rows of these cells."""
+        place = self.member[parity].take(cells) - self.start[parity]
+        rows: IntArray | slice = slice(None)
+        if (place < 0).any() or (np.diff(place) < 0).any():
+            kept = np.flatnonzero(place >= 0)
+            rows = kept[place[kept].argsort(kind="stable")]
+            place = place[rows]
+        return Layout(rows, place, place.searchsorted(np.arange(len(self.names[parity]))))
 
     @cached_property
     def _gather(self) -> tuple[FloatArray, FloatArray | None]:

@@ -10,6 +10,7 @@ and a shift of a member answers whole rows at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.streaming.control.bands import RESTS, RESTS_ALONE, SWEEPS, at_balance, falling_of, table_around
-from fairlayer.streaming.control.guard import EVERYBODY, LABEL_1, Guards
+from fairlayer.streaming.control.guard import EVERYBODY, LABEL_1, Guards, Layout
 
 __all__ = ["Parity", "Rows", "folded", "parities_of", "solve_parities"]
 
@@ -46,9 +47,7 @@ class Parity(NamedTuple):
     Args:
         owner: the name of its constraint.
         names: the names of its members.
-        rows: (r,) which rows belong to a member, sorted by member; a slice where all do, as they come.
-        member: (r,) the member of each.
-        starts: (members,) where each member's rows begin.
+        layout: where its members are among the rows.
         share: (r, p) how much each point counts; None where all count as 1.
         weight: (r, p) its weight times that.
         unit: (members,) one over what all of the points of a member count.
@@ -58,9 +57,7 @@ class Parity(NamedTuple):
 
     owner: str
     names: tuple[str, ...]
-    rows: IntArray | slice
-    member: IntArray
-    starts: IntArray
+    layout: Layout
     share: FloatArray | None
     weight: FloatArray
     unit: FloatArray
@@ -75,18 +72,18 @@ class Parity(NamedTuple):
     def values(self, answers: FloatArray) -> FloatArray:
         """Return the mean of each member (members, ...) of predictions (r, p, ...) of its points."""
         sums = np.matmul(self.weight[:, None, :], answers)[:, 0, :]
-        if len(self.starts) < len(sums):
-            sums = np.add.reduceat(sums, self.starts, axis=0)
+        if len(self.layout.starts) < len(sums):
+            sums = np.add.reduceat(sums, self.layout.starts, axis=0)
         sums *= self.unit[:, None]
         return sums
 
     def outside(self, means: FloatArray) -> float:
         """Return by how much means (members,) are farther apart than they may be."""
-        here = self.slack < np.inf
-        if np.count_nonzero(here) < 2:
-            return 0.0
-        means, slack = means[here], self.slack[here]
-        return max(float((means - slack).max() - (means + slack).min() - self.tolerance), 0.0)
+        top, bottom, known = -math.inf, math.inf, 0
+        for mean, slack in zip(means.tolist(), self.slack.tolist(), strict=True):
+            if slack < math.inf:
+                top, bottom, known = max(top, mean - slack), min(bottom, mean + slack), known + 1
+        return max(top - bottom - self.tolerance, 0.0) if known > 1 else 0.0
 
 
 def folded(cells: IntArray, scores: FloatArray, known: int, wide: int) -> tuple[IntArray, FloatArray, FloatArray]:
@@ -102,34 +99,25 @@ def folded(cells: IntArray, scores: FloatArray, known: int, wide: int) -> tuple[
     return np.repeat(np.arange(known), rows), score, weight
 
 
-def parities_of(found: Guards, rows: Rows, slacks: Callable[[int, IntArray, FloatArray], FloatArray]) -> list[Parity]:
+def parities_of(found: Guards, rows: Rows, slacks: Callable[[int, FloatArray], FloatArray]) -> list[Parity]:
     """Return the parities of a stream about its recent scores.
 
     Args:
         found: the parities.
         rows: the recent scores.
-        slacks: a function from the number of a parity, the member of each cell, and what each member counts, to slacks.
+        slacks: a function from the number of a parity, and what each of its members counts, to their slacks.
     """
     parities = []
+    plain = len(rows.cell) == found.member.shape[1]  # a row for each cell, and no more
     for j, (kind, tolerance) in enumerate(zip(found.kind.tolist(), found.tolerance.tolist(), strict=True)):
-        of_cell = found.member[j] - found.start[j]
-        place = of_cell.take(rows.cell)
-        which: IntArray | slice = slice(None)
-        if np.minimum.reduce(place) < 0 or (place[1:] < place[:-1]).any():
-            kept = np.flatnonzero(place >= 0)
-            which = kept[place[kept].argsort(kind="stable")]
-            place = place[which]
-        names, weight, share = found.names[j], rows.weight[which], None
+        layout = found.layouts[j] if plain else found.layout(j, rows.cell)
+        names, weight, share = found.names[j], rows.weight[layout.rows], None
         if kind != EVERYBODY and rows.estimate is not None:
-            share = rows.estimate[which]
+            share = rows.estimate[layout.rows]
             share = share if kind == LABEL_1 else 1.0 - share
             weight = weight * share
-        size: FloatArray = np.bincount(place, np.add.reduce(weight, axis=1), len(names))
-        starts = place.searchsorted(np.arange(len(names)))
-        slack = slacks(j, of_cell, size)
-        parities.append(
-            Parity(found.owners[j], names, which, place, starts, share, weight, 1.0 / size, slack, tolerance)
-        )
+        size: FloatArray = np.bincount(layout.member, np.add.reduce(weight, axis=1), len(names))
+        parities.append(Parity(found.owners[j], names, layout, share, weight, 1.0 / size, slacks(j, size), tolerance))
     return parities
 
 
@@ -148,24 +136,28 @@ def solve_parities(
     alone = len(parities) == 1
     shifts = [np.array([before.get(name, 0.0) for name in parity.members]) for parity in parities]
     pulls: Any = np.zeros(scores.shape if any(p.share is not None for p in parities) else (len(scores), 1))
-    points = [scores[parity.rows][:, :, None] for parity in parities]
+    points = [scores[parity.layout.rows][:, :, None] for parity in parities]
     if not alone:
         for parity, t in zip(parities, shifts, strict=True):
-            pulls[parity.rows] += _shared(t.take(parity.member)[:, None], parity.share)
+            pulls[parity.layout.rows] += _shared(t.take(parity.layout.member)[:, None], parity.share)
     for _ in range(SWEEPS):
         moved = 0.0
         for j, (parity, x) in enumerate(zip(parities, points, strict=True)):
-            rest = None if alone else pulls[parity.rows] - _shared(shifts[j].take(parity.member)[:, None], parity.share)
+            rest = (
+                None
+                if alone
+                else pulls[parity.layout.rows] - _shared(shifts[j].take(parity.layout.member)[:, None], parity.share)
+            )
             t = _shifts(parity, rest, shifts[j], lambda q, x=x: answer(x, q), limit)
             moved = max(moved, float(np.maximum.reduce(np.abs(t - shifts[j]), initial=0.0)))
             shifts[j] = t
             if rest is not None:
-                pulls[parity.rows] = rest + _shared(t.take(parity.member)[:, None], parity.share)
+                pulls[parity.layout.rows] = rest + _shared(t.take(parity.layout.member)[:, None], parity.share)
         if moved <= (RESTS_ALONE if alone else RESTS) * limit:
             break
     unmet = 0.0
     for parity, x, t in zip(parities, points, shifts, strict=True):
-        here = _shared(t.take(parity.member)[:, None], parity.share) if alone else pulls[parity.rows]
+        here = _shared(t.take(parity.layout.member)[:, None], parity.share) if alone else pulls[parity.layout.rows]
         unmet = max(unmet, parity.outside(parity.values(answer(x, here[:, :, None]))[:, 0]))
     return shifts, unmet
 
@@ -175,7 +167,7 @@ def _shifts(
 ) -> FloatArray:
     """Return the shifts of one parity while the others rest."""
     table = table_around(now, limit)
-    pulls = table.take(parity.member, axis=0)[:, None, :]
+    pulls = table.take(parity.layout.member, axis=0)[:, None, :]
     if parity.share is not None:
         pulls = pulls * parity.share[:, :, None]
     if rest is not None:

@@ -109,9 +109,9 @@ class Sketch:
         self.seen += n
         flat = cells * self.bins + self._bin(scores)
         growth = None if self.memory is None else self._growth_over(n)
-        for held, weights in ((self.counts, growth), (self.totals, scores if growth is None else scores * growth)):
-            more = np.bincount(flat, weights, size).reshape(shape)
-            held += self.weight * more
+        weights = scores if growth is None else scores * growth
+        self.counts += self.weight * np.bincount(flat, growth, size).reshape(shape)
+        self.totals += self.weight * np.bincount(flat, weights, size).reshape(shape)
         if growth is not None:
             self._advance(self.weight * growth[-1])
 
@@ -124,7 +124,8 @@ class Sketch:
     def _keep_latest(self, cells: IntArray, scores: FloatArray) -> None:
         """Write scores to the ring of each cell, at the place of the oldest."""
         length, counts = self.latest.shape[1], np.bincount(cells, None, len(self.filled))
-        order = cells.astype(np.int16 if len(counts) < _SHORT else np.int64).argsort(kind="stable")  # short ones by digits
+        short = np.int16 if len(counts) < _SHORT else np.int64  # of short numbers NumPy sorts the digits
+        order = cells.astype(short).argsort(kind="stable")
         cell = cells[order]
         age = counts.cumsum()[cell] - np.arange(len(order))  # 1 is the newest score of its cell
         kept = age <= length

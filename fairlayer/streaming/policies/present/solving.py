@@ -147,7 +147,7 @@ def _feed_of_parities(policy: Present, state: State, stream: Machine, block: Blo
     if labelled:
         estimate = scale(stream).read(state["curve"], cell[:, None], score)
         estimate[:k, -2], estimate[:k, -1] = 0.0, 1.0
-    slacks = partial(_slacks, policy, labels_told(state), found, spread)
+    slacks = partial(_slacks, policy, state, found, spread)
     parities = parities_of(found, Rows(cell, score, weight, estimate), slacks)
     t, unmet = solve_parities(
         parities, _coordinates(stream, score), _answers(stream), **_from_before(state, stream, spread)
@@ -220,14 +220,13 @@ def _means_now(book: FloatArray, cell: IntArray, score: FloatArray, weight: Floa
     book[SOLVED_AWAY] = book[RAW] - mean * book[COUNT]
 
 
-def _slacks(
-    policy: Present, told: FloatArray, found: Guards, spread: float, parity: int, member: IntArray, size: FloatArray
-) -> FloatArray:
+def _slacks(policy: Present, state: State, found: Guards, spread: float, parity: int, size: FloatArray) -> FloatArray:
     """Return the slack of each member of a parity, by what it counts."""
     if found.needs_labels[parity]:
-        come = (told[0], told[1], told[0] - told[1])[int(found.kind[parity])]
-        cells = np.flatnonzero(member >= 0)
-        size = np.minimum(size, np.bincount(member[cells], come[cells], len(size)) + policy.trust * size)
+        total, positive = labels_told(state)
+        come = (total, positive, total - positive)[int(found.kind[parity])]
+        rows, member, _ = found.layouts[parity]
+        size = np.minimum(size, np.bincount(member, come[rows], len(size)) + policy.trust * size)
     slack = policy.doubt * spread / np.sqrt(np.maximum(size, 1e-6))
     slack[size <= 1e-6] = np.inf
     return np.asarray(slack)
@@ -235,8 +234,8 @@ def _slacks(
 
 def _answers(stream: Machine) -> Callable[[FloatArray, FloatArray], FloatArray]:
     """Return the function from coordinates and pulls to predictions."""
-    step, (low, high) = stream.geometry.step, stream.bounds
-    return lambda x, pulls: step(x, pulls, low, high)[0]
+    value, (low, high) = stream.geometry.value, stream.bounds
+    return lambda x, pulls: value(x, pulls, low, high)
 
 
 def _from_before(state: State, stream: Machine, spread: float) -> dict[str, Any]:
