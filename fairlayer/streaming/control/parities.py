@@ -69,6 +69,11 @@ class Parity(NamedTuple):
         """Every member, as "constraint/member"."""
         return [f"{self.owner}/{name}" for name in self.names]
 
+    def pulls(self, shifts: FloatArray) -> FloatArray:
+        """Return what shifts (members,) pull each point by: (r, p), or (r, 1) where all points of a row are alike."""
+        of_row = shifts.take(self.layout.member)[:, None]
+        return of_row if self.share is None else of_row * self.share
+
     def values(self, answers: FloatArray) -> FloatArray:
         """Return the mean of each member (members, ...) of predictions (r, p, ...) of its points."""
         sums = np.matmul(self.weight[:, None, :], answers)[:, 0, :]
@@ -139,25 +144,21 @@ def solve_parities(
     points = [scores[parity.layout.rows][:, :, None] for parity in parities]
     if not alone:
         for parity, t in zip(parities, shifts, strict=True):
-            pulls[parity.layout.rows] += _shared(t.take(parity.layout.member)[:, None], parity.share)
+            pulls[parity.layout.rows] += parity.pulls(t)
     for _ in range(SWEEPS):
         moved = 0.0
         for j, (parity, x) in enumerate(zip(parities, points, strict=True)):
-            rest = (
-                None
-                if alone
-                else pulls[parity.layout.rows] - _shared(shifts[j].take(parity.layout.member)[:, None], parity.share)
-            )
+            rest = None if alone else pulls[parity.layout.rows] - parity.pulls(shifts[j])
             t = _shifts(parity, rest, shifts[j], lambda q, x=x: answer(x, q), limit)
             moved = max(moved, float(np.maximum.reduce(np.abs(t - shifts[j]), initial=0.0)))
             shifts[j] = t
             if rest is not None:
-                pulls[parity.layout.rows] = rest + _shared(t.take(parity.layout.member)[:, None], parity.share)
+                pulls[parity.layout.rows] = rest + parity.pulls(t)
         if moved <= (RESTS_ALONE if alone else RESTS) * limit:
             break
     unmet = 0.0
     for parity, x, t in zip(parities, points, shifts, strict=True):
-        here = _shared(t.take(parity.layout.member)[:, None], parity.share) if alone else pulls[parity.layout.rows]
+        here = parity.pulls(t) if alone else pulls[parity.layout.rows]
         unmet = max(unmet, parity.outside(parity.values(answer(x, here[:, :, None]))[:, 0]))
     return shifts, unmet
 
@@ -176,7 +177,3 @@ def _shifts(
     slack = parity.slack.tolist()
     below = [parity.tolerance + each for each in slack]
     return np.array(at_balance(falling, slack, below, parity.unit.tolist()))
-
-
-def _shared(pulls: FloatArray, share: FloatArray | None) -> FloatArray:
-    return pulls if share is None else pulls * share
