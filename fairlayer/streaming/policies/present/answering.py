@@ -11,7 +11,7 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.fused import stream_refused
 from fairlayer.fused.book import BASE, COUNT, COUNT1, EMITTED, EMITTED1, RAW, RAW1, SLOPE
 from fairlayer.streaming.control.guard import Sample, within
-from fairlayer.streaming.policies.base import LARGEST_SQUARE, State
+from fairlayer.streaming.policies.base import LARGEST_SQUARE, Call, State
 from fairlayer.streaming.policies.present.changes import asks, run_short_mean, run_short_means
 from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
 from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, numbers_of, reads_labels, scale
@@ -65,13 +65,12 @@ class Steps:
 
     # ---- a block
 
-    def block(
-        self, state: State, cells: IntArray, raw: FloatArray, emitted: FloatArray
-    ) -> tuple[int, int, float] | None:
+    def block(self, state: State, call: Call, emitted: FloatArray) -> tuple[bool, int, float] | None:
         """Answer and count a block: whether a cell asks for a solution, how many the guard moved, and how far.
 
         None, and nothing has changed, where a score is not finite, or a cell has not been met.
         """
+        cells, raw = call
         if not raw.dot(raw) < LARGEST_SQUARE:
             return None
         try:

@@ -192,7 +192,7 @@ class Present(Policy):
         steps = steps_of(self, state, stream)
         quick = None if steps.only else quick_of(self, state, stream, len(raw))
         if quick is None:
-            found = steps.block(state, cells, raw, emitted)
+            found = steps.block(state, call, emitted)
             if found is None:
                 return None
             ended, moved, correction = found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -147,7 +146,14 @@ def _feed_of_parities(policy: Present, state: State, stream: Machine, block: Blo
     if labelled:
         estimate = scale(stream).read(state["curve"], cell[:, None], score)
         estimate[:k, -2], estimate[:k, -1] = 0.0, 1.0
-    slacks = partial(_slacks, policy, state, found, spread)
+
+    def slacks(parity: int, size: FloatArray) -> FloatArray:
+        if found.needs_labels[parity]:
+            size = np.minimum(size, _told(state, found, parity) + policy.trust * size)
+        slack = policy.doubt * spread / np.sqrt(np.maximum(size, 1e-6))
+        slack[size <= 1e-6] = np.inf
+        return np.asarray(slack)
+
     parities = parities_of(found, Rows(cell, score, weight, estimate), slacks)
     t, unmet = solve_parities(
         parities, _coordinates(stream, score), _answers(stream), **_from_before(state, stream, spread)
@@ -220,16 +226,12 @@ def _means_now(book: FloatArray, cell: IntArray, score: FloatArray, weight: Floa
     book[SOLVED_AWAY] = book[RAW] - mean * book[COUNT]
 
 
-def _slacks(policy: Present, state: State, found: Guards, spread: float, parity: int, size: FloatArray) -> FloatArray:
-    """Return the slack of each member of a parity, by what it counts."""
-    if found.needs_labels[parity]:
-        total, positive = labels_told(state)
-        come = (total, positive, total - positive)[int(found.kind[parity])]
-        rows, member, _ = found.layouts[parity]
-        size = np.minimum(size, np.bincount(member, come[rows], len(size)) + policy.trust * size)
-    slack = policy.doubt * spread / np.sqrt(np.maximum(size, 1e-6))
-    slack[size <= 1e-6] = np.inf
-    return np.asarray(slack)
+def _told(state: State, found: Guards, parity: int) -> FloatArray:
+    """Return how many labels have come of each member of a parity, of the kind that it reads."""
+    total, positive = labels_told(state)
+    come = (total, positive, total - positive)[int(found.kind[parity])]
+    rows, member, starts = found.layouts[parity]
+    return np.bincount(member, come[rows], len(starts))
 
 
 def _answers(stream: Machine) -> Callable[[FloatArray, FloatArray], FloatArray]:
