@@ -108,17 +108,17 @@ class Sketch:
             return
         self.seen += n
         flat = cells * self.bins + self._bin(scores)
-        growth = None if self.memory is None else self._growth_over(n)
+        growth = None if self.memory is None else self._growth_over(n, self.memory)
         weights = scores if growth is None else scores * growth
         self.counts += self.weight * np.bincount(flat, growth, size).reshape(shape)
         self.totals += self.weight * np.bincount(flat, weights, size).reshape(shape)
         if growth is not None:
             self._advance(self.weight * growth[-1])
 
-    def _growth_over(self, n: int) -> FloatArray:
+    def _growth_over(self, n: int, memory: float) -> FloatArray:
         """Return how much each of n scores weighs over the one before them."""
         if len(self._growth) < n:
-            self._growth = np.exp(np.arange(1, n + 1) / self.memory)
+            self._growth = np.exp(np.arange(1, n + 1) / memory)
         return self._growth[:n]
 
     def _keep_latest(self, cells: IntArray, scores: FloatArray) -> None:
