@@ -181,17 +181,21 @@ def _waits(
     """Return the seconds that each answer took, of those asked for after the first second."""
     found: list[list[float]] = [[] for _ in range(clients)]
     wrong: list[BaseException] = []
-    start = time.perf_counter() + WARM
+    ready = threading.Barrier(clients)  # passed once each client has been answered, by a worker that is ready then
 
     def run(first: int) -> None:
         try:
             ask, number = connect(), first
+            ask({"records": [records[0]], "ids": [f"{name} ready {first}"]})
+            ready.wait()
+            start = time.perf_counter() + WARM
             while (asked := time.perf_counter()) < start + seconds:
                 ask({"records": [records[number % len(records)]], "ids": [f"{name} {number}"]})
                 if asked >= start:
                     found[first].append(time.perf_counter() - asked)
                 number += clients
         except Exception as error:
+            ready.abort()
             wrong.append(error)
 
     running = [threading.Thread(target=run, args=(i,)) for i in range(clients)]

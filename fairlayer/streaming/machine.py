@@ -146,8 +146,9 @@ class Machine:
         history, n, own = self.history, len(cells), self.own
         if n > history.longest_draft or self.lease is not None:
             return None
-        due = self.rule.samples >= own.get("next_refresh", math.inf) and not self.policy.rests(own, self)
-        if due or n >= own.get("wait", math.inf):
+        due, large = self.rule.samples >= own.get("next_refresh", math.inf), n >= own.get("wait", math.inf)
+        rested = due and not large and self.policy.rests(own, self)
+        if large or (due and not rested):
             if not self.takes(cells, scores):
                 return None  # before anything is solved, so that a call that raises changes nothing
             self.prepare(cells, np.asarray(scores, dtype=np.float64))
@@ -156,6 +157,8 @@ class Machine:
         found = self.policy.answer_many(self.own, self, Call(cells, raw), emitted)
         if found is None:
             return None
+        if rested and own["next_refresh"] > 0.0:  # it is 0 where the scores of the call tell of a change
+            own["next_refresh"] = self.rule.samples + own["wait"]  # type: ignore[index]
         history.emit_draft(cells)
         self.rule.observe(float(n), *found)
         if self.rule.cold:

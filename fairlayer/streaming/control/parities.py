@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ class Parity(NamedTuple):
 
     def values(self, answers: FloatArray) -> FloatArray:
         """Return the mean of each member (members, ...) of predictions (r, p, ...) of its points."""
-        sums = np.matmul(self.weight[:, None, :], answers)[:, 0, :]
+        sums: FloatArray = np.matmul(self.weight[:, None, :], answers)[:, 0, :]
         if len(self.layout.starts) < len(sums):
             sums = np.add.reduceat(sums, self.layout.starts, axis=0)
         sums *= self.unit[:, None]
@@ -121,7 +122,7 @@ def parities_of(found: Guards, rows: Rows, slacks: Callable[[int, FloatArray], F
             share = rows.estimate[layout.rows]
             share = share if kind == LABEL_1 else 1.0 - share
             weight = weight * share
-        size: FloatArray = np.bincount(layout.member, np.add.reduce(weight, axis=1), len(names))
+        size = np.bincount(layout.member, np.add.reduce(weight, axis=1), len(names)).astype(np.float64, copy=False)
         parities.append(Parity(found.owners[j], names, layout, share, weight, 1.0 / size, slacks(j, size), tolerance))
     return parities
 
@@ -149,7 +150,7 @@ def solve_parities(
         moved = 0.0
         for j, (parity, x) in enumerate(zip(parities, points, strict=True)):
             rest = None if alone else pulls[parity.layout.rows] - parity.pulls(shifts[j])
-            t = _shifts(parity, rest, shifts[j], lambda q, x=x: answer(x, q), limit)
+            t = _shifts(parity, rest, shifts[j], partial(answer, x), limit)
             moved = max(moved, float(np.maximum.reduce(np.abs(t - shifts[j]), initial=0.0)))
             shifts[j] = t
             if rest is not None:

@@ -65,7 +65,7 @@ class Steps:
 
     # ---- a block
 
-    def block(self, state: State, call: Call, emitted: FloatArray) -> tuple[bool, int, float] | None:
+    def block(self, state: State, call: Call, emitted: FloatArray) -> tuple[int, int, float] | None:
         """Answer and count a block: whether a cell asks for a solution, how many the guard moved, and how far.
 
         None, and nothing has changed, where a score is not finite, or a cell has not been met.

@@ -120,10 +120,7 @@ class Present(Policy):
 
     def rests(self, state: State, stream: Machine) -> bool:
         """Return whether a solution that is due can wait once more, as raw means have hardly moved; see `resting`."""
-        rests = (ready(state, stream) or steps_of(self, state, stream)).rests(state, stream)
-        if rests:
-            state["next_refresh"] = stream.rule.samples + state["wait"]  # type: ignore[index]
-        return rests
+        return (ready(state, stream) or steps_of(self, state, stream)).rests(state, stream)
 
     def prepare(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> State:
         """Solve anew where that is due: often after a start or a cut, then every sixteenth of the memory.
@@ -134,6 +131,7 @@ class Present(Policy):
         if stream.samples < state["next_refresh"] and not large:
             return state
         if not large and self.rests(state, stream):
+            state["next_refresh"] = stream.samples + state["wait"]  # type: ignore[index]
             return state
         if state["next_refresh"] == 0.0:
             changes.fade_strays(state, stream)
@@ -191,6 +189,7 @@ class Present(Policy):
         cells, raw = call
         steps = steps_of(self, state, stream)
         quick = None if steps.only else quick_of(self, state, stream, len(raw))
+        found: tuple[int, int, float] | None
         if quick is None:
             found = steps.block(state, call, emitted)
             if found is None:

@@ -158,7 +158,8 @@ def _feed_of_parities(policy: Present, state: State, stream: Machine, block: Blo
     t, unmet = solve_parities(
         parities, _coordinates(stream, score), _answers(stream), **_from_before(state, stream, spread)
     )
-    pulls, shifts, prices = np.zeros((2, k)), {}, _no_prices(stream)
+    shifts: dict[str, float] = {}
+    pulls, prices = np.zeros((2, k)), _no_prices(stream)
     for each, kind, member, first in zip(t, found.kind.tolist(), found.member, found.start.tolist(), strict=False):
         here = np.where(member >= 0, each.take(member - first, mode="clip"), 0.0)
         pulls[0] += 0.0 if kind == LABEL_1 else here
@@ -196,7 +197,8 @@ def _feed_of_statements(policy: Present, state: State, stream: Machine, block: B
 
     found = solve_bands(bands, answer, len(x), **_from_before(state, stream, spread))
     pulls = found.pulls[n:].reshape(halves, k)
-    prices, shifts = _no_prices(stream), {}
+    prices = _no_prices(stream)
+    shifts: dict[str, float] = {}
     for band, t in zip(bands, found.shifts, strict=True):
         prices[band.owner] += float((np.maximum(t, 0.0) / band.unit).sum()) / max(recent, 1e-9)
         shifts |= {f"{band.owner}/{name}": each for name, each in zip(band.names, t.tolist(), strict=True)}
@@ -231,7 +233,7 @@ def _told(state: State, found: Guards, parity: int) -> FloatArray:
     total, positive = labels_told(state)
     come = (total, positive, total - positive)[int(found.kind[parity])]
     rows, member, starts = found.layouts[parity]
-    return np.bincount(member, come[rows], len(starts))
+    return np.bincount(member, come[rows], len(starts)).astype(np.float64, copy=False)
 
 
 def _answers(stream: Machine) -> Callable[[FloatArray, FloatArray], FloatArray]:
