@@ -4,9 +4,9 @@ Nothing here is imported by `import fairlayer`: `switch.kernels` loads it when t
 compiled sweep does what a plain one of `fairlayer.passes` does, and tests hold the two equal.
 """
 
-from fairlayer.fused.switch import kernels, loaded, stream_kernels, stream_loaded
+from fairlayer.fused.switch import kernels, loaded, stream_kernels, stream_loaded, stream_refused
 
-__all__ = ["kernels", "loaded", "stream_kernels", "stream_loaded"]
+__all__ = ["kernels", "loaded", "stream_kernels", "stream_loaded", "stream_refused"]
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from fairlayer.errors import FairlayerWarning, ParameterError
 
-__all__ = ["SWITCH", "StreamSweeps", "Sweeps", "kernels", "loaded", "stream_kernels", "stream_loaded"]
+__all__ = ["SWITCH", "StreamSweeps", "Sweeps", "kernels", "loaded", "stream_kernels", "stream_loaded", "stream_refused"]
 
 SWITCH = "FAIRLAYER_FUSED"
 """The environment variable: 0 never loads compiled sweeps, 1 loads them at once; without it, work decides."""
@@ -94,6 +94,11 @@ def stream_loaded() -> StreamSweeps | None:
     """Return the compiled steps of streams where they are loaded already."""
     found: StreamSweeps | None = _streams.modules
     return found
+
+
+def stream_refused() -> bool:
+    """Return whether compiled steps of streams are not loaded, and the environment forbids to load them."""
+    return _streams.modules is None and _asked() == "0"
 
 
 def _asked() -> str | None:

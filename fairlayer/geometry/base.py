@@ -132,6 +132,10 @@ class Geometry(ABC):
         x = self.coordinates(torch.from_numpy(scores), from_logits=False, margin=0.0).numpy()
         return self.step(x, pull, lower, upper)[0]
 
+    def value(self, x: Any, pull: Any, lower: Any, upper: Any) -> Any:
+        """Return y(x, q) of coordinates and pulls, NumPy arrays, without telling which samples can move."""
+        return self.step(x, pull, lower, upper)[0]
+
     def answer_one(self, score: float, pull: float, lower: float | None, upper: float | None) -> float:
         """Return y of one raw score, in plain numbers: for requests that come alone."""
         return float(self.answer(np.array([score]), np.array([pull]), lower, upper)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from fairlayer.geometry.base import Geometry, library
@@ -49,7 +50,14 @@ class Euclidean(Geometry):
 
     def answer(self, scores: Any, pull: Any, lower: Any, upper: Any) -> Any:
         """Return clip(z - q)."""
-        return _clip(scores - pull, lower, upper)
+        return self.value(scores, pull, lower, upper)
+
+    def value(self, x: Any, pull: Any, lower: Any, upper: Any) -> Any:
+        """Return clip(x - q), in one array."""
+        moved = np.subtract(x, pull)
+        if lower is not None:
+            np.maximum(moved, lower, out=moved)
+        return moved if upper is None else np.minimum(moved, upper, out=moved)
 
     def answer_one(self, score: float, pull: float, lower: float | None, upper: float | None) -> float:
         """Return clip(z - q)."""

@@ -26,13 +26,12 @@ from fairlayer.streaming.counts.sketch import Sketch
 from fairlayer.streaming.counts.windows import Windows
 from fairlayer.streaming.labels.pending import Waiting
 from fairlayer.streaming.phases import Phase, PhaseRule
-from fairlayer.streaming.policies.base import Answer, Call, Labelled, State
+from fairlayer.streaming.policies.base import LARGEST_SQUARE, Answer, Call, Labelled, State
 from fairlayer.streaming.setting import Setting
 from fairlayer.streaming.transition import Event, Transition
 
 __all__ = ["Machine"]
 
-_LARGEST_SQUARE = 1e200  # sum of squares that no finite scores reach
 _FIRST_BUCKET = 100.0
 _MOST_EVENTS = 200
 
@@ -147,7 +146,9 @@ class Machine:
         history, n, own = self.history, len(cells), self.own
         if n > history.longest_draft or self.lease is not None:
             return None
-        if n >= own.get("wait", math.inf) or self.rule.samples >= own.get("next_refresh", math.inf):
+        due, large = self.rule.samples >= own.get("next_refresh", math.inf), n >= own.get("wait", math.inf)
+        rested = due and not large and self.policy.rests(own, self)
+        if large or (due and not rested):
             if not self.takes(cells, scores):
                 return None  # before anything is solved, so that a call that raises changes nothing
             self.prepare(cells, np.asarray(scores, dtype=np.float64))
@@ -156,6 +157,8 @@ class Machine:
         found = self.policy.answer_many(self.own, self, Call(cells, raw), emitted)
         if found is None:
             return None
+        if rested and own["next_refresh"] > 0.0:  # it is 0 where the scores of the call tell of a change
+            own["next_refresh"] = self.rule.samples + own["wait"]  # type: ignore[index]
         history.emit_draft(cells)
         self.rule.observe(float(n), *found)
         if self.rule.cold:
@@ -164,7 +167,7 @@ class Machine:
 
     def takes(self, cells: IntArray, scores: np.ndarray[Any, Any]) -> bool:
         """Return whether the short ways can take a call: its scores are finite, and its cells have been met."""
-        return float(scores.dot(scores)) < _LARGEST_SQUARE and int(np.maximum.reduce(cells)) < len(self.history.cells)
+        return float(scores.dot(scores)) < LARGEST_SQUARE and int(np.maximum.reduce(cells)) < len(self.history.cells)
 
     def absorb(self, groups: Groups, raw: FloatArray, emitted: FloatArray) -> None:
         """Count predictions that were made elsewhere, as they are."""

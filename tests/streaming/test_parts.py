@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 import fairlayer as fl
 from fairlayer.errors import NonFiniteScoresError
 from fairlayer.fused import switch
-from fairlayer.fused.book import COUNT, RAW, ROWS, SOLVED_COUNT, SOLVED_MEAN, SOLVED_SIZE, SOLVED_SPREAD, SUMS
+from fairlayer.fused.book import BASE, COUNT, RAW, ROWS, SOLVED_COUNT, SOLVED_MEAN, SOLVED_SIZE, SOLVED_SPREAD, SUMS
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.cells import names_of
 from fairlayer.streaming.control.bands import _Falling
@@ -21,6 +22,7 @@ from fairlayer.streaming.control.lease import Lease
 from fairlayer.streaming.counts import sketch as room_of_sketches
 from fairlayer.streaming.counts.sketch import Sketch
 from fairlayer.streaming.policies.present.resting import has_hardly_moved
+from fairlayer.streaming.policies.present.solving import _feed_of_parities, _feed_of_statements
 from fairlayer.streaming.policies.present.state import lightened
 
 PARITY = fl.DemographicParity("sex", tolerance=0.02)
@@ -238,3 +240,56 @@ def test_no_solution_waits_longer_than_half_of_the_memory() -> None:
         state.emit(torch.tensor([0.5]), {"sex": [i % 2]})
         ages.append(i + 1 - state._machine.own["solved"])
     assert 100 < max(ages[400:]) <= 200 + 26
+
+
+@pytest.mark.parametrize("geometry", ["euclidean", "entropic"])
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        [PARITY],
+        [PARITY, fl.DemographicParity("race", tolerance=0.01)],
+        [fl.DemographicParity(("sex", "race"), tolerance=0.03)],
+        [fl.EqualizedOdds("sex", tolerance=0.03), fl.DemographicParity("race", tolerance=0.05)],
+    ],
+    ids=["one", "two", "crossed", "labels"],
+)
+@pytest.mark.parametrize("block", [None, 300])
+@pytest.mark.usefixtures("plain")
+def test_rows_of_parities_are_solved_as_statements_are(
+    geometry: str, constraints: list[fl.Constraint], block: int | None
+) -> None:
+    draw = np.random.default_rng(4)
+    stream = fl.InferenceState(constraints, bounds=(0.0, 1.0), geometry=geometry, policy=fl.Present(trust=1.0))
+    for number in range(40):
+        sex, race = draw.integers(0, 2, 20), draw.integers(0, 3, 20)
+        scores = np.clip(draw.beta(2, 3, 20) - 0.2 * sex + 0.1 * (race == 1), 0.0, 1.0)
+        features = {"sex": sex.tolist(), "race": race.tolist()}
+        ids = [f"{number} {i}" for i in range(20)]
+        stream.emit(torch.from_numpy(scores), features, ids=ids)
+        stream.observe_labels(ids, torch.from_numpy((draw.random(20) < scores).astype(float)))
+    machine, k = stream._machine, len(stream._machine.history.cells)
+    more = None if block is None else (draw.integers(0, k, block), draw.random(block))
+    books, feeds = [], []
+    for solve in (_feed_of_parities, _feed_of_statements):
+        books.append(machine.own["book"].copy())
+        feeds.append(solve(machine.policy, machine.own, machine, more, books[-1]))
+    assert np.abs(books[0][BASE]).max() > 1e-3
+    np.testing.assert_allclose(books[0], books[1], rtol=1e-9, atol=1e-11)
+    assert feeds[0].shifts == pytest.approx(feeds[1].shifts, rel=1e-9, abs=1e-11)
+    assert feeds[0].prices == pytest.approx(feeds[1].prices, rel=1e-9, abs=1e-11)
+    assert feeds[0].unmet == pytest.approx(feeds[1].unmet, abs=1e-11)
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_plain_block_that_cannot_be_taken_changes_nothing() -> None:
+    stream = fl.InferenceState([PARITY], bounds=(0.0, 1.0))
+    for _ in range(40):
+        stream.emit(torch.tensor([0.4, 0.6]), {"sex": ["F", "M"]})
+    machine = stream._machine
+    machine.own["next_refresh"] = math.inf  # no solution is due, so that nobody else has looked at the call
+    before, written = machine.own["book"].copy(), machine.history._written
+    for cells, scores in (([0, 1], [0.5, math.nan]), ([0, 2], [0.5, 0.5]), ([0, 1], [math.inf, 0.5])):
+        assert machine.step_many(np.array(cells), np.array(scores)) is None
+        np.testing.assert_array_equal(machine.own["book"], before)
+        assert machine.history._written == written
+    assert machine.step_many(np.array([0, 1]), np.array([0.5, 0.5])) is not None

@@ -32,13 +32,31 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.constraints import Rows, Spread, Statement
 from fairlayer.constraints.statements import as_float
 
-__all__ = ["Band", "Solved", "bands_of", "solve_bands"]
+__all__ = [
+    "RESTS",
+    "RESTS_ALONE",
+    "SWEEPS",
+    "Band",
+    "Solved",
+    "at_balance",
+    "bands_of",
+    "falling_of",
+    "solve_bands",
+    "table_around",
+]
+
+SWEEPS = 12
+"""Most turns of all statements."""
+
+RESTS = 2e-5
+"""Change of a shift, as a share of the largest, below which it rests."""
+
+RESTS_ALONE = 1e-3
+"""The same for a single statement, whose table is exact enough this near."""
 
 _STEPS = np.array([1.0, 0.6, 0.3, 0.15, 0.08, 0.04, 0.02, 0.01, 0.005, 0.002, 0.0005])
 _GRID = np.concatenate([-_STEPS, [0.0], _STEPS[::-1]])
 _LEVELS = 33
-_RESTS = 2e-5  # change of a shift, as a share of the largest, below which it rests
-_RESTS_ALONE = 1e-3  # the same for a single band, whose table is exact enough this near
 
 
 @dataclass(frozen=True)
@@ -148,7 +166,7 @@ def solve_bands(
     *,
     limit: float,
     before: Mapping[str, float],
-    sweeps: int = 12,
+    sweeps: int = SWEEPS,
 ) -> Solved:
     """Return the least shifts that bring every member into its band, as far as shifts within the limit can.
 
@@ -172,7 +190,7 @@ def solve_bands(
             moved = max(moved, float(np.abs(t - shifts[j]).max(initial=0.0)))
             shifts[j] = t
             pulls[band.points] = rest + t[band.member] * band.share
-        if moved <= (_RESTS if len(bands) > 1 else _RESTS_ALONE) * limit:
+        if moved <= (RESTS if len(bands) > 1 else RESTS_ALONE) * limit:
             break
     unmet = [band.outside(band.values(answer(band.points, pulls[band.points][:, None])[:, 0])) for band in bands]
     return Solved(pulls, tuple(shifts), max(unmet, default=0.0))
@@ -186,21 +204,37 @@ def _shifts(
     limit: float,
 ) -> FloatArray:
     """Return the shifts of one band while the others rest."""
-    around = np.minimum(np.maximum(now[:, None] + limit * _GRID, -limit), limit)
-    table = np.concatenate([around, np.zeros((len(now), 1))], axis=1)
-    table.sort(axis=1)
+    table = table_around(now, limit)
     pulls = table.take(band.member, axis=0)
     if not band.alike:
         pulls *= band.share[:, None]
     pulls += rest[:, None]
     v = band.values(answer(band.points, pulls))
-    falling = [_Falling(*lines) for lines in zip(table.tolist(), (-v).tolist(), strict=True)]
+    falling = falling_of(table, v)
     if band.lower is not None and band.upper is not None:
         upper, lower = band.upper + band.slack, band.lower - band.slack
         return np.array(
             [line.least(*ends) for line, *ends in zip(falling, lower.tolist(), upper.tolist(), strict=True)]
         )
-    return np.array(_at_balance(band, falling))
+    slack, debt = band.slack.tolist(), band.debt.tolist()
+    above = [s - max(d, 0.0) for s, d in zip(slack, debt, strict=True)]
+    below = [band.tolerance + s + min(d, 0.0) for s, d in zip(slack, debt, strict=True)]
+    return np.array(at_balance(falling, above, below, band.unit.tolist(), band.ratio))
+
+
+def table_around(now: FloatArray, limit: float) -> FloatArray:
+    """Return shifts around those of now, rising, 0 among them: (members, table)."""
+    table = np.zeros((len(now), len(_GRID) + 1))
+    around = table[:, 1:]
+    np.add(now[:, None], limit * _GRID, out=around)
+    np.minimum(np.maximum(around, -limit, out=around), limit, out=around)
+    table.sort(axis=1)
+    return table
+
+
+def falling_of(table: FloatArray, v: FloatArray) -> list[_Falling]:
+    """Return the values of each member at the shifts of a table (members, table)."""
+    return [_Falling(*lines) for lines in zip(table.tolist(), (-v).tolist(), strict=True)]
 
 
 class _Falling:
@@ -211,6 +245,8 @@ class _Falling:
         negated: minus the value at each.
     """
 
+    __slots__ = ("negated", "shifts", "still")
+
     def __init__(self, shifts: list[float], negated: list[float]) -> None:
         self.shifts, self.negated = shifts, negated
         self.still = -negated[bisect_left(shifts, 0.0)]  # the value without a shift
@@ -218,10 +254,11 @@ class _Falling:
     def least(self, lower: float, upper: float) -> float:
         """Return the least shift that brings the value between two limits, the ends of the table beyond them."""
         if upper < self.still:
-            return max(self._at(upper), 0.0)
-        return min(self._at(lower), 0.0) if lower > self.still else 0.0
+            return max(self.at(upper), 0.0)
+        return min(self.at(lower), 0.0) if lower > self.still else 0.0
 
-    def _at(self, value: float) -> float:
+    def at(self, value: float) -> float:
+        """Return the shift at which a value is reached, the ends of the table beyond them."""
         shifts, negated = self.shifts, self.negated
         right = bisect_right(negated, -value)
         if right == 0:
@@ -232,21 +269,31 @@ class _Falling:
         return shifts[right - 1] + (shifts[right] - shifts[right - 1]) / rise * (-value - negated[right - 1])
 
 
-def _at_balance(band: Band, falling: list[_Falling]) -> list[float]:
-    """Return the shifts of a spread at the level where its own multiplier vanishes."""
-    unit, slack, debt, ratio = band.unit.tolist(), band.slack.tolist(), band.debt.tolist(), band.ratio
-    above = [s - max(d, 0.0) for s, d in zip(slack, debt, strict=True)]
-    below = [band.tolerance + s + min(d, 0.0) for s, d in zip(slack, debt, strict=True)]
+def at_balance(
+    falling: list[_Falling], above: list[float], below: list[float], unit: list[float], ratio: float = 1.0
+) -> list[float]:
+    """Return the shifts of a spread at the level where its own multiplier vanishes.
+
+    Args:
+        falling: the values of each member.
+        above: how far each may lie above the level.
+        below: how far each may lie below the ratio times the level.
+        unit: of each member, see `Band`.
+        ratio: of the spread.
+    """
     members = list(zip(falling, above, below, unit, strict=True))
 
     def shifts(level: float) -> list[float]:
         return [line.least(min(ratio * level - down, level + up), level + up) for line, up, down, _ in members]
 
     def balance(level: float) -> float:
-        total = 0.0
+        total, bottom = 0.0, ratio * level
         for line, up, down, each in members:
-            t = line.least(min(ratio * level - down, level + up), level + up)
-            total += t / each if t > 0.0 else ratio * (t / each)
+            upper, lower = level + up, bottom - down
+            if upper < line.still:
+                total += max(line.at(upper), 0.0) / each
+            elif lower > line.still:
+                total += ratio * (min(line.at(lower), 0.0) / each)
         return total
 
     high = max(line.still - up for line, up, *_ in members)

@@ -29,7 +29,7 @@ from fairlayer.groups import Groups
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
 
-__all__ = ["Guards", "Sample", "Totals", "guards_of"]
+__all__ = ["Guards", "Layout", "Sample", "Totals", "guards_of"]
 
 EVERYBODY, LABEL_1, LABEL_0 = 0, 1, 2
 Totals = list[list[float]]
@@ -52,6 +52,20 @@ class Sample(NamedTuple):
     estimate: float
     raw: float
     emitted: float
+
+
+class Layout(NamedTuple):
+    """Where a parity finds its members among rows of one cell each.
+
+    Args:
+        rows: (r,) which rows belong to a member, sorted by member; a slice where all do, as they come.
+        member: (r,) the member of each.
+        starts: (members,) where each member's rows begin.
+    """
+
+    rows: IntArray | slice
+    member: IntArray
+    starts: IntArray
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,21 @@ class Guards:
         return set(self.member[self.member >= 0].tolist()) == set(range(len(self.members)))
 
     @cached_property
+    def layouts(self) -> list[Layout]:
+        """Of each parity, where its cells are."""
+        return [self.layout(j, np.arange(self.member.shape[1])) for j in range(len(self.owners))]
+
+    def layout(self, parity: int, cells: IntArray) -> Layout:
+        """Return where a parity finds its members among rows of these cells."""
+        place = self.member[parity].take(cells) - self.start[parity]
+        rows: IntArray | slice = slice(None)
+        if (place < 0).any() or (np.diff(place) < 0).any():
+            kept = np.flatnonzero(place >= 0)
+            rows = kept[place[kept].argsort(kind="stable")]
+            place = place[rows]
+        return Layout(rows, place, place.searchsorted(np.arange(len(self.names[parity]))))
+
+    @cached_property
     def _gather(self) -> tuple[FloatArray, FloatArray | None]:
         """The matrices from sums of cells to those of members: of everybody, and of label 1."""
         everybody, labelled = np.zeros((2, len(self.members), self.member.shape[1]))
@@ -106,10 +135,21 @@ class Guards:
         return everybody.T, labelled.T if labelled.any() else None
 
     @cached_property
+    def _each_cell(self) -> bool:
+        """Whether the members are the cells, in order, so that sums of cells are those of members."""
+        everybody, labelled = self._gather
+        return labelled is None and bool(np.array_equal(everybody, np.eye(len(self.members))))
+
+    @cached_property
     def _plain(self) -> tuple[list[list[int]], list[tuple[int, int, int]], list[float]]:
         """Of each parity the member of each cell, the kind with the first and last member, and the room."""
         ends = self.start.tolist()
         return self.member.tolist(), list(zip(self.kind.tolist(), ends, ends[1:], strict=False)), self.room.tolist()
+
+    @cached_property
+    def _places(self) -> list[tuple[int, int, float]]:
+        """Of each parity the first and last member, and the room."""
+        return [(first, last, room) for (_, first, last), room in zip(*self._plain[1:], strict=True)]
 
     def with_rooms(self, rooms: Sequence[float]) -> Guards:
         """Return the guards with other rooms."""
@@ -117,9 +157,11 @@ class Guards:
 
     def totals(self, sums: FloatArray) -> FloatArray:
         """Return (3, members) of the sums (6, cells) of a book: all samples, then those of label 1."""
+        if self._each_cell:
+            return sums[:3]
         everybody, labelled = self._gather
-        found = sums[:3] @ everybody
-        return np.asarray(found if labelled is None else found + sums[3:] @ labelled)
+        found: FloatArray = sums[:3].dot(everybody)
+        return found if labelled is None else found + sums[3:].dot(labelled)
 
     def holds(self, totals: FloatArray, noise: float, weight: float) -> bool:
         """Return whether every pair of members is within what the guards allow.
@@ -130,16 +172,16 @@ class Guards:
             weight: the weight of the newest sample.
         """
         counts, emitted, _ = totals.tolist()
-        for (_, first, last), room in zip(*self._plain[1:], strict=True):
-            top, bottom, most, known = -math.inf, math.inf, 0.0, 0
+        for first, last, room in self._places:
+            top, bottom, most = -math.inf, math.inf, 0.0
             for g in range(first, last):
                 n = counts[g]
                 if n > 0.0:
-                    mean, known = emitted[g] / n, known + 1
-                    top = mean if mean > top else top
-                    bottom = mean if mean < bottom else bottom
-                    most = n if n > most else most
-            if known < 2 or top - bottom <= room + noise * math.sqrt(2.0 * weight / most):
+                    mean = emitted[g] / n
+                    top = max(top, mean)
+                    bottom = min(bottom, mean)
+                    most = max(most, n)
+            if top - bottom <= room or top - bottom <= room + noise * math.sqrt(2.0 * weight / most):
                 continue  # no pair has less room
             here = totals[:, first:last]
             n, m, o = here[:, here[0] > 0.0]

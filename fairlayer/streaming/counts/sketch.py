@@ -14,6 +14,7 @@ __all__ = ["Sketch"]
 
 _RESCALE = 1e12
 _RARE = 0.02
+_SHORT = 2**15
 
 
 class Sketch:
@@ -48,6 +49,7 @@ class Sketch:
         self.latest, self.filled = np.zeros((0, latest)), np.zeros(0, np.int64)
         self.seen, self.outside = 0, 0  # scores counted, and those outside since the range was last widened
         self.weight = 1.0  # of the next sample; grows instead of shrinking all counts
+        self._growth = np.zeros(0)  # of the weights of scores that are counted together
 
     def add(self, cells: IntArray, scores: FloatArray) -> None:
         """Count scores, one after the other."""
@@ -73,12 +75,15 @@ class Sketch:
 
     def _add(self, cells: IntArray, scores: FloatArray) -> None:
         """Count scores as if each came alone, so that nothing depends on when a journal of them is summed up."""
-        while not self._all_inside(scores) and (end := self._until_too_many_outside(scores)) < len(scores):
+        while not (inside := self._all_inside(scores)):
+            end = self._until_too_many_outside(scores)
+            if end == len(scores):
+                break
             self._count_within(cells[:end], scores[:end])
             self._double(upwards=bool(scores[end] > self.high))
             self.outside = 0
             cells, scores = cells[end:], scores[end:]
-        self._count_within(cells, scores)
+        (self._count if inside else self._count_within)(cells, scores)
 
     def _all_inside(self, scores: FloatArray) -> bool:
         return not len(scores) or bool(np.maximum.reduce(scores) <= self.high and np.minimum.reduce(scores) >= self.low)
@@ -103,17 +108,24 @@ class Sketch:
             return
         self.seen += n
         flat = cells * self.bins + self._bin(scores)
-        growth = None if self.memory is None else np.exp(np.arange(1, n + 1) / self.memory)
+        growth = None if self.memory is None else self._growth_over(n, self.memory)
         weights = scores if growth is None else scores * growth
         self.counts += self.weight * np.bincount(flat, growth, size).reshape(shape)
         self.totals += self.weight * np.bincount(flat, weights, size).reshape(shape)
         if growth is not None:
             self._advance(self.weight * growth[-1])
 
+    def _growth_over(self, n: int, memory: float) -> FloatArray:
+        """Return how much each of n scores weighs over the one before them."""
+        if len(self._growth) < n:
+            self._growth = np.exp(np.arange(1, n + 1) / memory)
+        return self._growth[:n]
+
     def _keep_latest(self, cells: IntArray, scores: FloatArray) -> None:
         """Write scores to the ring of each cell, at the place of the oldest."""
         length, counts = self.latest.shape[1], np.bincount(cells, None, len(self.filled))
-        order = cells.argsort(kind="stable")
+        short = np.int16 if len(counts) < _SHORT else np.int64  # of short numbers NumPy sorts the digits
+        order = cells.astype(short).argsort(kind="stable")
         cell = cells[order]
         age = counts.cumsum()[cell] - np.arange(len(order))  # 1 is the newest score of its cell
         kept = age <= length
@@ -148,6 +160,22 @@ class Sketch:
         if not self.borrowed.any():
             return self.points()
         return _points(self.counts - self.borrowed[0], self.totals - self.borrowed[1], self.weight)
+
+    def rows(self, more: int = 0, *, own: bool = False) -> tuple[FloatArray, FloatArray]:
+        """Return mean scores and weights (cells, bins) of all bins, 0 where one is empty.
+
+        Args:
+            more: empty columns after the bins.
+            own: of what was counted here only, see `own_points`.
+        """
+        counts, totals = self.counts, self.totals
+        if own and self.borrowed.any():
+            counts, totals = counts - self.borrowed[0], totals - self.borrowed[1]
+        score, weight = np.zeros((2, len(counts), self.bins + more))
+        held = counts > 1e-9 * self.weight
+        np.divide(totals, counts, out=score[:, : self.bins], where=held)
+        np.divide(counts, self.weight, out=weight[:, : self.bins], where=held)
+        return score, weight
 
     def newest(self, cell: int) -> FloatArray:
         """Return the latest raw scores of a cell that are kept, newest first."""
@@ -224,7 +252,7 @@ class Sketch:
         return counts, totals
 
     def _bin(self, scores: FloatArray) -> IntArray:
-        return np.searchsorted(self.edges, scores, side="right")
+        return self.edges.searchsorted(scores, side="right")
 
     def _edges(self) -> FloatArray:
         """Return where bins meet, (bins - 1,): a score of a bin is at least its lower edge."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
 
 __all__ = [
+    "LARGEST_SQUARE",
     "Answer",
     "Call",
     "CompiledCall",
@@ -32,6 +33,9 @@ __all__ = [
     "check_numbers",
     "register_policy",
 ]
+
+LARGEST_SQUARE = 1e200
+"""A sum of squares that no finite scores reach."""
 
 State = Mapping[str, Any]
 """What a policy remembers: numbers, arrays, and dicts of numbers, which the machine saves as they are.
@@ -169,6 +173,10 @@ class Policy(ABC):
         """Return the state once the stream has met new cells, which are the last."""
         return state
 
+    def rests(self, state: State, stream: Machine) -> bool:
+        """Return whether a solution that is due is not worth while, so that it waits once more; False by default."""
+        return False
+
     def prepare(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> State:
         """Return the state in which the samples are to be answered, for example after a solution that was due."""
         return state
@@ -197,7 +205,7 @@ class Policy(ABC):
     def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Write predictions to `emitted` and count them in a short way: (mean correction, widening).
 
-        None where there is no such way, or where `stream.takes` refuses the call; then nothing has changed.
+        None where there is no such way, or where `stream.takes` would refuse the call; then nothing has changed.
         """
         return None
 

@@ -8,37 +8,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.fused.book import BASE, COUNT, COUNT1, EMITTED, EMITTED1, RAW, RAW1, SLOPE, SUMS
-from fairlayer.streaming.control.guard import Guards, Sample, within
-from fairlayer.streaming.policies.base import State
+from fairlayer.fused import stream_refused
+from fairlayer.fused.book import BASE, COUNT, COUNT1, EMITTED, EMITTED1, RAW, RAW1, SLOPE
+from fairlayer.streaming.control.guard import Sample, within
+from fairlayer.streaming.policies.base import LARGEST_SQUARE, Call, State
 from fairlayer.streaming.policies.present.changes import asks, run_short_mean, run_short_means
-from fairlayer.streaming.policies.present.state import (
-    MOST_MEMORIES,
-    Numbers,
-    guards,
-    numbers_of,
-    reads_labels,
-    scale,
-)
+from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
+from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, numbers_of, reads_labels, scale
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
+    from fairlayer.streaming.policies.present.policy import Present
 
-__all__ = [
-    "Added",
-    "Block",
-    "add_block",
-    "add_one",
-    "added_by",
-    "answer_one",
-    "estimates",
-    "guarded",
-    "shifted",
-    "weight_after",
-]
+__all__ = ["Block", "Steps", "steps_of"]
 
-Block = tuple[IntArray, FloatArray, FloatArray]
-"""Cells, raw scores and label estimates of samples that come together."""
+Block = tuple[IntArray, FloatArray, FloatArray | None]
+"""Cells and raw scores of samples that come together, and estimates of their labels where a constraint reads labels."""
 
 
 class Added(NamedTuple):
@@ -55,109 +40,138 @@ class Added(NamedTuple):
     present: FloatArray
 
 
-def estimates(state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> FloatArray:
-    """Return the estimate of each label; 0 where no constraint reads labels."""
-    return scale(stream).read(state["curve"], cells, raw) if reads_labels(stream) else np.zeros(len(raw))
+class Steps:
+    """What plain steps read of a state, as long as its book and its curve last; see `steps_of`."""
+
+    def __init__(self, policy: Present, state: State, stream: Machine) -> None:
+        self.policy, self.book, self.curve = policy, state["book"], state["curve"]
+        self.numbers = numbers_of(self.book)
+        self.labelled, self.ever_rests = reads_labels(stream), ever_rests(policy, stream)
+        self.base, self.slope = self.book[BASE], self.book[SLOPE]
+        self.sums = self.book[COUNT : RAW1 + 1] if self.labelled else self.book[COUNT : RAW + 1]
+        self.cells = self.book.shape[1]
+        self.guards = guards(state, stream)
+        self.guarded = policy.guard is not None and bool(self.guards.owners)
+        self.geometry, self.bounds, self.memory = stream.geometry, stream.bounds, stream.memory or math.inf
+        # Arrays without a dimension are what NumPy compares with fastest.
+        self.low, self.high = (None if end is None else np.array(float(end)) for end in stream.bounds)
+        self.only = stream_refused()  # whether there will be no compiled steps
+        self.scale = scale(stream) if self.labelled else None
+        self.n, self.growth = 1, math.exp(1.0 / self.memory)  # samples of the last call, and how their weight grew
+
+    def rests(self, state: State, stream: Machine) -> bool:
+        """Return whether a solution that is due can wait once more; see `resting`."""
+        return self.ever_rests and may_rest(state, stream) and has_hardly_moved(self.policy, state)
+
+    # ---- a block
+
+    def block(self, state: State, call: Call, emitted: FloatArray) -> tuple[int, int, float] | None:
+        """Answer and count a block: whether a cell asks for a solution, how many the guard moved, and how far.
+
+        None, and nothing has changed, where a score is not finite, or a cell has not been met.
+        """
+        cells, raw = call
+        if not raw.dot(raw) < LARGEST_SQUARE:
+            return None
+        try:
+            block = (cells, raw, self.estimates(cells, raw))
+            before = self.shifted(block)
+        except IndexError:
+            return None
+        emitted[:], moved, added = self.held(state, block, before)
+        correction = float(np.abs(emitted - before).mean()) if moved else 0.0
+        return self.count(state, block, added), moved, correction
+
+    def estimates(self, cells: IntArray, raw: FloatArray) -> FloatArray | None:
+        """Return the estimate of each label; None where no constraint reads labels."""
+        return None if self.scale is None else self.scale.read(self.curve, cells, raw)
+
+    def shifted(self, block: Block) -> FloatArray:
+        """Return the answers of a block before any guard."""
+        cells, raw, estimate = block
+        pulls = self.base.take(cells)
+        if estimate is not None:
+            pulls += self.slope.take(cells) * estimate
+        found: FloatArray = self.geometry.answer(raw, pulls, self.low, self.high)
+        if self.geometry.bounded:  # the coordinates of probabilities and back would round what is not moved
+            return np.where(pulls == 0.0, np.clip(raw, self.low, self.high), found)
+        return found
+
+    def held(self, state: State, block: Block, answers: FloatArray) -> tuple[FloatArray, int, Added]:
+        """Return a block as the guard lets it be, one after the other where it must; how many were moved; its sums."""
+        found, added = self.guards, self.added(state, block, answers)
+        if not self.guarded or found.holds(found.totals(added.present), state["noise"], added.weight):
+            return answers, 0, added
+        emitted, moved = self._one_by_one(state, block, answers, added.weight)
+        return emitted, moved, self.added(state, block, emitted)
+
+    def added(self, state: State, block: Block, emitted: FloatArray) -> Added:
+        """Return what a block adds, all of whose samples weigh as much."""
+        cells, raw, estimate = block
+        rows: tuple[Any, ...] = (None, emitted, raw)
+        if estimate is not None:
+            rows = (*rows, estimate, estimate * emitted, estimate * raw)
+        sums = np.array([np.bincount(cells, row, self.cells) for row in rows])
+        n = len(raw)
+        if n != self.n:
+            self.n, self.growth = n, math.exp(min(n / self.memory, MOST_MEMORIES))
+        weight = float(state["weight"] * self.growth)
+        present = weight * sums
+        present += self.sums
+        return Added(sums, weight, present)
+
+    def count(self, state: State, block: Block, added: Added) -> bool:
+        """Count a block; return whether some cell of it asks for a solution at once."""
+        state["weight"] = added.weight  # type: ignore[index]
+        self.sums[:] = added.present
+        return run_short_means(self.numbers, added.sums, block[:2], added.weight)
+
+    def _one_by_one(self, state: State, block: Block, answers: FloatArray, weight: float) -> tuple[FloatArray, int]:
+        found, noise, (cells, raw, estimate) = self.guards, state["noise"], block
+        totals, emitted, moved = found.totals(self.sums).tolist(), answers.copy(), 0
+        parts = (cells, raw, np.zeros(len(raw)) if estimate is None else estimate, answers)
+        for i, (cell, z, p, y) in enumerate(zip(*(part.tolist() for part in parts), strict=True)):
+            sample = Sample(cell, weight, p, z, y)
+            emitted[i] = new = found.allowed(totals, sample, noise, self.bounds)[0]
+            moved += abs(new - y) > 1e-12
+            found.add(totals, sample._replace(emitted=new))
+        return emitted, moved
+
+    # ---- one sample
+
+    def one(self, state: State, cell: int, raw: float) -> tuple[Sample, float, bool, bool]:
+        """Answer and count one sample: it, its answer before the guard, whether that acted, whether a cell asks."""
+        book, estimate, (low, high) = self.numbers, 0.0, self.bounds
+        pull = book[BASE, cell]
+        if self.scale is not None:
+            estimate = float(self.scale.read(self.curve, np.array([cell]), np.array([raw]))[0])
+            pull += book[SLOPE, cell] * estimate
+        before = self.geometry.answer_one(raw, pull, low, high) if pull else within(raw, low, high)
+        weight = state["weight"] = state["weight"] * math.exp(1.0 / self.memory)  # type: ignore[index]
+        sample, acts = Sample(cell, weight, estimate, raw, before), False
+        if self.guarded:
+            found = self.guards
+            y, acts = found.allowed(found.totals(self.sums).tolist(), sample, state["noise"], self.bounds)
+            sample = Sample(cell, weight, estimate, raw, y)
+        self._count_one(sample)
+        return sample, before, acts, asks(book, cell, weight)
+
+    def _count_one(self, sample: Sample) -> None:
+        book, (cell, weight, estimate, raw, emitted) = self.numbers, sample
+        book[COUNT, cell] += weight
+        book[EMITTED, cell] += weight * emitted
+        book[RAW, cell] += weight * raw
+        if self.labelled:
+            positive = weight * estimate
+            book[COUNT1, cell] += positive
+            book[EMITTED1, cell] += positive * emitted
+            book[RAW1, cell] += positive * raw
+        run_short_mean(book, cell, raw)
 
 
-def shifted(state: State, stream: Machine, block: Block) -> FloatArray:
-    """Return the answers of a block before any guard."""
-    cells, raw, estimate = block
-    pulls = state["book"][BASE].take(cells)
-    if reads_labels(stream):
-        pulls = pulls + state["book"][SLOPE].take(cells) * estimate
-    low, high = _box(stream)
-    found = np.asarray(stream.geometry.answer(raw, pulls, low, high))
-    return np.where(pulls == 0.0, np.clip(raw, low, high), found) if stream.geometry.bounded else found
-
-
-def guarded(
-    state: State, stream: Machine, block: Block, answers: FloatArray, limit: float | None
-) -> tuple[FloatArray, int, Added]:
-    """Return a block as it is where the guard then holds, else one after the other; how many were moved; its sums."""
-    found, added = guards(state, stream), added_by(state, stream, block, answers)
-    if limit is None or not found.owners:
-        return answers, 0, added
-    noise, past = state["noise"], state["book"][SUMS]
-    if found.holds(found.totals(added.present), noise, added.weight):
-        return answers, 0, added
-    emitted, moved = _one_by_one(found, stream, block, answers, (found.totals(past).tolist(), added.weight, noise))
-    return emitted, moved, added_by(state, stream, block, emitted)
-
-
-def _one_by_one(
-    found: Guards, stream: Machine, block: Block, answers: FloatArray, past: tuple[list[list[float]], float, float]
-) -> tuple[FloatArray, int]:
-    totals, weight, noise = past
-    emitted, moved = answers.copy(), 0
-    for i, (cell, z, p, y) in enumerate(zip(*(part.tolist() for part in (*block, answers)), strict=True)):
-        sample = Sample(cell, weight, p, z, y)
-        emitted[i] = new = found.allowed(totals, sample, noise, stream.bounds)[0]
-        moved += abs(new - y) > 1e-12
-        found.add(totals, sample._replace(emitted=new))
-    return emitted, moved
-
-
-def answer_one(state: State, stream: Machine, cell: int, raw: float, limit: float | None) -> tuple[Sample, float, bool]:
-    """Return the answer to one sample, what it was before the guard, and whether the guard acted."""
-    low, high = stream.bounds
-    book, estimate = numbers_of(state["book"]), 0.0
-    pull = book[BASE, cell]
-    if reads_labels(stream):
-        estimate = float(estimates(state, stream, np.array([cell]), np.array([raw]))[0])
-        pull += book[SLOPE, cell] * estimate
-    before = stream.geometry.answer_one(raw, pull, low, high) if pull else within(raw, low, high)
-    weight = state["weight"] * math.exp(1.0 / (stream.memory or math.inf))
-    sample, found = Sample(cell, weight, estimate, raw, before), guards(state, stream)
-    if limit is None or not found.owners:
-        return sample, before, False
-    y, acts = found.allowed(found.totals(state["book"][SUMS]).tolist(), sample, state["noise"], stream.bounds)
-    return sample._replace(emitted=y), before, acts
-
-
-def add_one(book: Numbers, sample: Sample, labelled: bool) -> None:
-    """Count one sample in the present sums and the short means."""
-    cell, weight, estimate, raw, emitted = sample
-    book[COUNT, cell] += weight
-    book[EMITTED, cell] += weight * emitted
-    book[RAW, cell] += weight * raw
-    if labelled:
-        positive = weight * estimate
-        book[COUNT1, cell] += positive
-        book[EMITTED1, cell] += positive * emitted
-        book[RAW1, cell] += positive * raw
-    run_short_mean(book, cell, raw)
-
-
-def add_block(state: State, block: Block, added: Added) -> bool:
-    """Count a block; return whether some cell of it asks for a solution at once."""
-    weight = state["weight"] = added.weight  # type: ignore[index]
-    state["book"][COUNT : COUNT + len(added.present)] = added.present
-    book = numbers_of(state["book"])
-    met = run_short_means(book, added.sums, block[0], block[1])
-    return any(asks(book, cell, weight) for cell in met)
-
-
-def added_by(state: State, stream: Machine, block: Block, emitted: FloatArray) -> Added:
-    """Return what a block adds, all of whose samples weigh as much."""
-    cells, raw, estimate = block
-    k, rows = state["book"].shape[1], [None, emitted, raw]
-    if reads_labels(stream):
-        rows += [estimate, estimate * emitted, estimate * raw]
-    sums = np.array([np.bincount(cells, row, k) for row in rows])
-    weight = weight_after(state, stream, len(raw))
-    return Added(sums, weight, state["book"][COUNT : COUNT + len(rows)] + weight * sums)
-
-
-def _box(stream: Machine) -> tuple[Any, Any]:
-    """Return the bounds as arrays without a dimension, which NumPy compares with fastest; None where there is none."""
-    found = stream.scratch.get("box")
-    if found is None:
-        found = stream.scratch["box"] = tuple(None if end is None else np.array(float(end)) for end in stream.bounds)
-    low, high = found
-    return low, high
-
-
-def weight_after(state: State, stream: Machine, n: int) -> float:
-    """Return the weight of n samples that come together, all of which weigh as much."""
-    return float(state["weight"] * math.exp(min(n / (stream.memory or math.inf), MOST_MEMORIES)))
+def steps_of(policy: Present, state: State, stream: Machine) -> Steps:
+    """Return the plain steps of a state, made anew where it has another book or another curve than the last one."""
+    found: Steps | None = stream.scratch.get("steps")
+    if found is None or found.book is not state["book"] or found.curve is not state["curve"]:
+        found = stream.scratch["steps"] = Steps(policy, state, stream)
+    return found

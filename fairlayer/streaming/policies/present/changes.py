@@ -72,7 +72,7 @@ LEAST_SPREAD = 0.25
 """Of the variance of all scores, that the variance of a cell counts as at least."""
 
 _STRAYS, _SURELY_STRAYS = STRAYS**2, SURELY_STRAYS**2
-_SHORT_MEANS = ((FIRST, SHORT[0]), (SECOND, SHORT[1]))
+_SHORT_MEANS = tuple((row, length, 1.0 - 1.0 / length) for row, length in zip((FIRST, SECOND), SHORT, strict=True))
 _SUSPECT = 0.65  # share of the distance that is clear for the other cells, once one has changed
 _REFERENCE = 0.25  # of the memory: how old a long mean is before short ones are compared with it
 
@@ -80,30 +80,38 @@ _REFERENCE = 0.25  # of the memory: how old a long mean is before short ones are
 def run_short_mean(book: Numbers, cell: int, score: float) -> None:
     """Let the short means of a cell go on by one sample."""
     seen = book[SEEN, cell] = book[SEEN, cell] + 1.0
-    for row, length in _SHORT_MEANS:
+    for row, length, _ in _SHORT_MEANS:
         before = book[row, cell]
-        book[row, cell] = before + (score - before) / min(seen, length)
+        book[row, cell] = before + (score - before) / (seen if seen < length else length)
 
 
-def run_short_means(book: Numbers, sums: FloatArray, cells: IntArray, raw: FloatArray) -> list[int]:
-    """Let the short means of each cell of a block go on, by the mean of its samples; return these cells.
+def run_short_means(book: Numbers, sums: FloatArray, block: tuple[IntArray, FloatArray], weight: float) -> bool:
+    """Let the short means of each cell of a block go on, by the mean of its samples; return whether one asks.
 
     While a cell has few samples they go on one by one.
+
+    Args:
+        book: the numbers of the book, with the block in its present sums.
+        sums: (3 or more, cells) samples, predictions and raw scores of the block.
+        block: cells and raw scores.
+        weight: of the newest sample.
     """
-    met = []
+    asked = False
     for cell, (n, total) in enumerate(zip(sums[0].tolist(), sums[2].tolist(), strict=True)):
         if not n:
             continue
-        met.append(cell)
         if book[SEEN, cell] < SHORT[1]:
+            cells, raw = block
             for score in raw[cells == cell].tolist():
                 run_short_mean(book, cell, score)
-            continue
-        book[SEEN, cell] += n
-        for row, length in _SHORT_MEANS:
-            before = book[row, cell]
-            book[row, cell] = before + (1.0 - (1.0 - 1.0 / length) ** n) * (total / n - before)
-    return met
+        else:
+            book[SEEN, cell] += n
+            mean = total / n
+            for row, _, kept in _SHORT_MEANS:
+                before = book[row, cell]
+                book[row, cell] = before + (1.0 - kept**n) * (mean - before)
+        asked = asked or asks(book, cell, weight)
+    return asked
 
 
 def contradicts(book: Numbers, cell: int) -> bool:
@@ -143,12 +151,14 @@ def asks(book: Numbers, cell: int, weight: float) -> bool:
 
 def far_means(stream: Machine, spread: float, cut: float) -> FloatArray:
     """Return the long mean of each cell, and how far from it the short means may lie, (3, cells), of what came here."""
-    k = len(stream.history.cells)
-    cell, score, weight = stream.history.sketch.own_points()
-    total = np.bincount(cell, weights=weight, minlength=k)
+    score, weight = stream.history.sketch.rows(own=True)
+    total = np.add.reduce(weight, axis=1)
     safe = np.maximum(total, 1e-9)
-    mean = np.bincount(cell, weights=weight * score, minlength=k) / safe
-    square = np.bincount(cell, weights=weight * (score - mean[cell]) ** 2, minlength=k) / safe
+    mean = np.add.reduce(weight * score, axis=1) / safe
+    score -= mean[:, None]
+    score *= score
+    score *= weight
+    square = np.add.reduce(score, axis=1) / safe
     sd = np.sqrt(np.maximum(square, LEAST_SPREAD * spread**2))
     far = [
         np.where(total > OLDER * s, surely * cut * sd * np.sqrt(0.5 / s + 0.5 / safe), np.inf)

@@ -23,10 +23,11 @@ from fairlayer.streaming.policies.base import (
     check_numbers,
     register_policy,
 )
-from fairlayer.streaming.policies.present import answering, changes, solving
+from fairlayer.streaming.policies.present import changes, solving
 from fairlayer.streaming.policies.present import state as remembered
+from fairlayer.streaming.policies.present.answering import steps_of
 from fairlayer.streaming.policies.present.quick import REFUSED, quick_of, ready
-from fairlayer.streaming.policies.present.state import FIRST_WAIT, numbers_of, reads_labels, scale
+from fairlayer.streaming.policies.present.state import FIRST_WAIT, reads_labels, scale
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
@@ -117,6 +118,10 @@ class Present(Policy):
 
     # ---- solving
 
+    def rests(self, state: State, stream: Machine) -> bool:
+        """Return whether a solution that is due can wait once more, as raw means have hardly moved; see `resting`."""
+        return (ready(state, stream) or steps_of(self, state, stream)).rests(state, stream)
+
     def prepare(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> State:
         """Solve anew where that is due: often after a start or a cut, then every sixteenth of the memory.
 
@@ -125,7 +130,7 @@ class Present(Policy):
         large = len(raw) >= state["wait"]
         if stream.samples < state["next_refresh"] and not large:
             return state
-        if not large and solving.rests(self, state, stream):
+        if not large and self.rests(state, stream):
             state["next_refresh"] = stream.samples + state["wait"]  # type: ignore[index]
             return state
         if state["next_refresh"] == 0.0:
@@ -139,13 +144,15 @@ class Present(Policy):
 
     def estimate_labels(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> FloatArray:
         """Return the curve of each cell at its raw score; 0 where no constraint reads labels."""
-        return answering.estimates(state, stream, cells, raw)
+        found = steps_of(self, state, stream).estimates(cells, raw)
+        return np.zeros(len(raw)) if found is None else found
 
     def answer(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray) -> Answer:
         """Return the shifted scores, and where the guard would not hold, those that it allows."""
-        block = (cells, raw, answering.estimates(state, stream, cells, raw))
-        before = answering.shifted(state, stream, block)
-        emitted, moved, _ = answering.guarded(state, stream, block, before, self.guard)
+        steps = steps_of(self, state, stream)
+        block = (cells, raw, steps.estimates(cells, raw))
+        before = steps.shifted(block)
+        emitted, moved, _ = steps.held(state, block, before)
         after = {**state, "guarded": state["guarded"] + moved} if moved else None
         return Answer(emitted, before, state["unmet"], after)
 
@@ -162,17 +169,15 @@ class Present(Policy):
 
     def answer_one(self, state: State, stream: Machine, cell: int, raw: float) -> tuple[float, float, float]:
         """Answer and count one sample in plain numbers, or by one compiled call."""
-        quick = quick_of(self, state, stream)
+        steps = steps_of(self, state, stream)
+        quick = None if steps.only else quick_of(self, state, stream)
         if quick is not None:
             weight = state["weight"] * quick.growth
             emitted, correction, acts, ended = quick.one(cell, raw, weight)
+            state["weight"] = weight  # type: ignore[index]
         else:
-            book = numbers_of(state["book"])
-            sample, before, acts = answering.answer_one(state, stream, cell, raw, self.guard)
-            answering.add_one(book, sample, reads_labels(stream))
-            emitted, correction, weight = sample.emitted, abs(sample.emitted - before), sample.weight
-            ended = changes.asks(book, cell, weight)
-        state["weight"] = weight  # type: ignore[index]
+            sample, before, acts, ended = steps.one(state, cell, raw)
+            emitted, correction = sample.emitted, abs(sample.emitted - before)
         if acts:
             state["guarded"] += 1.0  # type: ignore[index]
         if ended:
@@ -182,21 +187,20 @@ class Present(Policy):
     def answer_many(self, state: State, stream: Machine, call: Call, emitted: FloatArray) -> tuple[float, float] | None:
         """Answer and count a block in plain NumPy, or by one compiled call."""
         cells, raw = call
-        quick = quick_of(self, state, stream, len(raw))
-        if quick is not None:
-            weight = answering.weight_after(state, stream, len(raw))
+        steps = steps_of(self, state, stream)
+        quick = None if steps.only else quick_of(self, state, stream, len(raw))
+        found: tuple[int, int, float] | None
+        if quick is None:
+            found = steps.block(state, call, emitted)
+            if found is None:
+                return None
+            ended, moved, correction = found
+        else:
+            weight = quick.weight_after(state, len(raw))
             ended, moved, correction = quick.block(cells, raw, weight, emitted)
             if ended == REFUSED:
                 return None
             state["weight"] = weight  # type: ignore[index]
-        elif not stream.takes(cells, raw):
-            return None
-        else:
-            block = (cells, raw, answering.estimates(state, stream, cells, raw))
-            before = answering.shifted(state, stream, block)
-            emitted[:], moved, added = answering.guarded(state, stream, block, before, self.guard)
-            correction = float(np.abs(emitted - before).mean()) if moved else 0.0
-            ended = answering.add_block(state, block, added)
         if moved:
             state["guarded"] += moved  # type: ignore[index]
         if ended:
@@ -205,8 +209,9 @@ class Present(Policy):
 
     def count(self, state: State, stream: Machine, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> State:
         """Count a call in the present sums and the short means."""
-        block = (cells, raw, answering.estimates(state, stream, cells, raw))
-        if answering.add_block(state, block, answering.added_by(state, stream, block, emitted)):
+        steps = steps_of(self, state, stream)
+        block = (cells, raw, steps.estimates(cells, raw))
+        if steps.count(state, block, steps.added(state, block, emitted)):
             state["next_refresh"] = 0.0  # type: ignore[index]
         return state
 

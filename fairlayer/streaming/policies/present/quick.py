@@ -113,10 +113,7 @@ class Quick:
 
     def answer(self, state: State, samples: Placed, out: int) -> tuple[float, float] | None:
         """Answer and count samples where they lie; see `stream_call.call`."""
-        n = samples[3]
-        if n != self.n:
-            self.n, self.growth_of_n = n, math.exp(min(n / self.memory, MOST_MEMORIES))
-        weight = state["weight"] * self.growth_of_n
+        weight = self.weight_after(state, samples[3])
         ended, moved, correction = self.calls.call(self.desk, *samples, weight, out)
         if ended:
             if ended == REFUSED:
@@ -126,6 +123,12 @@ class Quick:
             state["guarded"] += moved  # type: ignore[index]
         state["weight"] = weight  # type: ignore[index]
         return correction, state["unmet"]
+
+    def weight_after(self, state: State, n: int) -> float:
+        """Return the weight of n samples that come together, all of which weigh as much."""
+        if n != self.n:
+            self.n, self.growth_of_n = n, math.exp(min(n / self.memory, MOST_MEMORIES))
+        return float(state["weight"] * self.growth_of_n)
 
     def block(self, cells: IntArray, raw: FloatArray, weight: float, emitted: FloatArray) -> tuple[int, int, float]:
         """Answer and count a block; see `stream_steps.step_block`."""

@@ -42,7 +42,7 @@ def has_hardly_moved(policy: Present, state: State) -> bool:
     moved, samples, weight, book = 0.0, 0.0, state["weight"], numbers_of(state["book"])
     for cell in range(state["book"].shape[1]):
         size, new, away = since_solved(book, cell, weight)
-        now = size + new
-        moved += (away / max(book[SOLVED_SPREAD, cell], 1e-12)) ** 2 * max(size, 1e-12) / max(now, 1e-300)
+        now, away = size + new, away / (book[SOLVED_SPREAD, cell] or 1e-12)
+        moved += away * away * (size or 1e-12) / (now or 1e-300)
         samples += now
     return moved <= RESTS * policy.doubt**2 * samples

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from fairlayer.fused.book import (
 from fairlayer.groups import Groups
 from fairlayer.streaming.control.bands import Band, bands_of, solve_bands
 from fairlayer.streaming.control.debt import debts_of
+from fairlayer.streaming.control.guard import LABEL_0, LABEL_1, Guards
+from fairlayer.streaming.control.parities import Rows, folded, parities_of, solve_parities
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.changes import (
     LEAST_SPREAD,
@@ -34,8 +37,7 @@ from fairlayer.streaming.policies.present.changes import (
     renew,
     renewed,
 )
-from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of, ready
-from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
+from fairlayer.streaming.policies.present.quick import Feed, Quick, quick_feed, quick_of
 from fairlayer.streaming.policies.present.state import (
     FIRST_WAIT,
     guards,
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
     from fairlayer.streaming.policies.present.policy import Present
 
-__all__ = ["rests", "solved"]
+__all__ = ["solved"]
 
 _LONGER, _SHARE = 1.15, 16.0  # growth of the wait between solutions; memory over the longest
 _FARTHEST = 10.0  # the largest shift in geometries of probabilities, in log-odds
@@ -78,10 +80,11 @@ class _Points(NamedTuple):
 
 def solved(policy: Present, state: State, stream: Machine, block: Block | None) -> State:
     """Return the state after a solution; a block is learnt from before it is answered."""
-    quick = _quick(policy, state, stream, 0 if block is None else len(block[1]))
+    parities = _only_parities(policy, state, stream)
+    quick = quick_of(policy, state, stream, 0 if block is None else len(block[1])) if parities else None
     book = state["book"].copy()
     if quick is None:
-        feed = _plain_feed(policy, state, stream, block, book)
+        feed = (_feed_of_parities if parities else _feed_of_statements)(policy, state, stream, block, book)
     else:
         limit = _FARTHEST if stream.geometry.bounded else 0.0
         settings = policy.doubt, policy.trust, limit
@@ -109,20 +112,7 @@ def solved(policy: Present, state: State, stream: Machine, block: Block | None) 
     return new
 
 
-def rests(policy: Present, state: State, stream: Machine) -> bool:
-    """Return whether a solution that is due can wait once more; see `resting`."""
-    if not may_rest(state, stream) or not ever_rests(policy, stream):
-        return False
-    quick = ready(state, stream)
-    return has_hardly_moved(policy, state) if quick is None else quick.has_hardly_moved(state)
-
-
-def _quick(policy: Present, state: State, stream: Machine, rows: int) -> Quick | None:
-    """Return the compiled way where it can solve for all that is asked."""
-    return quick_of(policy, state, stream, rows) if _is_plain(policy, state, stream) else None
-
-
-def _is_plain(policy: Present, state: State, stream: Machine) -> bool:
+def _only_parities(policy: Present, state: State, stream: Machine) -> bool:
     """Return whether nothing but parities of plain means is asked, and each of their members has been met."""
     if stream.transition is not None or policy.repair is not None or stream.setting.hold is not None:
         return False
@@ -139,26 +129,57 @@ def _far_means(policy: Present, quick: Quick | None, stream: Machine, spread: fl
     return far
 
 
-def _means_now(book: FloatArray, cell: IntArray, score: FloatArray, weight: FloatArray, spread: float) -> None:
-    """Write down what a solution knows of each cell: the mean and the number of its points, and the spread."""
-    k = book.shape[1]
-    size = np.bincount(cell, weight, k)
-    book[SOLVED_MEAN] = np.bincount(cell, weight * score, k) / np.maximum(size, 1e-300)
-    book[SOLVED_SIZE], book[SOLVED_SPREAD], book[SOLVED_COUNT] = size, spread, book[COUNT]
-    book[SOLVED_AWAY] = book[RAW] - book[SOLVED_MEAN] * book[COUNT]
+def _feed_of_parities(policy: Present, state: State, stream: Machine, block: Block | None, book: FloatArray) -> Feed:
+    """Solve for parities of plain means in NumPy, into a book."""
+    found, k, labelled = guards(state, stream), len(stream.history.cells), reads_labels(stream)
+    tells = 2 if labelled else 1
+    score, weight = stream.history.sketch.rows(tells)
+    cell = np.arange(k)
+    if block is not None:
+        more = folded(*block, k, score.shape[1])
+        cell, score, weight = (np.concatenate(parts) for parts in zip((cell, score, weight), more, strict=True))
+    recent, mean, spread = _moments(score.reshape(-1), weight.reshape(-1))
+    _means_now(book, cell, score, weight, spread)
+    # Points of no weight, last in the row of each cell, tell what pull it has at the label estimates 0 and 1.
+    score[:k, -tells:], weight[:k, -tells:] = mean, _TO_TELL
+    estimate = None
+    if labelled:
+        estimate = scale(stream).read(state["curve"], cell[:, None], score)
+        estimate[:k, -2], estimate[:k, -1] = 0.0, 1.0
+
+    def slacks(parity: int, size: FloatArray) -> FloatArray:
+        if found.needs_labels[parity]:
+            size = np.minimum(size, _told(state, found, parity) + policy.trust * size)
+        slack = policy.doubt * spread / np.sqrt(np.maximum(size, 1e-6))
+        slack[size <= 1e-6] = np.inf
+        return np.asarray(slack)
+
+    parities = parities_of(found, Rows(cell, score, weight, estimate), slacks)
+    t, unmet = solve_parities(
+        parities, _coordinates(stream, score), _answers(stream), **_from_before(state, stream, spread)
+    )
+    shifts: dict[str, float] = {}
+    pulls, prices = np.zeros((2, k)), _no_prices(stream)
+    for each, kind, member, first in zip(t, found.kind.tolist(), found.member, found.start.tolist(), strict=False):
+        here = np.where(member >= 0, each.take(member - first, mode="clip"), 0.0)
+        pulls[0] += 0.0 if kind == LABEL_1 else here
+        pulls[1] += 0.0 if kind == LABEL_0 else here
+    for parity, each in zip(parities, t, strict=True):
+        prices[parity.owner] += float((np.maximum(each, 0.0) / parity.unit).sum()) / max(recent, 1e-9)
+        shifts |= dict(zip(parity.members, each.tolist(), strict=True))
+    book[BASE], book[SLOPE] = pulls[0], pulls[1] - pulls[0]
+    return Feed(shifts, prices, unmet, found.widest, spread)
 
 
-def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | None, book: FloatArray) -> Feed:
-    """Solve in NumPy, into a book."""
-    sketch, bounds = stream.history.sketch, stream.bounds
-    cell, score, weight = sketch.points()
+def _feed_of_statements(policy: Present, state: State, stream: Machine, block: Block | None, book: FloatArray) -> Feed:
+    """Solve for any statements in NumPy, into a book."""
+    cell, score, weight = stream.history.sketch.points()
     if block is not None:
         cell, score = np.append(cell, block[0]), np.append(score, block[1])
         weight = np.append(weight, np.ones(len(block[0])))
     labelled, k, n = reads_labels(stream), len(stream.history.cells), len(cell)
-    recent = float(np.add.reduce(weight))
-    mean = float(weight @ score) / recent if recent > 0 else 0.0
-    spread = math.sqrt(max(float(weight @ (score - mean) ** 2) / recent if recent > 0 else 0.0, 1e-12))
+    recent, mean, spread = _moments(score, weight)
+    _means_now(book, cell, score, weight, spread)
     # Points of no weight, last, tell what pull each cell has at the label estimates 0 and 1.
     halves = 2 if labelled else 1
     many = n + halves * k
@@ -169,23 +190,67 @@ def _plain_feed(policy: Present, state: State, stream: Machine, block: Block | N
         points.estimate[:n] = scale(stream).read(state["curve"], cell, score)
         points.estimate[n + k :] = 1.0
     bands = _bands(policy, state, stream, points, spread)
-    reach = _FARTHEST if stream.geometry.bounded else max(sketch.high - sketch.low, spread)
-    x = _coordinates(stream, points.score)
+    x, step = _coordinates(stream, points.score), _answers(stream)
 
     def answer(which: IntArray, pulls: FloatArray) -> FloatArray:
-        found: FloatArray = stream.geometry.step(x[which][:, None], pulls, *bounds)[0]
-        return found
+        return step(x[which][:, None], pulls)
 
-    found = solve_bands(bands, answer, len(x), limit=reach, before=state["shifts"])
+    found = solve_bands(bands, answer, len(x), **_from_before(state, stream, spread))
     pulls = found.pulls[n:].reshape(halves, k)
-    prices = {constraint.name: 0.0 for constraint in stream.constraints}
+    prices = _no_prices(stream)
     shifts: dict[str, float] = {}
     for band, t in zip(bands, found.shifts, strict=True):
         prices[band.owner] += float((np.maximum(t, 0.0) / band.unit).sum()) / max(recent, 1e-9)
         shifts |= {f"{band.owner}/{name}": each for name, each in zip(band.names, t.tolist(), strict=True)}
     book[BASE], book[SLOPE] = pulls[0], pulls[1] - pulls[0] if labelled else 0.0
-    _means_now(book, cell, score, weight, spread)
     return Feed(shifts, prices, found.unmet, max((band.tolerance for band in bands), default=0.0), spread)
+
+
+def _moments(score: FloatArray, weight: FloatArray) -> tuple[float, float, float]:
+    """Return how many recent samples there are, their mean, and their standard deviation."""
+    recent = float(np.add.reduce(weight))
+    if not recent > 0.0:
+        return recent, 0.0, 1e-6
+    mean = float(weight.dot(score)) / recent
+    away = score - mean
+    away *= away
+    return recent, mean, math.sqrt(max(float(weight.dot(away)) / recent, 1e-12))
+
+
+def _means_now(book: FloatArray, cell: IntArray, score: FloatArray, weight: FloatArray, spread: float) -> None:
+    """Write down what a solution knows of each cell: the mean and the number of its points, and the spread."""
+    k, total = book.shape[1], weight * score
+    if weight.ndim == 2:
+        weight, total = np.add.reduce(weight, axis=1), np.add.reduce(total, axis=1)
+    size = np.bincount(cell, weight, k)
+    mean = np.bincount(cell, total, k) / np.maximum(size, 1e-300)
+    book[SOLVED_SIZE], book[SOLVED_MEAN], book[SOLVED_SPREAD], book[SOLVED_COUNT] = size, mean, spread, book[COUNT]
+    book[SOLVED_AWAY] = book[RAW] - mean * book[COUNT]
+
+
+def _told(state: State, found: Guards, parity: int) -> FloatArray:
+    """Return how many labels have come of each member of a parity, of the kind that it reads."""
+    total, positive = labels_told(state)
+    come = (total, positive, total - positive)[int(found.kind[parity])]
+    rows, member, starts = found.layouts[parity]
+    return np.bincount(member, come[rows], len(starts)).astype(np.float64, copy=False)
+
+
+def _answers(stream: Machine) -> Callable[[FloatArray, FloatArray], FloatArray]:
+    """Return the function from coordinates and pulls to predictions."""
+    value, (low, high) = stream.geometry.value, stream.bounds
+    return lambda x, pulls: value(x, pulls, low, high)
+
+
+def _from_before(state: State, stream: Machine, spread: float) -> dict[str, Any]:
+    """Return where a solution begins, and how far it may go."""
+    sketch = stream.history.sketch
+    limit = _FARTHEST if stream.geometry.bounded else max(sketch.high - sketch.low, spread)
+    return {"limit": limit, "before": state["shifts"]}
+
+
+def _no_prices(stream: Machine) -> dict[str, float]:
+    return {constraint.name: 0.0 for constraint in stream.constraints}
 
 
 def _bands(policy: Present, state: State, stream: Machine, points: _Points, spread: float) -> list[Band]:
@@ -193,8 +258,6 @@ def _bands(policy: Present, state: State, stream: Machine, points: _Points, spre
     cell, values, weights, estimate = points
     if not len(cell) or not len(stream.history.cells):
         return []
-    if _is_plain(policy, state, stream):
-        return _bands_of_parities(policy, state, stream, points, spread)
     codes = stream.history.codes()[cell]
     columns = {name: codes[:, j] for j, name in enumerate(stream.history.features)}
     groups = Groups.from_codes(columns, stream.vocabulary)
@@ -217,47 +280,6 @@ def _bands(policy: Present, state: State, stream: Machine, points: _Points, spre
                     slack = np.where(size > 1e-6, policy.doubt * spread / np.sqrt(size), np.inf)
                 found.append(band.with_room(slack, room))
     return debts_of(stream, found, policy.repair, float(weights.sum()))
-
-
-def _bands_of_parities(policy: Present, state: State, stream: Machine, points: _Points, spread: float) -> list[Band]:
-    """Return the same for parities of plain means, past the reading of statements."""
-    found, told, bands = guards(state, stream), labels_told(state), []
-    for j, kind in enumerate(found.kind.tolist()):
-        share = (np.ones_like(points.weight), points.estimate, 1.0 - points.estimate)[kind]
-        place = found.member[j][points.cell] - found.start[j]
-        inside = np.flatnonzero((found.member[j][points.cell] >= 0) & (share != 0.0))
-        inside = inside[np.argsort(place[inside], kind="stable")]
-        member, share, names = place[inside], share[inside], found.names[j]
-        size: FloatArray = np.bincount(member, points.weight[inside] * share, len(names)).astype(np.float64)
-        known = size
-        if found.needs_labels[j]:
-            come = (told[0], told[1], told[0] - told[1])[kind]
-            cells = np.flatnonzero(found.member[j] >= 0)
-            known = np.bincount(found.member[j][cells] - found.start[j], come[cells], len(names)) + policy.trust * size
-        seen = np.minimum(size, known)
-        with np.errstate(divide="ignore"):
-            slack = np.where(seen > 1e-6, policy.doubt * spread / np.sqrt(seen), np.inf)
-        bands.append(
-            Band(
-                owner=found.owners[j],
-                names=names,
-                points=inside,
-                member=member,
-                starts=np.searchsorted(member, np.arange(len(names))),
-                share=share,
-                weight=points.weight[inside] * share,
-                unit=1.0 / size,
-                offset=np.zeros(len(names)),
-                size=size,
-                lower=None,
-                upper=None,
-                tolerance=float(found.tolerance[j]),
-                ratio=1.0,
-                slack=slack,
-                debt=np.zeros(len(names)),
-            )
-        )
-    return bands
 
 
 def _labels_at(state: State, points: int) -> FloatArray:
