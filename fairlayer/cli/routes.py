@@ -68,12 +68,14 @@ def add_predict_routes(predict: Any) -> None:
         choices=("rule", "batch"),
         help=(
             'How to decide. "rule" takes the thresholds per group that were fitted in training; the option without a '
-            'value means it too. "batch" takes the best decisions for this very file. Without the option the rule '
-            "decides where it is the route that was kept, and else the threshold 0.5."
+            'value means it too. "batch" takes the best decisions for this very file. Without the option the route '
+            "that was kept decides: its rule, the file as one batch, or the threshold 0.5."
         ),
     )
     predict.add_argument("--capacity", type=int, help="With --decisions batch: the largest number of rows to select.")
-    predict.add_argument("--utility", metavar="A,B,C,D", help="With --decisions batch: the utility, as for `train`.")
+    predict.add_argument(
+        "--utility", metavar="A,B,C,D", help="With --decisions batch: another utility than that of the training."
+    )
 
 
 def check_decided(arguments: argparse.Namespace, *, regression: bool) -> None:
@@ -95,14 +97,14 @@ def criterion_of(arguments: argparse.Namespace) -> Criterion | None:
     return None if arguments.choose is None else parse_criterion(arguments.choose)
 
 
-def utility_of(arguments: argparse.Namespace) -> Any:
-    """Return the table of utilities.
+def utility_of(arguments: argparse.Namespace, otherwise: Any = ACCURACY) -> Any:
+    """Return the table of utilities that was stated, or another.
 
     Raises:
         DataError: it is not written as four numbers.
     """
     if arguments.utility is None:
-        return ACCURACY
+        return otherwise
     try:
         a, b, c, d = (float(part) for part in arguments.utility.split(","))
     except ValueError as error:
@@ -121,6 +123,12 @@ def keep_best(folder: str | Path, found: TrainedRoutes) -> Route:
         kept = routes.among([route.name for route in routes.routes if route.candidate != TREES]).best
     save_routes(folder, found, kept.name)
     print(best_sentence(routes))
+    if kept.step == "batch decisions":
+        print(
+            f"{kept.name} keeps the gap of decisions in each batch. For one person at a time: predict --decisions rule."
+        )
+    if kept.rule is not None:
+        print(f"Its thresholds were fitted to {found.kept(kept).fitted}.")
     if kept.expected is not None:
         print(f"Decision gap of {kept.name}, {kept.expected}.")
     if kept is not best:
