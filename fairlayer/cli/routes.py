@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from fairlayer.decisions.inputs import ACCURACY
@@ -123,20 +124,24 @@ def keep_best(folder: str | Path, found: TrainedRoutes) -> Route:
         kept = routes.among([route.name for route in routes.routes if route.candidate != TREES]).best
     save_routes(folder, found, kept.name)
     print(best_sentence(routes))
-    if kept.step == "batch decisions":
-        print(
-            f"{kept.name} keeps the gap of decisions in each batch. For one person at a time: predict --decisions rule."
-        )
-    if kept.rule is not None:
-        print(f"Its thresholds were fitted to {found.kept(kept).fitted}.")
-    if kept.expected is not None:
-        print(f"Decision gap of {kept.name}, {kept.expected}.")
+    for said in _decision_sentences(found, kept):
+        print(fill(said, 80, break_long_words=False, break_on_hyphens=False))
     if kept is not best:
         print(
             f"Kept in the run folder: {kept.name}. Trees are kept by the library skops, which is not installed; "
             "install it with: pip install 'fairlayer[trees]'"
         )
     return kept
+
+
+def _decision_sentences(found: TrainedRoutes, kept: Route) -> Iterator[str]:
+    """Yield what holds for the decisions of the route that is kept, and which rows its thresholds were fitted to."""
+    if kept.step == "batch decisions":
+        yield f"{kept.name} keeps the gap of decisions in each batch. For one person at a time: predict --decisions rule."
+    if kept.rule is not None:
+        yield f"Its thresholds were fitted to {found.kept(kept).fitted}."
+    if kept.expected is not None:
+        yield f"Decision gap of {kept.name}, {kept.expected}."
 
 
 def best_sentence(routes: Routes) -> str:
