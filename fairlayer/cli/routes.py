@@ -137,7 +137,8 @@ def keep_best(folder: str | Path, found: TrainedRoutes) -> Route:
 def _decision_sentences(found: TrainedRoutes, kept: Route) -> Iterator[str]:
     """Yield what holds for the decisions of the route that is kept, and which rows its thresholds were fitted to."""
     if kept.step == "batch decisions":
-        yield f"{kept.name} keeps the gap of decisions in each batch. For one person at a time: predict --decisions rule."
+        yield f"{kept.name} keeps the gap of decisions in each batch."
+        yield "For one person at a time: predict --decisions rule."
     if kept.rule is not None:
         yield f"Its thresholds were fitted to {found.kept(kept).fitted}."
     if kept.expected is not None:
