@@ -75,7 +75,7 @@ def _decided(  # noqa: PLR0917 - a method, and on which rows
         _numbers(part, z, yes, feature, limit)
         for part, z, yes in zip((parts.valid, parts.test), scores, decided, strict=True)
     )
-    return replace(route, valid=valid, test=test, decisions=decided[1], scores=scores[1])
+    return replace(route, valid=valid, test=test, expected=None, decisions=decided[1], scores=scores[1])
 
 
 def _numbers(part: TensorTable, scores: FloatArray, decided: Any, feature: str, limit: float) -> RouteNumbers:

@@ -12,8 +12,8 @@ from fairlayer._typing import FloatArray
 Run = dict[str, Any]
 Row = dict[str, Any]
 COLUMNS = (
-    "accuracy", "auc", "log_loss", "brier", "calibration", "score_gap", "decision_gap", "estimated_gap", "flips",
-    "seconds",
+    "accuracy", "auc", "log_loss", "brier", "calibration", "score_gap", "decision_gap", "estimated_gap",
+    "expected_gap", "flips", "seconds",
 )  # fmt: skip
 REGRESSION = ("mse", "r2", "score_gap")
 

@@ -62,6 +62,15 @@ def test_the_page_is_about_the_route_that_is_kept(
     told = ["train", str(table), "--target", "label", "--constraint", PARITY, "--out", str(folder), *quick, *choose]
     main([*told, "--decisions"])
     kept = json.loads((folder / "routes.json").read_text(encoding="utf-8"))["kept"]
+    said = " ".join(capsys.readouterr().out.split())
+    if kept.endswith(", batch"):
+        assert (
+            f"{kept} keeps the gap of decisions in each batch. For one person at a time: predict --decisions rule."
+            in said
+        )
+    else:
+        assert f"Decision gap of {kept}, DemographicParity('sex'): " in said
+    assert ("Its thresholds were fitted to" in said) == kept.endswith(", rule")
     document = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
     assert document["run"]["route"]["name"] == kept
     chosen = [one for one in document["alternatives"] if one["chosen"]]

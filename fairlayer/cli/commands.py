@@ -168,7 +168,7 @@ def run_predict(arguments: argparse.Namespace) -> None:
     kept = list(dict.fromkeys(ids + arguments.keep))
     all_faults(*(lambda name=name: column_of(frame, name, "id" if name in ids else "kept") for name in kept))
     prediction = run.predict(
-        frame, decisions=arguments.decisions, capacity=arguments.capacity, utility=utility_of(arguments)
+        frame, decisions=arguments.decisions, capacity=arguments.capacity, utility=utility_of(arguments, None)
     )
     predictions(run, prediction, frame[kept]).to_csv(arguments.out, index=False)
     show_prediction(run, prediction)

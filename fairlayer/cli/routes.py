@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from fairlayer.decisions.inputs import ACCURACY
@@ -68,12 +69,14 @@ def add_predict_routes(predict: Any) -> None:
         choices=("rule", "batch"),
         help=(
             'How to decide. "rule" takes the thresholds per group that were fitted in training; the option without a '
-            'value means it too. "batch" takes the best decisions for this very file. Without the option the rule '
-            "decides where it is the route that was kept, and else the threshold 0.5."
+            'value means it too. "batch" takes the best decisions for this very file. Without the option the route '
+            "that was kept decides: its rule, the file as one batch, or the threshold 0.5."
         ),
     )
     predict.add_argument("--capacity", type=int, help="With --decisions batch: the largest number of rows to select.")
-    predict.add_argument("--utility", metavar="A,B,C,D", help="With --decisions batch: the utility, as for `train`.")
+    predict.add_argument(
+        "--utility", metavar="A,B,C,D", help="With --decisions batch: another utility than that of the training."
+    )
 
 
 def check_decided(arguments: argparse.Namespace, *, regression: bool) -> None:
@@ -95,14 +98,14 @@ def criterion_of(arguments: argparse.Namespace) -> Criterion | None:
     return None if arguments.choose is None else parse_criterion(arguments.choose)
 
 
-def utility_of(arguments: argparse.Namespace) -> Any:
-    """Return the table of utilities.
+def utility_of(arguments: argparse.Namespace, otherwise: Any = ACCURACY) -> Any:
+    """Return the table of utilities that was stated, or another.
 
     Raises:
         DataError: it is not written as four numbers.
     """
     if arguments.utility is None:
-        return ACCURACY
+        return otherwise
     try:
         a, b, c, d = (float(part) for part in arguments.utility.split(","))
     except ValueError as error:
@@ -121,14 +124,25 @@ def keep_best(folder: str | Path, found: TrainedRoutes) -> Route:
         kept = routes.among([route.name for route in routes.routes if route.candidate != TREES]).best
     save_routes(folder, found, kept.name)
     print(best_sentence(routes))
-    if kept.expected is not None:
-        print(f"Decision gap of {kept.name}, {kept.expected}.")
+    for said in _decision_sentences(found, kept):
+        print(fill(said, 80, break_long_words=False, break_on_hyphens=False))
     if kept is not best:
         print(
             f"Kept in the run folder: {kept.name}. Trees are kept by the library skops, which is not installed; "
             "install it with: pip install 'fairlayer[trees]'"
         )
     return kept
+
+
+def _decision_sentences(found: TrainedRoutes, kept: Route) -> Iterator[str]:
+    """Yield what holds for the decisions of the route that is kept, and which rows its thresholds were fitted to."""
+    if kept.step == "batch decisions":
+        yield f"{kept.name} keeps the gap of decisions in each batch."
+        yield "For one person at a time: predict --decisions rule."
+    if kept.rule is not None:
+        yield f"Its thresholds were fitted to {found.kept(kept).fitted}."
+    if kept.expected is not None:
+        yield f"Decision gap of {kept.name}, {kept.expected}."
 
 
 def best_sentence(routes: Routes) -> str:

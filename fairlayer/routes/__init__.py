@@ -3,10 +3,11 @@
 from fairlayer._keywords import explain_public
 from fairlayer.routes.candidates import Candidate
 from fairlayer.routes.check import Check, check_run, check_seeds
-from fairlayer.routes.compare import Route, Routes, compare_routes
+from fairlayer.routes.compare import compare_routes
 from fairlayer.routes.criterion import Criterion, parse_criterion
 from fairlayer.routes.numbers import RouteNumbers
 from fairlayer.routes.recommendation import METHODS, Method, Recommendation, Situation, methods_table, recommend
+from fairlayer.routes.route import Route, Routes
 from fairlayer.routes.training import TrainedRoutes, save_routes, train_routes
 
 __all__ = [

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from fairlayer._typing import FloatArray
 from fairlayer.training.kept import Step
 
-__all__ = ["STEPS", "Candidate"]
+__all__ = ["DECIDING", "STEPS", "Candidate"]
 
-STEPS: tuple[Step, ...] = ("as it is", "projected", "decision rule")
+STEPS: tuple[Step, ...] = ("as it is", "projected", "decision rule", "batch decisions")
+DECIDING: tuple[Step, ...] = ("decision rule", "batch decisions")  # which a regression does not have
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,10 @@ class Candidate:
         name: as tables show it.
         valid: (rows,) scores of the validation rows, which it was not trained on.
         test: (rows,) scores of the test rows.
-        steps: what is done to the scores, one route for each: "as it is", "projected", "decision rule".
-        titles: names of its routes, by step; "NAME", "NAME, projected" and "NAME, rule" where none is given.
+        steps: what is done to the scores, one route for each: "as it is", "projected", "decision rule",
+            "batch decisions".
+        titles: names of its routes, by step; "NAME", "NAME, projected", "NAME, rule" and "NAME, batch" where none is
+            given.
         seconds: the time that it took to train.
 
     Example:
@@ -39,5 +42,10 @@ class Candidate:
 
     def title(self, step: Step) -> str:
         """Return the name of the route of a step."""
-        plain: dict[Step, str] = {"as it is": "", "projected": ", projected", "decision rule": ", rule"}
+        plain: dict[Step, str] = {
+            "as it is": "",
+            "projected": ", projected",
+            "decision rule": ", rule",
+            "batch decisions": ", batch",
+        }
         return self.titles.get(step, self.name + plain[step])

@@ -17,7 +17,7 @@ Gaps: TypeAlias = Literal["score gap", "decision gap", "no gap"]
 _GAPS: tuple[Gaps, ...] = ("score gap", "decision gap", "no gap")
 _TEXT = re.compile(r"^\s*(?P<measure>\w+)\s+at\s+(?P<gap>[a-z_ ]+?)\s*(?:<=\s*(?P<within>[0-9.eE+-]+)\s*)?$")
 _ROUNDING = 1e-6
-_LEVEL = 0.5  # standard errors, see docs/decisions/0025
+_LEVEL = 1.0  # standard errors, see docs/decisions/0034
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Criterion:
     measured where the route bounds it by construction, else the empirical-Bayes estimate of `fairlayer.audit`, which
     the noise of small cells does not carry. Where no route keeps it, the route nearest to it is taken.
 
-    Several routes are often equally good. At the decision gap, those whose accuracy (or utility) is within half a
-    standard error of the best's, paired over the rows, count as level, and of these the one is taken whose gap is
-    expected to be the smallest on new people: thresholds fitted to few rows meet their limit there, and not later.
+    Several routes are often equally good. At the decision gap, those whose accuracy (or utility) is within a standard
+    error of the best's, paired over the rows, count as level, and of these the one is taken whose gap is expected to be
+    the smallest on new people. Decisions on a batch keep their limit there. Thresholds that were fitted to few rows
+    meet it on these rows, and not later, and so it is with what had a small gap by chance.
 
     Args:
         measure: "log_loss", "brier", "calibration", "mse", "mae" (lower is better), "accuracy", "auc", "utility", "r2".
@@ -94,7 +95,7 @@ class Criterion:
         return found
 
     def _level(self, one: RouteNumbers, best: RouteNumbers) -> bool:
-        """Return whether rows cannot tell a route from the best one: mean(d) <= std(d) / (2 sqrt(n)), d per row."""
+        """Return whether rows cannot tell a route from the best one: mean(d) <= std(d) / sqrt(n), d per row."""
         if self.measure not in one.each or self.measure not in best.each:
             return False
         less = best.each[self.measure] - one.each[self.measure]

@@ -46,7 +46,7 @@ class RouteGap:
         low, high: limits of the value, where an interval is known.
         held: whether the route bounds the measured number by construction.
         excess: by how much the constraint fails on the measured numbers.
-        expected: in the long run, on new people: of thresholds fitted to these rows more than was measured there.
+        expected: in the long run, on new people; None where that is not known, or where each batch keeps the limit.
     """
 
     value: float | None
@@ -72,7 +72,7 @@ class RouteGap:
     @property
     def long_run(self) -> float:
         """By how much the number is beyond its limit on new people, as far as it can be told; 0 where nothing is."""
-        number = self.estimate if self.expected is None else self.expected
+        number = self.expected if self.expected is not None else self.value if self.held else self.estimate
         if number is None:
             return 0.0
         return self.limit - number if self.at_least else number - self.limit

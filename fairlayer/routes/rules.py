@@ -1,4 +1,7 @@
-"""Decision rules of a comparison: fitted to validation rows, judged on validation rows that they have not seen."""
+"""Decision rules of a comparison: fitted to validation rows, judged on validation rows that they have not seen.
+
+And what gap decisions are expected to have on new rows, whether thresholds were fitted or not.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ import numpy as np
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.calibration import GroupCalibrator
 from fairlayer.constraints import Constraint
-from fairlayer.decisions import DecisionRule
+from fairlayer.decisions import DecisionRule, ExpectedGap
+from fairlayer.decisions.curves import Partition
+from fairlayer.decisions.rule import CellRule
 from fairlayer.edge import feature_names
-from fairlayer.errors import FairlayerError, FairlayerWarning
+from fairlayer.errors import ConstraintDefinitionError, FairlayerError, FairlayerWarning
 from fairlayer.training.observed import Observed
 
-__all__ = ["FittedRule", "fit_rule"]
+__all__ = ["FittedRule", "expected_gaps", "fit_rule"]
 
 FOLDS = 5
 
@@ -77,6 +82,51 @@ def fit_rule(
         except FairlayerError:  # too few rows for a rule without this fold: the rule of all rows decides
             continue
     return FittedRule(rule, decisions, crossed)
+
+
+def expected_gaps(
+    decided: DecisionRule | IntArray, constraints: Sequence[Constraint], rows: Observed, *, sizes: int
+) -> dict[str, ExpectedGap]:
+    """Return the gap to be expected on new rows, by the name of each constraint on groups.
+
+    It is read from how many of each cell's rows were selected, be it by a rule that was fitted to them or in another
+    way: either is a sample of the rates that new people meet.
+
+    Args:
+        decided: a rule that was fitted to the rows, or the decisions (n,) that were made on them.
+        constraints: whose gaps are asked for.
+        rows: groups and labels of the rows.
+        sizes: the number of new rows.
+    """
+    held = [constraint for constraint in constraints if constraint.streamable]
+    try:
+        rule = decided if isinstance(decided, DecisionRule) else _as_rule(decided, held, rows)
+    except ConstraintDefinitionError:  # a feature is no groups
+        return {}
+    return {constraint.name: rule.expected_gap(constraint, sizes=sizes) for constraint in held}
+
+
+def _as_rule(decisions: IntArray, constraints: Sequence[Constraint], rows: Observed) -> DecisionRule:
+    """Return the counts of decisions in the form of a rule; its threshold stands for whatever decided."""
+    groups, features = rows.batch.groups, feature_names(constraints)
+    partition = Partition.of(groups, features, len(rows))
+    words = [groups.column(name).categories for name in features]
+    cells = []
+    for number, codes in enumerate(partition.codes.tolist()):
+        inside = partition.cell_of == number
+        categories = tuple(None if code < 0 else known[code] for code, known in zip(codes, words, strict=True))
+        by_label = None if rows.labels is None else _by_label(decisions[inside], rows.labels[inside])
+        count, selected = _pair(decisions[inside])
+        cells.append(CellRule(categories, (0.5,), (1.0,), int(count), selected / count, by_label))
+    return DecisionRule(tuple(features), tuple(cells), False)
+
+
+def _by_label(decisions: IntArray, labels: FloatArray) -> tuple[tuple[float, float], ...]:
+    return tuple(_pair(decisions[labels == label]) for label in (0, 1))
+
+
+def _pair(decisions: IntArray) -> tuple[float, float]:
+    return float(len(decisions)), float(decisions.sum())
 
 
 def _gains(scores: FloatArray, labels: FloatArray, constraints: Sequence[Constraint]) -> dict[str, Any]:

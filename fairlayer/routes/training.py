@@ -13,11 +13,12 @@ from torch import nn
 
 from fairlayer._typing import FloatArray
 from fairlayer.data import TensorTable
-from fairlayer.decisions.inputs import ACCURACY
+from fairlayer.decisions.inputs import ACCURACY, read_utility
 from fairlayer.errors import FairlayerError
 from fairlayer.routes.candidates import Candidate
-from fairlayer.routes.compare import Route, Routes, compare_routes
+from fairlayer.routes.compare import compare_routes
 from fairlayer.routes.criterion import Criterion, default_criterion
+from fairlayer.routes.route import Route, Routes
 from fairlayer.routes.rules import fit_rule
 from fairlayer.training.config import FitOptions
 from fairlayer.training.kept import KeptRoute
@@ -41,6 +42,7 @@ class TrainedRoutes:
         trees: the boosted trees; None where none were asked for.
         routes: the comparison.
         rules: a decision rule for each candidate that has one, by name.
+        utility: utility[label][decision], by which rules were fitted and batches are decided.
 
     Example:
         >>> from fairlayer.data.readers import read_lending
@@ -56,11 +58,14 @@ class TrainedRoutes:
     trees: Trees | None
     routes: Routes
     rules: dict[str, Any]
+    utility: tuple[tuple[float, ...], ...] = ACCURACY
 
     def kept(self, route: Route) -> KeptRoute:
         """Return what a run folder keeps of a route."""
         rule = self.rules.get(route.candidate)
-        return KeptRoute(route.name, route.candidate == TREES, route.step, rule, route.calibrator)
+        same = [route, *(each for each in self.routes.routes if each.candidate == route.candidate)]
+        calibrator = next((each.calibrator for each in same if each.calibrator is not None), None)
+        return KeptRoute(route.name, route.candidate == TREES, route.step, rule, calibrator, self.utility)
 
     def run(self, name: str | None = None) -> Run:
         """Return the run of a route, in memory; of the best one where none is named."""
@@ -132,7 +137,7 @@ def train_routes(
             rules[THROUGH] = fit_rule(through.valid, constraints, valid, utility=utility).rule
         except FairlayerError:  # then its run has no rule, and says so when it is asked for decisions
             rules.pop(THROUGH, None)
-    return TrainedRoutes(parts, trained, forest, routes, rules)
+    return TrainedRoutes(parts, trained, forest, routes, rules, _table(utility))
 
 
 def save_routes(folder: str | Path, found: TrainedRoutes, name: str | None = None) -> Path:
@@ -157,6 +162,11 @@ def save_routes(folder: str | Path, found: TrainedRoutes, name: str | None = Non
     folder = save_run(folder, found.trained, found.kept(route), found.trees)
     write_json(folder / "routes.json", {**found.routes.to_dict(), "kept": route.name})
     return folder
+
+
+def _table(utility: Any) -> tuple[tuple[float, ...], ...]:
+    """Return a utility as plain numbers, which a run folder can keep."""
+    return tuple(tuple(row) for row in read_utility(utility).tolist())
 
 
 def _networks(trained: Trained, parts: Parts) -> list[Candidate]:

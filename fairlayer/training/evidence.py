@@ -27,7 +27,8 @@ from fairlayer.data import Table, TensorTable
 from fairlayer.errors import DataError, ParameterError
 from fairlayer.training.comparing import compare
 from fairlayer.training.comparison import Comparison
-from fairlayer.training.emission import emit_in_batches
+from fairlayer.training.described import describe_route
+from fairlayer.training.emission import Emission, emit_in_batches
 from fairlayer.training.kept import THROUGH
 from fairlayer.training.quality import THRESHOLD
 from fairlayer.training.recipe import Recipe
@@ -231,9 +232,7 @@ def audit_kept(
         rows=rows,
     )
     told = _run(comparison, recipe, None) if route.step == "projected" else _not_layered(comparison, recipe)
-    decided = None
-    if route.step == "decision rule" and route.rule is not None:
-        decided = route.rule.apply(emission.raw.astype(np.float64), sensitive_features=sample.sensitive).numpy()
+    decided = _decided(run, emission, sample)
     return _audited(
         comparison,
         recipe,
@@ -253,44 +252,16 @@ def audit_kept(
     )
 
 
-_STEPS = {
-    "projected": "Each batch of scores is moved to the nearest ones that keep the limits. That needs the group of "
-    "every person. Decisions are taken at a score of 0.5, and are not bounded.",
-    "decision rule": "The scores stay as they are, and their gap is not bounded. Decisions are taken by thresholds "
-    "per group, fitted to the validation rows; on other people their gap differs by chance. That needs the group of "
-    "every person.",
-    "as it is": "The scores are emitted as they are, and decisions are taken at a score of 0.5. Nothing holds a gap, "
-    "and no group is needed.",
-}
-
-
-def describe_route(run: Run, chosen_by: str | None = None) -> dict[str, Any]:
-    """Return what a route does, in sentences, and the thresholds of its rule, for the document."""
-    route = run.route
-    scores = "boosted trees" if route.trees else "the network trained without constraints"
-    if route.name == THROUGH.name:
-        scores = "the network trained through its layer"
-    sentences = [f"The run keeps the route '{route.name}': its scores are those of {scores}.", _STEPS[route.step]]
-    if chosen_by is not None:
-        sentences.append(chosen_by)
-    cells = route.rule.cells if route.step == "decision rule" and route.rule is not None else ()
-    return {
-        "name": route.name,
-        "step": route.step,
-        "sentences": sentences,
-        "thresholds": [
-            {
-                "group": ", ".join(
-                    f"{name} {'not known' if value is None else value}"
-                    for name, value in zip(route.rule.features if route.rule else (), cell.categories, strict=True)
-                ),
-                "thresholds": [finite(float(each)) for each in cell.thresholds],
-                "shares": [float(each) for each in cell.weights],
-                "fitted_on": cell.count,
-            }
-            for cell in cells
-        ],
-    }
+def _decided(run: Run, emission: Emission, sample: TensorTable) -> Any:
+    """Return the decisions of a route that decides otherwise than at 0.5; None of one that does not."""
+    route, raw = run.route, emission.raw.astype(np.float64)
+    if route.step == "decision rule" and route.rule is not None:
+        return route.rule.apply(raw, sensitive_features=sample.sensitive).numpy()
+    if route.step != "batch decisions":
+        return None
+    constraints = run.recipe.config.parsed()
+    parts = [batch.rows for batch in emission.batches]
+    return np.concatenate([route.decide(raw[part], constraints, sample.take(part).sensitive) for part in parts])
 
 
 def _audited(

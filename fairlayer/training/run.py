@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fairlayer.data import TensorTable
-from fairlayer.decisions import decide
-from fairlayer.decisions.inputs import ACCURACY
 from fairlayer.errors import DataError, require
 from fairlayer.model import FairModel
 from fairlayer.training.emission import Emission, emit_in_batches
@@ -133,7 +131,7 @@ class Run:
         inference: bool = True,
         decisions: str | None = None,
         capacity: int | None = None,
-        utility: Any = ACCURACY,
+        utility: Any = None,
     ) -> Prediction:
         """Project the whole frame as one batch; labels are neither needed nor read.
 
@@ -141,9 +139,9 @@ class Run:
             frame: the rows.
             inference: refuse a frame smaller than `b_tau`.
             decisions: "rule" decides by the thresholds fitted in training, "batch" by `decide` on this frame, None by
-                the rule where the route that was kept is one, else at 0.5.
-            capacity: the most rows to select with "batch" rows to select.
-            utility: the utility with "batch"; see `decide`.
+                the route that was kept: its rule, the batch, or 0.5.
+            capacity: the most rows to select with "batch".
+            utility: the utility with "batch", see `decide`; None for the one of the training.
 
         Raises:
             SmallBatchError: the frame has fewer than `b_tau` rows.
@@ -162,8 +160,8 @@ class Run:
                     "decisions were asked for, but this run predicts amounts. Leave --decisions out."
                 )
             return prediction
-        how = decisions or ("rule" if self.route.step == "decision rule" else "threshold")
-        if how != "batch" and (capacity is not None or utility is not ACCURACY):
+        how = decisions or {"decision rule": "rule", "batch decisions": "batch"}.get(self.route.step, "threshold")
+        if how != "batch" and (capacity is not None or utility is not None):
             raise NoDecisionsError(
                 "a capacity or a utility was given, which only decisions on this very batch can keep. Use "
                 "--decisions batch; the utility of a rule is given to `train`."
@@ -173,13 +171,13 @@ class Run:
 
 def _decided(run: Run, prediction: Prediction, how: str, capacity: int | None, utility: Any) -> Prediction:
     raw, sensitive, rule = prediction.raw.astype(np.float64), prediction.sample.sensitive, run.route.rule
+    chosen: NDArray[Any]
     if how == "threshold":
         chosen, words = prediction.scores >= THRESHOLD, f"score at least {THRESHOLD}"
     elif how == "batch":
-        found = decide(
-            raw, run.recipe.config.parsed(), sensitive_features=sensitive, capacity=capacity, utility=utility
-        )
-        chosen, words = found.decisions.numpy(), "decide on this batch"
+        constraints = run.recipe.config.parsed()
+        chosen = run.route.decide(raw, constraints, sensitive, capacity=capacity, utility=utility)
+        words = "decide on this batch"
     elif rule is None:
         raise NoDecisionsError(
             f"this run keeps '{run.route.name}' and no decision rule. Train with --decisions, or decide on this very "
@@ -187,7 +185,7 @@ def _decided(run: Run, prediction: Prediction, how: str, capacity: int | None, u
         )
     else:
         chosen = rule.apply(raw, sensitive_features=sensitive).numpy()
-        words = "thresholds per group, fitted to the validation rows"
+        words = f"thresholds per group, fitted to {run.route.fitted}"
     return replace(prediction, decisions=np.asarray(chosen, dtype=np.int64), decided_by=words)
 
 
