@@ -29,7 +29,7 @@ MIXES = [  # with sample weights, and without
     *[(mix, False) for mix in ("one pair", "several", "equal", "estimates")],
     *[(mix, True) for mix in ("groups", "several", "soft", "rows")],
 ]
-# These are checked entry by entry; the others in one random direction, which shows an error of any entry that is large enough.
+# These are checked entry by entry; the others in one random direction, which shows a large error of any entry.
 WHOLE = {"several"}
 
 
