@@ -16,6 +16,7 @@ def is_number(value: Any) -> TypeIs[float]:
     """Return whether it is a finite number of Python or NumPy, and no truth value.
 
     Example:
+        >>> import numpy as np
         >>> is_number(np.float32(0.02)), is_number(True), is_number(float("nan"))
         (True, False, False)
     """
@@ -26,6 +27,7 @@ def is_whole(value: Any) -> TypeIs[int]:
     """Return whether it is a whole number of a type that holds nothing else, and no truth value.
 
     Example:
+        >>> import numpy as np
         >>> is_whole(np.int64(3)), is_whole(True), is_whole(3.0)
         (True, False, False)
     """

@@ -77,7 +77,7 @@ def alternatives_among(routes: Routes, chosen: str) -> list[dict[str, Any]]:
         >>> parity = "demographic_parity(sex, 0.02)"
         >>> found = compare_routes([Candidate("mine", scores, scores)], parity, valid=rows, test=rows)
         >>> [row["name"] for row in alternatives_among(found, found.best.name)]
-        ['mine', 'mine, projected', 'mine, rule']
+        ['mine', 'mine, projected', 'mine, rule', 'mine, batch']
     """
     best = routes.named(chosen)
     return [
