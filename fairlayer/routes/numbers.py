@@ -153,7 +153,7 @@ def numbers_of(
         constraints: what is measured.
         task: classification or regression.
         held: "scores" or "decisions", where the route bounds their measured gaps by construction.
-        utility: 2 x 2 table, utility[label][decision], for the measure "utility".
+        utility: 2 x 2 table, `utility[label][decision]`, for the measure "utility".
     """
     assert rows.labels is not None
     labels = np.asarray(rows.labels, dtype=np.float64)

@@ -42,7 +42,7 @@ class TrainedRoutes:
         trees: the boosted trees; None where none were asked for.
         routes: the comparison.
         rules: a decision rule for each candidate that has one, by name.
-        utility: utility[label][decision], by which rules were fitted and batches are decided.
+        utility: `utility[label][decision]`, by which rules were fitted and batches are decided.
 
     Example:
         >>> from fairlayer.data.readers import read_lending

@@ -31,7 +31,7 @@ class KeptRoute:
             fit.
         calibrator: what makes label estimates of the scores, where a constraint reads labels or batches are decided;
             fitted to the same rows.
-        utility: utility[label][decision], by which batches are decided.
+        utility: `utility[label][decision]`, by which batches are decided.
 
     Example:
         >>> route = KeptRoute("trained through", step="projected")

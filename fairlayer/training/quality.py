@@ -42,7 +42,7 @@ def quality_of(
         scores: (n,).
         decisions: (n,) 0 or 1; None for regression.
         task: classification or regression.
-        utility: 2 x 2 table, utility[label][decision], for the entry "utility".
+        utility: 2 x 2 table, `utility[label][decision]`, for the entry "utility".
 
     Example:
         >>> labels, scores = np.array([0.0, 1.0]), np.array([0.5, 0.5])
