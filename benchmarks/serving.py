@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import describe, header, limit_threads, load
+from postgresql import database
 
 limit_threads(1)
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\n{'way':<46} {'clients':>7} {'requests/s':>11} {'median ms':>10} {'p99 ms':>8}")
     found = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        address = stack.enter_context(_database(options.address))
+        address = stack.enter_context(database(options.address))
         run, records = _trained(Path(folder))
         for way, opened in _ways(run, Path(folder), address):
             with opened as connect:
@@ -97,22 +98,6 @@ def _trained(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
     if command(["train", str(folder / "loans.csv"), *asked, *quick]) != 0:
         raise RuntimeError("the run could not be trained; `fairlayer train` has said why")
     return folder / "run", list(json.loads(rows[2000:].drop(columns="label").to_json(orient="records")))
-
-
-@contextmanager
-def _database(address: str | None) -> Iterator[str | None]:
-    if address is not None:
-        yield address
-        return
-    sys.path.insert(0, str(ROOT))
-    from tests.streaming.postgresql import programs, running
-
-    if programs() is None:
-        print("skipped: PostgreSQL (its programs are not found)", file=sys.stderr)
-        yield None
-        return
-    with running() as server:
-        yield server.address
 
 
 def _schema(address: str, name: str) -> str:

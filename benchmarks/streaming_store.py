@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from machine import describe, header, load
+from postgresql import database
 
 import fairlayer as fl
 from fairlayer.fused import stream_kernels
@@ -33,7 +34,6 @@ from fairlayer.streaming.store import StreamStore
 from fairlayer.streaming.stores.shared import SharedStore
 from fairlayer.trail import AuditTrail, SlotTrail
 
-ROOT = Path(__file__).resolve().parents[1]
 WORDS = Vocabulary().learn({"sex": ["F", "M"]})
 Ask = Callable[[int], Any]
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     facts = describe(1, ["fairlayer", "torch", "numpy", "psycopg"])
     print(header("Stored requests a second", facts), flush=True)
-    with _database(options.address) as address:
+    with database(options.address) as address:
         rates = dict(_rates(address, options.seconds))
     floor = rates.get("PostgreSQL, one shared row, 8 threads")
     print(f"\n{'way':<48} {'requests/s':>11} {'over the row':>13}")
@@ -57,22 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         Path(options.json).write_text(json.dumps({**facts, "requests_per_second": rates}, indent=1) + "\n")
     return 0
-
-
-@contextmanager
-def _database(address: str | None) -> Iterator[str | None]:
-    if address is not None:
-        yield address
-        return
-    sys.path.insert(0, str(ROOT))
-    from tests.streaming.postgresql import programs, running
-
-    if programs() is None:
-        print("skipped: PostgreSQL (its programs are not found)", file=sys.stderr)
-        yield None
-        return
-    with running() as server:
-        yield server.address
 
 
 def _rates(address: str | None, seconds: float) -> Iterator[tuple[str, float]]:

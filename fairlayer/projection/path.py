@@ -1,4 +1,4 @@
-"""What a tolerance costs: the projection along a grid of limits, for little more than one of them."""
+"""What a tolerance costs: the projection along a grid of limits, solved together on one condensed batch."""
 
 from __future__ import annotations
 

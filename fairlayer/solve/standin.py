@@ -47,10 +47,8 @@ _STEPS, _MOST_LOOKS = 20, 40  # of the exact method in the sorted batch
 _FINE, _FINEST = 25, 33  # how many steps of a search from nothing the first one is worth: on the batch, and sorted
 _FIRST, _MOST_STEPS, _MOST_PASSES = 10, 60, 16  # on the batch, after samples that are one
 _LEAST_FLOOR = 1e-13  # of K in the sorted batch
-_MET, _SLACK = (
-    2e-11,
-    8e-12,
-)  # prediction units: what is further off than rounding, by limits and by prices, is not taken
+# Prediction units: what is further off than rounding, by limits and by prices, is not taken.
+_MET, _SLACK = 2e-11, 8e-12
 _ROUNDED = 1e-16  # what is added to that for each unit of the scores
 
 

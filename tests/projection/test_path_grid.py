@@ -179,6 +179,15 @@ def test_the_numbers_of_many_limits_are_those_of_each(rule: Any, seed: int) -> N
         np.testing.assert_allclose(found[row], expected, atol=1e-15)
 
 
+def test_the_worst_of_several_statements_is_taken_at_each_limit_by_itself() -> None:
+    groups, labels = np.array([0, 0, 1, 1]), np.array([0.0, 1.0, 0.0, 1.0])
+    batch = Batch(read_sensitive_features({"g": groups}), 4, labels, None, lambda: np.zeros(4))
+    stated = [fl.EqualizedOdds("g", limit).statements(batch) for limit in (0.05, 0.05, 0.3)]
+    values = np.array([[0.1, 0.5, 0.5, 0.7], [0.1, 0.5, 0.2, 0.7], [0.1, 0.5, 0.5, 0.7]])  # apart by label 0, and by 1
+    found = worst_numbers(stated, lambda means: np.array([means.of(each) for each in values]))
+    np.testing.assert_allclose(found, [0.4, 0.2, 0.4], atol=1e-15)
+
+
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The compiled sweeps, loaded."""
