@@ -137,21 +137,24 @@ class Run:
 
         Args:
             frame: the rows.
-            inference: refuse a frame smaller than `b_tau`.
+            inference: refuse a frame smaller than `b_tau` where the frame counts as a batch: where its scores are
+                projected, or it is decided as a whole. Thresholds decide each row by itself.
             decisions: "rule" decides by the thresholds fitted in training, "batch" by `decide` on this frame, None by
                 the route that was kept: its rule, the batch, or 0.5.
             capacity: the most rows to select with "batch".
             utility: the utility with "batch", see `decide`; None for the one of the training.
 
         Raises:
-            SmallBatchError: the frame has fewer than `b_tau` rows.
+            SmallBatchError: the frame counts as a batch, and has fewer than `b_tau` rows.
             CategoryError: a sensitive feature holds a category that was not in the training table.
             MissingColumnError: a column that the model reads is missing.
             NoDecisionsError: decisions were asked of a run that has none.
         """
         sample = self.recipe.sample(frame)
+        how = decisions or {"decision rule": "rule", "batch decisions": "batch"}.get(self.route.step, "threshold")
+        whole = self.route.step == "projected" or how == "batch"  # else each row is scored and decided by itself
         emission = emit_in_batches(
-            self.layered, sample, len(sample), inference=inference, calibrator=self.route.calibrator
+            self.layered, sample, len(sample), inference=inference and whole, calibrator=self.route.calibrator
         )
         prediction = Prediction(sample, emission, self.route)
         if self.recipe.config.task == "regression":
@@ -160,7 +163,6 @@ class Run:
                     "decisions were asked for, but this run predicts amounts. Leave --decisions out."
                 )
             return prediction
-        how = decisions or {"decision rule": "rule", "batch decisions": "batch"}.get(self.route.step, "threshold")
         if how != "batch" and (capacity is not None or utility is not None):
             raise NoDecisionsError(
                 "a capacity or a utility was given, which only decisions on this very batch can keep. Use "

@@ -13,6 +13,7 @@ from fairlayer.calibration import GroupCalibrator
 from fairlayer.data import TensorTable
 from fairlayer.data.readers import read_lending
 from fairlayer.edge import as_constraints
+from fairlayer.errors import SmallBatchError
 from fairlayer.routes import Candidate, Routes, TrainedRoutes, compare_routes, save_routes, train_routes
 from fairlayer.routes.numbers import RouteGap, calibration_errors
 from fairlayer.routes.rules import expected_gaps
@@ -182,6 +183,22 @@ def test_a_run_that_keeps_a_batch_route_decides_each_frame_as_a_whole(found: Tra
         assert np.array_equal(generous.decisions, kept.decisions)  # type: ignore[arg-type]
         with pytest.raises(NoDecisionsError, match="only decisions on this very batch"):
             run.predict(frame, decisions="rule", utility=((1.0, 0.0), (0.0, 9.0)))
+
+
+def test_thresholds_decide_one_row_by_itself_and_what_needs_a_batch_refuses_it(found: TrainedRoutes) -> None:
+    frame = read_lending(n=700, seed=9).frame.drop(columns=["label", "repays"])
+    for name in ("plain, batch", "plain, rule", "trees"):
+        run = found.run(name)
+        among = run.predict(frame, decisions="rule").decisions
+        assert among is not None
+        alone = [run.predict(frame[i : i + 1], decisions="rule").decisions for i in range(12)]
+        assert [int(each[0]) for each in alone if each is not None] == among[:12].tolist()
+        with pytest.raises(SmallBatchError, match="batches of 12 rows"):
+            run.predict(frame[:12], decisions="batch")
+    assert found.run("plain, rule").predict(frame[:1]).decisions is not None  # the rule that was kept decides
+    for name, how in (("plain, batch", None), ("plain, projected", None), ("plain, projected", "rule")):
+        with pytest.raises(SmallBatchError, match="batches of 1 rows"):
+            found.run(name).predict(frame[:1], decisions=how)
 
 
 def test_a_run_decides_a_batch_as_the_route_beside_its_own_does(found: TrainedRoutes) -> None:
