@@ -88,11 +88,12 @@ def warn_if_nothing_to_compare(constraint: Constraint, statement: Statement, onc
 def nothing_to_compare(constraint: Constraint, groups: Sequence[str], unknown: int) -> str:
     """Return what to say of a constraint on fewer than two groups, and so many samples of unknown group."""
     names = ", ".join(map(repr, constraint.features))
-    known = f"the only group known is {groups[0]!r}, and" if groups else "no group is known, and"
+    known = f"the only group known is {groups[0]!r}" if groups else "no group is known"
+    others = "1 sample is" if unknown == 1 else f"{unknown} samples are"
+    rest = f", and {others} of unknown group" if unknown else ""
     return (
-        f"{constraint.name} has nothing to compare: of the sensitive feature {names} {known} {unknown} samples are of "
-        "unknown group. It bounds nothing. Check the column (None, NaN and -1 mean unknown), and call "
-        "fit_categories(...) on data that has every group."
+        f"{constraint.name} has nothing to compare: of the sensitive feature {names} {known}{rest}. It bounds nothing. "
+        "Check the column (None, NaN and -1 mean unknown), and call fit_categories(...) on data that has every group."
     )
 
 

@@ -151,7 +151,8 @@ def test_it_says_where_the_caller_stands() -> None:
 @pytest.mark.parametrize(
     ("column", "said"),
     [
-        (["F"] * N, "the only group known is 'sex=F', and 0 samples"),
+        (["F"] * N, "the only group known is 'sex=F'. It bounds nothing"),
+        (["F"] * (N - 1) + [None], "the only group known is 'sex=F', and 1 sample is of unknown group"),
         (["F", None] * 20, "the only group known is 'sex=F', and 20 samples"),
         ([None] * N, "no group is known, and 40 samples"),
         ([-1] * 30 + [7] * 10, "the only group known is 'sex=7', and 30 samples"),
