@@ -25,7 +25,7 @@ from fairlayer.audit.table import AuditTable
 
 __all__ = ["Audit"]
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

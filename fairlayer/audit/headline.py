@@ -1,4 +1,4 @@
-"""The first screen: what was asked, whether it held, on whom, who is worse off, who was moved, and what it cost."""
+"""The first screen: what was asked, whether it held, on whom, who is worse off, what grew, who was moved, the cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairlayer.audit.cost import Cost
-from fairlayer.audit.criteria import metrics_of
+from fairlayer.audit.criteria import CRITERIA, metrics_of
+from fairlayer.audit.disparities import Disparity
 from fairlayer.audit.grouping import Grouping
 from fairlayer.audit.metrics import metric
 from fairlayer.audit.outcome import Outcome
@@ -18,6 +19,9 @@ from fairlayer.audit.table import AuditTable
 __all__ = ["headline"]
 
 _USUAL = ("selection_rate", "mean_score")
+
+# The distances of which a reader must know if they grew, each of a single metric.
+_WATCHED = (*(name for name in CRITERIA if len(metrics_of(name)) == 1), "accuracy")
 
 
 def headline(
@@ -42,6 +46,7 @@ def headline(
         "reversals": _reversals(asked, strata),
         "on_whom": _on_whom(table, left_out),
         "worse_off": [sentence for one in asked for sentence in _worse_off(one, shown.get(one.by, ()))],
+        "grew": [] if before is None else [sentence for one in asked for sentence in _grew(one, shown.get(one.by, ()))],
         "moved": _moved(asked, before),
         "cost": _cost(costs, before),
     }
@@ -108,6 +113,36 @@ def _ends(found: Any, key: str) -> str | None:
 
 def _shown(number: float, name: str) -> str:
     return f"{100 * number:.1f} of 100" if metric(name).unit == "share" else f"{number:.3f}"
+
+
+def _grew(one: Grouping, names: Sequence[str]) -> list[str]:
+    """Return which distances that nobody asked about a correction made larger, by more than chance explains."""
+    told = {metric_name for name in names for metric_name in metrics_of(name)}
+    said = []
+    for name in _WATCHED:
+        now, old = one.disparities.get(name), one.before.get(name)
+        if now is None or old is None or now.worst.metric in told or not now.worst.worse_off:
+            continue
+        if now.difference.known and now.difference.low > old.difference.measured:
+            said.append(_grown(now, old))
+    return said
+
+
+def _grown(now: Disparity, old: Disparity) -> str:
+    part = now.worst
+    known = metric(part.metric)
+    value, earlier = ({group.name: group.value for group in found.worst.groups} for found in (now, old))
+    scale, unit = (100.0, " points") if known.unit == "share" else (1.0, "")
+    digits = 1 if known.unit == "share" else 3
+    before, after, low, high = (
+        f"{scale * number:.{digits}f}"
+        for number in (old.difference.measured, now.difference.measured, now.difference.low, now.difference.high)
+    )
+    return (
+        f"In the {known.words}, the groups were {before}{unit} apart, and are {after} now ({low} to {high}). Worst off "
+        f"is {part.worse_off}: {_shown(value[part.worse_off], part.metric)}, before "
+        f"{_shown(earlier[part.worse_off], part.metric)}."
+    )
 
 
 def _moved(groupings: Sequence[Grouping], before: AuditTable | None) -> list[str]:

@@ -59,6 +59,7 @@ def public_document(document: Mapping[str, Any], *, smallest: int = 10) -> dict[
             ],
             "reversals": [],
             "worse_off": ["The tables of the groups show it."],
+            "grew": [],
             "moved": ["Who was moved is not part of the public version."],
             "on_whom": [f"{document['rows']['counted']:,.0f} people were counted."],
         },

@@ -26,7 +26,9 @@ def show_audit(document: Mapping[str, Any]) -> None:
     if not head["asked"]:
         say("Say when it fails: --fail-on 'demographic_parity_difference > 0.1'.")
     say(" ".join(head["on_whom"]))
-    for title, name in (("Worse off", "worse_off"), ("Moved", "moved"), ("Cost", "cost")):
+    for title, name in (("Worse off", "worse_off"), ("Grown", "grew"), ("Moved", "moved"), ("Cost", "cost")):
+        if name == "grew" and not head[name]:
+            continue
         print(f"{title}:")
         for sentence in head[name] or ["nobody, as far as groups with enough people tell."]:
             say(Reader.readable(sentence), "  ")
@@ -39,7 +41,8 @@ def show_verdicts(document: Mapping[str, Any]) -> None:
     """Print every limit with its outcome, and what a reader must know."""
     for one in document["verdicts"]:
         say(f"{one['outcome']}: {one['question']} {one['answer'].removeprefix('Not evaluated. ')}")
-    for sentence in document["headline"]["reversals"] + document["warnings"]:
+    head = document["headline"]
+    for sentence in head["reversals"] + [Reader.readable(one) for one in head["grew"]] + document["warnings"]:
         say(f"Warning: {sentence}")
 
 

@@ -126,10 +126,13 @@ def _summary(document: Mapping[str, Any]) -> list[str]:
     for title, name in (
         ("On whom", "on_whom"),
         ("Who is worse off", "worse_off"),
+        ("Which other distances grew", "grew"),
         ("Who was moved", "moved"),
         ("What it cost", "cost"),
     ):
         said = [Reader.readable(sentence) for sentence in head[name]]
+        if not said and name == "grew":
+            continue
         parts.append(f"*{title}.* " + (" ".join(said) or "Nothing can be said."))
     parts += [f"> {sentence}" for sentence in document["warnings"]]
     return parts

@@ -12,6 +12,7 @@ import pytest
 
 from fairlayer.audit import Audit, Columns, Wanted, audit, audit_frame
 from fairlayer.errors import DataError, FairlayerError, ParameterError
+from fairlayer.report.markdown import render_markdown
 
 
 def people(n: int = 4000, *, gap: float = 0.25, seed: int = 0) -> pd.DataFrame:
@@ -139,6 +140,32 @@ def test_a_reversal_beyond_chance_is_a_headline() -> None:
         decisions=[1] * 201 + [0] * 199 + [1] * 199 + [0] * 201, decisions_before=old, sensitive_features={"sex": sex}
     )
     assert slight.to_dict()["headline"]["reversals"] == []
+
+
+def test_a_distance_that_nobody_asked_about_and_that_grew_is_a_headline() -> None:
+    sex = ["F"] * 1000 + ["M"] * 1000
+    y = [1] * 600 + [0] * 400 + [1] * 200 + [0] * 800
+    before = [1] * 480 + [0] * 520 + [1] * 160 + [0] * 840  # 80 of 100 with label 1 in both groups
+    after = [1] * 240 + [0] * 760 + [1] * 180 + [0] * 820  # 40 and 90 of 100
+    given = {"y": y, "decisions_before": before, "sensitive_features": {"sex": sex}}
+    found = audit(decisions=after, limits=["demographic_parity_difference > 0.1"], **given).to_dict()
+    grew = found["headline"]["grew"]
+    assert any(
+        said.startswith(
+            "In the share of the people with label 1 who have a positive decision, the groups were 0.0 points apart, "
+            "and are 50.0 now ("
+        )
+        and said.endswith("Worst off is sex=F: 40.0 of 100, before 80.0 of 100.")
+        for said in grew
+    )
+    assert not any("share of people with a positive decision" in said for said in grew), "it fell, and was asked about"
+    text = render_markdown(found)
+    assert "Which other distances grew" in text
+    # two people more are chance, and without predictions from before nothing can have grown
+    slight = audit(decisions=[0, 0, *before[2:]], **given).to_dict()
+    assert slight["headline"]["grew"] == []
+    assert "Which other distances grew" not in render_markdown(slight)
+    assert audit(decisions=after, y=y, sensitive_features={"sex": sex}).to_dict()["headline"]["grew"] == []
 
 
 def test_given_decisions_are_compared_with_those_that_the_scores_before_would_have_made() -> None:
