@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,71 +28,19 @@ from fairlayer.fused import kernels, loaded
 from fairlayer.geometry import Entropic, Euclidean, Geometry, Likelihood
 from fairlayer.passes.base import Cells, Passes, Point
 from fairlayer.passes.compiled import NUMBERS
+from fairlayer.passes.sorting import SortedSamples, sorted_by_cell
 
-__all__ = ["CondensedBatch", "CondensedPasses", "sorted_by_cell"]
+__all__ = ["CondensedBatch", "CondensedPasses"]
 
 _KNOWN: tuple[Geometry, ...] = (Euclidean(), Entropic(), Likelihood())
 _PLAIN = (float, type(None))  # bounds that are the same for all samples
 _FAR = 30.0  # widths of the box, beyond which sums over raw scores round too coarsely
 _POINTS = 14  # for each interval of log-odds
 _NEAR_ONE = 14.0  # log-odds of a probability from which 1 - z no longer says where the sample lies
-_IN_CACHE = 300_000  # samples that a sweep may put where they belong, one here and one there
-_FINE, _COARSE = 2, 8192  # samples of a part that such a sweep fills; of more samples, the parts stay in the cache
-_MANY_OF_A_CELL = 500  # samples from which such a sweep is quicker than a sort
-_RUNS_LEFT = 64  # runs that such a sweep may leave to a general sort, beside whole cells
 _TOO_FAR = 600.0  # log-odds of which exp(-x) leaves the range of float64
 _RUN = 8192  # samples that are worked on at a time, so that what lies between stays in the cache
 _NUMBERS = 400_000  # that are worked on at a time
 _SLACK = 1e-9  # by which the place of a threshold may be missed before it is looked at sample by sample
-
-
-class SortedSamples(NamedTuple):
-    """The samples cell by cell, and by score within each.
-
-    Args:
-        scores: (n,).
-        weights: (n,), or None for one each.
-        starts: where each cell begins, at last the samples in no cell, and the end, (cells + 2,).
-    """
-
-    scores: FloatArray
-    weights: FloatArray | None
-    starts: IntArray
-
-
-def sorted_by_cell(scores: FloatArray, cells: Cells) -> SortedSamples:
-    """Sort samples by cell, and by score within each.
-
-    A compiled sweep does it at once, and of many samples brings those together that lie near each other. Without it,
-    numbers of 16 bits are sorted by their digits, and numbers alone without their places by wide instructions.
-
-    Args:
-        scores: (n,).
-        cells: their cells, and how many samples each row stands for.
-    """
-    codes, k = cells.codes, len(cells.counts)
-    assert codes is not None
-    counts, compiled = np.bincount(codes, minlength=k + 1), kernels(len(codes))
-    starts, ordered, weights = np.append(0, np.cumsum(counts)), np.empty(0), None
-    left = np.stack([starts[:-1], starts[1:]], axis=1)  # runs whose scores are still to be sorted
-    if compiled is not None and cells.weights is None:
-        ordered = np.empty(len(codes))
-        if len(codes) >= _MANY_OF_A_CELL * (k + 1):
-            size = _FINE if len(codes) <= _IN_CACHE else _COARSE
-            left = np.empty((k + 1 + _RUNS_LEFT + len(codes) // _COARSE, 2), dtype=np.int64)
-            left = left[: compiled.cells.arrange_by_score(scores, codes, counts, size, starts, ordered, left)]
-        else:
-            compiled.cells.arrange(scores, codes, counts, starts, ordered)
-    else:
-        order = np.argsort(codes.astype(np.uint16) if k < 2**16 else codes, kind="stable")
-        ordered, weights = scores[order], None if cells.weights is None else cells.weights[order]
-    for run in (slice(first, last) for first, last in left.tolist()):
-        if weights is None:
-            ordered[run].sort()
-        else:
-            within = np.argsort(ordered[run], kind="stable")
-            ordered[run], weights[run] = ordered[run][within], weights[run][within]
-    return SortedSamples(ordered, weights, starts)
 
 
 class CondensedBatch:
