@@ -133,6 +133,8 @@ class CondensedBatch:
         total = (0.5 * pulls * pulls * free).sum(axis=1)
         scores, weights, starts = self.samples
         for cell, (first, last) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+            if first == last:
+                continue
             # What a bound holds is counted from that bound's side, so that nothing cancels.
             for end, bound, held in (
                 (below[:, cell] - first, self.lower, slice(first, int(below[:, cell].max()))),
@@ -163,7 +165,7 @@ class CondensedBatch:
             first, last = np.where(short, middle + 1, first), np.where(open_still & ~short, middle, last)
         return self.whole - self._read(self._weights, first)
 
-    @property
+    @cached_property
     def whole(self) -> FloatArray:
         """The weight of each cell."""
         return self._read(self._weights, self.samples.starts[1:])
@@ -325,7 +327,7 @@ class CondensedPasses:
 
     def __init__(self, base: Passes, batch: CondensedBatch, copies: int = 1) -> None:
         self.base, self.batch, self.copies = base, batch, copies
-        self.cells = base.cells if copies == 1 else Cells(None, np.tile(base.cells.counts, copies), None)
+        self.cells = base.cells if copies == 1 else Cells(None, self._copied(base.cells.counts), None)
         self.scores = base.scores if copies == 1 else None
 
     @staticmethod
@@ -347,14 +349,17 @@ class CondensedPasses:
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`."""
         counts = self.base.cells.counts
-        return np.tile(self.batch.whole[:-1] / (counts * counts), self.copies)
+        return self._copied(self.batch.whole[:-1] / (counts * counts))
 
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`: at most, as if every sample were free."""
         scores, weights, starts = self.batch.samples
         sizes = np.abs(scores) if weights is None else np.abs(scores) * weights
         whole = np.array([sizes[a:b].sum() for a, b in pairwise(starts[:-1])])
-        return np.abs(point.statistics) + np.tile(whole / self.base.cells.counts, self.copies)
+        return np.abs(point.statistics) + self._copied(whole / self.base.cells.counts)
+
+    def _copied(self, values: FloatArray) -> FloatArray:
+        return np.concatenate([values] * self.copies)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.base, name)

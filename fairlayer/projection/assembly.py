@@ -100,6 +100,8 @@ class Assembly:
 
     def means_of(self, means: GroupMeans, statistics: FloatArray) -> FloatArray:
         """Return the means over each row of a measure that is stated, of predictions with such statistics, (t, s)."""
+        if self.refinement.plain:
+            return statistics
         return np.asarray((self.refinement.reader(means) @ statistics.T).T)
 
     def says_the_same(self, other: Assembly) -> bool:

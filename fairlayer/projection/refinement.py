@@ -49,6 +49,11 @@ class Refinement(NamedTuple):
             cells = cells._replace(classes=classes, dense_class=None if rows is None else of_rows)
         return Refinement(cells, hard, table, dense, {}, {})
 
+    @property
+    def plain(self) -> bool:
+        """Whether the statistics are the means over the rows of the one measure that is stated."""
+        return not self.dense and len(self.hard) == 1 and self.cells.classes == 1
+
     def names(self) -> tuple[str, ...]:
         """Return one name per cell, then one per dense row."""
         rows = [means.names for means in self.hard]
@@ -57,7 +62,7 @@ class Refinement(NamedTuple):
 
     def apply(self, matrix: Any, means: GroupMeans, column: int) -> Any:
         """Return a matrix over the rows of one measure as a matrix over the statistics."""
-        if not self.dense and len(self.hard) == 1 and self.cells.classes == 1:
+        if self.plain:
             return matrix
         m = self.table.shape[1]
         found, start = as_sparse(matrix), self.cells.classes * m

@@ -70,7 +70,7 @@ def solve_grid(passes: Passes, systems: Sequence[SlabSystem], *, relax: bool = F
     """
     found = GridSolution.blank(len(systems), passes.cells.size, max(len(slabs.blocks) for slabs in systems))
     solved = np.zeros(len(systems), dtype=bool)
-    if isinstance(passes, CondensedPasses) and systems[0].blocks and all(_alike(systems[0], each) for each in systems):
+    if isinstance(passes, CondensedPasses) and systems[0].blocks and _alike(systems):
         solved = _together(passes, systems, found)
     for row in np.flatnonzero(~solved).tolist():
         try:
@@ -107,7 +107,9 @@ def _together(passes: CondensedPasses, systems: Sequence[SlabSystem], found: Gri
     found.nu[rows], found.statistics[rows], found.prices[rows] = (
         each.reshape(len(which), -1)[exact] for each in (solved.nu, solved.statistics, solved.prices)
     )
-    return np.isin(np.arange(len(systems)), rows)
+    everywhere = np.zeros(len(systems), dtype=bool)
+    everywhere[rows] = True
+    return everywhere
 
 
 @dataclass(frozen=True)
@@ -261,9 +263,11 @@ def _netted(rows: ProblemRows, high: FloatArray, low: FloatArray) -> tuple[Float
     return np.where(tied, np.maximum(net, 0.0), high), np.where(tied, np.maximum(-net, 0.0), low)
 
 
-def _alike(first: SlabSystem, other: SlabSystem) -> bool:
-    """Return whether two systems read the same rows of the statistics."""
-    return len(first.blocks) == len(other.blocks) and all(
+def _alike(systems: Sequence[SlabSystem]) -> bool:
+    """Return whether all systems read the same rows of the statistics."""
+    first = systems[0].blocks
+    return all(len(each.blocks) == len(first) for each in systems) and all(
         type(a) is type(b) and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix))
-        for a, b in zip(first.blocks, other.blocks, strict=True)
+        for a, same in zip(first, zip(*(each.blocks for each in systems), strict=True), strict=True)
+        for b in same
     )
