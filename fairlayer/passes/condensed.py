@@ -72,12 +72,16 @@ class CondensedBatch:
             return False
         return passes.geometry != Euclidean() or passes.size <= _FAR * _width(passes)
 
-    def pulls(self, nu: FloatArray | None, points: int = 1) -> FloatArray:
-        """Return the pulls at dual points, one row each (None: at zero), (points, cells + 1)."""
-        found = np.zeros((points if nu is None else nu.size // self.cells, self.cells + 1))
-        if nu is not None:
-            np.divide(nu.reshape(-1, self.cells), self.counts, out=found[:, :-1])
+    def pulls(self, nu: FloatArray) -> FloatArray:
+        """Return the pulls at dual points, one row each, (points, cells + 1)."""
+        found = np.zeros((nu.size // self.cells, self.cells + 1))
+        np.divide(nu.reshape(-1, self.cells), self.counts, out=found[:, :-1])
         return found
+
+    @cached_property
+    def start(self) -> tuple[FloatArray, FloatArray]:
+        """The sums at no pull, as `at` returns them."""
+        return self.at(np.zeros((1, self.cells + 1)))
 
     def at(self, pulls: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the sums of y and of W of each cell, (points, cells + 1) each."""
@@ -342,7 +346,10 @@ class CondensedPasses:
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
         counts = self.base.cells.counts
-        sums, free = (each[:, :-1] for each in self.batch.at(self.batch.pulls(nu, self.copies)))
+        if nu is None:  # the same in every copy
+            sums, free = (np.broadcast_to(each, (self.copies, each.shape[1]))[:, :-1] for each in self.batch.start)
+        else:
+            sums, free = (each[:, :-1] for each in self.batch.at(self.batch.pulls(nu)))
         emit = None if self.copies > 1 else lambda run: self.base.at(nu).piece(run)
         return Point(None, None, (sums / counts).ravel(), (free / (counts * counts)).ravel(), emit)
 

@@ -78,7 +78,9 @@ class Refinement(NamedTuple):
     def reader(self, means: GroupMeans) -> Any:
         """Return the matrix that makes of statistics the means over each row of a measure, in a single column."""
         if means.key not in self.readers:
-            found = as_sparse(self.apply(as_sparse(np.eye(len(means))), means, 0))
+            own = np.arange(len(means))
+            found = self.apply(SparseRows(own, own, np.ones(len(means)), (len(means), len(means))), means, 0)
+            found = as_sparse(found)
             self.readers[means.key] = matrix_of(found.rows, found.columns, found.data, found.shape)
         return self.readers[means.key]
 

@@ -23,7 +23,7 @@ from fairlayer.solve.many_rows import ProblemRows, solve_priced
 from fairlayer.solve.newton import ROUNDING
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.ranges import price_ranges
-from fairlayer.solve.slabs import RowSlabs, SlabSystem
+from fairlayer.solve.slabs import RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.solving import solve
 from fairlayer.solve.table import RowTable
@@ -128,7 +128,6 @@ class _Grid:
     def __init__(self, passes: CondensedPasses, systems: Sequence[SlabSystem]) -> None:
         self.base, self.systems, self.count = passes, systems, len(systems)
         self.passes = passes.copied(self.count)
-        self.steady = all(each.holds_for_constants for each in systems)  # whatever the limit, something meets it
         self.start = passes.at(None)
         self.gauged = self._gauged()
         if self.alike:
@@ -136,6 +135,8 @@ class _Grid:
             self.table = RowTable.of_copies(systems, np.concatenate(atol))
         else:
             self.table = RowTable.of_copies(self.gauged)
+        # Without offsets and scales, something meets every limit.
+        self.steady = systems[0].holds_for_constants and bool((self.table.scale == 1.0).all())
         sizes = [(len(each.matrix), isinstance(each, RowSlabs)) for each in systems[0].blocks]
         self.pairs = sum(2 * size if own else size * (size - 1) for size, own in sizes)
         self.units = None if self.pairs <= _FEW_PAIRS and self.steady else Units.of(self.table)
@@ -263,11 +264,16 @@ def _netted(rows: ProblemRows, high: FloatArray, low: FloatArray) -> tuple[Float
     return np.where(tied, np.maximum(net, 0.0), high), np.where(tied, np.maximum(-net, 0.0), low)
 
 
+def _has_offset(first: RowSlabs | SpreadSlabs, other: RowSlabs | SpreadSlabs) -> bool:
+    """Return whether both blocks of one type have offsets, or neither has."""
+    return isinstance(first, RowSlabs) or isinstance(other, RowSlabs) or (first.offset is None) == (other.offset is None)
+
+
 def _alike(systems: Sequence[SlabSystem]) -> bool:
     """Return whether all systems read the same rows of the statistics."""
     first = systems[0].blocks
     return all(len(each.blocks) == len(first) for each in systems) and all(
-        type(a) is type(b) and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix))
+        type(a) is type(b) and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix)) and _has_offset(a, b)
         for a, same in zip(first, zip(*(each.blocks for each in systems), strict=True), strict=True)
         for b in same
     )
