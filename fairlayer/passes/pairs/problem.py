@@ -144,6 +144,7 @@ class PairProblem:
         if self._state is not None:  # what held the answer before may hold this one
             found = self._finished(self._state, pull)
             if found is not None:
+                self._state = self._held_by(found, self._state)
                 return found
         state = self._state or self._start(pull)
         unit, forces = float(np.median(self._curvature(state.y))), self._force_size(state, pull)
@@ -153,7 +154,7 @@ class PairProblem:
             state, steps = self._newton(state, pull, stiffness)
             found = self._finished(state, pull)
             if found is not None:
-                self._state = state
+                self._state = self._held_by(found, state)
                 return found
             if steps <= _FEW_STEPS:  # it can take a stiffer penalty
                 stiffness = min(3.0 * stiffness, stiffest)
@@ -168,6 +169,12 @@ class PairProblem:
         if self.open:
             y = y.clip(1e-12, 1.0 - 1e-12)
         return _State(y, np.zeros(len(self.i)), np.zeros(self.nodes))
+
+    def _held_by(self, answer: PairAnswer, state: _State) -> _State:
+        """Return where the next answer starts: at this one, with what holds it."""
+        y = np.empty(self.nodes)
+        y[self.node] = answer.value
+        return _State(y, answer.multipliers[self.rows], state.bounds)
 
     def _beyond(self, state: _State, stiffness: float) -> tuple[FloatArray, FloatArray]:
         """Return how far each pair, and each node, is outside its interval, multipliers counted."""
