@@ -264,16 +264,16 @@ def _netted(rows: ProblemRows, high: FloatArray, low: FloatArray) -> tuple[Float
     return np.where(tied, np.maximum(net, 0.0), high), np.where(tied, np.maximum(-net, 0.0), low)
 
 
-def _has_offset(first: RowSlabs | SpreadSlabs, other: RowSlabs | SpreadSlabs) -> bool:
-    """Return whether both blocks of one type have offsets, or neither has."""
-    return isinstance(first, RowSlabs) or isinstance(other, RowSlabs) or (first.offset is None) == (other.offset is None)
-
-
 def _alike(systems: Sequence[SlabSystem]) -> bool:
     """Return whether all systems read the same rows of the statistics."""
     first = systems[0].blocks
     return all(len(each.blocks) == len(first) for each in systems) and all(
-        type(a) is type(b) and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix)) and _has_offset(a, b)
+        type(a) is type(b) and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix)) and _offset(a) == _offset(b)
         for a, same in zip(first, zip(*(each.blocks for each in systems), strict=True), strict=True)
         for b in same
     )
+
+
+def _offset(block: RowSlabs | SpreadSlabs) -> bool:
+    """Return whether something is added to the rows of a block."""
+    return isinstance(block, SpreadSlabs) and block.offset is not None

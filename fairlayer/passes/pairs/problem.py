@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.errors import SolverError
 from fairlayer.geometry import Geometry
 from fairlayer.passes.pairs.clusters import Clusters
+from fairlayer.passes.pairs.flows import opened, sent_to_roots
 from fairlayer.passes.pairs.graph import Forest, Pairs, forest, strong_components
 from fairlayer.passes.pairs.linear import solve_laplacian
 
@@ -36,7 +37,8 @@ _MOST_ROUNDS = 80
 _MOST_STEPS = 30
 _FEW_STEPS = 12
 _MOST_EXCHANGES = 12
-_NEAR = 1e-4  # violations of the pairs, per unit of the predictions' size, from which the working set is tried
+_NEAR = 3e-4  # violations of the pairs, per unit of the predictions' size, from which the working set is tried
+_FEW_JOIN, _SOME_JOIN = 0.1, 20  # share of the working set, and number of pairs, that may join it at once
 _STRONGER = 100.0  # penalty per force, where the pulls are strong
 _STIFFEST = 1e6  # penalty per curvature: beyond it the sums of the penalty round too much
 _FEASIBLE = 5e-13  # by how much a pair may be violated, per unit of the predictions' size
@@ -260,7 +262,8 @@ class PairProblem:
     def _tried(self, state: _State, pull: FloatArray, forces: float, size: float) -> PairAnswer | FloatArray | None:
         """Return the answer with just the pairs that have a multiplier, or which multipliers to try next.
 
-        What has the wrong sign leaves the working set, and what is violated joins it. None where its limits clash.
+        What has the wrong sign leaves the working set, and what is violated joins it. None where its limits clash, and
+        where so much is violated that the exchange would go round in circles.
         """
         active = np.flatnonzero(state.edges)
         sign = np.sign(state.edges[active])
@@ -274,10 +277,12 @@ class PairProblem:
         apart = y[self.i] - y[self.j]
         loose = active[np.abs(apart[active] - sign * self.limit[active]) > _FEASIBLE * size]
         if len(loose):
-            return self._opened(trees, active, state.edges, loose)
+            return opened(trees, (self.i, self.j, self.limit), active, state.edges, loose)
         flow, held, balanced = self._balanced(y, state, active, pinned[trees.tree], pull, forces)
         wrong = sign * flow < -10.0 * _INACTIVE * forces
         violated = np.flatnonzero(np.abs(apart) - self.limit > _FEASIBLE * size)
+        if len(violated) > _FEW_JOIN * len(active) + _SOME_JOIN:
+            return None
         edges = np.zeros(len(self.i))
         edges[active] = np.where(sign * flow > 0.0, flow, 0.0)
         if len(violated) or bool(wrong.any()):
@@ -290,43 +295,6 @@ class PairProblem:
             return None
         rows = self._of_rows(edges, y, held, pull)
         return PairAnswer(y[self.node], self._clusters(trees, pinned, apart, edges, size), rows)
-
-    def _opened(self, trees: Forest, active: IntArray, edges: FloatArray, loose: IntArray) -> FloatArray:
-        """Return multipliers without circles of pairs whose limits do not add up.
-
-        What flows around such a circle costs more one way than it saves: it is sent the other way until a pair of the
-        circle has no multiplier left, and leaves.
-        """
-        edges, parent, above = edges.copy(), trees.parent, trees.edge
-        for e in loose.tolist():
-            circle = [(e, 1.0)]
-            up, down = int(self.i[e]), int(self.j[e])
-            paths: list[list[int]] = []
-            for node in (up, down):
-                path = [node]
-                while parent[path[-1]] >= 0:
-                    path.append(int(parent[path[-1]]))
-                paths.append(path)
-            common = set(paths[0]) & set(paths[1])
-            for path, way in ((paths[0], -1.0), (paths[1], 1.0)):
-                for node in path:
-                    if node in common:
-                        break
-                    edge = int(active[above[node]])
-                    circle.append((edge, way if self.i[edge] == node else -way))
-            at = np.array([edge for edge, _ in circle])
-            turn = np.array([direction for _, direction in circle])
-            sign = np.sign(edges[at])
-            if not sign.all():
-                continue  # another circle has opened this one
-            turn = turn * -np.sign(float((self.limit[at] * sign) @ turn) or 1.0)
-            falling = sign * turn < 0
-            if not falling.any():
-                continue
-            step = np.abs(edges[at][falling]).min()
-            edges[at] += step * turn
-            edges[at[falling][np.abs(edges[at][falling]).argmin()]] = 0.0
-        return edges
 
     def _levels(self, trees: Forest, y: FloatArray, pull: FloatArray) -> tuple[FloatArray | None, BoolArray]:
         """Return the level of each tree that balances it, or that a bound holds, and which ones are held."""
@@ -424,13 +392,5 @@ class PairProblem:
         force += np.bincount(pairs.first, flow, n) - np.bincount(pairs.second, flow, n)
         root = self.equal.order[self.equal.parent[self.equal.order] < 0]
         force[root] += held[self.node[root]]
-        left, sent = force.tolist(), [0.0] * len(self.tied)
-        first = pairs.first[self.tied].tolist()
-        parent, edge = self.equal.parent.tolist(), self.equal.edge.tolist()
-        for node in reversed(self.equal.order.tolist()):
-            if parent[node] >= 0:  # what is left on a node goes to its parent
-                amount = -left[node]
-                sent[edge[node]] = amount if first[edge[node]] == node else -amount
-                left[parent[node]] -= amount
-        flow[self.tied] = sent
+        flow[self.tied] = sent_to_roots(self.equal, pairs.first[self.tied], force)
         return flow
