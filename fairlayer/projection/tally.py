@@ -126,7 +126,7 @@ class Tallies:
 
     def _condensed(self, passes: CondensedPasses, found: GridSolution) -> PathTally:
         batch, counts = passes.batch, passes.cells.counts
-        unsolved = np.isnan(found.statistics).any(axis=1)
+        unsolved = np.asarray(np.isnan(found.statistics).any(axis=1))
         pulls = batch.pulls(np.where(unsolved[:, None], 0.0, found.nu))
         # The raw scores are those at no pull.
         reached = batch.reaching(np.concatenate([np.zeros((1, pulls.shape[1])), pulls]), self.threshold)

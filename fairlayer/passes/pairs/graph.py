@@ -9,7 +9,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 
-__all__ = ["Forest", "Pairs", "forest", "strong_components"]
+__all__ = ["Forest", "Pairs", "closest_between", "forest", "strong_components"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,22 @@ def _neighbours(n: int, first: IntArray, second: IntArray) -> tuple[IntArray, In
     at = np.concatenate([first, second])
     order = np.argsort(at, kind="stable")
     return np.concatenate([second, first])[order], np.append(0, np.cumsum(np.bincount(at, minlength=n)))
+
+
+def closest_between(pairs: Pairs, node: IntArray, nodes: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Return the pairs between different nodes, of several between the same two the closest, and their two nodes.
+
+    Args:
+        pairs: the pairs of samples.
+        node: the node of each sample.
+        nodes: number of nodes.
+    """
+    i, j = node[pairs.first], node[pairs.second]
+    rows = np.flatnonzero(i != j)
+    order = rows[np.argsort(pairs.limit[rows], kind="stable")]
+    low, high = np.minimum(i[order], j[order]), np.maximum(i[order], j[order])
+    _, kept = np.unique(low * nodes + high, return_index=True)
+    return order[kept], i[order[kept]], j[order[kept]]
 
 
 def strong_components(n: int, tail: IntArray, head: IntArray) -> IntArray:

@@ -28,7 +28,7 @@ from fairlayer.errors import SolverError
 from fairlayer.geometry import Geometry
 from fairlayer.passes.pairs.clusters import Clusters
 from fairlayer.passes.pairs.flows import opened, sent_to_roots
-from fairlayer.passes.pairs.graph import Forest, Pairs, forest, strong_components
+from fairlayer.passes.pairs.graph import Forest, Pairs, closest_between, forest
 from fairlayer.passes.pairs.linear import solve_laplacian
 
 __all__ = ["PairAnswer", "PairProblem"]
@@ -38,6 +38,7 @@ _MOST_STEPS = 30
 _FEW_STEPS = 12
 _MOST_EXCHANGES = 12
 _NEAR = 3e-4  # violations of the pairs, per unit of the predictions' size, from which the working set is tried
+_ROUGH = 4e-2  # the same, of an answer that is only about right
 _FEW_JOIN, _SOME_JOIN = 0.1, 20  # share of the working set, and number of pairs, that may join it at once
 _STRONGER = 100.0  # penalty per force, where the pulls are strong
 _STIFFEST = 1e6  # penalty per curvature: beyond it the sums of the penalty round too much
@@ -91,7 +92,8 @@ class PairProblem:
         self.tied = tied
         self.equal = forest(len(x), pairs.first[tied], pairs.second[tied], np.zeros(len(tied)))
         self.node, self.nodes = self.equal.tree, self.equal.trees
-        self._join_edges()
+        self.rows, self.i, self.j = closest_between(pairs, self.node, self.nodes)
+        self.limit = pairs.limit[self.rows]
         self.open = geometry.bounded
         self.lower, self.upper = (
             None if bound is None or self.open else self._bound(bound, tightest)
@@ -99,25 +101,12 @@ class PairProblem:
         )
         self._state: _State | None = None
 
-    def _join_edges(self) -> None:
-        """Pairs between two nodes, of which the closest counts."""
-        pairs = self.pairs
-        i, j = self.node[pairs.first], self.node[pairs.second]
-        rows = np.flatnonzero(i != j)
-        order = rows[np.argsort(pairs.limit[rows], kind="stable")]
-        low, high = np.minimum(i[order], j[order]), np.maximum(i[order], j[order])
-        _, kept = np.unique(low * self.nodes + high, return_index=True)
-        self.rows = order[kept]
-        self.i, self.j, self.limit = i[self.rows], j[self.rows], pairs.limit[self.rows]
-
     def _bound(self, bound: Any, tightest: Any) -> FloatArray:
         each = np.broadcast_to(np.asarray(bound, dtype=np.float64), len(self.x))
         start = -np.inf if tightest is np.maximum else np.inf
         found = np.full(self.nodes, start)
         tightest.at(found, self.node, each)
         return found
-
-    # ---- the objective, on nodes
 
     def _fold(self, values: FloatArray) -> FloatArray:
         return np.bincount(self.node, values, self.nodes).astype(np.float64, copy=False)
@@ -135,29 +124,35 @@ class PairProblem:
         """The curvature where it does not depend on the predictions."""
         return self._fold(self.weights)
 
-    # ---- the method of multipliers
-
     def answer(self, pull: FloatArray) -> PairAnswer:
         """Return the nearest predictions under the pulls (n,), per row of the batch.
 
         Raises:
             SolverError: it was not found to the accuracy that is promised.
         """
+        return self._sought(pull, rough=False)
+
+    def about(self, pull: FloatArray) -> PairAnswer:
+        """Return an answer whose pairs are about met, unchecked and without multipliers; exact ones may start there."""
+        return self._sought(pull, rough=True)
+
+    def _sought(self, pull: FloatArray, *, rough: bool) -> PairAnswer:
         if self._state is not None:  # what held the answer before may hold this one
             found = self._finished(self._state, pull)
             if found is not None:
-                self._state = self._held_by(found, self._state)
-                return found
+                return self._kept(found, self._state)
         state = self._state or self._start(pull)
         unit, forces = float(np.median(self._curvature(state.y))), self._force_size(state, pull)
         stiffest = max(_STIFFEST * unit, _STRONGER * forces)
         stiffness = max(10.0 * unit, forces)
         for _ in range(_MOST_ROUNDS):
             state, steps = self._newton(state, pull, stiffness)
+            if rough and self._missed(state) <= _ROUGH:
+                self._state = state
+                return self._as_it_is(state)
             found = self._finished(state, pull)
             if found is not None:
-                self._state = self._held_by(found, state)
-                return found
+                return self._kept(found, state)
             if steps <= _FEW_STEPS:  # it can take a stiffer penalty
                 stiffness = min(3.0 * stiffness, stiffest)
         raise SolverError(
@@ -172,11 +167,12 @@ class PairProblem:
             y = y.clip(1e-12, 1.0 - 1e-12)
         return _State(y, np.zeros(len(self.i)), np.zeros(self.nodes))
 
-    def _held_by(self, answer: PairAnswer, state: _State) -> _State:
-        """Return where the next answer starts: at this one, with what holds it."""
+    def _kept(self, answer: PairAnswer, state: _State) -> PairAnswer:
+        """Return an answer, at which the next one starts, with what holds it."""
         y = np.empty(self.nodes)
         y[self.node] = answer.value
-        return _State(y, answer.multipliers[self.rows], state.bounds)
+        self._state = _State(y, answer.multipliers[self.rows], state.bounds)
+        return answer
 
     def _beyond(self, state: _State, stiffness: float) -> tuple[FloatArray, FloatArray]:
         """Return how far each pair, and each node, is outside its interval, multipliers counted."""
@@ -242,14 +238,11 @@ class PairProblem:
         reach = self._fold(np.abs(pull)) + self._ground * np.abs(state.y)
         return float(max(np.abs(own).max(initial=0.0), reach.max(initial=0.0), 1e-300))
 
-    # ---- from the working set to the exact answer
-
     def _finished(self, state: _State, pull: FloatArray) -> PairAnswer | None:
         """Return the exact answer that the multipliers point to, or None where they do not yet point to it."""
-        size = max(1.0, float(np.abs(state.y).max(initial=0.0)))
-        far = float((np.abs(state.y[self.i] - state.y[self.j]) - self.limit).max(initial=0.0))
-        if far > _NEAR * size:
+        if self._missed(state) > _NEAR:
             return None
+        size = max(1.0, float(np.abs(state.y).max(initial=0.0)))
         forces = self._force_size(state, pull)
         edges = np.where(np.abs(state.edges) > _INACTIVE * forces, state.edges, 0.0)
         for _ in range(_MOST_EXCHANGES):
@@ -258,6 +251,19 @@ class PairProblem:
                 return tried
             edges = tried
         return None
+
+    def _missed(self, state: _State) -> float:
+        """Return the largest violation of a pair, per unit of the predictions' size."""
+        far = float((np.abs(state.y[self.i] - state.y[self.j]) - self.limit).max(initial=0.0))
+        return far / max(1.0, float(np.abs(state.y).max(initial=0.0)))
+
+    def _as_it_is(self, state: _State) -> PairAnswer:
+        """Return an answer that is about right, in which pairs with a multiplier move together."""
+        active = np.flatnonzero(state.edges)
+        tree = forest(self.nodes, self.i[active], self.j[active], np.zeros(len(active))).tree
+        pinned = np.zeros(int(tree.max(initial=-1)) + 1, dtype=bool)
+        pinned[tree[state.bounds != 0.0]] = True
+        return PairAnswer(state.y[self.node], Clusters(tree[self.node], pinned), np.zeros(len(self.pairs)))
 
     def _tried(self, state: _State, pull: FloatArray, forces: float, size: float) -> PairAnswer | FloatArray | None:
         """Return the answer with just the pairs that have a multiplier, or which multipliers to try next.
@@ -370,14 +376,8 @@ class PairProblem:
         tree = trees.tree
         touching = (np.abs(apart) >= self.limit - 1e-11 * size) & (edges == 0.0) & (tree[self.i] != tree[self.j])
         if bool(touching.any()):
-            up = apart[touching] > 0
-            i, j = tree[self.i[touching]], tree[self.j[touching]]
-            _, joined = np.unique(
-                strong_components(trees.trees, np.where(up, i, j), np.where(up, j, i)), return_inverse=True
-            )
-            held = np.zeros(int(joined.max()) + 1, dtype=bool)
-            np.logical_or.at(held, joined, pinned)
-            tree, pinned = joined[tree], held
+            up, i, j = apart[touching] > 0, tree[self.i[touching]], tree[self.j[touching]]
+            return Clusters(tree, pinned).joined(np.where(up, i, j), np.where(up, j, i)).of(self.node)
         return Clusters(tree[self.node], pinned)
 
     def _of_rows(self, edges: FloatArray, y: FloatArray, held: FloatArray, pull: FloatArray) -> FloatArray:
