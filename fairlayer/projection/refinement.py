@@ -78,10 +78,10 @@ class Refinement(NamedTuple):
     def reader(self, means: GroupMeans) -> Any:
         """Return the matrix that makes of statistics the means over each row of a measure, in a single column."""
         if means.key not in self.readers:
-            own = np.arange(len(means))
-            found = self.apply(SparseRows(own, own, np.ones(len(means)), (len(means), len(means))), means, 0)
-            found = as_sparse(found)
-            self.readers[means.key] = matrix_of(found.rows, found.columns, found.data, found.shape)
+            hard = means.codes is not None and not self.plain
+            found = self._lift(means) if hard else as_sparse(self.apply(as_sparse(np.eye(len(means))), means, 0))
+            shape = len(means), self.cells.size
+            self.readers[means.key] = matrix_of(found.rows, found.columns, found.data, shape)
         return self.readers[means.key]
 
     def _lift(self, means: GroupMeans) -> SparseRows:
