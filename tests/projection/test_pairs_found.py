@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import fairlayer as fl
 from fairlayer.constraints.lipschitz import nearest
 from fairlayer.errors import InfeasibleConstraintsError
+from fairlayer.geometry import Euclidean
 from fairlayer.passes.pairs import graph
 from fairlayer.passes.pairs.problem import PairProblem
 from fairlayer.solve import coupled
@@ -117,13 +118,12 @@ def test_rough_answers_save_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_answer_starts_at_what_held_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     z, lipschitz, _ = _batch(4)
-    pairs = graph.Pairs(
-        *(np.asarray(each) for each in lipschitz.pairs[:2]), lipschitz.constant * lipschitz.pairs[2], 300
-    )
-    problem = PairProblem(pairs, fl.geometry.Euclidean(), z, None, 0.0, 1.0)
-    first = problem.answer(np.zeros(300))
+    first, second, distance = lipschitz.pairs
+    pairs = graph.Pairs(first, second, lipschitz.constant * distance, 300)
+    problem = PairProblem(pairs, Euclidean(), z, None, 0.0, 1.0)
+    before = problem.answer(np.zeros(300))
     monkeypatch.setattr(PairProblem, "_newton", None)  # a search would fail
     again = problem.answer(np.zeros(300))
-    np.testing.assert_allclose(again.value, first.value, atol=1e-12)
+    np.testing.assert_allclose(again.value, before.value, atol=1e-12)
     moved = problem.answer(np.full(300, 1e-9))
-    np.testing.assert_allclose(moved.value, first.value, atol=1e-8)
+    np.testing.assert_allclose(moved.value, before.value, atol=1e-8)
