@@ -164,6 +164,8 @@ class Constraint(ABC):
 
 def as_names(on: str | Sequence[str]) -> tuple[str, ...]:
     """Return `on` as a tuple of feature names."""
+    if type(on) is str and on:
+        return (on,)
     ordered = isinstance(on, Iterable) and not isinstance(on, Set | Mapping)  # a set has no order to name cells by
     names = (on,) if isinstance(on, str) else tuple(on) if ordered else ()
     if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
@@ -214,7 +216,7 @@ def check_tolerance(owner: str, tolerance: Tolerance) -> Tolerance:
         ConstraintDefinitionError: it is negative, not finite, or no scalar.
     """
     tolerance = check_number(owner, "tolerance", tolerance)
-    if as_float(tolerance) < 0:
+    if (tolerance if type(tolerance) is float else as_float(tolerance)) < 0:
         raise ConstraintDefinitionError(
             f"{owner} was given tolerance={as_float(tolerance):g}; a tolerance is in prediction units and >= 0 "
             "(0 asks for equality)."
@@ -228,6 +230,8 @@ def check_number(owner: str, what: str, value: Tolerance) -> Tolerance:
     Raises:
         ConstraintDefinitionError: it is not finite, or no scalar.
     """
+    if type(value) is float and math.isfinite(value):  # the usual case, told apart without asking for tensors
+        return value
     if isinstance(value, torch.Tensor) and (value.ndim != 0 or not value.is_floating_point()):
         raise ConstraintDefinitionError(
             f"{owner} was given {what} as a tensor of shape {tuple(value.shape)} and {value.dtype}; "

@@ -157,18 +157,23 @@ def read_worst(
     )
 
 
-def worst_numbers(stated: Sequence[Sequence[Statement]], means_of: Callable[[GroupMeans], FloatArray]) -> FloatArray:
+def worst_numbers(
+    stated: Sequence[Sequence[Statement]], means_of: Callable[[GroupMeans], FloatArray], *, times: int = 1
+) -> FloatArray:
     """Return what `read_worst` reads, of a constraint at several limits: the numbers alone, NaN where there is none.
 
     Args:
         stated: the statements at each limit, (t,) of at least one each, which are the same but for the limit.
-        means_of: the means of each prediction over each row of a measure, (t, rows).
+        means_of: the means of each prediction over each row of a measure, (times * t, rows).
+        times: how many predictions there are at each limit: those at all limits, then the next ones at all limits.
     """
     found: list[StatementNumbers] = [
         alike[0].numbers(alike, means_of(alike[0].means)) for alike in zip(*stated, strict=True)
     ]
+    if len(found) == 1:
+        return found[0].value
     worst = np.argmax([each.miss for each in found], axis=0)
-    return np.asarray(np.array([each.value for each in found])[worst, np.arange(len(stated))])
+    return np.asarray(np.array([each.value for each in found])[worst, np.arange(times * len(stated))])
 
 
 def worst_of(measured: Iterable[Number]) -> Number:

@@ -120,11 +120,12 @@ class Rows(NamedTuple):
 
         Args:
             alike: the statements, (t,), whose rows are those of the first.
-            means: the means that each reads, (t, len(alike[0].means)).
+            means: the means that each reads, (t, len(alike[0].means)), or several such tables, one below the other.
         """
-        first, tolerance = alike[0], np.array([[as_float(each.tolerance)] for each in alike])
-        lower, upper = (np.array([each[side] for each in alike]) for side in (2, 3))
-        origin = 0.0 if first.origin is None else np.array([each.origin for each in alike])
+        first, times = alike[0], len(means) // len(alike)
+        tolerance = _again([[as_float(each.tolerance)] for each in alike], times)
+        lower, upper = (_again([each[side] for each in alike], times) for side in (2, 3))
+        origin = 0.0 if first.origin is None else _again([each.origin for each in alike], times)
         scaled = _scaled(lower, upper, origin, tolerance)
         v = (first.matrix @ means.T).T
         excess = np.where(first.present, np.maximum(v - upper, lower - v) - tolerance, -np.inf)
@@ -256,20 +257,20 @@ class Spread(NamedTuple):
 
         Args:
             alike: the statements, (t,), whose members are those of the first.
-            means: the means that each reads, (t, len(alike[0].means)).
+            means: the means that each reads, (t, len(alike[0].means)), or several such tables, one below the other.
         """
-        first, here = alike[0], alike[0].present
-        scale = np.array([each.scale for each in alike], dtype=np.float64)
-        tolerance = np.array([as_float(each.tolerance) for each in alike])
+        first, here, times = alike[0], alike[0].present, len(means) // len(alike)
+        scale = _again([each.scale for each in alike], times)
+        tolerance = _again([as_float(each.tolerance) for each in alike], times)
         v = (first.matrix @ means.T).T
         if first.offset is not None:
-            v = v + np.array([each.offset for each in alike])
+            v = v + _again([each.offset for each in alike], times)
         v = v if here.all() else v[:, here]
         if v.shape[1] < 2:
-            nothing = np.full(len(alike), np.nan)
-            return StatementNumbers(nothing, tolerance, nothing, np.zeros(len(alike), bool), np.zeros(len(alike), int))
+            nothing = np.full(len(means), np.nan)
+            return StatementNumbers(nothing, tolerance, nothing, np.zeros(len(means), bool), np.zeros(len(means), int))
         high, low = v.max(axis=1), v.min(axis=1)
-        gap, value = scale * high - low, np.full(len(alike), np.nan)
+        gap, value = scale * high - low, np.full(len(means), np.nan)
         ratio = ((scale != 1.0) | first.ratio) & (tolerance == 0.0)
         np.divide(low, high, out=value, where=ratio & (high > 0))
         value = np.where(ratio, value, gap)
@@ -305,6 +306,12 @@ class Spread(NamedTuple):
 
 
 Statement = Rows | Spread
+
+
+def _again(values: Sequence[Any], times: int) -> FloatArray:
+    """Return one entry per statement as an array, several times over."""
+    found = np.array(values, dtype=np.float64)
+    return found if times == 1 else np.concatenate([found] * times)
 
 
 def _present(statement: Statement) -> BoolArray:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,71 +28,19 @@ from fairlayer.fused import kernels, loaded
 from fairlayer.geometry import Entropic, Euclidean, Geometry, Likelihood
 from fairlayer.passes.base import Cells, Passes, Point
 from fairlayer.passes.compiled import NUMBERS
+from fairlayer.passes.sorting import SortedSamples, sorted_by_cell
 
-__all__ = ["CondensedBatch", "CondensedPasses", "sorted_by_cell"]
+__all__ = ["CondensedBatch", "CondensedPasses"]
 
 _KNOWN: tuple[Geometry, ...] = (Euclidean(), Entropic(), Likelihood())
 _PLAIN = (float, type(None))  # bounds that are the same for all samples
 _FAR = 30.0  # widths of the box, beyond which sums over raw scores round too coarsely
 _POINTS = 14  # for each interval of log-odds
 _NEAR_ONE = 14.0  # log-odds of a probability from which 1 - z no longer says where the sample lies
-_IN_CACHE = 300_000  # samples that a sweep may put where they belong, one here and one there
-_FINE, _COARSE = 2, 8192  # samples of a part that such a sweep fills; of more samples, the parts stay in the cache
-_MANY_OF_A_CELL = 500  # samples from which such a sweep is quicker than a sort
-_RUNS_LEFT = 64  # runs that such a sweep may leave to a general sort, beside whole cells
 _TOO_FAR = 600.0  # log-odds of which exp(-x) leaves the range of float64
 _RUN = 8192  # samples that are worked on at a time, so that what lies between stays in the cache
 _NUMBERS = 400_000  # that are worked on at a time
 _SLACK = 1e-9  # by which the place of a threshold may be missed before it is looked at sample by sample
-
-
-class SortedSamples(NamedTuple):
-    """The samples cell by cell, and by score within each.
-
-    Args:
-        scores: (n,).
-        weights: (n,), or None for one each.
-        starts: where each cell begins, at last the samples in no cell, and the end, (cells + 2,).
-    """
-
-    scores: FloatArray
-    weights: FloatArray | None
-    starts: IntArray
-
-
-def sorted_by_cell(scores: FloatArray, cells: Cells) -> SortedSamples:
-    """Sort samples by cell, and by score within each.
-
-    A compiled sweep does it at once, and of many samples brings those together that lie near each other. Without it,
-    numbers of 16 bits are sorted by their digits, and numbers alone without their places by wide instructions.
-
-    Args:
-        scores: (n,).
-        cells: their cells, and how many samples each row stands for.
-    """
-    codes, k = cells.codes, len(cells.counts)
-    assert codes is not None
-    counts, compiled = np.bincount(codes, minlength=k + 1), kernels(len(codes))
-    starts, ordered, weights = np.append(0, np.cumsum(counts)), np.empty(0), None
-    left = np.stack([starts[:-1], starts[1:]], axis=1)  # runs whose scores are still to be sorted
-    if compiled is not None and cells.weights is None:
-        ordered = np.empty(len(codes))
-        if len(codes) >= _MANY_OF_A_CELL * (k + 1):
-            size = _FINE if len(codes) <= _IN_CACHE else _COARSE
-            left = np.empty((k + 1 + _RUNS_LEFT + len(codes) // _COARSE, 2), dtype=np.int64)
-            left = left[: compiled.cells.arrange_by_score(scores, codes, counts, size, starts, ordered, left)]
-        else:
-            compiled.cells.arrange(scores, codes, counts, starts, ordered)
-    else:
-        order = np.argsort(codes.astype(np.uint16) if k < 2**16 else codes, kind="stable")
-        ordered, weights = scores[order], None if cells.weights is None else cells.weights[order]
-    for run in (slice(first, last) for first, last in left.tolist()):
-        if weights is None:
-            ordered[run].sort()
-        else:
-            within = np.argsort(ordered[run], kind="stable")
-            ordered[run], weights[run] = ordered[run][within], weights[run][within]
-    return SortedSamples(ordered, weights, starts)
 
 
 class CondensedBatch:
@@ -124,12 +72,16 @@ class CondensedBatch:
             return False
         return passes.geometry != Euclidean() or passes.size <= _FAR * _width(passes)
 
-    def pulls(self, nu: FloatArray | None, points: int = 1) -> FloatArray:
-        """Return the pulls at dual points, one row each (None: at zero), (points, cells + 1)."""
-        found = np.zeros((points if nu is None else nu.size // self.cells, self.cells + 1))
-        if nu is not None:
-            np.divide(nu.reshape(-1, self.cells), self.counts, out=found[:, :-1])
+    def pulls(self, nu: FloatArray) -> FloatArray:
+        """Return the pulls at dual points, one row each, (points, cells + 1)."""
+        found = np.zeros((nu.size // self.cells, self.cells + 1))
+        np.divide(nu.reshape(-1, self.cells), self.counts, out=found[:, :-1])
         return found
+
+    @cached_property
+    def start(self) -> tuple[FloatArray, FloatArray]:
+        """The sums at no pull, as `at` returns them."""
+        return self.at(np.zeros((1, self.cells + 1)))
 
     def at(self, pulls: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the sums of y and of W of each cell, (points, cells + 1) each."""
@@ -185,6 +137,8 @@ class CondensedBatch:
         total = (0.5 * pulls * pulls * free).sum(axis=1)
         scores, weights, starts = self.samples
         for cell, (first, last) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+            if first == last:
+                continue
             # What a bound holds is counted from that bound's side, so that nothing cancels.
             for end, bound, held in (
                 (below[:, cell] - first, self.lower, slice(first, int(below[:, cell].max()))),
@@ -215,7 +169,7 @@ class CondensedBatch:
             first, last = np.where(short, middle + 1, first), np.where(open_still & ~short, middle, last)
         return self.whole - self._read(self._weights, first)
 
-    @property
+    @cached_property
     def whole(self) -> FloatArray:
         """The weight of each cell."""
         return self._read(self._weights, self.samples.starts[1:])
@@ -377,7 +331,7 @@ class CondensedPasses:
 
     def __init__(self, base: Passes, batch: CondensedBatch, copies: int = 1) -> None:
         self.base, self.batch, self.copies = base, batch, copies
-        self.cells = base.cells if copies == 1 else Cells(None, np.tile(base.cells.counts, copies), None)
+        self.cells = base.cells if copies == 1 else Cells(None, self._copied(base.cells.counts), None)
         self.scores = base.scores if copies == 1 else None
 
     @staticmethod
@@ -392,21 +346,27 @@ class CondensedPasses:
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
         counts = self.base.cells.counts
-        sums, free = (each[:, :-1] for each in self.batch.at(self.batch.pulls(nu, self.copies)))
+        if nu is None:  # the same in every copy
+            sums, free = (np.broadcast_to(each, (self.copies, each.shape[1]))[:, :-1] for each in self.batch.start)
+        else:
+            sums, free = (each[:, :-1] for each in self.batch.at(self.batch.pulls(nu)))
         emit = None if self.copies > 1 else lambda run: self.base.at(nu).piece(run)
         return Point(None, None, (sums / counts).ravel(), (free / (counts * counts)).ravel(), emit)
 
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`."""
         counts = self.base.cells.counts
-        return np.tile(self.batch.whole[:-1] / (counts * counts), self.copies)
+        return self._copied(self.batch.whole[:-1] / (counts * counts))
 
     def magnitudes(self, point: Point) -> FloatArray:
         """See `Passes.magnitudes`: at most, as if every sample were free."""
         scores, weights, starts = self.batch.samples
         sizes = np.abs(scores) if weights is None else np.abs(scores) * weights
         whole = np.array([sizes[a:b].sum() for a, b in pairwise(starts[:-1])])
-        return np.abs(point.statistics) + np.tile(whole / self.base.cells.counts, self.copies)
+        return np.abs(point.statistics) + self._copied(whole / self.base.cells.counts)
+
+    def _copied(self, values: FloatArray) -> FloatArray:
+        return np.concatenate([values] * self.copies)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.base, name)

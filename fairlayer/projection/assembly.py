@@ -100,6 +100,8 @@ class Assembly:
 
     def means_of(self, means: GroupMeans, statistics: FloatArray) -> FloatArray:
         """Return the means over each row of a measure that is stated, of predictions with such statistics, (t, s)."""
+        if self.refinement.plain:
+            return statistics
         return np.asarray((self.refinement.reader(means) @ statistics.T).T)
 
     def says_the_same(self, other: Assembly) -> bool:
@@ -297,9 +299,16 @@ def _row_slabs(statement: Rows, matrix: Any, size: FloatArray) -> RowSlabs:
 def _say_the_same(first: Sequence[tuple[Statement, int]], other: Sequence[tuple[Statement, int]]) -> bool:
     """Return whether statements read the same rows of the same measures."""
     return len(first) == len(other) and all(
-        type(a) is type(b) and a.means is b.means and c == d and _same_matrix(a, b)
+        type(a) is type(b) and a.means is b.means and c == d and _same_matrix(a, b) and _of_one_kind(a, b)
         for (a, c), (b, d) in zip(first, other, strict=True)
     )
+
+
+def _of_one_kind(first: Any, other: Any) -> bool:
+    """Return whether two statements of one type have the same parts, of which only the numbers may differ."""
+    if isinstance(first, Rows):
+        return (first.origin is None) == (other.origin is None)
+    return (first.offset is None) == (other.offset is None) and first.ratio == other.ratio
 
 
 def _same_matrix(first: Statement, other: Statement) -> bool:

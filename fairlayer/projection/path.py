@@ -211,8 +211,12 @@ def _read_tolerances(tolerances: Sequence[float]) -> FloatArray:
 def _by_constraint(assemblies: Sequence[Assembly], prices: FloatArray) -> FloatArray:
     """Return the prices of statements at each limit as those of constraints, (t, constraints)."""
     found = np.zeros((len(assemblies), assemblies[0].constraints))
-    for row, assembly in enumerate(assemblies):
-        np.add.at(found[row], list(assembly.owners), prices[row, : len(assembly.owners)])
+    owners = [each.owners for each in assemblies]
+    if owners.count(owners[0]) == len(owners):
+        np.add.at(found.T, list(owners[0]), prices[:, : len(owners[0])].T)
+        return found
+    for row, own in enumerate(owners):
+        np.add.at(found[row], list(own), prices[row, : len(own)])
     return found
 
 

@@ -49,6 +49,11 @@ class Refinement(NamedTuple):
             cells = cells._replace(classes=classes, dense_class=None if rows is None else of_rows)
         return Refinement(cells, hard, table, dense, {}, {})
 
+    @property
+    def plain(self) -> bool:
+        """Whether the statistics are the means over the rows of the one measure that is stated."""
+        return not self.dense and len(self.hard) == 1 and self.cells.classes == 1
+
     def names(self) -> tuple[str, ...]:
         """Return one name per cell, then one per dense row."""
         rows = [means.names for means in self.hard]
@@ -57,7 +62,7 @@ class Refinement(NamedTuple):
 
     def apply(self, matrix: Any, means: GroupMeans, column: int) -> Any:
         """Return a matrix over the rows of one measure as a matrix over the statistics."""
-        if not self.dense and len(self.hard) == 1 and self.cells.classes == 1:
+        if self.plain:
             return matrix
         m = self.table.shape[1]
         found, start = as_sparse(matrix), self.cells.classes * m
@@ -73,8 +78,10 @@ class Refinement(NamedTuple):
     def reader(self, means: GroupMeans) -> Any:
         """Return the matrix that makes of statistics the means over each row of a measure, in a single column."""
         if means.key not in self.readers:
-            found = as_sparse(self.apply(as_sparse(np.eye(len(means))), means, 0))
-            self.readers[means.key] = matrix_of(found.rows, found.columns, found.data, found.shape)
+            hard = means.codes is not None and not self.plain
+            found = self._lift(means) if hard else as_sparse(self.apply(as_sparse(np.eye(len(means))), means, 0))
+            shape = len(means), self.cells.size
+            self.readers[means.key] = matrix_of(found.rows, found.columns, found.data, shape)
         return self.readers[means.key]
 
     def _lift(self, means: GroupMeans) -> SparseRows:

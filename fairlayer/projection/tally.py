@@ -76,7 +76,8 @@ class PathTally(NamedTuple):
         # Each constraint is read at all limits at once, but for one that states other things at other limits.
         parts = [slice(0, limits)] if alike else [slice(row, row + 1) for row in range(limits)]
         for part in parts:
-            rows = np.r_[part, part.start + limits : part.stop + limits]
+            rows = np.arange(part.start, part.stop)
+            rows = np.concatenate([rows, rows + limits])
             self._read(assemblies[part], rows, found)
         return found[:limits], found[limits:]
 
@@ -84,7 +85,7 @@ class PathTally(NamedTuple):
         for owner in sorted(set(assemblies[0].owners)):
             own = [place for place, of in enumerate(assemblies[0].owners) if of == owner]
             stated = [[each.stated[place][0] for place in own] for each in assemblies]
-            found[rows, owner] = worst_numbers(stated * 2, partial(self._means, assemblies[0], rows))
+            found[rows, owner] = worst_numbers(stated, partial(self._means, assemblies[0], rows), times=2)
 
     def _means(self, assembly: Assembly, rows: IntArray, means: GroupMeans) -> FloatArray:
         numbers = self.numbers[rows]
@@ -125,15 +126,16 @@ class Tallies:
 
     def _condensed(self, passes: CondensedPasses, found: GridSolution) -> PathTally:
         batch, counts = passes.batch, passes.cells.counts
-        pulls = batch.pulls(np.nan_to_num(found.nu))
+        unsolved = np.asarray(np.isnan(found.statistics).any(axis=1))
+        pulls = batch.pulls(np.where(unsolved[:, None], 0.0, found.nu))
         # The raw scores are those at no pull.
         reached = batch.reaching(np.concatenate([np.zeros((1, pulls.shape[1])), pulls]), self.threshold)
         before, decided = reached[0], reached[1:]
         moved = np.abs(decided - before).sum(axis=1) / batch.whole.sum()
-        unsolved = np.isnan(found.statistics).any(axis=1)
         numbers = np.concatenate([found.statistics, decided[:, :-1] / counts])
-        numbers[np.tile(unsolved, 2)] = math.nan
-        distance, moved = (np.where(unsolved, math.nan, each) for each in (batch.distance(pulls), moved))
+        distance = batch.distance(pulls)
+        if unsolved.any():
+            numbers[np.concatenate([unsolved, unsolved])] = distance[unsolved] = moved[unsolved] = math.nan
         return PathTally(distance, moved, numbers, self.by_statistics)
 
     def _of_cells(self, nu: FloatArray, point: Point) -> Tally | None:

@@ -1,7 +1,9 @@
 """Slabs on samples that hold each other: Newton's method on the few prices, and a linear program where nothing fits.
 
 The answer of the batch to given prices is exact (see `fairlayer.passes.pairs`), so that what is left is the dual of
-the slabs, whose K is full. Only the slabs are widened by relaxing, never the pairs, so that it is not offered here.
+the slabs, whose K is full. Where limits are clearly missed, answers that are about right first find about the prices:
+they cost a fraction, and the exact ones start where they end. Only the slabs are widened by relaxing, never the pairs,
+so that it is not offered here.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from fairlayer.errors import SolverError
+from fairlayer.passes import Point
 from fairlayer.passes.pairs import PairPasses
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.counted import CountedPasses
-from fairlayer.solve.newton import solve_newton
+from fairlayer.solve.newton import descend, solve_newton
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
@@ -24,6 +27,8 @@ from fairlayer.solve.table import RowTable
 __all__ = ["solve_coupled"]
 
 _FIRST_STEPS = 25  # of Newton's method, before feasibility is looked into
+_ROUGH_STEPS = 4  # likewise, on answers that are about right
+_CLEARLY = 1e-2  # by how much limits are missed, per unit of the predictions' size, where rough answers tell it
 _CLASHES = 1e-9  # by how much limits must be missed, in prediction units, to clash
 
 
@@ -34,24 +39,41 @@ def solve_coupled(passes: PairPasses, slabs: SlabSystem) -> WidenedSolution:
         ClashingFaces: nothing meets all of them.
         SolverError: the accuracy was not reached.
     """
-    counted: Any = CountedPasses(passes)
-    solution = _solved(counted, slabs)
-    return WidenedSolution(solution._replace(passes=counted.count), slabs, 0.0)
+    counted, rough = (CountedPasses(each) for each in (passes, passes.roughly()))
+    solution = _solved(counted, rough, slabs)
+    return WidenedSolution(solution._replace(passes=counted.count + rough.count), slabs, 0.0)
 
 
-def _solved(passes: Any, slabs: SlabSystem) -> Solution:
-    start = passes.at(None)
+def _solved(passes: Any, rough: Any, slabs: SlabSystem) -> Solution:
     if not slabs.blocks:
-        return Solution.unmoved(start)
+        return Solution.unmoved(passes.at(None))
+    start = rough.at(None)
+    near = _about(rough, slabs, start) if _clearly_missed(slabs, start) else None
+    if near is None:
+        start = passes.at(None)
     slabs = gauged(passes, slabs, start, accuracy_of(passes))
-    if slabs.worst(start.statistics)[0] <= 1.0:
+    if near is None and slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)
     try:
-        return solve_newton(passes, slabs, start, most_steps=_FIRST_STEPS)
+        return solve_newton(passes, slabs, start, most_steps=_FIRST_STEPS, near=near)
     except (SolverError, ClashingFaces):
         if least_widening(passes, slabs) > _CLASHES:
             raise ClashingFaces(()) from None
-    return solve_newton(passes, slabs, start)
+    return solve_newton(passes, slabs, passes.at(None))
+
+
+def _clearly_missed(slabs: SlabSystem, start: Point) -> bool:
+    """Return whether a rough answer tells that limits are missed."""
+    return slabs.violation(start.statistics) > _CLEARLY * max(1.0, float(np.abs(start.value).max(initial=0.0)))
+
+
+def _about(rough: Any, slabs: SlabSystem, start: Point) -> Solution | None:
+    """Return about where the solution is, found by rough answers; None where they do not find it."""
+    try:
+        found = descend(rough, gauged(rough, slabs, start, 0.1 * _CLEARLY), start, _ROUGH_STEPS)
+    except (SolverError, ClashingFaces):
+        return None
+    return found if len(found.faces) and np.isfinite(found.nu).all() else None
 
 
 def least_widening(passes: PairPasses, slabs: SlabSystem) -> float:

@@ -23,7 +23,7 @@ from fairlayer.solve.many_rows import ProblemRows, solve_priced
 from fairlayer.solve.newton import ROUNDING
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.ranges import price_ranges
-from fairlayer.solve.slabs import RowSlabs, SlabSystem
+from fairlayer.solve.slabs import RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.solving import solve
 from fairlayer.solve.table import RowTable
@@ -70,7 +70,7 @@ def solve_grid(passes: Passes, systems: Sequence[SlabSystem], *, relax: bool = F
     """
     found = GridSolution.blank(len(systems), passes.cells.size, max(len(slabs.blocks) for slabs in systems))
     solved = np.zeros(len(systems), dtype=bool)
-    if isinstance(passes, CondensedPasses) and systems[0].blocks and all(_alike(systems[0], each) for each in systems):
+    if isinstance(passes, CondensedPasses) and systems[0].blocks and _alike(systems):
         solved = _together(passes, systems, found)
     for row in np.flatnonzero(~solved).tolist():
         try:
@@ -107,7 +107,9 @@ def _together(passes: CondensedPasses, systems: Sequence[SlabSystem], found: Gri
     found.nu[rows], found.statistics[rows], found.prices[rows] = (
         each.reshape(len(which), -1)[exact] for each in (solved.nu, solved.statistics, solved.prices)
     )
-    return np.isin(np.arange(len(systems)), rows)
+    everywhere = np.zeros(len(systems), dtype=bool)
+    everywhere[rows] = True
+    return everywhere
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,6 @@ class _Grid:
     def __init__(self, passes: CondensedPasses, systems: Sequence[SlabSystem]) -> None:
         self.base, self.systems, self.count = passes, systems, len(systems)
         self.passes = passes.copied(self.count)
-        self.steady = all(each.holds_for_constants for each in systems)  # whatever the limit, something meets it
         self.start = passes.at(None)
         self.gauged = self._gauged()
         if self.alike:
@@ -134,6 +135,8 @@ class _Grid:
             self.table = RowTable.of_copies(systems, np.concatenate(atol))
         else:
             self.table = RowTable.of_copies(self.gauged)
+        # Without offsets and scales, something meets every limit.
+        self.steady = systems[0].holds_for_constants and bool((self.table.scale == 1.0).all())
         sizes = [(len(each.matrix), isinstance(each, RowSlabs)) for each in systems[0].blocks]
         self.pairs = sum(2 * size if own else size * (size - 1) for size, own in sizes)
         self.units = None if self.pairs <= _FEW_PAIRS and self.steady else Units.of(self.table)
@@ -261,9 +264,16 @@ def _netted(rows: ProblemRows, high: FloatArray, low: FloatArray) -> tuple[Float
     return np.where(tied, np.maximum(net, 0.0), high), np.where(tied, np.maximum(-net, 0.0), low)
 
 
-def _alike(first: SlabSystem, other: SlabSystem) -> bool:
-    """Return whether two systems read the same rows of the statistics."""
-    return len(first.blocks) == len(other.blocks) and all(
-        type(a) is type(b) and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix))
-        for a, b in zip(first.blocks, other.blocks, strict=True)
+def _alike(systems: Sequence[SlabSystem]) -> bool:
+    """Return whether all systems read the same rows of the statistics."""
+    first = systems[0].blocks
+    return all(len(each.blocks) == len(first) for each in systems) and all(
+        type(a) is type(b) and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix)) and _offset(a) == _offset(b)
+        for a, same in zip(first, zip(*(each.blocks for each in systems), strict=True), strict=True)
+        for b in same
     )
+
+
+def _offset(block: RowSlabs | SpreadSlabs) -> bool:
+    """Return whether something is added to the rows of a block."""
+    return isinstance(block, SpreadSlabs) and block.offset is not None

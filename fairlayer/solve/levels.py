@@ -14,11 +14,15 @@ _CLOSE = 4e-16
 
 
 def level_of(
-    units: Units, centre: FloatArray, metric: FloatArray, domain: tuple[FloatArray, FloatArray]
+    units: Units,
+    centre: FloatArray,
+    metric: FloatArray,
+    domain: tuple[FloatArray, FloatArray],
+    near: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the levels and prices of units that answer a price in proportion: value = centre - metric * price.
 
-    Newton's method on a piecewise linear, rising function of each level, within a bracket.
+    Newton's method on a piecewise linear, rising function of each level, within a bracket, from `near` on.
     """
 
     metric = np.maximum(metric, _LEAST)
@@ -36,7 +40,8 @@ def level_of(
     np.maximum.at(high, own, units.scale[own] * (centre[at] + units.offset[at]) - units.width[own])
     low, high = np.minimum(low, high), np.maximum(low, high)
     low, high = np.clip(low, *domain), np.clip(high, *domain)
-    c, settled = 0.5 * (low + high), np.zeros(len(low), dtype=bool)
+    c = 0.5 * (low + high) if near is None else np.clip(near, low, high)
+    settled = np.zeros(len(low), dtype=bool)
     for _ in range(200):
         above, below = units.shares(priced(c), c)
         # At a greater level upper prices fall by 1 / (metric scale^2) each, lower ones rise by 1 / metric.

@@ -13,6 +13,7 @@ Optim. 20(2), section 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -44,12 +45,19 @@ class ManyRows:
     place: IntArray
     cells: int
 
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether the cells of the problems follow each other, as all of them are."""
+        return self.place.size == self.cells and bool((self.place.ravel() == np.arange(self.cells)).all())
+
     def gathered(self, cells: FloatArray) -> FloatArray:
         """Return a number per cell as (b, c), 0 where there is none."""
-        return np.append(cells, 0.0)[self.place]
+        return cells.reshape(self.place.shape) if self.in_order else np.append(cells, 0.0)[self.place]
 
     def scattered(self, values: FloatArray) -> FloatArray:
         """Return (b, c) as a number per cell."""
+        if self.in_order:
+            return values.ravel()
         out = np.zeros(self.cells + 1)
         out[self.place.ravel()] = values.ravel()
         return out[:-1]

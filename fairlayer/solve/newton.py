@@ -46,6 +46,7 @@ _MOST_TRIALS = 60
 MANY_ROWS = 48  # from which the program over statistics is solved by a price per row
 _SATURATED = 1e-12  # a cell that can move by less than this share of what its floor allows cannot move at all
 ROUNDING = 50.0  # an error that no step reduces, up to this many times the accuracy, is rounding
+_FINE = 3  # steps that what is near the solution is worth
 _NEAR = 1e6  # accuracies: from so near, the next step or two end at the solution
 
 
@@ -78,7 +79,13 @@ class _Dual:
 
 
 def solve_newton(
-    passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _MOST_STEPS, most_passes: float = np.inf
+    passes: Passes,
+    slabs: SlabSystem,
+    start: Point,
+    most_steps: int = _MOST_STEPS,
+    most_passes: float = np.inf,
+    *,
+    near: Solution | None = None,
 ) -> Solution:
     """Return the projection onto the slabs and the bounds.
 
@@ -88,12 +95,14 @@ def solve_newton(
         start: the point at nu = 0.
         most_steps: the number of steps after which to stop.
         most_passes: the number of sweeps after which to stop, unless the solution is near by then.
+        near: what is near the solution, to start from.
 
     Raises:
         SolverError: the accuracy was not reached.
         ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
     """
-    solution = descend(passes, slabs, start, most_steps, most_passes=most_passes)
+    fine = 0 if near is None else _FINE
+    solution = descend(passes, slabs, start, most_steps, near, fine, most_passes)
     error = _error(passes, slabs, solution)
     if error > ROUNDING:
         raise unfinished(error, solution.passes)

@@ -107,7 +107,8 @@ class _PriceSearch:
             slope = np.where(slope > 0, slope, self.wide * max(0.05 * 0.5**step, 1e-9))
             centre = self.value + slope * self.price
             if not held:
-                self.c, price = level_of(self.units, centre, slope, self.domain)
+                near = self.c if step else None
+                self.c, price = level_of(self.units, centre, slope, self.domain, near)
             else:
                 lower, upper = self.units.ends(self.c)
                 price = (centre - np.clip(centre, lower, upper)) / slope

@@ -69,21 +69,19 @@ class RowTable:
         sizes = [len(block.matrix) for block in blocks]
         spread = [not isinstance(block, RowSlabs) for block in blocks]
         levels = np.where(spread, np.cumsum(spread) - 1, -1).astype(np.int64)
-        lengths, rows = np.array(sizes, dtype=np.int64), sum(sizes)
-        level = np.repeat(levels, lengths)
-        of_copy = np.repeat(np.arange(copies), rows)
-        offset, lower, upper, atol, scale, width = _numbers(systems)
+        level = np.repeat(levels, sizes)
+        offset, lower, upper, atol, scale, width = _numbers(systems, accuracies)
         return RowTable(
             _repeated(entries_of([block.matrix for block in blocks]), copies),
-            np.tile(np.repeat(np.arange(len(sizes)), lengths), copies) + len(sizes) * of_copy,
-            np.tile(np.concatenate([np.zeros(0, np.int64), *(np.arange(size) for size in sizes)]), copies),
-            np.where(np.tile(level, copies) < 0, -1, np.tile(level, copies) + sum(spread) * of_copy),
+            _shifted(np.repeat(np.arange(len(sizes)), sizes), len(sizes), copies),
+            _shifted(np.concatenate([np.zeros(0, np.int64), *(np.arange(size) for size in sizes)]), 0, copies),
+            np.where(_shifted(level, 0, copies) < 0, -1, _shifted(level, sum(spread), copies)),
             offset,
             lower,
             upper,
             scale,
             width,
-            atol if accuracies is None else np.tile(accuracies, copies),
+            atol,
         )
 
     @cached_property
@@ -100,44 +98,52 @@ class RowTable:
         return lower, upper
 
 
-def _numbers(systems: Sequence[SlabSystem]) -> tuple[FloatArray, ...]:
+def _numbers(systems: Sequence[SlabSystem], accuracies: FloatArray | None) -> tuple[FloatArray, ...]:
     """Return offset, lower, upper and accuracy of each row, and scale and width of each spread, system by system."""
     copies = len(systems)
     rows: list[list[FloatArray]] = [[np.zeros((copies, 0))] for _ in range(4)]
     spreads: list[list[FloatArray]] = [[np.zeros((copies, 0))] for _ in range(2)]
     for alike in zip(*(slabs.blocks for slabs in systems), strict=True):
-        for whole, part in zip(rows, _numbers_of_rows(alike), strict=True):
+        for whole, part in zip(rows, _numbers_of_rows(alike, known=accuracies is not None), strict=True):
             whole.append(part)
         if not isinstance(alike[0], RowSlabs):
             spreads[0].append(np.array([[block.scale] for block in alike]))
             spreads[1].append(np.array([[block.width] for block in alike]))
-    return tuple(np.concatenate(parts, axis=1).ravel() for parts in (*rows, *spreads))
+    offset, lower, upper, atol, scale, width = (np.concatenate(parts, axis=1).ravel() for parts in (*rows, *spreads))
+    return offset, lower, upper, atol if accuracies is None else _shifted(accuracies, 0, copies), scale, width
 
 
-def _numbers_of_rows(alike: Sequence[Any]) -> tuple[FloatArray, ...]:
-    """Return offset, lower, upper and accuracy of the rows of a block in several systems, (systems, rows) each."""
-    shape = len(alike), len(alike[0].matrix)
-    if isinstance(alike[0], RowSlabs):
+def _numbers_of_rows(alike: Sequence[Any], *, known: bool) -> tuple[FloatArray, ...]:
+    """Return offset, lower, upper and accuracy of the rows of a block in several systems, (systems, rows) each.
+
+    `known`: the accuracy is not asked for.
+    """
+    first, shape = alike[0], (len(alike), len(alike[0].matrix))
+    if isinstance(first, RowSlabs):
         lower, upper = (np.array([each[side] for each in alike]) for side in (1, 2))
-        atol = np.ones(shape) if alike[0].atol is None else np.array([each.atol for each in alike])
+        atol = np.ones(shape) if known or first.atol is None else np.array([each.atol for each in alike])
         return np.zeros(shape), lower, upper, atol
-    offset = np.zeros(shape) if alike[0].offset is None else np.array([each.offset for each in alike])
-    atol = np.repeat(np.array([[each.atol] for each in alike]), shape[1], axis=1)
+    offset = np.zeros(shape) if first.offset is None else np.array([each.offset for each in alike])
+    atol = np.ones(shape) if known else np.repeat(np.array([[each.atol] for each in alike]), shape[1], axis=1)
     return offset, np.full(shape, -np.inf), np.full(shape, np.inf), atol
 
 
 def _repeated(matrix: SparseRows, copies: int) -> SparseRows:
     """Return copies of a matrix, one below the other, each over columns of its own."""
-    (rows, columns), entries = matrix.shape, len(matrix.data)
     if copies == 1:
         return matrix
-    of_copy = np.repeat(np.arange(copies), entries)
+    rows, columns = matrix.shape
     return SparseRows(
-        np.tile(matrix.rows, copies) + rows * of_copy,
-        np.tile(matrix.columns, copies) + columns * of_copy,
-        np.tile(matrix.data, copies),
+        _shifted(matrix.rows, rows, copies),
+        _shifted(matrix.columns, columns, copies),
+        _shifted(matrix.data, 0, copies),
         (copies * rows, copies * columns),
     )
+
+
+def _shifted(values: Any, step: int, copies: int) -> Any:
+    """Return copies of numbers, one after the other, each `step` above the one before it."""
+    return (values + step * np.arange(copies)[:, None]).ravel()
 
 
 class RowPairs(NamedTuple):

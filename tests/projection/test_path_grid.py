@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fairlayer as fl
-from fairlayer.constraints import Batch
+from fairlayer.constraints import Batch, Constraint, Spread, Statement
 from fairlayer.constraints.measure import read_worst, worst_numbers
 from fairlayer.errors import InfeasibleConstraintsError
 from fairlayer.fused import switch
 from fairlayer.geometry import Entropic, Euclidean, Geometry, Likelihood
 from fairlayer.groups import read_sensitive_features
-from fairlayer.passes import Cells, CondensedBatch, NumpyPasses, sorted_by_cell
+from fairlayer.passes import Cells, CondensedBatch, NumpyPasses, sorted_by_cell, sorting
 from fairlayer.solve import grid
 
 N = 600
@@ -139,6 +141,27 @@ def test_a_price_is_what_a_limit_costs(options: Any) -> None:
     np.testing.assert_allclose(-slope, path.multipliers.sum(axis=1), rtol=1e-3)
 
 
+class _Shifted(Constraint):
+    """A range whose members are compared as they are up to some limit, and shifted against each other beyond it."""
+
+    needs_labels = False
+    limit_argument = "most"
+
+    def __init__(self, on: str, most: float) -> None:
+        self.on, self.most, self.name = (on,), most, f"Shifted({on!r})"
+
+    def statements(self, batch: Batch) -> Sequence[Statement]:
+        means = batch.means(self.on)
+        offset = None if self.most < 0.1 else np.array([0.0, 0.15])
+        return [Spread(means, means.select(), means.groups, self.most, offset)]
+
+
+@pytest.mark.parametrize("options", WAYS, ids=NAMES)
+def test_statements_may_have_other_parts_at_other_limits(options: Any) -> None:
+    z, about = _batch(3, "smooth")
+    _compare(lambda t: [_Shifted("two", t)], z, {**about, **options}, [0.02, 0.05, 0.1, 0.12])
+
+
 def test_thousands_of_cells() -> None:
     rng = np.random.default_rng(4)
     n, k = 20_000, 1_200
@@ -214,13 +237,41 @@ SHAPES: dict[str, Any] = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("n", [1, 900, 12_000, 310_000])
 @pytest.mark.parametrize("k", [1, 7])
-def test_a_compiled_sweep_sorts(shape: str, n: int, k: int) -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_samples_are_sorted_by_cell(shape: str, n: int, k: int, wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a compiled sweep, and where NumPy sorts by wide instructions by those."""
+    monkeypatch.setattr("fairlayer.passes.sorting._sorts_by_wide_instructions", lambda: wide)
     rng = np.random.default_rng(n + k)
     x, codes = SHAPES[shape](rng, n), rng.integers(0, k + 1, n)  # the last: in no cell
     found = sorted_by_cell(x, Cells(codes, np.ones(k), None))
     order = np.lexsort((x, codes))
     np.testing.assert_array_equal(found.scores, x[order])
     np.testing.assert_array_equal(np.diff(found.starts), np.bincount(codes, minlength=k + 1))
+
+
+@pytest.mark.parametrize("k", [1, 7])
+def test_weighted_samples_are_sorted_with_their_weights(k: int) -> None:
+    rng = np.random.default_rng(k)
+    x, w, codes = np.round(rng.random(900), 2), rng.random(900) + 0.1, rng.integers(0, k + 1, 900)
+    found = sorted_by_cell(x, Cells(codes, np.ones(k), None, False, w))
+    assert found.weights is not None
+    for cell, (first, last) in enumerate(pairwise(found.starts.tolist())):
+        here = codes == cell
+        assert (np.diff(found.scores[first:last]) >= 0).all()
+        pairs = zip(found.scores[first:last].tolist(), found.weights[first:last].tolist(), strict=True)
+        assert sorted(pairs) == sorted(zip(x[here].tolist(), w[here].tolist(), strict=True))
+
+
+@pytest.mark.usefixtures("compiled")
+def test_the_quicker_sort_is_found_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([2.0, 1.0])
+    monkeypatch.setattr(sorting, "_least_time", lambda work: work() is None or next(times))
+    sorting._sorts_by_wide_instructions.cache_clear()
+    assert not sorting._sorts_by_wide_instructions()
+    sorting._sorts_by_wide_instructions.cache_clear()
+    times = iter([1.0, 2.0])
+    assert sorting._sorts_by_wide_instructions()
+    sorting._sorts_by_wide_instructions.cache_clear()
 
 
 @pytest.mark.parametrize(("geometry", "lower", "upper"), [

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from fairlayer._typing import IntArray
 from fairlayer.geometry.base import library
+from fairlayer.passes.pairs.graph import strong_components
 
 __all__ = ["Clusters"]
 
@@ -48,6 +50,17 @@ class Clusters:
         """Return how far each sample moves: clusters by the sum of their forces per curvature, pinned ones not."""
         level = self.sums(force) / self.sums(curvature)
         return self.spread(library(level).where(self.pinned, 0.0 * level, level))
+
+    def of(self, members: Any) -> Clusters:
+        """Return the clusters of samples, from those of what they are members of."""
+        return Clusters(self.codes[members], self.pinned)
+
+    def joined(self, tail: IntArray, head: IntArray) -> Clusters:
+        """Return the clusters where each head can only move up with its tail: what closes a circle moves together."""
+        _, whole = np.unique(strong_components(self.count, tail, head), return_inverse=True)
+        held = np.zeros(int(whole.max()) + 1, dtype=bool)
+        np.logical_or.at(held, whole, self.pinned)
+        return Clusters(whole[self.codes], held)
 
     def to_torch(self, device: torch.device) -> Clusters:
         """Return the same in torch."""

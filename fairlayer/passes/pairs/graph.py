@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 
-__all__ = ["Forest", "Pairs", "forest", "strong_components"]
+__all__ = ["Forest", "Pairs", "closest_between", "forest", "strong_components"]
 
 
 @dataclass(frozen=True)
@@ -64,42 +64,100 @@ def forest(n: int, first: IntArray, second: IntArray, difference: FloatArray) ->
         second: the other end.
         difference: by how much the offset of `first` is above that of `second`.
     """
-    tree, offset = np.arange(n), np.zeros(n)
-    parent, edge, order = np.full(n, -1), np.full(n, -1), np.arange(n)
     if not len(first):
-        return Forest(tree, offset, order, parent, edge)
-    ends, starts = _neighbours(n, first, second)
-    ends_of, starts_of = ends.tolist(), starts.tolist()
-    first_of, second_of, difference_of = first.tolist(), second.tolist(), difference.tolist()
-    seen, walked = [-1] * n, []
-    height, parents, edges = [0.0] * n, [-1] * n, [-1] * n
-    trees = 0
+        return Forest(np.arange(n), np.zeros(n), np.arange(n), np.full(n, -1), np.full(n, -1))
+    library = _graph_library()
+    tree, order, parent = _walked(n, first, second) if library is None else _walked_by(library, n, first, second)
+    edge = _edges_to(parent, first, second)
+    above = edge >= 0
+    taken, step = edge[above], np.zeros(n)
+    step[above] = np.where(first[taken] == np.flatnonzero(above), difference[taken], -difference[taken])
+    return Forest(tree, _summed(step, parent), order, parent, edge)
+
+
+def _walked(n: int, first: IntArray, second: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Return the tree of each node, the nodes in the order in which they are met, and their parents."""
+    others, starts = _neighbours(n, first, second)
+    others_of, starts_of = others.tolist(), starts.tolist()
+    seen, parents, walked, trees = [-1] * n, [-1] * n, [], 0
     for root in range(n):
         if seen[root] >= 0:
             continue
         seen[root] = trees
         queue = [root]
         for node in queue:
-            here = height[node]
-            for e in ends_of[starts_of[node] : starts_of[node + 1]]:
-                if first_of[e] == node:
-                    other, step = second_of[e], -difference_of[e]
-                else:
-                    other, step = first_of[e], difference_of[e]
+            for other in others_of[starts_of[node] : starts_of[node + 1]]:
                 if seen[other] < 0:
-                    seen[other], parents[other], edges[other] = trees, node, e
-                    height[other] = here + step
+                    seen[other], parents[other] = trees, node
                     queue.append(other)
         walked += queue
         trees += 1
-    return Forest(np.array(seen), np.array(height), np.array(walked), np.array(parents), np.array(edges))
+    return np.array(seen), np.array(walked), np.array(parents)
+
+
+def _walked_by(library: Any, n: int, first: IntArray, second: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Return the same by SciPy: all trees hang from one node more, which the walk begins at."""
+    graph = library.coo_matrix((np.ones(len(first)), (first, second)), shape=(n, n)).tocsr()
+    trees, tree = library.csgraph.connected_components(graph, directed=False)
+    roots = np.full(trees, n)
+    np.minimum.at(roots, tree, np.arange(n))
+    ends = np.concatenate([first, np.full(trees, n)]), np.concatenate([second, roots])
+    hung = library.coo_matrix((np.ones(len(ends[0])), ends), shape=(n + 1, n + 1)).tocsr()
+    order, parent = library.csgraph.breadth_first_order(hung, n, directed=False)
+    parent = parent[:n].astype(np.int64)
+    parent[roots] = -1
+    return tree.astype(np.int64), order[1:].astype(np.int64), parent
+
+
+def _graph_library() -> Any:
+    try:
+        import scipy.sparse
+        import scipy.sparse.csgraph
+    except ImportError:  # the core has no SciPy, and needs none for this
+        return None
+    return scipy.sparse
+
+
+def _edges_to(parent: IntArray, first: IntArray, second: IntArray) -> IntArray:
+    """Return the first edge between each node and its parent, -1 for a root."""
+    n, below = len(parent), np.flatnonzero(parent >= 0)
+    keys = np.minimum(first, second) * n + np.maximum(first, second)
+    order = np.argsort(keys, kind="stable")
+    own = np.minimum(below, parent[below]) * n + np.maximum(below, parent[below])
+    edge = np.full(n, -1)
+    edge[below] = order[np.searchsorted(keys[order], own)]
+    return edge
+
+
+def _summed(step: FloatArray, parent: IntArray) -> FloatArray:
+    """Return what the steps from the root to each node add up to: each round looks twice as far up."""
+    found, above = np.append(step, 0.0), np.append(np.where(parent < 0, len(parent), parent), len(parent))
+    while bool((above < len(parent)).any()):
+        found, above = found + found[above], above[above]
+    return found[:-1]
 
 
 def _neighbours(n: int, first: IntArray, second: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the edges at each node, one node after the other, and where those of each node start."""
+    """Return the nodes beside each node, one node after the other, and where those of each node start."""
     at = np.concatenate([first, second])
     order = np.argsort(at, kind="stable")
-    return order % len(first), np.append(0, np.cumsum(np.bincount(at, minlength=n)))
+    return np.concatenate([second, first])[order], np.append(0, np.cumsum(np.bincount(at, minlength=n)))
+
+
+def closest_between(pairs: Pairs, node: IntArray, nodes: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Return the pairs between different nodes, of several between the same two the closest, and their two nodes.
+
+    Args:
+        pairs: the pairs of samples.
+        node: the node of each sample.
+        nodes: number of nodes.
+    """
+    i, j = node[pairs.first], node[pairs.second]
+    rows = np.flatnonzero(i != j)
+    order = rows[np.argsort(pairs.limit[rows], kind="stable")]
+    low, high = np.minimum(i[order], j[order]), np.maximum(i[order], j[order])
+    _, kept = np.unique(low * nodes + high, return_index=True)
+    return order[kept], i[order[kept]], j[order[kept]]
 
 
 def strong_components(n: int, tail: IntArray, head: IntArray) -> IntArray:

@@ -52,6 +52,13 @@ class PairPasses(NumpyPasses):
         self.device, self.pairs, self.runs = device, pairs, (WHOLE,)
         self.problem = PairProblem(pairs, geometry, host, cells.weights, lower, upper)
         self._latest: tuple[Any, PairAnswer] | None = None
+        self.rough = False
+
+    def roughly(self) -> PairPasses:
+        """Return passes whose answers are about right, at a fraction of the cost, and where exact ones then start."""
+        other = copy.copy(self)
+        other.rough = True
+        return other
 
     def at_other(self, pairs: Pairs | None) -> PairPasses:
         """Return passes over the same batch with other limits of the pairs."""
@@ -64,7 +71,8 @@ class PairPasses(NumpyPasses):
 
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`."""
-        answer = self.problem.answer(np.zeros(self.n) if nu is None else self.pull(nu) + np.zeros(self.n))
+        pull = np.zeros(self.n) if nu is None else self.pull(nu) + np.zeros(self.n)
+        answer = self.problem.about(pull) if self.rough else self.problem.answer(pull)
         value, clusters = answer.value, answer.clusters
         point = Point(value, clusters, self.measure(value), curvature=partial(self._curvature, value, clusters))
         self._latest = point, answer

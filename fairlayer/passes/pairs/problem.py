@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.errors import SolverError
 from fairlayer.geometry import Geometry
 from fairlayer.passes.pairs.clusters import Clusters
-from fairlayer.passes.pairs.graph import Forest, Pairs, forest, strong_components
+from fairlayer.passes.pairs.flows import opened, sent_to_roots
+from fairlayer.passes.pairs.graph import Forest, Pairs, closest_between, forest
 from fairlayer.passes.pairs.linear import solve_laplacian
 
 __all__ = ["PairAnswer", "PairProblem"]
@@ -36,7 +37,9 @@ _MOST_ROUNDS = 80
 _MOST_STEPS = 30
 _FEW_STEPS = 12
 _MOST_EXCHANGES = 12
-_NEAR = 1e-4  # violations of the pairs, per unit of the predictions' size, from which the working set is tried
+_NEAR = 3e-4  # violations of the pairs, per unit of the predictions' size, from which the working set is tried
+_ROUGH = 4e-2  # the same, of an answer that is only about right
+_FEW_JOIN, _SOME_JOIN = 0.1, 20  # share of the working set, and number of pairs, that may join it at once
 _STRONGER = 100.0  # penalty per force, where the pulls are strong
 _STIFFEST = 1e6  # penalty per curvature: beyond it the sums of the penalty round too much
 _FEASIBLE = 5e-13  # by how much a pair may be violated, per unit of the predictions' size
@@ -89,7 +92,8 @@ class PairProblem:
         self.tied = tied
         self.equal = forest(len(x), pairs.first[tied], pairs.second[tied], np.zeros(len(tied)))
         self.node, self.nodes = self.equal.tree, self.equal.trees
-        self._join_edges()
+        self.rows, self.i, self.j = closest_between(pairs, self.node, self.nodes)
+        self.limit = pairs.limit[self.rows]
         self.open = geometry.bounded
         self.lower, self.upper = (
             None if bound is None or self.open else self._bound(bound, tightest)
@@ -97,25 +101,12 @@ class PairProblem:
         )
         self._state: _State | None = None
 
-    def _join_edges(self) -> None:
-        """Pairs between two nodes, of which the closest counts."""
-        pairs = self.pairs
-        i, j = self.node[pairs.first], self.node[pairs.second]
-        rows = np.flatnonzero(i != j)
-        order = rows[np.argsort(pairs.limit[rows], kind="stable")]
-        low, high = np.minimum(i[order], j[order]), np.maximum(i[order], j[order])
-        _, kept = np.unique(low * self.nodes + high, return_index=True)
-        self.rows = order[kept]
-        self.i, self.j, self.limit = i[self.rows], j[self.rows], pairs.limit[self.rows]
-
     def _bound(self, bound: Any, tightest: Any) -> FloatArray:
         each = np.broadcast_to(np.asarray(bound, dtype=np.float64), len(self.x))
         start = -np.inf if tightest is np.maximum else np.inf
         found = np.full(self.nodes, start)
         tightest.at(found, self.node, each)
         return found
-
-    # ---- the objective, on nodes
 
     def _fold(self, values: FloatArray) -> FloatArray:
         return np.bincount(self.node, values, self.nodes).astype(np.float64, copy=False)
@@ -126,14 +117,13 @@ class PairProblem:
 
     def _curvature(self, y: FloatArray) -> FloatArray:
         value = y[self.node]
-        return self._fold(self.weights / self.geometry.weigh(value, self.x, None, np.ones_like(value)))
+        with np.errstate(over="ignore"):  # at the very end of an open domain nothing moves
+            return self._fold(self.weights / self.geometry.weigh(value, self.x, None, np.ones_like(value)))
 
     @cached_property
     def _ground(self) -> FloatArray:
         """The curvature where it does not depend on the predictions."""
         return self._fold(self.weights)
-
-    # ---- the method of multipliers
 
     def answer(self, pull: FloatArray) -> PairAnswer:
         """Return the nearest predictions under the pulls (n,), per row of the batch.
@@ -141,20 +131,29 @@ class PairProblem:
         Raises:
             SolverError: it was not found to the accuracy that is promised.
         """
+        return self._sought(pull, rough=False)
+
+    def about(self, pull: FloatArray) -> PairAnswer:
+        """Return an answer whose pairs are about met, unchecked and without multipliers; exact ones may start there."""
+        return self._sought(pull, rough=True)
+
+    def _sought(self, pull: FloatArray, *, rough: bool) -> PairAnswer:
         if self._state is not None:  # what held the answer before may hold this one
             found = self._finished(self._state, pull)
             if found is not None:
-                return found
+                return self._kept(found, self._state)
         state = self._state or self._start(pull)
         unit, forces = float(np.median(self._curvature(state.y))), self._force_size(state, pull)
         stiffest = max(_STIFFEST * unit, _STRONGER * forces)
         stiffness = max(10.0 * unit, forces)
         for _ in range(_MOST_ROUNDS):
             state, steps = self._newton(state, pull, stiffness)
+            if rough and self._missed(state) <= _ROUGH:
+                self._state = state
+                return self._as_it_is(state)
             found = self._finished(state, pull)
             if found is not None:
-                self._state = state
-                return found
+                return self._kept(found, state)
             if steps <= _FEW_STEPS:  # it can take a stiffer penalty
                 stiffness = min(3.0 * stiffness, stiffest)
         raise SolverError(
@@ -168,6 +167,13 @@ class PairProblem:
         if self.open:
             y = y.clip(1e-12, 1.0 - 1e-12)
         return _State(y, np.zeros(len(self.i)), np.zeros(self.nodes))
+
+    def _kept(self, answer: PairAnswer, state: _State) -> PairAnswer:
+        """Return an answer, at which the next one starts, with what holds it."""
+        y = np.empty(self.nodes)
+        y[self.node] = answer.value
+        self._state = _State(y, answer.multipliers[self.rows], state.bounds)
+        return answer
 
     def _beyond(self, state: _State, stiffness: float) -> tuple[FloatArray, FloatArray]:
         """Return how far each pair, and each node, is outside its interval, multipliers counted."""
@@ -233,14 +239,11 @@ class PairProblem:
         reach = self._fold(np.abs(pull)) + self._ground * np.abs(state.y)
         return float(max(np.abs(own).max(initial=0.0), reach.max(initial=0.0), 1e-300))
 
-    # ---- from the working set to the exact answer
-
     def _finished(self, state: _State, pull: FloatArray) -> PairAnswer | None:
         """Return the exact answer that the multipliers point to, or None where they do not yet point to it."""
-        size = max(1.0, float(np.abs(state.y).max(initial=0.0)))
-        far = float((np.abs(state.y[self.i] - state.y[self.j]) - self.limit).max(initial=0.0))
-        if far > _NEAR * size:
+        if self._missed(state) > _NEAR:
             return None
+        size = max(1.0, float(np.abs(state.y).max(initial=0.0)))
         forces = self._force_size(state, pull)
         edges = np.where(np.abs(state.edges) > _INACTIVE * forces, state.edges, 0.0)
         for _ in range(_MOST_EXCHANGES):
@@ -250,10 +253,24 @@ class PairProblem:
             edges = tried
         return None
 
+    def _missed(self, state: _State) -> float:
+        """Return the largest violation of a pair, per unit of the predictions' size."""
+        far = float((np.abs(state.y[self.i] - state.y[self.j]) - self.limit).max(initial=0.0))
+        return far / max(1.0, float(np.abs(state.y).max(initial=0.0)))
+
+    def _as_it_is(self, state: _State) -> PairAnswer:
+        """Return an answer that is about right, in which pairs with a multiplier move together."""
+        active = np.flatnonzero(state.edges)
+        tree = forest(self.nodes, self.i[active], self.j[active], np.zeros(len(active))).tree
+        pinned = np.zeros(int(tree.max(initial=-1)) + 1, dtype=bool)
+        pinned[tree[state.bounds != 0.0]] = True
+        return PairAnswer(state.y[self.node], Clusters(tree[self.node], pinned), np.zeros(len(self.pairs)))
+
     def _tried(self, state: _State, pull: FloatArray, forces: float, size: float) -> PairAnswer | FloatArray | None:
         """Return the answer with just the pairs that have a multiplier, or which multipliers to try next.
 
-        What has the wrong sign leaves the working set, and what is violated joins it. None where its limits clash.
+        What has the wrong sign leaves the working set, and what is violated joins it. None where its limits clash, and
+        where so much is violated that the exchange would go round in circles.
         """
         active = np.flatnonzero(state.edges)
         sign = np.sign(state.edges[active])
@@ -267,10 +284,12 @@ class PairProblem:
         apart = y[self.i] - y[self.j]
         loose = active[np.abs(apart[active] - sign * self.limit[active]) > _FEASIBLE * size]
         if len(loose):
-            return self._opened(trees, active, state.edges, loose)
+            return opened(trees, (self.i, self.j, self.limit), active, state.edges, loose)
         flow, held, balanced = self._balanced(y, state, active, pinned[trees.tree], pull, forces)
         wrong = sign * flow < -10.0 * _INACTIVE * forces
         violated = np.flatnonzero(np.abs(apart) - self.limit > _FEASIBLE * size)
+        if len(violated) > _FEW_JOIN * len(active) + _SOME_JOIN:
+            return None
         edges = np.zeros(len(self.i))
         edges[active] = np.where(sign * flow > 0.0, flow, 0.0)
         if len(violated) or bool(wrong.any()):
@@ -283,43 +302,6 @@ class PairProblem:
             return None
         rows = self._of_rows(edges, y, held, pull)
         return PairAnswer(y[self.node], self._clusters(trees, pinned, apart, edges, size), rows)
-
-    def _opened(self, trees: Forest, active: IntArray, edges: FloatArray, loose: IntArray) -> FloatArray:
-        """Return multipliers without circles of pairs whose limits do not add up.
-
-        What flows around such a circle costs more one way than it saves: it is sent the other way until a pair of the
-        circle has no multiplier left, and leaves.
-        """
-        edges, parent, above = edges.copy(), trees.parent, trees.edge
-        for e in loose.tolist():
-            circle = [(e, 1.0)]
-            up, down = int(self.i[e]), int(self.j[e])
-            paths: list[list[int]] = []
-            for node in (up, down):
-                path = [node]
-                while parent[path[-1]] >= 0:
-                    path.append(int(parent[path[-1]]))
-                paths.append(path)
-            common = set(paths[0]) & set(paths[1])
-            for path, way in ((paths[0], -1.0), (paths[1], 1.0)):
-                for node in path:
-                    if node in common:
-                        break
-                    edge = int(active[above[node]])
-                    circle.append((edge, way if self.i[edge] == node else -way))
-            at = np.array([edge for edge, _ in circle])
-            turn = np.array([direction for _, direction in circle])
-            sign = np.sign(edges[at])
-            if not sign.all():
-                continue  # another circle has opened this one
-            turn = turn * -np.sign(float((self.limit[at] * sign) @ turn) or 1.0)
-            falling = sign * turn < 0
-            if not falling.any():
-                continue
-            step = np.abs(edges[at][falling]).min()
-            edges[at] += step * turn
-            edges[at[falling][np.abs(edges[at][falling]).argmin()]] = 0.0
-        return edges
 
     def _levels(self, trees: Forest, y: FloatArray, pull: FloatArray) -> tuple[FloatArray | None, BoolArray]:
         """Return the level of each tree that balances it, or that a bound holds, and which ones are held."""
@@ -395,14 +377,8 @@ class PairProblem:
         tree = trees.tree
         touching = (np.abs(apart) >= self.limit - 1e-11 * size) & (edges == 0.0) & (tree[self.i] != tree[self.j])
         if bool(touching.any()):
-            up = apart[touching] > 0
-            i, j = tree[self.i[touching]], tree[self.j[touching]]
-            _, joined = np.unique(
-                strong_components(trees.trees, np.where(up, i, j), np.where(up, j, i)), return_inverse=True
-            )
-            held = np.zeros(int(joined.max()) + 1, dtype=bool)
-            np.logical_or.at(held, joined, pinned)
-            tree, pinned = joined[tree], held
+            up, i, j = apart[touching] > 0, tree[self.i[touching]], tree[self.j[touching]]
+            return Clusters(tree, pinned).joined(np.where(up, i, j), np.where(up, j, i)).of(self.node)
         return Clusters(tree[self.node], pinned)
 
     def _of_rows(self, edges: FloatArray, y: FloatArray, held: FloatArray, pull: FloatArray) -> FloatArray:
@@ -417,13 +393,5 @@ class PairProblem:
         force += np.bincount(pairs.first, flow, n) - np.bincount(pairs.second, flow, n)
         root = self.equal.order[self.equal.parent[self.equal.order] < 0]
         force[root] += held[self.node[root]]
-        left, sent = force.tolist(), [0.0] * len(self.tied)
-        first = pairs.first[self.tied].tolist()
-        parent, edge = self.equal.parent.tolist(), self.equal.edge.tolist()
-        for node in reversed(self.equal.order.tolist()):
-            if parent[node] >= 0:  # what is left on a node goes to its parent
-                amount = -left[node]
-                sent[edge[node]] = amount if first[edge[node]] == node else -amount
-                left[parent[node]] -= amount
-        flow[self.tied] = sent
+        flow[self.tied] = sent_to_roots(self.equal, pairs.first[self.tied], force)
         return flow
