@@ -94,6 +94,8 @@ def _read_scores(at: int, wide: bool, n: int, terms: Any, raw: Any) -> Any:
     least, most = (0.0, 1.0) if terms[GEOMETRY] != EUCLIDEAN else (-_LARGEST, _LARGEST)
     if terms[LOGITS] > 0.0:
         for i in range(n):
+            if not abs(raw[i]) <= _LARGEST:  # the sigmoid of what is no finite number would be one
+                return False
             small = math.exp(-abs(raw[i]))
             raw[i] = 1.0 / (1.0 + small) if raw[i] >= 0.0 else small / (1.0 + small)
     inside = True
