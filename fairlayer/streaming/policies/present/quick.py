@@ -61,7 +61,8 @@ class Quick:
 
     def __init__(self, sweeps: StreamSweeps, policy: Present, state: State, stream: Machine) -> None:
         self.ever_rests, self.farthest = ever_rests(policy, stream), RESTS * policy.doubt**2
-        self.steps, self.solving, self.calls = sweeps.stream_steps, sweeps.stream_solve, sweeps.stream_call
+        self.steps, self.calls = sweeps.stream_steps, sweeps.stream_call
+        self.points, self.solving = sweeps.stream_points, sweeps.stream_solve
         self._call = self.calls.entrance()
         self.book, self.curve = state["book"], state["curve"]
         self.found = found = guards(state, stream)
@@ -106,7 +107,7 @@ class Quick:
 
     def has_hardly_moved(self, state: State) -> bool:
         """Return the same as `resting.has_hardly_moved`."""
-        return bool(self.solving.moved(self.book, state["weight"]) <= self.farthest)
+        return bool(self.points.moved(self.book, state["weight"]) <= self.farthest)
 
     def takes(self, samples: Placed) -> bool:
         """Return whether `answer` will take these samples; nothing has changed."""
