@@ -160,7 +160,7 @@ class Machine:
             return None
         if rested and own["next_refresh"] > 0.0:  # it is 0 where the scores of the call tell of a change
             own["next_refresh"] = self.rule.samples + own["wait"]  # type: ignore[index]
-        history.emit_draft(cells)
+        emitted = history.emit_draft(cells)
         self.rule.observe(float(n), *found)
         if self.rule.cold:
             self.look_for_groups(np.unique(cells).tolist())

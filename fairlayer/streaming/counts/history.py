@@ -71,6 +71,7 @@ class History:
         self.listeners: list[Callable[[IntArray, FloatArray, FloatArray], None]] = []  # told of all that is summed up
         self._written = 0  # samples in the journal
         self._sketched = 0  # those of them that the sketch has counted
+        self._drafted = 0  # where the last draft begins
         self._cells, self._raw, self._emitted = np.empty(_JOURNAL, np.int64), np.empty(_JOURNAL), np.empty(_JOURNAL)
         self.journal = self._cells, self._raw, self._emitted
 
@@ -116,7 +117,8 @@ class History:
         """Return room for n raw scores and n predictions, n at most `longest_draft`; `emit_draft` counts them."""
         if self._written + n > _JOURNAL:
             self._flush()
-        start, end = self._written, self._written + n
+        start = self._drafted = self._written
+        end = start + n
         return self._raw[start:end], self._emitted[start:end]
 
     def place(self, n: int) -> int:
@@ -129,11 +131,15 @@ class History:
         """Count the n predictions that were written to the journal at the last place."""
         self._written += n
 
-    def emit_draft(self, cells: IntArray) -> None:
-        """Count the predictions that were written to the last draft."""
-        end = self._written + len(cells)
-        self._cells[self._written : end] = cells
+    def emit_draft(self, cells: IntArray) -> FloatArray:
+        """Count the predictions that were written to the last draft, and return them, where the journal has them."""
+        start, end = self._written, self._written + len(cells)
+        if start != self._drafted:  # somebody has read the sums since, which has emptied the journal
+            drafted = slice(self._drafted, self._drafted + len(cells))
+            self._raw[start:end], self._emitted[start:end] = self._raw[drafted], self._emitted[drafted]
+        self._cells[start:end] = cells
         self._written = end
+        return self._emitted[start:end]
 
     def forget_cells(self, known: int) -> None:
         """Drop cells made by a step that failed; nothing was counted in them."""
