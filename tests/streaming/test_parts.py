@@ -298,7 +298,7 @@ def test_a_draft_outlives_a_reader_of_the_sums() -> None:
 
 
 def test_a_step_that_begins_to_count_by_groups_keeps_the_sums_of_its_readers() -> None:
-    """What singles have left in the journal is summed up in the middle of a block, once the group sums are made anew."""
+    """What singles have left in the journal is summed up within a block, once the group sums are made anew."""
     stream, random, total = (
         fl.InferenceState([PARITY], bounds=(0.0, 1.0), policy="tracking"),
         np.random.default_rng(0),
