@@ -12,6 +12,7 @@ from fairlayer.errors import TracingError
 
 __all__ = ["in_backward", "outside_graphs", "refuse_tracing"]
 
+_tracing_state = torch._C._get_tracing_state  # looked up once: each request asks
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -35,7 +36,7 @@ def refuse_tracing(what: str) -> None:
     Example:
         >>> refuse_tracing("FairModel")
     """
-    if torch._C._get_tracing_state() is not None:
+    if _tracing_state() is not None:
         raise TracingError(
             f"{what} projects each batch by its groups, which torch.jit.trace and torch.onnx.export(dynamo=False) "
             "cannot record: the groups and shifts of the example would be replayed for every batch. Export "

@@ -6,6 +6,7 @@ since each array that Python hands over costs a good part of what a step costs. 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -40,11 +41,11 @@ from fairlayer.fused.book import (
     STRIDE,
     TERMS,
 )
-from fairlayer.fused.compiling import compiled, float32_at, float64_at, int64_at
+from fairlayer.fused.compiling import compiled, entry, float32_at, float64_at, int64_at
 from fairlayer.fused.steps import EUCLIDEAN
 from fairlayer.fused.stream_steps import CONTRADICTED, REFUSED, STEPPED, step_block, step_one
 
-__all__ = ["call", "takes"]
+__all__ = ["call", "entrance", "takes"]
 
 _LARGEST = 1e100
 _ANY = 1 << 40  # entries of an array whose size nobody asks for
@@ -93,6 +94,8 @@ def _read_scores(at: int, wide: bool, n: int, terms: Any, raw: Any) -> Any:
     least, most = (0.0, 1.0) if terms[GEOMETRY] != EUCLIDEAN else (-_LARGEST, _LARGEST)
     if terms[LOGITS] > 0.0:
         for i in range(n):
+            if not abs(raw[i]) <= _LARGEST:  # the sigmoid of what is no finite number would be one
+                return False
             small = math.exp(-abs(raw[i]))
             raw[i] = 1.0 / (1.0 + small) if raw[i] >= 0.0 else small / (1.0 + small)
     inside = True
@@ -148,6 +151,11 @@ def call(desk: int, edge_at: int, at: int, wide: bool, n: int, first: int, weigh
         for i in range(n):
             singles[i] = emitted[i]
     return ended, moved, correction
+
+
+def entrance() -> Callable[..., Any]:
+    """Return `call` for arguments of exactly the kinds that `check` has run it with: int, bool and float."""
+    return entry(call)
 
 
 def check() -> None:

@@ -82,7 +82,7 @@ def _answer(z: float, pull: float, terms: Any) -> Any:
         if geometry == ENTROPIC:
             y = z / (z + math.exp(min(max(pull, -300.0), 300.0)) * (1.0 - z))
         else:
-            return root(z, pull)
+            y = root(z, pull)
     return min(max(y, terms[LOW]), terms[HIGH])
 
 

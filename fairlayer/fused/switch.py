@@ -31,6 +31,7 @@ class StreamSweeps(NamedTuple):
 
     stream_steps: Any
     stream_call: Any
+    stream_points: Any
     stream_solve: Any
     stream_counts: Any
 

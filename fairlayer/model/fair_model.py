@@ -300,7 +300,9 @@ class FairModel(nn.Module):
                 error.add_note(self._positions(len(args)))
             raise
         layer: Any = self._modules["projection"]  # spares nn.Module's slow search
-        features = with_columns(self.protected_attr_idx, sensitive_features, args)
+        features = sensitive_features
+        if self.protected_attr_idx:
+            features = with_columns(self.protected_attr_idx, features, args)
         if not inference:
             return project_batch(
                 layer,

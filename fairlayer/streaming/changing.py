@@ -39,6 +39,7 @@ def changed(machine: Machine, setting: Setting, over: float | None) -> tuple[Mac
     new.own = setting.policy.taken_over(setting.policy.grow(new.own, new), machine.own, new, rows)
     begin_transition(new, limits_of(machine.constraints), over)
     new.rule.cold = new.unseen()
+    new.enter(new.phase())
     return new, recode
 
 

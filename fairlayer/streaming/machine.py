@@ -61,6 +61,7 @@ class Machine:
         self.own: State = self.policy.begin()
         self.revision = 0  # counts the times that the policy's state was computed anew
         self.rule = PhaseRule()
+        self.entered = self.phase()  # the phase of what is in the journal
         self.vocabulary = Vocabulary()
         self.transition: Transition | None = None
         self.events: list[Event] = []
@@ -159,7 +160,7 @@ class Machine:
             return None
         if rested and own["next_refresh"] > 0.0:  # it is 0 where the scores of the call tell of a change
             own["next_refresh"] = self.rule.samples + own["wait"]  # type: ignore[index]
-        history.emit_draft(cells)
+        emitted = history.emit_draft(cells)
         self.rule.observe(float(n), *found)
         if self.rule.cold:
             self.look_for_groups(np.unique(cells).tolist())
@@ -234,6 +235,11 @@ class Machine:
         """Return the phase of the stream."""
         return self.rule.phase(self.policy.settle)
 
+    def enter(self, phase: Phase) -> None:
+        """Count what comes under this phase, once what came before was summed up under the last."""
+        self.history.flush()
+        self.entered = phase
+
     # ---- internals
 
     def _range(self) -> tuple[float, float]:
@@ -249,7 +255,7 @@ class Machine:
         return Sketch(*self._range(), memory=self.memory, arcsine=between, latest=self.policy.latest)
 
     def _to_windows(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
-        self.windows.add(cells, raw, emitted, self.phase(), len(self.history.cells))
+        self.windows.add(cells, raw, emitted, self.entered, len(self.history.cells))
 
     def prepare(self, cells: IntArray, raw: FloatArray) -> None:
         """Let the policy solve anew, where that is due."""

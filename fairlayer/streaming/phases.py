@@ -42,6 +42,9 @@ class Phase(StrEnum):
     DRIFTING = "drifting"
 
 
+_CHANGING, _COLD, _WARMING, _STEADY, _SATURATED, _DRIFTING = Phase  # looked up once: each request asks
+
+
 class PhaseRule:
     """The numbers that decide the phase."""
 
@@ -67,14 +70,14 @@ class PhaseRule:
     def phase(self, settle: int) -> Phase:
         """Return the phase."""
         if self.samples < self.changing_until:
-            return Phase.CHANGING
+            return _CHANGING
         if self.cold:
-            return Phase.COLD
+            return _COLD
         if self.widening > 1e-9:
-            return Phase.SATURATED
+            return _SATURATED
         if self.samples < settle:
-            return Phase.WARMING
-        return Phase.DRIFTING if self.drifting or self.samples < self.unsettled_until else Phase.STEADY
+            return _WARMING
+        return _DRIFTING if self.drifting or self.samples < self.unsettled_until else _STEADY
 
     def to_state(self) -> dict[str, float]:
         """Return plain numbers."""

@@ -163,6 +163,7 @@ class InferenceState:
         return None if raw is None else self._step_shortly(step, (raw, scores), features, at)
 
     def _step_shortly(self, step: _ShortStep, given: Any, features: Any, at: float | None) -> Tensor | None:
+        watch = self._watch
         with self._lock:
             machine = self._machine
             if at is not None or machine.windows.clocked:
@@ -171,9 +172,9 @@ class InferenceState:
             emitted = step(machine, self._lookup, given, features)
             if emitted is None:
                 return None
-            self._watch.look(machine, self._pending)
-        if self._watch.untold:
-            self._watch.tell()
+            watch.look(machine, self._pending)
+        if watch.untold:
+            watch.tell()
         return emitted
 
     def settle(

@@ -241,3 +241,20 @@ def test_a_closed_vocabulary_still_refuses_the_unknown() -> None:
     state.adopt(words.closed())
     with pytest.raises(CategoryError):
         state.emit(torch.tensor([0.2]), {"sex": torch.tensor([5])}, vocabulary=words.closed())
+
+
+@pytest.mark.parametrize("way", ["1", "0"])
+@pytest.mark.parametrize("n", [1, 2, 40])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_log_odds_that_are_no_finite_numbers_are_refused(
+    way: str, n: int, odd: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sigmoid of infinity is a probability, and a comparison with NaN is false: neither is a prediction."""
+    monkeypatch.setenv(switch.SWITCH, way)
+    monkeypatch.setattr(switch, "_streams", switch._Library(switch.StreamSweeps))
+    state = met(stream(geometry="entropic", from_logits=True))
+    scores = torch.zeros(n)
+    scores[n // 2] = odd
+    with pytest.raises(NonFiniteScoresError):
+        state.emit(scores, {"sex": torch.arange(n) % 2})
+    assert state.samples == 200

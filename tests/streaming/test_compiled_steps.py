@@ -108,3 +108,19 @@ def test_a_cell_asks_for_a_solution_with_samples_of_its_own_only(way: str, monke
     assert stream._machine.own["next_refresh"] == 1e9
     stream.emit(torch.full((4,), 0.5), {"sex": np.arange(4) % 2})
     assert stream._machine.own["next_refresh"] == 0.0
+
+
+@needs_numba
+@pytest.mark.parametrize("way", ["plain", "compiled"])
+@pytest.mark.parametrize("geometry", ["entropic", "likelihood"])
+def test_predictions_keep_to_narrower_bounds(geometry: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(switch.SWITCH, "1" if way == "compiled" else "0")
+    monkeypatch.setattr(switch, "_streams", switch._Library(switch.StreamSweeps))
+    stream = fl.InferenceState(ASKED["parity"], bounds=(0.1, 0.9), geometry=geometry)
+    scores, sex = torch.tensor([0.01, 0.95, 0.5, 0.3, 0.7, 0.99]).double(), torch.tensor([0, 0, 0, 1, 1, 1])
+    for _ in range(100):
+        block = stream.emit(scores, {"sex": sex})
+    alone = torch.cat([stream.emit(scores[i : i + 1], {"sex": sex[i : i + 1]}) for i in range(6)])
+    assert abs(stream.shifts()["sex=0"]) > 0.01
+    for emitted in (block, alone):
+        assert 0.1 <= float(emitted.min()) <= float(emitted.max()) <= 0.9

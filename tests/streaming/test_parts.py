@@ -20,6 +20,7 @@ from fairlayer.streaming.cells import names_of
 from fairlayer.streaming.control.bands import _Falling
 from fairlayer.streaming.control.lease import Lease
 from fairlayer.streaming.counts import sketch as room_of_sketches
+from fairlayer.streaming.counts.history import History
 from fairlayer.streaming.counts.sketch import Sketch
 from fairlayer.streaming.policies.present.resting import has_hardly_moved
 from fairlayer.streaming.policies.present.solving import _feed_of_parities, _feed_of_statements
@@ -278,6 +279,36 @@ def test_rows_of_parities_are_solved_as_statements_are(
     assert feeds[0].shifts == pytest.approx(feeds[1].shifts, rel=1e-9, abs=1e-11)
     assert feeds[0].prices == pytest.approx(feeds[1].prices, rel=1e-9, abs=1e-11)
     assert feeds[0].unmet == pytest.approx(feeds[1].unmet, abs=1e-11)
+
+
+def test_a_draft_outlives_a_reader_of_the_sums() -> None:
+    """A policy may read the sums while it answers: that empties the journal in which its answer is being written."""
+    history = History(("sex",), Sketch())
+    history.locate(np.array([[0], [1]]))
+    for _ in range(3):
+        history.emit_one(0, 0.5, 0.25)
+    raw, emitted = history.draft(8)
+    raw[:], emitted[:] = np.arange(8.0) / 8.0, np.arange(8.0) / 16.0
+    assert history.sums["emitted"].tolist() == [0.75, 0.0]
+    found = history.emit_draft(np.ones(8, dtype=np.int64))
+    assert found.tolist() == (np.arange(8.0) / 16.0).tolist()
+    assert history.sums["emitted"].tolist() == [0.75, 1.75]
+    assert history.sums["raw"].tolist() == [1.5, 3.5]
+    assert history.sketch.seen == 11
+
+
+def test_a_step_that_begins_to_count_by_groups_keeps_the_sums_of_its_readers() -> None:
+    """What singles have left in the journal is summed up within a block, once the group sums are made anew."""
+    stream, random, total = (
+        fl.InferenceState([PARITY], bounds=(0.0, 1.0), policy="tracking"),
+        np.random.default_rng(0),
+        0.0,
+    )
+    for n in [2, 1, 1, 1, 9, 1, 1, 12, 1, 1, 1, 30]:
+        sex = np.arange(n) % 2
+        total += float(stream.emit(torch.tensor(random.random(n)), {"sex": sex}).sum())
+        stream._machine.scratch.pop("sums", None)  # as after a refused request
+    assert float(stream._machine.history.sums["emitted"].sum()) == pytest.approx(total, abs=1e-9)
 
 
 @pytest.mark.usefixtures("plain")

@@ -22,8 +22,9 @@ from fairlayer.errors import LabelValueError
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.control.lease import Lease
 from fairlayer.streaming.store import Answer, IdReusedError, StoreError
-from fairlayer.streaming.stores.shared import SharedStore, SharedStream
+from fairlayer.streaming.stores.shared import SharedStore
 from fairlayer.streaming.stores.together import Together
+from fairlayer.streaming.stores.worker import SharedStream
 from tests.streaming.postgresql import Server, programs, running
 
 pytest.importorskip("psycopg", reason="needs the extra `postgres`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -235,3 +236,19 @@ def test_a_picture_of_a_report() -> None:
     assert len(axes) == 2
     labels = axes[0].get_legend_handles_labels()[1]
     assert {"raw", "emitted", "held"} <= set(labels)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_buckets_count_the_samples_of_each_phase_exactly(size: int) -> None:
+    """Each call is counted under the phase in which it found the stream, whenever its numbers are summed up."""
+    stream, random = new_stream(memory=200.0), np.random.default_rng(0)
+    expected: Counter[fl.Phase] = Counter()
+    for i in range(1_500 // size):
+        expected[stream.phase] += size
+        raw = 0.3 + 0.3 * (i % 2) * (1 if i * size < 1_200 else -1) + 0.1 * random.random(size)
+        stream.emit(torch.tensor(raw), {"sex": torch.full((size,), i % 2)})
+    stream.report()  # sums up what is left
+    windows = stream._machine.windows
+    found: Counter[fl.Phase] = sum((bucket.phases for bucket in windows.buckets), Counter(windows.before.phases))
+    assert found == expected
+    assert len(expected) >= 3

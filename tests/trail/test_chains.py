@@ -18,7 +18,8 @@ from fairlayer.cli import main
 from fairlayer.errors import ParameterError
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming import Recorder
-from fairlayer.streaming.stores.shared import SharedStore, SharedStream
+from fairlayer.streaming.stores.shared import SharedStore
+from fairlayer.streaming.stores.worker import SharedStream
 from fairlayer.trail import (
     AuditTrail,
     SlotTrail,

@@ -16,12 +16,13 @@ from fairlayer.streaming.machine import Machine
 __all__ = ["reads_in_place", "step_in_place"]
 
 _NOTHING = np.zeros(0, dtype=np.int64), np.zeros(0)
+_FLOAT32, _FLOAT64, _NEVER = torch.float32, torch.float64, math.inf  # looked up once
 
 
 def reads_in_place(scores: Tensor, dtype: torch.dtype) -> bool:
     """Return whether a compiled call can read the scores, of this precision, and write predictions, where they are."""
     return (
-        (dtype is torch.float32 or dtype is torch.float64)
+        (dtype is _FLOAT32 or dtype is _FLOAT64)
         and stream_loaded() is not None
         and type(scores) is Tensor
         and scores.is_cpu
@@ -42,7 +43,7 @@ def step_in_place(stream: Machine, lookup: CellLookup, given: tuple[Tensor, int,
     scores, n, wide = given
     own, history, rule = stream.own, stream.history, stream.rule
     quick = stream.policy.compiled(own, stream)
-    if quick is None or stream.lease is not None or n > history.longest_draft or n >= own.get("wait", math.inf):
+    if quick is None or stream.lease is not None or n > history.longest_draft or n >= own.get("wait", _NEVER):
         return None
     try:
         edge, at = lookup.edge(features, n), scores.data_ptr()
@@ -50,9 +51,9 @@ def step_in_place(stream: Machine, lookup: CellLookup, given: tuple[Tensor, int,
         return None
     if edge is None:
         return None
-    due = rule.samples >= own.get("next_refresh", math.inf)
-    rested = due and quick.rests(own, stream)
-    if stream.now is not None or (due and not rested):
+    rested, due = False, rule.samples >= own.get("next_refresh", _NEVER)
+    if due or stream.now is not None:
+        rested = due and quick.rests(own, stream)
         if not quick.takes((edge, at, wide, n, history.place(n))):
             return None  # before anything is solved, so that a call that raises changes nothing
         if due and not rested:
@@ -61,15 +62,15 @@ def step_in_place(stream: Machine, lookup: CellLookup, given: tuple[Tensor, int,
             assert quick is not None
         if stream.now is not None:
             stream.tick(stream.now)
-    first = history.place(n)
-    emitted = torch.empty_like(scores)
+    first, emitted = history.place(n), torch.empty_like(scores)
     found = quick.answer(own, (edge, at, wide, n, first), emitted.data_ptr())
     if found is None:
         return None
     if rested and own["next_refresh"] > 0.0:  # it is 0 where the scores of the call tell of a change
         own["next_refresh"] = rule.samples + own["wait"]  # type: ignore[index]
     history.wrote(n)
-    rule.observe(n, *found)
+    correction, widening = found
+    rule.observe(n, correction, widening)
     if rule.cold:
         stream.look_for_groups(np.unique(history.journal[0][first : first + n]).tolist())
     return emitted

@@ -17,6 +17,7 @@ from fairlayer.groups import Vocabulary
 __all__ = ["CellLookup"]
 
 _LARGEST_CODE, _LARGEST_TABLE = 1024, 65536
+_INT64 = torch.int64
 _ROOM = 4096  # samples whose cells can be handed to a compiled call
 
 
@@ -67,7 +68,7 @@ class CellLookup:
                 column = features.get(name)
                 if (
                     type(column) is not Tensor
-                    or column.dtype is not torch.int64
+                    or column.dtype is not _INT64
                     or column.ndim != 1
                     or column.numel() != n
                     or not (column.is_cpu and column.is_contiguous())

@@ -30,6 +30,8 @@ def read_one(scores: Tensor, setting: Setting) -> float | None:
     """Return the raw prediction of one sample; None where it is no number of the domain."""
     raw = scores.item()
     if setting.from_logits:
+        if not -_LARGEST <= raw <= _LARGEST:  # the sigmoid of what is no number would be one
+            return None
         raw = sigmoid(raw)
     least, most = (0.0, 1.0) if setting.geometry.bounded else (-_LARGEST, _LARGEST)
     return raw if least <= raw <= most else None
@@ -54,7 +56,10 @@ def read_many(scores: Tensor, setting: Setting) -> FloatArray | None:
         raw = host_float64(scores).reshape(-1)
     if not setting.geometry.bounded:
         return raw
-    raw = probabilities(raw.astype(np.float64), setting.from_logits)  # single precision would squash them otherwise
+    raw = raw.astype(np.float64)  # single precision would squash them otherwise
+    if setting.from_logits and not np.abs(raw).max() <= _LARGEST:
+        return None
+    raw = probabilities(raw, setting.from_logits)
     return raw if raw.min() >= 0.0 and raw.max() <= 1.0 else None
 
 

@@ -53,8 +53,8 @@ class History:
         sketch: the running distribution of raw scores.
 
     `count`, `emitted`, `raw` and `moved` sum 1, the prediction, the raw score and the squared change over all samples.
-    Predictions are written to a `journal` first (cells, raw scores, predictions), and summed up when somebody reads, or
-    when it is full.
+    Predictions are written to a `journal` first (cells, raw scores, predictions), and summed up when somebody reads the
+    sums, or when it is full. Who reads the sketch only has the raw scores counted there, and no more: a solution does.
 
     `count0`, `count1`, `emitted0`, `emitted1` and `labels` sum over labelled samples, by label (a label other than 1
     counts in the first).
@@ -70,6 +70,8 @@ class History:
         self._sums: dict[str, FloatArray] = {name: np.zeros(0) for name in _SUMS}
         self.listeners: list[Callable[[IntArray, FloatArray, FloatArray], None]] = []  # told of all that is summed up
         self._written = 0  # samples in the journal
+        self._sketched = 0  # those of them that the sketch has counted
+        self._drafted = 0  # where the last draft begins
         self._cells, self._raw, self._emitted = np.empty(_JOURNAL, np.int64), np.empty(_JOURNAL), np.empty(_JOURNAL)
         self.journal = self._cells, self._raw, self._emitted
 
@@ -83,8 +85,8 @@ class History:
     @property
     def sketch(self) -> Sketch:
         """The running distribution of raw scores, up to date."""
-        if self._written:
-            self._flush()
+        if self._sketched < self._written:
+            self._count_scores()
         return self._sketch
 
     def locate(self, codes: IntArray) -> IntArray:
@@ -99,7 +101,8 @@ class History:
         """Count emitted predictions."""
         if self._written:
             self._flush()
-        self._count(cells, raw, emitted)
+        self._sketch.add(cells, raw)
+        self._sum_up(cells, raw, emitted)
 
     def emit_one(self, cell: int, raw: float, emitted: float) -> None:
         """Count one emitted prediction."""
@@ -114,7 +117,8 @@ class History:
         """Return room for n raw scores and n predictions, n at most `longest_draft`; `emit_draft` counts them."""
         if self._written + n > _JOURNAL:
             self._flush()
-        start, end = self._written, self._written + n
+        start = self._drafted = self._written
+        end = start + n
         return self._raw[start:end], self._emitted[start:end]
 
     def place(self, n: int) -> int:
@@ -127,11 +131,15 @@ class History:
         """Count the n predictions that were written to the journal at the last place."""
         self._written += n
 
-    def emit_draft(self, cells: IntArray) -> None:
-        """Count the predictions that were written to the last draft."""
-        end = self._written + len(cells)
-        self._cells[self._written : end] = cells
+    def emit_draft(self, cells: IntArray) -> FloatArray:
+        """Count the predictions that were written to the last draft, and return them, where the journal has them."""
+        start, end = self._written, self._written + len(cells)
+        if start != self._drafted:  # somebody has read the sums since, which has emptied the journal
+            drafted = slice(self._drafted, self._drafted + len(cells))
+            self._raw[start:end], self._emitted[start:end] = self._raw[drafted], self._emitted[drafted]
+        self._cells[start:end] = cells
         self._written = end
+        return self._emitted[start:end]
 
     def forget_cells(self, known: int) -> None:
         """Drop cells made by a step that failed; nothing was counted in them."""
@@ -146,11 +154,18 @@ class History:
         self.cells = cells
         self.index = {cell: i for i, cell in enumerate(cells)}
 
-    def _flush(self) -> None:
-        written, self._written = self._written, 0
-        self._count(self._cells[:written], self._raw[:written], self._emitted[:written])
+    def _count_scores(self) -> None:
+        """Count in the sketch what it has not counted of the journal."""
+        first, self._sketched = self._sketched, self._written
+        self._sketch.add(self._cells[first : self._written], self._raw[first : self._written])
 
-    def _count(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
+    def _flush(self) -> None:
+        if self._sketched < self._written:
+            self._count_scores()
+        written, self._written, self._sketched = self._written, 0, 0
+        self._sum_up(self._cells[:written], self._raw[:written], self._emitted[:written])
+
+    def _sum_up(self, cells: IntArray, raw: FloatArray, emitted: FloatArray) -> None:
         k, quick = len(self.cells), stream_loaded()
         if quick is not None:
             quick.stream_counts.add_sums(cells, raw, emitted, *(self._sums[name] for name in _SUMS[:4]))
@@ -160,7 +175,6 @@ class History:
             else (("count", None), ("emitted", emitted), ("raw", raw), ("moved", (emitted - raw) ** 2))
         ):
             self._sums[name] += np.bincount(cells, weights=values, minlength=k)
-        self._sketch.add(cells, raw)
         for told in self.listeners:
             told(cells, raw, emitted)
 
@@ -224,7 +238,7 @@ class History:
         self.cells = [tuple(row) for row in state["cells"].tolist()]
         self.index = {cell: i for i, cell in enumerate(self.cells)}
         table = state["sums"].cpu().double().numpy()
-        self._written = 0
+        self._written = self._sketched = 0
         self._sums = {name: row.copy() for name, row in zip(_SUMS, table, strict=True)}
         saved = dict(zip(_RANGE, state["range"].tolist(), strict=True))
         arrays = {name: state[name].cpu().numpy() for name in ("totals", "borrowed", "latest", "filled")}

@@ -36,6 +36,7 @@ class Watch:
     def begin(self, machine: Machine) -> None:
         """Begin anew with a machine that has been put in place of another."""
         self.trace, self._phase = Trace(), machine.phase()
+        machine.enter(self._phase)
 
     def look(self, machine: Machine, pending: Pending) -> None:
         """Look at a machine after a step.
@@ -50,6 +51,7 @@ class Watch:
             self._warnings |= _without_comparison(machine, len(pending))
             self.untold = self.untold or bool(self._warnings)
         if phase is not self._phase:
+            machine.enter(phase)
             if self._phase is not None:
                 self._changes.append((self._phase, phase))
             self._phase, self.untold = phase, True

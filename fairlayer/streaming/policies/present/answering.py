@@ -94,7 +94,7 @@ class Steps:
             pulls += self.slope.take(cells) * estimate
         found: FloatArray = self.geometry.answer(raw, pulls, self.low, self.high)
         if self.geometry.bounded:  # the coordinates of probabilities and back would round what is not moved
-            return np.where(pulls == 0.0, np.clip(raw, self.low, self.high), found)
+            return np.clip(np.where(pulls == 0.0, raw, found), self.low, self.high)
         return found
 
     def held(self, state: State, block: Block, answers: FloatArray) -> tuple[FloatArray, int, Added]:
@@ -146,7 +146,7 @@ class Steps:
         if self.scale is not None:
             estimate = float(self.scale.read(self.curve, np.array([cell]), np.array([raw]))[0])
             pull += book[SLOPE, cell] * estimate
-        before = self.geometry.answer_one(raw, pull, low, high) if pull else within(raw, low, high)
+        before = within(self.geometry.answer_one(raw, pull, low, high) if pull else raw, low, high)
         weight = state["weight"] = state["weight"] * math.exp(1.0 / self.memory)  # type: ignore[index]
         sample, acts = Sample(cell, weight, estimate, raw, before), False
         if self.guarded:

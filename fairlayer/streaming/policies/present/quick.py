@@ -61,7 +61,9 @@ class Quick:
 
     def __init__(self, sweeps: StreamSweeps, policy: Present, state: State, stream: Machine) -> None:
         self.ever_rests, self.farthest = ever_rests(policy, stream), RESTS * policy.doubt**2
-        self.steps, self.solving, self.calls = sweeps.stream_steps, sweeps.stream_solve, sweeps.stream_call
+        self.steps, self.calls = sweeps.stream_steps, sweeps.stream_call
+        self.points, self.solving = sweeps.stream_points, sweeps.stream_solve
+        self._call = self.calls.entrance()
         self.book, self.curve = state["book"], state["curve"]
         self.found = found = guards(state, stream)
         self.labelled, self.untold = reads_labels(stream), np.zeros((2, state["book"].shape[1]))
@@ -105,7 +107,7 @@ class Quick:
 
     def has_hardly_moved(self, state: State) -> bool:
         """Return the same as `resting.has_hardly_moved`."""
-        return bool(self.solving.moved(self.book, state["weight"]) <= self.farthest)
+        return bool(self.points.moved(self.book, state["weight"]) <= self.farthest)
 
     def takes(self, samples: Placed) -> bool:
         """Return whether `answer` will take these samples; nothing has changed."""
@@ -113,8 +115,9 @@ class Quick:
 
     def answer(self, state: State, samples: Placed, out: int) -> tuple[float, float] | None:
         """Answer and count samples where they lie; see `stream_call.call`."""
-        weight = self.weight_after(state, samples[3])
-        ended, moved, correction = self.calls.call(self.desk, *samples, weight, out)
+        edge, at, wide, n, first = samples
+        weight = state["weight"] * (self.growth_of_n if n == self.n else self._growth_over(n))
+        ended, moved, correction = self._call(self.desk, edge, at, wide, n, first, weight, out)
         if ended:
             if ended == REFUSED:
                 return None
@@ -126,9 +129,11 @@ class Quick:
 
     def weight_after(self, state: State, n: int) -> float:
         """Return the weight of n samples that come together, all of which weigh as much."""
-        if n != self.n:
-            self.n, self.growth_of_n = n, math.exp(min(n / self.memory, MOST_MEMORIES))
-        return float(state["weight"] * self.growth_of_n)
+        return float(state["weight"] * (self.growth_of_n if n == self.n else self._growth_over(n)))
+
+    def _growth_over(self, n: int) -> float:
+        self.n, self.growth_of_n = n, math.exp(min(n / self.memory, MOST_MEMORIES))
+        return self.growth_of_n
 
     def block(self, cells: IntArray, raw: FloatArray, weight: float, emitted: FloatArray) -> tuple[int, int, float]:
         """Answer and count a block; see `stream_steps.step_block`."""

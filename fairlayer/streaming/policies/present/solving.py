@@ -125,7 +125,7 @@ def _far_means(policy: Present, quick: Quick | None, stream: Machine, spread: fl
         return far_means(stream, spread, policy.cut)
     sketch, far = stream.history.sketch, np.empty((3, len(stream.history.cells)))
     numbers = np.array([policy.cut, LEAST_SPREAD, OLDER, SHORT[0], SURELY[0], SHORT[1], SURELY[1]])
-    quick.solving.far_means(sketch.counts, sketch.totals, sketch.borrowed, sketch.weight, spread, numbers, far)
+    quick.points.far_means(sketch.counts, sketch.totals, sketch.borrowed, sketch.weight, spread, numbers, far)
     return far
 
 
