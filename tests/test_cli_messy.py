@@ -314,3 +314,11 @@ def test_ctrl_c_says_how_to_go_on(table: Path, tmp_path: Path) -> None:
 def test_missing_cells_of_a_target_are_not_named_as_answers() -> None:
     with pytest.raises(TargetError, match="target 'y' holds 'no', 'yes'; say which value"):
         usual_positive(pd.Series(["yes", None, "no"], name="y"))
+
+
+@pytest.mark.parametrize("values", [(1, 2), (0, 1, 2), ("1", "no"), ("True", "maybe")])
+def test_one_of_other_values_is_not_taken_for_the_answer(values: tuple[object, ...]) -> None:
+    with pytest.raises(TargetError, match="say which value counts as 1"):
+        usual_positive(pd.Series(values, name="y"))
+    for usual in ((1, 0), (1.0, None, 0.0), (True, False), (1,)):
+        assert usual_positive(pd.Series(usual, name="y")) == str(usual[0]).removesuffix(".0")

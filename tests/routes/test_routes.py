@@ -333,8 +333,9 @@ def test_the_share_of_the_network_lies_between_one_half_and_the_best_on_the_rows
     best = optimize.minimize_scalar(loss, bounds=(0, 1), method="bounded").x
     assert 0.55 < best < 0.95
     assert share_of_network(*scores, labels, task) == pytest.approx((best + 0.5) / 2, abs=0.0126)
-    assert share_of_network(scores[0], np.full(2000, 0.5), labels, task) > 0.7
-    assert share_of_network(np.full(2000, 0.5), scores[0], labels, task) < 0.3
+    true, nothing = (signal if task == "regression" else 1 / (1 + np.exp(-signal))), np.full(2000, 0.5)
+    assert share_of_network(true, nothing, labels, task) >= 0.7
+    assert share_of_network(nothing, true, labels, task) <= 0.3
 
 
 def test_a_run_decides_by_its_rule_or_on_the_batch(found: TrainedRoutes) -> None:
