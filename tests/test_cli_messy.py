@@ -174,6 +174,21 @@ def test_predict_writes_who_what_and_why(run: Path, table: Path, tmp_path: Path)
     assert np.ptp(means.to_numpy()) <= 0.02 + 1e-6
 
 
+def test_predict_tells_of_values_that_training_did_not_know(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = messy().drop(columns=["remboursé", "motif"])
+    out = ("--out", str(tmp_path / "out.csv"))
+    new.to_csv(tmp_path / "new.csv", index=False)
+    assert main(["predict", str(run), str(tmp_path / "new.csv"), *out]) == 0
+    assert "training row" not in capsys.readouterr().err
+    new.loc[:4, "revenu"] = None
+    new.to_csv(tmp_path / "new.csv", index=False)
+    assert main(["predict", str(run), str(tmp_path / "new.csv"), *out]) == 0
+    told = f"'revenu': 5 of {len(new)} rows are missing, and no training row was; they count as the mean."
+    assert told in capsys.readouterr().err
+
+
 def test_predict_decides_by_the_rule_where_the_option_stands_alone(run: Path, table: Path, tmp_path: Path) -> None:
     found = []
     for words in (["--decisions"], ["--decisions", "rule"], []):

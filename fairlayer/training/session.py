@@ -249,8 +249,8 @@ def _small_groups(constraints: Sequence[Constraint], sample: TensorTable, split:
             inside = means.codes == k
             counts = ", ".join(f"{int(inside[part].sum())} {name}" for name, part in parts.items())
             found.append(
-                f"The group {means.groups[k]} has {int(inside.sum())} rows ({counts}). Limits compare it with the others, and "
-                "nothing can be said about new people of it; join it with another group, or gather more."
+                f"The group {means.groups[k]} has {inside.sum()} rows ({counts}). Limits compare it with the others, "
+                "and nothing can be said about new people of it; join it with another group, or gather more."
             )
     return tuple(found)
 
