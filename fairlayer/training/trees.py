@@ -132,7 +132,7 @@ def share_of_network(network: FloatArray, trees: FloatArray, labels: FloatArray,
         if task == "regression":
             return float(np.square(share * network + (1 - share) * trees - labels).mean())
         z = share * _log_odds(network) + (1 - share) * _log_odds(trees)
-        return float(np.logaddexp(0.0, np.where(labels == 1, -z, z)).mean())
+        return float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -z, z))))
 
     best = min(np.linspace(0.0, 1.0, 21).tolist(), key=loss)
     return (best + 0.5) / 2
