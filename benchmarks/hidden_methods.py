@@ -191,7 +191,7 @@ def _fairret(parts: Parts, feature: str, weight: float, options: FitOptions) -> 
 def _reductions(parts: Parts, feature: str, slack: float, seed: int) -> Scored:
     from fairlearn.reductions import DemographicParity, ExponentiatedGradient
 
-    forest = fit_trees(parts.train, seed=seed).estimator.set_params(max_iter=40, early_stopping=False)
+    forest = fit_trees(parts.train, seed=seed, fits=1).estimators[0].set_params(max_iter=40, early_stopping=False)
     method = ExponentiatedGradient(forest, DemographicParity(difference_bound=slack), eps=slack, max_iter=8)
     method.fit(parts.train.x.numpy(), parts.train.y.numpy(), sensitive_features=parts.train.sensitive[feature])
     decided = (np.asarray(method.predict(p.x.numpy(), random_state=0), float) for p in (parts.valid, parts.test))

@@ -118,12 +118,12 @@ def drawn(data: Table, rows: int, seed: int) -> Table:
 
 
 def _again(parts: Parts, found: TrainedRoutes, constraint: str) -> list[Route]:
-    """The routes of the plain network and of the trees under another limit."""
+    """The routes of the plain network, of the trees and of both under another limit."""
     config = parts.recipe.config
     if config.task == "regression":
         return []
     valid, test = (Observed(part.sensitive, part.y.numpy()) for part in (parts.valid, parts.test))
-    candidates = [Candidate(name, *raw_scores(found.run(name).layered, parts)) for name in ("plain", "trees")]
+    candidates = [Candidate(name, *raw_scores(found.run(name).layered, parts)) for name in ("plain", "trees", "both")]
     return list(compare_routes(candidates, constraint, valid=valid, test=test, bounds=config.bounds).routes)
 
 

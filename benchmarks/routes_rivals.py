@@ -29,7 +29,7 @@ def rival_routes(
     """Yield each rival's route with its limit; what is trained, at the first limit only, and without the slow ones."""
     if parts.recipe.config.task == "regression":
         return
-    scored = {name: raw_scores(found.run(name).layered, parts) for name in ("plain", "trees")}
+    scored = {name: raw_scores(found.run(name).layered, parts) for name in ("plain", "trees", "both")}
     for limit in limits:
         for name, scores in scored.items():
             start = time.perf_counter()
@@ -105,7 +105,7 @@ def _thresholds(parts: Parts, scores: Both, feature: str, limit: float) -> Both:
 def _reductions(parts: Parts, feature: str, limit: float, seed: int) -> tuple[Both, Both]:
     from fairlearn.reductions import DemographicParity, ExponentiatedGradient
 
-    forest = fit_trees(parts.train, seed=seed).estimator
+    forest = fit_trees(parts.train, seed=seed, fits=1).estimators[0]
     method = ExponentiatedGradient(
         forest.set_params(max_iter=60, early_stopping=False), DemographicParity(difference_bound=limit), max_iter=8
     )

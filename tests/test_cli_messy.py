@@ -174,6 +174,21 @@ def test_predict_writes_who_what_and_why(run: Path, table: Path, tmp_path: Path)
     assert np.ptp(means.to_numpy()) <= 0.02 + 1e-6
 
 
+def test_predict_tells_of_values_that_training_did_not_know(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = messy().drop(columns=["remboursé", "motif"])
+    out = ("--out", str(tmp_path / "out.csv"))
+    new.to_csv(tmp_path / "new.csv", index=False)
+    assert main(["predict", str(run), str(tmp_path / "new.csv"), *out]) == 0
+    assert "training row" not in capsys.readouterr().err
+    new.loc[:4, "revenu"] = None
+    new.to_csv(tmp_path / "new.csv", index=False)
+    assert main(["predict", str(run), str(tmp_path / "new.csv"), *out]) == 0
+    told = f"'revenu': 5 of {len(new)} rows are missing, and no training row was; they count as the mean."
+    assert told in capsys.readouterr().err
+
+
 def test_predict_decides_by_the_rule_where_the_option_stands_alone(run: Path, table: Path, tmp_path: Path) -> None:
     found = []
     for words in (["--decisions"], ["--decisions", "rule"], []):
@@ -314,3 +329,11 @@ def test_ctrl_c_says_how_to_go_on(table: Path, tmp_path: Path) -> None:
 def test_missing_cells_of_a_target_are_not_named_as_answers() -> None:
     with pytest.raises(TargetError, match="target 'y' holds 'no', 'yes'; say which value"):
         usual_positive(pd.Series(["yes", None, "no"], name="y"))
+
+
+@pytest.mark.parametrize("values", [(1, 2), (0, 1, 2), ("1", "no"), ("True", "maybe")])
+def test_one_of_other_values_is_not_taken_for_the_answer(values: tuple[object, ...]) -> None:
+    with pytest.raises(TargetError, match="say which value counts as 1"):
+        usual_positive(pd.Series(values, name="y"))
+    for usual in ((1, 0), (1.0, None, 0.0), (True, False), (1,)):
+        assert usual_positive(pd.Series(usual, name="y")) == str(usual[0]).removesuffix(".0")

@@ -80,6 +80,7 @@ def test_the_page_is_about_the_route_that_is_kept(
     assert chosen[0]["measures"]["accuracy"] == pytest.approx(accuracy, abs=1e-6)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert f"The run keeps the route &#39;{kept}&#39;" in page
+    assert "Loss, gaps and multipliers by epoch" in page  # of the network whose scores count
     if document["run"]["route"]["step"] == "decision rule":
         assert "Thresholds of the decision rule" in page
         assert document["verdicts"][0]["limit"].startswith("demographic_parity difference")

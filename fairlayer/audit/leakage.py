@@ -126,7 +126,10 @@ def _about(name: str, array: Any, label: FloatArray | None) -> list[str]:
     if str(name).startswith("Unnamed:"):
         return [f"The column '{name}' has no name: it is mostly the row number of an export, and no feature."]
     if identifies(array):
-        return [f"The column '{name}' is different in every row: it looks like an identifier, and is not a feature."]
+        return [
+            f"The column '{name}' is different in every row: it looks like an identifier, which says nothing about "
+            "new people. Leave it out if it is one."
+        ]
     if label is None:
         return []
     numeric = array.dtype.kind in "iuf"

@@ -18,7 +18,7 @@ from fairlayer.cli.config import CONFIG, check_record, check_unused, resumable, 
 from fairlayer.cli.loggers import Loggers
 from fairlayer.cli.predictions import predictions
 from fairlayer.cli.progress import training_progress
-from fairlayer.cli.reading import raise_all, read_table, read_told
+from fairlayer.cli.reading import raise_all, read_table, read_told, tell
 from fairlayer.cli.recommend import run_check, run_recommend
 from fairlayer.cli.report import AUDIT, PAGE, run_report, write_report
 from fairlayer.cli.routes import check_decided, criterion_of, keep_best, show_routes, utility_of
@@ -170,6 +170,7 @@ def run_predict(arguments: argparse.Namespace) -> None:
     prediction = run.predict(
         frame, decisions=arguments.decisions, capacity=arguments.capacity, utility=utility_of(arguments, None)
     )
+    tell(run.recipe.encoder.unfamiliar(frame))
     predictions(run, prediction, frame[kept]).to_csv(arguments.out, index=False)
     show_prediction(run, prediction)
     print(f"Scores: {arguments.out}")

@@ -155,9 +155,9 @@ def write_report(
     if kept.name == THROUGH.name:
         audited = audit_trained(parts, trained, inference=inference, **told)
     else:
-        comparison = trained.comparison
+        comparison, run = trained.comparison, found.run(kept.name)
         audited = audit_kept(
-            found.run(kept.name),
+            run,
             parts.test,
             batch_size=comparison.batch_size,
             watched=parts.sensitive,
@@ -165,6 +165,7 @@ def write_report(
             split=comparison.split,
             rows=comparison.rows,
             chosen_by=f"It was chosen by {found.routes.criterion}, on {found.routes.rows['valid']:,} validation rows.",
+            history=None if run.route.scored_by == "trees" else trained.history_svg(),
             warnings=parts.warnings,
             **told,
         )

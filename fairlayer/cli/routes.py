@@ -14,7 +14,7 @@ from fairlayer.errors import DataError, require
 from fairlayer.report import words
 from fairlayer.routes import Criterion, Route, Routes, TrainedRoutes, parse_criterion, save_routes
 from fairlayer.routes.numbers import furthest
-from fairlayer.routes.training import TREES
+from fairlayer.routes.training import BOTH, TREES
 
 __all__ = [
     "add_predict_routes",
@@ -120,8 +120,8 @@ def keep_best(folder: str | Path, found: TrainedRoutes) -> Route:
     """Write the run folder of the best route that can be kept, and say which one it is, and why."""
     routes, best = found.routes, found.routes.best
     kept = best
-    if best.candidate == TREES and find_spec("skops") is None:
-        kept = routes.among([route.name for route in routes.routes if route.candidate != TREES]).best
+    if best.candidate in (TREES, BOTH) and find_spec("skops") is None:
+        kept = routes.among([route.name for route in routes.routes if route.candidate not in (TREES, BOTH)]).best
     save_routes(folder, found, kept.name)
     print(best_sentence(routes))
     for said in _decision_sentences(found, kept):

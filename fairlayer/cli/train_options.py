@@ -32,7 +32,10 @@ def add_train(commands: Any) -> None:
         ),
     )
     train.add_argument("--target", help="The column to predict. It is needed.")
-    train.add_argument("--positive", help="The value of the target that counts as 1 (default: '1' or 'True').")
+    train.add_argument(
+        "--positive",
+        help="The value of the target that counts as 1 (default: '1' beside '0', or 'True' beside 'False').",
+    )
     train.add_argument(
         "--task",
         choices=("classification", "regression"),

@@ -144,7 +144,8 @@ def _refusal(text: str, found: str, kind: type[Constraint] | None = None) -> Con
         form = f"{_snake_case(kind.__name__)}({needed}), where {optional} may follow"
     return ConstraintDefinitionError(
         f"a constraint was expected in the text '{text}', but it holds {found}. Write for example "
-        f"{form}, sex+race for intersections. Known: {', '.join(known_constraints())}."
+        f"{form}, sex+race for intersections, and quotes around a name with blanks or signs ('marital status'). "
+        f"Known: {', '.join(known_constraints())}."
     )
 
 

@@ -48,6 +48,13 @@ class NumericColumn:
         amount = np.where(missing, 0.0, (numbers - self.mean) / self.scale)
         return np.stack([amount, missing][: self.width], axis=1).astype(np.float32)
 
+    def unfamiliar(self, column: pd.Series) -> str:
+        """Return what the training rows did not have, in words; nothing where all is known."""
+        missing = 0 if self.indicator else int(np.isnan(as_numbers(column)).sum())
+        if not missing:
+            return ""
+        return f"{missing} of {len(column)} rows are missing, and no training row was; they count as the mean"
+
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "numeric", "mean": self.mean, "scale": self.scale, "indicator": self.indicator}
 
@@ -74,6 +81,9 @@ class DateColumn:
 
     def encode(self, column: pd.Series) -> NDArray[np.float32]:
         return self.days.encode(as_days(column, self.written))
+
+    def unfamiliar(self, column: pd.Series) -> str:
+        return self.days.unfamiliar(as_days(column, self.written))
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.days.to_dict(), "kind": "date", "written": self.written}
@@ -108,6 +118,17 @@ class CategoricalColumn:
         known = codes >= 0
         matrix[known.nonzero()[0], codes[known]] = 1.0
         return matrix
+
+    def unfamiliar(self, column: pd.Series) -> str:
+        """Return what the training rows did not have, in words; nothing where all is known."""
+        new = [name for name in as_text(column) if name not in self.levels]
+        if not new:
+            return ""
+        shown = listed(sorted({"(missing)" if name is None else name for name in new}), 3)
+        return (
+            f"{len(new)} of {len(column)} rows hold what no training row had, such as {shown}; they count as none of "
+            "the known values"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "categorical", "levels": list(self.levels)}
@@ -201,6 +222,18 @@ class Encoder:
         parts: list[NDArray[np.float32]] = []
         all_faults(*(lambda c=c: parts.append(c.encode(column_of(frame, c.name, "feature"))) for c in self.columns))
         return np.hstack(parts)
+
+    def unfamiliar(self, frame: pd.DataFrame) -> tuple[str, ...]:
+        """Return a sentence for each feature with values that the training rows did not have.
+
+        Example:
+            >>> import pandas as pd
+            >>> encoder = Encoder.fit(pd.DataFrame({"job": ["clerk", "nurse"]}), ["job"])
+            >>> encoder.unfamiliar(pd.DataFrame({"job": ["nurse", "pilot"]}))[0][:45]
+            "'job': 1 of 2 rows hold what no training row "
+        """
+        found = {column.name: column.unfamiliar(column_of(frame, column.name, "feature")) for column in self.columns}
+        return tuple(f"{name!r}: {said}." for name, said in found.items() if said)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values: column name -> what was learnt."""

@@ -29,6 +29,7 @@ _WORDS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "bar": "|", 
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
 _COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
 _SIGN = r"[€$£¥%]|EUR|USD|GBP|CHF|JPY|kr|"  # none of them, too
+_UNIT = r"[^\W\d_]{1,12}"  # such as years or kg
 _POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+")
 
 
@@ -223,7 +224,8 @@ def _trimmed(column: pd.Series) -> pd.Series:
 def numbers_with_signs(column: pd.Series, *, comma: bool = False) -> pd.Series | None:
     """Return the numbers of a column of text that carries a unit or separates thousands; None for any other.
 
-    Every cell has to be a number, with at most one sign before or after it, the same in all cells.
+    Every cell has to be a number, with at most one sign before or after it, or a word after a blank, the same in all
+    cells.
 
     Example:
         >>> import pandas as pd
@@ -231,6 +233,8 @@ def numbers_with_signs(column: pd.Series, *, comma: bool = False) -> pd.Series |
         [12.5, 7.0]
         >>> numbers_with_signs(pd.Series(["$ 1,250.00", "$ 80.00"])).tolist()
         [1250.0, 80.0]
+        >>> numbers_with_signs(pd.Series(["45 years", "30 years"])).tolist()
+        [45.0, 30.0]
         >>> numbers_with_signs(pd.Series(["1,250", "A-7"])) is None
         True
     """
@@ -239,8 +243,9 @@ def numbers_with_signs(column: pd.Series, *, comma: bool = False) -> pd.Series |
         return None
     thousands, point = (".", ",") if comma else (",", ".")
     whole = rf"\d+|\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+"
-    parts = known.str.extract(rf"^(?P<a>{_SIGN})\s*(?P<n>[+-]?(?:{whole})(?:{re.escape(point)}\d+)?)\s*(?P<b>{_SIGN})$")
-    if parts["n"].isna().any() or len(set(parts["a"] + parts["b"])) > 1:
+    number = rf"[+-]?(?:{whole})(?:{re.escape(point)}\d+)?"
+    parts = known.str.extract(rf"^(?P<a>{_SIGN})\s*(?P<n>{number})(?:\s*(?P<b>{_SIGN})|\s+(?P<c>{_UNIT}))$")
+    if parts["n"].isna().any() or len(set(parts["a"] + parts["b"].fillna(parts["c"]))) > 1:
         return None
     pandas = require("pandas", "train")
     plain = parts["n"].str.replace(thousands, "", regex=False).str.replace(point, ".", regex=False)

@@ -139,14 +139,14 @@ def _matches(column: pd.Series, positive: str, of_run: bool) -> NDArray[np.float
 
 
 def usual_positive(column: pd.Series) -> str:
-    """Return the value of a target that counts as 1 when nobody says which: "1" or "True".
+    """Return the value of a target that counts as 1 when nobody says which: "1" beside "0", or "True" beside "False".
 
     Raises:
-        TargetError: the target has neither.
+        TargetError: the target has other values, such as 1 and 2, of which either may be meant.
     """
     found = sorted({str(name) for name in as_text(column.dropna())})
-    for usual in ("1", "True"):
-        if usual in found:
+    for usual, beside in (("1", "0"), ("True", "False")):
+        if usual in found and set(found) <= {usual, beside}:
             return usual
     raise TargetError(
         f"target '{column.name}' holds {listed(found, 6)}; say which value counts as 1 (--positive VALUE), or use "

@@ -26,6 +26,7 @@ class Candidate:
         titles: names of its routes, by step; "NAME", "NAME, projected", "NAME, rule" and "NAME, batch" where none is
             given.
         seconds: the time that it took to train.
+        models: the number of models of different kinds whose scores it is the mean of.
 
     Example:
         >>> import numpy as np
@@ -39,6 +40,7 @@ class Candidate:
     steps: tuple[Step, ...] = STEPS
     titles: dict[Step, str] = field(default_factory=dict)
     seconds: float = 0.0
+    models: int = 1
 
     def title(self, step: Step) -> str:
         """Return the name of the route of a step."""

@@ -17,7 +17,7 @@ Gaps: TypeAlias = Literal["score gap", "decision gap", "no gap"]
 _GAPS: tuple[Gaps, ...] = ("score gap", "decision gap", "no gap")
 _TEXT = re.compile(r"^\s*(?P<measure>\w+)\s+at\s+(?P<gap>[a-z_ ]+?)\s*(?:<=\s*(?P<within>[0-9.eE+-]+)\s*)?$")
 _ROUNDING = 1e-6
-_LEVEL = 1.0  # standard errors, see docs/decisions/0035
+_LEVEL = 1.0  # standard errors, see docs/decisions/0035 and 0038
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,15 @@ class Criterion:
     measured where the route bounds it by construction, else the empirical-Bayes estimate of `fairlayer.audit`, which
     the noise of small cells does not carry. Where no route keeps it, the route nearest to it is taken.
 
-    Several routes are often equally good. At the decision gap, those whose accuracy (or utility) is within a standard
-    error of the best's, paired over the rows, count as level, and of these the one is taken whose gap is expected to be
-    the smallest on new people. Decisions on a batch keep their limit there. Thresholds that were fitted to few rows
-    meet it on these rows, and not later, and so it is with what had a small gap by chance.
+    Several routes are often equally good. Those whose measure is within a standard error of the best's, paired over the
+    rows, count as level; measures that are no mean over rows ("auc", "calibration", "r2") know no error here, and the
+    best is taken. Of level routes, these come first:
+
+    1. At the decision gap, the one whose gap is expected to be the least above its limit on new people; all that are
+       expected to keep it are equal. Decisions on a batch keep their limit. Thresholds that were fitted to
+       few rows meet it on these rows, and not later, and so it is with what had a small gap by chance.
+    2. A mean of two models: what a few hundred rows tell against it is mostly chance.
+    3. The best in the measure.
 
     Args:
         measure: "log_loss", "brier", "calibration", "mse", "mae" (lower is better), "accuracy", "auc", "utility", "r2".
@@ -86,9 +91,8 @@ class Criterion:
         kept = [i for i, each in enumerate(numbers) if self.keeps(each)]
         nearest = [min(range(len(numbers)), key=lambda i: self.excess(numbers[i]))]
         found = max(kept or nearest, key=lambda i: self.worth(numbers[i]))
-        if kept and self.at == "decision gap":
-            level = [i for i in kept if self._level(numbers[i], numbers[found])]
-            found = min(level, key=lambda i: (self._long_run(numbers[i]), -self.worth(numbers[i])), default=found)
+        level = [i for i in kept if self._level(numbers[i], numbers[found])]
+        found = min(level, key=lambda i: self._rank(numbers[i]), default=found)
         if self.worth(numbers[found]) == -float("inf"):
             known = ", ".join(name for name, value in numbers[found].measures.items() if value is not None)
             raise CriterionError(f"no route has the measure '{self.measure}'; there are {known}.")
@@ -99,11 +103,14 @@ class Criterion:
         if self.measure not in one.each or self.measure not in best.each:
             return False
         less = best.each[self.measure] - one.each[self.measure]
+        less = -less if self.measure in LOWER_IS_BETTER else less
         return bool(less.mean() <= _LEVEL * less.std() / len(less) ** 0.5 + 1e-12)
 
-    @staticmethod
-    def _long_run(numbers: RouteNumbers) -> float:
-        return max((gap.long_run for gap in numbers.decision_gaps.values()), default=0.0)
+    def _rank(self, numbers: RouteNumbers) -> tuple[float, int, float]:
+        """Return what level routes are ordered by; the smallest comes first."""
+        gaps = numbers.decision_gaps.values() if self.at == "decision gap" else ()
+        beyond = max((gap.long_run for gap in gaps), default=0.0)
+        return max(beyond, 0.0), -numbers.models, -self.worth(numbers)
 
 
 def parse_criterion(text: str) -> Criterion:

@@ -31,6 +31,7 @@ __all__ = [
 MEASURES = ("accuracy", "auc", "log_loss", "brier", "calibration", "utility", "r2", "mse", "mae")
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration", "mse", "mae"})
 BINS = 10
+_END = 1e-7  # where a logarithm of 0 would be infinite
 SMALLEST = 30  # rows of a group from which its calibration error counts in the worst one
 
 
@@ -91,7 +92,9 @@ class RouteNumbers:
         flips: for each group, the share of rows whose decision differs from that of the same scores at 0.5; and of all
             rows under "all".
         selected: the share of rows decided yes; None for regression.
-        each: (rows,) whether each decision is right, under "accuracy", and what it gains, under "utility".
+        each: (rows,) whether each decision is right, under "accuracy", and what it gains, under "utility"; the losses
+            of the scores, under "log_loss" and "brier", of a regression "mse" and "mae".
+        models: the number of models of different kinds whose scores were averaged.
 
     Example:
         >>> import numpy as np
@@ -113,6 +116,7 @@ class RouteNumbers:
     flips: Mapping[str, float]
     selected: float | None = None
     each: Mapping[str, FloatArray] = field(default_factory=dict, repr=False, compare=False)
+    models: int = 1
 
     @property
     def constant(self) -> bool:
@@ -168,14 +172,20 @@ def numbers_of(
         if not isinstance(c, GroupCalibration)  # bins are those of scores
     }  # fmt: skip
     share = None if decisions is None else float(decisions.mean())
-    flips, each = _flips(decisions, before, groups), _each(labels, decisions, utility)
+    flips, each = _flips(decisions, before, groups), _each(labels, scores, decisions, utility)
     return RouteNumbers(measures, calibration, score_gaps, decision_gaps, flips, share, each)
 
 
-def _each(labels: FloatArray, decisions: IntArray | None, utility: Any) -> dict[str, FloatArray]:
+def _each(labels: FloatArray, scores: FloatArray, decisions: IntArray | None, utility: Any) -> dict[str, FloatArray]:
+    error = np.asarray(scores, dtype=np.float64) - labels
     if decisions is None:
-        return {}
-    found = {"accuracy": (decisions == labels).astype(np.float64)}
+        return {"mse": error**2, "mae": np.abs(error)}
+    likely = np.clip(1 - np.abs(error), _END, 1 - _END)  # the probability that the scores give to the label
+    found = {
+        "accuracy": (decisions == labels).astype(np.float64),
+        "log_loss": np.asarray(-np.log(likely)),
+        "brier": error**2,
+    }
     if utility is not None:
         found["utility"] = np.asarray(utility, dtype=np.float64)[labels.astype(np.int64), decisions]
     return found

@@ -1,4 +1,4 @@
-"""From a table made ready to the routes of a network and of boosted trees, and to the run folder that keeps one."""
+"""From a table made ready to the routes of a network, of boosted trees and of both, and to the folder of the best."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from fairlayer.routes.criterion import Criterion, default_criterion
 from fairlayer.routes.route import Route, Routes
 from fairlayer.routes.rules import fit_rule
 from fairlayer.training.config import FitOptions
-from fairlayer.training.kept import KeptRoute
+from fairlayer.training.kept import KeptRoute, ScoredBy
 from fairlayer.training.observed import Observed
 from fairlayer.training.run import Run, around, save_run, write_json
 from fairlayer.training.session import Parts, Trained, train
-from fairlayer.training.trees import Trees, fit_trees
+from fairlayer.training.trees import NetworkAndTrees, Trees, fit_trees, share_of_network
 
-__all__ = ["TREES", "TrainedRoutes", "save_routes", "train_routes"]
+__all__ = ["BOTH", "TREES", "TrainedRoutes", "save_routes", "train_routes"]
 
-PLAIN, THROUGH, TREES = "plain", "trained through", "trees"
+PLAIN, THROUGH, TREES, BOTH = "plain", "trained through", "trees", "both"
+_SCORED_BY: dict[str, ScoredBy] = {TREES: "trees", BOTH: "both"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class TrainedRoutes:
         routes: the comparison.
         rules: a decision rule for each candidate that has one, by name.
         utility: `utility[label][decision]`, by which rules were fitted and batches are decided.
+        share: the weight of the plain network in its mean with the trees.
 
     Example:
         >>> from fairlayer.data.readers import read_lending
@@ -59,21 +61,25 @@ class TrainedRoutes:
     routes: Routes
     rules: dict[str, Any]
     utility: tuple[tuple[float, ...], ...] = ACCURACY
+    share: float = 0.5
 
     def kept(self, route: Route) -> KeptRoute:
         """Return what a run folder keeps of a route."""
         rule = self.rules.get(route.candidate)
         same = [route, *(each for each in self.routes.routes if each.candidate == route.candidate)]
         calibrator = next((each.calibrator for each in same if each.calibrator is not None), None)
-        return KeptRoute(route.name, route.candidate == TREES, route.step, rule, calibrator, self.utility)
+        scored_by = _SCORED_BY.get(route.candidate, "network")
+        return KeptRoute(route.name, scored_by, route.step, rule, calibrator, self.utility, self.share)
 
     def run(self, name: str | None = None) -> Run:
         """Return the run of a route, in memory; of the best one where none is named."""
         route = self.routes.best if name is None else self.routes.named(name)
         if route.candidate == THROUGH:
             return Run(self.trained.model, self.trained.recipe, self.trained.plain, self.kept(route))
-        backbone = self.trees if route.candidate == TREES else self.trained.plain
-        assert backbone is not None
+        backbone: nn.Module = self.trained.plain
+        if route.candidate in _SCORED_BY:
+            assert self.trees is not None
+            backbone = self.trees if route.candidate == TREES else NetworkAndTrees(backbone, self.trees, self.share)
         layered = around(self.trained.model, backbone).eval()
         return Run(layered, self.trained.recipe, self.trained.plain, self.kept(route))
 
@@ -90,10 +96,12 @@ def train_routes(
 ) -> TrainedRoutes:
     """Train networks and boosted trees on the training rows, and compare every route on validation and test rows.
 
+    The mean of the plain network and the trees is a candidate of its own.
+
     Args:
         parts: what `prepare` makes of a table.
         options: the options of the networks' training.
-        trees: whether boosted trees take part; they need scikit-learn.
+        trees: whether boosted trees take part, alone and with the network; they need scikit-learn.
         decisions: whether the default criterion chooses a route for its decisions, not for its scores.
         criterion: how a route is chosen; None for the default.
         utility: the utility of the decision rules, see `decide`.
@@ -110,12 +118,16 @@ def train_routes(
     options, config = options or FitOptions(), parts.recipe.config
     trained = train(parts, options, **training)
     candidates = [*_networks(trained, parts)]
-    forest: Trees | None = None
+    forest, share = None, 0.5
     if trees:
         start = time.perf_counter()
         forest = fit_trees(parts.train, task=config.task, seed=options.seed)
         scores = forest.scores(parts.valid.x), forest.scores(parts.test.x)
-        candidates.append(Candidate(TREES, *scores, seconds=time.perf_counter() - start))
+        seconds = time.perf_counter() - start
+        candidates.append(Candidate(TREES, *scores, seconds=seconds))
+        share = share_of_network(candidates[0].valid, scores[0], parts.valid.y.numpy(), config.task)
+        both = _scores(NetworkAndTrees(trained.plain, forest, share), parts)
+        candidates.append(Candidate(BOTH, *both, seconds=trained.fits.unconstrained.seconds + seconds, models=2))
     constraints, valid = config.parsed(), _observed(parts.valid)
     routes = compare_routes(
         candidates,
@@ -137,7 +149,7 @@ def train_routes(
             rules[THROUGH] = fit_rule(through.valid, constraints, valid, utility=utility).rule
         except FairlayerError:  # then its run has no rule, and says so when it is asked for decisions
             rules.pop(THROUGH, None)
-    return TrainedRoutes(parts, trained, forest, routes, rules, _table(utility))
+    return TrainedRoutes(parts, trained, forest, routes, rules, _table(utility), share)
 
 
 def save_routes(folder: str | Path, found: TrainedRoutes, name: str | None = None) -> Path:

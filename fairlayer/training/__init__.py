@@ -16,7 +16,7 @@ from fairlayer.training.pooling import aggregate
 from fairlayer.training.record import ChangedDataError, check_data, other_versions, record_of
 from fairlayer.training.run import NoDecisionsError, Prediction, Run, load_run, save_run
 from fairlayer.training.session import Trained, prepare, train
-from fairlayer.training.trees import Trees, TreesNotServedError, fit_trees
+from fairlayer.training.trees import NetworkAndTrees, Trees, TreesNotServedError, fit_trees
 
 __all__ = [
     "Beside",
@@ -32,6 +32,7 @@ __all__ = [
     "GroupResult",
     "KeptRoute",
     "ModelConfig",
+    "NetworkAndTrees",
     "NoDecisionsError",
     "Observed",
     "Prediction",

@@ -26,18 +26,19 @@ class FitOptions:
     """How long and in what steps to train.
 
     Args:
-        weight_decay: the weight decay of AdamW; it shrinks the weights, which helps where rows are few.
+        weight_decay: the weight decay of AdamW; it shrinks the weights, which helps where features are
+            many or rows are few.
         patience: epochs without a better validation loss after which training stops.
 
     Example:
         >>> FitOptions(epochs=5, seed=1)
-        FitOptions(epochs=5, batch_size=1024, learning_rate=0.003, weight_decay=0.0, patience=5, seed=1)
+        FitOptions(epochs=5, batch_size=1024, learning_rate=0.003, weight_decay=0.5, patience=5, seed=1)
     """
 
     epochs: int = 30
     batch_size: int = 1024
     learning_rate: float = 3e-3
-    weight_decay: float = 0.0
+    weight_decay: float = 0.5
     patience: int = 5
     seed: int = 0
 

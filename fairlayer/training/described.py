@@ -23,10 +23,18 @@ _STEPS = {
 }
 
 
+_SCORED_BY = {
+    "network": "the network trained without constraints",
+    "trees": "boosted trees",
+    "both": "the network trained without constraints, with a weight of {share:.0%}, and boosted trees, of which the "
+    "mean counts",
+}
+
+
 def describe_route(run: Run, chosen_by: str | None = None) -> dict[str, Any]:
     """Return what a route does, in sentences, and the thresholds of its rule, for the document."""
     route = run.route
-    scores = "boosted trees" if route.trees else "the network trained without constraints"
+    scores = _SCORED_BY[route.scored_by].format(share=route.share)
     if route.name == THROUGH.name:
         scores = "the network trained through its layer"
     done = _STEPS[route.step].format(fitted=route.fitted)

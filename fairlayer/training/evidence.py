@@ -177,6 +177,7 @@ def audit_kept(
     split: str = "",
     rows: Mapping[str, int] | None = None,
     chosen_by: str | None = None,
+    history: str | None = None,
     limits: Iterable[str | Limit] = (),
     seconds: float | None = None,
     warnings: Sequence[str] = (),
@@ -197,6 +198,7 @@ def audit_kept(
         watched: features whose groups are shown although no constraint compares them.
         data, split, rows: where the rows come from, for the reader.
         chosen_by: how the route was chosen, in words.
+        history: the picture of the training of a network whose scores count.
         limits: conditions of failure, beside the constraints themselves: see `audit`.
         seconds: how long the training took.
         warnings: what a reader must know first.
@@ -231,7 +233,9 @@ def audit_kept(
         split=split,
         rows=rows,
     )
-    told = _run(comparison, recipe, None) if route.step == "projected" else _not_layered(comparison, recipe)
+    told = _run(comparison, recipe, history)
+    if route.step != "projected":  # nothing is bounded by certificates
+        told |= {"constraints": [], "notes": []}
     decided = _decided(run, emission, sample)
     return _audited(
         comparison,
@@ -318,11 +322,6 @@ def _audited(
         **told,
     )
     return replace(found, warnings=(*not_limited(found), *found.warnings))
-
-
-def _not_layered(comparison: Comparison, recipe: Recipe) -> dict[str, Any]:
-    """Return the section of a run whose route has no layer."""
-    return {**_run(comparison, recipe, None), "constraints": [], "notes": []}
 
 
 @torch.no_grad()

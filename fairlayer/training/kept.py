@@ -13,9 +13,10 @@ from fairlayer.decisions import DecisionRule
 from fairlayer.decisions.inputs import ACCURACY
 from fairlayer.training.batches import decide_batch
 
-__all__ = ["THROUGH", "KeptRoute", "Step"]
+__all__ = ["THROUGH", "KeptRoute", "ScoredBy", "Step"]
 
 Step: TypeAlias = Literal["as it is", "projected", "decision rule", "batch decisions"]
+ScoredBy: TypeAlias = Literal["network", "trees", "both"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class KeptRoute:
 
     Args:
         name: as tables show it.
-        trees: whether the scores are those of boosted trees; otherwise those of the network.
+        scored_by: whether the scores are those of the "network", of boosted "trees", or the mean of "both".
         step: what is done to the scores: nothing, the projection, a rule of thresholds per cell, or decisions on each
             batch as a whole.
         rule: thresholds fitted to rows that these scores were not fitted to, for `predict --decisions`; None where none
@@ -32,6 +33,7 @@ class KeptRoute:
         calibrator: what makes label estimates of the scores, where a constraint reads labels or batches are decided;
             fitted to the same rows.
         utility: `utility[label][decision]`, by which batches are decided.
+        share: the weight of the network where both score.
 
     Example:
         >>> route = KeptRoute("trained through", step="projected")
@@ -40,11 +42,17 @@ class KeptRoute:
     """
 
     name: str = "trained through"
-    trees: bool = False
+    scored_by: ScoredBy = "network"
     step: Step = "projected"
     rule: DecisionRule | None = None
     calibrator: GroupCalibrator | None = None
     utility: tuple[tuple[float, ...], ...] = ACCURACY
+    share: float = 0.5
+
+    @property
+    def trees(self) -> bool:
+        """Whether the scores need boosted trees."""
+        return self.scored_by != "network"
 
     @property
     def fitted(self) -> str:
@@ -79,11 +87,12 @@ class KeptRoute:
         estimates = None if self.calibrator is None else self.calibrator.to_dict()
         return {
             "name": self.name,
-            "trees": self.trees,
+            "scored_by": self.scored_by,
             "step": self.step,
             "rule": rule,
             "calibrator": estimates,
             "utility": [list(row) for row in self.utility],
+            "share": self.share,
         }
 
     @staticmethod
@@ -92,7 +101,7 @@ class KeptRoute:
         rule = None if state["rule"] is None else DecisionRule.from_dict(state["rule"])
         estimates = None if state["calibrator"] is None else GroupCalibrator.from_dict(state["calibrator"])
         utility = tuple(tuple(map(float, row)) for row in state.get("utility", ACCURACY))
-        return KeptRoute(state["name"], bool(state["trees"]), state["step"], rule, estimates, utility)
+        return KeptRoute(state["name"], state["scored_by"], state["step"], rule, estimates, utility, state["share"])
 
 
 THROUGH = KeptRoute()

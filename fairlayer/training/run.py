@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fairlayer.data import TensorTable
-from fairlayer.errors import DataError, require
+from fairlayer.errors import DataError, SmallBatchError, require
 from fairlayer.model import FairModel
 from fairlayer.training.emission import Emission, emit_in_batches
 from fairlayer.training.history import write_history_csv
@@ -26,14 +26,14 @@ from fairlayer.training.kept import THROUGH, KeptRoute
 from fairlayer.training.quality import THRESHOLD
 from fairlayer.training.recipe import Recipe
 from fairlayer.training.session import Trained
-from fairlayer.training.trees import Trees, TreesNotServedError, load_trees, save_trees
+from fairlayer.training.trees import NetworkAndTrees, Trees, TreesNotServedError, load_trees, save_trees
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["NoDecisionsError", "Prediction", "Run", "around", "finite", "load_run", "save_run", "write_json"]
 
-FORMAT = 3
+FORMAT = 4
 # what torch.load raises for a damaged archive
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError)
 
@@ -153,9 +153,9 @@ class Run:
         sample = self.recipe.sample(frame)
         how = decisions or {"decision rule": "rule", "batch decisions": "batch"}.get(self.route.step, "threshold")
         whole = self.route.step == "projected" or how == "batch"  # else each row is scored and decided by itself
-        emission = emit_in_batches(
-            self.layered, sample, len(sample), inference=inference and whole, calibrator=self.route.calibrator
-        )
+        if inference and whole and 0 < len(sample) < self.layered.b_tau:
+            raise SmallBatchError(_too_few(self, len(sample)))
+        emission = emit_in_batches(self.layered, sample, len(sample), calibrator=self.route.calibrator)
         prediction = Prediction(sample, emission, self.route)
         if self.recipe.config.task == "regression":
             if decisions is not None:
@@ -169,6 +169,21 @@ class Run:
                 "--decisions batch; the utility of a rule is given to `train`."
             )
         return _decided(self, prediction, how, capacity, utility)
+
+
+def _too_few(run: Run, rows: int) -> str:
+    """Return what to do where a frame that counts as a batch is smaller than the smallest one."""
+    projected, alone = run.route.step == "projected", run.route.rule is not None
+    done = "projected" if projected else "decided on"
+    ways = ["gather more rows", "accept smaller files (--b-tau N)"]
+    if projected and not run.route.trees:
+        ways.append("stream the rows (`fairlayer stream`)")
+    elif not projected and alone:
+        ways.insert(0, "decide each row by itself, by the thresholds that were fitted in training (--decisions rule)")
+    return (
+        f"a batch of {rows} {'row' if rows == 1 else 'rows'} was to be {done} as a whole, but this run takes none of "
+        f"fewer than b_tau={run.layered.b_tau}. You can {', or '.join(ways)}."
+    )
 
 
 def _decided(run: Run, prediction: Prediction, how: str, capacity: int | None, utility: Any) -> Prediction:
@@ -264,12 +279,13 @@ def load_run(folder: str | Path) -> Run:
     recipe, route = Recipe.from_dict(state["recipe"]), KeptRoute.from_dict(state["route"])
     model = recipe.config.model()
     model.load_state_dict(state["model"])
-    if route.trees:
-        model = around(model, load_trees(Path(folder), recipe.config.task))
-    model.eval()
     plain = recipe.config.network()
     plain.load_state_dict(state["plain"])
-    return Run(model, recipe, plain.eval(), route)
+    plain.eval()
+    if route.trees:
+        trees = load_trees(Path(folder), recipe.config.task)
+        model = around(model, trees if route.scored_by == "trees" else NetworkAndTrees(plain, trees, route.share))
+    return Run(model.eval(), recipe, plain, route)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

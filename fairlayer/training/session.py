@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from fairlayer.audit.leakage import column_warnings
-from fairlayer.constraints import Constraint
+from fairlayer.constraints import Constraint, CovarianceBound
 from fairlayer.data import DataSplit, Encoder, Table, TensorTable, split_rows
 from fairlayer.data.errors import ColumnError
 from fairlayer.errors import DataError
 from fairlayer.model import FairModel
-from fairlayer.training.comparing import compare
+from fairlayer.training.comparing import SMALLEST_GROUP, compare
 from fairlayer.training.comparison import Beside, Comparison
 from fairlayer.training.config import FitOptions, ModelConfig
 from fairlayer.training.fitting import Epoch, Fit, FitFolder, fit
@@ -128,7 +128,8 @@ def prepare(
         sensitive=table.sensitive,
         sources=[cut.source for cut in table.cuts],
     )
-    return Parts(recipe, train, valid, test, split, table.sensitive, table.description or table.name, warnings)
+    told = (*warnings, *_small_groups(config.parsed(), everything, split))
+    return Parts(recipe, train, valid, test, split, table.sensitive, table.description or table.name, told)
 
 
 def train(
@@ -234,6 +235,24 @@ def _check_comparable(constraints: Sequence[Constraint], sample: TensorTable) ->
                 f"{constraint.name} compares groups, but the table gives it fewer than two: {found}. "
                 "Name a column with at least two groups, or leave the constraint out."
             )
+
+
+def _small_groups(constraints: Sequence[Constraint], sample: TensorTable, split: DataSplit) -> tuple[str, ...]:
+    """Name the groups that are compared although nothing can be learnt or measured about them."""
+    rows = Observed(sample.sensitive, sample.y.numpy())
+    parts = {"training": split.train, "validation": split.valid, "test": split.test}
+    found = []
+    for on in dict.fromkeys(c.on for c in constraints if c.on and not isinstance(c, CovarianceBound)):
+        means = rows.batch.means(on)
+        assert means.codes is not None  # tables hold hard groups
+        for k in np.flatnonzero((means.counts > 0) & (means.counts < SMALLEST_GROUP)):
+            inside = means.codes == k
+            counts = ", ".join(f"{int(inside[part].sum())} {name}" for name, part in parts.items())
+            found.append(
+                f"The group {means.groups[k]} has {inside.sum()} rows ({counts}). Limits compare it with the others, "
+                "and nothing can be said about new people of it; join it with another group, or gather more."
+            )
+    return tuple(found)
 
 
 def _check_feasible(config: ModelConfig, train: TensorTable) -> None:

@@ -50,6 +50,27 @@ def test_what_was_unseen_in_training_is_all_zeros() -> None:
     assert fitted().encode(rows).tolist() == [[0.0] * 8]
 
 
+def test_what_was_unseen_in_training_is_told_by_name_and_count() -> None:
+    train = pd.DataFrame(
+        {"job": ["clerk", "nurse", None], "age": [1.0, 2.0, 3.0], "day": ["1.2.2020", "3.2.2020", "4.2.2020"]}
+    )
+    encoder = Encoder.fit(train, ["job", "age", "day"])
+    assert encoder.unfamiliar(train) == ()
+    new = pd.DataFrame(
+        {"job": ["pilot", None, "pilot"], "age": [1.0, None, None], "day": ["1.2.2020", None, "4.2.2020"]}
+    )
+    assert encoder.unfamiliar(new) == (
+        "'job': 2 of 3 rows hold what no training row had, such as 'pilot'; they count as none of the known values.",
+        "'age': 2 of 3 rows are missing, and no training row was; they count as the mean.",
+        "'day': 1 of 3 rows are missing, and no training row was; they count as the mean.",
+    )
+    indicated = Encoder.fit(pd.DataFrame({"age": [1.0, None], "job": ["clerk", "nurse"]}), ["age", "job"])
+    assert indicated.unfamiliar(pd.DataFrame({"age": [None], "job": [None]})) == (
+        "'job': 1 of 1 rows hold what no training row had, such as '(missing)'; they count as none "
+        "of the known values.",
+    )
+
+
 def test_a_level_is_the_same_whether_the_file_made_it_int_or_float() -> None:
     rows = TRAIN.assign(code=[1.0, 2.0, None, 2.0])
     assert fitted().encode(rows)[:2, 5:7].tolist() == [[1, 0], [0, 1]]

@@ -169,6 +169,16 @@ def test_units_and_thousands_are_numbers_and_said(tmp_path: Path) -> None:
     assert read.frame.to_numpy().tolist() == [[5.5, 1250.5], [7.0, 80.0]]
 
 
+def test_a_word_after_every_number_is_a_unit(tmp_path: Path) -> None:
+    read = written(
+        tmp_path / "t.csv", "age,term,flat,code,both\n45 years,1 month,7a,c 7,45 years\n30 years,2 months,8a,c 8,£ 3\n"
+    )
+    assert read.frame["age"].tolist() == [45.0, 30.0]
+    assert any(note == "'age' is written as '45 years', and is read as numbers." for note in read.notes)
+    for name, cell in {"term": "1 month", "flat": "7a", "code": "c 7", "both": "45 years"}.items():
+        assert read.frame[name][0] == cell  # other words, no blank, a word before: nothing is guessed
+
+
 def test_names_that_repeat_are_said(tmp_path: Path) -> None:
     read = written(tmp_path / "t.csv", "a,b,a\n1,2,3\n")
     assert list(read.frame.columns) == ["a", "b", "a.1"]

@@ -193,12 +193,15 @@ def test_thresholds_decide_one_row_by_itself_and_what_needs_a_batch_refuses_it(f
         assert among is not None
         alone = [run.predict(frame[i : i + 1], decisions="rule").decisions for i in range(12)]
         assert [int(each[0]) for each in alone if each is not None] == among[:12].tolist()
-        with pytest.raises(SmallBatchError, match="batches of 12 rows"):
+        with pytest.raises(SmallBatchError, match=r"a batch of 12 rows.*b_tau=256.*--decisions rule.*--b-tau"):
             run.predict(frame[:12], decisions="batch")
     assert found.run("plain, rule").predict(frame[:1]).decisions is not None  # the rule that was kept decides
     for name, how in (("plain, batch", None), ("plain, projected", None), ("plain, projected", "rule")):
-        with pytest.raises(SmallBatchError, match="batches of 1 rows"):
+        with pytest.raises(SmallBatchError, match="a batch of 1 row was") as refused:
             found.run(name).predict(frame[:1], decisions=how)
+        alone = name == "plain, batch"  # a way out that works, and none that does not
+        assert ("--decisions rule" in str(refused.value)) is alone
+        assert ("fairlayer stream" in str(refused.value)) is not alone
 
 
 def test_a_run_decides_a_batch_as_the_route_beside_its_own_does(found: TrainedRoutes) -> None:

@@ -65,8 +65,9 @@ def test_a_gap_held_at_its_limit_up_to_rounding_is_kept() -> None:
 
 
 def test_an_estimate_stands_where_no_thresholds_were_fitted_and_a_lower_limit_counts_from_below() -> None:
-    best, level = numbers(right(*range(10)), 0.02), numbers(right(*range(5, 16)), None, estimate=0.015)
+    best, level = numbers(right(*range(10)), 0.021), numbers(right(*range(5, 16)), None, estimate=0.019)
     assert CHOICE.best([best, level]) == 1
+    assert CHOICE.best([numbers(right(*range(10)), 0.02), level]) == 0  # both are expected to keep the limit
     ratio = RouteGap(0.85, 0.8, at_least=True, estimate=0.85, excess=-0.05)
     assert replace(ratio, expected=0.7).long_run == pytest.approx(0.1)
     assert ratio.long_run == pytest.approx(-0.05)
@@ -74,10 +75,34 @@ def test_an_estimate_stands_where_no_thresholds_were_fitted_and_a_lower_limit_co
 
 
 @pytest.mark.parametrize("criterion", [Criterion("accuracy", "no gap"), Criterion("accuracy", "score gap")])
-def test_scores_are_chosen_by_the_measure_alone(criterion: Criterion) -> None:
+def test_scores_are_chosen_without_a_look_at_decisions(criterion: Criterion) -> None:
     rows = [numbers(right(*range(10)), 0.04), numbers(right(*range(5, 16)), 0.03)]
     assert criterion.best(rows) == 0
     assert CHOICE.best([replace(each, each={}) for each in rows]) == 0
+
+
+def losses(each: FloatArray, models: int) -> RouteNumbers:
+    gap = RouteGap(0.02, 0.02, at_least=False, estimate=0.02, excess=0.0)
+    measures = {"log_loss": float(each.mean()), "auc": 1 - float(each.mean())}
+    return RouteNumbers(measures, {}, {"parity": gap}, {}, {}, None, {"log_loss": each}, models)
+
+
+def test_of_level_routes_the_mean_of_two_models_is_taken() -> None:
+    by_loss = Criterion("log_loss", "score gap")
+    noise = np.tile([-1.0, 1.0], ROWS // 2)  # a standard error of 0.05
+    alone = losses(np.full(ROWS, 0.5), 1)
+    assert by_loss.best([alone, losses(0.549 + noise, 2)]) == 1
+    assert by_loss.best([alone, losses(0.551 + noise, 2)]) == 0
+    assert by_loss.best([losses(0.549 + noise, 1), alone]) == 1  # of as many models, the best
+    assert by_loss.best([alone, losses(0.549 + noise, 2), losses(0.548 + noise, 2)]) == 2
+    assert Criterion("auc", "score gap").best([alone, losses(0.549 + noise, 2)]) == 0  # no mean over rows
+    beyond = replace(
+        losses(0.4 + noise, 2), score_gaps={"parity": RouteGap(0.03, 0.02, at_least=False, estimate=0.03, excess=0.01)}
+    )
+    assert by_loss.best([alone, beyond]) == 0
+    first, second = numbers(right(*range(10)), 0.01), replace(numbers(right(*range(5, 16)), 0.015), models=2)
+    assert CHOICE.best([first, second]) == 1  # the gap of either is expected to be within the limit
+    assert CHOICE.best([first, replace(second, decision_gaps=numbers(right(), 0.021).decision_gaps)]) == 0
 
 
 @pytest.fixture(scope="module")

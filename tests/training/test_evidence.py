@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,19 @@ def test_features_that_leak_are_warned_of(lending: Table) -> None:
     told = " ".join(prepare(table, ["demographic_parity(sex, 0.1)"], hidden=(4,)).warnings)
     assert "'later' alone tells the outcome" in told
     assert "'row' is different in every row" in told
+
+
+def test_a_group_of_few_rows_is_told_although_the_test_rows_may_have_none_of_it(lending: Table) -> None:
+    from fairlayer.training import prepare
+
+    frame = lending.frame.assign(sex=lending.frame.sex.where(lending.frame.index > 2, "other"))
+    table = Table("t", pd.DataFrame(frame), "label", "1", ("sex",), not_features=("repays",))
+    [told] = [each for each in prepare(table, ["demographic_parity(sex, 0.1)"]).warnings if "The group" in each]
+    assert told.startswith("The group sex=other has 3 rows (")
+    counts = [int(number) for number in re.findall(r"(\d+) (?:training|validation|test)", told)]
+    assert len(counts) == 3
+    assert sum(counts) == 3
+    told_of_two = prepare(table, ["demographic_parity(sex, 0.1)", "equal_opportunity(sex, 0.1)"]).warnings
+    assert sum("The group" in each for each in told_of_two) == 1  # once, however many limits compare it
+    plain = replace(table, frame=lending.frame)
+    assert not any("The group" in each for each in prepare(plain, ["demographic_parity(sex, 0.1)"]).warnings)

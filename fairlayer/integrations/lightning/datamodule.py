@@ -118,7 +118,8 @@ class FairDataModule(LightningDataModule):
         sensitive_features: the names of the features that are carried with each batch; those of a known data set where
             not given.
         target: column to predict (tables).
-        positive: its value that counts as 1; by default "1" or "True"; of no use for regression.
+        positive: its value that counts as 1; by default "1" beside "0", or "True" beside "False"; of no use for
+            regression.
         task: "classification" or "regression" (tables).
         drop: columns that are not features.
         categorical: columns of codes, not of amounts.
