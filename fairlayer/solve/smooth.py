@@ -19,41 +19,43 @@ import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.solve.curves import CurvesAt, SmoothCurves
+from fairlayer.solve.inward import InwardCurves
 from fairlayer.solve.interior_step import RowEquations
 from fairlayer.solve.sides import Side, first_levels, priced_solution
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.solution import Solution
-from fairlayer.solve.sorted import SortedBatch
 from fairlayer.solve.table import RowTable
 
 __all__ = ["SmoothSearch"]
 
 _MOST_STEPS, _MOST_TRIALS = 80, 8
-_FALL = 0.1  # of the width in a step
+_FALL = 0.1  # of the width in a step, the first one or after one that was shortened
+_FASTER = 1.5  # the power of that fall after a step that was not
+_FULL = 0.9  # the share of a step that counts as whole
+_LONGER = 3.0  # than the share before
 _BENT = 1.0  # how much of a step's gain the bending of the curves may take
 _LEAST_SHARE = 1e-3  # of a step, below which it is taken as it is
 _SHORT = 0.99  # of the way to the first slack or price that would be used up
 _FULL_UP_TO = 4096  # entries of rows that are faster as an array
 _ROOM = 0.1  # the slack of each limit at the start, of the width of the domain
-_END = 1e-3  # the share of the smoothing in a sample's answer at which the search ends
+_END = 1e-3  # the width at which the search ends, of the geometry's own
 _MET = 1e-3  # what the limits may be missed by there, of the width of the domain
-_RATIO = 128.0  # of the width to the product of slack and price
 
 
 class SmoothSearch:
     """Prices and levels, slacks of the rows, and the width of the smoothing.
 
     Args:
-        batch: the samples, of the Euclidean or the entropic geometry.
+        curves: how the cells answer.
         slabs: a feasible system.
     """
 
-    def __init__(self, batch: SortedBatch, slabs: SlabSystem) -> None:
+    def __init__(self, curves: SmoothCurves | InwardCurves, slabs: SlabSystem) -> None:
         self.slabs, self.table = slabs, RowTable.of(slabs)
-        self.equations, self.curves = RowEquations(self.table), SmoothCurves(batch)
+        self.equations, self.curves = RowEquations(self.table), curves
         whole = self.table.matrix
         self.matrix: Any = np.asarray(whole) if whole.shape[0] * whole.shape[1] <= _FULL_UP_TO else whole
-        self.steps, self.width = 0, self.curves.widest
+        self.steps, self.width, self.fall, self.share = 0, self.curves.widest, _FALL, 1.0
         nothing, wide = np.zeros(len(self.table.level)), self.curves.wide
         pull = np.zeros(len(nothing))  # of a unit of each row's price
         np.maximum.at(pull, whole.rows, np.abs(whole.data) / self.curves.counts[whole.columns])
@@ -71,23 +73,32 @@ class SmoothSearch:
     @property
     def mu(self) -> FloatArray:
         """The product of slack and price of each row: as the samples of which it speaks are many."""
-        return np.asarray(self.size * (self.width * self.curves.wide / _RATIO))
+        return np.asarray(self.size * (self.width * self.curves.wide / self.curves.ratio))
 
     @property
     def price(self) -> FloatArray:
         """The price of each row, > 0 at its upper limit."""
         return np.asarray(self.high.price - self.low.price + self.tied)
 
-    def near(self) -> Solution | None:
-        """Return where the projection lies; None where the search does not come so far."""
+    def near(self, end: float = _END, met: float = _MET) -> Solution | None:
+        """Return where the projection lies; None where the search does not come so far.
+
+        Args:
+            end: the width at which it ends, of the geometry's own.
+            met: what the limits may be missed by there, of the width of the domain.
+        """
         with np.errstate(all="ignore"):  # what overflows ends the search
             try:
-                return self._prices() if self._run() else None
+                return self._prices() if self._run(end * self.curves.own, met * self.curves.wide) else None
             except np.linalg.LinAlgError:
                 return None
 
-    def _run(self) -> bool:
-        end, met = _END * self.curves.own, _MET * self.curves.wide
+    def over(self, curves: InwardCurves) -> None:
+        """Go on along other curves."""
+        self.curves = curves
+        self.look = self._looked(self.price, self.width)
+
+    def _run(self, end: float, met: float) -> bool:
         while self.steps < _MOST_STEPS:
             lower, upper = self.table.ends(self.c)
             value = self.matrix @ self.look.mean
@@ -107,7 +118,7 @@ class SmoothSearch:
     def _step(self) -> None:
         """Take a step of Newton's method towards a smaller width, as far as the curves bear it."""
         table, low, high = self.table, self.low, self.high
-        fall = _FALL if self.width <= self.curves.own else max(_FALL, self.curves.own / self.width)
+        fall = self.fall if self.width <= self.curves.own else max(_FALL, self.curves.own / self.width)
         mu = fall * self.mu
         given = self.matrix @ (self.look.turn * (fall - 1.0))
         sides = low, high, low.asked(mu, self.missed_low), high.asked(mu, self.missed_high)
@@ -116,9 +127,10 @@ class SmoothSearch:
         value, level = given - answer, np.append(found.level, 0.0)[table.level]
         lower = low.change(mu, self.missed_low + value - level)
         upper = high.change(mu, self.missed_high + level / self.equations.scale - value)
-        longest = min(1.0, _SHORT * min(low.longest(lower), high.longest(upper)))
+        longest = min(1.0, _LONGER * self.share, _SHORT * min(low.longest(lower), high.longest(upper)))
         gain = float(found.price @ answer)
         share, self.width, self.look = self._as_far(longest, fall, found.price, value, gain)
+        self.share, self.fall = share, max(self.fall**_FASTER, self.curves.fastest) if share > _FULL else _FALL
         self.low, self.high = low.moved(share, lower), high.moved(share, upper)
         self.tied = self.tied + share * np.where(self.equations.equal, found.price, 0.0)
         self.c = self.c + share * found.level

@@ -31,6 +31,8 @@ from fairlayer.solve.interior import SWEEPS, InteriorSearch, polished, solve_int
 from fairlayer.solve.newton import accurate_enough, descend
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
+from fairlayer.solve.inward import InwardCurves, Scores, distinct, thinned
+from fairlayer.solve.curves import SmoothCurves
 from fairlayer.solve.smooth import SmoothSearch
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.sorted import SortedBatch, sortable, worth_condensing
@@ -41,7 +43,7 @@ _WIDTHS = (0.25, 0.5, 1.0, 2.0)  # log-odds: the first at which few are left, or
 _SHARE = 10  # samples for one that is left, where that can be
 _HEAPED, _FEW = 32, 3  # samples for each cell, and for one that is left, from which a sorted batch has fewer
 _WORTH = 0.5  # of the samples: a stand-in with more of them is not worth it
-_END = 1e-5  # how far the search on samples that are one goes (see `interior`)
+_ENDS = ((1e-5, 1e-4), (1e-11, 1e-8))  # how far a search along curves that are looked at goes: width, and limits missed
 _LOOSER = 30.0  # than the accuracy of the batch
 _STEPS, _MOST_LOOKS = 20, 40  # of the exact method in the sorted batch
 _FINE, _FINEST = 25, 33  # how many steps of a search from nothing the first one is worth: on the batch, and sorted
@@ -62,13 +64,13 @@ def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Soluti
     """
     if not sortable(passes):
         return None
-    by = _by_heaps if passes.geometry.name == "likelihood" else _by_curves
+    by = _by_inward if passes.geometry.name == "likelihood" else _by_curves
     return by(passes, slabs, start) or solve_interior(passes, slabs, start)
 
 
 def _by_curves(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
     batch = _sorted(passes)
-    search = SmoothSearch(batch, slabs)
+    search = SmoothSearch(SmoothCurves(batch), slabs)
     _count(passes, batch.sweeps)
     near = search.near()
     if near is None:
@@ -88,20 +90,33 @@ def _sorted(passes: Passes) -> SortedBatch:
     return SortedBatch(passes)
 
 
-def _by_heaps(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
-    thin = _thinned(passes, _WIDTHS)
-    if thin.n > _WORTH * passes.n:
-        return None
-    search = InteriorSearch(thin, slabs)
-    near = search.near(_END)
-    _count(passes, 1 + math.ceil(SWEEPS * search.steps * thin.n / passes.n))
-    if near is None:
-        return None
-    try:
-        found = descend(passes, slabs, start, _MOST_STEPS, near, _FIRST, _MOST_PASSES)
-    except (SolverError, ClashingFaces, np.linalg.LinAlgError):
-        return None
-    return found if _near_enough(passes, slabs, found) else None
+def _by_inward(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
+    """Search along curves of the likelihood geometry: of few points first, where that is worth it, then of all."""
+    thin = thinned(passes)
+    _count(passes, 1)
+    few = len(thin.x) <= _WORTH * passes.n
+    search = SmoothSearch(_inward(passes, thin if few else distinct(passes)), slabs)
+    for end, met in _ENDS:
+        near = search.near(end, met)
+        _count_visited(passes, search)
+        if near is None:
+            return None
+        found = polished(passes, slabs, start, near, _FINE, _close)
+        if found is not None:
+            return found
+        if few:
+            few = False
+            search.over(_inward(passes, distinct(passes)))
+    return None
+
+
+def _inward(passes: Passes, scores: Scores) -> InwardCurves:
+    return InwardCurves(scores, passes.cells.counts, passes.geometry)
+
+
+def _count_visited(passes: Passes, search: SmoothSearch) -> None:
+    _count(passes, math.ceil(search.curves.visited / passes.n))
+    search.curves.visited = 0
 
 
 def _count(passes: Passes, sweeps: int) -> None:
