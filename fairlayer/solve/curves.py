@@ -27,6 +27,7 @@ __all__ = ["CurvesAt", "SmoothCurves"]
 
 _RATIO = 128.0  # of the width to the product of slack and price
 _FALL = 0.1  # to how much of the width a step may lead
+_MOST_STEPS = 80
 _SIGMOID = 4.0  # log-odds: the width of the ramp that is as steep as a sigmoid
 
 
@@ -59,7 +60,7 @@ class SmoothCurves:
         self.first, self.last = batch.first, batch.last
         x, each = batch.ordered[: self.last[-1]], batch.each[: self.last[-1]]
         x = x - (self.low + 0.5 * self.wide if flat else 0.0)  # from where a ramp is half-way up
-        self.ratio, self.fastest = _RATIO, _FALL
+        self.ratio, self.fastest, self.most_steps = _RATIO, _FALL, _MOST_STEPS
         self.least = float(x.min(initial=0.0))
         self.span = max(float(x.max(initial=0.0)) - self.least, self.own)
         self.widest = 2.0 * self.span

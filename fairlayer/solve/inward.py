@@ -28,6 +28,7 @@ __all__ = ["InwardCurves", "Scores", "distinct", "thinned"]
 _WIDEST = 0.3  # 1/2 is where nothing is left of the scores
 _RATIO = 10.0  # of the width to the product of slack and price
 _FASTEST = 1e-4  # to how much of the width a step may lead
+_MOST_STEPS = 40
 _EVEN = 4.0  # log-odds up to which intervals are of width 1; beyond, they widen
 
 
@@ -54,7 +55,8 @@ class InwardCurves:
         geometry: the likelihood geometry.
     """
 
-    low, wide, own, widest, ratio, fastest = 0.0, 1.0, 1.0, _WIDEST, _RATIO, _FASTEST
+    wide, own, widest = 1.0, 1.0, _WIDEST
+    ratio, fastest, most_steps = _RATIO, _FASTEST, _MOST_STEPS
 
     def __init__(self, scores: Scores, counts: FloatArray, geometry: Geometry) -> None:
         self.scores, self.counts, self.geometry, self.visited = scores, counts, geometry, 0

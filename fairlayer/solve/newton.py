@@ -46,6 +46,7 @@ _MOST_TRIALS = 60
 MANY_ROWS = 48  # from which the program over statistics is solved by a price per row
 _SATURATED = 1e-12  # a cell that can move by less than this share of what its floor allows cannot move at all
 ROUNDING = 50.0  # an error that no step reduces, up to this many times the accuracy, is rounding
+_CREEPS, _MOST_CREEPING = 2e-3, 2  # a share of a step by which a search creeps, and how often one of few sweeps may
 _NEAR = 1e6  # accuracies: from so near, the next step or two end at the solution
 
 
@@ -149,7 +150,7 @@ def descend(  # noqa: PLR0917 - a search
         dual = _Dual.of(tuple(slabs.face(face.key) for face in near.faces), near.multipliers, len(start.statistics))
         point, count = passes.at(dual.nu), 2
     programs = _Programs()
-    error = np.inf
+    error, creeping = np.inf, 0
     for step in range(fine, fine + most_steps):
         last, error = error, optimality_error(_finish(dual, point, count), slabs)
         if 1.0 < 0.5 * last <= error:  # it stalls: the numbers may have grown, or samples far outside come in
@@ -165,6 +166,9 @@ def descend(  # noqa: PLR0917 - a search
         if candidate is None:
             break
         dual, point = dual.towards(target, share), candidate
+        creeping = creeping + 1 if share < _CREEPS else 0
+        if creeping >= _MOST_CREEPING and np.isfinite(most_passes):
+            break
         if count >= most_passes and optimality_error(_finish(dual, point, count), slabs) > _NEAR:
             break
     return _shortened(_finish(dual, point, count), slabs)

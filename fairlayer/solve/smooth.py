@@ -28,12 +28,13 @@ from fairlayer.solve.table import RowTable
 
 __all__ = ["SmoothSearch"]
 
-_MOST_STEPS, _MOST_TRIALS = 80, 8
+_MOST_TRIALS = 8
 _FALL = 0.1  # of the width in a step, the first one or after one that was shortened
 _FASTER = 1.5  # the power of that fall after a step that was not
 _FULL = 0.9  # the share of a step that counts as whole
-_LONGER = 3.0  # than the share before
+_LONGER = 30.0  # than the share before
 _BENT = 1.0  # how much of a step's gain the bending of the curves may take
+_ROUNDING = 1e-15  # of a mean, of the width of the domain: it does not count as bending
 _LEAST_SHARE = 1e-3  # of a step, below which it is taken as it is
 _SHORT = 0.99  # of the way to the first slack or price that would be used up
 _FULL_UP_TO = 4096  # entries of rows that are faster as an array
@@ -99,7 +100,7 @@ class SmoothSearch:
         self.look = self._looked(self.price, self.width)
 
     def _run(self, end: float, met: float) -> bool:
-        while self.steps < _MOST_STEPS:
+        while self.steps < self.curves.most_steps:
             lower, upper = self.table.ends(self.c)
             value = self.matrix @ self.look.mean
             self.missed_low = np.where(self.low.there, value - lower - self.low.slack, 0.0)
@@ -140,12 +141,13 @@ class SmoothSearch:
     ) -> tuple[float, float, CurvesAt]:
         """Return the share of a step of whose gain the bending of the curves takes little, the width, and a look."""
         start, now, own = self.matrix @ self.look.mean, self.price, self.curves.own
+        rounding = _ROUNDING * self.curves.wide * float(np.abs(price).sum())
         for _ in range(_MOST_TRIALS):
             width = self.width * (1.0 - share * (1.0 - fall))
             width = own if abs(width - own) < 1e-9 * own else width
             look = self._looked(now + share * price, width)
             bent = abs(float(price @ (self.matrix @ look.mean - start - share * value)))
-            allowed = _BENT * share * gain
+            allowed = _BENT * share * gain + rounding
             if bent <= allowed or share < _LEAST_SHARE:
                 break
             share *= min(max(allowed / bent, 0.2), 0.6)
