@@ -36,13 +36,17 @@ class CurvesAt(NamedTuple):
 
     Args:
         mean: the mean of each cell.
-        slope: K, diagonal.
+        slope: K, (s,) where it is diagonal, else (s, s).
         turn: the change of each mean per relative change of the width.
     """
 
     mean: FloatArray
     slope: FloatArray
     turn: FloatArray
+
+    def give(self, nu: FloatArray) -> FloatArray:
+        """Return K nu."""
+        return self.slope * nu if self.slope.ndim == 1 else self.slope @ nu
 
 
 class SmoothCurves:

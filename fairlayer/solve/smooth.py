@@ -124,7 +124,7 @@ class SmoothSearch:
         given = self.matrix @ (self.look.turn * (fall - 1.0))
         sides = low, high, low.asked(mu, self.missed_low), high.asked(mu, self.missed_high)
         found = self.equations.solve(self.look.slope, given, sides, self.tied, self.missed_tie)
-        answer = self.matrix @ (self.look.slope * (found.price @ self.matrix))
+        answer = self.matrix @ self.look.give(found.price @ self.matrix)
         value, level = given - answer, np.append(found.level, 0.0)[table.level]
         lower = low.change(mu, self.missed_low + value - level)
         upper = high.change(mu, self.missed_high + level / self.equations.scale - value)

@@ -183,6 +183,11 @@ def _far_apart(passes: Passes, log_odds: float) -> bool:
     return nearest < math.exp(-log_odds)
 
 
+def _far_rows(passes: Passes) -> bool:
+    """Return whether logits or scores of rows of classes go so far that a search along the dual rarely ends soon."""
+    return bool(passes.geometry.on_simplex and roomy(passes) and passes.size > _APART)
+
+
 def _patience(passes: Passes) -> int:
     """Return after how many sweeps a stand-in is asked: it costs more than the last ones of a mild batch would."""
     return _FEW_PASSES if _far_apart(passes, _MILD) else _MILD_PASSES
@@ -212,7 +217,7 @@ def _at_once(passes: Passes, slabs: SlabSystem, start: Point, units: Units | Non
 def _at_first(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
     """Return the solution where a few steps find it, or a stand-in shows where it lies."""
     if not sortable(passes):
-        return _try(passes, slabs, start)
+        return None if _far_rows(passes) else _try(passes, slabs, start)
     return _try(passes, slabs, start, most_passes=_patience(passes)) or solve_by_stand_in(passes, slabs, start)
 
 
