@@ -26,7 +26,8 @@ from fairlayer.solve.curves import CurvesAt
 
 __all__ = ["BarrierCurves"]
 
-_RATIO = 128.0  # of the width to the product of slack and price
+_WIDEST = 0.1  # of the range of a row
+_RATIO = 3.0  # of the width to the product of slack and price
 _FASTEST = 1e-4  # to how much of the width a step may lead
 _MOST_STEPS = 40
 _MOST_ROUNDS = 30
@@ -41,14 +42,14 @@ class BarrierCurves:
     """
 
     wide, own = 1.0, 1.0
-    ratio, fastest, most_steps = float(__import__('os').environ.get('RATIO','128')), _FASTEST, _MOST_STEPS
+    ratio, fastest, most_steps = _RATIO, _FASTEST, _MOST_STEPS
 
     def __init__(self, passes: Any) -> None:
         self.passes, self.geometry = passes, passes.geometry
         self.counts = np.ones(passes.cells.size)
         self.visited = 0
         x = passes.scores
-        self.widest = self.own = float(__import__('os').environ.get('W0','2')) * float((x.max(axis=1) - x.min(axis=1)).max(initial=1.0))
+        self.widest = self.own = _WIDEST * float((x.max(axis=1) - x.min(axis=1)).max(initial=1.0))
         self.lam: FloatArray | None = None
 
     def at(self, nu: FloatArray, width: float) -> CurvesAt:
@@ -63,11 +64,12 @@ class BarrierCurves:
         return CurvesAt(self.passes.measure(y), self.passes.metric_of(give), self.passes.measure(turn))
 
     def _answer(self, u: FloatArray, w: float) -> FloatArray:
-        top, k = u.max(axis=1), u.shape[1]
+        k = u.shape[1]
+        u = u - u.max(axis=1)[:, None]  # so that lambda is small, and rounds little
         flat = self.geometry.name == "euclidean"
         # The largest class between 1 / k and 1 at the least and the largest lambda.
-        low, high = (top - 1.0 + w, top - 1.0 / k + k * w) if flat else (top + w, top + np.log(k) + k * w)
-        lam = low.copy()
+        low, high = (w - 1.0, k * w - 1.0 / k) if flat else (w, k * w + np.log(k))
+        lam = np.full(len(u), low) if self.lam is None else np.clip(self.lam, low, high)
         rounds = 0
         for _ in range(_MOST_ROUNDS):
             s = u - lam[:, None]
@@ -82,8 +84,9 @@ class BarrierCurves:
             total = y.sum(axis=1)
             if np.abs(total - 1.0).max(initial=0.0) < _SUMS * k:
                 break
-            step = total * np.log(total) / slope.sum(axis=1)
+            step = total * (total - 1.0) / slope.sum(axis=1)
             lam = np.clip(lam + step, low, high)
+        self.lam = lam
         self.rounds = getattr(self, "rounds", 0) + rounds
         return y / total[:, None]
 

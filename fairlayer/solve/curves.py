@@ -16,14 +16,14 @@ as steep as the sigmoid at w = 4 log-odds, which is near enough for the exact me
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.solve.sorted import SortedBatch
 
-__all__ = ["CurvesAt", "SmoothCurves"]
+__all__ = ["Curves", "CurvesAt", "SmoothCurves"]
 
 _RATIO = 128.0  # of the width to the product of slack and price
 _FALL = 0.1  # to how much of the width a step may lead
@@ -47,6 +47,21 @@ class CurvesAt(NamedTuple):
     def give(self, nu: FloatArray) -> FloatArray:
         """Return K nu."""
         return self.slope * nu if self.slope.ndim == 1 else self.slope @ nu
+
+
+class Curves(Protocol):
+    """What a search asks of the curves along which cells answer."""
+
+    counts: FloatArray  # samples per statistic
+    wide: float  # the width of the domain
+    widest: float  # the width of the smoothing at the start
+    own: float  # that of the geometry, down to which curves widen, and below which smoothing fades
+    ratio: float  # of the width to the product of slack and price
+    fastest: float  # to how much of the width a step may lead
+    most_steps: int
+
+    def at(self, nu: FloatArray, width: float) -> CurvesAt:
+        """Return the curves at a dual point and a width."""
 
 
 class SmoothCurves:

@@ -23,7 +23,7 @@ from fairlayer.geometry import Geometry
 from fairlayer.passes import Passes
 from fairlayer.solve.curves import CurvesAt
 
-__all__ = ["InwardCurves", "Scores", "distinct", "thinned"]
+__all__ = ["InwardCurves", "Scores", "samples_of", "thinned"]
 
 _WIDEST = 0.3  # 1/2 is where nothing is left of the scores
 _RATIO = 10.0  # of the width to the product of slack and price
@@ -77,22 +77,13 @@ class InwardCurves:
         return CurvesAt(mean / self.counts, kept * slope / (self.counts * self.counts), turn / self.counts)
 
 
-def distinct(passes: Passes) -> Scores:
-    """Return the scores of each cell, equal ones once; scores in no cell are left out."""
-    x, weights, codes = _inside(passes)
-    order = np.lexsort((x, codes))
-    x, codes, weights = x[order], codes[order], weights[order]
-    first = np.flatnonzero(np.append(True, (np.diff(x) != 0) | (np.diff(codes) != 0)))
-    return Scores(x[first], np.add.reduceat(weights, first), codes[first])
-
-
 def thinned(passes: Passes) -> Scores:
     """Return two points for the scores of a cell in each interval of log-odds, with their first three moments.
 
     With the variance v and the skewness g these are m + sqrt(v) (g / 2 -+ sqrt(1 + g^2 / 4)), and the probability of
     the upper one is (1 - (g / 2) / sqrt(1 + g^2 / 4)) / 2.
     """
-    x, weights, codes = _inside(passes)
+    x, weights, codes = samples_of(passes)
     odds = np.log(x) - np.log1p(-x)
     size = np.abs(odds)
     place = np.where(size <= _EVEN, size, _EVEN * (1.0 + np.log(np.maximum(size, _EVEN) / _EVEN)))
@@ -122,11 +113,11 @@ def thinned(passes: Passes) -> Scores:
     )
 
 
-def _inside(passes: Passes) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Return the scores in cells, how many samples each row stands for, and their cells."""
+def samples_of(passes: Passes) -> Scores:
+    """Return the samples that are in a cell, and of a positive weight."""
     x, cells = passes.scores, passes.cells
+    assert cells.codes is not None
     weights = np.ones(len(x)) if cells.weights is None else cells.weights
-    here = weights > 0
-    if not cells.covering:
-        here = here & (cells.codes < len(cells.counts))
-    return (x, weights, cells.codes) if here.all() else (x[here], weights[here], cells.codes[here])
+    here = (weights > 0) & (cells.codes < len(cells.counts))
+    found = Scores(x, weights, cells.codes)
+    return found if here.all() else Scores._make(each[here] for each in found)

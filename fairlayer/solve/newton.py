@@ -33,6 +33,7 @@ from fairlayer.solve.table import RowTable, faces_of_prices
 __all__ = [
     "ROUNDING",
     "accurate_enough",
+    "close_enough",
     "descend",
     "floored",
     "optimality_error",
@@ -46,6 +47,9 @@ _MOST_TRIALS = 60
 MANY_ROWS = 48  # from which the program over statistics is solved by a price per row
 _SATURATED = 1e-12  # a cell that can move by less than this share of what its floor allows cannot move at all
 ROUNDING = 50.0  # an error that no step reduces, up to this many times the accuracy, is rounding
+# Prediction units: what is further off than rounding, by limits and by prices, is not taken.
+_MET, _SLACK = 2e-11, 8e-12
+_ROUNDED = 1e-16  # what is added to that for each unit of the scores
 _CREEPS, _MOST_CREEPING = 2e-3, 2  # a share of a step by which a search creeps, and how often one of few sweeps may
 _NEAR = 1e6  # accuracies: from so near, the next step or two end at the solution
 
@@ -104,6 +108,21 @@ def solve_newton(
 def accurate_enough(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
     """Return whether a solution meets the slabs, and its multipliers theirs, as well as its numbers allow."""
     return _error(passes, slabs, solution) <= ROUNDING
+
+
+def close_enough(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
+    """Return whether a solution is accurate enough, and misses its limits by no more than rounding.
+
+    In a curved geometry no price may leave more slack than that either.
+    """
+    rounded = _ROUNDED * passes.size
+    met = slabs.violation(solution.statistics) <= _MET + rounded and accurate_enough(passes, slabs, solution)
+    if not (met and passes.geometry.smooth):
+        return met
+    prices = solution.multipliers
+    limits = np.array([face.limit for face in solution.faces])
+    left = abs(float(prices @ limits - solution.nu @ solution.statistics))
+    return left <= (_SLACK + rounded) * float(prices.sum())
 
 
 def _error(passes: Passes, slabs: SlabSystem, solution: Solution) -> float:

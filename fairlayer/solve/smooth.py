@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.solve.curves import CurvesAt, SmoothCurves
-from fairlayer.solve.inward import InwardCurves
+from fairlayer.solve.curves import Curves, CurvesAt
 from fairlayer.solve.interior_step import RowEquations
 from fairlayer.solve.sides import Side, first_levels, priced_solution
 from fairlayer.solve.slabs import SlabSystem
@@ -51,7 +50,7 @@ class SmoothSearch:
         slabs: a feasible system.
     """
 
-    def __init__(self, curves: SmoothCurves | InwardCurves, slabs: SlabSystem) -> None:
+    def __init__(self, curves: Curves, slabs: SlabSystem) -> None:
         self.slabs, self.table = slabs, RowTable.of(slabs)
         self.equations, self.curves = RowEquations(self.table), curves
         whole = self.table.matrix
@@ -81,20 +80,21 @@ class SmoothSearch:
         """The price of each row, > 0 at its upper limit."""
         return np.asarray(self.high.price - self.low.price + self.tied)
 
-    def near(self, end: float = _END, met: float = _MET) -> Solution | None:
+    def near(self, end: float | None = None, met: float = _MET) -> Solution | None:
         """Return where the projection lies; None where the search does not come so far.
 
         Args:
-            end: the width at which it ends, of the geometry's own.
+            end: the width at which it ends; None: a thousandth of the geometry's own.
             met: what the limits may be missed by there, of the width of the domain.
         """
+        end = _END * self.curves.own if end is None else end
         with np.errstate(all="ignore"):  # what overflows ends the search
             try:
-                return self._prices() if self._run(end * self.curves.own, met * self.curves.wide) else None
+                return self._prices() if self._run(end, met * self.curves.wide) else None
             except np.linalg.LinAlgError:
                 return None
 
-    def over(self, curves: InwardCurves) -> None:
+    def over(self, curves: Curves) -> None:
         """Go on along other curves."""
         self.curves = curves
         self.look = self._looked(self.price, self.width)

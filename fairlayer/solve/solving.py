@@ -11,6 +11,7 @@ import numpy as np
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.along import solve_rows_along_curves
 from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.elastic import solve_proximal
 from fairlayer.solve.elastic_program import Elastic
@@ -232,8 +233,10 @@ def _by_one_multiplier(passes: Passes, slabs: SlabSystem, single: SingleSlab, st
 
 def _generally(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
     if roomy(passes) and not sortable(passes):  # else it has been tried
-        few = _try(passes, slabs, start, most_passes=_SOME_PASSES)
-        solution = few or solve_interior(passes, slabs, start)
+        solution = _try(passes, slabs, start, most_passes=_SOME_PASSES)
+        if solution is None and passes.geometry.on_simplex:
+            solution = solve_rows_along_curves(passes, slabs, start)
+        solution = solution or solve_interior(passes, slabs, start)
         if solution is not None:
             return solution
     try:

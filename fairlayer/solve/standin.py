@@ -15,7 +15,6 @@ of its samples in the stand-in, n of them for one pass. Sums that are read off l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,13 +25,13 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import SolverError
 from fairlayer.passes import Cells, NumpyPasses, Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
-from fairlayer.solve.counted import CountedPasses
-from fairlayer.solve.interior import SWEEPS, InteriorSearch, polished, solve_interior
-from fairlayer.solve.newton import accurate_enough, descend
+from fairlayer.solve.along import solve_along_curves
+from fairlayer.solve.counted import count
+from fairlayer.solve.curves import SmoothCurves
+from fairlayer.solve.interior import polished, solve_interior
+from fairlayer.solve.newton import close_enough, descend
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
-from fairlayer.solve.inward import InwardCurves, Scores, distinct, thinned
-from fairlayer.solve.curves import SmoothCurves
 from fairlayer.solve.smooth import SmoothSearch
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.sorted import SortedBatch, sortable, worth_condensing
@@ -43,15 +42,11 @@ _WIDTHS = (0.25, 0.5, 1.0, 2.0)  # log-odds: the first at which few are left, or
 _SHARE = 10  # samples for one that is left, where that can be
 _HEAPED, _FEW = 32, 3  # samples for each cell, and for one that is left, from which a sorted batch has fewer
 _WORTH = 0.5  # of the samples: a stand-in with more of them is not worth it
-_ENDS = ((1e-5, 1e-4), (1e-11, 1e-8), (1e-14, 1e-11))  # how far a search along curves that are looked at goes: width, and limits missed
 _LOOSER = 30.0  # than the accuracy of the batch
 _STEPS, _MOST_LOOKS = 20, 40  # of the exact method in the sorted batch
 _FINE, _FINEST = 25, 33  # how many steps of a search from nothing the first one is worth: on the batch, and sorted
 _FIRST, _MOST_STEPS, _MOST_PASSES = 10, 60, 16  # on the batch, after samples that are one
 _LEAST_FLOOR = 1e-13  # of K in the sorted batch
-# Prediction units: what is further off than rounding, by limits and by prices, is not taken.
-_MET, _SLACK = 2e-11, 8e-12
-_ROUNDED = 1e-16  # what is added to that for each unit of the scores
 
 
 def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
@@ -64,80 +59,30 @@ def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Soluti
     """
     if not sortable(passes):
         return None
-    by = _by_inward if passes.geometry.name == "likelihood" else _by_curves
+    by = solve_along_curves if passes.geometry.name == "likelihood" else _by_curves
     return by(passes, slabs, start) or solve_interior(passes, slabs, start)
 
 
 def _by_curves(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
     batch = _sorted(passes)
     search = SmoothSearch(SmoothCurves(batch), slabs)
-    _count(passes, batch.sweeps)
+    count(passes, batch.sweeps)
     near = search.near()
     if near is None:
         return None
     near = _settled(passes, batch, slabs, near)
-    _count(passes, math.ceil(batch.visited / passes.n))
-    return polished(passes, slabs, start, near, _FINE, _close)
+    count(passes, batch.visited / passes.n)
+    return polished(passes, slabs, start, near, _FINE, close_enough)
 
 
 def _sorted(passes: Passes) -> SortedBatch:
     """Return the sorted batch; where whole heaps would be visited that cannot be condensed, with fewer samples."""
     if passes.geometry.smooth and not worth_condensing(passes) and passes.n >= _HEAPED * len(passes.cells.counts):
         thin = _thinned(passes, _WIDTHS[:1])
-        _count(passes, 1)
+        count(passes, 1)
         if _FEW * thin.n <= passes.n:
             return SortedBatch(thin)
     return SortedBatch(passes)
-
-
-def _by_inward(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
-    """Search along curves of the likelihood geometry: of few points first, where that is worth it, then of all."""
-    thin = thinned(passes)
-    _count(passes, 1)
-    few = len(thin.x) <= _WORTH * passes.n
-    search = SmoothSearch(_inward(passes, thin if few else distinct(passes)), slabs)
-    for end, met in _ENDS:
-        near = search.near(end, met)
-        _count_visited(passes, search)
-        if near is None:
-            return None
-        found = polished(passes, slabs, start, near, _FINE, _close)
-        if found is not None:
-            return found
-        if few:
-            few = False
-            search.over(_inward(passes, distinct(passes)))
-    return None
-
-
-def _inward(passes: Passes, scores: Scores) -> InwardCurves:
-    return InwardCurves(scores, passes.cells.counts, passes.geometry)
-
-
-def _count_visited(passes: Passes, search: SmoothSearch) -> None:
-    _count(passes, math.ceil(search.curves.visited / passes.n))
-    search.curves.visited = 0
-
-
-def _count(passes: Passes, sweeps: int) -> None:
-    if isinstance(passes, CountedPasses):
-        passes.count += sweeps
-
-
-def _near_enough(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
-    """Return whether a solution is accurate enough, and misses its limits by no more than rounding."""
-    met = _MET + _ROUNDED * passes.size
-    return slabs.violation(solution.statistics) <= met and accurate_enough(passes, slabs, solution)
-
-
-def _close(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
-    """Return the same, and in a curved geometry whether no price leaves more slack than that either."""
-    if not passes.geometry.smooth or not _near_enough(passes, slabs, solution):
-        return _near_enough(passes, slabs, solution)
-    prices = solution.multipliers
-    limits = np.array([face.limit for face in solution.faces])
-    left = abs(float(prices @ limits - solution.nu @ solution.statistics))
-    return left <= (_SLACK + _ROUNDED * passes.size) * float(prices.sum())
 
 
 def _settled(passes: Passes, batch: SortedBatch, slabs: SlabSystem, near: Solution) -> Solution:
