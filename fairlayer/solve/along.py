@@ -24,7 +24,7 @@ __all__ = ["solve_along_curves", "solve_rows_along_curves"]
 
 # Widths at which the exact method is tried, and what the limits may be missed by there.
 _ENDS = ((1e-5, 1e-4), (1e-11, 1e-8), (1e-14, 1e-11))
-_ENDS_OF_ROWS = ((1e-3, 1e-5), (1e-8, 1e-8))
+_ENDS_OF_ROWS = ((1e-3, 1e-5),)
 _WORTH = 0.5  # of the samples: with more points than that a search looks at the samples at once
 _FINE, _FINE_OF_ROWS = 25, 10  # how many steps of a search from nothing the first one of the exact method is worth
 

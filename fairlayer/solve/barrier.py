@@ -29,6 +29,7 @@ __all__ = ["BarrierCurves"]
 _WIDEST = 0.1  # of the range of a row
 _RATIO = 3.0  # of the width to the product of slack and price
 _FASTEST = 1e-4  # to how much of the width a step may lead
+_FAR = 0.02  # how much of the domain limits may be missed by for the width to fall
 _MOST_STEPS = 40
 _MOST_ROUNDS = 30
 _SUMS = 1e-14  # of a row, beside 1
@@ -42,7 +43,7 @@ class BarrierCurves:
     """
 
     wide, own = 1.0, 1.0
-    ratio, fastest, most_steps = _RATIO, _FASTEST, _MOST_STEPS
+    ratio, fastest, far, most_steps = _RATIO, _FASTEST, _FAR, _MOST_STEPS
 
     def __init__(self, passes: Any) -> None:
         self.passes, self.geometry = passes, passes.geometry

@@ -58,6 +58,7 @@ class Curves(Protocol):
     own: float  # that of the geometry, down to which curves widen, and below which smoothing fades
     ratio: float  # of the width to the product of slack and price
     fastest: float  # to how much of the width a step may lead
+    far: float  # how much of the domain limits may be missed by for the width to fall
     most_steps: int
 
     def at(self, nu: FloatArray, width: float) -> CurvesAt:
@@ -79,7 +80,7 @@ class SmoothCurves:
         self.first, self.last = batch.first, batch.last
         x, each = batch.ordered[: self.last[-1]], batch.each[: self.last[-1]]
         x = x - (self.low + 0.5 * self.wide if flat else 0.0)  # from where a ramp is half-way up
-        self.ratio, self.fastest, self.most_steps = _RATIO, _FALL, _MOST_STEPS
+        self.ratio, self.fastest, self.far, self.most_steps = _RATIO, _FALL, np.inf, _MOST_STEPS
         self.least = float(x.min(initial=0.0))
         self.span = max(float(x.max(initial=0.0)) - self.least, self.own)
         self.widest = 2.0 * self.span

@@ -112,14 +112,19 @@ class SmoothSearch:
                 return False
             if self.width <= end and missed <= met:
                 return True
-            self._step()
+            self._step(off=missed > self.curves.far * self.curves.wide)
             self.steps += 1
         return False
 
-    def _step(self) -> None:
-        """Take a step of Newton's method towards a smaller width, as far as the curves bear it."""
+    def _step(self, *, off: bool) -> None:
+        """Take a step of Newton's method towards a smaller width, as far as the curves bear it.
+
+        Args:
+            off: whether the limits are missed by so much that the width must not fall before they are met.
+        """
         table, low, high = self.table, self.low, self.high
         fall = self.fall if self.width <= self.curves.own else max(_FALL, self.curves.own / self.width)
+        fall = 1.0 if off else fall
         mu = fall * self.mu
         given = self.matrix @ (self.look.turn * (fall - 1.0))
         sides = low, high, low.asked(mu, self.missed_low), high.asked(mu, self.missed_high)
@@ -131,7 +136,8 @@ class SmoothSearch:
         longest = min(1.0, _LONGER * self.share, _SHORT * min(low.longest(lower), high.longest(upper)))
         gain = float(found.price @ answer)
         share, self.width, self.look = self._as_far(longest, fall, found.price, value, gain)
-        self.share, self.fall = share, max(self.fall**_FASTER, self.curves.fastest) if share > _FULL else _FALL
+        whole = share > _FULL and not off
+        self.share, self.fall = share, max(self.fall**_FASTER, self.curves.fastest) if whole else _FALL
         self.low, self.high = low.moved(share, lower), high.moved(share, upper)
         self.tied = self.tied + share * np.where(self.equations.equal, found.price, 0.0)
         self.c = self.c + share * found.level
