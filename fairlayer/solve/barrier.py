@@ -30,9 +30,10 @@ _WIDEST = 0.1  # of the range of a row
 _RATIO = 3.0  # of the width to the product of slack and price
 _FASTEST = 1e-4  # to how much of the width a step may lead
 _FAR = 0.02  # how much of the domain limits may be missed by for the width to fall
-_MOST_STEPS = 40
-_MOST_ROUNDS = 30
-_SUMS = 1e-14  # of a row, beside 1
+_MOST_STEPS, _PATIENCE = 40, 3
+_MOST_ROUNDS = 30  # within a row; about five are usual
+_SUMS = 1e-14  # of a row, beside 1, per class
+_LEAST = 1e-300
 
 
 class BarrierCurves:
@@ -42,64 +43,62 @@ class BarrierCurves:
         passes: a batch of rows of the simplex.
     """
 
-    wide, own = 1.0, 1.0
-    ratio, fastest, far, most_steps = _RATIO, _FASTEST, _FAR, _MOST_STEPS
+    wide = 1.0
+    ratio, fastest, far = _RATIO, _FASTEST, _FAR
+    most_steps, patience = _MOST_STEPS, _PATIENCE
 
     def __init__(self, passes: Any) -> None:
-        self.passes, self.geometry = passes, passes.geometry
+        self.passes, self.geometry, self.visited = passes, passes.geometry, 0
         self.counts = np.ones(passes.cells.size)
-        self.visited = 0
+        self.flat = not self.geometry.smooth
         x = passes.scores
         self.widest = self.own = _WIDEST * float((x.max(axis=1) - x.min(axis=1)).max(initial=1.0))
-        self.lam: FloatArray | None = None
+        self.level: FloatArray | None = None  # lambda of each row, where it was looked at last
 
     def at(self, nu: FloatArray, width: float) -> CurvesAt:
-        """Return the curves at a dual point."""
+        """Return the curves at a dual point, with w = `width`.
+
+        dy/dw = dy/ds (1 / y - dlambda/dw), which keeps the sum of the row.
+        """
         self.visited += self.passes.n
-        u = self.passes.scores - self.passes.pull(nu)
-        y = self._answer(u, width)
-        curve = 1.0 if self.geometry.name == "euclidean" else 1.0 / y
-        give = 1.0 / (curve + width / (y * y))
-        # dy/dw = give (1 / y - dlambda/dw), which keeps the sum of the row
+        y = self._answer(self.passes.scores - self.passes.pull(nu), width)
+        give = y * y / ((y * y if self.flat else y) + width)
         turn = self.geometry.share(give, width / y)
         return CurvesAt(self.passes.measure(y), self.passes.metric_of(give), self.passes.measure(turn))
 
     def _answer(self, u: FloatArray, w: float) -> FloatArray:
+        """Return the y of rows x - q, by Newton's method on 1 / sum_c y_c = 1, which is nearly linear in lambda."""
         k = u.shape[1]
         u = u - u.max(axis=1)[:, None]  # so that lambda is small, and rounds little
-        flat = self.geometry.name == "euclidean"
-        # The largest class between 1 / k and 1 at the least and the largest lambda.
-        low, high = (w - 1.0, k * w - 1.0 / k) if flat else (w, k * w + np.log(k))
-        lam = np.full(len(u), low) if self.lam is None else np.clip(self.lam, low, high)
-        rounds = 0
+        # The largest class is 1 at the least lambda, and 1 / k at the greatest.
+        least, most = (w - 1.0, k * w - 1.0 / k) if self.flat else (w, k * w + np.log(k))
+        level = np.full(len(u), least) if self.level is None else np.clip(self.level, least, most)
         for _ in range(_MOST_ROUNDS):
-            s = u - lam[:, None]
-            rounds += 1
-            if flat:
-                root = np.sqrt(s * s + 4.0 * w)
-                y = np.where(s > 0, 0.5 * (s + root), 2.0 * w / (root - s))
-                slope = y / root
-            else:
-                y = w / _omega(np.log(w) - s)
-                slope = y * y / (y + w)
+            y, slope = self._classes(u - level[:, None], w)
             total = y.sum(axis=1)
-            if np.abs(total - 1.0).max(initial=0.0) < _SUMS * k:
+            if float(np.abs(total - 1.0).max(initial=0.0)) < _SUMS * k:
                 break
-            step = total * (total - 1.0) / slope.sum(axis=1)
-            lam = np.clip(lam + step, low, high)
-        self.lam = lam
-        self.rounds = getattr(self, "rounds", 0) + rounds
-        return y / total[:, None]
+            level = np.clip(level + total * (total - 1.0) / slope.sum(axis=1), least, most)
+        self.level = level
+        return np.asarray(np.maximum(y / total[:, None], _LEAST))
+
+    def _classes(self, s: FloatArray, w: float) -> tuple[FloatArray, FloatArray]:
+        """Return y and dy/ds of each class."""
+        if not self.flat:
+            y = w / _omega(np.log(w) - s)
+            return y, y * y / (y + w)
+        root = np.sqrt(s * s + 4.0 * w)
+        y = np.where(s > 0, 0.5 * (s + root), 2.0 * w / (root - np.minimum(s, 0.0)))
+        return y, y / root
 
 
 def _omega(z: FloatArray) -> FloatArray:
     """Return the v > 0 with v + log v = z, up to rounding."""
-    far = np.maximum(z, 1.0)
-    v = np.where(z < -2.0, np.exp(np.minimum(z, 0.0)), np.where(z < 1.0, np.exp(2.0 * (np.minimum(z,1.0) - 1.0) / 3.0), far - np.log(far) + np.log(far) / far))
-    v = np.maximum(v, 1e-300)
-    for _ in range(2):
-        r = z - v - np.log(v)
-        a = 1.0 + v
-        b = a * (a + 2.0 * r / 3.0)
-        v = v * (1.0 + r / a * (b - 0.5 * r) / (b - r))
-    return v
+    above, below = np.maximum(z, 1.0), np.minimum(z, 1.0)
+    v = np.where(z < -2.0, np.exp(below), np.exp(2.0 * (below - 1.0) / 3.0))
+    v = np.maximum(np.where(z < 1.0, v, above - np.log(above) + np.log(above) / above), _LEAST)
+    for _ in range(2):  # of an error of fourth order
+        left, one = z - v - np.log(v), 1.0 + v
+        both = one * (one + 2.0 * left / 3.0)
+        v = v * (1.0 + left / one * (both - 0.5 * left) / (both - left))
+    return np.asarray(v)

@@ -60,6 +60,7 @@ class Curves(Protocol):
     fastest: float  # to how much of the width a step may lead
     far: float  # how much of the domain limits may be missed by for the width to fall
     most_steps: int
+    patience: int  # how many steps in a row may lead nowhere
 
     def at(self, nu: FloatArray, width: float) -> CurvesAt:
         """Return the curves at a dual point and a width."""
@@ -80,7 +81,8 @@ class SmoothCurves:
         self.first, self.last = batch.first, batch.last
         x, each = batch.ordered[: self.last[-1]], batch.each[: self.last[-1]]
         x = x - (self.low + 0.5 * self.wide if flat else 0.0)  # from where a ramp is half-way up
-        self.ratio, self.fastest, self.far, self.most_steps = _RATIO, _FALL, np.inf, _MOST_STEPS
+        self.ratio, self.fastest, self.far = _RATIO, _FALL, np.inf
+        self.most_steps = self.patience = _MOST_STEPS
         self.least = float(x.min(initial=0.0))
         self.span = max(float(x.max(initial=0.0)) - self.least, self.own)
         self.widest = 2.0 * self.span

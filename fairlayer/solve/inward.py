@@ -29,7 +29,7 @@ _WIDEST = 0.3  # 1/2 is where nothing is left of the scores
 _RATIO = 10.0  # of the width to the product of slack and price
 _FASTEST = 1e-4  # to how much of the width a step may lead
 _FAR = 0.1  # how much of the domain limits may be missed by for the width to fall
-_MOST_STEPS = 40
+_MOST_STEPS, _PATIENCE = 40, 3
 _EVEN = 4.0  # log-odds up to which intervals are of width 1; beyond, they widen
 
 
@@ -57,7 +57,8 @@ class InwardCurves:
     """
 
     wide, own, widest = 1.0, 1.0, _WIDEST
-    ratio, fastest, far, most_steps = _RATIO, _FASTEST, _FAR, _MOST_STEPS
+    ratio, fastest, far = _RATIO, _FASTEST, _FAR
+    most_steps, patience = _MOST_STEPS, _PATIENCE
 
     def __init__(self, scores: Scores, counts: FloatArray, geometry: Geometry) -> None:
         self.scores, self.counts, self.geometry, self.visited = scores, counts, geometry, 0

@@ -50,7 +50,7 @@ ROUNDING = 50.0  # an error that no step reduces, up to this many times the accu
 # Prediction units: what is further off than rounding, by limits and by prices, is not taken.
 _MET, _SLACK = 2e-11, 8e-12
 _ROUNDED = 1e-16  # what is added to that for each unit of the scores
-_CREEPS, _MOST_CREEPING = 2e-3, 2  # a share of a step by which a search creeps, and how often one of few sweeps may
+_CREEPS, _MOST_CREEPING = 1e-2, 1  # a share of a step by which a search creeps, and how often one of few sweeps may
 _NEAR = 1e6  # accuracies: from so near, the next step or two end at the solution
 
 

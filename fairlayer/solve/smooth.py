@@ -34,6 +34,7 @@ _FULL = 0.9  # the share of a step that counts as whole
 _LONGER = 30.0  # than the share before
 _BENT = 1.0  # how much of a step's gain the bending of the curves may take
 _ROUNDING = 1e-15  # of a mean, of the width of the domain: it does not count as bending
+_CREEPS = 1e-2  # a share of a step by which the search creeps
 _LEAST_SHARE = 1e-3  # of a step, below which it is taken as it is
 _SHORT = 0.99  # of the way to the first slack or price that would be used up
 _FULL_UP_TO = 4096  # entries of rows that are faster as an array
@@ -100,7 +101,8 @@ class SmoothSearch:
         self.look = self._looked(self.price, self.width)
 
     def _run(self, end: float, met: float) -> bool:
-        while self.steps < self.curves.most_steps:
+        creeping = 0
+        while self.steps < self.curves.most_steps and creeping < self.curves.patience:
             lower, upper = self.table.ends(self.c)
             value = self.matrix @ self.look.mean
             self.missed_low = np.where(self.low.there, value - lower - self.low.slack, 0.0)
@@ -113,7 +115,7 @@ class SmoothSearch:
             if self.width <= end and missed <= met:
                 return True
             self._step(off=missed > self.curves.far * self.curves.wide)
-            self.steps += 1
+            self.steps, creeping = self.steps + 1, creeping + 1 if self.share < _CREEPS else 0
         return False
 
     def _step(self, *, off: bool) -> None:
