@@ -102,7 +102,8 @@ class SimplexPasses:
         assert self.cells.codes is not None
         codes = (self.cells.codes[run].astype(np.int64) * (k * k))[:, None] + np.arange(k * k)
         size = (len(self.cells.counts) + 1) * k * k
-        return np.bincount(codes.ravel(), square.ravel(), size).reshape(-1, k, k)
+        sums = np.bincount(codes.ravel(), square.ravel(), size).astype(np.float64, copy=False)
+        return np.asarray(sums.reshape(-1, k, k))
 
     def _add_dense(self, metric: FloatArray, weight: FloatArray) -> None:
         """Add the rows and columns of the dense rows."""

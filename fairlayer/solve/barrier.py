@@ -27,7 +27,7 @@ from fairlayer.solve.curves import CurvesAt
 __all__ = ["BarrierCurves"]
 
 _WIDEST = 0.1  # of the range of a row
-_RATIO = 3.0  # of the width to the product of slack and price
+_RATIO = 10.0  # of the width to the product of slack and price
 _FASTEST = 1e-4  # to how much of the width a step may lead
 _FAR = 0.02  # how much of the domain limits may be missed by for the width to fall
 _MOST_STEPS, _PATIENCE = 40, 3
@@ -49,7 +49,11 @@ class BarrierCurves:
 
     def __init__(self, passes: Any) -> None:
         self.passes, self.geometry, self.visited = passes, passes.geometry, 0
-        self.counts = np.ones(passes.cells.size)
+        dense = passes.cells.dense
+        self.counts = np.tile(passes.cells.counts, passes.cells.classes)
+        if dense is not None:
+            most = np.abs(dense).max(axis=1, initial=0.0)
+            self.counts = np.append(self.counts, 1.0 / np.where(most > 0, most, 1.0))
         self.flat = not self.geometry.smooth
         x = passes.scores
         self.widest = self.own = _WIDEST * float((x.max(axis=1) - x.min(axis=1)).max(initial=1.0))
