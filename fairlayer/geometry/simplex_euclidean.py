@@ -70,8 +70,7 @@ class EuclideanSimplex(Geometry):
 
     def divergence(self, value: Any, x: Any, lower: Any, upper: Any) -> Any:
         """Return 1/2 |value - x|^2 of each row, less that of its projection where the domain counts."""
-        whole = _half_square(value, x)
-        return whole if lower is None else whole - _half_square(_bisected(x), x)
+        return _half_square(value, x) if lower is None else _further(value, _bisected(x), x)
 
     def least(self, x: Any, pull: Any, lower: Any, upper: Any) -> Any:
         """Return the value at a point of the simplex, less what any other point could gain on it.
@@ -82,12 +81,17 @@ class EuclideanSimplex(Geometry):
         gradient = point - x + pull
         gain = gradient.min(-1)
         smallest = gain if not isinstance(x, torch.Tensor) else gain.values
-        best = _half_square(point, x) + (pull * point).sum(-1) + smallest - (gradient * point).sum(-1)
-        return best - _half_square(_bisected(x), x)
+        possible = (point * (gradient - smallest[..., None])).sum(-1)
+        return _further(point, _bisected(x), x) + (pull * point).sum(-1) - possible
 
 
 def _half_square(value: Any, x: Any) -> Any:
     return 0.5 * ((value - x) ** 2).sum(-1)
+
+
+def _further(value: Any, other: Any, x: Any) -> Any:
+    """Return 1/2 |value - x|^2 - 1/2 |other - x|^2, of which far scores cancel exactly."""
+    return 0.5 * ((value - other) * ((value - x) + (other - x))).sum(-1)
 
 
 def _threshold(moved: Any) -> Any:

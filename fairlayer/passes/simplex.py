@@ -18,6 +18,7 @@ from fairlayer.passes.base import LEAST_FLOOR, WHOLE, Cells, Point, WholeBatch, 
 
 __all__ = ["SimplexPasses"]
 
+_NUMBERS = 400_000  # that are worked on at a time
 _TAIL = 1e-12  # a smooth row never stops moving: what its tail is away from a limit is also what it can move by
 
 
@@ -67,7 +68,7 @@ class SimplexPasses:
         return statistics
 
     def _metric(self, value: FloatArray, free: Any) -> FloatArray:
-        return self._metric_of(self.geometry.weigh(value, self.scores, free, unit) for unit in self._units())
+        return self.metric_of(value if free is None else free)  # W of either geometry is that of `share`
 
     def widest_metric(self) -> FloatArray:
         """See `Passes.widest_metric`: W is the projector onto changes that keep the sum of a row."""
@@ -75,33 +76,48 @@ class SimplexPasses:
 
     @cached_property
     def _widest(self) -> FloatArray:
-        return self._metric_of(unit - 1.0 / self.classes for unit in self._units())
+        return self.metric_of(np.ones(self.scores.shape))
 
-    def _units(self) -> list[FloatArray]:
-        return [np.broadcast_to(unit, self.scores.shape) for unit in np.eye(self.classes)]
-
-    def _metric_of(self, columns: Any) -> FloatArray:
-        """Return K, from the columns of W: (n, k) for each class."""
+    def metric_of(self, weight: FloatArray) -> FloatArray:
+        """Return K for rows that answer by a diagonal W (n, k) and keep their sums."""
         cells, k, m = self.cells, self.classes, len(self.cells.counts)
         metric = np.zeros((cells.size, cells.size))
-        cell, hard = np.arange(m), k * m
-        for d, column in enumerate(columns):
+        if cells.codes is not None and m:
+            cell, whole = np.arange(m), np.zeros((m + 1, k, k))
+            for first in range(0, self.n, _NUMBERS // (k * k)):
+                run = slice(first, first + _NUMBERS // (k * k))
+                whole += self._squares(weight[run], run)
+            hard = metric[: k * m, : k * m].reshape(k, m, k, m)
+            hard[:, cell, :, cell] = whole[:m] / (cells.counts * cells.counts)[:, None, None]
+        if cells.dense is not None and cells.dense_class is not None:
+            self._add_dense(metric, weight)
+        return metric
+
+    def _squares(self, weight: FloatArray, run: slice) -> FloatArray:
+        """Return the sums of W of the rows of a run over each cell, (cells + 1, k, k)."""
+        k, whole = self.classes, weight.sum(axis=1)
+        each = weight if self.cells.weights is None else weight * self.cells.weights[run, None]
+        square = -each[:, :, None] * (weight / np.where(whole > 0, whole, 1.0)[:, None])[:, None, :]
+        square.reshape(-1, k * k)[:, :: k + 1] += each
+        assert self.cells.codes is not None
+        codes = (self.cells.codes[run].astype(np.int64) * (k * k))[:, None] + np.arange(k * k)
+        size = (len(self.cells.counts) + 1) * k * k
+        sums = np.bincount(codes.ravel(), square.ravel(), size).astype(np.float64, copy=False)
+        return np.asarray(sums.reshape(-1, k, k))
+
+    def _add_dense(self, metric: FloatArray, weight: FloatArray) -> None:
+        """Add the rows and columns of the dense rows."""
+        cells, k, m = self.cells, self.classes, len(self.cells.counts)
+        hard = k * m
+        for d in range(k):
+            column = self.geometry.share(weight, np.broadcast_to(np.eye(k)[d], weight.shape))
             weighted = column if cells.weights is None else column * cells.weights[:, None]
-            for c in range(k):
-                metric[c * m + cell, d * m + cell] = self._sums(weighted[:, c]) / cells.counts**2
-            if cells.dense is None or cells.dense_class is None:
-                continue
             products = cells.dense * weighted[:, cells.dense_class].T
             metric[hard:, d * m : (d + 1) * m] = self._sums_of_rows(products) / cells.counts
             metric[d * m : (d + 1) * m, hard:] = metric[hard:, d * m : (d + 1) * m].T
             for d2, places, rows in self._dense:
                 if d2 == d:
                     metric[hard:, hard + places] = products @ rows.T
-        return metric
-
-    def metric_of(self, weight: FloatArray) -> FloatArray:
-        """Return K for rows that answer by a diagonal W (n, k) and keep their sums."""
-        return self._metric_of(self.geometry.share(weight, unit) for unit in self._units())
 
     def whole_batch(self) -> WholeBatch:
         """See `Passes.whole_batch`."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fairlayer._typing import FloatArray
 from fairlayer.passes import Passes, Point
 
-__all__ = ["CountedPasses"]
+__all__ = ["CountedPasses", "count"]
 
 
 class CountedPasses:
@@ -27,3 +28,9 @@ class CountedPasses:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.base, name)
+
+
+def count(passes: Any, sweeps: float) -> None:
+    """Count sweeps that a method made by itself."""
+    if isinstance(passes, CountedPasses):
+        passes.count += math.ceil(sweeps)

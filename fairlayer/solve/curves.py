@@ -16,15 +16,18 @@ as steep as the sigmoid at w = 4 log-odds, which is near enough for the exact me
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.solve.sorted import SortedBatch
 
-__all__ = ["CurvesAt", "SmoothCurves"]
+__all__ = ["Curves", "CurvesAt", "SmoothCurves"]
 
+_RATIO = 128.0  # of the width to the product of slack and price
+_FALL = 0.1  # to how much of the width a step may lead
+_MOST_STEPS = 80
 _SIGMOID = 4.0  # log-odds: the width of the ramp that is as steep as a sigmoid
 
 
@@ -33,13 +36,34 @@ class CurvesAt(NamedTuple):
 
     Args:
         mean: the mean of each cell.
-        slope: K, diagonal.
+        slope: K, (s,) where it is diagonal, else (s, s).
         turn: the change of each mean per relative change of the width.
     """
 
     mean: FloatArray
     slope: FloatArray
     turn: FloatArray
+
+    def give(self, nu: FloatArray) -> FloatArray:
+        """Return K nu."""
+        return self.slope * nu if self.slope.ndim == 1 else self.slope @ nu
+
+
+class Curves(Protocol):
+    """What a search asks of the curves along which cells answer."""
+
+    counts: FloatArray  # samples per statistic
+    wide: float  # the width of the domain
+    widest: float  # the width of the smoothing at the start
+    own: float  # that of the geometry, down to which curves widen, and below which smoothing fades
+    ratio: float  # of the width to the product of slack and price
+    fastest: float  # to how much of the width a step may lead
+    far: float  # how much of the domain limits may be missed by for the width to fall
+    most_steps: int
+    patience: int  # how many steps in a row may lead nowhere
+
+    def at(self, nu: FloatArray, width: float) -> CurvesAt:
+        """Return the curves at a dual point and a width."""
 
 
 class SmoothCurves:
@@ -57,6 +81,8 @@ class SmoothCurves:
         self.first, self.last = batch.first, batch.last
         x, each = batch.ordered[: self.last[-1]], batch.each[: self.last[-1]]
         x = x - (self.low + 0.5 * self.wide if flat else 0.0)  # from where a ramp is half-way up
+        self.ratio, self.fastest, self.far = _RATIO, _FALL, np.inf
+        self.most_steps = self.patience = _MOST_STEPS
         self.least = float(x.min(initial=0.0))
         self.span = max(float(x.max(initial=0.0)) - self.least, self.own)
         self.widest = 2.0 * self.span

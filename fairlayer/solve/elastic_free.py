@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
-from fairlayer.solve.elastic_domain import BoxDomain, SampleMap
+from fairlayer.solve.elastic_domain import BoxDomain
+from fairlayer.solve.elastic_samples import SampleMap
 from fairlayer.solve.elastic_search import ElasticResult
 from fairlayer.solve.slabs import RowSlabs, SpreadSlabs
 

@@ -27,10 +27,12 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import SolverError
-from fairlayer.solve.elastic_domain import BoxDomain, SampleMap, SimplexDomain
+from fairlayer.solve.elastic_domain import BoxDomain
 from fairlayer.solve.elastic_faces import Faces
 from fairlayer.solve.elastic_free import FreeEntries
+from fairlayer.solve.elastic_samples import SampleMap
 from fairlayer.solve.elastic_search import Ascent, ElasticResult, LostError
+from fairlayer.solve.elastic_simplex import SimplexDomain
 from fairlayer.solve.slabs import FaceKey, RowSlabs, SpreadSlabs
 
 __all__ = [

@@ -5,7 +5,7 @@ A row answers its prices by S = M K M', and its limits answer by their stiffness
     (S + 1/T) dp + a dc = M B (g / D) + h / T          a' dp - e dc = what the prices of a spread miss
 
 with T = T_low + T_high, a = (T_low + T_high / scale) / T, and h what the sides ask. Rows without slack have 1/T = 0.
-Of the rows the largest set that shares no statistic is eliminated by its diagonal (see `prices`).
+Of the rows the largest set that shares no statistic is eliminated by its diagonal (see `price_rows`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.solve.prices import PriceProgram
+from fairlayer.solve.price_rows import PriceRows
 from fairlayer.solve.table import RowTable
 
 __all__ = ["RowEquations", "RowStep"]
@@ -38,9 +38,9 @@ class RowEquations:
     """
 
     def __init__(self, table: RowTable) -> None:
-        program = PriceProgram(table)
-        self.table, self.scale, self.equal = table, program.scale, program.fixed
-        self.one, self.rest = program.one, program.rest
+        rows = PriceRows(table)
+        self.table, self.scale, self.equal = table, rows.scale, rows.fixed
+        self.one, self.rest = rows.one, rows.rest
         self.at = np.where(table.tied, table.level, len(table.scale))
         self.left = np.asarray(table.matrix.take_rows(self.rest))
 

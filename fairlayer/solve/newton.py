@@ -33,6 +33,7 @@ from fairlayer.solve.table import RowTable, faces_of_prices
 __all__ = [
     "ROUNDING",
     "accurate_enough",
+    "close_enough",
     "descend",
     "floored",
     "optimality_error",
@@ -47,6 +48,10 @@ MANY_ROWS = 48  # from which the program over statistics is solved by a price pe
 _SATURATED = 1e-12  # a cell that can move by less than this share of what its floor allows cannot move at all
 ROUNDING = 50.0  # an error that no step reduces, up to this many times the accuracy, is rounding
 _FINE = 3  # steps that what is near the solution is worth
+# Prediction units: what is further off than rounding, by limits and by prices, is not taken.
+_MET, _SLACK = 2e-11, 8e-12
+_ROUNDED = 1e-16  # what is added to that for each unit of the scores
+_CREEPS, _MOST_CREEPING = 1e-2, 1  # a share of a step by which a search creeps, and how often one of few sweeps may
 _NEAR = 1e6  # accuracies: from so near, the next step or two end at the solution
 
 
@@ -114,6 +119,21 @@ def accurate_enough(passes: Passes, slabs: SlabSystem, solution: Solution) -> bo
     return _error(passes, slabs, solution) <= ROUNDING
 
 
+def close_enough(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
+    """Return whether a solution is accurate enough, and misses its limits by no more than rounding.
+
+    In a curved geometry no price may leave more slack than that either.
+    """
+    rounded = _ROUNDED * passes.size
+    met = slabs.violation(solution.statistics) <= _MET + rounded and accurate_enough(passes, slabs, solution)
+    if not (met and passes.geometry.smooth):
+        return met
+    prices = solution.multipliers
+    limits = np.array([face.limit for face in solution.faces])
+    left = abs(float(prices @ limits - solution.nu @ solution.statistics))
+    return left <= (_SLACK + rounded) * float(prices.sum())
+
+
 def _error(passes: Passes, slabs: SlabSystem, solution: Solution) -> float:
     error = optimality_error(solution, slabs)
     if error <= ROUNDING:
@@ -158,7 +178,7 @@ def descend(  # noqa: PLR0917 - a search
         dual = _Dual.of(tuple(slabs.face(face.key) for face in near.faces), near.multipliers, len(start.statistics))
         point, count = passes.at(dual.nu), 2
     programs = _Programs()
-    error = np.inf
+    error, creeping = np.inf, 0
     for step in range(fine, fine + most_steps):
         last, error = error, optimality_error(_finish(dual, point, count), slabs)
         if 1.0 < 0.5 * last <= error:  # it stalls: the numbers may have grown, or samples far outside come in
@@ -174,6 +194,9 @@ def descend(  # noqa: PLR0917 - a search
         if candidate is None:
             break
         dual, point = dual.towards(target, share), candidate
+        creeping = creeping + 1 if share < _CREEPS else 0
+        if creeping >= _MOST_CREEPING and np.isfinite(most_passes):
+            break
         if count >= most_passes and optimality_error(_finish(dual, point, count), slabs) > _NEAR:
             break
     return _shortened(_finish(dual, point, count), slabs)

@@ -11,6 +11,7 @@ import numpy as np
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
+from fairlayer.solve.along import solve_rows_along_curves
 from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.elastic import solve_proximal
 from fairlayer.solve.elastic_program import Elastic
@@ -183,6 +184,11 @@ def _far_apart(passes: Passes, log_odds: float) -> bool:
     return nearest < math.exp(-log_odds)
 
 
+def _far_rows(passes: Passes) -> bool:
+    """Return whether logits or scores of rows of classes go so far that a search along the dual rarely ends soon."""
+    return bool(passes.geometry.on_simplex and roomy(passes) and passes.size > _APART)
+
+
 def _patience(passes: Passes) -> int:
     """Return after how many sweeps a stand-in is asked: it costs more than the last ones of a mild batch would."""
     return _FEW_PASSES if _far_apart(passes, _MILD) else _MILD_PASSES
@@ -212,7 +218,7 @@ def _at_once(passes: Passes, slabs: SlabSystem, start: Point, units: Units | Non
 def _at_first(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
     """Return the solution where a few steps find it, or a stand-in shows where it lies."""
     if not sortable(passes):
-        return _try(passes, slabs, start)
+        return None if _far_rows(passes) else _try(passes, slabs, start)
     return _try(passes, slabs, start, most_passes=_patience(passes)) or solve_by_stand_in(passes, slabs, start)
 
 
@@ -227,8 +233,10 @@ def _by_one_multiplier(passes: Passes, slabs: SlabSystem, single: SingleSlab, st
 
 def _generally(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
     if roomy(passes) and not sortable(passes):  # else it has been tried
-        few = _try(passes, slabs, start, most_passes=_SOME_PASSES)
-        solution = few or solve_interior(passes, slabs, start)
+        solution = _try(passes, slabs, start, most_passes=_SOME_PASSES)
+        if solution is None and passes.geometry.on_simplex:
+            solution = solve_rows_along_curves(passes, slabs, start)
+        solution = solution or solve_interior(passes, slabs, start)
         if solution is not None:
             return solution
     try:

@@ -15,7 +15,6 @@ of its samples in the stand-in, n of them for one pass. Sums that are read off l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,9 +25,11 @@ from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import SolverError
 from fairlayer.passes import Cells, NumpyPasses, Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
-from fairlayer.solve.counted import CountedPasses
-from fairlayer.solve.interior import SWEEPS, InteriorSearch, polished, solve_interior
-from fairlayer.solve.newton import accurate_enough, descend
+from fairlayer.solve.along import solve_along_curves
+from fairlayer.solve.counted import count
+from fairlayer.solve.curves import SmoothCurves
+from fairlayer.solve.interior import polished, solve_interior
+from fairlayer.solve.newton import close_enough, descend
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import SlabSystem
 from fairlayer.solve.smooth import SmoothSearch
@@ -41,15 +42,11 @@ _WIDTHS = (0.25, 0.5, 1.0, 2.0)  # log-odds: the first at which few are left, or
 _SHARE = 10  # samples for one that is left, where that can be
 _HEAPED, _FEW = 32, 3  # samples for each cell, and for one that is left, from which a sorted batch has fewer
 _WORTH = 0.5  # of the samples: a stand-in with more of them is not worth it
-_END = 1e-5  # how far the search on samples that are one goes (see `interior`)
 _LOOSER = 30.0  # than the accuracy of the batch
 _STEPS, _MOST_LOOKS = 20, 40  # of the exact method in the sorted batch
 _FINE, _FINEST = 25, 33  # how many steps of a search from nothing the first one is worth: on the batch, and sorted
 _FIRST, _MOST_STEPS, _MOST_PASSES = 10, 60, 16  # on the batch, after samples that are one
 _LEAST_FLOOR = 1e-13  # of K in the sorted batch
-# Prediction units: what is further off than rounding, by limits and by prices, is not taken.
-_MET, _SLACK = 2e-11, 8e-12
-_ROUNDED = 1e-16  # what is added to that for each unit of the scores
 
 
 def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
@@ -62,67 +59,30 @@ def solve_by_stand_in(passes: Passes, slabs: SlabSystem, start: Point) -> Soluti
     """
     if not sortable(passes):
         return None
-    by = _by_heaps if passes.geometry.name == "likelihood" else _by_curves
+    by = solve_along_curves if passes.geometry.name == "likelihood" else _by_curves
     return by(passes, slabs, start) or solve_interior(passes, slabs, start)
 
 
 def _by_curves(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
     batch = _sorted(passes)
-    search = SmoothSearch(batch, slabs)
-    _count(passes, batch.sweeps)
+    search = SmoothSearch(SmoothCurves(batch), slabs)
+    count(passes, batch.sweeps)
     near = search.near()
     if near is None:
         return None
     near = _settled(passes, batch, slabs, near)
-    _count(passes, math.ceil(batch.visited / passes.n))
-    return polished(passes, slabs, start, near, _FINE, _close)
+    count(passes, batch.visited / passes.n)
+    return polished(passes, slabs, start, near, _FINE, close_enough)
 
 
 def _sorted(passes: Passes) -> SortedBatch:
     """Return the sorted batch; where whole heaps would be visited that cannot be condensed, with fewer samples."""
     if passes.geometry.smooth and not worth_condensing(passes) and passes.n >= _HEAPED * len(passes.cells.counts):
         thin = _thinned(passes, _WIDTHS[:1])
-        _count(passes, 1)
+        count(passes, 1)
         if _FEW * thin.n <= passes.n:
             return SortedBatch(thin)
     return SortedBatch(passes)
-
-
-def _by_heaps(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | None:
-    thin = _thinned(passes, _WIDTHS)
-    if thin.n > _WORTH * passes.n:
-        return None
-    search = InteriorSearch(thin, slabs)
-    near = search.near(_END)
-    _count(passes, 1 + math.ceil(SWEEPS * search.steps * thin.n / passes.n))
-    if near is None:
-        return None
-    try:
-        found = descend(passes, slabs, start, _MOST_STEPS, near, _FIRST, _MOST_PASSES)
-    except (SolverError, ClashingFaces, np.linalg.LinAlgError):
-        return None
-    return found if _near_enough(passes, slabs, found) else None
-
-
-def _count(passes: Passes, sweeps: int) -> None:
-    if isinstance(passes, CountedPasses):
-        passes.count += sweeps
-
-
-def _near_enough(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
-    """Return whether a solution is accurate enough, and misses its limits by no more than rounding."""
-    met = _MET + _ROUNDED * passes.size
-    return slabs.violation(solution.statistics) <= met and accurate_enough(passes, slabs, solution)
-
-
-def _close(passes: Passes, slabs: SlabSystem, solution: Solution) -> bool:
-    """Return the same, and in a curved geometry whether no price leaves more slack than that either."""
-    if not passes.geometry.smooth or not _near_enough(passes, slabs, solution):
-        return _near_enough(passes, slabs, solution)
-    prices = solution.multipliers
-    limits = np.array([face.limit for face in solution.faces])
-    left = abs(float(prices @ limits - solution.nu @ solution.statistics))
-    return left <= (_SLACK + _ROUNDED * passes.size) * float(prices.sum())
 
 
 def _settled(passes: Passes, batch: SortedBatch, slabs: SlabSystem, near: Solution) -> Solution:

@@ -15,7 +15,7 @@ import fairlayer as fl
 from fairlayer import _rows
 from fairlayer.geometry import geometry_of
 from fairlayer.passes import Cells, NumpyPasses
-from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs, prices, sparse
+from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs, price_equations, sparse
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.newton import optimality_error, solve_newton
@@ -267,7 +267,7 @@ def test_a_sparse_factorisation_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     features = {"a": a, "b": (a + rng.integers(0, 2, n)) % 300}
     z = torch.tensor(np.clip(rng.beta(2, 3, n) + 0.3 * (rng.random(300) - 0.5)[a], 0, 1))
     made: list[int] = []
-    system = prices.SparseSystem
+    system = price_equations.SparseSystem
 
     def watched(*arguments: Any) -> Any:
         made.append(len(arguments[2]))
@@ -277,7 +277,7 @@ def test_a_sparse_factorisation_changes_nothing(monkeypatch: pytest.MonkeyPatch)
         rules = [fl.DemographicParity("a", 0.02), fl.DemographicParity("b", 0.02)]
         return fl.project(z, rules, sensitive_features=features, bounds=(0.0, 1.0))
 
-    monkeypatch.setattr(prices, "SparseSystem", watched)
+    monkeypatch.setattr(price_equations, "SparseSystem", watched)
     found = solved()
     assert made
     assert max(made) > 200
