@@ -21,9 +21,10 @@ from fairlayer.geometry import EUCLIDEAN, Geometry
 from fairlayer.passes.arrays import NumpyPasses
 from fairlayer.passes.base import WHOLE, Cells, Passes, Point, WholeBatch
 from fairlayer.passes.compiled import CompiledPasses
-from fairlayer.passes.condensed import CondensedBatch, CondensedPasses, sorted_by_cell
+from fairlayer.passes.condensed import CondensedBatch, CondensedPasses
 from fairlayer.passes.ranks import RankPasses
 from fairlayer.passes.simplex import SimplexPasses
+from fairlayer.passes.sorting import sorted_by_cell
 from fairlayer.passes.tensors import TorchPasses
 
 __all__ = [

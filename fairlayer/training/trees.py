@@ -135,7 +135,7 @@ def share_of_network(network: FloatArray, trees: FloatArray, labels: FloatArray,
         return float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -z, z))))
 
     best = min(np.linspace(0.0, 1.0, 21).tolist(), key=loss)
-    return (best + 0.5) / 2
+    return float(best + 0.5) / 2
 
 
 def _log_odds(scores: FloatArray) -> FloatArray:
