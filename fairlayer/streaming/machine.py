@@ -163,7 +163,7 @@ class Machine:
         emitted = history.emit_draft(cells)
         self.rule.observe(float(n), *found)
         if self.rule.cold:
-            self.look_for_groups(np.unique(cells).tolist())
+            self.look_for_groups(cells.tolist())
         return emitted
 
     def takes(self, cells: IntArray, scores: np.ndarray[Any, Any]) -> bool:

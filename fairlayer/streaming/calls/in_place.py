@@ -72,5 +72,5 @@ def step_in_place(stream: Machine, lookup: CellLookup, given: tuple[Tensor, int,
     correction, widening = found
     rule.observe(n, correction, widening)
     if rule.cold:
-        stream.look_for_groups(np.unique(history.journal[0][first : first + n]).tolist())
+        stream.look_for_groups(history.journal[0][first : first + n].tolist())
     return emitted
