@@ -26,8 +26,9 @@ class FitOptions:
     """How long and in what steps to train.
 
     Args:
-        weight_decay: the weight decay of AdamW; it shrinks the weights, which helps where features are
-            many or rows are few.
+        weight_decay: the weight decay of AdamW; it shrinks the weights, which helps where features are many or rows are
+            few. Weights beyond about 1 / weight_decay cannot last, so that a model of your own whose inputs or target
+            are not in standard units needs 0.
         patience: epochs without a better validation loss after which training stops.
 
     Example:
