@@ -4,10 +4,9 @@ Where scores lie far from each other, slopes in one place say nothing about the 
 find the few samples that a solution rests on. So it is made on a stand-in first, and on the batch from where that ends.
 
 In the Euclidean and the entropic geometry the stand-in is the sorted batch. A search along smooth curves finds the
-place (see `smooth`), and the exact method settles there, both by sums that are read off (see `sorted`). In the
-likelihood geometry the stand-in has less samples: those of a cell that lie close together are one, of all their
-weights, which changes little that is not of second order in the width. It is solved by an interior-point method (see
-`interior`). A sorted batch of log-odds in heaps has less samples as well, where it is too small to be condensed.
+place (see `smooth`), and the exact method settles there, both by sums that are read off (see `sorted`). A sorted batch of
+log-odds in heaps has less samples, where it is too small to be condensed: those that lie close together are one, of
+all their weights. Likelihood scores have curves that are looked at (see `along`).
 
 What counts as passes over the batch: one to sort it, one more to condense it where that is done, and what is looked at
 of its samples in the stand-in, n of them for one pass. Sums that are read off look at none.
