@@ -18,8 +18,8 @@ from fairlayer.passes import Cells, NumpyPasses
 from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs, price_equations, sparse
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.counted import CountedPasses
-from fairlayer.solve.newton import optimality_error, solve_newton
 from fairlayer.solve.inward import samples_of
+from fairlayer.solve.newton import optimality_error, solve_newton
 from fairlayer.solve.prices import PriceProgram
 from fairlayer.solve.quadratic import solve_quadratic
 from fairlayer.solve.ranges import solve_ranges
