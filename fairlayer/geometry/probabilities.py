@@ -52,10 +52,10 @@ def check_rows(probabilities: torch.Tensor, geometry: str) -> None:
     """Raise where rows of class probabilities do not sum to 1.
 
     Raises:
-        ProbabilityError: a row is off by more than 1e-3, which is more than any rounding.
+        ProbabilityError: a row is off by more than 1e-3, and by more than its dtype rounds.
     """
     off = float((probabilities.double().sum(dim=1) - 1.0).abs().max())
-    if off > 1e-3:
+    if off > max(1e-3, float(torch.finfo(probabilities.dtype).eps)):
         raise ProbabilityError(
             f"geometry={geometry!r} on the simplex moves rows of class probabilities, but rows of the scores sum to "
             f"something else than 1, by up to {off:.3g}. Apply a softmax, pass from_logits=True if they are logits, or "

@@ -4,10 +4,9 @@ Where scores lie far from each other, slopes in one place say nothing about the 
 find the few samples that a solution rests on. So it is made on a stand-in first, and on the batch from where that ends.
 
 In the Euclidean and the entropic geometry the stand-in is the sorted batch. A search along smooth curves finds the
-place (see `smooth`), and the exact method settles there, both by sums that are read off (see `sorted`). In the
-likelihood geometry the stand-in has less samples: those of a cell that lie close together are one, of all their
-weights, which changes little that is not of second order in the width. It is solved by an interior-point method (see
-`interior`). A sorted batch of log-odds in heaps has less samples as well, where it is too small to be condensed.
+place (see `smooth`), and the exact method settles there, both by sums that are read off (see `sorted`). A sorted batch
+of log-odds in heaps has less samples, where it is too small to be condensed: those that lie close together are one,
+of all their weights. Likelihood scores have curves that are looked at (see `along`).
 
 What counts as passes over the batch: one to sort it, one more to condense it where that is done, and what is looked at
 of its samples in the stand-in, n of them for one pass. Sums that are read off look at none.
@@ -15,7 +14,6 @@ of its samples in the stand-in, n of them for one pass. Sums that are read off l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,14 +36,11 @@ from fairlayer.solve.sorted import SortedBatch, sortable, worth_condensing
 
 __all__ = ["solve_by_stand_in"]
 
-_WIDTHS = (0.25, 0.5, 1.0, 2.0)  # log-odds: the first at which few are left, or the last
-_SHARE = 10  # samples for one that is left, where that can be
+_WIDTH = 0.25  # log-odds within which samples become one
 _HEAPED, _FEW = 32, 3  # samples for each cell, and for one that is left, from which a sorted batch has fewer
-_WORTH = 0.5  # of the samples: a stand-in with more of them is not worth it
 _LOOSER = 30.0  # than the accuracy of the batch
 _STEPS, _MOST_LOOKS = 20, 40  # of the exact method in the sorted batch
 _FINE, _FINEST = 25, 33  # how many steps of a search from nothing the first one is worth: on the batch, and sorted
-_FIRST, _MOST_STEPS, _MOST_PASSES = 10, 60, 16  # on the batch, after samples that are one
 _LEAST_FLOOR = 1e-13  # of K in the sorted batch
 
 
@@ -78,7 +73,7 @@ def _by_curves(passes: Passes, slabs: SlabSystem, start: Point) -> Solution | No
 def _sorted(passes: Passes) -> SortedBatch:
     """Return the sorted batch; where whole heaps would be visited that cannot be condensed, with fewer samples."""
     if passes.geometry.smooth and not worth_condensing(passes) and passes.n >= _HEAPED * len(passes.cells.counts):
-        thin = _thinned(passes, _WIDTHS[:1])
+        thin = _thinned(passes)
         count(passes, 1)
         if _FEW * thin.n <= passes.n:
             return SortedBatch(thin)
@@ -123,16 +118,12 @@ class _SortedPasses:
         return getattr(self.base, name)
 
 
-def _thinned(passes: Passes, widths: Sequence[float]) -> NumpyPasses:
-    """Return a batch of probabilities with samples of a cell that lie close together as one."""
+def _thinned(passes: Passes) -> NumpyPasses:
+    """Return a batch of log-odds with samples of a cell that lie close together as one."""
     x, cells = passes.scores, passes.cells
     assert cells.codes is not None
-    odds = x if passes.geometry.name == "entropic" else np.log(x) - np.log1p(-x)
-    for width in widths:
-        one = _heaps(odds, cells.codes, width)
-        whole = np.bincount(one, cells.weights).astype(np.float64, copy=False)
-        if _SHARE * len(whole) <= len(x):
-            break
+    one = _heaps(x, cells.codes, _WIDTH)
+    whole = np.bincount(one, cells.weights).astype(np.float64, copy=False)
     weights = 1.0 if cells.weights is None else cells.weights
     codes = np.empty(len(whole), dtype=cells.codes.dtype)
     codes[one] = cells.codes

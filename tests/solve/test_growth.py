@@ -18,6 +18,7 @@ from fairlayer.passes import Cells, NumpyPasses
 from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs, price_equations, sparse
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.counted import CountedPasses
+from fairlayer.solve.inward import samples_of
 from fairlayer.solve.newton import optimality_error, solve_newton
 from fairlayer.solve.prices import PriceProgram
 from fairlayer.solve.quadratic import solve_quadratic
@@ -439,7 +440,7 @@ def test_a_mild_batch_that_takes_six_sweeps_asks_no_stand_in(geometry: str, monk
 
 def test_what_a_stand_in_looks_at_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     few = _far_out("likelihood", "apart", "two", 8, 30.0).passes
-    monkeypatch.setattr("fairlayer.solve.standin._WIDTHS", (1e-9,))  # nothing is one with anything else
+    monkeypatch.setattr("fairlayer.solve.along.thinned", samples_of)  # every look visits every sample
     assert _far_out("likelihood", "apart", "two", 8, 30.0).passes > few
 
 

@@ -78,7 +78,7 @@ def test_it_ends_near_the_solution_and_visits_no_sample(geometry: str, far: floa
         start = passes.at(None)
         slabs = gauged(passes, _slabs(), start, accuracy_of(passes))
         batch = SortedBatch(passes)
-        search = SmoothSearch(batch, slabs)
+        search = SmoothSearch(SmoothCurves(batch), slabs)
         near = search.near()
         assert near is not None
         assert search.steps <= 40
