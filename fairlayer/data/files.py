@@ -234,7 +234,7 @@ def numbers_with_signs(column: pd.Series, *, comma: bool = False) -> pd.Series |
         >>> numbers_with_signs(pd.Series(["$ 1,250.00", "$ 80.00"])).tolist()
         [1250.0, 80.0]
         >>> numbers_with_signs(pd.Series(["45 years", "30 years"])).tolist()
-        [45.0, 30.0]
+        [45, 30]
         >>> numbers_with_signs(pd.Series(["1,250", "A-7"])) is None
         True
     """

@@ -45,7 +45,7 @@ def decided_stream(streamed: StreamedTable) -> tuple[NDArray[np.int64], DecidedS
         >>> run, rows = load_run(save_run("run-decided", trained)), read_lending(n=400, seed=1).frame
         >>> sex = {"sex": rows["sex"].to_numpy()}
         >>> rule = DecisionRule.fit(run.predict(rows).raw, run.model.constraints, sensitive_features=sex)
-        >>> run = replace(run, route=KeptRoute("rule", False, "decision rule", rule))
+        >>> run = replace(run, route=KeptRoute("rule", "network", "decision rule", rule))
         >>> decisions, shown = decided_stream(stream_table(run, rows, batch_size=10))
         >>> decisions.shape, [cell.name for cell in shown.cells]
         ((400,), ['sex=female', 'sex=male'])

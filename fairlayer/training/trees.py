@@ -134,8 +134,8 @@ def share_of_network(network: FloatArray, trees: FloatArray, labels: FloatArray,
         z = share * _log_odds(network) + (1 - share) * _log_odds(trees)
         return float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -z, z))))
 
-    best = min(np.linspace(0.0, 1.0, 21).tolist(), key=loss)
-    return float(best + 0.5) / 2
+    best = float(min(np.linspace(0.0, 1.0, 21).tolist(), key=loss))
+    return (best + 0.5) / 2
 
 
 def _log_odds(scores: FloatArray) -> FloatArray:

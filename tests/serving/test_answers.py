@@ -44,7 +44,7 @@ def deciding(run: Path, rows: pd.DataFrame) -> Any:
     with torch.no_grad():
         raw = loaded.model.eval().raw_scores(sample.x).double()
     rule = DecisionRule.fit(raw, loaded.model.constraints, sensitive_features=sample.sensitive)
-    return replace(loaded, route=KeptRoute("rule", False, "decision rule", rule))
+    return replace(loaded, route=KeptRoute("rule", "network", "decision rule", rule))
 
 
 def test_answers_carry_raw_scores_shifts_decisions_phase_run_and_version(
