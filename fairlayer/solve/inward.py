@@ -93,7 +93,7 @@ def thinned(passes: Passes) -> Scores:
     place -= place.min(initial=0)
     wide = int(place.max(initial=0)) + 1
     which, one = compress(codes.astype(np.int64) * wide + place, len(passes.cells.counts) * wide)
-    whole = np.bincount(one, weights, len(which))
+    whole = np.bincount(one, weights, len(which)).astype(np.float64, copy=False)
     mean = np.bincount(one, weights * x, len(which)) / whole
     off = x - mean[one]
     moment = weights * off * off
