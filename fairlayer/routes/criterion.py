@@ -17,7 +17,7 @@ Gaps: TypeAlias = Literal["score gap", "decision gap", "no gap"]
 _GAPS: tuple[Gaps, ...] = ("score gap", "decision gap", "no gap")
 _TEXT = re.compile(r"^\s*(?P<measure>\w+)\s+at\s+(?P<gap>[a-z_ ]+?)\s*(?:<=\s*(?P<within>[0-9.eE+-]+)\s*)?$")
 _ROUNDING = 1e-6
-_LEVEL = 1.0  # standard errors, see docs/decisions/0035 and 0038
+_LEVEL = 1.0  # standard errors, see docs/decisions/0035 and 0037
 
 
 @dataclass(frozen=True)
