@@ -52,11 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_help_names_commands_options_and_constraints() -> None:
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from fairlayer.cli import main; sys.exit(main(['train', '--help']))",
-        ],
+        [sys.executable, "-m", "fairlayer", "train", "--help"],
         capture_output=True,
         text=True,
         check=True,

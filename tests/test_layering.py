@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("serving",),
     ("cli",),
+    ("__main__",),
 )
 RANK = {unit: rank for rank, row in enumerate(LAYERS) for unit in row}
 
