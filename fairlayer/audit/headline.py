@@ -123,9 +123,16 @@ def _grew(one: Grouping, names: Sequence[str]) -> list[str]:
         now, old = one.disparities.get(name), one.before.get(name)
         if now is None or old is None or now.worst.metric in told or not now.worst.worse_off:
             continue
+        if _counted(now) != _counted(old):  # such as a group that had no positive decision, of which a share is known
+            continue
         if now.difference.known and now.difference.low > old.difference.measured:
             said.append(_grown(now, old))
     return said
+
+
+def _counted(found: Disparity) -> set[str]:
+    """Return the groups between which a distance was measured."""
+    return {group.name for group in found.worst.groups if group.standing == "counted"}
 
 
 def _grown(now: Disparity, old: Disparity) -> str:

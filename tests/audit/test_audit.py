@@ -168,6 +168,16 @@ def test_a_distance_that_nobody_asked_about_and_that_grew_is_a_headline() -> Non
     assert audit(decisions=after, y=y, sensitive_features={"sex": sex}).to_dict()["headline"]["grew"] == []
 
 
+def test_a_distance_between_other_groups_than_before_has_not_grown() -> None:
+    sex = ["F"] * 400 + ["M"] * 400 + ["X"] * 400
+    same = [1] * 150 + [0] * 200 + [1] * 50
+    y = ([1] * 200 + [0] * 200) * 2 + [1] * 100 + [0] * 300
+    given = {"y": y, "sensitive_features": {"sex": sex}, "decisions_before": same * 2 + [0] * 400}  # none of X
+    grew = audit(decisions=same * 2 + [0] * 90 + [1] * 110 + [0] * 200, **given).to_dict()["headline"]["grew"]
+    assert grew, "that of accuracy has"
+    assert not any("nan" in said or "positive decisions whose label" in said for said in grew)
+
+
 def test_given_decisions_are_compared_with_those_that_the_scores_before_would_have_made() -> None:
     found = audit(
         scores_before=[0.4, 0.6, 0.4, 0.6] * 20,
