@@ -175,8 +175,8 @@ def _searched(  # noqa: PLR0917 - where the search stands
         settled = settled | (last >= -0.5 * np.abs(first)) | (np.abs(first) <= 1e-300)
         if bool(settled.all()) or used == _MOST_TRIALS:
             break
-        shorter = np.clip(first / np.maximum(first - last, 1e-300), 0.1, 0.7)
-        share = np.where(settled, share, share * shorter)
+        shorter = np.divide(first, first - last, out=np.ones_like(first), where=~settled)
+        share = np.where(settled, share, share * np.clip(shorter, 0.1, 0.7))
     return trial, reached, found, used
 
 

@@ -16,6 +16,7 @@ from fairlayer.errors import (
     InfeasibleConstraintsError,
     InvalidBoundsError,
     NonFiniteScoresError,
+    ParameterError,
     ShapeError,
 )
 from fairlayer.projection.many import projecting
@@ -255,6 +256,9 @@ def test_it_says_no_by_name() -> None:
         fl.project_many(scores[0], parity, sensitive_features=groups)
     with pytest.raises(ShapeError, match=r"'g' must have the shape"):
         fl.project_many(scores, parity, sensitive_features={"g": [0, 1]})
+    for weights, said in (([[1, 1, 1], [0, 0, 0]], "problem 1: sample_weight is 0 for all 3"), ([-1, 1, 1], "be >= 0")):
+        with pytest.raises(ParameterError, match=said):
+            fl.project_many(scores, parity, sensitive_features=groups, sample_weight=weights)
     with pytest.raises(ShapeError, match="mask must have the shape"):
         fl.project_many(scores, parity, sensitive_features=groups, mask=[True])
     with pytest.raises(BackendError, match="one by one"):

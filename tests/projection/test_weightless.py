@@ -107,3 +107,21 @@ def test_scores_of_weight_zero_reach_nothing_but_their_own_prediction() -> None:
     upstream = torch.tensor((weights > 0).astype(float))
     (gradient,) = torch.autograd.grad((value * upstream).sum(), at)
     assert (gradient[torch.tensor(weights == 0)] == 0).all()
+
+
+@pytest.mark.parametrize("geometry", ["euclidean", "entropic", "likelihood"])
+def test_several_problems_at_once_move_them_as_one_does(geometry: str) -> None:
+    """Of two groups only label 1 counts, so that their two limits are one, and the price of each of them is open."""
+    random = np.random.default_rng(4)
+    scores, group, y = (
+        torch.tensor(random.uniform(0.2, 0.8, (20, 5))),
+        np.array([0, 0, 1, 1, 2]),
+        np.array([0, 1, 0, 1, 1]),
+    )
+    weights = random.integers(1, 4, (20, 5)) * [0, 1, 1, 1, 1]
+    constraints = [fl.DemographicParity("g", 0.01), fl.EqualOpportunity("g", 0.01)]
+    known, options = {"sensitive_features": {"g": group}}, OPTIONS[geometry]
+    found = fl.project_many(scores, constraints, y=np.tile(y, (20, 1)), sample_weight=weights, **known, **options)
+    for row in range(20):
+        one = fl.project(scores[row], constraints, y=y, sample_weight=weights[row], **known, **options)
+        assert torch.allclose(found.value[row], one.value, atol=1e-9), row

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from fairlayer._arrays import plain_tensor
 from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.constraints import Affine, Batch, Constraint
-from fairlayer.edge import Stated, as_constraints, as_score_tensor, read_groups
+from fairlayer.edge import Stated, as_constraints, as_score_tensor, read_groups, read_sample_weight
 from fairlayer.edge.numbers import as_numbers
 from fairlayer.errors import (
     BackendError,
@@ -21,6 +21,7 @@ from fairlayer.errors import (
     FairlayerError,
     InvalidBoundsError,
     NonFiniteScoresError,
+    ParameterError,
     ShapeError,
 )
 from fairlayer.geometry.probabilities import check_probabilities
@@ -42,6 +43,7 @@ __all__ = ["project_many"]
 
 _MOST_PAIRS = 128  # of one problem that are cheap to have as rows; with more, rows have prices and spreads levels
 _MOST_ENTRIES = 2**25  # of the rows in force of all problems; with more, they are solved one by one
+_TIGHT = 1e-9  # a row this near its limit is at it
 
 
 def project_many(
@@ -149,9 +151,7 @@ class _Problem:
         if y is not None:
             made.labels = np.where(inside, _table("y", y, shape), 0.0)
         if sample_weight is not None:
-            made.weights = np.where(inside, _table("sample_weight", sample_weight, shape), 0.0)
-            if not np.isfinite(made.weights).all() or (made.weights < 0).any():
-                raise ShapeError("sample_weight must be finite and >= 0 wherever the mask is True.")
+            made.weights = _weights(sample_weight, inside)
         made._check_scores()
         return made
 
@@ -225,11 +225,33 @@ class _Problem:
                 return none, none.rows.limit, np.zeros(self.count, dtype=bool), passes.at(None), 1
             priced = solve_many_rows(passes, assembly.slabs, places.owner, self.count)
             layout, multipliers = Layout.in_force(assembly, places, priced)
-            return layout, multipliers, priced.converged, priced.point, priced.sweeps
-        layout = Layout.of(assembly, places)
-        found = solve_many(passes, layout.rows, layout.rows.gathered(1.0 / assembly.cells.counts))
-        multipliers = np.where(found.converged[:, None], found.multipliers, 0.0)
-        return layout, multipliers, found.converged, found.point, found.sweeps
+            found = priced.converged, priced.point, priced.sweeps
+        else:
+            layout = Layout.of(assembly, places)
+            solved = solve_many(passes, layout.rows, layout.rows.gathered(1.0 / assembly.cells.counts))
+            multipliers, found = solved.multipliers, (solved.converged, solved.point, solved.sweeps)
+        converged = found[0] & ~self._open(assembly, layout, found[1])
+        return layout, np.where(converged[:, None], multipliers, 0.0), converged, *found[1:]
+
+    def _open(self, assembly: Assembly, layout: Layout, point: Point) -> BoolArray:
+        """Return in which problems rows at their limits that depend on each other leave it open where some sample goes.
+
+        That is a sample of a cell in which nothing counts: the smallest prices are to move it (see `weightless`).
+        """
+        found = np.zeros(self.count, dtype=bool)
+        codes, place = assembly.cells.codes, layout.rows.place
+        if self.weights is None or codes is None:
+            return found
+        counted = np.bincount(codes, self.weights.ravel(), len(assembly.cells.counts) + 1) > 0.0
+        counted[-1] = True  # the place of no cell
+        met = layout.rows.gradient(point.statistics) >= -_TIGHT * np.maximum(1.0, np.abs(layout.rows.limit))
+        doubtful = ~counted[place].all(axis=1) & (met.sum(axis=1) > 1)
+        for i in np.flatnonzero(doubtful):
+            rows = layout.rows.matrix[i][met[i]]
+            seen = np.where(counted[place[i]], rows, 0.0)
+            seen = seen / np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-300)
+            found[i] = np.linalg.matrix_rank(seen, tol=1e-9) < len(rows)
+        return found
 
     def _mask(self) -> Tensor:
         return torch.from_numpy(self.inside).to(self.scores.device)
@@ -289,6 +311,18 @@ def _table(name: str, values: Any, shape: tuple[int, ...]) -> FloatArray:
     if array.shape not in {shape, shape[1:]}:
         raise ShapeError(f"{name} must have the shape of the scores, {shape}, but has {array.shape}.")
     return np.broadcast_to(array, shape)
+
+
+def _weights(sample_weight: Any, inside: BoolArray) -> FloatArray:
+    weights = np.where(inside, _table("sample_weight", sample_weight, inside.shape), 0.0)
+    read_sample_weight(weights[inside], int(inside.sum()))  # for what it refuses
+    nothing = np.flatnonzero(inside.any(axis=1) & ~weights.any(axis=1))
+    if len(nothing):
+        raise ParameterError(
+            f"problem {nothing[0]}: sample_weight is 0 for all {int(inside[nothing[0]].sum())} samples, so there is "
+            "nothing to measure or move."
+        )
+    return weights
 
 
 def _columns(
