@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ __all__ = [
 
 _ROWS_SUM_TO_ONE = 1e-3
 _ROWS_FAR_FROM_ONE = 1e-2
+_WHOLE = re.compile(r"(?<==)'?(-?\d+)(?:\.0+)?'?(?=,|$)")  # a whole number in the name of a group
 Ends = tuple[float | None, float | None]
 
 
@@ -178,16 +180,23 @@ def about_logits(scores: Any, ends: Ends) -> str | None:
 
 
 def about_names(constraint: Constraint, statement: Statement) -> str | None:
-    """Return what to say where two groups differ only by case or blanks, and are most likely one."""
+    """Return what to say where the names of two groups differ in their writing only, and are most likely one."""
     seen: dict[str, str] = {}
     for group in statement.means.groups:
-        other = seen.setdefault("".join(group.split()).casefold(), group)
-        if other != group:
-            return (
-                f"{constraint.name} compares the groups {other!r} and {group!r}, whose names differ only by case or "
-                "blanks, as groups of their own. If they are one group, bring the names into one form first, for "
-                "example by .str.strip().str.lower()."
-            )
+        plain = "".join(group.split()).casefold()
+        other = seen.setdefault(_WHOLE.sub(r"\1", plain), group)
+        if other == group:
+            continue
+        if "".join(other.split()).casefold() == plain:
+            how = "differ only by case or blanks"
+            remedy = "bring the names into one form first, for example by .str.strip().str.lower()"
+        else:
+            how = "are the same number, once as a number and once as text"
+            remedy = "bring the column into one type first, for example by .astype(int)"
+        return (
+            f"{constraint.name} compares the groups {other!r} and {group!r}, whose names {how}, as groups of their "
+            f"own. If they are one group, {remedy}."
+        )
     return None
 
 

@@ -209,6 +209,20 @@ def test_groups_whose_names_differ_by_case_or_blanks_are_named_once(other: str) 
     assert "'sex=F'" in texts[0]
     assert repr(f"sex={other}") in texts[0]
     assert "case or blanks" in texts[0]
+
+
+@pytest.mark.parametrize("other", ["1", "1.0"])
+def test_groups_that_are_one_number_as_number_and_as_text_are_named(other: str) -> None:
+    codes = [1, other, 2, 2]
+    texts = told(
+        lambda: fl.project([0.1, 0.2, 0.3, 0.9], fl.DemographicParity("g", 0.1), sensitive_features={"g": codes})
+    )
+    assert len(texts) == 1
+    assert "the same number" in texts[0]
+    rooms = {"g": ["room 1", "room 1.0", "1'", "11"]}  # names that merely hold numbers are names
+    assert (
+        told(lambda: fl.project([0.1, 0.2, 0.3, 0.9], fl.DemographicParity("g", 0.1), sensitive_features=rooms)) == []
+    )
     assert not told(
         lambda: fl.project([0.1, 0.9], fl.DemographicParity("sex", 0.1), sensitive_features={"sex": ["F", "M"]})
     )
