@@ -8,13 +8,17 @@ stays in the book, so that one that is due can be told from one that is worth wh
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 
-from fairlayer.fused.book import COUNT as PRESENT
 from fairlayer.fused.book import (
+    AT_BOOK,
     LABELLED,
+    OF_CELLS,
+    PLACES,
     ROWS,
     SCALE_LOW,
     SCALE_WIDTH,
@@ -24,11 +28,12 @@ from fairlayer.fused.book import (
     SOLVED_SIZE,
     SOLVED_SPREAD,
 )
+from fairlayer.fused.book import COUNT as PRESENT
 from fairlayer.fused.book import RAW as PRESENT_RAW
-from fairlayer.fused.compiling import compiled
+from fairlayer.fused.compiling import compiled, entry, float64_at, int64_at
 from fairlayer.fused.stream_steps import estimated
 
-__all__ = ["far_means", "gather", "means_now", "moved"]
+__all__ = ["far_means", "gather", "means_now", "moved", "moved_quickly"]
 
 _NEXT_TO_NOTHING = 1e-9  # of a weight: bins below it are empty, points of it only tell a pull
 
@@ -125,6 +130,18 @@ def moved(book: Any, weight: float) -> Any:
     return total / max(samples, 1e-300)
 
 
+@compiled
+def moved_at(desk: int, weight: float) -> Any:
+    """Return the same of the book of a call, see `stream_call.call`."""
+    places = numba.carray(int64_at(desk), PLACES)
+    return moved(numba.carray(float64_at(places[AT_BOOK]), (ROWS, places[OF_CELLS])), weight)
+
+
+def moved_quickly() -> Callable[[int, float], float]:
+    """Return `moved_at` for arguments of exactly the kinds that `check` has run it with: int and float."""
+    return entry(moved_at)
+
+
 def check() -> None:
     """Compile, or load from the cache, what solutions read, and run it once: what is broken shows here."""
     terms = np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
@@ -133,5 +150,7 @@ def check() -> None:
     cell, score, weight, _, _, spread = gather(counts, totals, 1.0, *none, np.zeros((2, 0)), terms)
     far_means(counts, totals, np.zeros((2, 2, 2)), 1.0, spread, np.ones(7), np.empty((3, 2)))
     means_now(book, cell, score, weight, spread)
-    if not (score[:2].tolist() == [0.25, 0.75] and moved(book, 1.0) == 0.0):
+    desk = np.zeros(PLACES, dtype=np.int64)
+    desk[AT_BOOK], desk[OF_CELLS] = book.ctypes.data, book.shape[1]
+    if not (score[:2].tolist() == [0.25, 0.75] and moved_at(desk.ctypes.data, 1.0) == 0.0):
         raise ArithmeticError(f"the compiled points of 0.25 and 0.75 were {score.tolist()}")

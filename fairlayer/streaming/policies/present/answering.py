@@ -12,7 +12,7 @@ from fairlayer.fused import stream_refused
 from fairlayer.fused.book import BASE, COUNT, COUNT1, EMITTED, EMITTED1, RAW, RAW1, SLOPE
 from fairlayer.streaming.control.guard import Sample, within
 from fairlayer.streaming.policies.base import LARGEST_SQUARE, Call, State
-from fairlayer.streaming.policies.present.changes import asks, run_short_mean, run_short_means
+from fairlayer.streaming.policies.present.changes import asks, column_of, run_short_mean, run_short_means
 from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
 from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, numbers_of, reads_labels, scale
 
@@ -124,7 +124,7 @@ class Steps:
         """Count a block; return whether some cell of it asks for a solution at once."""
         state["weight"] = added.weight  # type: ignore[index]
         self.sums[:] = added.present
-        return run_short_means(self.numbers, added.sums, block[:2], added.weight)
+        return run_short_means(self.book, added.sums, block[:2], added.weight)
 
     def _one_by_one(self, state: State, block: Block, answers: FloatArray, weight: float) -> tuple[FloatArray, int]:
         found, noise, (cells, raw, estimate) = self.guards, state["noise"], block
@@ -154,7 +154,7 @@ class Steps:
             y, acts = found.allowed(found.totals(self.sums).tolist(), sample, state["noise"], self.bounds)
             sample = Sample(cell, weight, estimate, raw, y)
         self._count_one(sample)
-        return sample, before, acts, asks(book, cell, weight)
+        return sample, before, acts, asks(column_of(self.book, cell), weight)
 
     def _count_one(self, sample: Sample) -> None:
         book, (cell, weight, estimate, raw, emitted) = self.numbers, sample

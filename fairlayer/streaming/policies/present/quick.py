@@ -63,7 +63,7 @@ class Quick:
         self.ever_rests, self.farthest = ever_rests(policy, stream), RESTS * policy.doubt**2
         self.steps, self.calls = sweeps.stream_steps, sweeps.stream_call
         self.points, self.solving = sweeps.stream_points, sweeps.stream_solve
-        self._call = self.calls.entrance()
+        self._call, self._moved = self.calls.entrance(), self.points.moved_quickly()
         self.book, self.curve = state["book"], state["curve"]
         self.found = found = guards(state, stream)
         self.labelled, self.untold = reads_labels(stream), np.zeros((2, state["book"].shape[1]))
@@ -107,7 +107,7 @@ class Quick:
 
     def has_hardly_moved(self, state: State) -> bool:
         """Return the same as `resting.has_hardly_moved`."""
-        return bool(self.points.moved(self.book, state["weight"]) <= self.farthest)
+        return bool(self._moved(self.desk, state["weight"]) <= self.farthest)
 
     def takes(self, samples: Placed) -> bool:
         """Return whether `answer` will take these samples; nothing has changed."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fairlayer.fused.book import SOLVED_SPREAD
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.changes import since_solved
-from fairlayer.streaming.policies.present.state import FIRST_WAIT, numbers_of, reads_labels
+from fairlayer.streaming.policies.present.state import FIRST_WAIT, reads_labels
 
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
@@ -39,10 +39,10 @@ def may_rest(state: State, stream: Machine) -> bool:
 
 def has_hardly_moved(policy: Present, state: State) -> bool:
     """Return whether raw means are, on average of samples, within twice the slack of their groups, in plain numbers."""
-    moved, samples, weight, book = 0.0, 0.0, state["weight"], numbers_of(state["book"])
-    for cell in range(state["book"].shape[1]):
-        size, new, away = since_solved(book, cell, weight)
-        now, away = size + new, away / (book[SOLVED_SPREAD, cell] or 1e-12)
+    moved, samples, weight = 0.0, 0.0, state["weight"]
+    for column in state["book"].T.tolist():
+        size, new, away = since_solved(column, weight)
+        now, away = size + new, away / (column[SOLVED_SPREAD] or 1e-12)
         moved += away * away * (size or 1e-12) / (now or 1e-300)
         samples += now
     return moved <= RESTS * policy.doubt**2 * samples
