@@ -27,7 +27,7 @@ from fairlayer.groups import Groups
 from fairlayer.streaming.control.bands import Band, bands_of, solve_bands
 from fairlayer.streaming.control.debt import debts_of
 from fairlayer.streaming.control.guard import LABEL_0, LABEL_1, Guards
-from fairlayer.streaming.control.parities import Rows, folded, parities_of, solve_parities
+from fairlayer.streaming.control.parities import ScoreRows, folded, parities_of, solve_parities
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.changes import (
     LEAST_SPREAD,
@@ -154,7 +154,7 @@ def _feed_of_parities(policy: Present, state: State, stream: Machine, block: Blo
         slack[size <= 1e-6] = np.inf
         return np.asarray(slack)
 
-    parities = parities_of(found, Rows(cell, score, weight, estimate), slacks)
+    parities = parities_of(found, ScoreRows(cell, score, weight, estimate), slacks)
     t, unmet = solve_parities(
         parities, _coordinates(stream, score), _answers(stream), **_from_before(state, stream, spread)
     )
