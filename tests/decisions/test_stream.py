@@ -179,6 +179,24 @@ def test_a_saved_stream_goes_on_alike() -> None:
     assert sum(first.counts().values()) == 0
 
 
+def test_a_window_by_the_clock_takes_the_time_of_each_call() -> None:
+    rule, parity = rule_for("FM", 0.05), [fl.DemographicParity("sex", 0.05)]
+    stream = DecisionStream(rule, parity, policy="present", window="1h", hold="window")
+    requests = list(adversary("random", "FM", 120))
+    for minute, (score, g) in enumerate(requests):
+        stream.decide([score], {"sex": [g]}, at=60.0 * minute)
+    window = stream.report().window
+    assert window is not None
+    assert window.samples == 60
+    assert (window.since, window.until) == (3600.0, 7140.0)
+    before = stream.state_dict()["decision_stream"]
+    with pytest.raises(fl.errors.ParameterError, match="Pass at= seconds with every call"):
+        stream.decide([0.5], {"sex": ["F"]})
+    with pytest.raises(fl.errors.ParameterError, match="at=60 lies before the time of an earlier call, 7140"):
+        stream.decide([0.5], {"sex": ["F"]}, at=60.0)
+    assert torch.equal(stream.state_dict()["decision_stream"], before)
+
+
 def test_bad_input_changes_nothing() -> None:
     stream = DecisionStream(rule_for("FM", 0.05), [fl.DemographicParity("sex", 0.05)])
     stream.decide([0.9, 0.1], {"sex": ["F", "M"]})
