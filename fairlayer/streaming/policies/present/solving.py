@@ -108,7 +108,7 @@ def solved(policy: Present, state: State, stream: Machine, block: Block | None) 
     found = stream.scratch["guards"] = roomy(guards(new, stream), new, stream)
     new = lightened(new, stream)
     if quick is not None:
-        quick.renew(new, found)
+        quick.renew(new, stream, found)
     return new
 
 
