@@ -16,7 +16,9 @@ import numpy as np
 
 from fairlayer.fused.book import (
     AT_BOOK,
+    HIGH,
     LABELLED,
+    LOW,
     OF_CELLS,
     PLACES,
     ROWS,
@@ -40,7 +42,10 @@ _NEXT_TO_NOTHING = 1e-9  # of a weight: bins below it are empty, points of it on
 
 @compiled
 def gather(counts: Any, totals: Any, unit: float, block_cells: Any, block_raw: Any, curve: Any, terms: Any) -> Any:
-    """Return cells, scores, weights and label estimates of all points, their recent weight, and the spread."""
+    """Return cells, scores, weights and label estimates of all points, their recent weight, and the spread.
+
+    And, last, the spread of the scores as they are cut off at the bounds: of what predictions can be.
+    """
     k, bins = counts.shape
     labelled = terms[LABELLED] > 0.0
     halves = 2 if labelled else 1
@@ -55,21 +60,25 @@ def gather(counts: Any, totals: Any, unit: float, block_cells: Any, block_raw: A
     for i in range(block_cells.shape[0]):
         cell[n], score[n], weight[n] = block_cells[i], block_raw[i], 1.0
         n += 1
-    recent, mean, square = 0.0, 0.0, 0.0
+    low, high = terms[LOW], terms[HIGH]
+    recent, mean, square, inside, inner = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(n):
         recent += weight[i]
         mean += weight[i] * score[i]
-    mean = mean / recent if recent > 0.0 else 0.0
+        inside += weight[i] * min(max(score[i], low), high)
+    mean, inside = (mean / recent, inside / recent) if recent > 0.0 else (0.0, 0.0)
     for i in range(n):
         square += weight[i] * (score[i] - mean) ** 2
+        inner += weight[i] * (min(max(score[i], low), high) - inside) ** 2
         if labelled:
             estimate[i] = estimated(curve, cell[i], score[i], terms[SCALE_LOW], terms[SCALE_WIDTH])
     spread = math.sqrt(max(square / recent if recent > 0.0 else 0.0, 1e-12))
+    inner = math.sqrt(max(inner / recent if recent > 0.0 else 0.0, 1e-12))
     for half in range(halves):
         for c in range(k):
             cell[n], score[n], weight[n], estimate[n] = c, mean, _NEXT_TO_NOTHING, float(half)
             n += 1
-    return cell[:n], score[:n], weight[:n], estimate[:n], recent, spread
+    return cell[:n], score[:n], weight[:n], estimate[:n], recent, spread, inner
 
 
 @compiled
@@ -147,7 +156,7 @@ def check() -> None:
     terms = np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
     counts, totals, book = np.eye(2), np.diag([0.25, 0.75]), np.zeros((ROWS, 2))
     none = np.zeros(0, dtype=np.int64), np.zeros(0)
-    cell, score, weight, _, _, spread = gather(counts, totals, 1.0, *none, np.zeros((2, 0)), terms)
+    cell, score, weight, _, _, spread, _ = gather(counts, totals, 1.0, *none, np.zeros((2, 0)), terms)
     far_means(counts, totals, np.zeros((2, 2, 2)), 1.0, spread, np.ones(7), np.empty((3, 2)))
     means_now(book, cell, score, weight, spread)
     desk = np.zeros(PLACES, dtype=np.int64)

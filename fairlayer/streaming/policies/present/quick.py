@@ -47,6 +47,7 @@ class Feed(NamedTuple):
         unmet: by how much the worst statement is missed.
         widest: the largest tolerance.
         spread: the standard deviation of recent raw scores.
+        inner: the same of scores that are cut off at the bounds, which tells how far chance moves a mean prediction.
     """
 
     shifts: dict[str, float]
@@ -54,6 +55,7 @@ class Feed(NamedTuple):
     unmet: float
     widest: float
     spread: float
+    inner: float
 
 
 class Quick:
@@ -182,7 +184,7 @@ def quick_feed(
 ) -> Feed:
     """Solve by the kernels, into a book; `settings` are doubt, trust, and the largest shift (0: what scores span)."""
     sketch, found = stream.history.sketch, quick.found
-    t, paid, unmet, spread = quick.solving.refresh(
+    t, paid, unmet, spread, inner = quick.solving.refresh(
         sketch.counts,
         sketch.totals,
         sketch.weight,
@@ -202,4 +204,4 @@ def quick_feed(
     prices = {constraint.name: 0.0 for constraint in stream.constraints}
     for owner, price in zip(found.owners, paid.tolist(), strict=True):
         prices[owner] += price
-    return Feed(dict(zip(found.members, t.tolist(), strict=True)), prices, unmet, found.widest, spread)
+    return Feed(dict(zip(found.members, t.tolist(), strict=True)), prices, unmet, found.widest, spread, inner)
