@@ -68,7 +68,7 @@ class DecisionStream:
         constraints: what must hold for the pooled decisions; they read features of the rule, and no labels.
         width: the width of the band around a threshold in which wishes go from 0 to 1, in units of the score.
         policy: see `InferenceState`; by default "anytime", which bounds all decisions so far.
-        **options: the options of the `InferenceState`: memory, window, hold.
+        **options: the options of the `InferenceState`: memory, window, hold, transition.
 
     Raises:
         ConstraintDefinitionError: a constraint reads labels or features that the rule does not know, or the width is
@@ -109,8 +109,13 @@ class DecisionStream:
         self._lock = threading.Lock()
         self.reset()
 
-    def decide(self, scores: Any, sensitive_features: Any = None) -> Tensor:
+    def decide(self, scores: Any, sensitive_features: Any = None, *, at: float | None = None) -> Tensor:
         """Return decisions 0 or 1 (n,) or (n, 1), and count them.
+
+        Args:
+            scores: raw scores.
+            sensitive_features: see `project`.
+            at: seconds on the caller's clock, never less than before; needed where the window is a time.
 
         Raises:
             UnseenCellError, NonFiniteScoresError, ShapeError, ...: bad input; the state is unchanged.
@@ -120,7 +125,8 @@ class DecisionStream:
         cell_of = self.rule.locate(sensitive_features, len(values))
         wishes = torch.from_numpy(wishes_of(self.rule, values, cell_of, self.width))
         with self._lock:
-            emitted = self._stream.emit(wishes, self._columns(cell_of)) if self._features else wishes.clamp(0.0, 1.0)
+            columns = self._columns(cell_of)
+            emitted = self._stream.emit(wishes, columns, at=at) if self._features else wishes.clamp(0.0, 1.0)
             decisions = self._round(cell_of, host_float64(emitted))
         return like(tensor, decisions, torch.int64)
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from fairlayer.fused.compiling import compiled
 
+_MANY, _BEGINS = 64, 256  # scores that are worth a table of where to begin to look for their bins, and its size
+
 __all__ = ["add_sums", "add_to_bucket", "add_to_sketch"]
 
 
@@ -21,6 +23,40 @@ def add_sums(cells: Any, raw: Any, emitted: Any, count: Any, sum_emitted: Any, s
         sum_emitted[cell] += emitted[i]
         sum_raw[cell] += raw[i]
         moved[cell] += (emitted[i] - raw[i]) ** 2
+
+
+@compiled
+def _first_above(edges: Any, z: float) -> Any:
+    """Return the first edge above a score, by halves."""
+    first, last = 0, edges.shape[0]
+    while first < last:
+        middle = (first + last) // 2
+        if edges[middle] <= z:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@compiled
+def _begins(edges: Any, low: float, high: float) -> Any:
+    """Return the first edge above each of many places from the lower to the upper end."""
+    found, first = np.empty(_BEGINS + 1, dtype=np.int64), 0
+    for place in range(_BEGINS + 1):
+        while first < edges.shape[0] and edges[first] <= low + (high - low) * (place / _BEGINS):
+            first += 1
+        found[place] = first
+    return found
+
+
+@compiled
+def _first_above_from(edges: Any, z: float, first: int) -> Any:
+    """Return the first edge above a score, from one that is near: no jump of it is hard to foresee, as by halves."""
+    while first > 0 and edges[first - 1] > z:
+        first -= 1
+    while first < edges.shape[0] and edges[first] <= z:
+        first += 1
+    return first
 
 
 @compiled
@@ -45,16 +81,13 @@ def add_to_sketch(
     for i in range(n):
         if not (low <= scores[i] <= high):
             return 0.0
-    growth = 1.0
+    few, growth = n < _MANY or not 0.0 < high - low < np.inf, 1.0
+    begins, scale = np.zeros(1, dtype=np.int64), 0.0
+    if not few:
+        begins, scale = _begins(edges, low, high), _BEGINS / (high - low)
     for i in range(n):
         cell, z = cells[i], scores[i]
-        first, last = 0, edges.shape[0]
-        while first < last:  # the first edge above the score
-            middle = (first + last) // 2
-            if edges[middle] <= z:
-                first = middle + 1
-            else:
-                last = middle
+        first = _first_above(edges, z) if few else _first_above_from(edges, z, begins[int((z - low) * scale)])
         growth = math.exp((i + 1.0) / memory)
         counts[cell, first] += weight * growth
         totals[cell, first] += weight * growth * z

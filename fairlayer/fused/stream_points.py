@@ -8,13 +8,19 @@ stays in the book, so that one that is due can be told from one that is worth wh
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 
-from fairlayer.fused.book import COUNT as PRESENT
 from fairlayer.fused.book import (
+    AT_BOOK,
+    HIGH,
     LABELLED,
+    LOW,
+    OF_CELLS,
+    PLACES,
     ROWS,
     SCALE_LOW,
     SCALE_WIDTH,
@@ -24,18 +30,22 @@ from fairlayer.fused.book import (
     SOLVED_SIZE,
     SOLVED_SPREAD,
 )
+from fairlayer.fused.book import COUNT as PRESENT
 from fairlayer.fused.book import RAW as PRESENT_RAW
-from fairlayer.fused.compiling import compiled
+from fairlayer.fused.compiling import compiled, entry, float64_at, int64_at
 from fairlayer.fused.stream_steps import estimated
 
-__all__ = ["far_means", "gather", "means_now", "moved"]
+__all__ = ["far_means", "gather", "means_now", "moved", "moved_quickly"]
 
 _NEXT_TO_NOTHING = 1e-9  # of a weight: bins below it are empty, points of it only tell a pull
 
 
 @compiled
 def gather(counts: Any, totals: Any, unit: float, block_cells: Any, block_raw: Any, curve: Any, terms: Any) -> Any:
-    """Return cells, scores, weights and label estimates of all points, their recent weight, and the spread."""
+    """Return cells, scores, weights and label estimates of all points, their recent weight, and the spread.
+
+    And, last, the spread of the scores as they are cut off at the bounds: of what predictions can be.
+    """
     k, bins = counts.shape
     labelled = terms[LABELLED] > 0.0
     halves = 2 if labelled else 1
@@ -50,21 +60,25 @@ def gather(counts: Any, totals: Any, unit: float, block_cells: Any, block_raw: A
     for i in range(block_cells.shape[0]):
         cell[n], score[n], weight[n] = block_cells[i], block_raw[i], 1.0
         n += 1
-    recent, mean, square = 0.0, 0.0, 0.0
+    low, high = terms[LOW], terms[HIGH]
+    recent, mean, square, inside, inner = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(n):
         recent += weight[i]
         mean += weight[i] * score[i]
-    mean = mean / recent if recent > 0.0 else 0.0
+        inside += weight[i] * min(max(score[i], low), high)
+    mean, inside = (mean / recent, inside / recent) if recent > 0.0 else (0.0, 0.0)
     for i in range(n):
         square += weight[i] * (score[i] - mean) ** 2
+        inner += weight[i] * (min(max(score[i], low), high) - inside) ** 2
         if labelled:
             estimate[i] = estimated(curve, cell[i], score[i], terms[SCALE_LOW], terms[SCALE_WIDTH])
     spread = math.sqrt(max(square / recent if recent > 0.0 else 0.0, 1e-12))
+    inner = math.sqrt(max(inner / recent if recent > 0.0 else 0.0, 1e-12))
     for half in range(halves):
         for c in range(k):
             cell[n], score[n], weight[n], estimate[n] = c, mean, _NEXT_TO_NOTHING, float(half)
             n += 1
-    return cell[:n], score[:n], weight[:n], estimate[:n], recent, spread
+    return cell[:n], score[:n], weight[:n], estimate[:n], recent, spread, inner
 
 
 @compiled
@@ -125,13 +139,27 @@ def moved(book: Any, weight: float) -> Any:
     return total / max(samples, 1e-300)
 
 
+@compiled
+def moved_at(desk: int, weight: float) -> Any:
+    """Return the same of the book of a call, see `stream_call.call`."""
+    places = numba.carray(int64_at(desk), PLACES)
+    return moved(numba.carray(float64_at(places[AT_BOOK]), (ROWS, places[OF_CELLS])), weight)
+
+
+def moved_quickly() -> Callable[[int, float], float]:
+    """Return `moved_at` for arguments of exactly the kinds that `check` has run it with: int and float."""
+    return entry(moved_at)
+
+
 def check() -> None:
     """Compile, or load from the cache, what solutions read, and run it once: what is broken shows here."""
     terms = np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
     counts, totals, book = np.eye(2), np.diag([0.25, 0.75]), np.zeros((ROWS, 2))
     none = np.zeros(0, dtype=np.int64), np.zeros(0)
-    cell, score, weight, _, _, spread = gather(counts, totals, 1.0, *none, np.zeros((2, 0)), terms)
+    cell, score, weight, _, _, spread, _ = gather(counts, totals, 1.0, *none, np.zeros((2, 0)), terms)
     far_means(counts, totals, np.zeros((2, 2, 2)), 1.0, spread, np.ones(7), np.empty((3, 2)))
     means_now(book, cell, score, weight, spread)
-    if not (score[:2].tolist() == [0.25, 0.75] and moved(book, 1.0) == 0.0):
+    desk = np.zeros(PLACES, dtype=np.int64)
+    desk[AT_BOOK], desk[OF_CELLS] = book.ctypes.data, book.shape[1]
+    if not (score[:2].tolist() == [0.25, 0.75] and moved_at(desk.ctypes.data, 1.0) == 0.0):
         raise ArithmeticError(f"the compiled points of 0.25 and 0.75 were {score.tolist()}")

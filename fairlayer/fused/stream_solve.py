@@ -158,7 +158,7 @@ def solve(
     score: Any,
     weight: Any,
     estimate: Any,
-    spread: float,
+    inner: float,
     told: Any,
     member: Any,
     kind: Any,
@@ -171,6 +171,7 @@ def solve(
 ) -> Any:
     """Return the pulls of all points, the shifts and 1 / unit of all members, and by how much the worst is missed.
 
+    `inner` is the spread of scores that are cut off at the bounds.
     `numbers` are doubt, trust, and the largest shift; `told` (2, cells) are labels that have come, and those of label
     1; `before` the shifts to begin from.
     """
@@ -200,7 +201,7 @@ def solve(
         for g in range(start[j], start[j + 1]):
             unit[g] = 1.0 / mass[g] if mass[g] > 0.0 else 1.0  # nobody has come of it
             size = min(mass[g], known[g] + trust * mass[g]) if needs_labels[j] > 0 else mass[g]
-            slack[g] = doubt * spread / math.sqrt(size) if size > 1e-6 else np.inf
+            slack[g] = doubt * inner / math.sqrt(size) if size > 1e-6 else np.inf
     rest = np.empty(points)
     for _ in range(_SWEEPS):
         most = 0.0
@@ -271,12 +272,14 @@ def refresh(
 
     `numbers` are doubt, trust, and the largest shift; where the last is 0 it is the spread, or as in `numbers[3]`.
     Returns the shifts of all members, what each parity is paid per sample, by how much the worst is missed, and the
-    spread.
+    spreads of scores, and of scores cut off at the bounds.
     """
-    cell, score, mass_of, estimate, recent, spread = gather(counts, totals, unit, block_cells, block_raw, curve, terms)
+    cell, score, mass_of, estimate, recent, spread, inner = gather(
+        counts, totals, unit, block_cells, block_raw, curve, terms
+    )
     given = np.array([numbers[0], numbers[1], numbers[2] if numbers[2] > 0.0 else max(numbers[3], spread)])
     pulls, t, mass, unmet = solve(
-        cell, score, mass_of, estimate, spread, told, member, kind, needs_labels, start, tolerance, before, terms, given
+        cell, score, mass_of, estimate, inner, told, member, kind, needs_labels, start, tolerance, before, terms, given
     )
     k = book.shape[1]
     last = pulls.shape[0] - (2 if terms[LABELLED] > 0.0 else 1) * k
@@ -288,7 +291,7 @@ def refresh(
     for j in range(member.shape[0]):
         for g in range(start[j], start[j + 1]):
             paid[j] += max(t[g], 0.0) * mass[g] / max(recent, 1e-9)
-    return t, paid, unmet, spread
+    return t, paid, unmet, spread, inner
 
 
 def check() -> None:
@@ -298,11 +301,11 @@ def check() -> None:
     nobody, terms = np.zeros(2), np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
     counts, totals, curve = np.eye(2), np.diag([0.25, 0.75]), np.zeros((2, 0))
     none = np.zeros(0, dtype=np.int64), np.zeros(0)
-    *points, _, spread = gather(counts, totals, 1.0, *none, curve, terms)
+    *points, _, _, inner = gather(counts, totals, 1.0, *none, curve, terms)
     numbers, zero = np.array([0.0, 0.0, 1.0]), np.zeros(1, dtype=np.int64)
     told, ends, book = np.zeros((2, 2)), np.array([0, 2]), np.zeros((ROWS, 2))
     asked = told, member, zero, zero, ends, np.array([0.1]), nobody, terms
-    t = solve(*points, spread, *asked, numbers)[1]
+    t = solve(*points, inner, *asked, numbers)[1]
     again = refresh(counts, totals, 1.0, *none, curve, *asked, np.array([0.0, 0.0, 1.0, 0.0]), book)[0]
     if not (abs(t[0] + 0.2) < 1e-3 and abs(t[1] - 0.2) < 1e-3 and (t == again).all()):
         raise ArithmeticError(f"the compiled shifts of 0.25 and 0.75 to means 0.1 apart were {t.tolist()}")

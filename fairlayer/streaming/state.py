@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 import math
-import threading
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fairlayer._typing import FloatArray
 from fairlayer.constraints import Constraint, Measured
 from fairlayer.edge import Stated, as_constraints, read_per_sample
 from fairlayer.errors import ShapeError
 from fairlayer.geometry import Geometry
 from fairlayer.groups import Vocabulary
-from fairlayer.streaming.calls.entrance import as_scores_again, flat, raw_of, streamable
+from fairlayer.streaming.calls.entrance import flat, raw_of, streamable
 from fairlayer.streaming.calls.in_place import reads_in_place, step_in_place
-from fairlayer.streaming.calls.lookup import CellLookup
 from fairlayer.streaming.calls.short_ways import FLOATS, read_many, read_one, step_many, step_one
 from fairlayer.streaming.calls.undoing import whole
 from fairlayer.streaming.cells import adopt, names_of, read
-from fairlayer.streaming.changing import changed
-from fairlayer.streaming.labels.awaiting import count_at_once, deliver, wait_for_labels
-from fairlayer.streaming.labels.pending import Pending, read_ids
-from fairlayer.streaming.machine import Machine
+from fairlayer.streaming.labels.awaiting import deliver, wait_for_labels
+from fairlayer.streaming.labels.pending import read_ids
+from fairlayer.streaming.live import Live
 from fairlayer.streaming.phases import Phase
 from fairlayer.streaming.policies import Policy
-from fairlayer.streaming.replicas import everyone, hear, merge
 from fairlayer.streaming.reporting.report import StreamReport, report_of
-from fairlayer.streaming.reporting.watching import Watch
-from fairlayer.streaming.saving import load_stream, loaded, machine_state
 from fairlayer.streaming.setting import Setting
 from fairlayer.streaming.transition import Event
 
 __all__ = ["InferenceState"]
-
-_ShortStep = Callable[[Machine, CellLookup, Any, Any], Tensor | None]
 
 
 class InferenceState:
@@ -88,7 +77,7 @@ class InferenceState:
         hold: str | None = None,
         transition: float | None = None,
     ) -> None:
-        self._begin(
+        self._live = Live(
             Setting.asked(
                 constraints,
                 bounds=bounds,
@@ -101,14 +90,6 @@ class InferenceState:
                 transition=transition,
             )
         )
-
-    def _begin(self, setting: Setting) -> None:
-        self._setting = setting
-        self._lock = threading.Lock()
-        self._syncing = threading.Lock()  # one sync at a time; requests do not take it
-        self._resets = 0
-        self._watch = Watch()
-        self._put(Machine(setting), Pending(), None)
 
     # ---- steps
 
@@ -139,7 +120,7 @@ class InferenceState:
             emitted = self.emit_simply(scores, sensitive_features, at=at)
             if emitted is not None:
                 return emitted
-        return self._general(scores, None, sensitive_features, ids=ids, y=y, vocabulary=vocabulary, at=at)
+        return self._live.general(scores, None, sensitive_features, ids=ids, y=y, vocabulary=vocabulary, at=at)
 
     def emit_simply(
         self, scores: Tensor, features: Any, limit: float = math.inf, at: float | None = None
@@ -155,27 +136,12 @@ class InferenceState:
         if not 0 < n < limit:
             return None
         if reads_in_place(scores, dtype):
-            emitted = self._step_shortly(step_in_place, (scores, n, dtype is torch.float64), features, at)
+            emitted = self._live.shortly(step_in_place, (scores, n, dtype is torch.float64), features, at)
             if emitted is not None:
                 return emitted
         read, step = (read_one, step_one) if n == 1 else (read_many, step_many)
-        raw = read(scores, self._setting)
-        return None if raw is None else self._step_shortly(step, (raw, scores), features, at)
-
-    def _step_shortly(self, step: _ShortStep, given: Any, features: Any, at: float | None) -> Tensor | None:
-        watch = self._watch
-        with self._lock:
-            machine = self._machine
-            if at is not None or machine.windows.clocked:
-                machine.windows.check(at)
-            machine.now = at
-            emitted = step(machine, self._lookup, given, features)
-            if emitted is None:
-                return None
-            watch.look(machine, self._pending)
-        if watch.untold:
-            watch.tell()
-        return emitted
+        raw = read(scores, self._live.setting)
+        return None if raw is None else self._live.shortly(step, (raw, scores), features, at)
 
     def settle(
         self,
@@ -194,7 +160,9 @@ class InferenceState:
         predictions under which both hold; where there are none, the pooled means are held and the batch is not. Other
         policies return it as it is.
         """
-        return self._general(scores, flat(projected), sensitive_features, ids=ids, y=y, vocabulary=vocabulary, at=at)
+        return self._live.general(
+            scores, flat(projected), sensitive_features, ids=ids, y=y, vocabulary=vocabulary, at=at
+        )
 
     def absorb(
         self,
@@ -207,16 +175,19 @@ class InferenceState:
         at: float | None = None,
     ) -> None:
         """Count predictions that were made elsewhere, as they are; those with ids wait for their labels."""
-        raw, values = raw_of(scores, self._setting.geometry, from_logits=self._setting.from_logits), flat(emitted)
+        raw, values = (
+            raw_of(scores, self._live.setting.geometry, from_logits=self._live.setting.from_logits),
+            flat(emitted),
+        )
         keys = None if ids is None else read_ids(ids, len(raw))
         if len(raw) != len(values):
             raise ShapeError(f"there are {len(raw)} scores, but {len(values)} predictions. Give one for each score.")
-        with self._changing() as machine:
+        with self._live.changing() as machine:
             groups = read(machine, sensitive_features, len(raw), vocabulary)
             machine.windows.check(at)
-            whole(machine, self._pending, lambda: machine.absorb(groups, raw, values), at)
+            whole(machine, self._live.pending, lambda: machine.absorb(groups, raw, values), at)
             if keys is not None:
-                wait_for_labels(machine, self._pending, keys, (groups, raw, values))
+                wait_for_labels(machine, self._live.pending, keys, (groups, raw, values))
 
     def observe_labels(self, ids: Sequence[str | int], y: Any) -> None:
         """Deliver the labels of earlier predictions.
@@ -231,16 +202,15 @@ class InferenceState:
             raise ShapeError(f"there are {len(keys)} ids, but no labels (y is None). Give one label per id.")
         if not keys:
             return
-        with self._locked() as machine:
-            deliver(machine, self._pending, keys, labels[:, 0])
+        with self._live.locked() as machine:
+            deliver(machine, self._live.pending, keys, labels[:, 0])
 
     def warm_start(self, scores: Tensor, sensitive_features: Any, vocabulary: Vocabulary | None = None) -> None:
         """Let the feed-forward begin from raw scores of validation data; nothing counts as emitted."""
-        raw = raw_of(scores, self._setting.geometry, from_logits=self._setting.from_logits)
-        with self._locked() as machine:
-            groups = read(machine, sensitive_features, len(raw), vocabulary)
-            whole(machine, self._pending, lambda: machine.warm_start(groups, raw))
-            self._know()
+        raw = raw_of(scores, self._live.setting.geometry, from_logits=self._live.setting.from_logits)
+        self._live.whole(
+            lambda machine: machine.warm_start(read(machine, sensitive_features, len(raw), vocabulary), raw)
+        )
 
     def change_constraints(self, constraints: Stated, *, over: float | None = None) -> None:
         """Hold other constraints, or the same with other limits, from now on; what was counted stays.
@@ -262,15 +232,7 @@ class InferenceState:
             >>> stream.constraints
             (DemographicParity('sex', tolerance=0.1),)
         """
-        setting = self._setting.with_constraints(streamable(as_constraints(constraints)))
-        with self._lock:
-            machine, recode = changed(self._machine, setting, over)
-            self._pending.recode(recode)
-            self._setting, self._machine = setting, machine
-            self._base = None
-            self._know()
-            self._watch.look(machine, self._pending)
-        self._watch.tell()
+        self._live.hold(streamable(as_constraints(constraints)), over)
 
     def adopt(self, vocabulary: Vocabulary) -> None:
         """Take on categories; what was counted and what waits for labels keep their meaning.
@@ -278,77 +240,74 @@ class InferenceState:
         Raises:
             CategoryError: the stream has met a category that is not among them; the state is unchanged.
         """
-        with self._locked() as machine:
-            whole(machine, self._pending, lambda: adopt(machine, vocabulary))
-            self._know()
+        self._live.whole(lambda machine: adopt(machine, vocabulary))
 
     def reset(self) -> None:
         """Forget everything."""
-        with self._lock:
-            self._put(Machine(self._setting), Pending(), None)
+        self._live.reset()
 
     # ---- what it knows
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
         """The constraints that it holds."""
-        return self._setting.constraints
+        return self._live.setting.constraints
 
     @property
     def policy(self) -> Policy:
         """The policy."""
-        return self._setting.policy
+        return self._live.setting.policy
 
     @property
     def phase(self) -> Phase:
         """CHANGING, COLD, WARMING, STEADY, SATURATED or DRIFTING."""
-        with self._locked() as machine:
+        with self._live.locked() as machine:
             return machine.phase()
 
     @property
     def samples(self) -> int:
         """Predictions emitted since the last reset."""
-        with self._locked() as machine:
+        with self._live.locked() as machine:
             return int(machine.rule.samples)
 
     @property
     def multipliers(self) -> dict[str, float]:
         """Price of each constraint per sample: minus d mean(d(y, z)) / d tolerance, from the feed-forward."""
-        with self._locked() as machine:
+        with self._live.locked() as machine:
             return machine.policy.prices(machine.own, machine)
 
     @property
     def per_batch_gap(self) -> float:
         """Sample-weighted mean of per-batch gaps (kept by the "per_batch" policy only)."""
-        with self._locked() as machine:
+        with self._live.locked() as machine:
             samples, total = (float(machine.own.get(name, 0.0)) for name in ("samples", "weighted_gaps"))
             return total / samples if samples else 0.0
 
     @property
     def events(self) -> tuple[Event, ...]:
         """The latest things that happened: changed limits, new categories, sudden changes, lost labels, mergers."""
-        with self._locked() as machine:
+        with self._live.locked() as machine:
             return tuple(machine.events)
 
     @property
     def waiting_labels(self) -> int:
         """Predictions with an id whose label has not come."""
-        with self._locked():
-            return len(self._pending)
+        with self._live.locked():
+            return len(self._live.pending)
 
     def report(self) -> StreamReport:
         """Return the stream bucket by bucket, its window, and everything since the reset; `print` shows a table."""
-        with self._locked() as machine:
-            return report_of(machine, names_of(machine), waiting=len(self._pending))
+        with self._live.locked() as machine:
+            return report_of(machine, names_of(machine), waiting=len(self._live.pending))
 
     def shifts(self) -> dict[str, float]:
         """Return how far the feed-forward moves each cell, in the unit of the geometry (added to the raw score)."""
-        with self._locked() as machine:
+        with self._live.locked() as machine:
             return dict(zip(names_of(machine), (-machine.shifts).tolist(), strict=True))
 
     def counts(self) -> dict[str, int]:
         """Return predictions emitted per cell."""
-        with self._locked() as machine:
+        with self._live.locked() as machine:
             counts = machine.history.sums["count"].astype(int).tolist()
             return dict(zip(names_of(machine), counts, strict=True))
 
@@ -362,23 +321,23 @@ class InferenceState:
 
     def measured(self) -> dict[str, Measured | None]:
         """Return the same with limit, direction and counts; None before anything was emitted."""
-        with self._locked() as machine:
+        with self._live.locked() as machine:
             return machine.measured()
 
     def meters(self) -> dict[str, dict[str, float]]:
         """Return the parts of `state_dict()["machine"]` that counting emitted predictions again cannot rebuild."""
-        with self._locked() as machine:
+        with self._live.locked() as machine:
             return {"rule": machine.rule.to_state(), "policy": machine.policy.meters(machine.own)}
 
     def mean_squared_change(self) -> float:
         """Return the mean of (emitted - raw)^2 over everything emitted."""
-        with self._locked() as machine:
+        with self._live.locked() as machine:
             sums = machine.history.sums
             return float(sums["moved"].sum() / max(sums["count"].sum(), 1.0))
 
     def on_phase_change(self, callback: Callable[[Phase, Phase], None]) -> None:
         """Call `callback(before, after)` whenever the phase changes, after the step that changed it."""
-        self._watch.callbacks.append(callback)
+        self._live.watch.callbacks.append(callback)
 
     def __repr__(self) -> str:
         return f"InferenceState({self.policy.name}, {self.samples} predictions, phase {self.phase.value})"
@@ -392,8 +351,8 @@ class InferenceState:
         """Draw pooled gap against tolerance, shift per cell and phase over the stream; return the figure."""
         from fairlayer.streaming.reporting.plot import plot_trace
 
-        with self._locked() as machine:
-            points = self._watch.trace.until_now(machine, machine.phase())
+        with self._live.locked() as machine:
+            points = self._live.watch.trace.until_now(machine, machine.phase())
             return plot_trace(points, machine.constraints, self.policy, axes)
 
     def plot_report(self, axes: Any = None) -> Any:
@@ -406,9 +365,7 @@ class InferenceState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state as tensors and plain containers, loadable with `weights_only=True`."""
-        with self._locked() as machine:
-            saved = {"machine": machine_state(machine), "pending": self._pending.to_state()}
-            return saved if self._base is None else {**saved, "base": self._base}
+        return self._live.to_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -417,16 +374,11 @@ class InferenceState:
             ConstraintDefinitionError: it belongs to other features; the state is unchanged.
             ParameterError: it is no such state, or one of another version; the state is unchanged.
         """
-        machine, pending = load_stream(self._setting, state)
-        with self._lock:
-            self._put(machine, pending, state.get("base"))
+        self._live.load_state(state)
 
     def merge(self, other: InferenceState) -> None:
         """Add what another replica has emitted: pooled sums become those of one process that saw both streams."""
-        addition = loaded(self._setting, other.state_dict()["machine"])
-        with self._locked() as machine:
-            whole(machine, self._pending, lambda: merge(machine, addition))
-            self._know()
+        self._live.merge(other.state_dict()["machine"])
 
     def sync(self, group: Any = None) -> None:
         """Learn what every replica of a torch.distributed group has emitted, on all of them.
@@ -434,90 +386,11 @@ class InferenceState:
         Each replica publishes its own counts and recent scores, and adds what the others have counted since their last
         sync. Requests are answered meanwhile; a peer that is late keeps this call waiting, and no request.
         """
-        with self._syncing:
-            with self._locked() as machine:
-                own, base, reset = machine_state(machine), self._base, self._resets
-            setting, token = self._setting, uuid.uuid4().hex
-            others = [
-                (loaded(setting, state), None if before is None else loaded(setting, before))
-                for name, state, before in everyone((token, own, base), group)
-                if name != token
-            ]
-            known = loaded(setting, own)
-            hear(known, others)
-            with self._locked() as machine:
-                if self._resets != reset:
-                    return  # the stream that was published is no more
-                whole(machine, self._pending, lambda: hear(machine, others))
-                self._base = machine_state(known)
-                self._know()
+        self._live.sync(group)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"setting": self._setting, "state": self.state_dict()}
+        return {"setting": self._live.setting, "state": self.state_dict()}
 
     def __setstate__(self, saved: Mapping[str, Any]) -> None:
-        self._begin(saved["setting"])
+        self._live = Live(saved["setting"])
         self.load_state_dict(saved["state"])
-
-    # ---- internals
-
-    _machine: Machine
-    _pending: Pending
-    _base: dict[str, Any] | None  # what was known here at the latest sync
-
-    def _general(
-        self,
-        scores: Tensor,
-        projected: FloatArray | None,
-        features: Any,
-        *,
-        ids: Sequence[str | int] | None,
-        y: Any,
-        vocabulary: Vocabulary | None,
-        at: float | None = None,
-    ) -> Tensor:
-        raw = raw_of(scores, self._setting.geometry, from_logits=self._setting.from_logits)
-        keys = None if ids is None else read_ids(ids, len(raw))
-        labels = read_per_sample("y", y, tuple(scores.shape))
-        with self._changing() as machine:
-            groups = read(machine, features, len(raw), vocabulary)
-            if labels is not None:
-                machine.check_labels(groups, labels[:, 0])
-            machine.windows.check(at)
-            if projected is None:
-                emitted = whole(machine, self._pending, lambda: machine.step(groups, raw), at)
-            else:
-                emitted = whole(machine, self._pending, lambda: machine.step_large(groups, raw, projected), at)
-            samples = groups, raw, emitted
-            if labels is not None:
-                count_at_once(machine, samples, labels[:, 0])
-            elif keys is not None:
-                wait_for_labels(machine, self._pending, keys, samples)
-        return as_scores_again(emitted, scores)
-
-    @contextmanager
-    def _locked(self) -> Iterator[Machine]:
-        with self._lock:
-            yield self._machine
-
-    @contextmanager
-    def _changing(self) -> Iterator[Machine]:
-        """Hold the lock during a step that may meet new categories; then look at what it did, and tell."""
-        with self._lock:
-            machine = self._machine
-            yield machine
-            if machine.vocabulary is not self._lookup.vocabulary or len(machine.history.cells) != self._lookup.size:
-                self._know()
-            self._watch.look(machine, self._pending)
-        self._watch.tell()
-
-    def _put(self, machine: Machine, pending: Pending, base: dict[str, Any] | None) -> None:
-        """Go on with another machine."""
-        self._machine, self._pending, self._base = machine, pending, base
-        self._resets += 1
-        self._watch.begin(machine)
-        self._know()
-
-    def _know(self) -> None:
-        machine = self._machine
-        self._lookup = CellLookup(machine.features, machine.vocabulary, machine.history.cells)

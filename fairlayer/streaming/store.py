@@ -26,12 +26,12 @@ from fairlayer.errors import ConstraintDefinitionError, FairlayerError, LabelVal
 from fairlayer.streaming.stores.sqlite_file import StoreError, StoreLock, copy_store, forget_ids, words
 
 __all__ = [
-    "Answer",
     "IdReusedError",
     "LabelChangedError",
     "Step",
     "StoreError",
     "StoreView",
+    "StoredAnswer",
     "StreamStore",
     "UnknownIdError",
     "forget_ids",
@@ -89,7 +89,7 @@ class Step(NamedTuple):
         return (self.emitted or []) if self.answers is None else self.answers
 
 
-class Answer(NamedTuple):
+class StoredAnswer(NamedTuple):
     """What was answered for an id, the label delivered for it since, and the raw score and digest of its record."""
 
     emitted: float
@@ -124,9 +124,9 @@ class _Reader:
         text = self._meta("constraints")
         return None if text is None else list(json.loads(text))
 
-    def answers(self, ids: Sequence[Id]) -> dict[Id, Answer]:
+    def answers(self, ids: Sequence[Id]) -> dict[Id, StoredAnswer]:
         """Return what was answered for those of the ids that have come before."""
-        found: dict[Id, Answer] = {}
+        found: dict[Id, StoredAnswer] = {}
         with self._named("read"):
             for start in range(0, len(ids), _MOST_VARIABLES):
                 part = ids[start : start + _MOST_VARIABLES]
@@ -134,7 +134,7 @@ class _Reader:
                 rows = self._db.execute(
                     f"SELECT id, emitted, label, raw, digest FROM answers WHERE id IN ({marks})", part
                 )
-                found.update((key, Answer(*answer)) for key, *answer in rows)
+                found.update((key, StoredAnswer(*answer)) for key, *answer in rows)
         return found
 
     def _meta(self, key: str) -> str | None:

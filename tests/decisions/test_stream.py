@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import fairlayer as fl
 from fairlayer.decisions import CellRule, DecisionRule, DecisionStream, UnseenCellError
 from fairlayer.decisions.rounding import Rounding
 from fairlayer.decisions.stream import wishes_of
+from fairlayer.fused import switch
 
 Request = tuple[float, str]
 
@@ -177,6 +179,50 @@ def test_a_saved_stream_goes_on_alike() -> None:
     assert first.gaps() == second.gaps()
     first.reset()
     assert sum(first.counts().values()) == 0
+
+
+@pytest.mark.parametrize("way", ["0", "1"])
+def test_present_holds_decisions_although_wishes_lie_far_beyond_the_bounds(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slack and noise are those of what is emitted, not of wishes, which differ from each other by up to eleven."""
+    monkeypatch.setenv("FAIRLAYER_FUSED", way)
+    monkeypatch.setattr(switch, "_streams", switch._Library(switch.StreamSweeps))
+    rng = np.random.default_rng(5)
+    n, first = 3_000, 1_000
+    sex = rng.choice(["F", "M"], n + 800)
+    scores = np.clip(rng.beta(2, 4, n + 800) + 0.1 * (sex == "M"), 0, 1)
+    rule = DecisionRule.fit(
+        scores[n:], [fl.DemographicParity("sex", 0.02)], sensitive_features={"sex": sex[n:]}, randomised=False
+    )
+    scores, sex = np.clip(scores[:n] + 0.15 * (sex[:n] == "M"), 0, 1), sex[:n]  # those who come have changed
+    stream = DecisionStream(rule, [fl.DemographicParity("sex", 0.0)], policy="present")
+    said = np.array([int(stream.decide([s], {"sex": [g]})) for s, g in zip(scores, sex, strict=True)])
+
+    def gap(decisions: Any) -> float:
+        later = slice(first, n)
+        return abs(float(np.diff([decisions[later][sex[later] == g].mean() for g in "FM"])[0]))
+
+    assert gap(rule.apply(scores, sensitive_features={"sex": sex}).numpy()) > 0.2
+    assert gap(said) < 0.05  # two standard errors of a difference of means of a thousand decisions
+
+
+def test_a_window_by_the_clock_takes_the_time_of_each_call() -> None:
+    rule, parity = rule_for("FM", 0.05), [fl.DemographicParity("sex", 0.05)]
+    stream = DecisionStream(rule, parity, policy="present", window="1h", hold="window")
+    requests = list(adversary("random", "FM", 120))
+    for minute, (score, g) in enumerate(requests):
+        stream.decide([score], {"sex": [g]}, at=60.0 * minute)
+    window = stream.report().window
+    assert window is not None
+    assert window.samples == 60
+    assert (window.since, window.until) == (3600.0, 7140.0)
+    before = stream.state_dict()["decision_stream"]
+    with pytest.raises(fl.errors.ParameterError, match="Pass at= seconds with every call"):
+        stream.decide([0.5], {"sex": ["F"]})
+    with pytest.raises(fl.errors.ParameterError, match="at=60 lies before the time of an earlier call, 7140"):
+        stream.decide([0.5], {"sex": ["F"]}, at=60.0)
+    assert torch.equal(stream.state_dict()["decision_stream"], before)
 
 
 def test_bad_input_changes_nothing() -> None:

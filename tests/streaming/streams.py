@@ -102,7 +102,7 @@ def regimes(seed: int, n: int, groups: int, *, unknown: float = 0.0, scale: floa
 
 def emit_general(stream: fl.InferenceState, scores: torch.Tensor, features: Any) -> torch.Tensor:
     """Emit by the general step, also where plain sums would do."""
-    return stream._general(scores, None, features, ids=None, y=None, vocabulary=None)
+    return stream._live.general(scores, None, features, ids=None, y=None, vocabulary=None)
 
 
 def projected_change(scores: np.ndarray, constraints: Sequence[Constraint], columns: Any) -> float:

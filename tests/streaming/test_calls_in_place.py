@@ -44,7 +44,7 @@ def met(state: fl.InferenceState, n: int = 200) -> fl.InferenceState:
 def in_place(state: fl.InferenceState, scores: torch.Tensor, features: Any, at: float | None = None) -> Any:
     if not reads_in_place(scores, scores.dtype):
         return None
-    return state._step_shortly(step_in_place, (scores, len(scores), scores.dtype is torch.float64), features, at)
+    return state._live.shortly(step_in_place, (scores, len(scores), scores.dtype is torch.float64), features, at)
 
 
 def columns(how: str, sex: np.ndarray, race: np.ndarray) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def test_a_stream_is_the_same_in_place_and_by_the_general_way(
         scores = torch.tensor(np.log(raw / (1.0 - raw)) if geometry == "logits" else raw, dtype=dtype)
         scores = scores[:, None] if random.random() < 0.5 else scores
         at = {"at": 600.0 * count} if clocked else {}
-        before = ours._machine.history._written
+        before = ours._live.machine.history._written
         found = ours.emit(scores, columns(how, sex, race), **at)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(face, "reads_in_place", lambda *_: False)
@@ -93,7 +93,7 @@ def test_a_stream_is_the_same_in_place_and_by_the_general_way(
         assert found.shape == scores.shape
         assert found.dtype is dtype
         assert (found - wanted).abs().max() <= (1e-12 if dtype is torch.float64 else 1e-7)
-        taken += ours._machine.history._written != before
+        taken += ours._live.machine.history._written != before
         calls, count = calls + 1, count + n
     assert taken > calls // 2
     assert ours.counts() == plain.counts()
@@ -172,20 +172,20 @@ def test_a_column_of_another_length_is_refused_and_nothing_changes() -> None:
 def test_a_score_that_is_no_number_changes_nothing_even_where_a_solution_is_due(bad: float, *, due: bool) -> None:
     state = met(stream())
     if due:
-        state._machine.own["next_refresh"] = 0.0  # type: ignore[index]
-    before, revision = state.state_dict()["machine"]["policy"], state._machine.revision
+        state._live.machine.own["next_refresh"] = 0.0  # type: ignore[index]
+    before, revision = state.state_dict()["machine"]["policy"], state._live.machine.revision
     with pytest.raises(NonFiniteScoresError):
         state.emit(torch.tensor([0.2, bad]), {"sex": torch.tensor([0, 1])})
     after = state.state_dict()["machine"]["policy"]
     assert np.array_equal(before["book"], after["book"], equal_nan=True)
     assert before["weight"] == after["weight"]
-    assert revision == state._machine.revision
+    assert revision == state._live.machine.revision
 
 
 @pytest.mark.parametrize("change", [False, True])
 def test_a_call_that_lets_a_solution_rest_still_tells_of_a_change(*, change: bool) -> None:
     state = met(stream(), 600)
-    machine = state._machine
+    machine = state._live.machine
     own: Any = machine.own
     own["next_refresh"] = own["solved"] = before = float(state.samples)
     own["book"][NEAR : FAR + 1] = 0.0 if change else np.inf
@@ -204,7 +204,7 @@ def test_time_never_goes_back_and_is_kept() -> None:
     for i in range(60):
         state.emit(torch.tensor([0.5]), {"sex": torch.tensor([i % 2])}, at=float(i))
     assert in_place(state, torch.tensor([0.4]), {"sex": torch.tensor([0])}, at=61.0) is not None
-    assert state._machine.windows.at == 61.0
+    assert state._live.machine.windows.at == 61.0
     with pytest.raises(ParameterError, match="never goes back"):
         state.emit(torch.tensor([0.4]), {"sex": torch.tensor([0])}, at=60.0)
     with pytest.raises(ParameterError, match="without at="):

@@ -47,7 +47,7 @@ def streamed(way: str, seed: int, *, asked: str, geometry: str, memory: float, a
             if late:
                 stream.observe_labels(late, y)
             count += n
-        own = stream._machine.own
+        own = stream._live.machine.own
         assert (switch.stream_loaded() is not None) is (way == "compiled")
         return np.concatenate(emitted), own["guarded"], own["cuts"], own["book"]
 
@@ -101,13 +101,13 @@ def test_a_cell_asks_for_a_solution_with_samples_of_its_own_only(way: str, monke
     random = np.random.default_rng(0)
     for _ in range(10):
         stream.emit(torch.tensor(random.uniform(0.3, 0.7, 30)), {"sex": np.arange(30) % 2})
-    own = stream._machine.own
+    own = stream._live.machine.own
     own["next_refresh"] = own["wait"] = 1e9  # nothing is due by the count of samples
     own["book"][[LONG, NEAR], 1] = 5.0, 0.0
     stream.emit(torch.full((4,), 0.5), {"sex": np.zeros(4, dtype=np.int64)})
-    assert stream._machine.own["next_refresh"] == 1e9
+    assert stream._live.machine.own["next_refresh"] == 1e9
     stream.emit(torch.full((4,), 0.5), {"sex": np.arange(4) % 2})
-    assert stream._machine.own["next_refresh"] == 0.0
+    assert stream._live.machine.own["next_refresh"] == 0.0
 
 
 @needs_numba

@@ -86,7 +86,7 @@ class Reader:
     def merged(self) -> None:
         """Another replica's stream is added."""
         other = fl.InferenceState(list(self.stream.constraints), **self.options)
-        raw, known = self.random.random(20), self.stream._machine.vocabulary
+        raw, known = self.random.random(20), self.stream._live.machine.vocabulary
         y = other.emit(
             torch.tensor(raw),
             {name: self.random.choice(met, 20) for name, met in known.categories.items()},
@@ -103,7 +103,7 @@ class Reader:
         self.stream = again
 
     def check(self) -> None:
-        sums = self.stream._machine.history.sums
+        sums = self.stream._live.machine.history.sums
         assert float(sums["count"].sum()) == self.count == self.stream.samples
         assert float(sums["emitted"].sum()) == pytest.approx(self.total, abs=2e-6 * self.count)
         assert self.stream.waiting_labels == len(self.waiting)
@@ -154,7 +154,7 @@ def test_the_shift_between_groups_does_not_chatter(seed: int, geometry: str) -> 
     path = [0.0]
     for score, code in zip(raw.tolist(), group.tolist(), strict=True):
         stream.emit(one(score), {"s": [code]})
-        shifts = list(stream._machine.shifts)
+        shifts = list(stream._live.machine.shifts)
         path.append(shifts[0] - shifts[1] if len(shifts) == 2 else 0.0)
     moves = np.diff(path)
     assert abs(path[-1]) > 0.1  # else there would be nothing to compare with

@@ -61,25 +61,25 @@ def test_the_latest_scores_of_each_cell_are_kept_newest_first(parts: list[int], 
 @pytest.mark.usefixtures("plain")
 def test_points_of_a_trace_stay_what_they_were() -> None:
     state = streamed(120)
-    machine = state._machine
-    before = state._watch.trace.until_now(machine, state.phase)[:-1]
+    machine = state._live.machine
+    before = state._live.watch.trace.until_now(machine, state.phase)[:-1]
     for _ in range(80):
         state.emit(torch.tensor([0.9]), {"sex": [1]})
-    after = state._watch.trace.until_now(machine, state.phase)
+    after = state._live.watch.trace.until_now(machine, state.phase)
     assert len(before) > 2
     for old, new in zip(before, after, strict=False):
         assert (old.samples, old.gaps, old.shifts, old.phase) == (new.samples, new.gaps, new.shifts, new.phase)
 
 
 def test_only_the_latest_events_are_kept() -> None:
-    machine = streamed(0)._machine
+    machine = streamed(0)._live.machine
     for i in range(250):
         machine.note("counted", str(i))
     assert [event.text for event in machine.events] == [str(i) for i in range(50, 250)]
 
 
 def test_sums_that_are_made_light_keep_the_share_that_others_told() -> None:
-    machine = streamed(0)._machine
+    machine = streamed(0)._live.machine
     book = np.full((ROWS, 2), 6e6)
     state = {**machine.own, "book": book, "borrowed": np.full((6, 2), 3e6), "weight": 2e6}
     found = lightened(state, machine)
@@ -94,11 +94,11 @@ def test_labels_that_others_told_fade_like_all_labels() -> None:
     state = fl.InferenceState(equal, bounds=(0.0, 1.0), memory=20.0)
     features, y = {"sex": [0, 1] * 10}, torch.tensor([0.0, 1.0, 1.0, 0.0] * 5)
     state.emit(torch.linspace(0.1, 0.9, 20), features, y=y)
-    own = state._machine.own
+    own = state._live.machine.own
     own["borrowed_labels"] = own["labels"].copy()  # type: ignore[index]
     told = own["labels"].sum()
     state.emit(torch.linspace(0.1, 0.9, 20), features, y=y)
-    own = state._machine.own
+    own = state._live.machine.own
     assert own["borrowed_labels"].sum() == pytest.approx(told * np.exp(-20 / 80.0))
     assert (own["labels"] >= own["borrowed_labels"]).all()
 
@@ -149,12 +149,12 @@ def test_raw_means_rest_within_twice_their_slack(share: float, *, rests: bool) -
 
 def test_labels_that_had_to_make_room_are_counted_and_told_once() -> None:
     state = streamed(0)
-    state._pending.limit = 5
+    state._live.pending.limit = 5
     for first in (0, 8, 16):
         ids = list(range(first, first + 8))
         state.emit(torch.full((8,), 0.5), {"sex": [0, 1] * 4}, ids=ids)
     assert state.waiting_labels == 5
-    assert state._machine.lost_labels == 19
+    assert state._live.machine.lost_labels == 19
     assert [event.kind for event in state.events].count("labels lost") == 1
     assert fl.InferenceState(PARITY, bounds=(0.0, 1.0)).state_dict()["machine"]["lost_labels"] == 0
 
@@ -165,7 +165,7 @@ def test_no_short_way_goes_past_a_lease(n: int, way: str, monkeypatch: pytest.Mo
     monkeypatch.setenv(switch.SWITCH, way)
     monkeypatch.setattr(switch, "_streams", switch._Library(switch.StreamSweeps))
     state = streamed(60)
-    machine = state._machine
+    machine = state._live.machine
     machine.lease = Lease.begin(0.0, machine.history)
     means = machine.lease.sums / machine.lease.counts
     found = state.emit(torch.full((n,), 0.9, dtype=torch.float64), {"sex": torch.arange(n)})
@@ -176,14 +176,14 @@ def test_no_short_way_goes_past_a_lease(n: int, way: str, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("bad", [[float("nan")], [0.5, float("inf")]])
 def test_a_plain_call_that_raises_where_a_solution_is_due_changes_nothing(bad: list[float]) -> None:
     state = streamed(60)
-    state._machine.own["next_refresh"] = 0.0  # type: ignore[index]
-    before, revision = state.state_dict()["machine"]["policy"], state._machine.revision
+    state._live.machine.own["next_refresh"] = 0.0  # type: ignore[index]
+    before, revision = state.state_dict()["machine"]["policy"], state._live.machine.revision
     with pytest.raises(NonFiniteScoresError):
         state.emit(torch.tensor(bad), {"sex": torch.arange(len(bad))})
     after = state.state_dict()["machine"]["policy"]
     assert np.array_equal(before["book"], after["book"], equal_nan=True)
     assert (before["weight"], before["next_refresh"]) == (after["weight"], after["next_refresh"])
-    assert revision == state._machine.revision
+    assert revision == state._live.machine.revision
 
 
 def test_a_saved_stream_goes_on_with_its_transition() -> None:
@@ -192,8 +192,8 @@ def test_a_saved_stream_goes_on_with_its_transition() -> None:
     state.change_constraints(wider, over=1000)
     other = fl.InferenceState(wider, bounds=(0.0, 1.0))
     other.load_state_dict(state.state_dict())
-    assert state._machine.transition is not None
-    assert other._machine.transition == state._machine.transition
+    assert state._live.machine.transition is not None
+    assert other._live.machine.transition == state._live.machine.transition
     assert other.phase is state.phase is fl.streaming.Phase.CHANGING
 
 
@@ -203,7 +203,7 @@ def test_what_waits_for_a_label_keeps_its_category_under_other_codes() -> None:
     state.adopt(Vocabulary({"sex": ("M", "F")}, open=False))
     state.observe_labels(["of F"], [1.0])
     positive = state.state_dict()["machine"]["history"]["sums"][5]
-    assert dict(zip(names_of(state._machine), positive.tolist(), strict=True)) == {"sex=F": 1.0, "sex=M": 0.0}
+    assert dict(zip(names_of(state._live.machine), positive.tolist(), strict=True)) == {"sex=F": 1.0, "sex=M": 0.0}
 
 
 def test_a_step_that_fails_leaves_no_cell_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_buckets_without_a_window_grow_longer_not_more() -> None:
     assert sum(lengths) == n
     assert 10 <= len(lengths) <= 24
     assert len(set(lengths[:-1])) <= 2
-    assert state._machine.windows.every == 1600.0
+    assert state._live.machine.windows.every == 1600.0
 
 
 @pytest.mark.usefixtures("plain")
@@ -239,7 +239,7 @@ def test_no_solution_waits_longer_than_half_of_the_memory() -> None:
     state, ages = fl.InferenceState(PARITY, bounds=(0.0, 1.0), memory=400.0), []
     for i in range(1500):
         state.emit(torch.tensor([0.5]), {"sex": [i % 2]})
-        ages.append(i + 1 - state._machine.own["solved"])
+        ages.append(i + 1 - state._live.machine.own["solved"])
     assert 100 < max(ages[400:]) <= 200 + 26
 
 
@@ -268,7 +268,7 @@ def test_rows_of_parities_are_solved_as_statements_are(
         ids = [f"{number} {i}" for i in range(20)]
         stream.emit(torch.from_numpy(scores), features, ids=ids)
         stream.observe_labels(ids, torch.from_numpy((draw.random(20) < scores).astype(float)))
-    machine, k = stream._machine, len(stream._machine.history.cells)
+    machine, k = stream._live.machine, len(stream._live.machine.history.cells)
     more = None if block is None else (draw.integers(0, k, block), draw.random(block))
     books, feeds = [], []
     for solve in (_feed_of_parities, _feed_of_statements):
@@ -307,8 +307,8 @@ def test_a_step_that_begins_to_count_by_groups_keeps_the_sums_of_its_readers() -
     for n in [2, 1, 1, 1, 9, 1, 1, 12, 1, 1, 1, 30]:
         sex = np.arange(n) % 2
         total += float(stream.emit(torch.tensor(random.random(n)), {"sex": sex}).sum())
-        stream._machine.scratch.pop("sums", None)  # as after a refused request
-    assert float(stream._machine.history.sums["emitted"].sum()) == pytest.approx(total, abs=1e-9)
+        stream._live.machine.scratch.pop("sums", None)  # as after a refused request
+    assert float(stream._live.machine.history.sums["emitted"].sum()) == pytest.approx(total, abs=1e-9)
 
 
 @pytest.mark.usefixtures("plain")
@@ -316,7 +316,7 @@ def test_a_plain_block_that_cannot_be_taken_changes_nothing() -> None:
     stream = fl.InferenceState([PARITY], bounds=(0.0, 1.0))
     for _ in range(40):
         stream.emit(torch.tensor([0.4, 0.6]), {"sex": ["F", "M"]})
-    machine = stream._machine
+    machine = stream._live.machine
     machine.own["next_refresh"] = math.inf  # no solution is due, so that nobody else has looked at the call
     before, written = machine.own["book"].copy(), machine.history._written
     for cells, scores in (([0, 1], [0.5, math.nan]), ([0, 2], [0.5, 0.5]), ([0, 1], [math.inf, 0.5])):

@@ -73,7 +73,7 @@ def test_penalised_step_is_the_minimiser() -> None:
     for multiplier in (0.01, 0.1, 0.5, 5.0):
         z, sex = 0.3 + 0.4 * rng.random(12), np.array([0, 1, 1] * 4)
         stream = fl.InferenceState([fl.DemographicParity("g", TOLERANCE)], bounds=(0.0, 1.0), policy="per_batch")
-        stream._machine.own = {**stream._machine.own, "multiplier": multiplier}
+        stream._live.machine.own = {**stream._live.machine.own, "multiplier": multiplier}
         y = stream.emit(tensor(z), {"g": sex}).numpy()
 
         def cost(y: np.ndarray, z: np.ndarray = z, sex: np.ndarray = sex, m: float = multiplier) -> float:

@@ -188,7 +188,7 @@ def test_a_picture_of_a_loaded_stream_begins_with_it() -> None:
     stream.load_state_dict(new_stream()[0].state_dict())
     for code in range(40):
         stream.emit(one(0.5), {"sex": [code % 2]})
-    assert stream._watch.trace.latest <= 40
+    assert stream._live.watch.trace.latest <= 40
 
 
 def test_a_feed_forward_that_cannot_be_solved_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,4 +218,4 @@ def test_a_picture_ends_where_the_stream_stands() -> None:
     assert line.get_ydata()[-1] == pytest.approx(stream.pooled_gap()[PARITY.name])
     assert shifts.get_lines()[0].get_xdata()[-1] == 1003
     assert stream.plot().axes[0].get_lines()[0].get_xdata()[-1] == 1003
-    assert stream._watch.trace.latest < 1003
+    assert stream._live.watch.trace.latest < 1003

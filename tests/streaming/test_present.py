@@ -174,7 +174,7 @@ def test_a_steady_stream_is_not_cut_and_does_not_chatter() -> None:
     for score, code in zip(z, g, strict=True):
         stream.emit(one(score), {"s": [int(code)]})
         if stream.samples >= 1000:
-            shifts.append(list(stream._machine.shifts))
+            shifts.append(list(stream._live.machine.shifts))
     assert not [event for event in stream.events if event.kind == "sudden change"]
     path = np.array(shifts)
     assert np.abs(np.diff(path, axis=0)).max() <= 0.02
@@ -258,7 +258,7 @@ def test_a_block_many_memories_long_is_the_whole_present(memory: float) -> None:
         y = stream.emit(tensor(np.clip(z + 0.2 * sex, 0, 1)), {"s": sex.tolist()}).numpy()
         assert np.isfinite(y).all()
         assert abs(y[sex == 1].mean() - y[sex == 0].mean()) <= 0.02 + 3 * 0.3 * (2 / 2_500) ** 0.5
-    assert all(np.isfinite(row).all() for row in stream._machine.own["book"][:11])
+    assert all(np.isfinite(row).all() for row in stream._live.machine.own["book"][:11])
 
 
 def test_twelve_cells() -> None:

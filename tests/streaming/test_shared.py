@@ -21,7 +21,7 @@ from fairlayer.decisions.rounding import Rounding, cells_of
 from fairlayer.errors import LabelValueError
 from fairlayer.groups import Vocabulary
 from fairlayer.streaming.control.lease import Lease
-from fairlayer.streaming.store import Answer, IdReusedError, StoreError
+from fairlayer.streaming.store import IdReusedError, StoredAnswer, StoreError
 from fairlayer.streaming.stores.shared import SharedStore
 from fairlayer.streaming.stores.together import Together
 from fairlayer.streaming.stores.worker import SharedStream
@@ -137,7 +137,7 @@ def test_questions_of_several_threads_are_asked_as_one() -> None:
         assert go.wait(20)
         if "broken" in ids:
             raise StoreError("it broke")
-        return {each: Answer(float(each), None, 0.0) for each in ids if each != "nobody"}  # type: ignore[arg-type]
+        return {each: StoredAnswer(float(each), None, 0.0) for each in ids if each != "nobody"}  # type: ignore[arg-type]
 
     together = Together(ask_for)  # type: ignore[arg-type]
     found: dict[object, object] = {}
@@ -294,7 +294,7 @@ def test_a_store_that_is_gone_stops_nobody_and_the_lease_bounds_what_follows() -
 def test_a_lease_can_always_be_kept() -> None:
     state = fl.InferenceState([PARITY], bounds=(0.0, 1.0))
     state.emit(torch.full((20,), 0.4), {"sex": ["F", "M"] * 10})
-    history = state._machine.history
+    history = state._live.machine.history
     lease = Lease.begin(0.1, history)
     kept = lease.kept(history, np.zeros(200, dtype=np.int64), np.ones(200))
     mean = lease.sums[0] / lease.counts[0]
@@ -306,7 +306,7 @@ def test_a_lease_can_always_be_kept() -> None:
 def test_a_lease_that_was_used_up_while_an_exchange_was_under_way_stays_within_what_was_asked() -> None:
     state = fl.InferenceState([PARITY], bounds=(0.0, 1.0))
     state.emit(torch.full((20,), 0.4), {"sex": ["F", "M"] * 10})
-    history = state._machine.history
+    history = state._live.machine.history
     lease = Lease.begin(0.001, history)
     for edge in (1.0, 0.0):  # steps that did not know of this lease
         state.emit(torch.full((200,), edge), {"sex": ["F"] * 200})
@@ -350,7 +350,7 @@ def test_decisions_share_a_store_with_scores(address: str) -> None:
         mine = [answer for s, answer in answers if s == sex]
         assert told[f"sex={sex}"] == ((sex,), len(mine), int(sum(mine)))
         [cell] = [i for i, name in enumerate(one.state.counts()) if name == f"sex={sex}"]
-        emitted = one.state._machine.history.sums["emitted"][cell]
+        emitted = one.state._live.machine.history.sums["emitted"][cell]
         assert abs(emitted - sum(mine)) <= 2 * 0.5 + 1e-9  # half a person of each worker
     left = one._finish.to_state() if one._finish else {}
     one.close()

@@ -391,7 +391,7 @@ class TestCategories:
 
 def _sums(stream: fl.InferenceState) -> dict[str, list[float]]:
     history = stream.state_dict()["machine"]["history"]
-    names = names_of(stream._machine)
+    names = names_of(stream._live.machine)
     return {name: history["sums"][:, i].tolist() for i, name in enumerate(names)}
 
 
@@ -444,7 +444,7 @@ def test_merge_of_other_categories_is_refused_whole() -> None:
 def _labels_after(stream: fl.InferenceState, key: str) -> dict[str, float]:
     stream.observe_labels([key], [1.0])
     sums = stream.state_dict()["machine"]["history"]["sums"]
-    return {name: float(sums[5, i]) for i, name in enumerate(names_of(stream._machine))}  # count1
+    return {name: float(sums[5, i]) for i, name in enumerate(names_of(stream._live.machine))}  # count1
 
 
 def _replica(rank: int, port: int, folder: str) -> None:

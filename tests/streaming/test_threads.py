@@ -145,5 +145,5 @@ def test_a_change_that_another_thread_told_first() -> None:
             return True
 
     state = new_model("anytime").inference_state
-    state._watch._changes, state._watch.untold = Emptied(), True
+    state._live.watch._changes, state._live.watch.untold = Emptied(), True
     assert state.samples == 0

@@ -248,7 +248,22 @@ def test_buckets_count_the_samples_of_each_phase_exactly(size: int) -> None:
         raw = 0.3 + 0.3 * (i % 2) * (1 if i * size < 1_200 else -1) + 0.1 * random.random(size)
         stream.emit(torch.tensor(raw), {"sex": torch.full((size,), i % 2)})
     stream.report()  # sums up what is left
-    windows = stream._machine.windows
+    windows = stream._live.machine.windows
     found: Counter[fl.Phase] = sum((bucket.phases for bucket in windows.buckets), Counter(windows.before.phases))
     assert found == expected
     assert len(expected) >= 3
+
+
+def test_a_bucket_of_two_phases_alike_has_the_same_one_when_it_is_loaded() -> None:
+    """The first by the order of the phases, not the first that came, which nothing saved could tell."""
+    scores, sex = lending(0, 40)
+    tight = [fl.DemographicParity("sex", 0.01)]
+    first = fl.InferenceState([fl.DemographicParity("sex", 0.05)], bounds=(0.0, 1.0))
+    first.emit(tensor(scores[:20]), {"sex": sex[:20]})
+    first.change_constraints(tight, over=100)
+    first.emit(tensor(scores[20:]), {"sex": sex[20:]})
+    second = fl.InferenceState(tight, bounds=(0.0, 1.0))
+    second.load_state_dict(first.state_dict())
+    assert second._live.machine.windows.buckets[0].phases == {fl.Phase.COLD: 20, fl.Phase.CHANGING: 20}
+    assert second.report() == first.report()
+    assert first.report().buckets[0].phase is fl.Phase.CHANGING

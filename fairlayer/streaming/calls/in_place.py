@@ -51,9 +51,9 @@ def step_in_place(stream: Machine, lookup: CellLookup, given: tuple[Tensor, int,
         return None
     if edge is None:
         return None
-    rested, due = False, rule.samples >= own.get("next_refresh", _NEVER)
-    if due or stream.now is not None:
-        rested = due and quick.rests(own, stream)
+    due = rule.samples >= own.get("next_refresh", _NEVER)
+    rested = due and quick.rests(own, stream)
+    if (due and not rested) or stream.now is not None:
         if not quick.takes((edge, at, wide, n, history.place(n))):
             return None  # before anything is solved, so that a call that raises changes nothing
         if due and not rested:

@@ -29,7 +29,7 @@ from fairlayer.groups import Groups
 if TYPE_CHECKING:
     from fairlayer.streaming.machine import Machine
 
-__all__ = ["Guards", "Layout", "Sample", "Totals", "guards_of"]
+__all__ = ["Guards", "MemberRows", "Sample", "Totals", "guards_of"]
 
 EVERYBODY, LABEL_1, LABEL_0 = 0, 1, 2
 Totals = list[list[float]]
@@ -54,7 +54,7 @@ class Sample(NamedTuple):
     emitted: float
 
 
-class Layout(NamedTuple):
+class MemberRows(NamedTuple):
     """Where a parity finds its members among rows of one cell each.
 
     Args:
@@ -110,11 +110,11 @@ class Guards:
         return set(self.member[self.member >= 0].tolist()) == set(range(len(self.members)))
 
     @cached_property
-    def layouts(self) -> list[Layout]:
+    def layouts(self) -> list[MemberRows]:
         """Of each parity, where its cells are."""
         return [self.layout(j, np.arange(self.member.shape[1])) for j in range(len(self.owners))]
 
-    def layout(self, parity: int, cells: IntArray) -> Layout:
+    def layout(self, parity: int, cells: IntArray) -> MemberRows:
         """Return where a parity finds its members among rows of these cells."""
         place = self.member[parity].take(cells) - self.start[parity]
         rows: IntArray | slice = slice(None)
@@ -122,7 +122,7 @@ class Guards:
             kept = np.flatnonzero(place >= 0)
             rows = kept[place[kept].argsort(kind="stable")]
             place = place[rows]
-        return Layout(rows, place, place.searchsorted(np.arange(len(self.names[parity]))))
+        return MemberRows(rows, place, place.searchsorted(np.arange(len(self.names[parity]))))
 
     @cached_property
     def _gather(self) -> tuple[FloatArray, FloatArray | None]:

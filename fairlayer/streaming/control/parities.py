@@ -19,14 +19,14 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.streaming.control.bands import RESTS, RESTS_ALONE, SWEEPS, at_balance, falling_of, table_around
-from fairlayer.streaming.control.guard import EVERYBODY, LABEL_1, Guards, Layout
+from fairlayer.streaming.control.guard import EVERYBODY, LABEL_1, Guards, MemberRows
 
-__all__ = ["Parity", "Rows", "folded", "parities_of", "solve_parities"]
+__all__ = ["Parity", "ScoreRows", "folded", "parities_of", "solve_parities"]
 
-Answer = Callable[[FloatArray, FloatArray], FloatArray]
+Answering = Callable[[FloatArray, FloatArray], FloatArray]
 
 
-class Rows(NamedTuple):
+class ScoreRows(NamedTuple):
     """Points in rows of one cell each.
 
     Args:
@@ -58,7 +58,7 @@ class Parity(NamedTuple):
 
     owner: str
     names: tuple[str, ...]
-    layout: Layout
+    layout: MemberRows
     share: FloatArray | None
     weight: FloatArray
     unit: FloatArray
@@ -105,7 +105,7 @@ def folded(cells: IntArray, scores: FloatArray, known: int, wide: int) -> tuple[
     return np.repeat(np.arange(known), rows), score, weight
 
 
-def parities_of(found: Guards, rows: Rows, slacks: Callable[[int, FloatArray], FloatArray]) -> list[Parity]:
+def parities_of(found: Guards, rows: ScoreRows, slacks: Callable[[int, FloatArray], FloatArray]) -> list[Parity]:
     """Return the parities of a stream about its recent scores.
 
     Args:
@@ -128,7 +128,7 @@ def parities_of(found: Guards, rows: Rows, slacks: Callable[[int, FloatArray], F
 
 
 def solve_parities(
-    parities: Sequence[Parity], scores: FloatArray, answer: Answer, *, limit: float, before: Mapping[str, float]
+    parities: Sequence[Parity], scores: FloatArray, answer: Answering, *, limit: float, before: Mapping[str, float]
 ) -> tuple[list[FloatArray], float]:
     """Return the shifts of each parity (members,), and by how much the worst one is not met; see `solve_bands`.
 

@@ -64,7 +64,7 @@ class BucketReport:
         moved: share of predictions that differ from the raw score.
         at_bound: share that stands at a bound.
         flips: share whose decision at the middle of the bounds differs from that of the raw score.
-        phase: the phase of most of its predictions.
+        phase: the phase of most of its predictions; of several with as many, the first by the order of `Phase`.
 
     Example:
         >>> import torch, fairlayer as fl
@@ -234,7 +234,7 @@ def _bucket(machine: Machine, bucket: Bucket, names: Sequence[str]) -> BucketRep
         moved=float(bucket.of("moved").sum() / n),
         at_bound=float(bucket.of("bound").sum() / n),
         flips=float(bucket.of("flips").sum() / n),
-        phase=bucket.phases.most_common(1)[0][0] if bucket.phases else None,
+        phase=max(Phase, key=bucket.phases.__getitem__) if bucket.phases else None,
     )
 
 

@@ -13,7 +13,7 @@ from fairlayer.constraints import Constraint
 from fairlayer.edge import as_columns, feature_names, read_groups, read_per_sample
 from fairlayer.errors import ConstraintDefinitionError, ShapeError
 from fairlayer.groups import Groups, Vocabulary
-from fairlayer.streaming.store import Answer, Id, IdReusedError, LabelChangedError, UnknownIdError
+from fairlayer.streaming.store import Id, IdReusedError, LabelChangedError, StoredAnswer, UnknownIdError
 
 __all__ = [
     "Asked",
@@ -92,7 +92,7 @@ class Asked:
         """The ids, none where none were given."""
         return self.whole.ids or []
 
-    def unanswered(self, known: Mapping[Id, Answer]) -> list[int]:
+    def unanswered(self, known: Mapping[Id, StoredAnswer]) -> list[int]:
         """Return which samples have no answer yet.
 
         Raises:
@@ -119,7 +119,7 @@ class Asked:
             _some(whole.read, rows),
         )
 
-    def answered(self, rows: Sequence[int], answers: Tensor | None, known: Mapping[Id, Answer]) -> Emitted:
+    def answered(self, rows: Sequence[int], answers: Tensor | None, known: Mapping[Id, StoredAnswer]) -> Emitted:
         """Return the answers (n,): new ones for some of the samples, and for the others what was answered before."""
         emitted, raw = self.whole.raw.clone(), self.whole.raw.clone()
         if answers is not None:
@@ -162,7 +162,7 @@ def _some(values: list[Any] | None, rows: Sequence[int]) -> list[Any] | None:
     return None if values is None else [values[i] for i in rows]
 
 
-def _check_record(key: Id, known: Answer | None, digest: str | None) -> None:
+def _check_record(key: Id, known: StoredAnswer | None, digest: str | None) -> None:
     """See that an id which was answered before comes with the record that it came with then.
 
     Raises:

@@ -46,22 +46,22 @@ class Exchanged:
         for slot, published in told.items():
             values = _read(published)
             others.update(values["counters"])
-            machine = loaded(self.state._setting, values["machine"])
+            machine = loaded(self.state._live.setting, values["machine"])
             if machine.rule.samples:
                 found[slot] = machine
         self.others = others
         if all(_same_counts(self._heard.get(slot), machine) for slot, machine in found.items()):
             return  # nothing new
-        with self.state._lock:
-            machine = self.state._machine
+        with self.state._live.lock:
+            machine = self.state._live.machine
             hear(machine, [(each, self._heard.get(slot)) for slot, each in found.items()])
             machine.events.pop()  # one each second would push out all others
-            self.state._know()
+            self.state._live.know()
         self._heard = found
 
     def published(self) -> bytes:
         """Return this worker's own counts: all that it knows less what it has heard."""
-        own = loaded(self.state._setting, self.state.state_dict()["machine"])
+        own = loaded(self.state._live.setting, self.state.state_dict()["machine"])
         subtract(own, self._heard.values())
         own.transition, own.events = None, []
         return _written({"machine": machine_state(own), "counters": dict(self.own)})
@@ -85,7 +85,7 @@ class Exchanged:
         saved = None if found.state is None else _read(found.state)
         if saved is not None:
             self.state.load_state_dict(saved["state"])
-            self._heard = {int(slot): loaded(self.state._setting, state) for slot, state in saved["heard"].items()}
+            self._heard = {int(slot): loaded(self.state._live.setting, state) for slot, state in saved["heard"].items()}
             self.own.update(saved["counters"])
             if self._finish is not None:
                 self._finish.load_state(saved["finish"])

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from fairlayer.errors import require
-from fairlayer.streaming.store import Answer, Id, Step, StoreError
+from fairlayer.streaming.store import Id, Step, StoredAnswer, StoreError
 from fairlayer.trail import SlotTrail, TrailError
 from fairlayer.trail.amending import rewritten
 from fairlayer.trail.appending import Prepared
@@ -197,14 +197,14 @@ class Database:
             ).fetchall()
         return {number: bytes(each) for number, each in others}, {json.loads(key): label for key, label in labels}
 
-    def answers(self, ids: Sequence[Id]) -> dict[Id, Answer]:
+    def answers(self, ids: Sequence[Id]) -> dict[Id, StoredAnswer]:
         """Return what any worker has answered for those of the ids that have come before."""
         with self._statement() as cursor:
             rows = cursor.execute(
                 "SELECT id, emitted, label, raw, digest FROM fairlayer_answers WHERE id = ANY(%s)",
                 ([_key(each) for each in ids],),
             ).fetchall()
-        return {json.loads(key): Answer(*answer) for key, *answer in rows}
+        return {json.loads(key): StoredAnswer(*answer) for key, *answer in rows}
 
     def label(self, labels: Mapping[Id, float]) -> None:
         """Write labels of predictions of any worker; each keeps its first."""

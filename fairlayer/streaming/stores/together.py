@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fairlayer.streaming.store import Answer, Id
+from fairlayer.streaming.store import Id, StoredAnswer
 
 __all__ = ["Together"]
 
@@ -16,7 +16,7 @@ class _Round:
     """The ids that are asked for at once, and what became of them."""
 
     ids: list[Id] = field(default_factory=list)
-    found: Mapping[Id, Answer] | None = None
+    found: Mapping[Id, StoredAnswer] | None = None
     error: BaseException | None = None
 
 
@@ -27,17 +27,17 @@ class Together:
         ask: looks ids up; called by one thread at a time.
 
     Example:
-        >>> from fairlayer.streaming.store import Answer
-        >>> together = Together(lambda ids: {each: Answer(0.5, None, 0.4) for each in ids if each == "a"})
+        >>> from fairlayer.streaming.store import StoredAnswer
+        >>> together = Together(lambda ids: {each: StoredAnswer(0.5, None, 0.4) for each in ids if each == "a"})
         >>> together(["a", "b"])
-        {'a': Answer(emitted=0.5, label=None, raw=0.4, digest=None)}
+        {'a': StoredAnswer(emitted=0.5, label=None, raw=0.4, digest=None)}
     """
 
-    def __init__(self, ask: Callable[[Sequence[Id]], Mapping[Id, Answer]]) -> None:
+    def __init__(self, ask: Callable[[Sequence[Id]], Mapping[Id, StoredAnswer]]) -> None:
         self._ask, self._next, self._busy = ask, _Round(), False
         self._changed = threading.Condition()
 
-    def __call__(self, ids: Sequence[Id]) -> dict[Id, Answer]:
+    def __call__(self, ids: Sequence[Id]) -> dict[Id, StoredAnswer]:
         """Return what is known of the ids; an error of the question is raised in each thread that it was for."""
         with self._changed:
             mine = self._next

@@ -22,7 +22,7 @@ from torch import Tensor
 from fairlayer.groups import Groups, Vocabulary
 from fairlayer.streaming.control.lease import Lease
 from fairlayer.streaming.state import InferenceState
-from fairlayer.streaming.store import Answer, Id, Step, StoreError
+from fairlayer.streaming.store import Id, Step, StoredAnswer, StoreError
 from fairlayer.streaming.stores.asking import Delivered, Emitted, Part, check_known, check_same, read_asked, read_labels
 from fairlayer.streaming.stores.exchanging import Exchanged
 from fairlayer.streaming.stores.finishing import Finish, answered_of, finished, owner_of, step_of
@@ -71,9 +71,9 @@ class SharedStream:
         self._constraints = state.constraints
         self._labelled = any(constraint.needs_labels for constraint in self._constraints)
         self._waiting: list[Queued] = []  # steps that the database does not have
-        self._recent: dict[Id, Answer] = {}  # their answers
+        self._recent: dict[Id, StoredAnswer] = {}  # their answers
         # And those that it has got since the last exchange but one: a look-up may have begun before they were there.
-        self._stored_since: list[dict[Id, Answer]] = [{}, {}]
+        self._stored_since: list[dict[Id, StoredAnswer]] = [{}, {}]
         self._spooled: dict[Id, float] = {}  # labels that came while the database was gone
         self._exchanged = Exchanged(state, finish)
         self._stored = self._seq = 0
@@ -178,9 +178,9 @@ class SharedStream:
             StoreError: too many labels wait; nothing is counted.
         """
         told = read_labels(ids, y, labelled=self._labelled)
-        with self.state._lock:
+        with self.state._live.lock:
             labels = np.array(list(told.values()))
-            self.state._machine.check_labels(_some_groups(self.state, len(told)), labels)
+            self.state._live.machine.check_labels(_some_groups(self.state, len(told)), labels)
         if self.attached:
             try:
                 return self._store_labels(told)
@@ -189,7 +189,7 @@ class SharedStream:
         with self.lock:
             if len(self._spooled) + len(told) > _MOST_WAITING:
                 raise StoreError(f"no more labels can be taken: {len(self._spooled)} wait, and {self._said}")
-            check_same(told, {key: Answer(0.0, self._spooled.get(key), 0.0) for key in told})
+            check_same(told, {key: StoredAnswer(0.0, self._spooled.get(key), 0.0) for key in told})
             self._spooled.update(told)
         return Delivered(0, len(told))
 
@@ -219,7 +219,7 @@ class SharedStream:
 
     # ---- requests
 
-    def _known(self, keys: list[Id]) -> dict[Id, Answer]:
+    def _known(self, keys: list[Id]) -> dict[Id, StoredAnswer]:
         if not keys or not self.attached:
             return {}
         try:
@@ -237,7 +237,7 @@ class SharedStream:
         self._waiting.append(Queued(self._seq, step, self._recorded(step, part)))
         marks: Sequence[str | None] = step.digests or [None] * len(step.ids or ())
         for key, mark, a, b in zip(step.ids or (), marks, step.answered, step.raw or (), strict=bool(step.ids)):
-            self._recent[key] = Answer(a, None, b, mark)
+            self._recent[key] = StoredAnswer(a, None, b, mark)
         self._more.notify_all()
         return torch.tensor(step.answered, dtype=torch.float64)
 
@@ -291,10 +291,10 @@ class SharedStream:
             self._exchanged.learn(labels)
             steps, seq, settled = list(self._waiting), self._seq, dict(self._exchanged.learnt)
             state, published = self._exchanged.snapshot(), self._exchanged.published()
-            lease = Lease.begin(self.store.lease / self.store.shares, self.state._machine.history)
+            lease = Lease.begin(self.store.lease / self.store.shares, self.state._live.machine.history)
         self._writer.exchange(self.slot, steps, seq=seq, state=state, published=published, settled=list(settled))
         with self.lock:
-            self.state._machine.lease = lease
+            self.state._live.machine.lease = lease
             self._stored_since = [self._stored_since[-1], {}]
             for key in settled:
                 self._exchanged.learnt.pop(key, None)
@@ -315,7 +315,7 @@ class SharedStream:
                 self._spooled.pop(key, None)
             if len(good) < len(spooled):
                 text = f"{len(spooled) - len(good)} of {len(spooled)} had no prediction, or another label before"
-                self.state._machine.note("labels left out", text)
+                self.state._live.machine.note("labels left out", text)
                 warnings.warn(f"labels that waited for the PostgreSQL store were left out: {text}.", stacklevel=2)
 
     def _done(self, seq: int) -> None:
@@ -327,7 +327,7 @@ class SharedStream:
                         self._stored_since[-1][key] = self._recent.pop(key)
             if not self.attached:
                 self.attached, self._said = True, ""
-                self.state._machine.note("store back", "what waited is written; the others are heard again")
+                self.state._live.machine.note("store back", "what waited is written; the others are heard again")
                 warnings.warn("the PostgreSQL store is back; what waited has been written.", stacklevel=2)
             self._more.notify_all()
 
@@ -337,13 +337,15 @@ class SharedStream:
         with self._more:
             if self.attached:
                 self.attached, self._said = False, str(error)
-                self.state._machine.note("store gone", f"share of the lease: {self.store.lease / self.store.shares:g}")
+                self.state._live.machine.note(
+                    "store gone", f"share of the lease: {self.store.lease / self.store.shares:g}"
+                )
                 warnings.warn(f"answers wait in memory: {error}", stacklevel=2)
             self._more.notify_all()
 
 
 def _some_groups(state: InferenceState, n: int) -> Any:
     """Return groups to read labels beside; labels are checked by their values only."""
-    machine = state._machine
+    machine = state._live.machine
     codes = np.zeros(n, dtype=np.int64)
     return Groups.from_codes(dict.fromkeys(machine.features, codes), machine.vocabulary)

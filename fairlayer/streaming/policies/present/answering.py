@@ -12,8 +12,8 @@ from fairlayer.fused import stream_refused
 from fairlayer.fused.book import BASE, COUNT, COUNT1, EMITTED, EMITTED1, RAW, RAW1, SLOPE
 from fairlayer.streaming.control.guard import Sample, within
 from fairlayer.streaming.policies.base import LARGEST_SQUARE, Call, State
-from fairlayer.streaming.policies.present.changes import asks, run_short_mean, run_short_means
-from fairlayer.streaming.policies.present.resting import ever_rests, has_hardly_moved, may_rest
+from fairlayer.streaming.policies.present.changes import asks, column_of, run_short_mean, run_short_means
+from fairlayer.streaming.policies.present.resting import has_hardly_moved, rest_until
 from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, numbers_of, reads_labels, scale
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Steps:
     def __init__(self, policy: Present, state: State, stream: Machine) -> None:
         self.policy, self.book, self.curve = policy, state["book"], state["curve"]
         self.numbers = numbers_of(self.book)
-        self.labelled, self.ever_rests = reads_labels(stream), ever_rests(policy, stream)
+        self.labelled, self.rest_until = reads_labels(stream), rest_until(policy, state, stream)
         self.base, self.slope = self.book[BASE], self.book[SLOPE]
         self.sums = self.book[COUNT : RAW1 + 1] if self.labelled else self.book[COUNT : RAW + 1]
         self.cells = self.book.shape[1]
@@ -61,7 +61,9 @@ class Steps:
 
     def rests(self, state: State, stream: Machine) -> bool:
         """Return whether a solution that is due can wait once more; see `resting`."""
-        return self.ever_rests and may_rest(state, stream) and has_hardly_moved(self.policy, state)
+        if stream.rule.samples > self.rest_until or state["next_refresh"] == 0.0 or stream.transition is not None:
+            return False
+        return has_hardly_moved(self.policy, state)
 
     # ---- a block
 
@@ -124,7 +126,7 @@ class Steps:
         """Count a block; return whether some cell of it asks for a solution at once."""
         state["weight"] = added.weight  # type: ignore[index]
         self.sums[:] = added.present
-        return run_short_means(self.numbers, added.sums, block[:2], added.weight)
+        return run_short_means(self.book, added.sums, block[:2], added.weight)
 
     def _one_by_one(self, state: State, block: Block, answers: FloatArray, weight: float) -> tuple[FloatArray, int]:
         found, noise, (cells, raw, estimate) = self.guards, state["noise"], block
@@ -154,7 +156,7 @@ class Steps:
             y, acts = found.allowed(found.totals(self.sums).tolist(), sample, state["noise"], self.bounds)
             sample = Sample(cell, weight, estimate, raw, y)
         self._count_one(sample)
-        return sample, before, acts, asks(book, cell, weight)
+        return sample, before, acts, asks(column_of(self.book, cell), weight)
 
     def _count_one(self, sample: Sample) -> None:
         book, (cell, weight, estimate, raw, emitted) = self.numbers, sample

@@ -11,7 +11,7 @@ known then counts half.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -50,6 +50,7 @@ __all__ = [
     "OLDER",
     "SURELY",
     "asks",
+    "column_of",
     "contradicts",
     "fade_strays",
     "far_means",
@@ -71,6 +72,9 @@ SURELY = (1.4, 1.0)
 LEAST_SPREAD = 0.25
 """Of the variance of all scores, that the variance of a cell counts as at least."""
 
+Column: TypeAlias = list[float]
+"""The numbers of a cell, by the row of the book: to read a list takes least."""
+
 _STRAYS, _SURELY_STRAYS = STRAYS**2, SURELY_STRAYS**2
 _SHORT_MEANS = tuple((row, length, 1.0 - 1.0 / length) for row, length in zip((FIRST, SECOND), SHORT, strict=True))
 _SUSPECT = 0.65  # share of the distance that is clear for the other cells, once one has changed
@@ -85,68 +89,75 @@ def run_short_mean(book: Numbers, cell: int, score: float) -> None:
         book[row, cell] = before + (score - before) / (seen if seen < length else length)
 
 
-def run_short_means(book: Numbers, sums: FloatArray, block: tuple[IntArray, FloatArray], weight: float) -> bool:
+def run_short_means(book: FloatArray, sums: FloatArray, block: tuple[IntArray, FloatArray], weight: float) -> bool:
     """Let the short means of each cell of a block go on, by the mean of its samples; return whether one asks.
 
     While a cell has few samples they go on one by one.
 
     Args:
-        book: the numbers of the book, with the block in its present sums.
+        book: the book, with the block in its present sums.
         sums: (3 or more, cells) samples, predictions and raw scores of the block.
         block: cells and raw scores.
         weight: of the newest sample.
     """
-    asked = False
-    for cell, (n, total) in enumerate(zip(sums[0].tolist(), sums[2].tolist(), strict=True)):
+    asked, numbers = False, numbers_of(book)
+    for cell, (n, total, column) in enumerate(zip(sums[0].tolist(), sums[2].tolist(), book.T.tolist(), strict=True)):
         if not n:
             continue
-        if book[SEEN, cell] < SHORT[1]:
+        if column[SEEN] < SHORT[1]:
             cells, raw = block
             for score in raw[cells == cell].tolist():
-                run_short_mean(book, cell, score)
-        else:
-            book[SEEN, cell] += n
-            mean = total / n
-            for row, _, kept in _SHORT_MEANS:
-                before = book[row, cell]
-                book[row, cell] = before + (1.0 - kept**n) * (mean - before)
-        asked = asked or asks(book, cell, weight)
+                run_short_mean(numbers, cell, score)
+            asked = asked or asks(column_of(book, cell), weight)
+            continue
+        column[SEEN] = numbers[SEEN, cell] = column[SEEN] + n
+        mean = total / n
+        for row, _, kept in _SHORT_MEANS:
+            before = column[row]
+            column[row] = numbers[row, cell] = before + (1.0 - kept**n) * (mean - before)
+        asked = asked or asks(column, weight)
     return asked
 
 
-def contradicts(book: Numbers, cell: int) -> bool:
+def column_of(book: FloatArray, cell: int) -> Column:
+    """Return the numbers of a cell, to be read: by the row of the book."""
+    found: Column = book[:, cell].tolist()
+    return found
+
+
+def contradicts(column: Column) -> bool:
     """Return whether the short means of one cell lie too far from its long one."""
-    if not book[SEEN, cell] > SURE:
+    if not column[SEEN] > SURE:
         return False
-    long = book[LONG, cell]
-    return abs(book[FIRST, cell] - long) > book[NEAR, cell] or abs(book[SECOND, cell] - long) > book[FAR, cell]
+    long = column[LONG]
+    return abs(column[FIRST] - long) > column[NEAR] or abs(column[SECOND] - long) > column[FAR]
 
 
-def since_solved(book: Numbers, cell: int, weight: float) -> tuple[float, float, float]:
+def since_solved(column: Column, weight: float) -> tuple[float, float, float]:
     """Return the samples of a cell that the last solution knew, those since, and their sum of distances.
 
     Distances are from the mean that the solution knew, so that `away / (size + new)` is how far the mean has moved.
     """
-    count = book[COUNT, cell]
-    away = (book[RAW, cell] - book[SOLVED_MEAN, cell] * count - book[SOLVED_AWAY, cell]) / weight
-    return book[SOLVED_SIZE, cell], (count - book[SOLVED_COUNT, cell]) / weight, away
+    count = column[COUNT]
+    away = (column[RAW] - column[SOLVED_MEAN] * count - column[SOLVED_AWAY]) / weight
+    return column[SOLVED_SIZE], (count - column[SOLVED_COUNT]) / weight, away
 
 
-def strayed(book: Numbers, cell: int, weight: float) -> bool:
+def strayed(column: Column, weight: float) -> bool:
     """Return whether what has come of a cell since the last solution has moved its raw mean by more than noise.
 
     A cell of few recent samples learns much from each new one, long before a solution is due by the count of all.
     """
-    if not book[SEEN, cell] > SURE:
+    if not column[SEEN] > SURE:
         return False
-    size, new, away = since_solved(book, cell, weight)
-    spread = book[SOLVED_SPREAD, cell]
+    size, new, away = since_solved(column, weight)
+    spread = column[SOLVED_SPREAD]
     return away * away > spread * spread * max(_STRAYS * size, _SURELY_STRAYS * new)
 
 
-def asks(book: Numbers, cell: int, weight: float) -> bool:
+def asks(column: Column, weight: float) -> bool:
     """Return whether one cell asks for a solution at once."""
-    return contradicts(book, cell) or strayed(book, cell, weight)
+    return contradicts(column) or strayed(column, weight)
 
 
 def far_means(stream: Machine, spread: float, cut: float) -> FloatArray:
@@ -190,21 +201,20 @@ def fade_strays(state: State, stream: Machine) -> None:
     What comes then weighs twice as much beside them. One that strays twice the same way has changed, and what has
     changed one cell may have changed the others too.
     """
-    book, sketch, weight = numbers_of(state["book"]), stream.history.sketch, state["weight"]
-    for cell in range(len(stream.history.cells)):
-        if book[SOLVED_SIZE, cell] > OLDER * SHORT[1] or not strayed(book, cell, weight):
+    book, sketch, weight = state["book"], stream.history.sketch, state["weight"]
+    for cell, column in enumerate(book.T.tolist()):
+        if column[SOLVED_SIZE] > OLDER * SHORT[1] or not strayed(column, weight):
             continue
         sketch.fade(cell, 0.5)
-        way = math.copysign(1.0, since_solved(book, cell, weight)[2])
-        if book[FADED, cell] == way:
-            state["book"][NEAR : FAR + 1] *= _SUSPECT
-        book[FADED, cell] = 0.0 if book[FADED, cell] == way else way
+        way = math.copysign(1.0, since_solved(column, weight)[2])
+        if column[FADED] == way:
+            book[NEAR : FAR + 1] *= _SUSPECT
+        book[FADED, cell] = 0.0 if column[FADED] == way else way
 
 
 def without_the_past(state: State, stream: Machine) -> State:
     """Forget the older scores of each cell whose short means contradict them."""
-    known = numbers_of(state["book"])
-    cells = [cell for cell in range(len(stream.history.cells)) if contradicts(known, cell)]
+    cells = [cell for cell, column in enumerate(state["book"].T.tolist()) if contradicts(column)]
     if not cells:
         return state
     book = state["book"].copy()

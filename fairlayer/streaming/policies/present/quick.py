@@ -22,7 +22,7 @@ from fairlayer.geometry.likelihood import Likelihood
 from fairlayer.streaming.calls.lookup import address
 from fairlayer.streaming.control.guard import Guards
 from fairlayer.streaming.policies.base import Placed, State
-from fairlayer.streaming.policies.present.resting import RESTS, ever_rests, may_rest
+from fairlayer.streaming.policies.present.resting import RESTS, rest_until
 from fairlayer.streaming.policies.present.state import MOST_MEMORIES, guards, labels_told, reads_labels, scale
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Feed(NamedTuple):
         unmet: by how much the worst statement is missed.
         widest: the largest tolerance.
         spread: the standard deviation of recent raw scores.
+        inner: the same of scores that are cut off at the bounds, which tells how far chance moves a mean prediction.
     """
 
     shifts: dict[str, float]
@@ -54,16 +55,17 @@ class Feed(NamedTuple):
     unmet: float
     widest: float
     spread: float
+    inner: float
 
 
 class Quick:
     """What the kernels are given of a state, as long as it lasts."""
 
     def __init__(self, sweeps: StreamSweeps, policy: Present, state: State, stream: Machine) -> None:
-        self.ever_rests, self.farthest = ever_rests(policy, stream), RESTS * policy.doubt**2
+        self.policy, self.rest_until, self.farthest = policy, rest_until(policy, state, stream), RESTS * policy.doubt**2
         self.steps, self.calls = sweeps.stream_steps, sweeps.stream_call
         self.points, self.solving = sweeps.stream_points, sweeps.stream_solve
-        self._call = self.calls.entrance()
+        self._call, self._moved = self.calls.entrance(), self.points.moved_quickly()
         self.book, self.curve = state["book"], state["curve"]
         self.found = found = guards(state, stream)
         self.labelled, self.untold = reads_labels(stream), np.zeros((2, state["book"].shape[1]))
@@ -88,10 +90,10 @@ class Quick:
         self.places = _places((*self.given, *self.journal), found, self.curve.shape[1])
         self.desk = address(self.places)
 
-    def renew(self, state: State, found: Guards) -> None:
-        """Go on with a state that has another book and another noise, and is otherwise as before."""
+    def renew(self, state: State, stream: Machine, found: Guards) -> None:
+        """Go on with a state that was solved for anew: it has another book and another noise."""
         if found is self.found and state["curve"] is self.curve and state["book"].flags.c_contiguous:
-            self.book = state["book"]
+            self.book, self.rest_until = state["book"], rest_until(self.policy, state, stream)
             self.given = (self.book, *self.given[1:])
             self.places[AT_BOOK] = address(self.book)
             self.terms[NOISE] = state["noise"]
@@ -103,11 +105,9 @@ class Quick:
 
     def rests(self, state: State, stream: Machine) -> bool:
         """Return whether a solution that is due can wait once more; see `resting`."""
-        return self.ever_rests and may_rest(state, stream) and self.has_hardly_moved(state)
-
-    def has_hardly_moved(self, state: State) -> bool:
-        """Return the same as `resting.has_hardly_moved`."""
-        return bool(self.points.moved(self.book, state["weight"]) <= self.farthest)
+        if stream.rule.samples > self.rest_until or state["next_refresh"] == 0.0 or stream.transition is not None:
+            return False
+        return bool(self._moved(self.desk, state["weight"]) <= self.farthest)
 
     def takes(self, samples: Placed) -> bool:
         """Return whether `answer` will take these samples; nothing has changed."""
@@ -184,7 +184,7 @@ def quick_feed(
 ) -> Feed:
     """Solve by the kernels, into a book; `settings` are doubt, trust, and the largest shift (0: what scores span)."""
     sketch, found = stream.history.sketch, quick.found
-    t, paid, unmet, spread = quick.solving.refresh(
+    t, paid, unmet, spread, inner = quick.solving.refresh(
         sketch.counts,
         sketch.totals,
         sketch.weight,
@@ -204,4 +204,4 @@ def quick_feed(
     prices = {constraint.name: 0.0 for constraint in stream.constraints}
     for owner, price in zip(found.owners, paid.tolist(), strict=True):
         prices[owner] += price
-    return Feed(dict(zip(found.members, t.tolist(), strict=True)), prices, unmet, found.widest, spread)
+    return Feed(dict(zip(found.members, t.tolist(), strict=True)), prices, unmet, found.widest, spread, inner)

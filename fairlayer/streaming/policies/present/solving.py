@@ -27,7 +27,8 @@ from fairlayer.groups import Groups
 from fairlayer.streaming.control.bands import Band, bands_of, solve_bands
 from fairlayer.streaming.control.debt import debts_of
 from fairlayer.streaming.control.guard import LABEL_0, LABEL_1, Guards
-from fairlayer.streaming.control.parities import Rows, folded, parities_of, solve_parities
+from fairlayer.streaming.control.parities import ScoreRows, folded, parities_of, solve_parities
+from fairlayer.streaming.control.single import clip
 from fairlayer.streaming.policies.base import State
 from fairlayer.streaming.policies.present.changes import (
     LEAST_SPREAD,
@@ -102,13 +103,13 @@ def solved(policy: Present, state: State, stream: Machine, block: Block | None) 
         "wait": wait,
         "next_refresh": stream.samples + wait,
         "solved": stream.samples,
-        "noise": 0.0 if policy.guard is None else policy.guard * feed.spread,
+        "noise": 0.0 if policy.guard is None else policy.guard * feed.inner,
         "unmet": feed.unmet if feed.unmet > max(1e-9, _UNMET[0] * feed.widest) + _UNMET[1] else 0.0,
     }
     found = stream.scratch["guards"] = roomy(guards(new, stream), new, stream)
     new = lightened(new, stream)
     if quick is not None:
-        quick.renew(new, found)
+        quick.renew(new, stream, found)
     return new
 
 
@@ -139,6 +140,7 @@ def _feed_of_parities(policy: Present, state: State, stream: Machine, block: Blo
         more = folded(*block, k, score.shape[1])
         cell, score, weight = (np.concatenate(parts) for parts in zip((cell, score, weight), more, strict=True))
     recent, mean, spread = _moments(score.reshape(-1), weight.reshape(-1))
+    inner = _inner_spread(stream, score.reshape(-1), weight.reshape(-1), spread)
     _means_now(book, cell, score, weight, spread)
     # Points of no weight, last in the row of each cell, tell what pull it has at the label estimates 0 and 1.
     score[:k, -tells:], weight[:k, -tells:] = mean, _TO_TELL
@@ -150,11 +152,11 @@ def _feed_of_parities(policy: Present, state: State, stream: Machine, block: Blo
     def slacks(parity: int, size: FloatArray) -> FloatArray:
         if found.needs_labels[parity]:
             size = np.minimum(size, _told(state, found, parity) + policy.trust * size)
-        slack = policy.doubt * spread / np.sqrt(np.maximum(size, 1e-6))
+        slack = policy.doubt * inner / np.sqrt(np.maximum(size, 1e-6))
         slack[size <= 1e-6] = np.inf
         return np.asarray(slack)
 
-    parities = parities_of(found, Rows(cell, score, weight, estimate), slacks)
+    parities = parities_of(found, ScoreRows(cell, score, weight, estimate), slacks)
     t, unmet = solve_parities(
         parities, _coordinates(stream, score), _answers(stream), **_from_before(state, stream, spread)
     )
@@ -168,7 +170,7 @@ def _feed_of_parities(policy: Present, state: State, stream: Machine, block: Blo
         prices[parity.owner] += float((np.maximum(each, 0.0) / parity.unit).sum()) / max(recent, 1e-9)
         shifts |= dict(zip(parity.members, each.tolist(), strict=True))
     book[BASE], book[SLOPE] = pulls[0], pulls[1] - pulls[0]
-    return Feed(shifts, prices, unmet, found.widest, spread)
+    return Feed(shifts, prices, unmet, found.widest, spread, inner)
 
 
 def _feed_of_statements(policy: Present, state: State, stream: Machine, block: Block | None, book: FloatArray) -> Feed:
@@ -179,6 +181,7 @@ def _feed_of_statements(policy: Present, state: State, stream: Machine, block: B
         weight = np.append(weight, np.ones(len(block[0])))
     labelled, k, n = reads_labels(stream), len(stream.history.cells), len(cell)
     recent, mean, spread = _moments(score, weight)
+    inner = _inner_spread(stream, score, weight, spread)
     _means_now(book, cell, score, weight, spread)
     # Points of no weight, last, tell what pull each cell has at the label estimates 0 and 1.
     halves = 2 if labelled else 1
@@ -189,7 +192,7 @@ def _feed_of_statements(policy: Present, state: State, stream: Machine, block: B
     if labelled and k:
         points.estimate[:n] = scale(stream).read(state["curve"], cell, score)
         points.estimate[n + k :] = 1.0
-    bands = _bands(policy, state, stream, points, spread)
+    bands = _bands(policy, state, stream, points, inner)
     x, step = _coordinates(stream, points.score), _answers(stream)
 
     def answer(which: IntArray, pulls: FloatArray) -> FloatArray:
@@ -203,7 +206,7 @@ def _feed_of_statements(policy: Present, state: State, stream: Machine, block: B
         prices[band.owner] += float((np.maximum(t, 0.0) / band.unit).sum()) / max(recent, 1e-9)
         shifts |= {f"{band.owner}/{name}": each for name, each in zip(band.names, t.tolist(), strict=True)}
     book[BASE], book[SLOPE] = pulls[0], pulls[1] - pulls[0] if labelled else 0.0
-    return Feed(shifts, prices, found.unmet, max((band.tolerance for band in bands), default=0.0), spread)
+    return Feed(shifts, prices, found.unmet, max((band.tolerance for band in bands), default=0.0), spread, inner)
 
 
 def _moments(score: FloatArray, weight: FloatArray) -> tuple[float, float, float]:
@@ -215,6 +218,16 @@ def _moments(score: FloatArray, weight: FloatArray) -> tuple[float, float, float
     away = score - mean
     away *= away
     return recent, mean, math.sqrt(max(float(weight.dot(away)) / recent, 1e-12))
+
+
+def _inner_spread(stream: Machine, score: FloatArray, weight: FloatArray, spread: float) -> float:
+    """Return the standard deviation of scores that are cut off at the bounds; `spread` where all lie inside."""
+    low, high = stream.bounds
+    if (low is None or np.minimum.reduce(score, initial=low) >= low) and (
+        high is None or np.maximum.reduce(score, initial=high) <= high
+    ):
+        return spread
+    return _moments(clip(score, stream.bounds), weight)[2]
 
 
 def _means_now(book: FloatArray, cell: IntArray, score: FloatArray, weight: FloatArray, spread: float) -> None:
@@ -253,7 +266,7 @@ def _no_prices(stream: Machine) -> dict[str, float]:
     return {constraint.name: 0.0 for constraint in stream.constraints}
 
 
-def _bands(policy: Present, state: State, stream: Machine, points: _Points, spread: float) -> list[Band]:
+def _bands(policy: Present, state: State, stream: Machine, points: _Points, inner: float) -> list[Band]:
     """Return the band of every statement, with slack, the room of a transition, and debt."""
     cell, values, weights, estimate = points
     if not len(cell) or not len(stream.history.cells):
@@ -277,7 +290,7 @@ def _bands(policy: Present, state: State, stream: Machine, points: _Points, spre
                     told = np.bincount(band.member, weights=known[band.points], minlength=len(size))
                     size = np.minimum(size, told + policy.trust * size)
                 with np.errstate(divide="ignore"):
-                    slack = np.where(size > 1e-6, policy.doubt * spread / np.sqrt(size), np.inf)
+                    slack = np.where(size > 1e-6, policy.doubt * inner / np.sqrt(size), np.inf)
                 found.append(band.with_room(slack, room))
     return debts_of(stream, found, policy.repair, float(weights.sum()))
 
