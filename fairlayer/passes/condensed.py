@@ -161,6 +161,7 @@ class CondensedBatch:
         of which the first is exact for z up to 1/2, and the second beyond.
         """
         x, weights, starts = self.nodes
+        assert weights is not None
         high = x > 0.0
         lengths, side = np.diff(starts), np.where(high, 1.0, -1.0)
         near = 1.0 / (1.0 + np.exp(np.abs(x)))  # z or 1 - z, whichever is smaller

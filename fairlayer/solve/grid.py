@@ -61,9 +61,7 @@ class GridSolution:
         return GridSolution(nu, values, np.full((limits, blocks), np.nan), [None] * limits)
 
 
-def solve_grid(
-    passes: Passes, systems: SystemsAtLimits | Sequence[SlabSystem], *, relax: bool = False
-) -> GridSolution:
+def solve_grid(passes: Passes, systems: SystemsAtLimits | Sequence[SlabSystem], *, relax: bool = False) -> GridSolution:
     """Project the scores of a batch onto each of several systems, those that are alike together.
 
     Args:
@@ -71,12 +69,12 @@ def solve_grid(
         systems: what must hold at each limit.
         relax: whether limits that nothing meets are widened.
     """
-    alike = isinstance(systems, SystemsAtLimits)
-    blocks = len(systems.like.blocks) if alike else max(len(slabs.blocks) for slabs in systems)
+    alike = systems if isinstance(systems, SystemsAtLimits) else None
+    blocks = max(len(slabs.blocks) for slabs in systems) if alike is None else len(alike.like.blocks)
     found = GridSolution.blank(len(systems), passes.cells.size, blocks)
     solved = np.zeros(len(systems), dtype=bool)
-    if isinstance(passes, CondensedPasses) and alike and blocks:
-        solved = _together(passes, systems, found)
+    if isinstance(passes, CondensedPasses) and alike is not None and blocks:
+        solved = _together(passes, alike, found)
     for row in np.flatnonzero(~solved).tolist():
         try:
             solution = solve(passes, systems[row], relax=relax).solution

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ def limits_of_spreads(rows: int, offset: FloatArray | None, scale: FloatArray, w
     return BlockLimits(-ends, ends, offset, scale, width)
 
 
-class SystemsAtLimits(Sequence[SlabSystem]):
+class SystemsAtLimits:
     """Slab systems that are alike but for their limits; each is written out only when it is asked for.
 
     Args:
@@ -76,9 +76,10 @@ class SystemsAtLimits(Sequence[SlabSystem]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, row: int) -> SlabSystem:  # type: ignore[override]  # no slices
-        if not -self.count <= row < self.count:
-            raise IndexError(row)
+    def __iter__(self) -> Iterator[SlabSystem]:
+        return (self[row] for row in range(self.count))
+
+    def __getitem__(self, row: int) -> SlabSystem:
         return SlabSystem([each.at(row, block) for each, block in zip(self.limits, self.like.blocks, strict=True)])
 
     def take(self, which: IntArray) -> SystemsAtLimits:
