@@ -41,7 +41,8 @@ class BlockLimits(NamedTuple):
 
     def take(self, which: IntArray) -> BlockLimits:
         """Return the numbers at some of the limits."""
-        return BlockLimits(*(None if each is None else each[which] for each in self))  # type: ignore[arg-type]
+        offset, scale, width = (None if each is None else each[which] for each in self[2:])
+        return BlockLimits(self.lower[which], self.upper[which], offset, scale, width)
 
 
 def limits_of_rows(lower: FloatArray, upper: FloatArray) -> BlockLimits:
