@@ -165,6 +165,11 @@ class Rows(NamedTuple):
             origin=None if self.origin is None else self.origin[rows],
         )
 
+    def reads_like(self, other: Statement) -> bool:
+        """Return whether another statement reads the same rows of the same measure, at whatever limits."""
+        alike = isinstance(other, Rows) and (self.origin is None) == (other.origin is None)
+        return alike and _read_alike(self, other)
+
     def _scaled(self) -> _Scaled:
         origin = np.zeros(len(self.matrix)) if self.origin is None else self.origin
         return _scaled(self.lower_offset, self.upper_offset, origin, as_float(self.tolerance))
@@ -304,6 +309,11 @@ class Spread(NamedTuple):
             offset=None if self.offset is None else self.offset[members],
         )
 
+    def reads_like(self, other: Statement) -> bool:
+        """Return whether another statement reads the same members of the same measure, at whatever limit."""
+        alike = isinstance(other, Spread) and self.ratio == other.ratio
+        return alike and (self.offset is None) == (other.offset is None) and _read_alike(self, other)
+
 
 Statement = Rows | Spread
 
@@ -319,6 +329,13 @@ def _present(statement: Statement) -> BoolArray:
     if not empty.any():
         return np.ones(len(statement.matrix), dtype=bool)
     return ~reads(statement.matrix, empty)
+
+
+def _read_alike(first: Statement, other: Statement) -> bool:
+    if first.means is not other.means:
+        return False
+    same = first.matrix is other.matrix
+    return same or (not first.means.of_pairs and np.array_equal(first.matrix, other.matrix))  # those of pairs are large
 
 
 def _kept(names: tuple[str, ...], which: BoolArray) -> tuple[str, ...]:

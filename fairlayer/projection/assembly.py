@@ -27,7 +27,7 @@ from fairlayer.passes.pairs import Pairs
 from fairlayer.projection.refinement import Refinement
 from fairlayer.solve import Face, RowSlabs, SlabSystem, SpreadSlabs
 
-__all__ = ["Assembly", "assemble", "assemble_again"]
+__all__ = ["Assembly", "assemble", "present_part"]
 
 
 @dataclass
@@ -103,12 +103,6 @@ class Assembly:
         if self.refinement.plain:
             return statistics
         return np.asarray((self.refinement.reader(means) @ statistics.T).T)
-
-    def says_the_same(self, other: Assembly) -> bool:
-        """Return whether the statements here read the same rows of the same batch as those of another."""
-        if self.refinement is other.refinement and len(self.stated) == len(self.slabs.blocks):
-            return self.owners == other.owners  # one was made from the other
-        return self.owners == other.owners and _say_the_same(self.stated, other.stated)
 
     def held_pairs(self, multipliers: FloatArray) -> list[tuple[int, int, int, float]]:
         """Return (statement, row, side, multiplier) of the pairs with a multiplier, in the unit of their rows."""
@@ -223,23 +217,6 @@ def assemble(
     return Assembly(batch, refinement, slabs, stated, owned, missed, len(constraints), max(1, len(classes)))
 
 
-def assemble_again(constraints: Sequence[Constraint], like: Assembly, *, on_empty: str) -> Assembly:
-    """Gather the statements of the same constraints at other limits about the batch of an assembly.
-
-    Where they read the rows that are known already, only the limits are looked at.
-    """
-    stated, owners = [], []
-    for owner, constraint in enumerate(constraints):
-        for statement in constraint.statements(like.batch):
-            stated.append((statement, 0))
-            owners.append(owner)
-    if like.absent or like.pairs is not None or not _say_the_same(like.stated, stated):
-        return assemble(constraints, like.batch, on_empty=on_empty, like=like)
-    blocks = [_at_other_limit(s, block, like.batch) for (s, _), block in zip(stated, like.slabs.blocks, strict=True)]
-    refinement, slabs = like.refinement, SlabSystem(blocks)
-    return Assembly(like.batch, refinement, slabs, tuple(stated), tuple(owners), (), like.constraints)
-
-
 def _check_pairs(constraint: Constraint, batch: Batch, classes: Sequence[Batch]) -> None:
     if classes:
         raise BackendError(
@@ -256,6 +233,11 @@ def _check_pairs(constraint: Constraint, batch: Batch, classes: Sequence[Batch])
 def _key(means: GroupMeans, column: int) -> Hashable:
     """Return what two measures must have in common to be one: hard ones the groups, dense ones the class too."""
     return means.key if means.codes is not None else (means.key, column)
+
+
+def present_part(statement: Statement) -> Statement | None:
+    """Return a statement about what the batch has; None where nothing is left to compare."""
+    return _without_vacuous(statement)[0]
 
 
 def _without_vacuous(statement: Statement) -> tuple[Statement | None, list[str]]:
@@ -299,22 +281,8 @@ def _row_slabs(statement: Rows, matrix: Any, size: FloatArray) -> RowSlabs:
 def _say_the_same(first: Sequence[tuple[Statement, int]], other: Sequence[tuple[Statement, int]]) -> bool:
     """Return whether statements read the same rows of the same measures."""
     return len(first) == len(other) and all(
-        type(a) is type(b) and a.means is b.means and c == d and _same_matrix(a, b) and _of_one_kind(a, b)
-        for (a, c), (b, d) in zip(first, other, strict=True)
+        c == d and a.reads_like(b) for (a, c), (b, d) in zip(first, other, strict=True)
     )
-
-
-def _of_one_kind(first: Any, other: Any) -> bool:
-    """Return whether two statements of one type have the same parts, of which only the numbers may differ."""
-    if isinstance(first, Rows):
-        return (first.origin is None) == (other.origin is None)
-    return (first.offset is None) == (other.offset is None) and first.ratio == other.ratio
-
-
-def _same_matrix(first: Statement, other: Statement) -> bool:
-    if first.matrix is other.matrix:
-        return True
-    return not first.means.of_pairs and np.array_equal(first.matrix, other.matrix)  # those of pairs are large
 
 
 def _at_other_limit(statement: Statement, block: RowSlabs | SpreadSlabs, batch: Batch) -> RowSlabs | SpreadSlabs:

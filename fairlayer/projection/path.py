@@ -15,7 +15,8 @@ from fairlayer.edge import Stated, as_constraints
 from fairlayer.errors import ConstraintDefinitionError, ShapeError, require
 from fairlayer.passes import CondensedPasses
 from fairlayer.passes.pairs import PairPasses
-from fairlayer.projection.assembly import Assembly, assemble_again
+from fairlayer.projection.assembly import Assembly, assemble
+from fairlayer.projection.at_limits import alike_statements
 from fairlayer.projection.options import ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan, PosedProblem
 from fairlayer.projection.tally import PathTally, Tallies, Tally
@@ -172,19 +173,23 @@ def fairness_path(
             "each limit for the rest."
         )
     made = posed.assembly
-    assemblies = [assemble_again(each, made, on_empty=read.on_empty) for each in at_limits]
-    if isinstance(posed.passes, PairPasses):
-        found, tally = _of_pairs(posed, assemblies, threshold)
-    else:
+    alike = alike_statements(at_limits, made)
+    if alike is not None:
         passes = CondensedPasses.of(posed.passes) or posed.passes
-        found = solve_grid(passes, [each.slabs for each in assemblies], relax=read.relax)
+        found = solve_grid(passes, alike.systems, relax=read.relax)
         tally = Tallies(passes, posed.raw, threshold).of_grid(found)
+        prices = _by_constraint(made, found.prices)
+        gaps, decision_gaps = tally.gaps(made, alike.stated)
+    else:
+        assemblies = [assemble(each, made.batch, on_empty=read.on_empty, like=made) for each in at_limits]
+        found, tally = _one_by_one(posed, assemblies, threshold, relax=read.relax)
+        prices = np.array([_by_constraint(*each) for each in zip(assemblies, found.prices, strict=True)])
+        gaps, decision_gaps = tally.gaps_of_each(assemblies)
     m = len(made.cells.counts)
-    gaps, decision_gaps = tally.gaps(assemblies)
     return FairnessPath(
         tolerances=grid,
         distance=tally.distance,
-        multipliers=_by_constraint(assemblies, found.prices),
+        multipliers=prices,
         shifts=0.0 - np.hstack([found.nu[:, :m] / made.cells.counts, found.nu[:, m:]]),
         gaps=gaps,
         decision_gaps=decision_gaps,
@@ -208,16 +213,22 @@ def _read_tolerances(tolerances: Sequence[float]) -> FloatArray:
     return grid
 
 
-def _by_constraint(assemblies: Sequence[Assembly], prices: FloatArray) -> FloatArray:
-    """Return the prices of statements at each limit as those of constraints, (t, constraints)."""
-    found = np.zeros((len(assemblies), assemblies[0].constraints))
-    owners = [each.owners for each in assemblies]
-    if owners.count(owners[0]) == len(owners):
-        np.add.at(found.T, list(owners[0]), prices[:, : len(owners[0])].T)
-        return found
-    for row, own in enumerate(owners):
-        np.add.at(found[row], list(own), prices[row, : len(own)])
+def _by_constraint(assembly: Assembly, prices: FloatArray) -> FloatArray:
+    """Return the prices of statements, (..., statements), as those of constraints, (..., constraints)."""
+    found = np.zeros((*prices.shape[:-1], assembly.constraints))
+    for place, owner in enumerate(assembly.owners):
+        found[..., owner] += prices[..., place]
     return found
+
+
+def _one_by_one(
+    posed: PosedProblem, assemblies: Sequence[Assembly], threshold: float, *, relax: bool
+) -> tuple[GridSolution, PathTally]:
+    """Solve a batch whose statements are others at other limits, or are about pairs of samples."""
+    if isinstance(posed.passes, PairPasses):
+        return _of_pairs(posed, assemblies, threshold)
+    found = solve_grid(posed.passes, [each.slabs for each in assemblies], relax=relax)
+    return found, Tallies(posed.passes, posed.raw, threshold).of_grid(found)
 
 
 def _of_pairs(posed: PosedProblem, assemblies: Sequence[Assembly], threshold: float) -> tuple[GridSolution, PathTally]:

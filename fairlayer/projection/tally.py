@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from fairlayer._typing import FloatArray, IntArray
+from fairlayer.constraints import Statement
 from fairlayer.constraints.means import GroupMeans
 from fairlayer.constraints.measure import worst_numbers
 from fairlayer.passes import CompiledPasses, CondensedPasses, Passes, Point
@@ -68,24 +69,33 @@ class PathTally(NamedTuple):
         distance, moved, predictions, decisions = zip(*filled, strict=True)
         return PathTally(np.array(distance), np.array(moved), np.array([*predictions, *decisions]), by_statistics)
 
-    def gaps(self, assemblies: Sequence[Assembly]) -> tuple[FloatArray, FloatArray]:
-        """Return the number that each constraint bounds, of the predictions and of the decisions, (t, constraints)."""
-        limits, first = len(assemblies), assemblies[0]
-        alike = all(each.says_the_same(first) for each in assemblies[1:])
-        found = np.full((2 * limits, first.constraints), math.nan)
-        # Each constraint is read at all limits at once, but for one that states other things at other limits.
-        parts = [slice(0, limits)] if alike else [slice(row, row + 1) for row in range(limits)]
-        for part in parts:
-            rows = np.arange(part.start, part.stop)
-            rows = np.concatenate([rows, rows + limits])
-            self._read(assemblies[part], rows, found)
+    def gaps(self, like: Assembly, stated: Sequence[Sequence[Statement]]) -> tuple[FloatArray, FloatArray]:
+        """Return the number that each constraint bounds, of the predictions and of the decisions, (t, constraints).
+
+        Args:
+            like: the assembly at one of the limits.
+            stated: its statements at each limit, (t,).
+        """
+        found = np.full((len(self.numbers), like.constraints), math.nan)
+        self._read(like, stated, np.arange(len(self.numbers)), found)
+        return found[: len(stated)], found[len(stated) :]
+
+    def gaps_of_each(self, assemblies: Sequence[Assembly]) -> tuple[FloatArray, FloatArray]:
+        """Return the same of constraints that may state other things at other limits."""
+        limits = len(assemblies)
+        found = np.full((2 * limits, assemblies[0].constraints), math.nan)
+        for row, assembly in enumerate(assemblies):
+            self._read(assembly, [assembly.statements], np.array([row, row + limits]), found)
         return found[:limits], found[limits:]
 
-    def _read(self, assemblies: Sequence[Assembly], rows: IntArray, found: FloatArray) -> None:
-        for owner in sorted(set(assemblies[0].owners)):
-            own = [place for place, of in enumerate(assemblies[0].owners) if of == owner]
-            stated = [[each.stated[place][0] for place in own] for each in assemblies]
-            found[rows, owner] = worst_numbers(stated, partial(self._means, assemblies[0], rows), times=2)
+    def _read(
+        self, assembly: Assembly, stated: Sequence[Sequence[Statement]], rows: IntArray, found: FloatArray
+    ) -> None:
+        means_of = partial(self._means, assembly, rows)
+        for owner in sorted(set(assembly.owners)):
+            own = [place for place, of in enumerate(assembly.owners) if of == owner]
+            some = stated if len(own) == len(assembly.owners) else [[each[place] for place in own] for each in stated]
+            found[rows, owner] = worst_numbers(some, means_of, times=2)
 
     def _means(self, assembly: Assembly, rows: IntArray, means: GroupMeans) -> FloatArray:
         numbers = self.numbers[rows]

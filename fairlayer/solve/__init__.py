@@ -3,6 +3,7 @@
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.grid import GridSolution, prices_by_block, solve_grid
 from fairlayer.solve.held import HeldRows
+from fairlayer.solve.limits import SystemsAtLimits
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.slabs import Face, FaceKey, RowSlabs, SlabSystem, SpreadSlabs, normals_of
 from fairlayer.solve.solution import Solution
@@ -20,6 +21,7 @@ __all__ = [
     "Solution",
     "SpreadSlabs",
     "StuckProblem",
+    "SystemsAtLimits",
     "WidenedSolution",
     "accuracy_of",
     "gauged",

@@ -22,9 +22,9 @@ from fairlayer.solve.elastic_program import (
     simplex_of_samples,
 )
 from fairlayer.solve.quadratic import ClashingFaces
-from fairlayer.solve.slabs import SlabSystem
+from fairlayer.solve.slabs import RowSlabs, SlabSystem
 
-__all__ = ["attainable", "clash_of", "surely_feasible", "widening_of"]
+__all__ = ["attainable", "clash_of", "lone_clash", "surely_feasible", "widening_of"]
 
 _OPEN = 1e-12  # how far an open simplex stays from its edges
 _PLAIN = (float, type(None))  # bounds that are the same for all samples
@@ -68,6 +68,36 @@ def surely_feasible(passes: Passes, slabs: SlabSystem, near: FloatArray) -> bool
     centre = np.minimum(np.maximum(near, low), high)
     level = np.minimum(np.maximum(np.full_like(near, centre.mean() if len(centre) else 0.0), low), high)
     return bool(slabs.worst(level)[0] <= 1.0 or slabs.worst(centre)[0] <= 1.0)
+
+
+def lone_clash(passes: Passes, slabs: SlabSystem, misses: float) -> ClashingFaces | None:
+    """Return a face that no predictions within the bounds meet, whatever the others ask for; None says nothing.
+
+    A floor above the upper bound needs no program. Of several such rows it is the one that is missed by most.
+
+    Args:
+        passes: the batch.
+        slabs: what must hold, with its accuracy.
+        misses: by how many accuracies a row may lie out of reach and still count as met.
+    """
+    if passes.cells.dense is not None or passes.geometry.on_simplex:
+        return None
+    low, high = attainable(passes)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        return None
+    worst, found = 0.0, None
+    for place, block in enumerate(slabs.blocks):
+        if not isinstance(block, RowSlabs):
+            continue
+        middle, reach = block.matrix @ (0.5 * (low + high)), np.abs(block.matrix) @ (0.5 * (high - low))
+        allowed = 0.0 if block.atol is None else misses * block.atol
+        unit = 1.0 if block.scale is None else block.scale
+        for sign, short in ((-1, block.lower - (middle + reach)), (1, (middle - reach) - block.upper)):
+            missed = np.where(short > allowed, short * unit, 0.0)
+            row = int(missed.argmax())
+            if missed[row] > worst:
+                worst, found = float(missed[row]), (place, row, sign)
+    return None if found is None else ClashingFaces([slabs.face(found)])
 
 
 def widening_of(passes: Passes, slabs: SlabSystem) -> Elastic:

@@ -18,15 +18,16 @@ from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.passes import CondensedPasses, Passes, Point
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.feasibility import surely_feasible
+from fairlayer.solve.limits import SystemsAtLimits
 from fairlayer.solve.many import ManyRows, solve_many
 from fairlayer.solve.many_rows import ProblemRows, solve_priced
 from fairlayer.solve.newton import ROUNDING
 from fairlayer.solve.quadratic import ClashingFaces
 from fairlayer.solve.ranges import price_ranges
-from fairlayer.solve.slabs import RowSlabs, SlabSystem, SpreadSlabs
+from fairlayer.solve.slabs import RowSlabs, SlabSystem
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.solving import solve
-from fairlayer.solve.table import RowTable
+from fairlayer.solve.table import RowTable, accuracies_of
 from fairlayer.solve.units import Units
 
 __all__ = ["GridSolution", "prices_by_block", "solve_grid"]
@@ -60,18 +61,20 @@ class GridSolution:
         return GridSolution(nu, values, np.full((limits, blocks), np.nan), [None] * limits)
 
 
-def solve_grid(passes: Passes, systems: Sequence[SlabSystem], *, relax: bool = False) -> GridSolution:
-    """Project the scores of a batch onto each of several systems that are alike but for their limits.
+def solve_grid(passes: Passes, systems: SystemsAtLimits | Sequence[SlabSystem], *, relax: bool = False) -> GridSolution:
+    """Project the scores of a batch onto each of several systems, those that are alike together.
 
     Args:
         passes: the batch.
         systems: what must hold at each limit.
         relax: whether limits that nothing meets are widened.
     """
-    found = GridSolution.blank(len(systems), passes.cells.size, max(len(slabs.blocks) for slabs in systems))
+    alike = systems if isinstance(systems, SystemsAtLimits) else None
+    blocks = max(len(slabs.blocks) for slabs in systems) if alike is None else len(alike.like.blocks)
+    found = GridSolution.blank(len(systems), passes.cells.size, blocks)
     solved = np.zeros(len(systems), dtype=bool)
-    if isinstance(passes, CondensedPasses) and systems[0].blocks and _alike(systems):
-        solved = _together(passes, systems, found)
+    if isinstance(passes, CondensedPasses) and alike is not None and blocks:
+        solved = _together(passes, alike, found)
     for row in np.flatnonzero(~solved).tolist():
         try:
             solution = solve(passes, systems[row], relax=relax).solution
@@ -90,7 +93,7 @@ def prices_by_block(solution: Solution, blocks: int) -> FloatArray:
     return prices
 
 
-def _together(passes: CondensedPasses, systems: Sequence[SlabSystem], found: GridSolution) -> BoolArray:
+def _together(passes: CondensedPasses, systems: SystemsAtLimits, found: GridSolution) -> BoolArray:
     """Write down what solving all limits as one problem finds, and return at which of them that was exact."""
     grid = _Grid(passes, systems)
     fitting = grid.fitting()
@@ -98,7 +101,7 @@ def _together(passes: CondensedPasses, systems: Sequence[SlabSystem], found: Gri
         return fitting
     which = np.flatnonzero(fitting)
     if len(which) < len(systems):
-        grid = _Grid(passes, [systems[row] for row in which.tolist()])
+        grid = _Grid(passes, systems.take(which))
     solved = grid.solve()
     if solved is None:
         return np.zeros(len(systems), dtype=bool)
@@ -125,31 +128,28 @@ class _Solved:
 class _Grid:
     """Systems that are alike but for their limits, over copies of one batch."""
 
-    def __init__(self, passes: CondensedPasses, systems: Sequence[SlabSystem]) -> None:
+    def __init__(self, passes: CondensedPasses, systems: SystemsAtLimits) -> None:
         self.base, self.systems, self.count = passes, systems, len(systems)
         self.passes = passes.copied(self.count)
         self.start = passes.at(None)
         self.gauged = self._gauged()
-        if self.alike:
-            atol = [np.full(len(block.matrix), block.atol) for block in self.gauged[0].blocks]
-            self.table = RowTable.of_copies(systems, np.concatenate(atol))
-        else:
-            self.table = RowTable.of_copies(self.gauged)
+        atol = [accuracies_of(each) for each in self.gauged]
+        self.table = RowTable.of_copies(systems, atol[0] if self.alike else np.array(atol))
         # Without offsets and scales, something meets every limit.
-        self.steady = systems[0].holds_for_constants and bool((self.table.scale == 1.0).all())
-        sizes = [(len(each.matrix), isinstance(each, RowSlabs)) for each in systems[0].blocks]
+        self.steady = systems.like.holds_for_constants and bool((self.table.scale == 1.0).all())
+        sizes = [(len(each.matrix), isinstance(each, RowSlabs)) for each in systems.like.blocks]
         self.pairs = sum(2 * size if own else size * (size - 1) for size, own in sizes)
         self.units = None if self.pairs <= _FEW_PAIRS and self.steady else Units.of(self.table)
 
     @property
     def alike(self) -> bool:
         """Whether the accuracy of the rows does not depend on the limit, as that of differences does not."""
-        return not any(isinstance(block, RowSlabs) for block in self.systems[0].blocks)
+        return not any(isinstance(block, RowSlabs) for block in self.systems.like.blocks)
 
     def _gauged(self) -> list[SlabSystem]:
         """Return the systems with the accuracy of their rows; where that is the same for all, the first one."""
         base = accuracy_of(self.base)
-        asked = self.systems[:1] if self.alike else self.systems
+        asked = [self.systems.like] if self.alike else self.systems
         return [gauged(self.base, each, self.start, base) for each in asked]
 
     def fitting(self) -> BoolArray:
@@ -171,8 +171,7 @@ class _Grid:
             high, low, point = self._by_pairs()
         elif self.units is not None:
             start, wide = self.passes.at(None), self.passes.widest_metric()
-            slabs = SlabSystem([block for system in self.systems for block in system.blocks])
-            ranges = price_ranges(self.passes, slabs, self.units, start, wide)
+            ranges = price_ranges(self.passes, self.units, start, wide)
             if ranges is None:
                 return None
             high, low, point = ranges.high, ranges.low, ranges.point
@@ -198,7 +197,7 @@ class _Grid:
 
     def _by_block(self, high: FloatArray, low: FloatArray) -> FloatArray:
         """Return what the multipliers of each block add up to at each limit, in the user's unit."""
-        blocks = self.systems[0].blocks
+        blocks = self.systems.like.blocks
         own = [
             each.scale if isinstance(each, RowSlabs) and each.scale is not None else np.ones(len(each.matrix))
             for each in blocks
@@ -262,18 +261,3 @@ def _netted(rows: ProblemRows, high: FloatArray, low: FloatArray) -> tuple[Float
     width = np.append(table.width, np.inf)[table.level]
     net, tied = high - low, (width <= 0.0) & (rows.scale == 1.0)
     return np.where(tied, np.maximum(net, 0.0), high), np.where(tied, np.maximum(-net, 0.0), low)
-
-
-def _alike(systems: Sequence[SlabSystem]) -> bool:
-    """Return whether all systems read the same rows of the statistics."""
-    first = systems[0].blocks
-    return all(len(each.blocks) == len(first) for each in systems) and all(
-        type(a) is type(b) and (a.matrix is b.matrix or np.array_equal(a.matrix, b.matrix)) and _offset(a) == _offset(b)
-        for a, same in zip(first, zip(*(each.blocks for each in systems), strict=True), strict=True)
-        for b in same
-    )
-
-
-def _offset(block: RowSlabs | SpreadSlabs) -> bool:
-    """Return whether something is added to the rows of a block."""
-    return isinstance(block, SpreadSlabs) and block.offset is not None

@@ -98,7 +98,7 @@ def polished(  # noqa: PLR0917 - a search
         accurate: whether a solution (of a batch, slabs) is accurate enough.
     """
     try:
-        found = descend(passes, slabs, start, _POLISHING, near, fine, _MOST_PASSES)
+        found = descend(passes, slabs, start, _POLISHING, near, fine, _MOST_PASSES, patient=False)
     except (SolverError, ClashingFaces, np.linalg.LinAlgError):
         found = None
     if found is not None and accurate(passes, slabs, found):

@@ -45,6 +45,7 @@ __all__ = [
 _MOST_STEPS = 200
 _MOST_TRIALS = 60
 MANY_ROWS = 48  # from which the program over statistics is solved by a price per row
+_MOST_BY_FACES = 128  # rows, beyond which a search by faces is the last that is tried
 _SATURATED = 1e-12  # a cell that can move by less than this share of what its floor allows cannot move at all
 ROUNDING = 50.0  # an error that no step reduces, up to this many times the accuracy, is rounding
 _FINE = 3  # steps that what is near the solution is worth
@@ -91,6 +92,7 @@ def solve_newton(
     most_passes: float = np.inf,
     *,
     near: Solution | None = None,
+    patient: bool = True,
 ) -> Solution:
     """Return the projection onto the slabs and the bounds.
 
@@ -101,13 +103,14 @@ def solve_newton(
         most_steps: the number of steps after which to stop.
         most_passes: the number of sweeps after which to stop, unless the solution is near by then.
         near: what is near the solution, to start from.
+        patient: see `descend`.
 
     Raises:
         SolverError: the accuracy was not reached.
         ClashingFaces: multipliers prove that nothing within the bounds meets the slabs.
     """
     fine = 0 if near is None else _FINE
-    solution = descend(passes, slabs, start, most_steps, near, fine, most_passes)
+    solution = descend(passes, slabs, start, most_steps, near, fine, most_passes, patient=patient)
     error = _error(passes, slabs, solution)
     if error > ROUNDING:
         raise unfinished(error, solution.passes)
@@ -158,6 +161,8 @@ def descend(  # noqa: PLR0917 - a search
     near: Solution | None = None,
     fine: int = 0,
     most_passes: float = np.inf,
+    *,
+    patient: bool = True,
 ) -> Solution:
     """Run the method as `solve_newton`, and return where it stops, accurate or not.
 
@@ -169,6 +174,11 @@ def descend(  # noqa: PLR0917 - a search
         near: what is near the solution, to start from.
         fine: the steps of a search from nothing that the first one is worth, where clipped samples count less.
         most_passes: the number of sweeps after which to stop, unless the solution is near by then.
+        patient: whether to go on by faces where prices do not settle a program of many rows. With F faces in force that
+            costs as F^3 and more, so that whoever has another method had better not wait for it.
+
+    Raises:
+        SolverError: it must not be patient, and a program was not settled.
     """
     if slabs.worst(start.statistics)[0] <= 1.0:
         return Solution.unmoved(start)
@@ -177,7 +187,7 @@ def descend(  # noqa: PLR0917 - a search
     if near is not None and near.faces:
         dual = _Dual.of(tuple(slabs.face(face.key) for face in near.faces), near.multipliers, len(start.statistics))
         point, count = passes.at(dual.nu), 2
-    programs = _Programs()
+    programs = _Programs(patient=patient)
     error, creeping = np.inf, 0
     for step in range(fine, fine + most_steps):
         last, error = error, optimality_error(_finish(dual, point, count), slabs)
@@ -238,7 +248,8 @@ def floored(passes: Passes, point: Point, step: int) -> FloatArray:
 class _Programs:
     """The quadratic programs of one search, each started from where the one before ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool) -> None:
+        self.patient = patient
         self.guess: Sequence[Face] = ()
         self.slabs: SlabSystem | None = None
         self.program: PriceProgram | None = None
@@ -247,10 +258,13 @@ class _Programs:
         """Return the solution of the program around a point: by prices where there are many rows, else by faces."""
         centre = point.statistics + (metric * dual.nu if metric.ndim == 1 else metric @ dual.nu)
         # Prices are for cells that share no sample; where K is full they end too far from the solution.
-        if metric.ndim == 1 and sum(len(block.matrix) for block in slabs.blocks) > MANY_ROWS:
+        rows = sum(len(block.matrix) for block in slabs.blocks)
+        if metric.ndim == 1 and rows > MANY_ROWS:
             found = self._by_prices(centre, metric, slabs)
             if found is not None:
                 return found
+            if rows > _MOST_BY_FACES and not self.patient:
+                raise SolverError(f"a program of {rows} rows was not settled by prices")
         quadratic = solve_quadratic(centre, metric, slabs, self.guess, 0.1)
         self.guess = quadratic.faces
         return _Dual.of(quadratic.faces, quadratic.multipliers, len(centre))

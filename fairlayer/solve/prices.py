@@ -91,6 +91,7 @@ class _Run:
         price, level = np.zeros_like(q), np.zeros_like(c)
         done, self.over = np.zeros(parts, dtype=bool), np.zeros(parts, dtype=bool)
         stiffness, last = np.where(program.warm, _STIFFEST, _SOFTEST), np.full(parts, np.inf)
+        near, near_level, best = q, c, np.full(parts, np.inf)
         for _ in range(_OUTER):
             self.equations.around(stiffness, q, c)
             q, c, settled = self._inner(q, c)
@@ -99,11 +100,18 @@ class _Run:
             stalled = (missed > 0.5 * last) & (missed <= _ROUNDING)
             now = ~self.over & settled & ((missed <= 0.3) | stalled) & self._balanced(q)
             price, level = np.where(now[part], q, price), np.where(now[self.places.level_part], c, level)
+            nearer = settled & (missed < best) & self._balanced(q)
+            best, near = np.where(nearer, missed, best), np.where(nearer[part], q, near)
+            near_level = np.where(nearer[self.places.level_part], c, near_level)
             done, self.over = done | now, self.over | now | ~settled
             if self.over.all():
                 break
             stiffer = (stiffness < _STIFFEST) | (missed > 0.1 * last)
             stiffness, last = np.where(stiffer, np.minimum(10.0 * stiffness, _HARDEST), stiffness), missed
+        # Where the last steps only lost to rounding, what was settled before them is as near as numbers come.
+        kept = ~done & (best <= _ROUNDING)
+        price = np.where(kept[part], near, price)
+        level, done = np.where(kept[self.places.level_part], near_level, level), done | kept
         program.price, program.warm = np.where(done[part], price, program.price), program.warm | done
         return Priced(price, level, tuple(self.equations.solved), done)
 

@@ -46,7 +46,7 @@ def solve_ranges(
         wide: K where every sample is free to move.
         patient: whether to go on where levels and prices do not settle in a few passes.
     """
-    found = price_ranges(passes, slabs, units, start, wide, patient=patient)
+    found = price_ranges(passes, units, start, wide, patient=patient)
     if found is None:
         return None
     faces, multipliers = faces_of_prices(slabs, units.table, found.high, found.low)
@@ -54,10 +54,10 @@ def solve_ranges(
 
 
 def price_ranges(
-    passes: Passes, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray, *, patient: bool = True
+    passes: Passes, units: Units, start: Point, wide: FloatArray, *, patient: bool = True
 ) -> PricedRows | None:
     """Return the same as prices of rows."""
-    return _PriceSearch(passes, slabs, units, start, wide).run(patient=patient)
+    return _PriceSearch(passes, units, start, wide).run(patient=patient)
 
 
 class PricedRows(NamedTuple):
@@ -81,8 +81,8 @@ class PricedRows(NamedTuple):
 class _PriceSearch:
     """The state of the search: prices and what was measured at them, brackets of the levels."""
 
-    def __init__(self, passes: Passes, slabs: SlabSystem, units: Units, start: Point, wide: FloatArray) -> None:
-        self.passes, self.slabs, self.units, self.point = passes, slabs, units, start
+    def __init__(self, passes: Passes, units: Units, start: Point, wide: FloatArray) -> None:
+        self.passes, self.units, self.point = passes, units, start
         square = SparseRows(units.matrix.rows, units.matrix.columns, units.matrix.data**2, units.matrix.shape)
         self.square, self.wide = square, square @ wide
         counts = passes.cells.counts

@@ -15,7 +15,7 @@ from fairlayer.solve.along import solve_rows_along_curves
 from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.elastic import solve_proximal
 from fairlayer.solve.elastic_program import Elastic
-from fairlayer.solve.feasibility import clash_of, surely_feasible, widening_of
+from fairlayer.solve.feasibility import clash_of, lone_clash, surely_feasible, widening_of
 from fairlayer.solve.interior import roomy, solve_interior
 from fairlayer.solve.newton import ROUNDING, accurate_enough, descend, optimality_error, solve_newton
 from fairlayer.solve.quadratic import ClashingFaces
@@ -120,6 +120,9 @@ def _solve_counted(passes: Passes, slabs: SlabSystem, *, relax: bool) -> Widened
     units = _units(passes, slabs)
     if surely_feasible(passes, slabs, start.statistics) or (units is not None and units.fit(passes)):
         return WidenedSolution(_solve(passes, slabs, start, units), slabs, 0.0)
+    clash = None if relax else lone_clash(passes, slabs, _WITHIN)
+    if clash is not None:
+        raise clash
     many = len(start.statistics) > _MANY
     if passes.cells.dense is not None or passes.geometry.on_simplex or many:
         solution = _at_first(passes, slabs, start)  # here a few steps cost less than the elastic program
@@ -144,7 +147,7 @@ def _try(
     passes: Passes, slabs: SlabSystem, start: Point, most_steps: int = _FIRST_STEPS, most_passes: float = np.inf
 ) -> Solution | None:
     try:
-        return solve_newton(passes, slabs, start, most_steps, most_passes)
+        return solve_newton(passes, slabs, start, most_steps, most_passes, patient=False)
     except (SolverError, ClashingFaces):
         return None
 

@@ -86,7 +86,7 @@ def _settled(passes: Passes, batch: SortedBatch, slabs: SlabSystem, near: Soluti
     start = here.at(None)
     loose = gauged(here, slabs, start, _LOOSER * accuracy_of(passes))
     try:
-        return descend(here, loose, start, _STEPS, near, _FINEST, _MOST_LOOKS)
+        return descend(here, loose, start, _STEPS, near, _FINEST, _MOST_LOOKS, patient=False)
     except (SolverError, ClashingFaces, np.linalg.LinAlgError):
         return near
 

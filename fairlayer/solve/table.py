@@ -19,9 +19,10 @@ import numpy as np
 
 from fairlayer._rows import SparseRows, entries_of
 from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer.solve.limits import SystemsAtLimits
 from fairlayer.solve.slabs import Faces, RowSlabs, SlabSystem
 
-__all__ = ["RowPairs", "RowTable", "faces_of_prices", "pairs_of_prices"]
+__all__ = ["RowPairs", "RowTable", "accuracies_of", "faces_of_prices", "pairs_of_prices"]
 
 
 @dataclass(frozen=True)
@@ -55,33 +56,34 @@ class RowTable:
     @staticmethod
     def of(slabs: SlabSystem) -> RowTable:
         """Gather the rows of a system."""
-        return RowTable.of_copies([slabs])
+        return RowTable.of_copies(SystemsAtLimits.of([slabs]), accuracies_of(slabs))
 
     @staticmethod
-    def of_copies(systems: Sequence[SlabSystem], accuracies: FloatArray | None = None) -> RowTable:
-        """Gather the rows of several systems that are alike but for their limits, each over statistics of its own.
+    def of_copies(systems: SystemsAtLimits, accuracies: FloatArray) -> RowTable:
+        """Gather the rows of a system at several limits, each over statistics of its own.
 
         Args:
             systems: the systems.
-            accuracies: those of the rows of a single system, where all have the same; None: those of each system.
+            accuracies: those of the rows at each limit, (rows,) where all have the same, or (limits, rows).
         """
-        blocks, copies = systems[0].blocks, len(systems)
+        blocks, copies, limits = systems.like.blocks, len(systems), systems.limits
         sizes = [len(block.matrix) for block in blocks]
         spread = [not isinstance(block, RowSlabs) for block in blocks]
         levels = np.where(spread, np.cumsum(spread) - 1, -1).astype(np.int64)
-        level = np.repeat(levels, sizes)
-        offset, lower, upper, atol, scale, width = _numbers(systems, accuracies)
+        level, member = np.repeat(levels, sizes), np.concatenate([np.arange(0), *(np.arange(size) for size in sizes)])
+        none = np.zeros((copies, 0))
+        offset = [np.zeros(each.lower.shape) if each.offset is None else each.offset for each in limits]
         return RowTable(
             _repeated(entries_of([block.matrix for block in blocks]), copies),
             _shifted(np.repeat(np.arange(len(sizes)), sizes), len(sizes), copies),
-            _shifted(np.concatenate([np.zeros(0, np.int64), *(np.arange(size) for size in sizes)]), 0, copies),
-            np.where(_shifted(level, 0, copies) < 0, -1, _shifted(level, sum(spread), copies)),
-            offset,
-            lower,
-            upper,
-            scale,
-            width,
-            atol,
+            np.concatenate([member] * copies),
+            np.where(np.concatenate([level] * copies) < 0, -1, _shifted(level, sum(spread), copies)),
+            _joined([none, *offset]),
+            _joined([none, *(each.lower for each in limits)]),
+            _joined([none, *(each.upper for each in limits)]),
+            _joined([none, *(each.scale[:, None] for each in limits if each.scale is not None)]),
+            _joined([none, *(each.width[:, None] for each in limits if each.width is not None)]),
+            np.concatenate([accuracies] * copies) if accuracies.ndim == 1 else accuracies.ravel(),
         )
 
     @cached_property
@@ -98,34 +100,17 @@ class RowTable:
         return lower, upper
 
 
-def _numbers(systems: Sequence[SlabSystem], accuracies: FloatArray | None) -> tuple[FloatArray, ...]:
-    """Return offset, lower, upper and accuracy of each row, and scale and width of each spread, system by system."""
-    copies = len(systems)
-    rows: list[list[FloatArray]] = [[np.zeros((copies, 0))] for _ in range(4)]
-    spreads: list[list[FloatArray]] = [[np.zeros((copies, 0))] for _ in range(2)]
-    for alike in zip(*(slabs.blocks for slabs in systems), strict=True):
-        for whole, part in zip(rows, _numbers_of_rows(alike, known=accuracies is not None), strict=True):
-            whole.append(part)
-        if not isinstance(alike[0], RowSlabs):
-            spreads[0].append(np.array([[block.scale] for block in alike]))
-            spreads[1].append(np.array([[block.width] for block in alike]))
-    offset, lower, upper, atol, scale, width = (np.concatenate(parts, axis=1).ravel() for parts in (*rows, *spreads))
-    return offset, lower, upper, atol if accuracies is None else _shifted(accuracies, 0, copies), scale, width
+def accuracies_of(slabs: SlabSystem) -> FloatArray:
+    """Return the accuracy of each row of a system, 1 where none was set."""
+    each = [1.0 if block.atol is None else block.atol for block in slabs.blocks]
+    sizes = [len(block.matrix) for block in slabs.blocks]
+    whole = [np.full(size, atol) for size, atol in zip(sizes, each, strict=True)]
+    return np.concatenate([np.zeros(0), *whole])
 
 
-def _numbers_of_rows(alike: Sequence[Any], *, known: bool) -> tuple[FloatArray, ...]:
-    """Return offset, lower, upper and accuracy of the rows of a block in several systems, (systems, rows) each.
-
-    `known`: the accuracy is not asked for.
-    """
-    first, shape = alike[0], (len(alike), len(alike[0].matrix))
-    if isinstance(first, RowSlabs):
-        lower, upper = (np.array([each[side] for each in alike]) for side in (1, 2))
-        atol = np.ones(shape) if known or first.atol is None else np.array([each.atol for each in alike])
-        return np.zeros(shape), lower, upper, atol
-    offset = np.zeros(shape) if first.offset is None else np.array([each.offset for each in alike])
-    atol = np.ones(shape) if known else np.repeat(np.array([[each.atol] for each in alike]), shape[1], axis=1)
-    return offset, np.full(shape, -np.inf), np.full(shape, np.inf), atol
+def _joined(parts: Sequence[FloatArray]) -> FloatArray:
+    """Return the numbers of all blocks at each limit, (limits, numbers) each, one limit after the other."""
+    return np.concatenate(parts, axis=1).ravel()
 
 
 def _repeated(matrix: SparseRows, copies: int) -> SparseRows:
@@ -136,7 +121,7 @@ def _repeated(matrix: SparseRows, copies: int) -> SparseRows:
     return SparseRows(
         _shifted(matrix.rows, rows, copies),
         _shifted(matrix.columns, columns, copies),
-        _shifted(matrix.data, 0, copies),
+        np.concatenate([matrix.data] * copies),
         (copies * rows, copies * columns),
     )
 

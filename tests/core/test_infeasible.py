@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import fairlayer as fl
+from fairlayer.solve import solving
 from tests.core import truth
 from tests.core.problems import SOLO_KINDS, Problem, Rule, constraint, random_rule
 
@@ -130,6 +131,21 @@ def test_a_constraint_that_the_bounds_alone_forbid() -> None:
     assert relaxed.widening == pytest.approx(0.5, abs=1e-9)
     assert relaxed.value.tolist() == pytest.approx([1.0] * 4)
     assert relaxed.status == "relaxed"
+
+
+def test_a_row_out_of_reach_is_named_without_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object) -> None:
+        raise AssertionError("no program is needed")
+
+    monkeypatch.setattr(solving, "widening_of", asked)
+    rng = np.random.default_rng(0)
+    features = {"g": rng.integers(0, 100, 1000), "h": rng.integers(0, 5, 1000)}
+    floors = fl.Affine(np.eye(100), on="g", lower=np.where(np.arange(100) == 37, 1.2, np.linspace(0.0, 1.1, 100)))
+    with pytest.raises(fl.errors.InfeasibleConstraintsError, match=r"statements: lower limit on \[[^;]*\]\.") as caught:
+        fl.project(
+            rng.random(1000), [fl.DemographicParity("h", 0.1), floors], sensitive_features=features, bounds=(0, 1)
+        )
+    assert "DemographicParity" not in str(caught.value)
 
 
 def test_rows_of_zeros_are_infeasible_not_absent() -> None:

@@ -397,3 +397,21 @@ def test_a_pair_that_a_bound_holds_does_not_move() -> None:
     torch.testing.assert_close(value.detach(), torch.tensor([1.0, 0.9, 0.4], dtype=torch.float64))
     (gradient,) = torch.autograd.grad(value.sum(), scores)
     assert gradient.tolist() == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("geometry", ["entropic", "likelihood"])
+@pytest.mark.parametrize("neighbours", [1, 5])
+@pytest.mark.parametrize("constant", [0.01, 0.3])
+def test_probabilities_at_their_ends_keep_close_too(geometry: str, neighbours: int, constant: float) -> None:
+    rng, n = np.random.default_rng(1), 300
+    features = rng.normal(size=(n, 3))
+    first = np.repeat(np.arange(n), neighbours)
+    apart = np.linalg.norm(features[:, None] - features[None], axis=2)
+    second = np.argsort(apart, axis=1)[:, 1 : neighbours + 1].ravel()
+    scores = rng.choice([0.0, 1.0, 0.5], n, p=[0.4, 0.3, 0.3])
+    scores = np.where(scores == 0.5, rng.random(n), scores)
+    pairs = first, second, apart[first, second]
+    result = Problem(scores, pairs, constant, None, 0.0, None, (0.0, 1.0), geometry).project()
+    value = result.value.numpy()
+    assert result.certificate.holds
+    assert (np.abs(value[first] - value[second]) <= constant * pairs[2] + 1e-10).all()

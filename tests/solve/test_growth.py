@@ -15,7 +15,7 @@ import fairlayer as fl
 from fairlayer import _rows
 from fairlayer.geometry import geometry_of
 from fairlayer.passes import Cells, NumpyPasses
-from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs, price_equations, sparse
+from fairlayer.solve import RowSlabs, SlabSystem, SpreadSlabs, newton, price_equations, sparse
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.counted import CountedPasses
 from fairlayer.solve.inward import samples_of
@@ -436,6 +436,21 @@ def test_a_mild_batch_that_takes_six_sweeps_asks_no_stand_in(geometry: str, monk
     found = fl.project(z, rule, sensitive_features={"g": g}, y=y, bounds=(0.0, 1.0), geometry=geometry)
     assert found.certificate.holds
     assert found.passes > 4  # it would have been asked after four
+
+
+def test_a_stand_in_of_many_rows_does_not_wait_for_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_faces(*_: object) -> None:
+        raise AssertionError("hundreds of faces, one at a time")
+
+    monkeypatch.setattr(newton, "solve_quadratic", by_faces)
+    rng, n = np.random.default_rng(4), 5000
+    features = {"a": rng.integers(0, 4, n), "s": rng.integers(0, 100, n)}
+    lifts = 0.3 * rng.random(4)[features["a"]] + 0.3 * rng.random(100)[features["s"]]
+    rule = fl.ConditionalParity("a", given="s", tolerance=1e-4)
+    for _ in range(4):
+        scores = 10.0 * rng.normal(size=n) + lifts
+        result = fl.project(scores, [rule], sensitive_features=features, bounds=(0.0, 1.0))
+        assert result.certificate.holds
 
 
 def test_what_a_stand_in_looks_at_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ dimensions fill up, but are conditioned well: conjugate gradients solve them, wi
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,11 @@ def solve_laplacian(  # noqa: PLR0917 - a matrix by its entries, and a right-han
         matrix = _sparse(sparse, diagonal, first, second, weight)
         if len(first) <= _NEARLY_FOREST * n:
             options = {"SymmetricMode": True}
-            factors = sparse.linalg.splu(
-                matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options
-            )
-            return np.asarray(factors.solve(right))
+            with contextlib.suppress(RuntimeError):  # singular to rounding: entries of very unlike size
+                factors = sparse.linalg.splu(
+                    matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options
+                )
+                return np.asarray(factors.solve(right))
         return _conjugate_gradients(lambda v: matrix @ v, matrix.diagonal(), right, rtol)
     degree = np.bincount(first, minlength=n) + np.bincount(second, minlength=n)
 

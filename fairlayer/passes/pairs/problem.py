@@ -27,6 +27,7 @@ from fairlayer._typing import BoolArray, FloatArray
 from fairlayer.errors import SolverError
 from fairlayer.geometry import Geometry
 from fairlayer.passes.pairs.clusters import Clusters
+from fairlayer.passes.pairs.ends import FIRST, LAST, START, STEEP, STEEPEST, bent_step, within_those_alone
 from fairlayer.passes.pairs.flows import opened, sent_to_roots
 from fairlayer.passes.pairs.graph import Forest, Pairs, closest_between, forest
 from fairlayer.passes.pairs.linear import solve_laplacian
@@ -120,6 +121,10 @@ class PairProblem:
         with np.errstate(over="ignore"):  # at the very end of an open domain nothing moves
             return self._fold(self.weights / self.geometry.weigh(value, self.x, None, np.ones_like(value)))
 
+    def _noise(self, y: FloatArray) -> FloatArray:
+        """Return what the rounding of the predictions alone makes of the forces: near an end, log-odds change fast."""
+        return 8.0 * np.spacing(1.0) * self._curvature(y) if self.open else np.zeros_like(y)
+
     @cached_property
     def _ground(self) -> FloatArray:
         """The curvature where it does not depend on the predictions."""
@@ -162,11 +167,12 @@ class PairProblem:
         )
 
     def _start(self, pull: FloatArray) -> _State:
-        value, _ = self.geometry.step(self.x, pull / self.weights, None, None)
-        y = self._fold(self.weights * value) / self._ground
-        if self.open:
-            y = y.clip(1e-12, 1.0 - 1e-12)
-        return _State(y, np.zeros(len(self.i)), np.zeros(self.nodes))
+        y = self._fold(self.weights * self._alone(pull)) / self._ground
+        return _State(y.clip(START, 1.0 - START) if self.open else y, np.zeros(len(self.i)), np.zeros(self.nodes))
+
+    def _alone(self, pull: FloatArray) -> FloatArray:
+        """Return the predictions (n,) without any pair or bound."""
+        return np.asarray(self.geometry.step(self.x, pull / self.weights, None, None)[0])
 
     def _kept(self, answer: PairAnswer, state: _State) -> PairAnswer:
         """Return an answer, at which the next one starts, with what holds it."""
@@ -194,18 +200,18 @@ class PairProblem:
     def _newton(self, state: _State, pull: FloatArray, stiffness: float) -> tuple[_State, int]:
         """Minimise over y, and return the state with the multipliers that this makes, and how many steps it took."""
         gradient, pairs, bounds = self._gradient(state, pull, stiffness)
-        goal = _BALANCED * self._force_size(state, pull)
-        steps = 0
+        goal, steps = _BALANCED * self._force_size(state, pull), 0
         while steps < _MOST_STEPS:
-            size = float(np.abs(gradient).max(initial=0.0))
+            size = float((np.abs(gradient) - self._noise(state.y)).max(initial=0.0))
             if size <= goal:
                 break
             active = np.flatnonzero(pairs)
-            diagonal = self._curvature(state.y) + stiffness * (bounds != 0.0)
+            diagonal = np.minimum(self._curvature(state.y), STEEPEST) + stiffness * (bounds != 0.0)
             step = -solve_laplacian(diagonal, self.i[active], self.j[active], stiffness, gradient, 1e-4)
             steps += 1
             state, gradient, pairs, bounds = self._along(state, step, gradient, pull, stiffness)
-            if float(np.abs(gradient).max(initial=0.0)) >= size and size <= 100.0 * goal:
+            left = float((np.abs(gradient) - self._noise(state.y)).max(initial=0.0))
+            if left >= size and size <= 100.0 * goal:
                 break  # rounding
         return _State(state.y, stiffness * pairs, stiffness * bounds), steps
 
@@ -214,24 +220,16 @@ class PairProblem:
     ) -> tuple[_State, FloatArray, FloatArray, FloatArray]:
         """Move along a step until the derivative of the (convex) objective along it is small."""
         first = float(gradient @ step)
-        low, high, share = 0.0, np.inf, min(1.0, self._longest(state.y, step))
+        share = 1.0
         for _ in range(40):
-            moved = state._replace(y=state.y + share * step)
+            y, way = bent_step(state.y, step, share) if self.open else (state.y + share * step, step)
+            moved = state._replace(y=y)
             found = self._gradient(moved, pull, stiffness)
-            slope = float(found[0] @ step)
+            slope = float(found[0] @ way)
             if slope <= 0.5 * abs(first):
                 break
-            high = share
-            share = 0.5 * (low + high)
+            share *= 0.5
         return moved, *found
-
-    def _longest(self, y: FloatArray, step: FloatArray) -> float:
-        """Return the share of a step that stays inside an open domain."""
-        if not self.open:
-            return 1.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            room = np.where(step > 0, (1.0 - y) / step, np.where(step < 0, -y / step, np.inf))
-        return 0.99 * float(room.min(initial=np.inf))
 
     def _force_size(self, state: _State, pull: FloatArray) -> float:
         """Return the size of the largest force that acts on a node."""
@@ -281,6 +279,7 @@ class PairProblem:
         y = level[trees.tree] + trees.offset
         y = y if self.lower is None else np.maximum(y, self.lower)
         y = y if self.upper is None else np.minimum(y, self.upper)
+        y = within_those_alone(y, self._alone(pull)) if self.open else y
         apart = y[self.i] - y[self.j]
         loose = active[np.abs(apart[active] - sign * self.limit[active]) > _FEASIBLE * size]
         if len(loose):
@@ -320,17 +319,17 @@ class PairProblem:
             return None, np.zeros(k, dtype=bool)
         weight = total(self._ground)
         level = (total(self._ground * (y - offset)) / weight).clip(least, most)
-        low, high = least.copy(), most.copy()
+        low, high, several = least.copy(), most.copy(), np.bincount(tree, minlength=k) > 1
         for _ in range(100):
             at = level[tree] + offset
             if self.open:
-                at = at.clip(5e-324, 1.0 - 2.0**-53)
+                at = at.clip(FIRST, LAST)
             force, curve = total(self._forces(at, pull)), total(self._curvature(at))
             low, high = np.where(force < 0, level, low), np.where(force > 0, level, high)
             newton = level - force / curve
             with np.errstate(invalid="ignore"):
                 middle = 0.5 * (low + high)
-            outside = (newton <= low) | (newton >= high)
+            outside = (newton <= low) | (newton >= high) | (several & (curve > STEEP * weight))
             last, level = level, np.where(outside & np.isfinite(middle) & self.open, middle, newton.clip(least, most))
             if float(np.abs(level - last).max(initial=0.0)) <= 1e-15:
                 break
@@ -350,21 +349,24 @@ class PairProblem:
         at_upper = np.zeros(self.nodes, dtype=bool) if self.upper is None else y >= self.upper - near
         holds = (at_lower | at_upper) & still
         held = np.where(holds, state.bounds, 0.0)
-        own = self._forces(y, pull)
+        own, noise = self._forces(y, pull), self._noise(y)
+        # What rounding leaves of a tree is borne where it comes from, and is no more than it can be.
+        vague, borne = noise > _BALANCED * forces, np.zeros(self.nodes)
         worst = np.inf
         for _ in range(6):
-            left = -(own + np.bincount(i, flow, self.nodes) - np.bincount(j, flow, self.nodes) + held)
+            left = -(own + np.bincount(i, flow, self.nodes) - np.bincount(j, flow, self.nodes) + held + borne)
             last, worst = worst, float(np.abs(left).max(initial=0.0))
             if worst <= _BALANCED * forces or worst >= 0.5 * last:
                 break
-            move = solve_laplacian(np.where(holds, 1.0, 1e-9), i, j, 1.0, left, 1e-12)
+            move = solve_laplacian(np.where(holds | vague, 1.0, 1e-9), i, j, 1.0, left, 1e-12)
             flow += move[i] - move[j]
-            held = held + np.where(holds, move, 0.0)
+            held, borne = held + np.where(holds, move, 0.0), borne + np.where(vague & ~holds, move, 0.0)
         wrong = max(
             float(held[at_lower & holds & ~at_upper].max(initial=0.0)),
             float((-held[at_upper & holds & ~at_lower]).max(initial=0.0)),
         )
-        return flow, held, worst <= 100.0 * _BALANCED * forces and wrong <= 10.0 * _INACTIVE * forces
+        balanced = worst <= 100.0 * _BALANCED * forces and bool((np.abs(borne) <= noise).all())
+        return flow, held, balanced and wrong <= 10.0 * _INACTIVE * forces
 
     def _clusters(
         self, trees: Forest, pinned: BoolArray, apart: FloatArray, edges: FloatArray, size: float
