@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
+from fairlayer.passes.class_metric import ClassMetric
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.prices import PriceProgram
 from fairlayer.solve.quadratic import ClashingFaces, solve_quadratic
@@ -235,6 +237,10 @@ def floored(passes: Passes, point: Point, step: int) -> FloatArray:
     return np.where(metric <= _SATURATED * floored, floored, metric)
 
 
+def _full(metric: Any) -> bool:
+    return metric.ndim == 2 and not isinstance(metric, ClassMetric)
+
+
 class _Programs:
     """The quadratic programs of one search, each started from where the one before ended."""
 
@@ -246,8 +252,8 @@ class _Programs:
     def target(self, dual: _Dual, point: Point, slabs: SlabSystem, metric: FloatArray) -> _Dual:
         """Return the solution of the program around a point: by prices where there are many rows, else by faces."""
         centre = point.statistics + (metric * dual.nu if metric.ndim == 1 else metric @ dual.nu)
-        # Prices are for cells that share no sample; where K is full they end too far from the solution.
-        if metric.ndim == 1 and sum(len(block.matrix) for block in slabs.blocks) > MANY_ROWS:
+        # Prices are for a K that is diagonal, or of blocks.
+        if not _full(metric) and sum(len(block.matrix) for block in slabs.blocks) > MANY_ROWS:
             found = self._by_prices(centre, metric, slabs)
             if found is not None:
                 return found
@@ -257,7 +263,7 @@ class _Programs:
 
     def _by_prices(self, centre: FloatArray, metric: FloatArray, slabs: SlabSystem) -> _Dual | None:
         if self.program is None or self.slabs is not slabs:
-            self.slabs, self.program = slabs, PriceProgram(RowTable.of(slabs))
+            self.slabs, self.program = slabs, PriceProgram(RowTable.of(slabs), classes=getattr(metric, "classes", 1))
         found = self.program.solve(centre, metric)
         if found is None:
             return None

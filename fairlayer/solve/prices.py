@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer.passes.class_metric import ClassMetric
 from fairlayer.solve.parts import sums
 from fairlayer.solve.price_equations import PriceEquations
 from fairlayer.solve.price_rows import PriceRows
@@ -58,15 +59,16 @@ class PriceProgram:
     Args:
         table: the rows.
         part: the part of each row (see `PriceRows`).
+        classes: of the statistics (see `PriceRows`).
     """
 
-    def __init__(self, table: RowTable, part: IntArray | None = None) -> None:
-        self.table, self.rows = table, PriceRows(table, part)
+    def __init__(self, table: RowTable, part: IntArray | None = None, classes: int = 1) -> None:
+        self.table, self.rows = table, PriceRows(table, part, classes)
         self.price = np.zeros(len(table.level))
         self.warm = np.zeros(int(self.rows.part.max(initial=0)) + 1, dtype=bool)
 
-    def solve(self, centre: FloatArray, metric: FloatArray) -> Priced | None:
-        """Return the prices at a centre (s,) and a metric K (s,), diagonal; None where those of no part settle."""
+    def solve(self, centre: FloatArray, metric: FloatArray | ClassMetric) -> Priced | None:
+        """Return the prices at a centre (s,) and a metric K, diagonal (s,) or of blocks; None where none settle."""
         try:
             found = _Run(self, centre, metric).run()
             return found if found.settled.any() else None
@@ -77,7 +79,7 @@ class PriceProgram:
 class _Run:
     """One program."""
 
-    def __init__(self, program: PriceProgram, centre: FloatArray, metric: FloatArray) -> None:
+    def __init__(self, program: PriceProgram, centre: FloatArray, metric: FloatArray | ClassMetric) -> None:
         self.program, self.rows = program, program.rows
         self.places = self.rows.places
         self.equations = PriceEquations(self.rows, centre, metric)
