@@ -97,7 +97,7 @@ class PriceEquations:
         self.last = active, slope, levels, right
         self.factors = self._factors(active, slope, levels)
         q[active], c = self._solved(active, slope, levels, right, -self.loose * self.level)
-        return q, c
+        return self._again(q, c) if isinstance(self.metric, ClassMetric) else (q, c)
 
     def _factors(self, active: IntArray, slope: FloatArray, levels: IntArray) -> System | None:
         """Return the factors of all equations together; None where they are eliminated one after the other."""
@@ -118,8 +118,7 @@ class PriceEquations:
             return self.factors.solve(right, r_level)
         return self._eliminated(active, slope, levels, right, r_level)
 
-    def refined(self, sign: FloatArray, q: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Solve once more for what the last solution of the system leaves over."""
+    def _again(self, q: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
         active, slope, levels, right = self.last
         shifted = slope * np.append(c, 0.0)[levels]
         left = right - (self.answer(q)[active] + q[active] / self.stiff[active] + shifted)
@@ -128,8 +127,13 @@ class PriceEquations:
         more, more_level = self._solved(active, slope, levels, left, left_level)
         found = q.copy()
         found[active] += more
+        return found, c + more_level
+
+    def refined(self, sign: FloatArray, q: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Solve once more for what the last solution of the system leaves over."""
+        found, level = self._again(q, c)
         # A price of the wrong sign is rounding here, or else the row would not be in force.
-        return np.where((found * sign > 0) | self.rows.fixed, found, 0.0), c + more_level
+        return np.where((found * sign > 0) | self.rows.fixed, found, 0.0), level
 
     def _eliminated(
         self, active: IntArray, slope: FloatArray, levels: IntArray, right: FloatArray, r_level: FloatArray
