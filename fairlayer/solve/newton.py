@@ -53,6 +53,7 @@ _FINE = 3  # steps that what is near the solution is worth
 # Prediction units: what is further off than rounding, by limits and by prices, is not taken.
 _MET, _SLACK = 2e-11, 8e-12
 _ROUNDED = 1e-16  # what is added to that for each unit of the scores
+_LEAST_OF_BLOCKS = 1e-7  # what a clipped row of classes counts at least where K is of blocks: prices must find it
 _CREEPS, _MOST_CREEPING = 1e-2, 1  # a share of a step by which a search creeps, and how often one of few sweeps may
 _NEAR = 1e6  # accuracies: from so near, the next step or two end at the solution
 
@@ -232,7 +233,8 @@ def floored(passes: Passes, point: Point, step: int) -> FloatArray:
     """Return K, with clipped samples counted as slightly free where without them K could not move at all."""
     metric, whole = point.curvature, passes.widest_metric()
     if metric.ndim == 2:
-        return metric + max(0.05 * 0.1**step, passes.least_floor) * (whole - metric)
+        least = passes.least_floor if _full(metric) else max(passes.least_floor, _LEAST_OF_BLOCKS)
+        return metric + max(0.05 * 0.1**step, least) * (whole - metric)
     floored = metric + max(0.05 * 0.5**step, passes.least_floor) * (whole - metric)
     return np.where(metric <= _SATURATED * floored, floored, metric)
 

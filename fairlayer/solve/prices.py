@@ -69,6 +69,13 @@ class PriceProgram:
 
     def solve(self, centre: FloatArray, metric: FloatArray | ClassMetric) -> Priced | None:
         """Return the prices at a centre (s,) and a metric K, diagonal (s,) or of blocks; None where none settle."""
+        found = self._tried(centre, metric)
+        if found is None and self.warm.any():  # too stiff a start may lead astray
+            self.warm[:] = False
+            found = self._tried(centre, metric)
+        return found
+
+    def _tried(self, centre: FloatArray, metric: FloatArray | ClassMetric) -> Priced | None:
         try:
             found = _Run(self, centre, metric).run()
             return found if found.settled.any() else None
