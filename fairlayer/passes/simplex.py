@@ -20,7 +20,6 @@ from fairlayer.passes.class_metric import ClassMetric
 __all__ = ["SimplexPasses"]
 
 _NUMBERS = 400_000  # that are worked on at a time
-_FULL_UP_TO = 48  # statistics of which K is an array
 _TAIL = 1e-12  # a smooth row never stops moving: what its tail is away from a limit is also what it can move by
 
 
@@ -90,7 +89,7 @@ class SimplexPasses:
                 run = slice(first, first + _NUMBERS // (k * k))
                 whole += self._squares(weight[run], run)
             blocks = whole[:m] / (cells.counts * cells.counts)[:, None, None]
-        if cells.dense is None and k * m > _FULL_UP_TO:
+        if cells.in_blocks:
             return ClassMetric(blocks)
         metric, cell = np.zeros((cells.size, cells.size)), np.arange(m)
         metric[: k * m, : k * m].reshape(k, m, k, m)[:, cell, :, cell] = blocks

@@ -20,7 +20,7 @@ from fairlayer.solve.sparse import SparseSystem, library
 
 __all__ = ["ClassSystem", "System", "class_system"]
 
-_DENSE = 200  # rows and levels that are left, up to which they are solved densely
+_DENSE = 2e7  # products for the rows and levels that are left, up to which they are solved densely
 
 
 class System(Protocol):
@@ -113,9 +113,10 @@ def class_system(  # noqa: PLR0917 - one system
     loose: FloatArray,
 ) -> System:
     """Return the equations in the form that serves best; arguments as for `ClassSystem`."""
-    if len(rows.rest) + len(loose) <= _DENSE or library() is None:
+    products = rows.bundles * rows.width * (len(rows.rest) + len(loose)) ** 2
+    if (rows.bundles and products <= _DENSE) or library() is None:
         return ClassSystem(rows, metric, active, soft, slope, levels, loose)
-    size, (places, products) = len(rows), rows.pattern
-    entries = products.at(metric, len(places)), (places // size, places % size)
+    size, (places, sums) = len(rows), rows.pattern
+    entries = sums.at(metric, len(places)), (places // size, places % size)
     square: Any = library().csr_array(entries, shape=(size, size))
     return SparseSystem(square[active][:, active], soft, slope, levels, loose)

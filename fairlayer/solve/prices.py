@@ -97,7 +97,7 @@ class _Run:
         program, part, parts = self.program, self.rows.part, self.places.parts
         q = program.price
         c = self._first_levels(q)
-        price, level = np.zeros_like(q), np.zeros_like(c)
+        price, level, best = np.zeros_like(q), np.zeros_like(c), np.full(parts, np.inf)
         done, self.over = np.zeros(parts, dtype=bool), np.zeros(parts, dtype=bool)
         stiffness, last = np.where(program.warm, _STIFFEST, _SOFTEST), np.full(parts, np.inf)
         for _ in range(_OUTER):
@@ -105,14 +105,19 @@ class _Run:
             q, c, settled = self._inner(q, c)
             missed = np.zeros(parts)
             np.maximum.at(missed, part, self._missed(q, c) / self.rows.table.atol)
+            sound = ~self.over & settled & self._balanced(q)
+            better = sound & (missed < best)
+            price, level = np.where(better[part], q, price), np.where(better[self.places.level_part], c, level)
+            best = np.where(better, missed, best)
             stalled = (missed > 0.5 * last) & (missed <= _ROUNDING)
-            now = ~self.over & settled & ((missed <= 0.3) | stalled) & self._balanced(q)
-            price, level = np.where(now[part], q, price), np.where(now[self.places.level_part], c, level)
+            now = sound & ((missed <= 0.3) | stalled)
             done, self.over = done | now, self.over | now | ~settled
             if self.over.all():
                 break
             stiffer = (stiffness < _STIFFEST) | (missed > 0.1 * last)
             stiffness, last = np.where(stiffer, np.minimum(10.0 * stiffness, _HARDEST), stiffness), missed
+        done = done | (best <= _ROUNDING)  # where the stiffest steps are lost in rounding, an earlier one serves
+        price, level = np.where(done[part], price, 0.0), np.where(done[self.places.level_part], level, 0.0)
         program.price, program.warm = np.where(done[part], price, program.price), program.warm | done
         return Priced(price, level, tuple(self.equations.solved), done)
 
