@@ -24,6 +24,8 @@ __all__ = ["SparseSystem", "library", "mostly_zero", "square_of_rows"]
 
 _FROM = 200  # rows
 _ENTRIES = 12  # of M K M' per row
+_ALONE = 1e-12  # what a level gives way by, of what its rows would give it
+_PIVOT = 0.1  # of the largest entry of a column
 _LEVELS = 32  # more than these are eliminated in their turn, and not after the rows
 
 
@@ -79,10 +81,13 @@ class SparseSystem:
         ties = sparse.csr_array((slope[tied], (tied, levels[tied])), shape=(len(soft), len(loose)))
         square = square + sparse.diags_array(soft)
         self.ties, self.rows, self.few = ties, len(soft), len(loose) <= _LEVELS
+        # A level that stands alone is no pivot before its rows are eliminated.
+        answer = np.append(0.0, slope**2 / square.diagonal())
+        symmetric = self.few or bool(loose.min() > _ALONE * answer.max())
         if not self.few:
             square = sparse.block_array([[square, ties], [ties.T, -sparse.diags_array(loose)]])
-        options = {"SymmetricMode": True}
-        self.factors = sparse.linalg.splu(square.tocsc(), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+        options, least = {"SymmetricMode": symmetric}, 0.0 if symmetric else _PIVOT
+        self.factors = sparse.linalg.splu(square.tocsc(), "MMD_AT_PLUS_A", diag_pivot_thresh=least, options=options)
         if self.few:
             self.answers = np.asarray(self.factors.solve(ties.toarray()))
             self.schur = ties.T @ self.answers + np.diag(loose)
