@@ -33,6 +33,7 @@ __all__ = ["PriceProgram", "Priced"]
 
 _OUTER, _INNER, _TRIALS = 30, 60, 40
 _SOFTEST, _STIFFEST, _HARDEST = 1e2, 1e4, 1e10  # s_i S_ii, from step to step
+_NEARLY = 1e6  # accuracies that prices of classes may miss: faces instead would be added one by one
 _ROUNDING = 1e3  # accuracies that are left to Newton's method on the samples, where no step reduces them
 
 
@@ -116,7 +117,7 @@ class _Run:
                 break
             stiffer = (stiffness < _STIFFEST) | (missed > 0.1 * last)
             stiffness, last = np.where(stiffer, np.minimum(10.0 * stiffness, _HARDEST), stiffness), missed
-        done = done | (best <= _ROUNDING)  # where the stiffest steps are lost in rounding, an earlier one serves
+        done = done | (best <= (_NEARLY if program.rows.classes > 1 else _ROUNDING))  # where the stiffest steps are lost in rounding, an earlier one serves
         price, level = np.where(done[part], price, 0.0), np.where(done[self.places.level_part], level, 0.0)
         program.price, program.warm = np.where(done[part], price, program.price), program.warm | done
         return Priced(price, level, tuple(self.equations.solved), done)
