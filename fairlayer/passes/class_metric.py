@@ -38,7 +38,7 @@ class ClassMetric(NDArrayOperatorsMixin):
     @property
     def classes(self) -> int:
         """The number of classes."""
-        return self.blocks.shape[1]
+        return int(self.blocks.shape[1])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -72,4 +72,4 @@ class ClassMetric(NDArrayOperatorsMixin):
         right = np.asarray(right)
         m, k, _ = self.blocks.shape
         columns = np.moveaxis(right.reshape(k, m, -1), 0, 1)
-        return np.moveaxis(self.blocks @ columns, 1, 0).reshape(right.shape)
+        return np.asarray(np.moveaxis(self.blocks @ columns, 1, 0).reshape(right.shape))

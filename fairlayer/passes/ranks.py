@@ -17,7 +17,6 @@ import torch
 from fairlayer._typing import FloatArray
 from fairlayer.collective import Ranks
 from fairlayer.passes.base import WHOLE, Passes, Point, WholeBatch
-from fairlayer.passes.class_metric import ClassMetric
 
 __all__ = ["RankPasses"]
 
@@ -40,13 +39,11 @@ class RankPasses:
     def at(self, nu: FloatArray | None) -> Point:
         """See `Passes.at`; K comes with it in the same exchange."""
         part = self.here.at(nu)
-        metric: Any = part.curvature
-        entries = metric.blocks if isinstance(metric, ClassMetric) else metric
+        metric = part.curvature
         split = len(part.statistics)
         subject = f"pass at {0 if nu is None else zlib.crc32(nu.tobytes())}"
-        whole = self.ranks.total(np.append(part.statistics, entries), subject)
-        added = whole[split:].reshape(entries.shape)
-        curvature: Any = ClassMetric(added) if isinstance(metric, ClassMetric) else added
+        whole = self.ranks.total(np.append(part.statistics, metric), subject)
+        curvature = whole[split:].reshape(metric.shape)
         return part.counted(whole[:split], lambda: curvature)
 
     @property
@@ -118,11 +115,8 @@ class RankPasses:
         return self.here.from_tensor(tensor)
 
     @cached_property
-    def _widest(self) -> Any:
-        metric: Any = self.here.widest_metric()
-        if isinstance(metric, ClassMetric):
-            return ClassMetric(self.ranks.total(metric.blocks, "metric of all samples"))
-        return self.ranks.total(metric, "metric of all samples")
+    def _widest(self) -> FloatArray:
+        return self.ranks.total(self.here.widest_metric(), "metric of all samples")
 
 
 class _Total(torch.autograd.Function):

@@ -68,15 +68,15 @@ class SimplexPasses:
         """See `Passes.together`."""
         return statistics
 
-    def _metric(self, value: FloatArray, free: Any) -> FloatArray:
+    def _metric(self, value: FloatArray, free: Any) -> Any:
         return self.metric_of(value if free is None else free)  # W of either geometry is that of `share`
 
-    def widest_metric(self) -> FloatArray:
+    def widest_metric(self) -> Any:
         """See `Passes.widest_metric`: W is the projector onto changes that keep the sum of a row."""
         return self._widest
 
     @cached_property
-    def _widest(self) -> FloatArray:
+    def _widest(self) -> Any:
         return self.metric_of(np.ones(self.scores.shape))
 
     def metric_of(self, weight: FloatArray) -> Any:

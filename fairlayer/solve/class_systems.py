@@ -96,7 +96,7 @@ class ClassSystem:
         h[self.line], outer[self.rank] = right[self.inner], right[self.outer]
         alone = (self.inverse @ h.reshape(self.bundles, self.width, 1)).ravel()
         outer -= self.across.T @ alone
-        found = np.linalg.solve(self.square, outer) if len(outer) else outer
+        found: FloatArray = np.asarray(np.linalg.solve(self.square, outer), np.float64) if len(outer) else outer
         price = np.zeros(len(right))
         price[self.inner] = (alone - self.given @ found)[self.line]
         price[self.outer] = found[self.rank]

@@ -24,6 +24,7 @@ from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.passes.class_metric import ClassMetric
 from fairlayer.solve.class_rows import ClassRows
 from fairlayer.solve.class_systems import class_system
+from fairlayer.solve.parts import sums
 from fairlayer.solve.slabs import Faces, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.table import RowTable
@@ -285,7 +286,7 @@ class _Bundled:
         price, d = self.system.solve(h, np.zeros(self.levels))
         for _ in range(_REFINED):
             left = h - matrix @ (self.metric @ (price @ matrix)) - self.slope * d[level]
-            added = np.bincount(level, self.slope * price, self.levels)
+            added = sums(level, self.slope * price, self.levels)
             more, d_more = self.system.solve(left, -added)
             price, d = price + more, d + d_more
         return price

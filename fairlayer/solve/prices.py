@@ -117,7 +117,9 @@ class _Run:
                 break
             stiffer = (stiffness < _STIFFEST) | (missed > 0.1 * last)
             stiffness, last = np.where(stiffer, np.minimum(10.0 * stiffness, _HARDEST), stiffness), missed
-        done = done | (best <= (_NEARLY if program.rows.classes > 1 else _ROUNDING))  # where the stiffest steps are lost in rounding, an earlier one serves
+        done = done | (
+            best <= (_NEARLY if program.rows.classes > 1 else _ROUNDING)
+        )  # where the stiffest steps are lost in rounding, an earlier one serves
         price, level = np.where(done[part], price, 0.0), np.where(done[self.places.level_part], level, 0.0)
         program.price, program.warm = np.where(done[part], price, program.price), program.warm | done
         return Priced(price, level, tuple(self.equations.solved), done)

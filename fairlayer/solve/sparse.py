@@ -73,9 +73,7 @@ class SparseSystem:
         RuntimeError: the system is singular to rounding.
     """
 
-    def __init__(
-        self, square: Any, soft: FloatArray, slope: FloatArray, levels: IntArray, loose: FloatArray
-    ) -> None:
+    def __init__(self, square: Any, soft: FloatArray, slope: FloatArray, levels: IntArray, loose: FloatArray) -> None:
         sparse = library()
         tied = np.flatnonzero(levels >= 0)
         ties = sparse.csr_array((slope[tied], (tied, levels[tied])), shape=(len(soft), len(loose)))

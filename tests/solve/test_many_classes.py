@@ -13,7 +13,7 @@ import fairlayer as fl
 from fairlayer._rows import as_sparse
 from fairlayer.passes import base
 from fairlayer.passes.class_metric import ClassMetric
-from fairlayer.solve import class_systems, newton, sparse
+from fairlayer.solve import class_systems, newton, quadratic, sparse
 from fairlayer.solve.class_rows import ClassRows
 from fairlayer.solve.class_systems import class_system
 
@@ -56,7 +56,7 @@ def solved(scores: torch.Tensor, rules: list[fl.Constraint], given: dict[str, An
 def watch(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Note each program that is solved face by face."""
     made: list[int] = []
-    by_faces = newton.solve_quadratic
+    by_faces = quadratic.solve_quadratic
 
     def watched(*arguments: Any) -> Any:
         made.append(len(arguments[0]))
