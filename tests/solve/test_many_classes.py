@@ -150,7 +150,7 @@ def test_a_metric_of_blocks_multiplies_like_its_array() -> None:
     assert np.allclose(np.asarray(added), full + 0.5 * (np.asarray(two) - full))
 
 
-@pytest.mark.parametrize("loose", [0.0, 0.3])
+@pytest.mark.parametrize("loose", [0.0, 1e-15, 0.3])
 @pytest.mark.parametrize("strata", [2, 40])
 @pytest.mark.parametrize("scipy", [True, False])
 def test_the_equations_are_those_of_the_dense_system(
