@@ -31,6 +31,8 @@ __all__ = [
 LEAST_FLOOR = 1e-9
 """What a clipped sample counts at least, of a free one, where a search needs it to move."""
 
+_FULL_UP_TO = 48  # statistics of rows of classes of which K is an array
+
 WHOLE = slice(None)
 """The run of all samples."""
 
@@ -62,6 +64,11 @@ class Cells(NamedTuple):
     def size(self) -> int:
         """Number of statistics."""
         return self.classes * len(self.counts) + (0 if self.dense is None else len(self.dense))
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether K is kept as a block (classes, classes) per cell: it has no other entries, and would be large."""
+        return self.classes > 1 and self.dense is None and self.size > _FULL_UP_TO
 
 
 class Point:

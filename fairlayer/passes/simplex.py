@@ -15,6 +15,7 @@ import torch
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.geometry import Geometry
 from fairlayer.passes.base import LEAST_FLOOR, WHOLE, Cells, Point, WholeBatch, as_array
+from fairlayer.passes.class_metric import ClassMetric
 
 __all__ = ["SimplexPasses"]
 
@@ -67,28 +68,31 @@ class SimplexPasses:
         """See `Passes.together`."""
         return statistics
 
-    def _metric(self, value: FloatArray, free: Any) -> FloatArray:
+    def _metric(self, value: FloatArray, free: Any) -> Any:
         return self.metric_of(value if free is None else free)  # W of either geometry is that of `share`
 
-    def widest_metric(self) -> FloatArray:
+    def widest_metric(self) -> Any:
         """See `Passes.widest_metric`: W is the projector onto changes that keep the sum of a row."""
         return self._widest
 
     @cached_property
-    def _widest(self) -> FloatArray:
+    def _widest(self) -> Any:
         return self.metric_of(np.ones(self.scores.shape))
 
-    def metric_of(self, weight: FloatArray) -> FloatArray:
-        """Return K for rows that answer by a diagonal W (n, k) and keep their sums."""
+    def metric_of(self, weight: FloatArray) -> Any:
+        """Return K for rows that answer by a diagonal W (n, k) and keep their sums; of many cells by its blocks."""
         cells, k, m = self.cells, self.classes, len(self.cells.counts)
-        metric = np.zeros((cells.size, cells.size))
+        blocks = np.zeros((m, k, k))
         if cells.codes is not None and m:
-            cell, whole = np.arange(m), np.zeros((m + 1, k, k))
+            whole = np.zeros((m + 1, k, k))
             for first in range(0, self.n, _NUMBERS // (k * k)):
                 run = slice(first, first + _NUMBERS // (k * k))
                 whole += self._squares(weight[run], run)
-            hard = metric[: k * m, : k * m].reshape(k, m, k, m)
-            hard[:, cell, :, cell] = whole[:m] / (cells.counts * cells.counts)[:, None, None]
+            blocks = whole[:m] / (cells.counts * cells.counts)[:, None, None]
+        if cells.in_blocks:
+            return ClassMetric(blocks)
+        metric, cell = np.zeros((cells.size, cells.size)), np.arange(m)
+        metric[: k * m, : k * m].reshape(k, m, k, m)[:, cell, :, cell] = blocks
         if cells.dense is not None and cells.dense_class is not None:
             self._add_dense(metric, weight)
         return metric

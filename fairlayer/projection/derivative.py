@@ -193,7 +193,7 @@ class Derivative:
     def _followed(self, place: Place | None) -> Callable[[Tensor], Tensor]:
         """Return the prices as a function of h, and where the map is curved of the place too."""
         if place is None or not self.geometry.smooth:
-            metric = torch.from_numpy(self.metric).to(self._here[0].device)
+            metric = torch.from_numpy(np.asarray(self.metric)).to(self._here[0].device)
         else:
             metric = self._metric_at(*place)
         followed: Callable[[Tensor], Tensor] = self.held.answer_followed(metric)

@@ -63,7 +63,7 @@ def surely_feasible(passes: Passes, slabs: SlabSystem, near: FloatArray) -> bool
     if common and slabs.holds_for_constants:
         return True  # equal predictions are attainable, and meet any such slabs
     if passes.geometry.on_simplex:
-        return False
+        return passes.cells.weights is None and _met_by_equal_rows(slabs, near, passes.cells.classes)
     low, high = attainable(passes)
     centre = np.minimum(np.maximum(near, low), high)
     level = np.minimum(np.maximum(np.full_like(near, centre.mean() if len(centre) else 0.0), low), high)
@@ -98,6 +98,14 @@ def lone_clash(passes: Passes, slabs: SlabSystem, misses: float) -> ClashingFace
             if missed[row] > worst:
                 worst, found = float(missed[row]), (place, row, sign)
     return None if found is None else ClashingFaces([slabs.face(found)])
+
+
+def _met_by_equal_rows(slabs: SlabSystem, near: FloatArray, classes: int) -> bool:
+    """Return whether the slabs hold where all cells have the same probabilities: those near, or all classes alike."""
+    average = near.reshape(classes, -1).mean(axis=1)
+    shares = (average, np.full(classes, 1.0 / classes))
+    inside = (each for each in shares if each.min() > _OPEN)
+    return any(slabs.worst(np.repeat(each, len(near) // classes))[0] <= 0.0 for each in inside)
 
 
 def widening_of(passes: Passes, slabs: SlabSystem) -> Elastic:

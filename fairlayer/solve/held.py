@@ -21,6 +21,10 @@ import torch
 
 from fairlayer._rows import as_sparse
 from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer.passes.class_metric import ClassMetric
+from fairlayer.solve.class_rows import ClassRows
+from fairlayer.solve.class_systems import class_system
+from fairlayer.solve.parts import sums
 from fairlayer.solve.slabs import Faces, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
 from fairlayer.solve.table import RowTable
@@ -29,6 +33,7 @@ __all__ = ["HeldRows"]
 
 _PSEUDO_UP_TO = 128  # rows of a system that is solved by its eigenvectors
 _DEPENDENT = 1e-11  # eigenvalue of rows of unit size, below which they depend on each other
+_REFINED = 6  # times
 _REGULAR = 1e-10  # what is added to the diagonal of a larger one, and taken back by refinement
 
 
@@ -143,6 +148,8 @@ class HeldRows:
         """Return the map from h to prices at a metric K, (s,) or (s, s)."""
         if metric.ndim == 1 and self.disjoint:
             return _Apart(self, self.curvature(metric))
+        if isinstance(metric, ClassMetric) and len(self) > _PSEUDO_UP_TO:
+            return _Bundled(self, metric)
         return _Together(self, metric)
 
     def answer_followed(self, metric: torch.Tensor) -> Any:
@@ -256,9 +263,33 @@ class _Together:
     def __call__(self, h: FloatArray) -> FloatArray:
         right = self.scale * (self.held.differences @ h)
         found = self.inverse @ right
-        for _ in range(0 if len(right) <= _PSEUDO_UP_TO else 6):
+        for _ in range(0 if len(right) <= _PSEUDO_UP_TO else _REFINED):
             found = found + self.inverse @ (right - self.square @ found)
         return np.asarray((self.scale * found) @ self.held.differences)
 
 
-HeldAnswer = _Apart | _Together
+class _Bundled:
+    """Many rows that read the means of classes: the equations as they stand, with refinement for what is added."""
+
+    def __init__(self, held: HeldRows, metric: ClassMetric) -> None:
+        self.held, self.metric = held, metric
+        self.levels = int(held.level.max(initial=-1)) + 1
+        rows, self.slope = ClassRows(held.matrix, held.block, metric.classes), np.where(held.tied, -1.0, 0.0)
+        own = rows.diagonal(metric)
+        soft = _REGULAR * np.where(own > 0, own, float(own.max(initial=0.0)) or 1.0)
+        loose = np.where(np.bincount(held.level[held.tied], minlength=self.levels) > 0, 0.0, 1.0)
+        active, levels = np.arange(len(held)), np.where(held.tied, held.level, -1)
+        self.system = class_system(rows, metric, active, soft, self.slope, levels, loose)
+
+    def __call__(self, h: FloatArray) -> FloatArray:
+        matrix, level = self.held.matrix, self.held.level
+        price, d = self.system.solve(h, np.zeros(self.levels))
+        for _ in range(_REFINED):
+            left = h - matrix @ (self.metric @ (price @ matrix)) - self.slope * d[level]
+            added = sums(level, self.slope * price, self.levels)
+            more, d_more = self.system.solve(left, -added)
+            price, d = price + more, d + d_more
+        return price
+
+
+HeldAnswer = _Apart | _Together | _Bundled

@@ -49,6 +49,7 @@ _ROOM = 0.1  # the slack of each limit at the start, of the width of the domain
 _LEAST, _MOST = 1e-300, 1.0 - 2.0**-53  # predictions whose slope is a number
 _POLISHING, _MOST_PASSES = 6, 10  # steps and sweeps of the exact method, unless it is near by then
 _FINE = 10  # how many steps of a search from nothing its first one is worth
+_FINE_OF_BLOCKS = 3  # the most of them where prices serve, which find hard what clipped rows hardly answer
 
 
 def roomy(passes: Passes) -> bool:
@@ -97,6 +98,7 @@ def polished(  # noqa: PLR0917 - a search
         fine: the steps of a search from nothing that the first one is worth.
         accurate: whether a solution (of a batch, slabs) is accurate enough.
     """
+    fine = min(fine, _FINE_OF_BLOCKS) if passes.cells.in_blocks else fine
     try:
         found = descend(passes, slabs, start, _POLISHING, near, fine, _MOST_PASSES, patient=False)
     except (SolverError, ClashingFaces, np.linalg.LinAlgError):

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray
+from fairlayer.passes.class_metric import ClassMetric
+from fairlayer.solve.class_rows import ClassRows
+from fairlayer.solve.class_systems import class_system
 from fairlayer.solve.price_rows import PriceRows
 from fairlayer.solve.table import RowTable
 
@@ -42,15 +45,16 @@ class RowEquations:
         self.table, self.scale, self.equal = table, rows.scale, rows.fixed
         self.one, self.rest = rows.one, rows.rest
         self.at = np.where(table.tied, table.level, len(table.scale))
+        self.classes: ClassRows | None = None
         self.left = np.asarray(table.matrix.take_rows(self.rest))
 
     def solve(
-        self, metric: FloatArray, given: FloatArray, sides: tuple[Any, ...], tied: FloatArray, missed: FloatArray
+        self, metric: Any, given: FloatArray, sides: tuple[Any, ...], tied: FloatArray, missed: FloatArray
     ) -> RowStep:
         """Return the step.
 
         Args:
-            metric: K with the weights 1/D, (s,) or (s, s).
+            metric: K with the weights 1/D, (s,), (s, s) or of blocks.
             given: M B (g / D), what each row would change by at its prices.
             sides: the lower and upper sides of the rows, and by how much their prices must rise.
             tied: the prices of the rows without slack.
@@ -58,7 +62,8 @@ class RowEquations:
         """
         low, high, asked_low, asked_high = sides
         t_low, t_high, scale, equal = low.stiffness, high.stiffness, self.scale, self.equal
-        own, square = self._square(metric)
+        blocks = isinstance(metric, ClassMetric)
+        own, square = (self._of_classes(metric.classes).diagonal(metric), None) if blocks else self._square(metric)
         stiff = t_low + t_high
         soft = np.where(equal, _SOFT * max(float(own.max(initial=0.0)), 1e-290), 1.0 / np.maximum(stiff, 1e-290))
         ratio = np.where(equal, 1.0, (t_low + t_high / scale) * soft)
@@ -67,7 +72,17 @@ class RowEquations:
         # The prices of a spread must cancel: sum (p_high / scale - p_low + p_tied) = 0.
         lacking = np.where(equal, -tied, low.price + asked_low - (high.price + asked_high) / scale + ratio * asked)
         give = np.where(equal, 0.0, t_low + t_high / scale**2 - ratio * (t_low + t_high / scale))
-        return self._eliminated(own + soft, square, ratio, right, self.added(lacking), self.added(give))
+        lacking, give = self.added(lacking), self.added(give)
+        if square is not None:
+            return self._eliminated(own + soft, square, ratio, right, lacking, give)
+        rows, every = self._of_classes(metric.classes), np.arange(len(own))
+        system = class_system(rows, metric, every, soft, ratio, self.table.level, give)
+        return RowStep(*system.solve(right, lacking))
+
+    def _of_classes(self, classes: int) -> ClassRows:
+        if self.classes is None:
+            self.classes = ClassRows(self.table.matrix, self.table.block, classes)
+        return self.classes
 
     def added(self, values: FloatArray) -> FloatArray:
         """Return sums of the rows of each spread."""

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fairlayer._typing import FloatArray
 from fairlayer.errors import SolverError
 from fairlayer.passes import Passes, Point
+from fairlayer.passes.class_metric import ClassMetric
 from fairlayer.solve.accuracy import accuracy_of, gauged
 from fairlayer.solve.prices import PriceProgram
 from fairlayer.solve.quadratic import ClashingFaces, solve_quadratic
@@ -52,6 +54,7 @@ _FINE = 3  # steps that what is near the solution is worth
 # Prediction units: what is further off than rounding, by limits and by prices, is not taken.
 _MET, _SLACK = 2e-11, 8e-12
 _ROUNDED = 1e-16  # what is added to that for each unit of the scores
+_LEAST_OF_BLOCKS = 1e-7  # what a clipped row of classes counts at least where K is of blocks: prices must find it
 _CREEPS, _MOST_CREEPING = 1e-2, 1  # a share of a step by which a search creeps, and how often one of few sweeps may
 _NEAR = 1e6  # accuracies: from so near, the next step or two end at the solution
 
@@ -240,9 +243,14 @@ def floored(passes: Passes, point: Point, step: int) -> FloatArray:
     """Return K, with clipped samples counted as slightly free where without them K could not move at all."""
     metric, whole = point.curvature, passes.widest_metric()
     if metric.ndim == 2:
-        return metric + max(0.05 * 0.1**step, passes.least_floor) * (whole - metric)
+        least = passes.least_floor if _full(metric) else max(passes.least_floor, _LEAST_OF_BLOCKS)
+        return metric + max(0.05 * 0.1**step, least) * (whole - metric)
     floored = metric + max(0.05 * 0.5**step, passes.least_floor) * (whole - metric)
     return np.where(metric <= _SATURATED * floored, floored, metric)
+
+
+def _full(metric: Any) -> bool:
+    return metric.ndim == 2 and not isinstance(metric, ClassMetric)
 
 
 class _Programs:
@@ -257,9 +265,9 @@ class _Programs:
     def target(self, dual: _Dual, point: Point, slabs: SlabSystem, metric: FloatArray) -> _Dual:
         """Return the solution of the program around a point: by prices where there are many rows, else by faces."""
         centre = point.statistics + (metric * dual.nu if metric.ndim == 1 else metric @ dual.nu)
-        # Prices are for cells that share no sample; where K is full they end too far from the solution.
+        # Prices are for a K that is diagonal, or of blocks.
         rows = sum(len(block.matrix) for block in slabs.blocks)
-        if metric.ndim == 1 and rows > MANY_ROWS:
+        if not _full(metric) and rows > MANY_ROWS:
             found = self._by_prices(centre, metric, slabs)
             if found is not None:
                 return found
@@ -271,7 +279,7 @@ class _Programs:
 
     def _by_prices(self, centre: FloatArray, metric: FloatArray, slabs: SlabSystem) -> _Dual | None:
         if self.program is None or self.slabs is not slabs:
-            self.slabs, self.program = slabs, PriceProgram(RowTable.of(slabs))
+            self.slabs, self.program = slabs, PriceProgram(RowTable.of(slabs), classes=getattr(metric, "classes", 1))
         found = self.program.solve(centre, metric)
         if found is None:
             return None

@@ -13,9 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer.passes.class_metric import ClassMetric
+from fairlayer.solve.class_systems import System, class_system
 from fairlayer.solve.parts import gram, ranks_of, sums
 from fairlayer.solve.price_rows import PriceRows
-from fairlayer.solve.sparse import SparseSystem
+from fairlayer.solve.sparse import SparseSystem, square_of_rows
 
 __all__ = ["PriceEquations"]
 
@@ -38,24 +40,24 @@ class PriceEquations:
     Args:
         rows: the rows.
         centre: where the statistics are at no price, (s,).
-        metric: K, (s,), diagonal.
+        metric: K, (s,) where it is diagonal, else of blocks.
     """
 
-    def __init__(self, rows: PriceRows, centre: FloatArray, metric: FloatArray) -> None:
+    def __init__(self, rows: PriceRows, centre: FloatArray, metric: FloatArray | ClassMetric) -> None:
         self.rows, self.metric = rows, metric
         self.matrix = rows.table.matrix
         self.free = self.matrix @ centre
         self.curvature = self._curvature()
         self.solved: list[int] = []
-        self.one, self.rest, self.places = rows.one, rows.rest, rows.places
-        self.sparse = rows.sparse
-        if not self.sparse:
+        self.places = rows.places
+        self.factors: System | None = None
+        if not isinstance(metric, ClassMetric) and not rows.sparse:
+            self.one, self.rest = rows.one, rows.rest
             cross, square = rows.entries
             self.cross, parts, size = cross, self.places.parts, self.places.rows
             self.square = square.at(metric, parts * size * size).reshape(parts, size, size)
             self.between = cross.entries.at(metric, len(cross.one))
             self.products = self.between[cross.first] * self.between[cross.second]
-        self.factors: SparseSystem | None = None
 
     def around(self, stiffness: FloatArray, q: FloatArray, c: FloatArray) -> None:
         """Go on around prices and levels, with a stiffness s_i S_ii of each part."""
@@ -68,13 +70,17 @@ class PriceEquations:
 
     def _curvature(self) -> FloatArray:
         matrix = self.matrix
-        found = sums(matrix.rows, matrix.data**2 * self.metric[matrix.columns], len(matrix))
+        if isinstance(self.metric, ClassMetric):
+            found = self.rows.of_classes.diagonal(self.metric)
+        else:
+            found = sums(matrix.rows, matrix.data**2 * self.metric[matrix.columns], len(matrix))
         return np.where(found > 0, found, 1.0)
 
     def answer(self, price: FloatArray) -> FloatArray:
         """Return S q."""
         pull = price @ self.matrix
-        return np.asarray(self.matrix @ (self.metric * pull))
+        moved = self.metric @ pull if isinstance(self.metric, ClassMetric) else self.metric * pull
+        return np.asarray(self.matrix @ moved)
 
     def newton(self, sign: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Solve for the rows in force:  (S + 1/s) q + a c = h,   a' q - r c = -r c0."""
@@ -89,12 +95,21 @@ class PriceEquations:
         q = np.zeros(len(sign))
         levels = table.level[active]
         self.last = active, slope, levels, right
-        if self.sparse:
-            soft = 1.0 / self.stiff[active]
-            self.factors = SparseSystem(self.matrix, self.metric, active, soft, slope, levels, self.loose)
-            self.solved.append(0)
+        self.factors = self._factors(active, slope, levels)
         q[active], c = self._solved(active, slope, levels, right, -self.loose * self.level)
-        return q, c
+        return self._again(q, c) if isinstance(self.metric, ClassMetric) else (q, c)
+
+    def _factors(self, active: IntArray, slope: FloatArray, levels: IntArray) -> System | None:
+        """Return the factors of all equations together; None where they are eliminated one after the other."""
+        soft = 1.0 / self.stiff[active]
+        if isinstance(self.metric, ClassMetric):
+            self.solved.append(0)
+            return class_system(self.rows.of_classes, self.metric, active, soft, slope, levels, self.loose)
+        if not self.rows.sparse:
+            return None
+        self.solved.append(0)
+        square = square_of_rows(self.matrix, self.metric, active)
+        return SparseSystem(square, soft, slope, levels, self.loose)
 
     def _solved(
         self, active: IntArray, slope: FloatArray, levels: IntArray, right: FloatArray, r_level: FloatArray
@@ -103,8 +118,7 @@ class PriceEquations:
             return self.factors.solve(right, r_level)
         return self._eliminated(active, slope, levels, right, r_level)
 
-    def refined(self, sign: FloatArray, q: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Solve once more for what the last solution of the system leaves over."""
+    def _again(self, q: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
         active, slope, levels, right = self.last
         shifted = slope * np.append(c, 0.0)[levels]
         left = right - (self.answer(q)[active] + q[active] / self.stiff[active] + shifted)
@@ -113,8 +127,13 @@ class PriceEquations:
         more, more_level = self._solved(active, slope, levels, left, left_level)
         found = q.copy()
         found[active] += more
+        return found, c + more_level
+
+    def refined(self, sign: FloatArray, q: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Solve once more for what the last solution of the system leaves over."""
+        found, level = self._again(q, c)
         # A price of the wrong sign is rounding here, or else the row would not be in force.
-        return np.where((found * sign > 0) | self.rows.fixed, found, 0.0), c + more_level
+        return np.where((found * sign > 0) | self.rows.fixed, found, 0.0), level
 
     def _eliminated(
         self, active: IntArray, slope: FloatArray, levels: IntArray, right: FloatArray, r_level: FloatArray

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer.passes.class_metric import ClassMetric
 from fairlayer.solve.parts import sums
 from fairlayer.solve.price_equations import PriceEquations
 from fairlayer.solve.price_rows import PriceRows
@@ -32,6 +33,7 @@ __all__ = ["PriceProgram", "Priced"]
 
 _OUTER, _INNER, _TRIALS = 30, 60, 40
 _SOFTEST, _STIFFEST, _HARDEST = 1e2, 1e4, 1e10  # s_i S_ii, from step to step
+_NEARLY = 1e6  # accuracies that prices of classes may miss: faces instead would be added one by one
 _ROUNDING = 1e3  # accuracies that are left to Newton's method on the samples, where no step reduces them
 
 
@@ -58,15 +60,23 @@ class PriceProgram:
     Args:
         table: the rows.
         part: the part of each row (see `PriceRows`).
+        classes: of the statistics (see `PriceRows`).
     """
 
-    def __init__(self, table: RowTable, part: IntArray | None = None) -> None:
-        self.table, self.rows = table, PriceRows(table, part)
+    def __init__(self, table: RowTable, part: IntArray | None = None, classes: int = 1) -> None:
+        self.table, self.rows = table, PriceRows(table, part, classes)
         self.price = np.zeros(len(table.level))
         self.warm = np.zeros(int(self.rows.part.max(initial=0)) + 1, dtype=bool)
 
-    def solve(self, centre: FloatArray, metric: FloatArray) -> Priced | None:
-        """Return the prices at a centre (s,) and a metric K (s,), diagonal; None where those of no part settle."""
+    def solve(self, centre: FloatArray, metric: FloatArray | ClassMetric) -> Priced | None:
+        """Return the prices at a centre (s,) and a metric K, diagonal (s,) or of blocks; None where none settle."""
+        found = self._tried(centre, metric)
+        if found is None and self.warm.any():  # too stiff a start may lead astray
+            self.warm[:] = False
+            found = self._tried(centre, metric)
+        return found
+
+    def _tried(self, centre: FloatArray, metric: FloatArray | ClassMetric) -> Priced | None:
         try:
             found = _Run(self, centre, metric).run()
             return found if found.settled.any() else None
@@ -77,7 +87,7 @@ class PriceProgram:
 class _Run:
     """One program."""
 
-    def __init__(self, program: PriceProgram, centre: FloatArray, metric: FloatArray) -> None:
+    def __init__(self, program: PriceProgram, centre: FloatArray, metric: FloatArray | ClassMetric) -> None:
         self.program, self.rows = program, program.rows
         self.places = self.rows.places
         self.equations = PriceEquations(self.rows, centre, metric)
@@ -88,30 +98,28 @@ class _Run:
         program, part, parts = self.program, self.rows.part, self.places.parts
         q = program.price
         c = self._first_levels(q)
-        price, level = np.zeros_like(q), np.zeros_like(c)
+        price, level, best = np.zeros_like(q), np.zeros_like(c), np.full(parts, np.inf)
         done, self.over = np.zeros(parts, dtype=bool), np.zeros(parts, dtype=bool)
         stiffness, last = np.where(program.warm, _STIFFEST, _SOFTEST), np.full(parts, np.inf)
-        near, near_level, best = q, c, np.full(parts, np.inf)
         for _ in range(_OUTER):
             self.equations.around(stiffness, q, c)
             q, c, settled = self._inner(q, c)
             missed = np.zeros(parts)
             np.maximum.at(missed, part, self._missed(q, c) / self.rows.table.atol)
+            sound = ~self.over & settled & self._balanced(q)
+            better = sound & (missed < best)
+            price, level = np.where(better[part], q, price), np.where(better[self.places.level_part], c, level)
+            best = np.where(better, missed, best)
             stalled = (missed > 0.5 * last) & (missed <= _ROUNDING)
-            now = ~self.over & settled & ((missed <= 0.3) | stalled) & self._balanced(q)
-            price, level = np.where(now[part], q, price), np.where(now[self.places.level_part], c, level)
-            nearer = settled & (missed < best) & self._balanced(q)
-            best, near = np.where(nearer, missed, best), np.where(nearer[part], q, near)
-            near_level = np.where(nearer[self.places.level_part], c, near_level)
+            now = sound & ((missed <= 0.3) | stalled)
             done, self.over = done | now, self.over | now | ~settled
             if self.over.all():
                 break
             stiffer = (stiffness < _STIFFEST) | (missed > 0.1 * last)
             stiffness, last = np.where(stiffer, np.minimum(10.0 * stiffness, _HARDEST), stiffness), missed
-        # Where the last steps only lost to rounding, what was settled before them is as near as numbers come.
-        kept = ~done & (best <= _ROUNDING)
-        price = np.where(kept[part], near, price)
-        level, done = np.where(kept[self.places.level_part], near_level, level), done | kept
+        # Where the stiffest steps are lost in rounding, an earlier one serves.
+        done = done | (best <= (_NEARLY if program.rows.classes > 1 else _ROUNDING))
+        price, level = np.where(done[part], price, 0.0), np.where(done[self.places.level_part], level, 0.0)
         program.price, program.warm = np.where(done[part], price, program.price), program.warm | done
         return Priced(price, level, tuple(self.equations.solved), done)
 

@@ -33,6 +33,7 @@ __all__ = ["WidenedSolution", "solve"]
 _MANY = 48  # statistics, from which the elastic program costs more than a few steps
 _FIRST_STEPS = 12  # of Newton's method, before feasibility is looked into
 _WITHIN = 10.0  # accuracies by which limits may clash and are still met as well as numbers can be
+_CROWDED = 0.25  # of the rows at a corner: a search along many curves serves at once
 _FEW_ROWS = 24
 _FEW_PASSES = 4  # after which a stand-in is asked where the solution lies
 _MILD_PASSES = 7  # the same where log-odds are mild, which most often end before
@@ -236,7 +237,8 @@ def _by_one_multiplier(passes: Passes, slabs: SlabSystem, single: SingleSlab, st
 
 def _generally(passes: Passes, slabs: SlabSystem, start: Point) -> Solution:
     if roomy(passes) and not sortable(passes):  # else it has been tried
-        solution = _try(passes, slabs, start, most_passes=_SOME_PASSES)
+        crowded = passes.cells.in_blocks and start.held > _CROWDED * passes.n
+        solution = None if crowded else _try(passes, slabs, start, most_passes=_SOME_PASSES)
         if solution is None and passes.geometry.on_simplex:
             solution = solve_rows_along_curves(passes, slabs, start)
         solution = solution or solve_interior(passes, slabs, start)

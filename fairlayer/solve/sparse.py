@@ -20,15 +20,17 @@ import numpy as np
 from fairlayer._rows import SparseRows
 from fairlayer._typing import FloatArray, IntArray
 
-__all__ = ["SparseSystem", "mostly_zero"]
+__all__ = ["SparseSystem", "library", "mostly_zero", "square_of_rows"]
 
 _FROM = 200  # rows
 _ENTRIES = 12  # of M K M' per row
+_ALONE = 1e-12  # what a level gives way by, of what its rows would give it
+_PIVOT = 0.1  # of the largest entry of a column
 _LEVELS = 32  # more than these are eliminated in their turn, and not after the rows
 
 
 @cache
-def _library() -> Any:
+def library() -> Any:
     """Return `scipy.sparse` with its linear algebra, or None where SciPy is missing or broken."""
     try:
         import scipy.sparse
@@ -48,16 +50,20 @@ def mostly_zero(matrix: SparseRows, rest: int) -> bool:
     if rest <= _FROM:
         return False
     readers = np.bincount(matrix.columns)
-    return int((readers**2).sum()) <= _ENTRIES * len(matrix) and _library() is not None
+    return int((readers**2).sum()) <= _ENTRIES * len(matrix) and library() is not None
+
+
+def square_of_rows(matrix: SparseRows, metric: FloatArray, active: IntArray) -> Any:
+    """Return M K M' of some of the rows, for a diagonal K."""
+    rows = library().csr_array((matrix.data, (matrix.rows, matrix.columns)), shape=matrix.shape)[active]
+    return (rows * metric) @ rows.T
 
 
 class SparseSystem:
     """The factors for one set of rows in force.
 
     Args:
-        matrix: the rows M.
-        metric: K, (statistics,).
-        active: which rows are in force.
+        square: M K M' of these rows, sparse.
         soft: 1/s of each of them.
         slope: what each adds to its level.
         levels: the level of each, -1 for none.
@@ -67,27 +73,19 @@ class SparseSystem:
         RuntimeError: the system is singular to rounding.
     """
 
-    def __init__(  # noqa: PLR0917 - one system
-        self,
-        matrix: SparseRows,
-        metric: FloatArray,
-        active: IntArray,
-        soft: FloatArray,
-        slope: FloatArray,
-        levels: IntArray,
-        loose: FloatArray,
-    ) -> None:
-        sparse = _library()
-        shape = matrix.shape
-        rows = sparse.csr_array((matrix.data, (matrix.rows, matrix.columns)), shape=shape)[active]
+    def __init__(self, square: Any, soft: FloatArray, slope: FloatArray, levels: IntArray, loose: FloatArray) -> None:
+        sparse = library()
         tied = np.flatnonzero(levels >= 0)
-        ties = sparse.csr_array((slope[tied], (tied, levels[tied])), shape=(len(active), len(loose)))
-        square = (rows * metric) @ rows.T + sparse.diags_array(soft)
-        self.ties, self.rows, self.few = ties, len(active), len(loose) <= _LEVELS
+        ties = sparse.csr_array((slope[tied], (tied, levels[tied])), shape=(len(soft), len(loose)))
+        square = square + sparse.diags_array(soft)
+        self.ties, self.rows, self.few = ties, len(soft), len(loose) <= _LEVELS
+        # A level that stands alone is no pivot before its rows are eliminated.
+        answer = np.append(0.0, slope**2 / square.diagonal())
+        symmetric = self.few or bool(loose.min() > _ALONE * answer.max())
         if not self.few:
             square = sparse.block_array([[square, ties], [ties.T, -sparse.diags_array(loose)]])
-        options = {"SymmetricMode": True}
-        self.factors = sparse.linalg.splu(square.tocsc(), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+        options, least = {"SymmetricMode": symmetric}, 0.0 if symmetric else _PIVOT
+        self.factors = sparse.linalg.splu(square.tocsc(), "MMD_AT_PLUS_A", diag_pivot_thresh=least, options=options)
         if self.few:
             self.answers = np.asarray(self.factors.solve(ties.toarray()))
             self.schur = ties.T @ self.answers + np.diag(loose)

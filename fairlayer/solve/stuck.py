@@ -52,7 +52,7 @@ class StuckProblem:
             torch.initial_seed(),
             passes.cells.counts,
             point.statistics,
-            point.curvature,
+            np.asarray(point.curvature),
             tuple(block.matrix for block in slabs.blocks),
             tuple(_limits(block) for block in slabs.blocks),
         )
