@@ -20,8 +20,8 @@ from fairlayer.penalties.corrected import corrected_squares
 from fairlayer.penalties.means import members_of
 from fairlayer.penalties.norms import NORMS, one_sided
 from fairlayer.penalties.reading import (
-    BatchReader,
     ColumnStatements,
+    StatementReader,
     outside_graphs,
     read_statements,
     result_dtype,
@@ -143,7 +143,7 @@ class Penalty(LossTerm):
         decay: float = 0.95,
     ) -> None:
         super().__init__()
-        self.reader = BatchReader(constraints)
+        self.reader = StatementReader(constraints)
         self._settings = _Settings(norm, threshold, temperature, smoothing)
         if not 0.0 <= _number("decay", decay) < 1.0:
             raise ConstraintDefinitionError(f"decay must be in [0, 1), but is {decay!r}.")
