@@ -80,7 +80,7 @@ def answer(verdict: Verdict) -> str:
     if verdict.beyond:
         text += f" {' and '.join(verdict.beyond)} has few people, and is certainly beyond the limit."
     if verdict.rows_needed:
-        text += f" Were the groups equal, about {verdict.rows_needed:,} people in each would be enough to tell."
+        text += f" If nothing set the groups apart, about {verdict.rows_needed:,} people in each would be enough."
     return text
 
 

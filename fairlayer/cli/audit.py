@@ -14,6 +14,7 @@ from fairlayer.cli.options import Repeat, add_reading, new_parser
 from fairlayer.cli.reading import cut_names, read_told
 from fairlayer.cli.verdicts import show_audit
 from fairlayer.data import parse_cut
+from fairlayer.data.columns import check_cuts
 from fairlayer.errors import DataError
 from fairlayer.report import FORMATS, document_text, public_document, sign_file, write_card, write_markdown, write_page
 
@@ -214,6 +215,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
         raise DataError("an audit compares groups. Name their column, or several, by --sensitive COLUMN.")
     frame = read_told(arguments)
     cuts = tuple(parse_cut(text) for text in arguments.cut)
+    check_cuts(frame, cuts)
     supplied = Supplied() if arguments.about is None else read_supplied(arguments.about, [*map(str, frame.columns)])
     found = audit_frame(
         frame,

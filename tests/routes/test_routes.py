@@ -212,7 +212,7 @@ def test_a_constant_predictor_is_told(capsys: pytest.CaptureFixture[str]) -> Non
     )
     assert found.best.test.constant
     show_routes(found)
-    assert "Decides the same for everybody: mine." in capsys.readouterr().out
+    assert "Decide the same for everybody: 'mine'." in capsys.readouterr().out
 
 
 def test_a_rule_that_cannot_be_made_is_left_out_and_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from torch import nn
 
 from fairlayer.constraints import DemographicParity, MeanResidualParity
 from fairlayer.data import TensorTable
-from fairlayer.errors import DataError, NonFiniteScoresError
+from fairlayer.errors import DataError, NonFiniteScoresError, ParameterError
 from fairlayer.model import FairModel
 from fairlayer.training import Epoch, FitOptions, fit
+from fairlayer.training.fitting import FitFolder
 
 N = 600
 
@@ -139,3 +141,15 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 def test_senseless_options_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(DataError, match=next(iter(wrong))):
         FitOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_fit_does_not_go_on_to_fewer_epochs_than_it_had(tmp_path: Path) -> None:
+    def fitted(epochs: int) -> int:
+        folder = FitFolder(tmp_path, resume=True)
+        return len(fit(network(), rows(0), rows(1), options=FitOptions(epochs=epochs), folder=folder).history)
+
+    assert fitted(3) == 3
+    assert fitted(3) == 3
+    with pytest.raises(ParameterError, match="has been trained for 3 epochs, more than the 2 that are asked for. Ask"):
+        fitted(2)
+    assert fitted(4) == 4
