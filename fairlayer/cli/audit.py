@@ -24,7 +24,7 @@ EPILOG = """exit codes:
   0  PASS           every limit holds, allowing for chance
   1  FAIL           a limit is broken by more than chance can explain
   2                 a named error; nothing was judged
-  3  INCONCLUSIVE   too few people to tell
+  3  INCONCLUSIVE   these people cannot tell
   4  NOT EVALUATED  no limit was asked for, or one could not be judged
 
 example:

@@ -146,7 +146,8 @@ def raise_unseen(name: str, unseen: Sequence[Category], known: Sequence[Category
     """
     raise CategoryError(
         f"sensitive feature '{name}' holds the categories {list(unseen)}, but only {list(known)} are known. "
-        "Map them to a known category or to None (unknown; in a file an empty cell), or call fit_categories(...) on data that has them."
+        "Map them to a known category or to None (unknown; in a file an empty cell), or call fit_categories(...) on "
+        "data that has them."
     )
 
 

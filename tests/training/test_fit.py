@@ -150,6 +150,6 @@ def test_a_fit_does_not_go_on_to_fewer_epochs_than_it_had(tmp_path: Path) -> Non
 
     assert fitted(3) == 3
     assert fitted(3) == 3
-    with pytest.raises(ParameterError, match="has been trained for 3 epochs, more than the 2 that are asked for. Ask"):
+    with pytest.raises(ParameterError, match=r"has been trained for 3 epochs, more than the 2 that are asked for. Ask"):
         fitted(2)
     assert fitted(4) == 4
