@@ -85,7 +85,8 @@ def refuse_fractions(name: str, sample: str) -> None:
     """
     raise CategoryError(
         f"sensitive feature '{name}' holds fractional numbers such as {sample}, which do not name "
-        "groups. Cut it into bands first, or use CovarianceBound for a continuous feature."
+        "groups. Cut it into bands first, or use CovarianceBound for a continuous feature; HSIC and Adversary take "
+        f"continuous={name!r}."
     )
 
 

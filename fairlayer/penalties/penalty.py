@@ -114,8 +114,8 @@ class Penalty(LossTerm):
         threshold: as for `penalise`.
         temperature: as for `penalise`.
         smoothing: as for `penalise`.
-        decay: the decay of the running means, in [0, 1): 1 / (1 - decay) is about the number of batches that they look
-            back.
+        decay: the decay of the running means, in [0, 1): 1 / (1 - decay) is about the largest number of batches that
+            they look back. Of a group with many samples they look back less, and of 128 in a batch not at all.
 
     Bounds nothing: how far the gap falls depends on the weight that the loss gives to it. Absent groups add 0.
     The categories of the sensitive features are learnt as by `FairProjection`, and travel in the `state_dict`.
