@@ -94,6 +94,19 @@ def test_epochs_tell_gap_and_multiplier_of_each_constraint() -> None:
     fit(layered(), rows(), rows(1), options=FitOptions(epochs=2, batch_size=100), on_epoch=told.append)
     assert [epoch.number for epoch in told] == [1, 2]
     assert set(told[0].gap) == set(told[0].multiplier) == {"DemographicParity('sex')"}
+    model, valid, last = layered(DemographicParity("sex", 0.001)), rows(1), list[Epoch]()
+    fit(model, rows(), valid, options=FitOptions(epochs=1, batch_size=N), on_epoch=last.append)
+    model.eval()
+    with torch.no_grad():
+        raw = model.raw_scores(valid.x)
+        model(valid.x, sensitive_features=valid.sensitive)
+    means = [float(raw[torch.tensor(valid.sensitive["sex"] == sex)].mean()) for sex in ("f", "m")]
+    name = "DemographicParity('sex')"
+    assert last[0].gap[name] == pytest.approx(abs(means[0] - means[1]), abs=1e-6)  # before the layer
+    assert model.last_projection is not None
+    price = float(model.last_projection.multipliers[name])
+    assert last[0].multiplier[name] == pytest.approx(price / N, rel=1e-4)
+    assert price > 0
 
 
 def test_label_based_constraints_also_train_the_raw_scores() -> None:
