@@ -63,6 +63,19 @@ def test_one_outcome_in_console_json_page_and_exit_code(
     assert max(map(len, [line for line in shown.splitlines() if not line.startswith(("Page", "Document"))])) <= 80
 
 
+def test_a_few_people_and_an_amount_are_spoken_of_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {"sex": ["F"] * 4 + ["M"], "score": [0.9, 0.8, 0.2, 0.1, 0.7], "y": [1, 1, 0, 0, 1]}
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    given = ("audit", str(tmp_path / "t.csv"), "--target", "y", "--score", "score", "--sensitive", "sex")
+    assert main([*given]) == 4
+    shown = capsys.readouterr().out
+    assert "sex M: 1 person, positive" in re.sub(r"[ \u00a0]+", " ", shown)
+    assert "Say when it fails: --fail-on 'demographic_parity_difference > 0.1'." in shown
+    assert "right order" not in shown  # five people can be in order by chance
+    assert main([*given, "--task", "regression"]) == 4
+    assert "Say when it fails: --fail-on 'mean_score_parity_difference > NUMBER'." in capsys.readouterr().out
+
+
 def test_every_file_is_written_and_the_page_names_the_hash_of_the_document(scored: Path, tmp_path: Path) -> None:
     import hashlib
 

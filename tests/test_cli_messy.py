@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fairlayer.cli import main
 from fairlayer.data.errors import TargetError
@@ -135,7 +136,7 @@ def test_near_names(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_what_a_command_lacks_is_told_at_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "lacks TABLE, --target COLUMN, --out FOLDER, --constraint TEXT" in said(capsys, "train")
-    assert "lacks --out FILE" in said(capsys, "predict", str(run), "t.csv")
+    assert "lacks --out FILE. See `fairlayer predict --help`." in said(capsys, "predict", str(run), "t.csv")
     with pytest.raises(SystemExit):
         main(["predict", str(run)])
     assert "required: TABLE" in capsys.readouterr().err
@@ -272,6 +273,32 @@ def test_a_file_without_commas_or_names_is_told_what_to_do(
     assert "has one column" not in said(capsys, *words, "--separator", "space")
 
 
+def test_a_cut_does_not_hide_a_column_of_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    messy().assign(revenu_group="all").to_csv(tmp_path / "t.csv", index=False)
+    parity = ("--constraint", "demographic_parity(revenu_group, 0.1)", "--missing", "drop")
+    told = "the cut of 'revenu' makes the column 'revenu_group', but the table has a column of that name already"
+    file, cut = str(tmp_path / "t.csv"), ("--cut", "revenu=2500")
+    assert told in said(capsys, "train", file, *TARGET, *parity, *cut, "--out", str(tmp_path / "r"))
+    assert told in said(capsys, "audit", file, "--score", "revenu", "--sensitive", "revenu", *cut)
+
+
+def test_lines_and_names_that_do_not_fit_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text("a,a,y\n1,2,0\n3,4,1,5\n")
+    words = ("train", str(tmp_path / "t.csv"), "--target", "z", *PARITY, "--out", str(tmp_path / "r"))
+    assert "line 3 has 4 cells, and the lines before it have 3 at most. A header row" in said(capsys, *words)
+    (tmp_path / "t.csv").write_text("a, a,y\n1,2,0\n3,4,1\n")
+    assert "are called 'a'; the later ones are read as 'a.1', each a column of its own" in said(capsys, *words)
+
+
+def test_a_warning_is_a_note_and_stands_once(table: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    given = (*TARGET, "--missing", "drop", "--drop", "motif", "--out", str(tmp_path / "r"), "--no-trees")
+    assert main(["train", str(table), *given, *QUICK, "--constraint", "demographic_parity(sexe, 2)"]) == 0
+    found = capfd.readouterr().err
+    assert "FairlayerWarning" not in found
+    assert found.count("fairlayer: note: the limit of DemographicParity('sexe'), 2, cannot bind: ") == 1
+    assert "predictions between 0 and 1 never go beyond it" in found
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -322,7 +349,8 @@ def test_ctrl_c_says_how_to_go_on(table: Path, tmp_path: Path) -> None:
     assert "Traceback" not in errors
     say = re.search(r"fairlayer train (--resume \S+)", errors)
     assert say is not None
-    assert main(["train", *say[1].split(), "--epochs", "3"]) == 0
+    done = max(torch.load(path, weights_only=True)["epoch"] for path in run.glob("checkpoints/*/*.ckpt")) + 1
+    assert main(["train", *say[1].split(), "--epochs", str(done + 1)]) == 0
     assert (run / "metrics.json").is_file()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,6 +79,30 @@ def test_the_source_and_the_running_package_agree(package: str, source: Any) -> 
         else:
             there = f"{running.__module__}.{running.__qualname__}"
             assert read.path == there, f"{package}.{name} is {read.path} in the source and {there} when it runs"
+
+
+# ---- one class for each name, and files that can be read in one go
+
+SOURCES = sorted(Path(fairlayer.__file__).parent.rglob("*.py"))
+
+
+def test_no_two_classes_of_the_package_share_a_name() -> None:
+    places = defaultdict(list)
+    for path in SOURCES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(path.relative_to(SOURCES[0].parent).as_posix())
+    shared = {name: found for name, found in places.items() if len(found) > 1}
+    assert not shared, f"one name for two classes: {shared}. Name each for what it is."
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    lengths = {
+        path.relative_to(SOURCES[0].parent).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in SOURCES
+    }
+    long = {name: lines for name, lines in lengths.items() if lines > 400}
+    assert not long, f"{long}: split each by what it is about"
 
 
 # ---- names that a package does not have

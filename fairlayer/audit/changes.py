@@ -141,7 +141,7 @@ def judge_change(
     reason = {
         Outcome.PASS: "The whole interval keeps the limit.",
         Outcome.FAIL: "The whole interval breaks the limit.",
-        Outcome.INCONCLUSIVE: "The limit lies inside the interval: too few people to tell.",
+        Outcome.INCONCLUSIVE: "The limit lies inside the interval, so that these people cannot tell.",
     }[outcome]
     return Statement(str(limit), outcome, asked, answer, reason, _named(limit, by), interval)
 

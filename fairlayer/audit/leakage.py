@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["column_warnings", "copy_warnings", "identifies", "score_warnings"]
 
 PERFECT = 0.995  # area under the curve from which a column or a score is said to tell the label by itself
-_ROWS = 50  # fewer rows than this say nothing about a column
+_ROWS = 50  # fewer rows than this say nothing about a column, or about scores
 
 
 def score_warnings(table: AuditTable) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ def score_warnings(table: AuditTable) -> tuple[str, ...]:
         'The scores put nearly all people in the right orde'
     """
     found = []
-    if {"order", "classes"} <= table.holds and table.overall("auc") >= PERFECT:
+    if table.rows >= _ROWS and {"order", "classes"} <= table.holds and table.overall("auc") >= PERFECT:
         found.append(
             f"The scores put nearly all people in the right order (AUC {table.overall('auc'):.3f}). Real scores seldom "
             "do: the outcome may be among the features, or the rows may be those that the model was trained on."

@@ -128,7 +128,8 @@ class Verdict:
         outcome: PASS, FAIL, INCONCLUSIVE or NOT EVALUATED.
         interval: what it was judged on.
         reason: a sentence.
-        rows_needed: about how many rows per group could tell, where too few are the reason; None where not known.
+        rows_needed: about how many rows per group could tell if nothing set the groups apart; None where every group
+            has as many already, and where it is not known.
         beyond: groups too small for the headline that are certainly beyond the limit.
 
     Example:
@@ -248,7 +249,9 @@ def _rows_needed(found: Disparity, limit: Limit) -> int | None:
     rate = part.means.kind == "rate" and limit.kind == "difference" and 0 < limit.bound < 1
     if not rate or not 0 < part.overall < 1:
         return None
-    return rows_needed(limit.bound, part.overall, sum(group.standing == "counted" for group in part.groups))
+    counted = [group.rows for group in part.groups if group.standing == "counted"]
+    needed = rows_needed(limit.bound, part.overall, len(counted))
+    return needed if min(counted) < needed else None
 
 
 def _reason(found: Disparity, limit: Limit, outcome: Outcome, beyond: tuple[str, ...], needed: int | None) -> str:
@@ -260,8 +263,8 @@ def _reason(found: Disparity, limit: Limit, outcome: Outcome, beyond: tuple[str,
             return "No interval that covers is known for this number, so that it cannot be held against a limit."
         return f"Fewer than two groups have enough rows to be compared (rows: {rows}), or the number is not defined."
     if outcome is Outcome.INCONCLUSIVE:
-        more = f" Were the groups equal, about {needed:,} rows in each would be enough." if needed else ""
-        return f"The limit lies inside the interval: too few rows to tell (rows: {rows}).{more}"
+        more = f" If nothing set the groups apart, about {needed:,} rows in each would be enough." if needed else ""
+        return f"The limit lies inside the interval, so that these rows cannot tell (rows: {rows}).{more}"
     worse = f" Worse off: {found.worst.worse_off}." if found.worst.worse_off else ""
     kept = "keeps" if outcome is Outcome.PASS else "breaks"
     return f"The whole interval {kept} the limit (rows: {rows}).{worse}"

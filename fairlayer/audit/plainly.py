@@ -13,13 +13,14 @@ _OF_COLUMNS = ("score", "label", "label squared", "nats")
 MEANINGS = {
     Outcome.PASS: "The limit that was asked for holds.",
     Outcome.FAIL: "The limit is broken, by more than chance can explain.",
-    Outcome.INCONCLUSIVE: "It cannot be told: there are too few people.",
+    Outcome.INCONCLUSIVE: "It cannot be told: with these people, chance could put the number on either side.",
     Outcome.NOT_EVALUATED: "Nothing could be judged.",
 }
 _SEVERAL = {
     Outcome.PASS: "Every limit that was asked for holds.",
     Outcome.FAIL: "At least one limit is broken, by more than chance can explain.",
-    Outcome.INCONCLUSIVE: "For at least one limit it cannot be told: there are too few people.",
+    Outcome.INCONCLUSIVE: "For at least one limit it cannot be told: with these people, chance could put the number on "
+    "either side.",
     Outcome.NOT_EVALUATED: "At least one limit could not be judged, and none is known to be broken.",
 }
 
@@ -80,7 +81,7 @@ def answer(verdict: Verdict) -> str:
     if verdict.beyond:
         text += f" {' and '.join(verdict.beyond)} has few people, and is certainly beyond the limit."
     if verdict.rows_needed:
-        text += f" Were the groups equal, about {verdict.rows_needed:,} people in each would be enough to tell."
+        text += f" If nothing set the groups apart, about {verdict.rows_needed:,} people in each would be enough."
     return text
 
 

@@ -1,4 +1,4 @@
-"""The command line: `fairlayer audit`, `report`, `train`, `predict`, `stream`, `serve`, `trail`, `demo`."""
+"""The command line: `fairlayer COMMAND`, as `fairlayer --help` lists them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fairlayer.cli.arguments import build_parser
 from fairlayer.cli.commands import COMMANDS
 from fairlayer.cli.config import INTERRUPTED, with_resumed_config
+from fairlayer.cli.notes import warnings_told
 from fairlayer.errors import FairlayerError
 
 __all__ = ["main"]
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = with_resumed_config(sys.argv[1:] if argv is None else list(argv))
         arguments = build_parser().parse_args(words)
-        code = COMMANDS[arguments.command](arguments[arguments.command]) or 0
+        with warnings_told():
+            code = COMMANDS[arguments.command](arguments[arguments.command]) or 0
         sys.stdout.flush()
         return code
     except FairlayerError as error:

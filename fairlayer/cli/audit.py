@@ -14,6 +14,7 @@ from fairlayer.cli.options import Repeat, add_reading, new_parser
 from fairlayer.cli.reading import cut_names, read_told
 from fairlayer.cli.verdicts import show_audit
 from fairlayer.data import parse_cut
+from fairlayer.data.columns import check_cuts
 from fairlayer.errors import DataError
 from fairlayer.report import FORMATS, document_text, public_document, sign_file, write_card, write_markdown, write_page
 
@@ -23,7 +24,7 @@ EPILOG = """exit codes:
   0  PASS           every limit holds, allowing for chance
   1  FAIL           a limit is broken by more than chance can explain
   2                 a named error; nothing was judged
-  3  INCONCLUSIVE   too few people to tell
+  3  INCONCLUSIVE   these people cannot tell
   4  NOT EVALUATED  no limit was asked for, or one could not be judged
 
 example:
@@ -214,6 +215,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
         raise DataError("an audit compares groups. Name their column, or several, by --sensitive COLUMN.")
     frame = read_told(arguments)
     cuts = tuple(parse_cut(text) for text in arguments.cut)
+    check_cuts(frame, cuts)
     supplied = Supplied() if arguments.about is None else read_supplied(arguments.about, [*map(str, frame.columns)])
     found = audit_frame(
         frame,

@@ -16,9 +16,10 @@ from fairlayer.cli.arguments import build_parser
 from fairlayer.cli.audit import run_audit
 from fairlayer.cli.config import CONFIG, check_record, check_unused, resumable, write_config
 from fairlayer.cli.loggers import Loggers
+from fairlayer.cli.notes import tell
 from fairlayer.cli.predictions import predictions
 from fairlayer.cli.progress import training_progress
-from fairlayer.cli.reading import raise_all, read_table, read_told, tell
+from fairlayer.cli.reading import raise_all, read_table, read_told
 from fairlayer.cli.recommend import run_check, run_recommend
 from fairlayer.cli.report import AUDIT, PAGE, run_report, write_report
 from fairlayer.cli.routes import check_decided, criterion_of, keep_best, show_routes, utility_of
@@ -67,7 +68,9 @@ def run_train(arguments: argparse.Namespace) -> int:
 
     Returns the exit code of the verdict where limits were asked for, else 0.
     """
-    _check_given(arguments, table="TABLE", target="--target COLUMN", out="--out FOLDER", constraint="--constraint TEXT")
+    _check_given(
+        "train", arguments, table="TABLE", target="--target COLUMN", out="--out FOLDER", constraint="--constraint TEXT"
+    )
     check_decided(arguments, regression=arguments.task == "regression")
     check_unused(arguments.out, force=arguments.force or arguments.resume is not None)
     if not arguments.seeds:
@@ -145,11 +148,11 @@ def _parts(arguments: argparse.Namespace) -> Parts:
         raise
 
 
-def _check_given(arguments: argparse.Namespace, **names: str) -> None:
+def _check_given(command: str, arguments: argparse.Namespace, **names: str) -> None:
     """Refuse a command that lacks something it needs, all in one message."""
     missing = [option for name, option in names.items() if not getattr(arguments, name)]
     if missing:
-        raise DataError(f"the command lacks {', '.join(missing)}. See `fairlayer COMMAND --help`.")
+        raise DataError(f"the command lacks {', '.join(missing)}. See `fairlayer {command} --help`.")
 
 
 def _seeded(arguments: argparse.Namespace, seed: int) -> argparse.Namespace:
@@ -158,7 +161,7 @@ def _seeded(arguments: argparse.Namespace, seed: int) -> argparse.Namespace:
 
 def run_predict(arguments: argparse.Namespace) -> None:
     """Score a table as one batch."""
-    _check_given(arguments, out="--out FILE")
+    _check_given("predict", arguments, out="--out FILE")
     if not Path(arguments.out).absolute().parent.is_dir():
         raise DataError(f"the folder of '{arguments.out}' does not exist. Make it, or name another file (--out).")
     run = load_run(arguments.run)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairlayer.cli.config import kept_option
+from fairlayer.cli.notes import tell
 from fairlayer.data import Cut, Encoder, ReadFile, Table, inspect_table, parse_cut, read_file
-from fairlayer.data.columns import column_of
+from fairlayer.data.columns import check_cuts, column_of
 from fairlayer.data.errors import ColumnError, SeveralFaultsError, all_faults
 from fairlayer.data.table import usual_positive
 from fairlayer.errors import DataError
@@ -19,13 +19,7 @@ from fairlayer.training import parse_constraint
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["cut_names", "raise_all", "read_beside", "read_table", "read_told", "tell"]
-
-
-def tell(notes: Iterable[str]) -> None:
-    """Print notes where errors go, so that the output stays what was asked for."""
-    for note in notes:
-        print(f"fairlayer: note: {note}", file=sys.stderr)
+__all__ = ["cut_names", "raise_all", "read_beside", "read_table", "read_told"]
 
 
 def read_told(
@@ -83,6 +77,7 @@ def read_table(arguments: argparse.Namespace) -> Table:
 
     all_faults(
         lambda: made(None),
+        lambda: check_cuts(frame, cuts),
         lambda: _positive(arguments, frame),
         *(lambda name=name: column_of(frame, name, "used") for name in arguments.use),
     )

@@ -180,7 +180,7 @@ def show_routes(routes: Routes) -> None:
     console.print(table)
     constant = [route.name for route in routes.routes if route.test.constant]
     if constant:
-        console.print(f"Decides the same for everybody: {', '.join(constant)}.")
+        console.print(f"Decide the same for everybody: {', '.join(map(repr, constant))}.")
     for name, reason in routes.left_out:
         console.print(f"Left out: {name}. {reason}")
 

@@ -24,7 +24,9 @@ def show_audit(document: Mapping[str, Any]) -> None:
         say(f"{one['question']}")
         say(f"{one['outcome']}: {one['answer'].removeprefix('Not evaluated. ')}", "  ")
     if not head["asked"]:
-        say("Say when it fails: --fail-on 'demographic_parity_difference > 0.1'.")
+        decided = any("selection_rate" in grouping["overall"] for grouping in document["groupings"])
+        example = "demographic_parity_difference > 0.1" if decided else "mean_score_parity_difference > NUMBER"
+        say(f"Say when it fails: --fail-on '{example}'.")
     say(" ".join(head["on_whom"]))
     for title, name in (("Worse off", "worse_off"), ("Grown", "grew"), ("Moved", "moved"), ("Cost", "cost")):
         if name == "grew" and not head[name]:
@@ -54,8 +56,9 @@ def _groups(document: Mapping[str, Any]) -> None:
         for group in grouping["groups"]:
             rate = group["numbers"].get("selection_rate")
             told = _mean(group) if rate is None else f", positive {percent(rate['value'])}"
+            people = "person" if group["rows"] == 1 else "people"
             mark = "" if group["standing"] == "counted" else f" ({_STANDINGS[group['standing']]})"
-            say(f"{named(group['name'])}: {count(group['rows'])} people{told}{mark}", "  ")
+            say(f"{named(group['name'])}: {count(group['rows'])} {people}{told}{mark}", "  ")
 
 
 def _mean(group: Mapping[str, Any]) -> str:

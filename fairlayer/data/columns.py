@@ -16,7 +16,7 @@ from fairlayer.groups.categories import DISGUISED
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Cut", "as_numbers", "as_text", "column_of", "is_numeric", "parse_cut", "sensitive_columns"]
+__all__ = ["Cut", "as_numbers", "as_text", "check_cuts", "column_of", "is_numeric", "parse_cut", "sensitive_columns"]
 
 EXACT = 2**53  # from here on, floating numbers stand for several whole ones
 _OF_A_CUT = "_group"
@@ -138,6 +138,20 @@ def parse_cut(text: str) -> Cut:
     if not (source and equals and edges):
         raise ColumnError(f"a cut is written COLUMN=EDGE or COLUMN=EDGE,EDGE,..., for example age=25,59; got '{text}'.")
     return Cut(source + _OF_A_CUT, source, edges, _interval_names(source, edges))
+
+
+def check_cuts(frame: pd.DataFrame, cuts: Sequence[Cut]) -> None:
+    """Refuse a cut whose groups would hide a column of the table.
+
+    Raises:
+        ColumnError: the table has a column of that name already.
+    """
+    for cut in cuts:
+        if cut.column in frame.columns:
+            raise ColumnError(
+                f"the cut of '{cut.source}' makes the column '{cut.column}', but the table has a column of that name "
+                "already. Leave the cut out to take that column, or rename it in the table."
+            )
 
 
 def _interval_names(source: str, edges: Sequence[float]) -> tuple[str, ...]:

@@ -98,12 +98,19 @@ def read_file(
             read = _read_text(path, separator, encoding, list(missing))
     except (ValueError, OSError, EOFError, ImportError, LookupError, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise DataError(
-            f"'{path}' could not be read as a table: {str(error).strip()}. A header row, and one row for each line, "
+            f"'{path}' could not be read as a table: {_in_words(error)}. A header row, and one row for each line, "
             "are expected; --separator and --encoding say how the file is written."
         ) from error
     if read.frame.empty:
         raise DataError(f"'{path}' has no rows ({len(read.frame.columns)} columns). At least one row is needed.")
     return read
+
+
+def _in_words(error: Exception) -> str:
+    uneven = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+    if uneven is not None:
+        return f"line {uneven[2]} has {uneven[3]} cells, and the lines before it have {uneven[1]} at most"
+    return str(error).strip().rstrip(".")
 
 
 def _read_text(path: Path, separator: str | None, encoding: str | None, missing: list[str]) -> ReadFile:
@@ -130,9 +137,15 @@ def _read_text(path: Path, separator: str | None, encoding: str | None, missing:
     if comma:
         frame = frame.apply(_with_decimal_commas)
     notes = [coded] if coded else []
-    twice = sorted(set(_repeated(next(csv.reader(StringIO(text), delimiter=between, skipinitialspace=True)))))
+    written = next(csv.reader(StringIO(text), delimiter=between, skipinitialspace=True))
+    twice = sorted(set(_repeated(written)))
     if twice:
-        notes.append(f"Several columns of FILE are called {', '.join(map(repr, twice))}; the later ones are numbered.")
+        stripped = [name.strip() for name in written]
+        later = [new for new, name in zip(frame.columns, stripped, strict=False) if name in twice and new != name]
+        notes.append(
+            f"Several columns of FILE are called {', '.join(map(repr, twice))}; the later ones are read as "
+            f"{', '.join(map(repr, later))}, each a column of its own, which is to be dropped by this name."
+        )
     for name in frame.columns:
         numbers = numbers_with_signs(frame[name], comma=comma)
         if numbers is None and between != ",":

@@ -51,6 +51,17 @@ class ReferredDecisions:
     largest_gap: float
     gap_before: float
 
+    def __repr__(self) -> str:
+        width = max([4, *map(len, self.groups)])
+        band = f"within {self.band:.4g} of the threshold" if self.band >= 0.0 else "none, since none is needed"
+        asked = int((self.decisions == REFERRED).sum())
+        lines = [f"ReferredDecisions of {len(self.decisions)} rows, {asked} of them referred; band: {band}"]
+        lines.append(f"  {'group':<{width}} {'in the band':>12} {'rate':>7}")
+        for name, share, rate in zip(self.groups, self.referred, self.rates, strict=True):
+            lines.append(f"  {name:<{width}} {share:>12.1%} {rate:>7.1%}")
+        ends = f"{self.gap_before:.4g} before, {self.gap:.4g} reachable, at most {self.largest_gap:.4g}"
+        return "\n".join([*lines, f"  gap: {ends}"])
+
 
 def reject_option(
     scores: Any,

@@ -9,6 +9,7 @@ from torch import Tensor
 from fairlayer._notebook import table_html
 from fairlayer.constraints import Measured
 from fairlayer.decisions.rule import DecisionRule
+from fairlayer.decisions.shown import selected_from
 
 __all__ = ["Decisions"]
 
@@ -61,30 +62,25 @@ class Decisions:
     def __repr__(self) -> str:
         width = max(map(len, self.counts), default=4)
         lines = [f"Decisions({self.status}), expected utility {self.expected_utility:.4g} per sample"]
-        lines.append(f"  {'cell':<{width}} {'samples':>9} {'selected':>9} {'rate':>7}  thresholds")
+        lines.append(f"  {'cell':<{width}} {'samples':>9} {'selected':>9} {'rate':>7}  selected from")
+        whom = selected_from(self.rule)
         for name, count in self.counts.items():
-            thresholds = ", ".join(f"{t:.4g}" for t in self.thresholds[name]) or "none"
             lines.append(
-                f"  {name:<{width}} {count:>9g} {self.selected[name]:>9g} {self.rates[name]:>7.1%}  {thresholds}"
+                f"  {name:<{width}} {count:>9g} {self.selected[name]:>9g} {self.rates[name]:>7.1%}  {whom[name]}"
             )
         for name, gap in self.gaps.items():
             lines.append(f"  {name}: {'nothing to compare' if gap is None else f'{gap:.4g} of the decisions'}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
+        whom = selected_from(self.rule)
         rows = [
-            (
-                name,
-                count,
-                self.selected[name],
-                f"{self.rates[name]:.1%}",
-                ", ".join(f"{t:.4g}" for t in self.thresholds[name]),
-            )
+            (name, count, self.selected[name], f"{self.rates[name]:.1%}", whom[name])
             for name, count in self.counts.items()
         ]
         gaps = "; ".join(f"{name} {'-' if gap is None else f'{gap:.4g}'}" for name, gap in self.gaps.items())
         note = f"Gaps of the decisions: {gaps}. Expected utility: {self.expected_utility:.4g} per sample."
-        head = ("cell", "samples", "selected", "rate", "thresholds")
+        head = ("cell", "samples", "selected", "rate", "selected from")
         return table_html(f"Decisions: {self.status}", head, rows, note=note)
 
     @property

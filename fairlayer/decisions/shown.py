@@ -1,4 +1,4 @@
-"""A rule as a short table: for the console, and for a notebook."""
+"""A rule as a short table, and whom each cell selects: for the console, and for a notebook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fairlayer._notebook import table_html
 if TYPE_CHECKING:
     from fairlayer.decisions.rule import CellRule, DecisionRule
 
-__all__ = ["rule_html", "rule_text"]
+__all__ = ["rule_html", "rule_text", "selected_from"]
 
 _SHOWN = 20  # cells; a rule of more says how many there are
 
@@ -29,6 +29,11 @@ def rule_html(rule: DecisionRule) -> str:
     rows, left = _rows(rule)
     note = f"And {left} more cells." if left else ""
     return table_html(_title(rule), ("cell", "fitted", "rate", "selected from"), rows, note=note)
+
+
+def selected_from(rule: DecisionRule) -> dict[str, str]:
+    """Return in words from where on each cell selects."""
+    return {name: _thresholds(cell) for name, cell in zip(rule.names, rule.cells, strict=True)}
 
 
 def _title(rule: DecisionRule) -> str:

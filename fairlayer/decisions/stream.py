@@ -109,6 +109,11 @@ class DecisionStream:
         self._lock = threading.Lock()
         self.reset()
 
+    def __repr__(self) -> str:
+        decided, held = sum(self.counts().values()), ", ".join(map(repr, self.constraints))
+        gaps = ", ".join(f"{name} {'-' if gap is None else f'{gap:.4g}'}" for name, gap in self.gaps().items())
+        return f"DecisionStream({held}; policy {self._options['policy']!r}), {decided:g} decided, gaps so far: {gaps}"
+
     def decide(self, scores: Any, sensitive_features: Any = None, *, at: float | None = None) -> Tensor:
         """Return decisions 0 or 1 (n,) or (n, 1), and count them.
 

@@ -217,9 +217,14 @@ def about_limit(constraint: Constraint, statement: Statement, ends: Ends) -> str
     if not loose:
         return None
     return (
-        f"the limit of {constraint.name}, {limit}, cannot bind: predictions between {low:g} and {high:g} never go "
-        "beyond it, so it bounds nothing. A limit is in prediction units: two points of a hundred are 0.02."
+        f"the limit of {constraint.name}, {limit}, cannot bind: predictions between {_plain(low)} and {_plain(high)} "
+        "never go beyond it, so it bounds nothing. A limit is in prediction units: two points of a hundred are 0.02."
     )
+
+
+def _plain(bound: float) -> str:
+    """Return a bound without the margin by which predictions keep away from it."""
+    return f"{round(bound, 3) if abs(bound - round(bound)) < 1e-3 else bound:g}"
 
 
 def about_ratio(constraint: Constraint, statement: Statement, smallest: float | None, ends: Ends) -> str | None:

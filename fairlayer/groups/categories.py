@@ -85,7 +85,8 @@ def refuse_fractions(name: str, sample: str) -> None:
     """
     raise CategoryError(
         f"sensitive feature '{name}' holds fractional numbers such as {sample}, which do not name "
-        "groups. Cut it into bands first, or use CovarianceBound for a continuous feature."
+        "groups. Cut it into bands first, or use CovarianceBound for a continuous feature; HSIC and Adversary take "
+        f"continuous={name!r}."
     )
 
 
@@ -146,7 +147,8 @@ def raise_unseen(name: str, unseen: Sequence[Category], known: Sequence[Category
     """
     raise CategoryError(
         f"sensitive feature '{name}' holds the categories {list(unseen)}, but only {list(known)} are known. "
-        "Map them to a known category or to None (unknown), or call fit_categories(...) on data that has them."
+        "Map them to a known category or to None (unknown; in a file an empty cell), or call fit_categories(...) on "
+        "data that has them."
     )
 
 

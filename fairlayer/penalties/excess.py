@@ -18,7 +18,7 @@ from fairlayer.errors import ShapeError
 from fairlayer.groups import read_sensitive_features
 from fairlayer.penalties.faces import face_names, faces, present_faces
 from fairlayer.penalties.means import members_of
-from fairlayer.penalties.reading import BatchReader, ColumnStatements, outside_graphs, result_dtype, widened
+from fairlayer.penalties.reading import ColumnStatements, StatementReader, outside_graphs, result_dtype, widened
 from fairlayer.tensor_state import ROOM_OF_WORDS, check_states, read_tensor, refuse_foreign, to_tensor
 
 __all__ = ["Excess", "FaceValues", "face_values"]
@@ -33,7 +33,7 @@ class FaceValues(NamedTuple):
 
 
 def face_values(scores: Tensor, constraints: Sequence[Constraint], read: Sequence[ColumnStatements]) -> FaceValues:
-    """Return the faces of what `BatchReader` read."""
+    """Return the faces of what `StatementReader` read."""
     owners = _numbered(tuple(constraint.name for constraint in constraints))
     names: list[str] = []
     parts, present = [(widened(scores).reshape(-1)[:1] * 0.0)[:0]], []
@@ -69,7 +69,7 @@ class Excess(nn.Module):
 
     def __init__(self, constraints: Stated) -> None:
         super().__init__()
-        self.reader = BatchReader(constraints)
+        self.reader = StatementReader(constraints)
         self._names: tuple[str, ...] | None = None
 
     @property

@@ -26,7 +26,7 @@ from fairlayer.constraints import Constraint
 from fairlayer.edge import Stated
 from fairlayer.errors import ConstraintDefinitionError, FairlayerError
 from fairlayer.penalties.excess import FaceValues, face_values
-from fairlayer.penalties.reading import BatchReader, outside_graphs, result_dtype
+from fairlayer.penalties.reading import StatementReader, outside_graphs, result_dtype
 from fairlayer.penalties.term import LossTerm
 from fairlayer.tensor_state import PAGE, moved, read_tensor, refuse_foreign, to_tensor
 
@@ -124,7 +124,7 @@ class AugmentedLagrangian(LossTerm):
         smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.reader = BatchReader(constraints)
+        self.reader = StatementReader(constraints)
         self.augmentation = _within("augmentation", augmentation, "[0, inf)", 0.0 <= augmentation < math.inf)
         self.integral = _within("integral", integral, "(0, inf)", 0.0 < integral < math.inf)
         self.proportional = _within("proportional", proportional, "[0, inf)", 0.0 <= proportional < math.inf)

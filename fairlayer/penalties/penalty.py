@@ -20,8 +20,8 @@ from fairlayer.penalties.corrected import corrected_squares
 from fairlayer.penalties.means import members_of
 from fairlayer.penalties.norms import NORMS, one_sided
 from fairlayer.penalties.reading import (
-    BatchReader,
     ColumnStatements,
+    StatementReader,
     outside_graphs,
     read_statements,
     result_dtype,
@@ -114,8 +114,8 @@ class Penalty(LossTerm):
         threshold: as for `penalise`.
         temperature: as for `penalise`.
         smoothing: as for `penalise`.
-        decay: the decay of the running means, in [0, 1): 1 / (1 - decay) is about the number of batches that they look
-            back.
+        decay: the decay of the running means, in [0, 1): 1 / (1 - decay) is about the largest number of batches that
+            they look back. Of a group with many samples they look back less, and of 128 in a batch not at all.
 
     Bounds nothing: how far the gap falls depends on the weight that the loss gives to it. Absent groups add 0.
     The categories of the sensitive features are learnt as by `FairProjection`, and travel in the `state_dict`.
@@ -143,7 +143,7 @@ class Penalty(LossTerm):
         decay: float = 0.95,
     ) -> None:
         super().__init__()
-        self.reader = BatchReader(constraints)
+        self.reader = StatementReader(constraints)
         self._settings = _Settings(norm, threshold, temperature, smoothing)
         if not 0.0 <= _number("decay", decay) < 1.0:
             raise ConstraintDefinitionError(f"decay must be in [0, 1), but is {decay!r}.")

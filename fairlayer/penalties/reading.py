@@ -28,8 +28,8 @@ from fairlayer.tensor_state import ROOM_OF_WORDS, read_tensor, refuse_foreign, t
 from fairlayer.tracing import outside_graphs
 
 __all__ = [
-    "BatchReader",
     "ColumnStatements",
+    "StatementReader",
     "finite",
     "outside_graphs",
     "read_statements",
@@ -77,7 +77,7 @@ def read_statements(  # noqa: PLR0917 - the order of `Plan.run`
     return read, groups
 
 
-class BatchReader(nn.Module):
+class StatementReader(nn.Module):
     """`read_statements` for the batches of a training run, with the categories seen so far.
 
     The categories are learnt by `fit_categories`, or from the batches seen in training mode (in evaluation mode,

@@ -4,12 +4,15 @@ The square of a measured gap d is too large by the variance of d, which in a cel
 penalty that pays for noise ends with constant predictions. The gradient of f(v) is J_f(v) dv: its first factor is taken
 from the running means of earlier batches, its second from this batch,
 
-    M_i = S_i / N_i        S_i <- decay S_i + n_i v_i        N_i <- decay N_i + n_i         (after use)
-    penalty = f(M),        gradient = sum_i f'_i(M) dv_i
+    M_i = S_i / N_i        S_i <- kept_i S_i + n_i v_i        N_i <- kept_i N_i + n_i         (after use)
+    penalty = f(M),        gradient = sum_i f'_i(M) dv_i      kept_i = min(decay, 128 / N_i)
 
 with v_i the members of a statement (group means, as a rule) and n_i the samples behind each. The noise of M and that of
-dv are independent, so that on average nothing but the gap pulls, up to the lag of about 1 / (1 - decay) batches. A
-member without a past is its own M.
+dv are independent, so that on average nothing but the gap pulls, up to the lag.
+
+A lag makes a gap swing: the penalty still pulls when the gap has passed zero. So M looks back no further than it has
+to: over at most 128 samples of earlier batches, of which the mean is hardly noise, and 1 / (1 - decay) batches. A
+member with 128 samples in this batch, or without a past, is its own M.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from fairlayer.tensor_state import PAGE, read_tensor, to_tensor
 __all__ = ["RunningMeans"]
 
 _ROOM = 4 * PAGE
+ENOUGH = 128.0  # samples of which the mean is hardly noise
 
 
 class RunningMeans(nn.Module):
@@ -79,11 +83,11 @@ class RunningMeans(nn.Module):
         return found
 
     def _before(self, key: str, measured: Bounded, values: FloatArray) -> FloatArray:
-        names = _names(key, measured)
+        behind = _samples_behind(measured)
         return np.array(
             [
-                self._sums[name] / self._weights[name] if self._weights.get(name, 0.0) > 0 else value
-                for name, value in zip(names, values.tolist(), strict=True)
+                self._sums[name] / self._weights[name] if n < ENOUGH and self._weights.get(name, 0.0) > 0 else value
+                for name, value, n in zip(_names(key, measured), values.tolist(), behind.tolist(), strict=True)
             ]
         )
 
@@ -91,8 +95,10 @@ class RunningMeans(nn.Module):
         weights = _samples_behind(measured)
         for name, value, weight in zip(_names(key, measured), values.tolist(), weights.tolist(), strict=True):
             added = weight * value if weight > 0 else 0.0  # a member of nobody has no value
-            self._sums[name] = self.decay * self._sums.get(name, 0.0) + added
-            self._weights[name] = self.decay * self._weights.get(name, 0.0) + weight
+            before = self._weights.get(name, 0.0)
+            kept = min(self.decay, ENOUGH / before) if before > 0 else 0.0
+            self._sums[name] = kept * self._sums.get(name, 0.0) + added
+            self._weights[name] = kept * before + weight
 
     def get_extra_state(self) -> Tensor:
         """Return the running sums as one tensor; see `fairlayer.tensor_state`."""

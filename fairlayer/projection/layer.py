@@ -24,7 +24,7 @@ from fairlayer.projection.lean import Unread
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection
-from fairlayer.projection.traced import like, new_handle, project_in_graph
+from fairlayer.projection.traced import NOT_IN_A_GRAPH, like, new_handle, project_in_graph
 from fairlayer.tensor_state import ROOM_OF_WORDS, check_states, read_tensor, refuse_foreign, to_tensor
 from fairlayer.tracing import refuse_tracing
 
@@ -128,6 +128,7 @@ class FairProjection(nn.Module):
             recorded = project_in_graph(self, scores, sensitive_features, y, label_probabilities, sample_weight)
             if recorded is not None:
                 return recorded
+            torch._dynamo.graph_break(msg=NOT_IN_A_GRAPH)
         if sample_weight is None:
             lean = self.plan.lean
             found: Any = None if lean is None else lean(scores, sensitive_features, self.vocabulary)

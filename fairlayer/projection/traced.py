@@ -40,8 +40,13 @@ from fairlayer.projection.result import Projection
 if TYPE_CHECKING:
     from fairlayer.projection.layer import FairProjection
 
-__all__ = ["as_text", "like", "new_handle", "project_in_graph"]
+__all__ = ["NOT_IN_A_GRAPH", "as_text", "like", "new_handle", "project_in_graph"]
 
+NOT_IN_A_GRAPH = (
+    "fairlayer: this call cannot be part of one graph. Only one with features, labels and weights given as tensors, "
+    "with limits and bounds that are numbers, and with constraints that do the same in training and evaluation can. "
+    "Use torch.compile without fullgraph=True, or compile model.amortised(loader) or model.without_layer()."
+)
 _INSTEAD = (
     "Pass every feature as a tensor of numbers or codes; or export model.amortised(loader) or model.without_layer(), "
     "which are plain modules."

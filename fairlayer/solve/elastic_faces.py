@@ -13,7 +13,7 @@ import numpy as np
 from fairlayer._typing import FloatArray
 from fairlayer.solve.slabs import FaceKey, RowSlabs, SpreadSlabs
 
-__all__ = ["EPS", "ElasticFace", "Faces", "Violation"]
+__all__ = ["EPS", "ElasticFace", "ElasticFaces", "Violation"]
 
 EPS = float(np.finfo(np.float64).eps)
 _ALLOWED = 64.0 * EPS  # of a sum, for its rounding
@@ -52,7 +52,7 @@ class _SpreadBlock(NamedTuple):
     norm: float  # of its largest member
 
 
-class Faces:
+class ElasticFaces:
     """All faces, from one matrix: rows first, then the members of the spreads.
 
     Args:

@@ -28,7 +28,7 @@ import numpy as np
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.errors import SolverError
 from fairlayer.solve.elastic_domain import BoxDomain
-from fairlayer.solve.elastic_faces import Faces
+from fairlayer.solve.elastic_faces import ElasticFaces
 from fairlayer.solve.elastic_free import FreeEntries
 from fairlayer.solve.elastic_samples import SampleMap
 from fairlayer.solve.elastic_search import Ascent, ElasticResult, LostError
@@ -179,7 +179,7 @@ def least_widening(
     free = None
     if isinstance(domain, BoxSpec):
         free = FreeEntries.of(blocks, domain.samples, domain.lower, domain.upper)
-    faces = Faces(blocks, domain.samples.unit if free is None else free.users_unit)
+    faces = ElasticFaces(blocks, domain.samples.unit if free is None else free.users_unit)
     reach = _NEAR * (known or faces.reach)
     if free is None:
         proof = _proof(faces, domain, near, reach, rtol)
@@ -192,7 +192,7 @@ def least_widening(
 
 
 def _proof(
-    faces: Faces, domain: BoxSpec | SimplexSpec | FreeEntries, near: FloatArray | None, reach: float, rtol: float
+    faces: ElasticFaces, domain: BoxSpec | SimplexSpec | FreeEntries, near: FloatArray | None, reach: float, rtol: float
 ) -> ElasticResult:
     found: ElasticResult | None = None
     for attempt in range(_TRIES):

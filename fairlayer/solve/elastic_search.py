@@ -14,7 +14,7 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 from fairlayer.solve.elastic_domain import Breakpoints, Domain
-from fairlayer.solve.elastic_faces import EPS, ElasticFace, Faces
+from fairlayer.solve.elastic_faces import EPS, ElasticFace, ElasticFaces
 from fairlayer.solve.slabs import FaceKey
 
 __all__ = ["Ascent", "ElasticResult", "LostError"]
@@ -82,7 +82,7 @@ class Ascent:
     costs; only the weights do, and they are solved again without them at the end.
     """
 
-    def __init__(self, faces: Faces, domain: Domain, rtol: float, seed: int) -> None:
+    def __init__(self, faces: ElasticFaces, domain: Domain, rtol: float, seed: int) -> None:
         self.faces, self.rtol = faces, rtol
         self.domain = domain
         self.samples = domain.samples

@@ -67,7 +67,7 @@ def solve_priced(passes: Passes, rows: ProblemRows, point: Point) -> ManyPriced:
     count = rows.count
     program = PriceProgram(rows.table, rows.owner)
     none = np.zeros(len(rows.owner))
-    dual = _Dual(none, none, np.zeros(len(point.statistics)), np.zeros(count), np.zeros(count))
+    dual = _Duals(none, none, np.zeros(len(point.statistics)), np.zeros(count), np.zeros(count))
     last, sweeps = np.full(count, np.inf), 1
     done, stuck = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
     for step in range(_MOST_STEPS):
@@ -90,7 +90,7 @@ def solve_priced(passes: Passes, rows: ProblemRows, point: Point) -> ManyPriced:
     return ManyPriced(rows.table, np.where(kept, dual.high, 0.0), np.where(kept, dual.low, 0.0), done, point, sweeps)
 
 
-class _Dual(NamedTuple):
+class _Duals(NamedTuple):
     """A dual feasible point of every problem: nu, sigma and the weights are linear in the prices."""
 
     high: FloatArray  # of each row
@@ -140,14 +140,14 @@ class ProblemRows:
         low = np.where(table.tied, table.offset, -table.lower)
         return np.where(np.isfinite(high), high, 0.0), np.where(np.isfinite(low), low, 0.0)
 
-    def dual(self, high: FloatArray, low: FloatArray) -> _Dual:
+    def dual(self, high: FloatArray, low: FloatArray) -> _Duals:
         """Return the dual point at prices."""
         of_high, of_low = self.limits
         nu = (high * self.scale - low) @ self.table.matrix
         accuracy = (high + np.where(self.table.tied, 0.0, low)) * self.table.atol  # a pair is one row
-        return _Dual(high, low, nu, self.add(high * of_high + low * of_low), self.add(accuracy))
+        return _Duals(high, low, nu, self.add(high * of_high + low * of_low), self.add(accuracy))
 
-    def towards(self, here: _Dual, there: _Dual, share: FloatArray) -> _Dual:
+    def towards(self, here: _Duals, there: _Duals, share: FloatArray) -> _Duals:
         """Return the point on the way from one to the other, by a share for each problem."""
         of_row, of_cell = share[self.owner], np.append(share, 0.0)[self.cell_owner]
         parts = (of_row, of_row, of_cell, share, share)
@@ -155,9 +155,9 @@ class ProblemRows:
             np.where(part == 1.0, last, first + part * (last - first))
             for first, last, part in zip(here, there, parts, strict=True)
         )
-        return _Dual(*moved)
+        return _Duals(*moved)
 
-    def error(self, dual: _Dual, statistics: FloatArray) -> FloatArray:
+    def error(self, dual: _Duals, statistics: FloatArray) -> FloatArray:
         """Return the largest violation of each problem, or the mean slack of its priced rows; in accuracies."""
         slack = np.abs(dual.sigma - self.over_cells(dual.nu * statistics))
         slack = np.divide(slack, dual.weight, out=np.zeros(self.count), where=dual.weight > 0)
@@ -193,7 +193,7 @@ class ProblemRows:
 
 
 def _searched(  # noqa: PLR0917 - where the search stands
-    passes: Passes, rows: ProblemRows, dual: _Dual, target: _Dual, point: Point, rest: BoolArray
+    passes: Passes, rows: ProblemRows, dual: _Duals, target: _Duals, point: Point, rest: BoolArray
 ) -> tuple[FloatArray, BoolArray, Point, int]:
     """Return the share of its step of each problem, which of them find none, the point there, and the sweeps.
 

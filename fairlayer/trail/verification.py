@@ -108,8 +108,8 @@ class Verification:
             lines.append(f"Rows 1 to {self.read - 1} were not read: dropped by segments, or taken from the checkpoint.")
         lines += self._levels()
         lines.append(
-            f"{self.segments} closed segments, {self.pruned} of them dropped; {self.erased} rows erased; "
-            f"the clock went back {self.clock_back} times."
+            f"Closed segments: {self.segments}, of which {self.pruned} were dropped; rows erased: {self.erased}; "
+            f"times that the clock went back: {self.clock_back}."
         )
         return "\n".join(lines)
 

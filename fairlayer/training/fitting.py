@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from fairlayer.constraints import Constraint
 from fairlayer.data import TensorTable
-from fairlayer.errors import require
+from fairlayer.errors import ParameterError, require
 from fairlayer.model import FairModel
 from fairlayer.training.config import FitOptions, Task
 from fairlayer.training.gaps import measure
@@ -113,6 +114,7 @@ def fit(
 
     Raises:
         NonFiniteScoresError: the loss became NaN or infinite.
+        ParameterError: the checkpoint to go on from has been trained for more epochs than are asked for.
 
     Example:
         >>> import numpy as np, torch
@@ -137,7 +139,7 @@ def fit(
             model, task=task, loss=loss, learning_rate=options.learning_rate, weight_decay=options.weight_decay
         )
         rows = tools.SampleDataModule(train, valid, batch_size=options.batch_size, seed=options.seed)
-        trainer.fit(module, datamodule=rows, ckpt_path=_checkpoint(folder), weights_only=True)
+        trainer.fit(module, datamodule=rows, ckpt_path=_checkpoint(folder, options.epochs), weights_only=True)
     return Fit(tuple(_epoch(entry) for entry in journal.entries), keeper.epoch, time.perf_counter() - start)
 
 
@@ -175,8 +177,16 @@ def _keeping(lightning: Any, folder: FitFolder) -> Any:
     )
 
 
-def _checkpoint(folder: FitFolder | None) -> str | None:
-    return str(folder.last) if folder is not None and folder.resume and folder.last.is_file() else None
+def _checkpoint(folder: FitFolder | None, epochs: int) -> str | None:
+    if folder is None or not folder.resume or not folder.last.is_file():
+        return None
+    done = torch.load(folder.last, map_location="cpu", weights_only=True)["epoch"] + 1
+    if done > epochs:
+        raise ParameterError(
+            f"'{folder.last}' has been trained for {done} epochs, more than the {epochs} that are asked for. Ask for "
+            f"{done} or more (--epochs {done}), or begin anew in another folder."
+        )
+    return str(folder.last)
 
 
 def _measured(tools: Any, train: TensorTable, task: Task) -> list[Any]:

@@ -42,6 +42,10 @@ def test_violations_of_near_pairs() -> None:
     assert found.pairs == len(pairs)
     assert found.violations == sum(abs(y[i] - y[j]) > 1.5 * apart[i, j] for i, j in pairs)
     assert found.worst == max(pairs, key=lambda p: abs(y[p[0]] - y[p[1]]) - 1.5 * apart[p])
+    line = np.array([[0.0], [0.01], [5.0], [5.3]])  # the first pair is the steepest, the second the furthest beyond
+    found = lipschitz_violations(line, np.array([0.0, 0.1, 0.0, 0.9]), constant=1.0, neighbours=1)
+    assert found.violations == 2
+    assert found.worst == (2, 3)
     with pytest.raises(ParameterError, match="neighbours=0"):
         lipschitz_violations(X, y, constant=1.0, neighbours=0)
 

@@ -58,6 +58,12 @@ def test_the_four_outcomes_of_tables() -> None:
     assert few.interval.measured == pytest.approx(0.2)  # the plug-in is over the limit, and does not decide
     assert few.rows_needed == pytest.approx(2 * 0.4 * 0.6 * 32.4**2, abs=1)
     assert "about 504 rows in each would be enough" in few.reason
+    near = judge(counted((3000, 10_000), (3950, 10_000)), limit, "group")
+    assert near.outcome is INCONCLUSIVE
+    assert near.rows_needed is None  # more of them than would be enough for equal groups: it is too near to the limit
+    assert near.reason == (
+        "The limit lies inside the interval, so that these rows cannot tell (rows: group=g0 10000, group=g1 10000)."
+    )
     tiny = judge(counted((3, 10), (50, 100)), limit, "group")
     assert (tiny.outcome, tiny.exit_code) == (NOT_EVALUATED, 4)
     assert "Fewer than two groups have enough rows" in tiny.reason

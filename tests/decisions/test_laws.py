@@ -182,3 +182,22 @@ def test_parity_of_scores_is_not_parity_of_decisions() -> None:
     result = decide(scores, [parity], sensitive_features={"g": group})
     assert result.gaps[parity.name] <= 0.02 + result.rounding[parity.name]
     assert result.rounding[parity.name] == pytest.approx(2 / 500)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_cell_and_each_band_of_scores_gets_its_share_within_one(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    p, cell, scores = random.random(200), random.integers(0, 4, 200), random.permutation(200) / 200.0
+    d = draw_decisions(p, cell, scores, random.random())
+    for k in range(4):
+        order = np.flatnonzero(cell == k)[np.argsort(-scores[cell == k])]
+        for first in range(0, len(order), 7):
+            for last in range(first + 1, len(order) + 1, 5):
+                band = order[first:last]
+                assert abs(d[band].sum() - p[band].sum()) < 1.0
+
+
+def test_equal_probabilities_go_to_the_higher_scores_first() -> None:
+    """With the offset of no lots, the first of two halves is the higher score, wherever it stands in the batch."""
+    assert draw_decisions(np.array([0.5, 0.5]), np.zeros(2, int), np.array([0.2, 0.9]), FIXED).tolist() == [0, 1]
+    assert draw_decisions(np.array([0.5, 0.5]), np.zeros(2, int), np.array([0.9, 0.2]), FIXED).tolist() == [1, 0]

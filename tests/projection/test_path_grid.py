@@ -264,14 +264,33 @@ def test_weighted_samples_are_sorted_with_their_weights(k: int) -> None:
 
 @pytest.mark.usefixtures("compiled")
 def test_the_quicker_sort_is_found_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([2.0, 1.0])
-    monkeypatch.setattr(sorting, "_least_time", lambda work: work() is None or next(times))
-    sorting._sorts_by_wide_instructions.cache_clear()
-    assert not sorting._sorts_by_wide_instructions()
-    sorting._sorts_by_wide_instructions.cache_clear()
-    times = iter([1.0, 2.0])
-    assert sorting._sorts_by_wide_instructions()
-    sorting._sorts_by_wide_instructions.cache_clear()
+    swept, asked = sorting._swept, list[str]()
+
+    def noted(*given: Any) -> Any:
+        asked.append("sweep")
+        return swept(*given)
+
+    def times(numpy: float, sweep: float) -> None:
+        def least_time(work: Any) -> float:
+            asked.clear()
+            work()
+            return sweep if asked else numpy
+
+        monkeypatch.setattr(sorting, "_least_time", least_time)
+        sorting._sorts_by_wide_instructions.cache_clear()
+
+    monkeypatch.setattr(sorting, "_swept", noted)
+    rng = np.random.default_rng(0)
+    x, cells = rng.random(310_000), Cells(np.zeros(310_000, dtype=int), np.ones(1), None)
+    try:
+        for numpy, sweep in ((2.0, 1.0), (1.0, 2.0)):
+            times(numpy, sweep)
+            assert sorting._sorts_by_wide_instructions() is (numpy < sweep)
+            asked.clear()
+            sorted_by_cell(x, cells)
+            assert asked == (["sweep"] if sweep < numpy else [])  # the quicker one is taken
+    finally:
+        sorting._sorts_by_wide_instructions.cache_clear()
 
 
 @pytest.mark.parametrize(("geometry", "lower", "upper"), [

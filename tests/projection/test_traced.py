@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -120,6 +121,19 @@ def test_what_cannot_be_exported_is_said() -> None:
     own.fit_categories({"s": SEX})
     with pytest.raises(TracingError, match="cannot be written as text"):
         torch.export.export(Batchwise(own), (x, SEX), strict=False)
+
+
+@pytest.mark.parametrize("given", [["f", "m"] * 32, np.array(["f", "m"] * 32)], ids=["list", "array"])
+def test_one_graph_that_cannot_be_says_so(given: Any) -> None:
+    model = fl.FairModel(nn.Linear(3, 1), [fl.DemographicParity("s", 0.02)]).eval()
+    model.fit_categories({"s": ["f", "m"]})
+    x = torch.randn(64, 3)
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"fairlayer: this call cannot .* tensors, .*amortised"):
+        torch.compile(model, fullgraph=True)(x, sensitive_features={"s": given})
+    torch._dynamo.reset()
+    found = torch.compile(model, backend="eager")(x, sensitive_features={"s": given})
+    assert torch.allclose(found, model(x, sensitive_features={"s": given}))
 
 
 def test_a_program_without_its_layer_names_the_reason() -> None:

@@ -175,13 +175,17 @@ def test_the_noise_of_small_cells_does_not_rule_a_route_out() -> None:
 def test_calibration_error_is_that_of_the_definition() -> None:
     random = np.random.default_rng(0)
     scores = random.uniform(size=500)
-    labels = (random.uniform(size=500) < scores**2).astype(np.float64)
+    lean = np.where((scores * 10).astype(int) % 2 == 0, 0.2, -0.2)  # else the sum would not depend on the bins
+    labels = (random.uniform(size=500) < scores + lean).astype(np.float64)
     inside = np.ones(500, dtype=bool)
     expected = 0.0
     for b in range(10):
         here = (scores >= b / 10) & (scores < (b + 1) / 10)
         expected += here.sum() / 500 * abs(labels[here].mean() - scores[here].mean())
     assert calibration_errors(labels, scores, {"all": inside})["all"] == pytest.approx(expected)
+    some = np.arange(500) < 100
+    found = calibration_errors(labels, scores, {"some": some})["some"]
+    assert found == pytest.approx(calibration_errors(labels[some], scores[some], {"all": inside[:100]})["all"])
 
 
 def test_a_rule_is_judged_on_rows_that_it_was_not_fitted_to() -> None:
@@ -212,7 +216,7 @@ def test_a_constant_predictor_is_told(capsys: pytest.CaptureFixture[str]) -> Non
     )
     assert found.best.test.constant
     show_routes(found)
-    assert "Decides the same for everybody: mine." in capsys.readouterr().out
+    assert "Decide the same for everybody: 'mine'." in capsys.readouterr().out
 
 
 def test_a_rule_that_cannot_be_made_is_left_out_and_told() -> None:

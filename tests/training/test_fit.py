@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from torch import nn
 
 from fairlayer.constraints import DemographicParity, MeanResidualParity
 from fairlayer.data import TensorTable
-from fairlayer.errors import DataError, NonFiniteScoresError
+from fairlayer.errors import DataError, NonFiniteScoresError, ParameterError
 from fairlayer.model import FairModel
 from fairlayer.training import Epoch, FitOptions, fit
+from fairlayer.training.fitting import FitFolder
 
 N = 600
 
@@ -92,6 +94,19 @@ def test_epochs_tell_gap_and_multiplier_of_each_constraint() -> None:
     fit(layered(), rows(), rows(1), options=FitOptions(epochs=2, batch_size=100), on_epoch=told.append)
     assert [epoch.number for epoch in told] == [1, 2]
     assert set(told[0].gap) == set(told[0].multiplier) == {"DemographicParity('sex')"}
+    model, valid, last = layered(DemographicParity("sex", 0.001)), rows(1), list[Epoch]()
+    fit(model, rows(), valid, options=FitOptions(epochs=1, batch_size=N), on_epoch=last.append)
+    model.eval()
+    with torch.no_grad():
+        raw = model.raw_scores(valid.x)
+        model(valid.x, sensitive_features=valid.sensitive)
+    means = [float(raw[torch.tensor(valid.sensitive["sex"] == sex)].mean()) for sex in ("f", "m")]
+    name = "DemographicParity('sex')"
+    assert last[0].gap[name] == pytest.approx(abs(means[0] - means[1]), abs=1e-6)  # before the layer
+    assert model.last_projection is not None
+    price = float(model.last_projection.multipliers[name])
+    assert last[0].multiplier[name] == pytest.approx(price / N, rel=1e-4)
+    assert price > 0
 
 
 def test_label_based_constraints_also_train_the_raw_scores() -> None:
@@ -139,3 +154,15 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 def test_senseless_options_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(DataError, match=next(iter(wrong))):
         FitOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_fit_does_not_go_on_to_fewer_epochs_than_it_had(tmp_path: Path) -> None:
+    def fitted(epochs: int) -> int:
+        folder = FitFolder(tmp_path, resume=True)
+        return len(fit(network(), rows(0), rows(1), options=FitOptions(epochs=epochs), folder=folder).history)
+
+    assert fitted(3) == 3
+    assert fitted(3) == 3
+    with pytest.raises(ParameterError, match=r"has been trained for 3 epochs, more than the 2 that are asked for. Ask"):
+        fitted(2)
+    assert fitted(4) == 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,16 +12,11 @@ from torch import Tensor, nn
 from fairlayer.constraints.base import as_names
 from fairlayer.edge import check_choice
 from fairlayer.errors import CheckpointError, ConstraintDefinitionError
-from fairlayer.integrations.lightning.layers import Streams, Vocabularies, key_of, layers_of
-from fairlayer.integrations.lightning.schedules import (
-    Course,
-    Schedule,
-    ToleranceSchedule,
-    adversaries_of,
-    check_weighted,
-)
+from fairlayer.integrations.lightning.infeasible import InfeasibleStop
+from fairlayer.integrations.lightning.layers import Streams, Vocabularies
+from fairlayer.integrations.lightning.schedules import Schedule, adversaries_of
+from fairlayer.integrations.lightning.scheduling import Scheduling
 from fairlayer.integrations.lightning.stage import Found, Reading, Stage
-from fairlayer.projection import FairProjection
 
 __all__ = ["FairnessCallback"]
 
@@ -109,18 +103,13 @@ class FairnessCallback(Callback):
         self.name = name
         self._tolerance = tolerance
         self._penalty_weight = penalty_weight
-        self._weighted: tuple[Any, float] | None = None
         self._leads = True
         self._train: Stage | None = None
         self._evaluated: Stage | None = None
         self._streams: Streams | None = None
         self._vocabularies: Vocabularies | None = None
-        self._schedule: ToleranceSchedule | None = None
-        self._relaxed: list[FairProjection] = []
-        self._relaxing = ExitStack()
-        self._course: Course | None = None
-        self._clash: str | None = None
-        self._scheduled: dict[str, float] = {}
+        self._scheduling: Scheduling | None = None
+        self._infeasible = InfeasibleStop()
         self._said: set[str] = set()
 
     @property
@@ -144,39 +133,24 @@ class FairnessCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare schedules, and let infeasible limits end the fit in order."""
-        self._clash = self.stopped = None
-        if self._tolerance is not None:
-            self._schedule = ToleranceSchedule(pl_module, self._tolerance)
-        if self._penalty_weight is not None:
-            self._weighted = pl_module, check_weighted(pl_module)
+        self.stopped = None
+        self._infeasible.forget()
+        self._scheduling = Scheduling(pl_module, self._tolerance, self._penalty_weight)
         if self.stop_on_infeasible:
-            self._relaxed = [layer for layer in layers_of(pl_module) if not layer.options.relax]
-        for layer in self._relaxed:
-            self._relaxing.enter_context(layer.relaxed())
+            self._infeasible.begin(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to look at training batches."""
-        self._adversaries = adversaries_of(pl_module) if self._leads else []
-        scheduled = self._schedule is not None or self._weighted is not None or self._adversaries
-        self._course = Course(trainer) if scheduled else None
+        if self._scheduling is not None:
+            self._scheduling.start(trainer, adversaries_of(pl_module) if self._leads else [])
         self._train = self._stage(pl_module, "train", 1)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set tolerances, weights and adversary strengths for this step."""
         if self._train is not None:
             self._train.begin_step()
-        if self._course is None:
-            return
-        progress = self._course.progress(trainer, batch_idx)
-        if self._penalty_weight is not None:
-            pl_module.penalty_weight = self._penalty_weight(progress)  # type: ignore[assignment]
-            self._scheduled["penalty_weight"] = float(pl_module.penalty_weight)  # type: ignore[arg-type]
-        if self._schedule is not None:
-            tolerances = self._schedule.advance(progress)
-            self._scheduled |= {f"tolerance/{key_of(name)}": value for name, value in tolerances.items()}
-        for adversary in self._adversaries:
-            adversary.advance(progress)
-            self._scheduled["adversary_strength"] = adversary.strength
+        if self._scheduling is not None:
+            self._scheduling.advance(trainer, batch_idx)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -184,13 +158,14 @@ class FairnessCallback(Callback):
         """Read the batch, if asked to, and stop where its limits could not be met."""
         if self._train is not None:
             self._train.end_step(pl_module, batch, outputs)
-        self._stop_if_infeasible(trainer)
+        self.stopped = self._infeasible.stop(trainer) or self.stopped
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what is known of training."""
         if self._train is None:
             return
-        self._log(trainer, pl_module, "train", self._train, more=self._scheduled)
+        scheduled = None if self._scheduling is None else self._scheduling.values
+        self._log(trainer, pl_module, "train", self._train, more=scheduled)
         self._train.clear()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -213,7 +188,7 @@ class FairnessCallback(Callback):
         """Forget what the sanity check taught."""
         if self._vocabularies is not None:
             self._vocabularies.put_back()
-        self._clash = None
+        self._infeasible.forget()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin empty streams and sums."""
@@ -245,7 +220,7 @@ class FairnessCallback(Callback):
         if self._evaluated is not None and not trainer.sanity_checking:
             numbers = self._log(trainer, pl_module, "val", self._evaluated)
             self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **numbers})
-            self._stop_if_infeasible(trainer)
+            self.stopped = self._infeasible.stop(trainer) or self.stopped
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the streams of before."""
@@ -297,7 +272,7 @@ class FairnessCallback(Callback):
             loaders,
             measure=name in self.stages,
             of_layers=self._leads,
-            on_widened=self._note_widened,
+            on_widened=self._infeasible.note,
         )
 
     def _check_against(self, other: FairnessCallback) -> None:
@@ -319,8 +294,8 @@ class FairnessCallback(Callback):
                 )
 
     def _begin(self, module: nn.Module, name: str, loaders: int) -> None:
-        if self._schedule is not None:
-            self._schedule.put_back()
+        if self._scheduling is not None:
+            self._scheduling.put_tolerances_back()
         if self._train is not None:
             self._train.pause(True)
         if self._leads:
@@ -338,17 +313,13 @@ class FairnessCallback(Callback):
         self._evaluated = self._streams = None
 
     def _leave(self) -> None:
-        self._relaxing.close()
-        if self._schedule is not None:
-            self._schedule.put_back()
-        if self._weighted is not None:
-            module, weight = self._weighted
-            module.penalty_weight = weight
+        self._infeasible.end()
+        if self._scheduling is not None:
+            self._scheduling.end()
         for stage in (self._train, self._evaluated):
             if stage is not None:
                 stage.close()
-        self._train = self._evaluated = self._streams = self._schedule = self._weighted = self._course = None
-        self._relaxed = []
+        self._train = self._evaluated = self._streams = self._scheduling = None
 
     def _log(
         self,
@@ -393,20 +364,3 @@ class FairnessCallback(Callback):
         if text not in self._said:
             self._said.add(text)
             rank_zero_warn(text)
-
-    def _note_widened(self, layer: FairProjection) -> None:
-        if layer not in self._relaxed or layer.last is None:
-            return
-        names = ", ".join(constraint.name for constraint in layer.constraints)
-        self._clash = f"no predictions meet {names} together; every limit was widened by {layer.last.widening:.3g}"
-
-    def _stop_if_infeasible(self, trainer: Trainer) -> None:
-        if not self._relaxed:
-            return
-        clash = self._clash is not None
-        if trainer.world_size > 1:
-            clash = trainer.strategy.reduce_boolean_decision(clash, all=False)
-        if clash and not trainer.should_stop:
-            trainer.should_stop = True
-            self.stopped = self._clash or "limits could not be met on another process"
-            rank_zero_warn(f"training stops in step {trainer.global_step}: {self.stopped}. Loosen the limits.")

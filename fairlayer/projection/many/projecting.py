@@ -32,7 +32,7 @@ from fairlayer.projection.certificate import RawBatch
 from fairlayer.projection.exact import result_dtype
 from fairlayer.projection.many.following import Terms, followed, terms_of
 from fairlayer.projection.many.layout import CellPlaces, Layout
-from fairlayer.projection.many.result import ManyProjections, _Solved
+from fairlayer.projection.many.result import ManyProjections, _SolvedAssembly
 from fairlayer.projection.options import Options, ProjectionOptions, options_of
 from fairlayer.projection.plan import Plan
 from fairlayer.projection.result import Projection
@@ -188,7 +188,7 @@ class _Problem:
         lower, upper = (0.0, 1.0) if rule.bounded else (box.lower, box.upper)
         raw = RawBatch(plain_tensor(x), assembly.stated, rule, lower, upper, assembly.cells.weights, None)
         changed = self._changed(point, found_multipliers)
-        solved = _Solved(assembly, layout, raw, self.problems, found_multipliers, changed)
+        solved = _SolvedAssembly(assembly, layout, raw, self.problems, found_multipliers, changed)
         prices = solved.prices()
         for i, one in alone.items():
             prices[i] = [float(one.multipliers[name]) for name in self.plan.names]

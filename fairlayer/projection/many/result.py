@@ -44,7 +44,7 @@ class ManyProjections:
     sweeps: int
     alone: dict[int, Projection]
     names: tuple[str, ...]
-    _solved: _Solved = field(repr=False)
+    _solved: _SolvedAssembly = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.value)
@@ -77,7 +77,7 @@ class ManyProjections:
 
 
 @dataclass(frozen=True)
-class _Solved:
+class _SolvedAssembly:
     """All problems in one assembly, with their multipliers.
 
     Args:
