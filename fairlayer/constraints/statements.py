@@ -311,8 +311,9 @@ class Spread(NamedTuple):
 
     def reads_like(self, other: Statement) -> bool:
         """Return whether another statement reads the same members of the same measure, at whatever limit."""
-        alike = isinstance(other, Spread) and self.ratio == other.ratio
-        return alike and (self.offset is None) == (other.offset is None) and _read_alike(self, other)
+        if not isinstance(other, Spread) or self.ratio != other.ratio:
+            return False
+        return (self.offset is None) == (other.offset is None) and _read_alike(self, other)
 
 
 Statement = Rows | Spread

@@ -18,12 +18,12 @@ from fairlayer.passes.class_metric import ClassMetric
 from fairlayer.solve.class_rows import ClassRows
 from fairlayer.solve.sparse import SparseSystem, library
 
-__all__ = ["ClassSystem", "System", "class_system"]
+__all__ = ["ClassSystem", "FactoredSystem", "class_system"]
 
 _DENSE = 2e7  # products for the rows and levels that are left, up to which they are solved densely
 
 
-class System(Protocol):
+class FactoredSystem(Protocol):
     """The factors of such equations."""
 
     def solve(self, right: FloatArray, right_level: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -91,7 +91,7 @@ class ClassSystem:
         self.square = square - across.T @ self.given
 
     def solve(self, right: FloatArray, right_level: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """See `System.solve`."""
+        """See `FactoredSystem.solve`."""
         h, outer = np.zeros(len(self.across)), np.append(np.zeros(self.left), right_level)
         h[self.line], outer[self.rank] = right[self.inner], right[self.outer]
         alone = (self.inverse @ h.reshape(self.bundles, self.width, 1)).ravel()
@@ -111,7 +111,7 @@ def class_system(  # noqa: PLR0917 - one system
     slope: FloatArray,
     levels: IntArray,
     loose: FloatArray,
-) -> System:
+) -> FactoredSystem:
     """Return the equations in the form that serves best; arguments as for `ClassSystem`."""
     products = rows.bundles * rows.width * (len(rows.rest) + len(loose)) ** 2
     if (rows.bundles and products <= _DENSE) or library() is None:

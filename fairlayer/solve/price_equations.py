@@ -14,7 +14,7 @@ import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.passes.class_metric import ClassMetric
-from fairlayer.solve.class_systems import System, class_system
+from fairlayer.solve.class_systems import FactoredSystem, class_system
 from fairlayer.solve.parts import gram, ranks_of, sums
 from fairlayer.solve.price_rows import PriceRows
 from fairlayer.solve.sparse import SparseSystem, square_of_rows
@@ -50,7 +50,7 @@ class PriceEquations:
         self.curvature = self._curvature()
         self.solved: list[int] = []
         self.places = rows.places
-        self.factors: System | None = None
+        self.factors: FactoredSystem | None = None
         if not isinstance(metric, ClassMetric) and not rows.sparse:
             self.one, self.rest = rows.one, rows.rest
             cross, square = rows.entries
@@ -99,7 +99,7 @@ class PriceEquations:
         q[active], c = self._solved(active, slope, levels, right, -self.loose * self.level)
         return self._again(q, c) if isinstance(self.metric, ClassMetric) else (q, c)
 
-    def _factors(self, active: IntArray, slope: FloatArray, levels: IntArray) -> System | None:
+    def _factors(self, active: IntArray, slope: FloatArray, levels: IntArray) -> FactoredSystem | None:
         """Return the factors of all equations together; None where they are eliminated one after the other."""
         soft = 1.0 / self.stiff[active]
         if isinstance(self.metric, ClassMetric):
