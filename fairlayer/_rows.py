@@ -272,17 +272,23 @@ class GroupedRows(NDArrayOperatorsMixin):
                 found[run] += table[codes, s] * self.strata[s, run]
         return found
 
-    def square(self, weight: FloatArray) -> FloatArray:
-        """Return `rows @ diag(weight) @ rows.T`."""
+    def blocks(self, weight: FloatArray) -> FloatArray:
+        """Return what `rows @ diag(weight) @ rows.T` has for each group, (groups, strata, strata); all else is 0."""
         size = len(self.strata)
-        full = np.zeros((len(self), len(self)))
-        group = np.arange(self.groups) * size
+        found = np.empty((self.groups, size, size))
         for s, first in enumerate(self.strata):
             weighted = first * weight
             for t in range(s, size):
-                full[group + s, group + t] = _per_code(self.codes, weighted * self.strata[t], self.groups)
-                full[group + t, group + s] = full[group + s, group + t]
-        return full / self.scale[:, None] / self.scale
+                found[:, s, t] = found[:, t, s] = _per_code(self.codes, weighted * self.strata[t], self.groups)
+        scale = self.scale.reshape(self.groups, size)
+        return found / scale[:, :, None] / scale[:, None, :]
+
+    def square(self, weight: FloatArray) -> FloatArray:
+        """Return `rows @ diag(weight) @ rows.T`."""
+        size, group = len(self.strata), np.arange(self.groups)
+        full = np.zeros((self.groups, size, self.groups, size))
+        full[group, :, group, :] = self.blocks(weight)
+        return full.reshape(len(self), len(self))
 
     def cross(self, weight: FloatArray, cells: IntArray | None, count: int) -> FloatArray:
         """Return the sums of `weight * row` over each of `count` cells, (rows, count)."""

@@ -30,6 +30,7 @@ from fairlayer.passes.base import (
     runs_of,
     table_of,
 )
+from fairlayer.passes.class_metric import ClassMetric
 
 __all__ = ["NumpyPasses"]
 
@@ -217,6 +218,10 @@ class NumpyPasses:
         weighted = self._weighted(weight, run)
         rows = self.dense[:, run]
         if isinstance(rows, GroupedRows):
+            if not len(diagonal) and (len(rows.strata) == 1 or self.cells.in_blocks):
+                found = rows.blocks(weighted)
+                metric: Any = found.ravel() if len(rows.strata) == 1 else ClassMetric(found, by_cell=True)
+                return metric  # type: ignore[no-any-return]
             codes = self.cells.codes
             cross = rows.cross(weighted, None if codes is None else codes[run], len(diagonal)) / self.cells.counts
             return blocks(diagonal, cross, rows.square(weighted))

@@ -31,7 +31,7 @@ __all__ = [
 LEAST_FLOOR = 1e-9
 """What a clipped sample counts at least, of a free one, where a search needs it to move."""
 
-_FULL_UP_TO = 48  # statistics of rows of classes of which K is an array
+_FULL_UP_TO = 48  # statistics of several to a sample of which K is an array
 
 WHOLE = slice(None)
 """The run of all samples."""
@@ -68,7 +68,9 @@ class Cells(NamedTuple):
     @property
     def in_blocks(self) -> bool:
         """Whether K is kept as a block (classes, classes) per cell: it has no other entries, and would be large."""
-        return self.classes > 1 and self.dense is None and self.size > _FULL_UP_TO
+        of_classes = self.classes > 1 and self.dense is None
+        of_labels = self.classes == 1 and not len(self.counts) and isinstance(self.dense, GroupedRows)
+        return (of_classes or of_labels) and self.size > _FULL_UP_TO
 
 
 class Point:

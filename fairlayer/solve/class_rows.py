@@ -14,7 +14,7 @@ import numpy as np
 
 from fairlayer._rows import SparseRows
 from fairlayer._typing import FloatArray, IntArray
-from fairlayer.passes.class_metric import ClassMetric
+from fairlayer.passes.class_metric import ClassLayout, ClassMetric
 from fairlayer.solve.parts import pairs_of, ranks_of, sums
 
 __all__ = ["ClassRows", "Products"]
@@ -46,12 +46,13 @@ class ClassRows:
     Args:
         matrix: the rows M.
         block: the block of each row: those of one block go into the bundles together, or not at all.
-        classes: k.
+        layout: how the statistics stand.
     """
 
-    def __init__(self, matrix: SparseRows, block: IntArray, classes: int) -> None:
-        self.matrix, self.block, self.classes = matrix, block, classes
-        kinds, cell = np.divmod(matrix.columns, matrix.shape[1] // classes)
+    def __init__(self, matrix: SparseRows, block: IntArray, layout: ClassLayout) -> None:
+        self.matrix, self.block, self.classes = matrix, block, layout.classes
+        cell, kinds = layout.cells_and_classes(matrix.columns, matrix.shape[1])
+        self.cell, classes = cell, layout.classes
         _, first, second = pairs_of(cell)
         self.first, self.second = matrix.rows[first], matrix.rows[second]
         self.column = (cell[first] * classes + kinds[first]) * classes + kinds[second]
@@ -82,7 +83,7 @@ class ClassRows:
         entries = np.split(order, np.cumsum(np.bincount(block_of, minlength=blocks))[:-1])
         sizes = np.bincount(self.block, minlength=blocks)
         for block in np.argsort(-sizes, kind="stable").tolist():
-            rows, cell = matrix.rows[entries[block]], matrix.columns[entries[block]] % cells
+            rows, cell = matrix.rows[entries[block]], self.cell[entries[block]]
             if not len(rows) or len(np.unique(cell)) < len(cell):
                 continue
             low = np.full(len(self), np.iinfo(np.int64).max)

@@ -274,7 +274,7 @@ class _Bundled:
     def __init__(self, held: HeldRows, metric: ClassMetric) -> None:
         self.held, self.metric = held, metric
         self.levels = int(held.level.max(initial=-1)) + 1
-        rows, self.slope = ClassRows(held.matrix, held.block, metric.classes), np.where(held.tied, -1.0, 0.0)
+        rows, self.slope = ClassRows(held.matrix, held.block, metric.layout), np.where(held.tied, -1.0, 0.0)
         own = rows.diagonal(metric)
         soft = _REGULAR * np.where(own > 0, own, float(own.max(initial=0.0)) or 1.0)
         loose = np.where(np.bincount(held.level[held.tied], minlength=self.levels) > 0, 0.0, 1.0)

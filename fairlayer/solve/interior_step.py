@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairlayer._typing import FloatArray
-from fairlayer.passes.class_metric import ClassMetric
+from fairlayer.passes.class_metric import ClassLayout, ClassMetric
 from fairlayer.solve.class_rows import ClassRows
 from fairlayer.solve.class_systems import class_system
 from fairlayer.solve.price_rows import PriceRows
@@ -63,7 +63,7 @@ class RowEquations:
         low, high, asked_low, asked_high = sides
         t_low, t_high, scale, equal = low.stiffness, high.stiffness, self.scale, self.equal
         blocks = isinstance(metric, ClassMetric)
-        own, square = (self._of_classes(metric.classes).diagonal(metric), None) if blocks else self._square(metric)
+        own, square = (self._of_classes(metric.layout).diagonal(metric), None) if blocks else self._square(metric)
         stiff = t_low + t_high
         soft = np.where(equal, _SOFT * max(float(own.max(initial=0.0)), 1e-290), 1.0 / np.maximum(stiff, 1e-290))
         ratio = np.where(equal, 1.0, (t_low + t_high / scale) * soft)
@@ -75,13 +75,13 @@ class RowEquations:
         lacking, give = self.added(lacking), self.added(give)
         if square is not None:
             return self._eliminated(own + soft, square, ratio, right, lacking, give)
-        rows, every = self._of_classes(metric.classes), np.arange(len(own))
+        rows, every = self._of_classes(metric.layout), np.arange(len(own))
         system = class_system(rows, metric, every, soft, ratio, self.table.level, give)
         return RowStep(*system.solve(right, lacking))
 
-    def _of_classes(self, classes: int) -> ClassRows:
+    def _of_classes(self, layout: ClassLayout) -> ClassRows:
         if self.classes is None:
-            self.classes = ClassRows(self.table.matrix, self.table.block, classes)
+            self.classes = ClassRows(self.table.matrix, self.table.block, layout)
         return self.classes
 
     def added(self, values: FloatArray) -> FloatArray:

@@ -279,7 +279,7 @@ class _Programs:
 
     def _by_prices(self, centre: FloatArray, metric: FloatArray, slabs: SlabSystem) -> _Dual | None:
         if self.program is None or self.slabs is not slabs:
-            self.slabs, self.program = slabs, PriceProgram(RowTable.of(slabs), classes=getattr(metric, "classes", 1))
+            self.slabs, self.program = slabs, PriceProgram(RowTable.of(slabs), layout=getattr(metric, "layout", None))
         found = self.program.solve(centre, metric)
         if found is None:
             return None

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
+from fairlayer.passes.class_metric import ClassLayout
 from fairlayer.solve.class_rows import ClassRows
 from fairlayer.solve.parts import Cross, Entries, Places, square_of, sums
 from fairlayer.solve.sparse import mostly_zero
@@ -26,11 +27,11 @@ class PriceRows:
         table: the rows.
         part: the part of each row, where rows of different parts share neither a statistic nor a level, so that their
             equations are solved part by part; None for one part.
-        classes: of the statistics, where K is of blocks of so many classes (see `class_rows`); 1 for a diagonal K.
+        layout: of the statistics, where K is of blocks (see `class_rows`); None for a diagonal K.
     """
 
-    def __init__(self, table: RowTable, part: IntArray | None = None, classes: int = 1) -> None:
-        self.table, self.classes = table, classes
+    def __init__(self, table: RowTable, part: IntArray | None = None, layout: ClassLayout | None = None) -> None:
+        self.table, self.layout = table, layout
         self.part = np.zeros(len(table.level), dtype=np.int64) if part is None else part
         self.scale = np.append(table.scale, 1.0)[table.level]
         self.width = np.append(table.width, 0.0)[table.level]
@@ -66,12 +67,13 @@ class PriceRows:
     @cached_property
     def rest(self) -> IntArray:
         """The other rows; none where K is of blocks."""
-        return np.flatnonzero(~self.apart) if self.classes == 1 else np.zeros(0, dtype=np.int64)
+        return np.flatnonzero(~self.apart) if self.layout is None else np.zeros(0, dtype=np.int64)
 
     @cached_property
     def of_classes(self) -> ClassRows:
         """What adds up where K is of blocks."""
-        return ClassRows(self.table.matrix, self.table.block, self.classes)
+        assert self.layout is not None
+        return ClassRows(self.table.matrix, self.table.block, self.layout)
 
     @cached_property
     def places(self) -> Places:
@@ -81,7 +83,7 @@ class PriceRows:
     @cached_property
     def sparse(self) -> bool:
         """Whether a sparse factorisation serves better than elimination."""
-        return self.classes == 1 and mostly_zero(self.table.matrix, self.places.rows)
+        return self.layout is None and mostly_zero(self.table.matrix, self.places.rows)
 
     @cached_property
     def entries(self) -> tuple[Cross, Entries]:

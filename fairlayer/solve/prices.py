@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
-from fairlayer.passes.class_metric import ClassMetric
+from fairlayer.passes.class_metric import ClassLayout, ClassMetric
 from fairlayer.solve.parts import sums
 from fairlayer.solve.price_equations import PriceEquations
 from fairlayer.solve.price_rows import PriceRows
@@ -60,11 +60,11 @@ class PriceProgram:
     Args:
         table: the rows.
         part: the part of each row (see `PriceRows`).
-        classes: of the statistics (see `PriceRows`).
+        layout: of the statistics (see `PriceRows`).
     """
 
-    def __init__(self, table: RowTable, part: IntArray | None = None, classes: int = 1) -> None:
-        self.table, self.rows = table, PriceRows(table, part, classes)
+    def __init__(self, table: RowTable, part: IntArray | None = None, layout: ClassLayout | None = None) -> None:
+        self.table, self.rows = table, PriceRows(table, part, layout)
         self.price = np.zeros(len(table.level))
         self.warm = np.zeros(int(self.rows.part.max(initial=0)) + 1, dtype=bool)
 
@@ -118,7 +118,7 @@ class _Run:
             stiffer = (stiffness < _STIFFEST) | (missed > 0.1 * last)
             stiffness, last = np.where(stiffer, np.minimum(10.0 * stiffness, _HARDEST), stiffness), missed
         # Where the stiffest steps are lost in rounding, an earlier one serves.
-        done = done | (best <= (_NEARLY if program.rows.classes > 1 else _ROUNDING))
+        done = done | (best <= (_NEARLY if program.rows.layout is not None else _ROUNDING))
         price, level = np.where(done[part], price, 0.0), np.where(done[self.places.level_part], level, 0.0)
         program.price, program.warm = np.where(done[part], price, program.price), program.warm | done
         return Priced(price, level, tuple(self.equations.solved), done)

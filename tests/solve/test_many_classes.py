@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import fairlayer as fl
-from fairlayer._rows import as_sparse
-from fairlayer.passes import base
-from fairlayer.passes.class_metric import ClassMetric
+from fairlayer._rows import GroupedRows, as_sparse
+from fairlayer.passes import arrays, base
+from fairlayer.passes.class_metric import ClassLayout, ClassMetric
 from fairlayer.solve import class_systems, newton, quadratic, solving, sparse
 from fairlayer.solve.class_rows import ClassRows
 from fairlayer.solve.class_systems import class_system
@@ -111,6 +111,49 @@ def test_a_thousand_groups_are_not_solved_face_by_face(monkeypatch: pytest.Monke
     assert found.certificate.holds
 
 
+def estimates(geometry: str, groups: int, rows: int) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Return scores of groups with unlike means, and what to read with them, of labels probabilities only."""
+    rng = np.random.default_rng(5)
+    a = np.append(np.arange(groups), rng.integers(0, groups, rows - groups))
+    scores = torch.from_numpy(np.clip(rng.beta(2, 2, rows) + rng.normal(0, 0.15, groups)[a], 0.001, 0.999))
+    bounds = {"bounds": (0.0, 1.0)} if geometry == "euclidean" else {"geometry": geometry}
+    given = {"sensitive_features": {"a": a}, "label_probabilities": rng.random(rows), **bounds}
+    return scores.requires_grad_(), given
+
+
+@pytest.mark.parametrize("geometry", ["euclidean", "entropic", "likelihood"])
+@pytest.mark.parametrize("rule", [fl.EqualOpportunity, fl.EqualizedOdds, fl.MeanResidualParity])
+def test_estimated_labels_of_groups_have_blocks_too(rule: Any, geometry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, given = estimates(geometry, 60, 3000)
+    weight = np.random.default_rng(6).integers(0, 3, 3000).astype(float)
+    upstream = torch.randn(3000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    results = []
+    for blocks in (True, False):
+        if not blocks:
+            monkeypatch.setattr(GroupedRows, "blocks", refuse)
+            monkeypatch.setattr(arrays, "_FULL_UP_TO", math.inf)
+        found = fl.project(scores, rule("a", 0.02), sample_weight=weight, **given)
+        assert found.certificate.holds
+        results.append((found.value.detach(), torch.autograd.grad(found.value, scores, upstream)[0]))
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, atol=1e-9)
+
+
+@pytest.mark.parametrize("rule", [fl.EqualOpportunity, fl.EqualizedOdds])
+def test_a_thousand_groups_with_estimated_labels(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_faces = watch(monkeypatch)
+    scores, given = estimates("euclidean", 1000, 20_000)
+    found = fl.project(scores, rule("a", 0.02), **given)
+    found.value.square().sum().backward()
+    assert not by_faces
+    assert found.certificate.holds
+
+
+def refuse(*_: Any) -> Any:
+    """Stand for what is not to be called."""
+    raise AssertionError
+
+
 def test_without_scipy_too(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = case("strata")
     found, gradient = solved(*asked, "euclidean")
@@ -148,9 +191,10 @@ def metric_of(rng: np.random.Generator, cells: int, classes: int) -> ClassMetric
     return ClassMetric(roots @ roots.transpose(0, 2, 1))
 
 
-def test_a_metric_of_blocks_multiplies_like_its_array() -> None:
+@pytest.mark.parametrize("by_cell", [False, True])
+def test_a_metric_of_blocks_multiplies_like_its_array(by_cell: bool) -> None:
     rng = np.random.default_rng(3)
-    one, two = metric_of(rng, 5, 3), metric_of(rng, 5, 3)
+    one, two = (ClassMetric(metric_of(rng, 5, 3).blocks, by_cell=by_cell) for _ in range(2))
     full, vector, square = np.asarray(one), rng.normal(0, 1, 15), rng.normal(0, 1, (4, 15))
     assert np.allclose(one @ vector, full @ vector)
     assert np.allclose(vector @ one, vector @ full)
@@ -175,7 +219,7 @@ def test_the_equations_are_those_of_the_dense_system(
     matrix = np.concatenate([np.eye(cells * classes), np.kron(np.eye(classes), rng.random((2, cells)))])
     block = np.append(np.repeat(np.arange(classes), cells), 3 + np.arange(2 * classes))
     levels = np.append(np.arange(cells * classes) % strata, np.full(2 * classes, -1))
-    rows = ClassRows(as_sparse(matrix), block, classes)
+    rows = ClassRows(as_sparse(matrix), block, ClassLayout(classes))
     assert rows.bundles == cells
     assert len(rows.rest) == 2 * classes
     active = np.flatnonzero(rng.random(len(matrix)) < 0.8)
