@@ -130,9 +130,8 @@ def test_one_graph_that_cannot_be_says_so(given: Any) -> None:
     x = torch.randn(64, 3)
     torch._dynamo.reset()
     # An array of text is refused by torch before anything of ours runs.
-    said = (
-        r"fairlayer: this call cannot .* tensors, .*amortised" if isinstance(given, list) else "numpy.ndarray to Tensor"
-    )
+    ours = r"fairlayer: this call cannot .* tensors, .*amortised"
+    said = ours if isinstance(given, list) else "numpy.ndarray to Tensor"
     with pytest.raises(torch._dynamo.exc.Unsupported, match=said):
         torch.compile(model, fullgraph=True)(x, sensitive_features={"s": given})
     torch._dynamo.reset()
