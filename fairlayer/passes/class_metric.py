@@ -37,13 +37,13 @@ class ClassLayout(NamedTuple):
 
     def to_cells(self, values: FloatArray) -> FloatArray:
         """Return (statistics, c) as (m, k, c)."""
-        k, m = self.classes, len(values) // self.classes
-        return values.reshape(m, k, -1) if self.by_cell else np.moveaxis(values.reshape(k, m, -1), 0, 1)
+        k, m, columns = self.classes, len(values) // self.classes, values.shape[1]
+        return values.reshape(m, k, columns) if self.by_cell else np.moveaxis(values.reshape(k, m, columns), 0, 1)
 
     def from_cells(self, values: FloatArray) -> FloatArray:
         """Return (m, k, c) as (statistics, c)."""
         standing = values if self.by_cell else np.moveaxis(values, 1, 0)
-        return standing.reshape(-1, values.shape[2])
+        return standing.reshape(values.shape[0] * self.classes, values.shape[2])
 
 
 class ClassMetric(NDArrayOperatorsMixin):
@@ -106,7 +106,7 @@ class ClassMetric(NDArrayOperatorsMixin):
     def _times(self, right: Any) -> FloatArray:
         """Return K of a vector (statistics,) or of the columns of an array (statistics, c)."""
         right = np.asarray(right)
-        columns = self.layout.to_cells(right)
+        columns = self.layout.to_cells(right[:, None] if right.ndim == 1 else right)
         return np.asarray(self.layout.from_cells(self.blocks @ columns).reshape(right.shape))
 
     def _like(self, blocks: FloatArray) -> ClassMetric:

@@ -200,6 +200,7 @@ def test_a_metric_of_blocks_multiplies_like_its_array(by_cell: bool) -> None:
     assert np.allclose(vector @ one, vector @ full)
     assert np.allclose(square @ one, square @ full)
     assert np.allclose(one @ square.T, full @ square.T)
+    assert (square[:0] @ one).shape == (0, 15)
     added = one + 0.5 * (two - one)
     assert isinstance(added, ClassMetric)
     assert np.allclose(np.asarray(added), full + 0.5 * (np.asarray(two) - full))
