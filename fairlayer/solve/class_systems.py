@@ -9,7 +9,7 @@ the other rows and the levels, is solved densely, or where that is large by a sp
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from fairlayer.passes.class_metric import ClassMetric
 from fairlayer.solve.class_rows import ClassRows
 from fairlayer.solve.sparse import SparseSystem, library
 
-__all__ = ["ClassSystem", "FactoredSystem", "class_system"]
+__all__ = ["ClassEquations", "ClassSystem", "FactoredSystem", "class_system"]
 
 _DENSE = 2e7  # products for the rows and levels that are left, up to which they are solved densely
 
@@ -30,8 +30,8 @@ class FactoredSystem(Protocol):
         """Return the prices of the rows in force and the levels."""
 
 
-class ClassSystem:
-    """The equations, with the bundles eliminated.
+class ClassEquations(NamedTuple):
+    """What the equations are made of.
 
     Args:
         rows: the rows.
@@ -43,16 +43,20 @@ class ClassSystem:
         loose: (levels,), >= 0.
     """
 
-    def __init__(  # noqa: PLR0917 - one system
-        self,
-        rows: ClassRows,
-        metric: ClassMetric,
-        active: IntArray,
-        soft: FloatArray,
-        slope: FloatArray,
-        levels: IntArray,
-        loose: FloatArray,
-    ) -> None:
+    rows: ClassRows
+    metric: ClassMetric
+    active: IntArray
+    soft: FloatArray
+    slope: FloatArray
+    levels: IntArray
+    loose: FloatArray
+
+
+class ClassSystem:
+    """The equations, with the bundles eliminated."""
+
+    def __init__(self, equations: ClassEquations) -> None:
+        rows, metric, active, soft, slope, levels, loose = equations
         self.bundles, self.width, self.left = rows.bundles, rows.width, len(rows.rest)
         size = self.bundles * self.width
         place = rows.place[active]
@@ -103,19 +107,12 @@ class ClassSystem:
         return price, found[self.left :]
 
 
-def class_system(  # noqa: PLR0917 - one system
-    rows: ClassRows,
-    metric: ClassMetric,
-    active: IntArray,
-    soft: FloatArray,
-    slope: FloatArray,
-    levels: IntArray,
-    loose: FloatArray,
-) -> FactoredSystem:
-    """Return the equations in the form that serves best; arguments as for `ClassSystem`."""
+def class_system(equations: ClassEquations) -> FactoredSystem:
+    """Return the equations in the form that serves best."""
+    rows, metric, active, soft, slope, levels, loose = equations
     products = rows.bundles * rows.width * (len(rows.rest) + len(loose)) ** 2
     if (rows.bundles and products <= _DENSE) or library() is None:
-        return ClassSystem(rows, metric, active, soft, slope, levels, loose)
+        return ClassSystem(equations)
     size, (places, sums) = len(rows), rows.pattern
     entries = sums.at(metric, len(places)), (places // size, places % size)
     square: Any = library().csr_array(entries, shape=(size, size))

@@ -23,7 +23,7 @@ from fairlayer._rows import as_sparse
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.passes.class_metric import ClassMetric
 from fairlayer.solve.class_rows import ClassRows
-from fairlayer.solve.class_systems import class_system
+from fairlayer.solve.class_systems import ClassEquations, class_system
 from fairlayer.solve.parts import sums
 from fairlayer.solve.slabs import Faces, RowSlabs, SlabSystem, SpreadSlabs
 from fairlayer.solve.solution import Solution
@@ -279,7 +279,7 @@ class _Bundled:
         soft = _REGULAR * np.where(own > 0, own, float(own.max(initial=0.0)) or 1.0)
         loose = np.where(np.bincount(held.level[held.tied], minlength=self.levels) > 0, 0.0, 1.0)
         active, levels = np.arange(len(held)), np.where(held.tied, held.level, -1)
-        self.system = class_system(rows, metric, active, soft, self.slope, levels, loose)
+        self.system = class_system(ClassEquations(rows, metric, active, soft, self.slope, levels, loose))
 
     def __call__(self, h: FloatArray) -> FloatArray:
         matrix, level = self.held.matrix, self.held.level

@@ -17,7 +17,7 @@ import numpy as np
 from fairlayer._typing import FloatArray
 from fairlayer.passes.class_metric import ClassLayout, ClassMetric
 from fairlayer.solve.class_rows import ClassRows
-from fairlayer.solve.class_systems import class_system
+from fairlayer.solve.class_systems import ClassEquations, class_system
 from fairlayer.solve.price_rows import PriceRows
 from fairlayer.solve.table import RowTable
 
@@ -76,7 +76,7 @@ class RowEquations:
         if square is not None:
             return self._eliminated(own + soft, square, ratio, right, lacking, give)
         rows, every = self._of_classes(metric.layout), np.arange(len(own))
-        system = class_system(rows, metric, every, soft, ratio, self.table.level, give)
+        system = class_system(ClassEquations(rows, metric, every, soft, ratio, self.table.level, give))
         return RowStep(*system.solve(right, lacking))
 
     def _of_classes(self, layout: ClassLayout) -> ClassRows:

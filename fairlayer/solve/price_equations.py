@@ -14,7 +14,7 @@ import numpy as np
 
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.passes.class_metric import ClassMetric
-from fairlayer.solve.class_systems import FactoredSystem, class_system
+from fairlayer.solve.class_systems import ClassEquations, FactoredSystem, class_system
 from fairlayer.solve.parts import gram, ranks_of, sums
 from fairlayer.solve.price_rows import PriceRows
 from fairlayer.solve.sparse import SparseSystem, square_of_rows
@@ -104,7 +104,9 @@ class PriceEquations:
         soft = 1.0 / self.stiff[active]
         if isinstance(self.metric, ClassMetric):
             self.solved.append(0)
-            return class_system(self.rows.of_classes, self.metric, active, soft, slope, levels, self.loose)
+            return class_system(
+                ClassEquations(self.rows.of_classes, self.metric, active, soft, slope, levels, self.loose)
+            )
         if not self.rows.sparse:
             return None
         self.solved.append(0)

@@ -15,7 +15,7 @@ from fairlayer.passes import arrays, base
 from fairlayer.passes.class_metric import ClassLayout, ClassMetric
 from fairlayer.solve import class_systems, newton, quadratic, solving, sparse
 from fairlayer.solve.class_rows import ClassRows
-from fairlayer.solve.class_systems import class_system
+from fairlayer.solve.class_systems import ClassEquations, class_system
 
 GROUPS, CLASSES, ROWS = 40, 3, 600
 KINDS = ("parity", "two attributes", "crossing", "strata", "floor", "ratio", "opportunity")
@@ -229,6 +229,6 @@ def test_the_equations_are_those_of_the_dense_system(
     square = matrix[active] @ np.asarray(metric) @ matrix[active].T + np.diag(soft)
     dense = np.block([[square, ties], [ties.T, -loose * np.eye(strata)]])
     right = rng.normal(0, 1, len(dense))
-    system = class_system(rows, metric, active, soft, slope, levels[active], np.full(strata, loose))
+    system = class_system(ClassEquations(rows, metric, active, soft, slope, levels[active], np.full(strata, loose)))
     price, level = system.solve(right[: len(active)], right[len(active) :])
     assert np.allclose(np.append(price, level), np.linalg.solve(dense, right), atol=1e-9)
