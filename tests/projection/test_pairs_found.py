@@ -129,3 +129,66 @@ def test_an_answer_starts_at_what_held_the_one_before(monkeypatch: pytest.Monkey
     np.testing.assert_allclose(again.value, before.value, atol=1e-12)
     moved = problem.answer(np.full(300, 1e-9))
     np.testing.assert_allclose(moved.value, before.value, atol=1e-8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_pairs_that_are_left_out_follow_from_the_others(seed: int) -> None:
+    """By shortest paths: through the pairs that are left, no two nodes may be further apart than through all of them.
+
+    Limits are small whole numbers, so that ties are frequent.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import shortest_path
+
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 14))
+    i, j = np.triu_indices(n, 1)
+    taken = rng.random(len(i)) < rng.uniform(0.1, 1.0)
+    i, j = i[taken], j[taken]
+    limit = rng.integers(1, 6, len(i)).astype(float)
+    kept = graph.not_implied(i, j, limit, n)
+
+    def apart(rows: Any) -> Any:
+        return shortest_path(coo_matrix((limit[rows], (i[rows], j[rows])), shape=(n, n)).tocsr(), directed=False)
+
+    assert np.array_equal(apart(kept), apart(np.arange(len(i))))
+    ways = [
+        [limit[_edge(i, j, a, m)] + limit[_edge(i, j, m, b)] for m in range(n) if _both(i, j, a, m, b)]
+        for a, b in zip(i, j, strict=True)
+    ]
+    implied = [min(way, default=np.inf) <= c for way, c in zip(ways, limit, strict=True)]
+    assert np.array_equal(np.setdiff1d(np.arange(len(i)), kept), np.flatnonzero(implied))
+
+
+def _edge(i: Any, j: Any, a: int, b: int) -> Any:
+    found = np.flatnonzero(((i == a) & (j == b)) | ((i == b) & (j == a)))
+    return found[0] if len(found) else None
+
+
+def _both(i: Any, j: Any, a: int, m: int, b: int) -> bool:
+    return _edge(i, j, a, m) is not None and _edge(i, j, m, b) is not None
+
+
+def test_on_a_line_a_path_is_left() -> None:
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.random(2_000))
+    i, j = (
+        np.concatenate([np.arange(2_000 - step) for step in (1, 2, 3)]),
+        np.concatenate([np.arange(step, 2_000) for step in (1, 2, 3)]),
+    )
+    mixed = rng.permutation(2_000)
+    kept = graph.not_implied(mixed[i], mixed[j], x[j] - x[i], 2_000)
+    assert np.array_equal(kept, np.arange(1_999))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("geometry", ["euclidean", "entropic"])
+def test_labels_along_one_column_are_smoothed_far(geometry: str) -> None:
+    """A small constant makes long chains of samples at their limits; scores of 0 and 1 pull at them with all force."""
+    torch.manual_seed(0)
+    x = torch.rand(1_500, dtype=torch.float64)
+    y = (torch.rand(1_500, dtype=torch.float64) < 0.4).double()
+    closeness = fl.LipschitzFairness(["x"], constant=0.2, neighbours=5)
+    result = fl.project(y, [closeness], sensitive_features={"x": x}, bounds=(0.0, 1.0), geometry=geometry)
+    assert result.certificate.holds

@@ -9,7 +9,11 @@ import numpy as np
 
 from fairlayer._typing import FloatArray, IntArray
 
-__all__ = ["Forest", "Pairs", "closest_between", "forest", "strong_components"]
+__all__ = ["Forest", "Pairs", "closest_between", "forest", "not_implied", "strong_components", "tightest_bound"]
+
+_MOST_BESIDE = 64  # neighbours of a node, above which the ways through it are not looked at
+_SAMPLE = 256  # nodes whose ways are looked at first: where they imply no pair, the others are not looked at
+_ROUNDING = 4.0 * float(np.spacing(1.0))  # of a sum of two limits, relative
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,70 @@ def closest_between(pairs: Pairs, node: IntArray, nodes: int) -> tuple[IntArray,
     low, high = np.minimum(i[order], j[order]), np.maximum(i[order], j[order])
     _, kept = np.unique(low * nodes + high, return_index=True)
     return order[kept], i[order[kept]], j[order[kept]]
+
+
+def not_implied(first: IntArray, second: IntArray, limit: FloatArray, n: int) -> IntArray:
+    """Return the pairs that are not implied by two shorter ones, in ascending order.
+
+    A pair (i, k) is implied where |y_i - y_j| <= c_ij and |y_j - y_k| <= c_jk are asked too, and c_ij + c_jk <= c_ik.
+    The two are shorter, so that what implies an implied pair may be implied in turn. On a line, where neighbours of
+    neighbours are neighbours, a path through the sorted samples is left.
+
+    Args:
+        first: one node of each pair, (e,); no two pairs join the same nodes.
+        second: the other node, (e,).
+        limit: how far apart the two may be, (e,), > 0.
+        n: number of nodes.
+    """
+    at = np.concatenate([first, second])
+    order = np.argsort(at, kind="stable")
+    other, each = np.concatenate([second, first])[order], np.tile(limit, 2)[order]
+    beside = np.bincount(at, minlength=n)
+    starts = np.append(0, np.cumsum(beside))
+    keys = np.minimum(first, second) * n + np.maximum(first, second)
+    sorted_by = np.argsort(keys)
+    sorted_keys = keys[sorted_by]
+
+    def implied_through(nodes: IntArray) -> IntArray:
+        """Return the pairs that two pairs at one of these nodes imply."""
+        count = beside[nodes]
+        left = np.repeat(np.arange(len(nodes)), count)  # one row for each pair at a node,
+        own = np.arange(len(left)) - np.repeat(np.cumsum(count) - count, count)
+        wedge = np.repeat(np.arange(len(left)), own)  # and one for each pair at it with an earlier one
+        before = np.arange(len(wedge)) - np.repeat(np.cumsum(own) - own, own)
+        start = starts[nodes[left[wedge]]]
+        a, b = start + own[wedge], start + before
+        key = np.minimum(other[a], other[b]) * n + np.maximum(other[a], other[b])
+        place = np.searchsorted(sorted_keys, key).clip(max=len(keys) - 1)
+        third = sorted_by[place]
+        implied = (
+            (sorted_keys[place] == key)
+            & (each[a] + each[b] <= limit[third] * (1.0 + _ROUNDING))
+            & (np.maximum(each[a], each[b]) < limit[third])
+        )
+        return np.asarray(third[implied])
+
+    nodes = np.flatnonzero((beside > 1) & (beside <= _MOST_BESIDE))
+    kept = np.ones(len(first), dtype=bool)
+    if len(nodes) > _SAMPLE and not len(implied_through(nodes[:: len(nodes) // _SAMPLE])):
+        nodes = nodes[:0]
+    for part in np.array_split(nodes, 1 + len(nodes) // 10_000):
+        kept[implied_through(part)] = False
+    return np.flatnonzero(kept)
+
+
+def tightest_bound(bound: Any, node: IntArray, nodes: int, tightest: Any) -> FloatArray:
+    """Return the bound of each node: the tightest one of its samples.
+
+    Args:
+        bound: a bound for all samples, or one for each.
+        node: the node of each sample.
+        nodes: number of nodes.
+        tightest: `numpy.maximum` for lower bounds, `numpy.minimum` for upper ones.
+    """
+    found = np.full(nodes, -np.inf if tightest is np.maximum else np.inf)
+    tightest.at(found, node, np.broadcast_to(np.asarray(bound, dtype=np.float64), len(node)))
+    return found
 
 
 def strong_components(n: int, tail: IntArray, head: IntArray) -> IntArray:

@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairlayer._typing import BoolArray, FloatArray
+from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.errors import SolverError
 from fairlayer.geometry import Geometry
 from fairlayer.passes.pairs.clusters import Clusters
 from fairlayer.passes.pairs.ends import FIRST, LAST, START, STEEP, STEEPEST, bent_step, within_those_alone
-from fairlayer.passes.pairs.flows import opened, sent_to_roots
-from fairlayer.passes.pairs.graph import Forest, Pairs, closest_between, forest
+from fairlayer.passes.pairs.flows import balanced_flow, opened, sent_to_roots
+from fairlayer.passes.pairs.graph import Forest, Pairs, closest_between, forest, not_implied, tightest_bound
 from fairlayer.passes.pairs.linear import solve_laplacian
 
 __all__ = ["PairAnswer", "PairProblem"]
@@ -93,21 +93,16 @@ class PairProblem:
         self.tied = tied
         self.equal = forest(len(x), pairs.first[tied], pairs.second[tied], np.zeros(len(tied)))
         self.node, self.nodes = self.equal.tree, self.equal.trees
-        self.rows, self.i, self.j = closest_between(pairs, self.node, self.nodes)
+        rows, i, j = closest_between(pairs, self.node, self.nodes)
+        kept = not_implied(i, j, pairs.limit[rows], self.nodes)
+        self.rows, self.i, self.j = rows[kept], i[kept], j[kept]
         self.limit = pairs.limit[self.rows]
         self.open = geometry.bounded
         self.lower, self.upper = (
-            None if bound is None or self.open else self._bound(bound, tightest)
+            None if bound is None or self.open else tightest_bound(bound, self.node, self.nodes, tightest)
             for bound, tightest in ((lower, np.maximum), (upper, np.minimum))
         )
         self._state: _State | None = None
-
-    def _bound(self, bound: Any, tightest: Any) -> FloatArray:
-        each = np.broadcast_to(np.asarray(bound, dtype=np.float64), len(self.x))
-        start = -np.inf if tightest is np.maximum else np.inf
-        found = np.full(self.nodes, start)
-        tightest.at(found, self.node, each)
-        return found
 
     def _fold(self, values: FloatArray) -> FloatArray:
         return np.bincount(self.node, values, self.nodes).astype(np.float64, copy=False)
@@ -284,7 +279,7 @@ class PairProblem:
         loose = active[np.abs(apart[active] - sign * self.limit[active]) > _FEASIBLE * size]
         if len(loose):
             return opened(trees, (self.i, self.j, self.limit), active, state.edges, loose)
-        flow, held, balanced = self._balanced(y, state, active, pinned[trees.tree], pull, forces)
+        flow, held, balanced = self._balanced(y, state, active, trees.tree, pinned, pull, forces)
         wrong = sign * flow < -10.0 * _INACTIVE * forces
         violated = np.flatnonzero(np.abs(apart) - self.limit > _FEASIBLE * size)
         if len(violated) > _FEW_JOIN * len(active) + _SOME_JOIN:
@@ -340,32 +335,36 @@ class PairProblem:
         return level, (level <= least) | (level >= most)
 
     def _balanced(  # noqa: PLR0917 - all that acts on the nodes
-        self, y: FloatArray, state: _State, active: Any, still: BoolArray, pull: FloatArray, forces: float
+        self,
+        y: FloatArray,
+        state: _State,
+        active: Any,
+        tree: IntArray,
+        pinned: BoolArray,
+        pull: FloatArray,
+        forces: float,
     ) -> tuple[FloatArray, FloatArray, bool]:
         """Return multipliers of the active pairs, and of bounds, and whether they balance every node."""
-        i, j, flow = self.i[active], self.j[active], state.edges[active].copy()
         near = _FEASIBLE * max(1.0, float(np.abs(y).max(initial=0.0)))
         at_lower = np.zeros(self.nodes, dtype=bool) if self.lower is None else y <= self.lower + near
         at_upper = np.zeros(self.nodes, dtype=bool) if self.upper is None else y >= self.upper - near
-        holds = (at_lower | at_upper) & still
-        held = np.where(holds, state.bounds, 0.0)
-        own, noise = self._forces(y, pull), self._noise(y)
-        # What rounding leaves of a tree is borne where it comes from, and is no more than it can be.
-        vague, borne = noise > _BALANCED * forces, np.zeros(self.nodes)
-        worst = np.inf
-        for _ in range(6):
-            left = -(own + np.bincount(i, flow, self.nodes) - np.bincount(j, flow, self.nodes) + held + borne)
-            last, worst = worst, float(np.abs(left).max(initial=0.0))
-            if worst <= _BALANCED * forces or worst >= 0.5 * last:
-                break
-            move = solve_laplacian(np.where(holds | vague, 1.0, 1e-9), i, j, 1.0, left, 1e-12)
-            flow += move[i] - move[j]
-            held, borne = held + np.where(holds, move, 0.0), borne + np.where(vague & ~holds, move, 0.0)
+        holds = (at_lower | at_upper) & pinned[tree]
+        noise, goal = self._noise(y), _BALANCED * forces
+        flow, held, borne, worst = balanced_flow(
+            (self.i[active], self.j[active]),
+            state.edges[active],
+            np.where(holds, state.bounds, 0.0),
+            own=self._forces(y, pull),
+            noise=noise,
+            holds=holds,
+            tree=tree,
+            goal=goal,
+        )
         wrong = max(
             float(held[at_lower & holds & ~at_upper].max(initial=0.0)),
             float((-held[at_upper & holds & ~at_lower]).max(initial=0.0)),
         )
-        balanced = worst <= 100.0 * _BALANCED * forces and bool((np.abs(borne) <= noise).all())
+        balanced = worst <= 100.0 * goal and bool((np.abs(borne) <= noise).all())
         return flow, held, balanced and wrong <= 10.0 * _INACTIVE * forces
 
     def _clusters(
