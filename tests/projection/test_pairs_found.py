@@ -15,6 +15,7 @@ from fairlayer.constraints.lipschitz import nearest
 from fairlayer.errors import InfeasibleConstraintsError
 from fairlayer.geometry import Euclidean
 from fairlayer.passes.pairs import graph
+from fairlayer.passes.pairs.ends import FIRST, LAST, bent_step
 from fairlayer.passes.pairs.problem import PairProblem
 from fairlayer.solve import coupled
 
@@ -192,3 +193,11 @@ def test_labels_along_one_column_are_smoothed_far(geometry: str) -> None:
     closeness = fl.LipschitzFairness(["x"], constant=0.2, neighbours=5)
     result = fl.project(y, [closeness], sensitive_features={"x": x}, bounds=(0.0, 1.0), geometry=geometry)
     assert result.certificate.holds
+
+
+def test_a_step_never_reaches_an_end_of_an_open_domain() -> None:
+    """One up from the number next to 0 is too small to be seen beside 1, and must not end at 0."""
+    y = np.array([FIRST, FIRST, 0.5, LAST, LAST])
+    moved, _ = bent_step(y, np.array([1e-320, -1.0, 1e300, 1.0, -1e-320]), 1.0)
+    assert moved.min() >= FIRST
+    assert moved.max() <= LAST

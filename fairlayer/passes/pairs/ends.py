@@ -23,7 +23,7 @@ def bent_step(y: FloatArray, step: FloatArray, share: float) -> tuple[FloatArray
     """
     room = np.where(step > 0.0, 1.0 - y, y)
     left = 1.0 / (1.0 + share * np.abs(step) / np.maximum(room, FIRST))
-    moved = np.where(step > 0.0, np.minimum(1.0 - room * left, LAST), np.maximum(room * left, FIRST))
+    moved = np.where(step > 0.0, 1.0 - room * left, room * left).clip(FIRST, LAST)
     return moved, step * left * left
 
 
