@@ -37,7 +37,7 @@ def main() -> None:
     times = f"{'alone s':>9}{'ours s':>9}{'cvxpy s':>9}{'ratio':>8}"
     print(f"\n{'rows':>7}{'columns':>9}{'pairs':>9}{'hold':>7}{times}{'off':>10}")
     for n in asked.rows:
-        for columns in (2, 5):
+        for columns in (1, 2, 5):
             compare(n, columns, asked.neighbours)
 
 
