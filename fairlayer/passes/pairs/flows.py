@@ -10,8 +10,7 @@ from fairlayer.passes.pairs.linear import solve_laplacian
 
 __all__ = ["balanced_flow", "opened", "sent_to_roots"]
 
-_BORNE = 1e-3  # how much the node of a tree that is known worst bears, per unit of what a pair passes on
-_LEAK = 1e-9  # the same of nodes that are known well: nothing in effect, but no matrix is singular
+_LEAK = 1e-9  # how much a node bears per unit of what a pair passes on: nothing in effect, but no matrix is singular
 
 
 def balanced_flow(
@@ -24,40 +23,39 @@ def balanced_flow(
     holds: BoolArray,
     tree: IntArray,
     goal: float,
-) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+) -> tuple[FloatArray, FloatArray, float]:
     """Return the forces along pairs, and of bounds, that balance the nodes' own forces.
 
-    What rounding leaves of a tree is borne where it comes from: by each node in proportion to how badly its own force
-    is known.
+    No force along a pair changes the sum of a tree. What is left of that sum is rounding, up to the noise of the tree, and
+    is taken off where it comes from: off each node in proportion to its noise.
 
     Args:
         pairs: the two nodes of each pair, (e,) each.
         flow: the forces along the pairs to begin with, (e,).
         held: the forces of bounds to begin with, (n,).
         own: the force on each node, (n,).
-        noise: how badly it is known, (n,).
+        noise: by how much that force may be wrong, (n,).
         holds: the nodes on which a bound acts, (n,).
         tree: the tree that each node is in, (n,).
         goal: what may be left on a node.
 
     Returns:
-        The forces along pairs, those of bounds, what rounding is taken to bear of each node, and the largest rest.
+        The forces along pairs, those of bounds, and the largest force that is left on a node.
     """
     (i, j), n = pairs, len(own)
-    loudest = np.zeros(n)
-    np.maximum.at(loudest, tree, noise)
-    share = np.where(noise > goal, _BORNE * noise / np.maximum(loudest[tree], 1e-300), 0.0)
-    resistance = np.where(holds, 1.0, np.maximum(share, _LEAK))
-    borne, worst = np.zeros(n), np.inf
+    noise_of = np.bincount(tree, noise, n)
+    rounding = np.bincount(tree, own, n).clip(-noise_of, noise_of) / np.maximum(noise_of, 1e-300)
+    known = own - noise * rounding[tree]
+    resistance = np.where(holds, 1.0, _LEAK)
+    worst = np.inf
     for _ in range(6):
-        left = -(own + np.bincount(i, flow, n) - np.bincount(j, flow, n) + held + borne)
+        left = -(known + np.bincount(i, flow, n) - np.bincount(j, flow, n) + held)
         last, worst = worst, float(np.abs(left).max(initial=0.0))
         if worst <= goal or worst >= 0.5 * last:
             break
         move = solve_laplacian(resistance, i, j, 1.0, left, 1e-12)
-        flow = flow + move[i] - move[j]
-        held, borne = held + np.where(holds, move, 0.0), borne + np.where(holds, 0.0, share * move)
-    return flow, held, borne, worst
+        flow, held = flow + move[i] - move[j], held + np.where(holds, move, 0.0)
+    return flow, held, worst
 
 
 def opened(

@@ -349,13 +349,13 @@ class PairProblem:
         at_lower = np.zeros(self.nodes, dtype=bool) if self.lower is None else y <= self.lower + near
         at_upper = np.zeros(self.nodes, dtype=bool) if self.upper is None else y >= self.upper - near
         holds = (at_lower | at_upper) & pinned[tree]
-        noise, goal = self._noise(y), _BALANCED * forces
-        flow, held, borne, worst = balanced_flow(
+        goal = _BALANCED * forces
+        flow, held, worst = balanced_flow(
             (self.i[active], self.j[active]),
             state.edges[active],
             np.where(holds, state.bounds, 0.0),
             own=self._forces(y, pull),
-            noise=noise,
+            noise=self._noise(y),
             holds=holds,
             tree=tree,
             goal=goal,
@@ -364,8 +364,7 @@ class PairProblem:
             float(held[at_lower & holds & ~at_upper].max(initial=0.0)),
             float((-held[at_upper & holds & ~at_lower]).max(initial=0.0)),
         )
-        balanced = worst <= 100.0 * goal and bool((np.abs(borne) <= noise).all())
-        return flow, held, balanced and wrong <= 10.0 * _INACTIVE * forces
+        return flow, held, worst <= 100.0 * goal and wrong <= 10.0 * _INACTIVE * forces
 
     def _clusters(
         self, trees: Forest, pinned: BoolArray, apart: FloatArray, edges: FloatArray, size: float
