@@ -415,3 +415,26 @@ def test_probabilities_at_their_ends_keep_close_too(geometry: str, neighbours: i
     value = result.value.numpy()
     assert result.certificate.holds
     assert (np.abs(value[first] - value[second]) <= constant * pairs[2] + 1e-10).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", [4, 61, 103, 139, 175, 183, 293, 420])
+def test_scores_at_the_ends_and_samples_side_by_side(seed: int) -> None:
+    """Distances of 1e-9 among ones of .01 make trees next to an end, where every force is mostly rounding."""
+    rng = np.random.default_rng(seed)
+    n, columns, neighbours = int(rng.choice([30, 200, 800])), int(rng.choice([1, 2])), int(rng.choice([1, 3, 5]))
+    x = rng.random((n, columns))
+    if seed % 2:
+        x = np.round(x, 2) + 1e-9 * rng.random((n, columns))
+    scores = np.where(rng.random(n) < 0.5, rng.beta(0.1, 0.1, n), (rng.random(n) < 0.4) * 1.0)
+    weight, constant = torch.tensor(rng.random(n) + 0.1), float(rng.choice([0.01, 0.1, 0.5, 2.0]))
+    geometry, names = str(rng.choice(["entropic", "likelihood"])), [f"x{i}" for i in range(columns)]
+    result = fl.project(
+        torch.tensor(scores),
+        fl.LipschitzFairness(names, constant=constant, neighbours=neighbours),
+        sensitive_features=dict(zip(names, x.T, strict=True)),
+        bounds=(0.0, 1.0),
+        geometry=geometry,
+        sample_weight=weight,
+    )
+    assert result.certificate.holds

@@ -26,8 +26,8 @@ def balanced_flow(
 ) -> tuple[FloatArray, FloatArray, float]:
     """Return the forces along pairs, and of bounds, that balance the nodes' own forces.
 
-    No force along a pair changes the sum of a tree. What is left of that sum is rounding, up to the noise of the tree, and
-    is taken off where it comes from: off each node in proportion to its noise.
+    No force along a pair changes the sum of a tree. What is left of that sum is rounding, up to the noise of the tree,
+    and is taken off where it comes from: off each node in proportion to its noise.
 
     Args:
         pairs: the two nodes of each pair, (e,) each.

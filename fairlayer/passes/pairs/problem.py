@@ -26,8 +26,8 @@ import numpy as np
 from fairlayer._typing import BoolArray, FloatArray, IntArray
 from fairlayer.errors import SolverError
 from fairlayer.geometry import Geometry
+from fairlayer.passes.pairs import ends
 from fairlayer.passes.pairs.clusters import Clusters
-from fairlayer.passes.pairs.ends import FIRST, LAST, START, STEEP, STEEPEST, bent_step, within_those_alone
 from fairlayer.passes.pairs.flows import balanced_flow, opened, sent_to_roots
 from fairlayer.passes.pairs.graph import Forest, Pairs, closest_between, forest, not_implied, tightest_bound
 from fairlayer.passes.pairs.linear import solve_laplacian
@@ -118,7 +118,7 @@ class PairProblem:
 
     def _noise(self, y: FloatArray) -> FloatArray:
         """Return what the rounding of the predictions alone makes of the forces: near an end, log-odds change fast."""
-        return 8.0 * np.spacing(1.0) * self._curvature(y) if self.open else np.zeros_like(y)
+        return ends.ROUNDING * np.minimum(self._curvature(y), 1e100) if self.open else np.zeros_like(y)
 
     @cached_property
     def _ground(self) -> FloatArray:
@@ -163,7 +163,8 @@ class PairProblem:
 
     def _start(self, pull: FloatArray) -> _State:
         y = self._fold(self.weights * self._alone(pull)) / self._ground
-        return _State(y.clip(START, 1.0 - START) if self.open else y, np.zeros(len(self.i)), np.zeros(self.nodes))
+        y = y.clip(ends.START, 1.0 - ends.START) if self.open else y
+        return _State(y, np.zeros(len(self.i)), np.zeros(self.nodes))
 
     def _alone(self, pull: FloatArray) -> FloatArray:
         """Return the predictions (n,) without any pair or bound."""
@@ -201,7 +202,7 @@ class PairProblem:
             if size <= goal:
                 break
             active = np.flatnonzero(pairs)
-            diagonal = np.minimum(self._curvature(state.y), STEEPEST) + stiffness * (bounds != 0.0)
+            diagonal = np.minimum(self._curvature(state.y), ends.STEEPEST) + stiffness * (bounds != 0.0)
             step = -solve_laplacian(diagonal, self.i[active], self.j[active], stiffness, gradient, 1e-4)
             steps += 1
             state, gradient, pairs, bounds = self._along(state, step, gradient, pull, stiffness)
@@ -213,15 +214,17 @@ class PairProblem:
     def _along(
         self, state: _State, step: FloatArray, gradient: FloatArray, pull: FloatArray, stiffness: float
     ) -> tuple[_State, FloatArray, FloatArray, FloatArray]:
-        """Move along a step until the derivative of the (convex) objective along it is small."""
-        first = float(gradient @ step)
+        """Move along a step, and halve it while the (convex) objective rises steeply towards where it leads.
+
+        With the derivative g' there, the objective is at most higher by g' @ (y' - y) than where the step began.
+        """
         share = 1.0
         for _ in range(40):
-            y, way = bent_step(state.y, step, share) if self.open else (state.y + share * step, step)
+            y = ends.bent_step(state.y, step, share) if self.open else state.y + share * step
             moved = state._replace(y=y)
             found = self._gradient(moved, pull, stiffness)
-            slope = float(found[0] @ way)
-            if slope <= 0.5 * abs(first):
+            way = y - state.y
+            if float(found[0] @ way) <= 0.5 * abs(float(gradient @ way)):
                 break
             share *= 0.5
         return moved, *found
@@ -274,7 +277,7 @@ class PairProblem:
         y = level[trees.tree] + trees.offset
         y = y if self.lower is None else np.maximum(y, self.lower)
         y = y if self.upper is None else np.minimum(y, self.upper)
-        y = within_those_alone(y, self._alone(pull)) if self.open else y
+        y = ends.within_those_alone(y, self._alone(pull)) if self.open else y
         apart = y[self.i] - y[self.j]
         loose = active[np.abs(apart[active] - sign * self.limit[active]) > _FEASIBLE * size]
         if len(loose):
@@ -318,13 +321,13 @@ class PairProblem:
         for _ in range(100):
             at = level[tree] + offset
             if self.open:
-                at = at.clip(FIRST, LAST)
+                at = at.clip(ends.FIRST, ends.LAST)
             force, curve = total(self._forces(at, pull)), total(self._curvature(at))
             low, high = np.where(force < 0, level, low), np.where(force > 0, level, high)
             newton = level - force / curve
             with np.errstate(invalid="ignore"):
                 middle = 0.5 * (low + high)
-            outside = (newton <= low) | (newton >= high) | (several & (curve > STEEP * weight))
+            outside = (newton <= low) | (newton >= high) | (several & (curve > ends.STEEP * weight))
             last, level = level, np.where(outside & np.isfinite(middle) & self.open, middle, newton.clip(least, most))
             if float(np.abs(level - last).max(initial=0.0)) <= 1e-15:
                 break
@@ -355,7 +358,7 @@ class PairProblem:
             state.edges[active],
             np.where(holds, state.bounds, 0.0),
             own=self._forces(y, pull),
-            noise=self._noise(y),
+            noise=self._noise(ends.nearer_to_end(y, ends.ROUNDING)) if self.open else np.zeros_like(y),
             holds=holds,
             tree=tree,
             goal=goal,
